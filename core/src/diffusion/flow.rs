@@ -1,0 +1,187 @@
+//! Flow paths between data (t = 0) and noise (t = 1): `x_t = α x + σ ε` (SiT, arXiv 2401.08740).
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+use std::f64::consts::FRAC_PI_2;
+
+/// How data turns into noise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Path {
+    /// `α = 1 − t`, `σ = t`
+    #[default]
+    Linear,
+    /// `α = cos(πt/2)`, `σ = sin(πt/2)`
+    Cosine,
+}
+
+/// α, σ and their derivatives at one time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Coefficients {
+    /// Share of the data.
+    pub alpha: f64,
+    /// Share of the noise.
+    pub sigma: f64,
+    /// dα/dt
+    pub d_alpha: f64,
+    /// dσ/dt
+    pub d_sigma: f64,
+}
+
+impl Path {
+    /// The path at time `t` in 0…1.
+    pub fn at(self, t: f64) -> Coefficients {
+        match self {
+            Path::Linear => {
+                Coefficients { alpha: 1.0 - t, sigma: t, d_alpha: -1.0, d_sigma: 1.0 }
+            }
+            Path::Cosine => {
+                let (sin, cos) = (t * FRAC_PI_2).sin_cos();
+                Coefficients {
+                    alpha: cos,
+                    sigma: sin,
+                    d_alpha: -FRAC_PI_2 * sin,
+                    d_sigma: FRAC_PI_2 * cos,
+                }
+            }
+        }
+    }
+
+    /// `x_t` and the velocity target `dα·x + dσ·ε`, one time a sample.
+    ///
+    /// * `x`, `eps`: `[B, C, H, W]`, `t`: `[B]`
+    pub fn interpolate(
+        self,
+        x: Tensor<4>,
+        eps: Tensor<4>,
+        t: Tensor<1>,
+    ) -> (Tensor<4>, Tensor<4>) {
+        let t: Tensor<4> = t.reshape([-1, 1, 1, 1]);
+        match self {
+            Path::Linear => {
+                let x_t = x.clone() * (-t.clone() + 1.0) + eps.clone() * t;
+                (x_t, eps - x)
+            }
+            Path::Cosine => {
+                let angle = t * FRAC_PI_2;
+                let (cos, sin) = (angle.clone().cos(), angle.sin());
+                let x_t = x.clone() * cos.clone() + eps.clone() * sin.clone();
+                (x_t, eps * cos * FRAC_PI_2 - x * sin * FRAC_PI_2)
+            }
+        }
+    }
+
+    /// The score `∇ log p_t(x)` from a velocity: `(r·v − x)/(σ² − r·dσ·σ)` with `r = α/dα`.
+    pub fn score(self, x: Tensor<4>, v: Tensor<4>, t: f64) -> Tensor<4> {
+        let Coefficients { alpha, sigma, d_alpha, d_sigma } = self.at(t);
+        let r = alpha / d_alpha;
+        let variance = sigma * sigma - r * d_sigma * sigma;
+        (v * r - x) / variance
+    }
+
+    /// The clean image that a velocity points to: `(dσ·x − σ·v)/(α·dσ − dα·σ)`.
+    pub fn clean(self, x: Tensor<4>, v: Tensor<4>, t: f64) -> Tensor<4> {
+        let Coefficients { alpha, sigma, d_alpha, d_sigma } = self.at(t);
+        (x * d_sigma - v * sigma) / (alpha * d_sigma - d_alpha * sigma)
+    }
+}
+
+/// `n` evenly spaced values from `start` to `end`, both included, symmetric in rounding: the
+/// second half counts back from the end, as torch does.
+pub fn linspace(start: f64, end: f64, n: usize) -> Vec<f64> {
+    if n < 2 {
+        return vec![start; n];
+    }
+    let step = (end - start) / (n - 1) as f64;
+    let value = |i: usize| {
+        if i < n / 2 { start + step * i as f64 } else { end - step * (n - 1 - i) as f64 }
+    };
+    (0..n).map(value).collect()
+}
+
+/// Times of the ODE samplers: `steps` even steps from noise to data, `steps + 1` values.
+pub fn ode_times(steps: usize) -> Vec<f64> {
+    linspace(1.0, 0.0, steps + 1)
+}
+
+/// Times of Euler–Maruyama: even from 1 to 0.04 in `steps` values, then a jump to 0.
+pub fn sde_times(steps: usize) -> Vec<f64> {
+    let mut times = linspace(1.0, 0.04, steps);
+    times.push(0.0);
+    times
+}
+
+/// LightningDiT's grid of `points` times **on its own clock** (0 is noise, 1 is data) in float32,
+/// shifted towards the noise by `t' = s·t/(1 + (s − 1)·t)`; no shift where `shift` is 0.
+pub fn shifted_grid(points: usize, shift: f64) -> Vec<f32> {
+    // linspace in float32, as the reference computes it
+    let step = 1.0f32 / (points.max(2) - 1) as f32;
+    let linear = (0..points).map(|i| {
+        if i < points / 2 { step * i as f32 } else { 1.0 - step * (points - 1 - i) as f32 }
+    });
+    let s = shift as f32;
+    if s > 0.0 {
+        linear.map(|u| s * u / (1.0 + (s - 1.0) * u)).collect()
+    } else {
+        linear.collect()
+    }
+}
+
+/// The same grid on this library's clock (1 is noise), in float64 without loss.
+pub fn shifted_times(points: usize, shift: f64) -> Vec<f64> {
+    shifted_grid(points, shift).into_iter().map(|t| 1.0 - t as f64).collect()
+}
+
+/// How training draws times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeDensity {
+    /// Uniform in 0…1.
+    #[default]
+    Uniform,
+    /// `σ = exp(N(0,1))` moved onto the path.
+    Lognormal,
+}
+
+impl TimeDensity {
+    /// A time from a uniform number in 0…1 and a standard normal one.
+    pub fn sample(self, path: Path, uniform: f64, normal: f64) -> f64 {
+        match (self, path) {
+            (TimeDensity::Uniform, _) => uniform,
+            (TimeDensity::Lognormal, Path::Linear) => logit_normal(normal, 0.0, 1.0),
+            (TimeDensity::Lognormal, Path::Cosine) => normal.exp().atan() / FRAC_PI_2,
+        }
+    }
+}
+
+/// `sigmoid(μ + σ·n)` of a standard normal `n` (LightningDiT §8).
+pub fn logit_normal(normal: f64, mu: f64, sigma: f64) -> f64 {
+    1.0 / (1.0 + (-(mu + sigma * normal)).exp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grids_have_the_published_numbers_of_evaluations() {
+        assert_eq!(ode_times(50).len(), 51);
+        let sde = sde_times(50);
+        assert_eq!((sde.len(), sde[0], sde[49], sde[50]), (51, 1.0, 0.04, 0.0));
+        assert_eq!(shifted_grid(250, 0.3).len(), 250);
+        assert_eq!((shifted_grid(9, 0.3)[0], shifted_grid(9, 0.3)[8]), (0.0, 1.0));
+    }
+
+    #[test]
+    fn linear_path_score_is_the_short_formula() {
+        let device = Default::default();
+        let x = Tensor::<4>::from_floats([[[[0.3f32, -1.2]]]], &device);
+        let v = Tensor::<4>::from_floats([[[[0.7f32, 0.1]]]], &device);
+        let t = 0.35;
+        let short = -(x.clone() + v.clone() * (1.0 - t)) / t;
+        Path::Linear
+            .score(x, v, t)
+            .into_data()
+            .assert_approx_eq::<f32>(&short.into_data(), Default::default());
+    }
+}

@@ -1,0 +1,56 @@
+//! Training losses of the flow models.
+
+use burn::tensor::Tensor;
+
+use crate::nn::norm::{cosine_similarity, l2_normalize};
+
+/// Mean squared error of each sample: `[B, C, H, W]` twice → `[B]`
+pub fn mean_squared_error(prediction: Tensor<4>, target: Tensor<4>) -> Tensor<1> {
+    let b = prediction.dims()[0];
+    (prediction - target).square().mean_dims(&[1, 2, 3]).reshape([b])
+}
+
+/// LightningDiT's direction loss: mean over positions of `1 − cos` over channels, `[B]`.
+pub fn cosine_loss(prediction: Tensor<4>, target: Tensor<4>) -> Tensor<1> {
+    let b = prediction.dims()[0];
+    let cosine = cosine_similarity(prediction, target, 1, 1e-8); // [B, 1, H, W]
+    (-cosine + 1.0).mean_dims(&[1, 2, 3]).reshape([b])
+}
+
+/// REPA's alignment: the negative mean cosine of projected and teacher features over samples,
+/// tokens and teachers, in −1…1. One scalar `[1]`.
+pub fn projection_loss(projected: &[Tensor<3>], teachers: &[Tensor<3>]) -> Tensor<1> {
+    let unit = |x: &Tensor<3>| l2_normalize(x.clone(), 2, 1e-12);
+    let terms: Vec<_> = projected
+        .iter()
+        .zip(teachers)
+        .map(|(p, z)| (unit(p) * unit(z)).sum_dim(2).mean()) // [1]
+        .collect();
+    let count = terms.len() as f64;
+    -Tensor::cat(terms, 0).sum() / count
+}
+
+/// Hi-DiT's pixel loss: the squared velocity error `‖x̂ − x‖² / max(t, t_min)²` of each sample,
+/// `[B]`.
+pub fn pixel_velocity_loss(
+    image: Tensor<4>,
+    clean: Tensor<4>,
+    t: Tensor<1>,
+    t_min: f64,
+) -> Tensor<1> {
+    mean_squared_error(image, clean) / t.clamp_min(t_min).square()
+}
+
+/// Hi-DiT's total: mean latent loss plus `pixel_weight` times the mean pixel loss **of the
+/// samples whose gate is open**; with none open the pixel part is exactly 0.
+///
+/// * `latent`, `pixel`: `[B]`; `open`: `[B]` of 0 and 1
+pub fn hybrid_loss(
+    latent: Tensor<1>,
+    pixel: Tensor<1>,
+    open: Tensor<1>,
+    pixel_weight: f64,
+) -> Tensor<1> {
+    let count = open.clone().sum().clamp_min(1.0);
+    latent.mean() + (pixel * open).sum() / count * pixel_weight
+}

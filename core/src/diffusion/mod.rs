@@ -1,0 +1,6 @@
+//! What noise means: flow paths, the Karras preconditioner, guidance and the losses.
+
+pub mod flow;
+pub mod guidance;
+pub mod karras;
+pub mod loss;

@@ -1,0 +1,135 @@
+//! Hi-DiT's run: the hybrid sampler around its network.
+
+use burn::tensor::{FloatDType, Tensor};
+
+use super::pipeline::Pipeline;
+use super::request::{Request, Sampler};
+use super::{Event, GenerateError, Preview};
+use crate::diffusion::flow::{ode_times, sde_times};
+use crate::diffusion::guidance::Guidance;
+use crate::model::hidit::HiDiT;
+use crate::noise::{self, ImageKey, Stream};
+use crate::sampler::hidit::{Draw, HybridModel, PixelInit, Pixels, Stepper, sample};
+use crate::sampler::{State, Step, Stop};
+
+type OnEvent<'a> = &'a mut dyn FnMut(Event<'_>) -> Result<(), Stop>;
+
+/// The pictures and, where wanted, the decoded latents, `[B, 3, H, W]`.
+pub(super) async fn generate(
+    pipeline: &Pipeline,
+    network: &HiDiT,
+    request: &Request,
+    on_event: OnEvent<'_>,
+) -> Result<(State, Option<State>), GenerateError> {
+    let settings = request.settings;
+    let (stepper, times) = match settings.sampler {
+        Sampler::Euler => (Stepper::Euler, ode_times(settings.steps)),
+        _ => (Stepper::EulerMaruyama, sde_times(settings.steps)),
+    };
+    let keys: Vec<ImageKey> =
+        request.images.iter().map(|i| ImageKey { seed: i.seed, image: i.index }).collect();
+    let start =
+        noise::batch(&keys, Stream::Start, 0, pipeline.state_shape(), &pipeline.state_device);
+    let [width, height] = pipeline.image_size();
+    let mut run = Run {
+        pipeline,
+        network,
+        guidance: settings.guidance,
+        classes: request.images.iter().map(|i| i.class).collect(),
+        keys,
+        image: [3, height, width],
+        on_event,
+    };
+    let result = sample(&mut run, start, &times, stepper, PixelInit::Decode).await?;
+    match result.image {
+        Some(image) => {
+            let latent = match settings.keep_latent {
+                true => Some(pipeline.decode(result.latent).await?),
+                false => None,
+            };
+            Ok((image, latent))
+        }
+        // A gate that never opens leaves the latent alone.
+        None => Ok((pipeline.decode(result.latent).await?, None)),
+    }
+}
+
+struct Run<'a> {
+    pipeline: &'a Pipeline,
+    network: &'a HiDiT,
+    guidance: Guidance,
+    classes: Vec<Option<usize>>,
+    keys: Vec<ImageKey>,
+    image: [usize; 3],
+    on_event: OnEvent<'a>,
+}
+
+impl Run<'_> {
+    /// A state for the network, twice where guidance wants both halves.
+    async fn input(&self, x: State, guided: bool) -> Result<Tensor<4>, Stop> {
+        let x = self.pipeline.to_device(x, self.pipeline.precision).await?;
+        Ok(if guided { Tensor::cat(vec![x.clone(), x], 0) } else { x })
+    }
+
+    /// The guided prediction as a state.
+    async fn output(&self, y: Tensor<4>, guided: bool) -> Result<State, Stop> {
+        let b = self.keys.len();
+        let y = y.cast(FloatDType::F32);
+        self.pipeline
+            .to_state(match guided {
+                true => self.guidance.combine(y.clone().narrow(0, 0, b), y.narrow(0, b, b)),
+                false => y,
+            })
+            .await
+    }
+}
+
+impl HybridModel for Run<'_> {
+    fn gate(&self, t: f64) -> bool {
+        self.network.gate(t)
+    }
+
+    fn t_min(&self) -> f64 {
+        self.network.t_min()
+    }
+
+    async fn latent(&mut self, z: State, t: f64) -> Result<State, Stop> {
+        let guided = self.guidance.active(t);
+        let z = self.input(z, guided).await?;
+        let times = self.pipeline.times(t, z.dims()[0]);
+        let y = self.pipeline.labels_tensor(&self.classes, guided);
+        self.output(self.network.forward_latent(z, times, y), guided).await
+    }
+
+    async fn hybrid(&mut self, z: State, x: State, t: f64) -> Result<(State, State), Stop> {
+        let guided = self.guidance.active(t);
+        let (z, x) = (self.input(z, guided).await?, self.input(x, guided).await?);
+        let times = self.pipeline.times(t, z.dims()[0]);
+        let y = self.pipeline.labels_tensor(&self.classes, guided);
+        let streams = self.network.forward(z, x, times, y);
+        Ok((
+            self.output(streams.velocity, guided).await?,
+            self.output(streams.image, guided).await?,
+        ))
+    }
+
+    async fn decode(&mut self, z: State) -> Result<State, Stop> {
+        let image = self.pipeline.decode(z).await?;
+        self.pipeline.to_state(image).await
+    }
+
+    fn noise(&mut self, draw: Draw) -> State {
+        let (stream, step, shape) = match draw {
+            Draw::Latent(step) => (Stream::Step, step, self.pipeline.state_shape()),
+            Draw::Pixel(step) => (Stream::PixelStep, step, self.image),
+            Draw::PixelStart => (Stream::PixelStart, 0, self.image),
+        };
+        noise::batch(&self.keys, stream, step as u32, shape, &self.pipeline.state_device)
+    }
+
+    fn on_step(&mut self, step: Step<'_>, pixels: Option<Pixels<'_>>) -> Result<(), Stop> {
+        let preview = Preview { clean: step.clean, pixels: pixels.map(|p| p.clean) };
+        let Step { index, total, time, .. } = step;
+        (self.on_event)(Event::Step { index, total, time, preview })
+    }
+}

@@ -1,0 +1,159 @@
+//! The run of a network with one stream: latents of SiT and LightningDiT, pixels of HDiT.
+
+use burn::tensor::{FloatDType, Tensor};
+
+use super::pipeline::{Network, Pipeline};
+use super::request::{Request, Sampler, Settings};
+use super::{Event, GenerateError, Preview};
+use crate::diffusion::flow::{Path, ode_times, sde_times, shifted_times};
+use crate::diffusion::guidance::Guidance;
+use crate::diffusion::karras::Preconditioner;
+use crate::model::hdit::Conditions;
+use crate::noise::{self, ImageKey, Stream};
+use crate::sampler::{Model, State, Step, Stop, flow, karras, schedules};
+use crate::weights::Architecture;
+
+type OnEvent<'a> = &'a mut dyn FnMut(Event<'_>) -> Result<(), Stop>;
+
+/// The final states `[B, C, H, W]`.
+pub(super) async fn generate(
+    pipeline: &Pipeline,
+    request: &Request,
+    on_event: OnEvent<'_>,
+) -> Result<State, GenerateError> {
+    let keys: Vec<ImageKey> =
+        request.images.iter().map(|i| ImageKey { seed: i.seed, image: i.index }).collect();
+    let start =
+        noise::batch(&keys, Stream::Start, 0, pipeline.state_shape(), &pipeline.state_device);
+    let mut run = Run {
+        pipeline,
+        guidance: request.settings.guidance,
+        classes: request.images.iter().map(|i| i.class).collect(),
+        keys,
+        on_event,
+    };
+    Ok(match &pipeline.architecture {
+        Architecture::HDiT(c) => {
+            let start = start * c.sigma_max;
+            denoise(&mut run, start, request.settings, [c.sigma_min, c.sigma_max]).await?
+        }
+        _ => flow_down(&mut run, start, request.settings).await?,
+    })
+}
+
+async fn flow_down(run: &mut Run<'_>, x: State, settings: Settings) -> Result<State, Stop> {
+    let path = Path::Linear;
+    let times = match (settings.sampler, settings.shift > 0.0) {
+        (Sampler::EulerMaruyama, _) => sde_times(settings.steps),
+        (_, true) => shifted_times(settings.steps + 1, settings.shift),
+        (_, false) => ode_times(settings.steps),
+    };
+    match settings.sampler {
+        Sampler::EulerMaruyama => flow::euler_maruyama(run, x, &times, path).await,
+        Sampler::Heun => flow::heun(run, x, &times, path).await,
+        Sampler::Dopri5 => {
+            let tolerance = flow::Tolerance { relative: 1e-3, absolute: 1e-6 };
+            let ends = [times[0], times[times.len() - 1]];
+            let mut states = flow::dopri5(run, x, &ends, tolerance).await?;
+            Ok(states.remove(1))
+        }
+        _ => flow::euler(run, x, &times, path).await,
+    }
+}
+
+async fn denoise(
+    run: &mut Run<'_>,
+    x: State,
+    settings: Settings,
+    [min, max]: [f64; 2],
+) -> Result<State, Stop> {
+    let sigmas = schedules::karras(settings.steps, min, max, 7.0);
+    let s = &sigmas;
+    let (churn, noise) = (karras::Churn::default(), karras::Stochastic::default());
+    match settings.sampler {
+        Sampler::Heun => karras::heun(run, x, s, churn).await,
+        Sampler::Dpm2 => karras::dpm_2(run, x, s, churn).await,
+        Sampler::EulerAncestral => karras::euler_ancestral(run, x, s, noise).await,
+        Sampler::Dpm2Ancestral => karras::dpm_2_ancestral(run, x, s, noise).await,
+        Sampler::Lms => karras::lms(run, x, s, 4).await,
+        Sampler::DpmPp2sAncestral => karras::dpmpp_2s_ancestral(run, x, s, noise).await,
+        Sampler::DpmPpSde => karras::dpmpp_sde(run, x, s, noise).await,
+        Sampler::DpmPp2m => karras::dpmpp_2m(run, x, s).await,
+        Sampler::DpmPp2mSde => {
+            karras::dpmpp_2m_sde(run, x, s, noise, karras::SdeSolver::Midpoint).await
+        }
+        Sampler::DpmPp3mSde => karras::dpmpp_3m_sde(run, x, s, noise).await,
+        Sampler::DpmFast => {
+            let none = karras::Stochastic { eta: 0.0, ..noise };
+            karras::dpm_fast(run, x, min, max, settings.steps, none).await
+        }
+        Sampler::DpmAdaptive => {
+            Ok(karras::dpm_adaptive(run, x, min, max, karras::Adaptive::default()).await?.0)
+        }
+        _ => karras::euler(run, x, s, churn).await,
+    }
+}
+
+struct Run<'a> {
+    pipeline: &'a Pipeline,
+    guidance: Guidance,
+    classes: Vec<Option<usize>>,
+    keys: Vec<ImageKey>,
+    on_event: OnEvent<'a>,
+}
+
+impl Run<'_> {
+    /// The network's prediction in float32: a velocity on this library's clock, or a denoised
+    /// image.
+    fn evaluate(&self, x: Tensor<4>, time: f64, guided: bool) -> Tensor<4> {
+        let (n, precision) = (x.dims()[0], self.pipeline.precision);
+        let times = |t: f64| self.pipeline.times(t, n);
+        let labels = || self.pipeline.labels_tensor(&self.classes, guided);
+        let narrow = |x: Tensor<4>| x.cast(precision);
+        let y = match &self.pipeline.network {
+            Network::HiDiT(net) => net.forward_latent(narrow(x), times(time), labels()),
+            Network::SiT(net) => net.forward(narrow(x), times(time), labels()),
+            // The other clock: 0 is noise, and the velocity points to the data.
+            Network::LightningDiT(net) => -net.forward(narrow(x), times(1.0 - time), labels()),
+            Network::HDiT(net) => {
+                let Architecture::HDiT(config) = &self.pipeline.architecture else {
+                    unreachable!("the network was built from its architecture")
+                };
+                let preconditioner = Preconditioner { sigma_data: config.sigma_data };
+                let class = net.null_class().map(|_| labels());
+                let conditions = Conditions { class, ..Conditions::default() };
+                preconditioner.denoise(x, times(time), |x, sigma| {
+                    net.forward(narrow(x), sigma, conditions).cast(FloatDType::F32)
+                })
+            }
+        };
+        y.cast(FloatDType::F32)
+    }
+}
+
+impl Model for Run<'_> {
+    async fn predict(&mut self, x: State, time: f64, step_time: f64) -> Result<State, Stop> {
+        let guided = self.guidance.active(step_time);
+        let b = self.keys.len();
+        let x = self.pipeline.to_device(x, FloatDType::F32).await?;
+        let y = if guided {
+            let both = self.evaluate(Tensor::cat(vec![x.clone(), x], 0), time, true);
+            self.guidance.combine(both.clone().narrow(0, 0, b), both.narrow(0, b, b))
+        } else {
+            self.evaluate(x, time, false)
+        };
+        self.pipeline.to_state(y).await
+    }
+
+    fn noise(&mut self, draw: usize) -> State {
+        let shape = self.pipeline.state_shape();
+        let device = &self.pipeline.state_device;
+        noise::batch(&self.keys, Stream::Step, draw as u32, shape, device)
+    }
+
+    fn on_step(&mut self, step: Step<'_>) -> Result<(), Stop> {
+        let preview = Preview { clean: step.clean, pixels: None };
+        let Step { index, total, time, .. } = step;
+        (self.on_event)(Event::Step { index, total, time, preview })
+    }
+}

@@ -1,0 +1,147 @@
+//! Tensors to 8-bit pictures and PNG files that carry their request.
+
+use burn::tensor::TensorData;
+
+/// How −1…1 becomes 0…255. Both truncate; they differ by half a grey level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounding {
+    /// `clamp(255·(x + 1)/2)`, SiT, REPA-E, Hi-DiT and k-diffusion.
+    Half,
+    /// `clamp(127.5·x + 128)`, LightningDiT and VA-VAE.
+    Up,
+}
+
+/// A picture in 8-bit RGB, rows from the top.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rgb {
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// `height · width · 3` values.
+    pub pixels: Vec<u8>,
+}
+
+/// What can be wrong with a PNG.
+#[derive(Debug, thiserror::Error)]
+pub enum PngError {
+    /// It cannot be decoded.
+    #[error("not a readable PNG: {0}")]
+    Decode(#[from] png::DecodingError),
+    /// It cannot be encoded.
+    #[error("the picture cannot be encoded: {0}")]
+    Encode(#[from] png::EncodingError),
+}
+
+/// Converts a batch `[B, C, H, W]` in −1…1; one channel becomes grey.
+pub fn to_rgb(data: &TensorData, rounding: Rounding) -> Vec<Rgb> {
+    let [_, c, h, w]: [usize; 4] = data.shape.dims();
+    let values: Vec<f32> = data.iter::<f32>().collect();
+    let byte = |x: f32| match rounding {
+        Rounding::Half => (255.0 * ((x + 1.0) / 2.0)).clamp(0.0, 255.0) as u8,
+        Rounding::Up => (127.5 * x + 128.0).clamp(0.0, 255.0) as u8,
+    };
+    let picture = |image: &[f32]| {
+        let mut pixels = Vec::with_capacity(h * w * 3);
+        for at in 0..h * w {
+            pixels.extend((0..3).map(|channel| byte(image[channel.min(c - 1) * h * w + at])));
+        }
+        Rgb { width: w, height: h, pixels }
+    };
+    values.chunks_exact(c * h * w).map(picture).collect()
+}
+
+impl Rgb {
+    /// A white canvas.
+    pub fn white(width: usize, height: usize) -> Self {
+        Self { width, height, pixels: vec![255; width * height * 3] }
+    }
+
+    /// Copies a picture onto this one, its top left corner at (x, y); what sticks out is cut.
+    pub fn paste(&mut self, picture: &Rgb, x: usize, y: usize) {
+        let columns = picture.width.min(self.width.saturating_sub(x));
+        for row in 0..picture.height.min(self.height.saturating_sub(y)) {
+            let from = row * picture.width * 3;
+            let to = ((y + row) * self.width + x) * 3;
+            self.pixels[to..to + columns * 3]
+                .copy_from_slice(&picture.pixels[from..from + columns * 3]);
+        }
+    }
+
+    /// Pictures of one size in rows of `columns`, `gap` white pixels between them.
+    pub fn grid(pictures: &[Rgb], columns: usize, gap: usize) -> Rgb {
+        let columns = columns.clamp(1, pictures.len().max(1));
+        let rows = pictures.len().div_ceil(columns);
+        let width = pictures.iter().map(|p| p.width).max().unwrap_or(0);
+        let height = pictures.iter().map(|p| p.height).max().unwrap_or(0);
+        let side = |n: usize, size: usize| (n * (size + gap)).saturating_sub(gap);
+        let mut grid = Rgb::white(side(columns, width), side(rows, height));
+        for (i, picture) in pictures.iter().enumerate() {
+            grid.paste(picture, i % columns * (width + gap), i / columns * (height + gap));
+        }
+        grid
+    }
+
+    /// A PNG file with UTF-8 text chunks of the given keys.
+    pub fn to_png(&self, text: &[(&str, &str)]) -> Result<Vec<u8>, PngError> {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, self.width as u32, self.height as u32);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_depth(png::BitDepth::Eight);
+        for (key, value) in text {
+            encoder.add_itxt_chunk(key.to_string(), value.to_string())?;
+        }
+        let mut writer = encoder.write_header()?;
+        writer.write_image_data(&self.pixels)?;
+        writer.finish()?;
+        Ok(bytes)
+    }
+}
+
+/// The text stored under a key in a PNG, if there is any.
+pub fn png_text(bytes: &[u8], key: &str) -> Result<Option<String>, PngError> {
+    let limits = png::Limits { bytes: 64 << 20 };
+    let mut reader =
+        png::Decoder::new_with_limits(std::io::Cursor::new(bytes), limits).read_info()?;
+    reader.finish()?;
+    let chunks = &reader.info().utf8_text;
+    match chunks.iter().find(|chunk| chunk.keyword == key) {
+        Some(chunk) => Ok(Some(chunk.get_text()?)),
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_roundings_truncate() {
+        let data = TensorData::new(vec![-1.0f32, -0.001, 0.0, 0.999, 1.5, -2.0], [1, 1, 2, 3]);
+        let grey = |rounding| -> Vec<u8> {
+            to_rgb(&data, rounding)[0].pixels.chunks(3).map(|p| p[0]).collect()
+        };
+        assert_eq!(grey(Rounding::Half), [0, 127, 127, 254, 255, 0]);
+        assert_eq!(grey(Rounding::Up), [0, 127, 128, 255, 255, 0]);
+    }
+
+    #[test]
+    fn a_png_carries_its_text() {
+        let mut picture = Rgb::white(3, 2);
+        picture.pixels[0] = 7;
+        let png = picture.to_png(&[("tintype", "{\"class\":\"fruit – 果物\"}")]).unwrap();
+        let text = png_text(&png, "tintype").unwrap();
+        assert_eq!(text.as_deref(), Some("{\"class\":\"fruit – 果物\"}"));
+        assert_eq!(png_text(&png, "other").unwrap(), None);
+        assert!(png_text(&png[..40], "tintype").is_err());
+    }
+
+    #[test]
+    fn a_grid_keeps_every_picture() {
+        let dot = |v| Rgb { width: 1, height: 1, pixels: vec![v; 3] };
+        let grid = Rgb::grid(&[dot(1), dot(2), dot(3)], 2, 1);
+        assert_eq!((grid.width, grid.height), (3, 3));
+        let at = |x: usize, y: usize| grid.pixels[(y * 3 + x) * 3];
+        assert_eq!([at(0, 0), at(2, 0), at(0, 2), at(2, 2)], [1, 2, 3, 255]);
+    }
+}

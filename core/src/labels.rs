@@ -1,0 +1,158 @@
+//! Class lists and search over them.
+
+use serde::{Deserialize, Serialize};
+
+/// The classes of a model, in the order of its labels.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Labels {
+    names: Vec<String>,
+}
+
+/// Why a class was not found.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum LabelError {
+    /// Nothing of that name.
+    #[error("there is no class {query:?}{}", suggest(.near))]
+    Unknown {
+        /// What was asked for.
+        query: String,
+        /// Names that are close.
+        near: Vec<String>,
+    },
+    /// Several names contain it and none is it.
+    #[error("{query:?} could be {}; say which", .candidates.join(", "))]
+    Ambiguous {
+        /// What was asked for.
+        query: String,
+        /// The names that contain it.
+        candidates: Vec<String>,
+    },
+    /// A number beyond the last class.
+    #[error("class {number} does not exist; they run from 0 to {last}")]
+    OutOfRange {
+        /// What was asked for.
+        number: usize,
+        /// The last class.
+        last: usize,
+    },
+}
+
+fn suggest(near: &[String]) -> String {
+    if near.is_empty() {
+        "; `tintype classes` lists them".into()
+    } else {
+        format!("; did you mean {}?", near.join(", "))
+    }
+}
+
+impl Labels {
+    /// Classes by name; a name may list synonyms after commas, as ImageNet's do.
+    pub fn new(names: Vec<String>) -> Self {
+        Self { names }
+    }
+
+    /// `n` classes known by number only.
+    pub fn numbered(n: usize) -> Self {
+        Self::new((0..n).map(|i| i.to_string()).collect())
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// The name of a class, or its number where it is beyond the list (the null class).
+    pub fn name(&self, class: usize) -> String {
+        self.names.get(class).cloned().unwrap_or_else(|| class.to_string())
+    }
+
+    /// Number and name of every class whose name contains the text, ignoring case; all for "".
+    pub fn search(&self, text: &str) -> Vec<(usize, &str)> {
+        let text = text.to_lowercase();
+        let hit = |name: &str| name.to_lowercase().contains(&text);
+        self.names
+            .iter()
+            .enumerate()
+            .filter(|(i, name)| hit(name) || i.to_string() == text)
+            .map(|(i, name)| (i, name.as_str()))
+            .collect()
+    }
+
+    /// The class that a number, a name, a synonym or an unambiguous part of a name means.
+    pub fn find(&self, query: &str) -> Result<usize, LabelError> {
+        let wanted = query.trim().to_lowercase();
+        if let Ok(number) = wanted.parse::<usize>() {
+            return match number < self.len() {
+                true => Ok(number),
+                false => {
+                    Err(LabelError::OutOfRange { number, last: self.len().saturating_sub(1) })
+                }
+            };
+        }
+        let exact = |name: &&String| {
+            name.to_lowercase() == wanted
+                || name.split(',').any(|synonym| synonym.trim().to_lowercase() == wanted)
+        };
+        if let Some(class) = self.names.iter().position(|name| exact(&name)) {
+            return Ok(class);
+        }
+        let hits = if wanted.is_empty() { Vec::new() } else { self.search(&wanted) };
+        match hits.as_slice() {
+            [] => Err(LabelError::Unknown { query: query.into(), near: self.near(&wanted) }),
+            [(class, _)] => Ok(*class),
+            many => Err(LabelError::Ambiguous {
+                query: query.into(),
+                candidates: many.iter().take(8).map(|(_, name)| name.to_string()).collect(),
+            }),
+        }
+    }
+
+    /// Up to three names that are spelled much like the text.
+    fn near(&self, text: &str) -> Vec<String> {
+        let score = |name: &String| {
+            name.to_lowercase()
+                .split(|c: char| !c.is_alphanumeric())
+                .chain([name.to_lowercase().as_str()])
+                .map(|word| strsim::jaro_winkler(word, text))
+                .fold(0.0, f64::max)
+        };
+        let mut scored: Vec<_> = self.names.iter().map(|n| (score(n), n)).collect();
+        scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+        scored.into_iter().filter(|(s, _)| *s > 0.75).take(3).map(|(_, n)| n.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels() -> Labels {
+        let names = ["smiley", "land-vehicle", "sea-creature", "tench, Tinca tinca", "fruit"];
+        Labels::new(names.map(String::from).to_vec())
+    }
+
+    #[test]
+    fn a_class_is_found_by_number_name_synonym_and_part() {
+        for (query, class) in
+            [("0", 0), ("Smiley", 0), ("vehicle", 1), ("tinca TINCA", 3), (" fruit ", 4)]
+        {
+            assert_eq!(labels().find(query), Ok(class), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_miss_says_what_is_near() {
+        let error = labels().find("smily").unwrap_err();
+        assert_eq!(error.to_string(), "there is no class \"smily\"; did you mean smiley?");
+        let error = labels().find("e").unwrap_err();
+        assert!(error.to_string().starts_with("\"e\" could be smiley, land-vehicle"), "{error}");
+        assert!(labels().find("9").unwrap_err().to_string().contains("from 0 to 4"));
+        assert!(labels().find("").is_err());
+    }
+}

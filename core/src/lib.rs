@@ -1,0 +1,25 @@
+//! Tintype: class-conditional image diffusion on Burn.
+//!
+//! * [`model`] — the networks: Hi-DiT, SiT, LightningDiT, HDiT, VA-VAE
+//! * [`diffusion`] — what noise means; [`sampler`] — the way from noise to an image
+//! * [`weights`] — checkpoints by the authors' names; [`preset`] — published configurations
+//! * [`generate`] — a request in, a stream of events out: what every face of Tintype shares
+//!
+//! The crate knows no user interface and no particular backend; features `cpu`, `wgpu`, `vulkan`
+//! and `cuda` forward to Burn, `files` adds opening checkpoints by path.
+#![recursion_limit = "256"]
+
+pub mod device;
+pub mod diffusion;
+pub mod generate;
+pub mod image;
+pub mod labels;
+pub mod model;
+pub mod nn;
+pub mod noise;
+pub mod preset;
+pub mod sampler;
+pub mod weights;
+
+/// The Burn that this library is built on.
+pub use burn;

@@ -1,0 +1,190 @@
+//! Hi-DiT (ECCV 2026): one DiT over VAE latents and, once the noise is low, pixels too.
+//!
+//! SiT with three more parts: a gate `G(t) = 1 if t < τ`, an embedding of the noisy image that is
+//! added to the latent tokens where the gate is open, and a convolutional predictor of the clean
+//! image from the tokens that the latent head also uses. Both streams share one sequence, so the
+//! pixels cost a few per cent.
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::sit::{SiT, SiTConfig};
+use super::{InvalidConfig, ensure};
+use crate::nn::activation::silu;
+use crate::nn::conv::Conv2d;
+use crate::nn::linear::{Init, Linear};
+use crate::nn::patch::{patchify, pixel_shuffle};
+
+/// Side of the patches that the pixel predictor's last PixelShuffle writes.
+const SUB_PATCH: usize = 4;
+
+/// Shape of a Hi-DiT.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HiDiTConfig {
+    /// The backbone.
+    #[serde(flatten)]
+    pub sit: SiTConfig,
+    /// Side of the image in pixels.
+    pub image: usize,
+    /// Side of a pixel patch, aligned with the latent tokens: 4, 8, 16, …
+    pub pixel_patch: usize,
+    /// The gate opens below this time.
+    #[serde(default = "default_tau")]
+    pub tau: f64,
+    /// Smallest time that the pixel velocity divides by.
+    #[serde(default = "default_t_min")]
+    pub t_min: f64,
+}
+
+fn default_tau() -> f64 {
+    0.3
+}
+fn default_t_min() -> f64 {
+    0.05
+}
+
+impl HiDiTConfig {
+    /// Checks that the numbers describe a network.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        self.sit.validate()?;
+        let Self { image, pixel_patch, .. } = *self;
+        ensure!(
+            pixel_patch.is_power_of_two() && pixel_patch >= SUB_PATCH,
+            "pixel_patch {pixel_patch} is not 4, 8, 16, …"
+        );
+        ensure!(
+            image == pixel_patch * (self.sit.input_size / self.sit.patch_size),
+            "image {image} does not have one {pixel_patch}-pixel patch for every latent token"
+        );
+        ensure!(
+            self.sit.hidden_size.is_multiple_of(4usize.pow(self.predictor_stages() as u32)),
+            "hidden_size {} cannot be shuffled {} times",
+            self.sit.hidden_size,
+            self.predictor_stages()
+        );
+        ensure!((0.0..=1.0).contains(&self.tau), "tau {} is not in 0…1", self.tau);
+        ensure!(self.t_min > 0.0, "t_min must be positive");
+        Ok(())
+    }
+
+    /// PixelShuffle(2) stages before the last one.
+    fn predictor_stages(&self) -> usize {
+        (self.pixel_patch / SUB_PATCH).ilog2() as usize
+    }
+
+    /// The untrained network: its latent output is exactly that of its SiT.
+    pub fn init(&self, device: &Device) -> Result<HiDiT, InvalidConfig> {
+        self.validate()?;
+        let d = self.sit.hidden_size;
+        let pixels = 3 * self.pixel_patch * self.pixel_patch;
+        Ok(HiDiT {
+            sit: self.sit.init(device)?,
+            pixel_embedder: PixelEmbedder { proj: Linear::new(pixels, d, Init::Zero, device) },
+            pixel_predictor: PixelPredictor::new(d, self.predictor_stages(), device),
+            pixel_patch: self.pixel_patch,
+            tau: self.tau,
+            t_min: self.t_min,
+        })
+    }
+}
+
+/// The network.
+#[derive(Module, Debug)]
+pub struct HiDiT {
+    /// The latent backbone.
+    pub sit: SiT,
+    pixel_embedder: PixelEmbedder,
+    pixel_predictor: PixelPredictor,
+    pixel_patch: usize,
+    tau: f64,
+    t_min: f64,
+}
+
+/// What the network says about both streams.
+#[derive(Debug)]
+pub struct Streams {
+    /// Velocity of the latents, `[B, C, S, S]`.
+    pub velocity: Tensor<4>,
+    /// Estimate x̂ of the clean image in −1…1, `[B, 3, H, W]`.
+    pub image: Tensor<4>,
+}
+
+impl HiDiT {
+    /// Whether the pixel stream is at work at this time: `t < τ`.
+    pub fn gate(&self, t: f64) -> bool {
+        t < self.tau
+    }
+
+    /// Velocity of the latents without pixels: `[B, C, S, S]` → the same.
+    pub fn forward_latent(&self, z: Tensor<4>, t: Tensor<1>, y: Tensor<1, Int>) -> Tensor<4> {
+        self.sit.forward(z, t, y)
+    }
+
+    /// Both streams; samples whose gate is closed do not see their image.
+    ///
+    /// * `z`: `[B, C, S, S]`, `x`: `[B, 3, H, W]` in −1…1 units, `t`: `[B]`, `y`: `[B]`
+    pub fn forward(
+        &self,
+        z: Tensor<4>,
+        x: Tensor<4>,
+        t: Tensor<1>,
+        y: Tensor<1, Int>,
+    ) -> Streams {
+        let dtype = x.dtype();
+        let open = t.clone().lower_scalar(self.tau).float().cast(dtype); // [B]
+        let gate: Tensor<3> = open.reshape([-1, 1, 1]);
+        let c = self.sit.condition(t, y); // [B, D]
+        let pixels = self.pixel_embedder.proj.forward(patchify(x, self.pixel_patch)); // [B, N, D]
+        let h = self.sit.embed(z) + gate * pixels;
+        let tokens = self.sit.modulated(self.sit.blocks(h, c.clone()), c);
+        Streams {
+            velocity: self.sit.velocity(tokens.clone()),
+            image: self.pixel_predictor.forward(tokens),
+        }
+    }
+
+    /// `v_x = (x_t − x̂) / max(t, t_min)`: `[B, 3, H, W]`, `t`: `[B]`
+    pub fn pixel_velocity(&self, x: Tensor<4>, image: Tensor<4>, t: Tensor<1>) -> Tensor<4> {
+        (x - image) / t.clamp_min(self.t_min).reshape([-1, 1, 1, 1])
+    }
+
+    /// The smallest time that [`pixel_velocity`](Self::pixel_velocity) divides by.
+    pub fn t_min(&self) -> f64 {
+        self.t_min
+    }
+}
+
+#[derive(Module, Debug)]
+struct PixelEmbedder {
+    proj: Linear,
+}
+
+/// The high-frequency pixel predictor: `conv3×3 → PixelShuffle(2) → SiLU` for every halving down
+/// to sub-patches of 4 pixels, then `conv1×1 → PixelShuffle(4)`.
+#[derive(Module, Debug)]
+struct PixelPredictor {
+    convs: Vec<Conv2d>,
+}
+
+impl PixelPredictor {
+    fn new(d: usize, stages: usize, device: &Device) -> Self {
+        let width = |stage: usize| d / 4usize.pow(stage as u32);
+        let mut convs: Vec<_> =
+            (0..stages).map(|s| Conv2d::same(width(s), width(s), 3, device)).collect();
+        convs.push(Conv2d::zero(width(stages), 3 * SUB_PATCH * SUB_PATCH, 1, device));
+        Self { convs }
+    }
+
+    /// `[B, N, D]` → `[B, 3, H, W]`
+    fn forward(&self, tokens: Tensor<3>) -> Tensor<4> {
+        let [b, n, d] = tokens.dims();
+        let grid = n.isqrt();
+        let mut x = tokens.swap_dims(1, 2).reshape([b, d, grid, grid]);
+        let (last, stages) = self.convs.split_last().expect("built with at least one layer");
+        for conv in stages {
+            x = silu(pixel_shuffle(conv.forward(x), 2)); // [B, C/4, 2H, 2W]
+        }
+        pixel_shuffle(last.forward(x), SUB_PATCH) // [B, 3, 4H, 4W]
+    }
+}

@@ -1,0 +1,128 @@
+//! The adaLN-Zero transformer block of DiT, SiT and LightningDiT, with its final layer.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use super::attention::SelfAttention;
+use super::feed_forward::{Mlp, SwiGlu};
+use super::linear::{Init, Linear};
+use super::norm::{Norm, NormKind};
+use super::rope::AxialRope;
+
+/// What distinguishes the blocks of the family.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockConfig {
+    /// Width D.
+    pub hidden: usize,
+    /// Attention heads; D is divisible by it.
+    pub heads: usize,
+    /// Width of the plain MLP, D·mlp_ratio.
+    pub mlp_width: usize,
+    /// norm1, norm2 and the final norm.
+    pub norm: NormKind,
+    /// Norm of queries and keys over the head.
+    pub qk_norm: Option<NormKind>,
+    /// SwiGLU instead of the GELU MLP.
+    pub swiglu: bool,
+    /// Whether the modulation has a shift (LightningDiT's `wo_shift` is its negation).
+    pub shift: bool,
+}
+
+/// One transformer block modulated by the condition.
+#[derive(Module, Debug)]
+pub struct DitBlock {
+    norm1: Norm,
+    attn: SelfAttention,
+    norm2: Norm,
+    mlp: FeedForward,
+    ada_ln_modulation: Linear,
+    shift: bool,
+}
+
+/// The block's feed-forward network.
+#[derive(Module, Debug)]
+pub enum FeedForward {
+    /// GELU MLP.
+    Mlp(Mlp),
+    /// SwiGLU.
+    SwiGlu(SwiGlu),
+}
+
+impl DitBlock {
+    /// A block that starts as the identity (zero modulation).
+    pub fn new(config: BlockConfig, device: &Device) -> Self {
+        let BlockConfig { hidden, heads, mlp_width, norm, qk_norm, swiglu, shift } = config;
+        let mlp = if swiglu {
+            FeedForward::SwiGlu(SwiGlu::new(hidden, mlp_width, device))
+        } else {
+            FeedForward::Mlp(Mlp::new(hidden, mlp_width, device))
+        };
+        let chunks = if shift { 6 } else { 4 };
+        Self {
+            norm1: Norm::new(norm, hidden, device),
+            attn: SelfAttention::new(hidden, heads, qk_norm, device),
+            norm2: Norm::new(norm, hidden, device),
+            mlp,
+            ada_ln_modulation: Linear::new(hidden, chunks * hidden, Init::Zero, device),
+            shift,
+        }
+    }
+
+    /// * `x`: tokens `[B, N, D]`
+    /// * `c`: **SiLU of** the condition `[B, D]`, computed once for all blocks
+    pub fn forward(&self, x: Tensor<3>, c: Tensor<2>, rope: Option<&AxialRope>) -> Tensor<3> {
+        let d = x.dims()[2];
+        let m = self.ada_ln_modulation.forward(c); // [B, 6·D], or [B, 4·D] without shifts
+        let chunk = |i: usize| m.clone().narrow(1, i * d, d);
+        let [shift1, scale1, gate1, shift2, scale2, gate2] = if self.shift {
+            [0, 1, 2, 3, 4, 5].map(|i| Some(chunk(i)))
+        } else {
+            [None, Some(chunk(0)), Some(chunk(1)), None, Some(chunk(2)), Some(chunk(3))]
+        };
+        let (Some(scale1), Some(gate1), Some(scale2), Some(gate2)) = (scale1, gate1, scale2, gate2)
+        else {
+            unreachable!("scales and gates are always present")
+        };
+        let a = self.attn.forward(self.norm1.modulated(x.clone(), shift1, scale1), rope);
+        let x = tintype_shaders::gated_residual(x, a, gate1);
+        let h = self.norm2.modulated(x.clone(), shift2, scale2);
+        let f = match &self.mlp {
+            FeedForward::Mlp(mlp) => mlp.forward(h),
+            FeedForward::SwiGlu(swiglu) => swiglu.forward(h),
+        };
+        tintype_shaders::gated_residual(x, f, gate2)
+    }
+}
+
+/// Norm, modulation and the linear head onto patches.
+#[derive(Module, Debug)]
+pub struct FinalLayer {
+    norm_final: Norm,
+    linear: Linear,
+    ada_ln_modulation: Linear,
+}
+
+impl FinalLayer {
+    /// A head from `hidden` to `out` values a token, starting at zero.
+    pub fn new(hidden: usize, out: usize, norm: NormKind, device: &Device) -> Self {
+        Self {
+            norm_final: Norm::new(norm, hidden, device),
+            linear: Linear::new(hidden, out, Init::Zero, device),
+            ada_ln_modulation: Linear::new(hidden, 2 * hidden, Init::Zero, device),
+        }
+    }
+
+    /// The normalised and modulated tokens `[B, N, D]`, which Hi-DiT's two heads share.
+    pub fn modulate(&self, x: Tensor<3>, c: Tensor<2>) -> Tensor<3> {
+        let d = x.dims()[2];
+        let m = self.ada_ln_modulation.forward(c); // [B, 2·D]
+        let (shift, scale) = (m.clone().narrow(1, 0, d), m.narrow(1, d, d));
+        self.norm_final.modulated(x, Some(shift), scale)
+    }
+
+    /// `[B, N, D]` → `[B, N, out]`
+    pub fn head(&self, tokens: Tensor<3>) -> Tensor<3> {
+        self.linear.forward(tokens)
+    }
+}
+

@@ -1,0 +1,100 @@
+//! Embeddings of time and label.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+
+use super::activation::silu;
+use super::linear::{Init, Linear};
+use super::normal;
+
+/// Sinusoidal features of a time, cosines first: `[cos(t·f), sin(t·f)]`,
+/// `f_k = exp(−ln 10000 · k / (dim/2))`; an odd width is padded with one zero (LightningDiT §4).
+///
+/// `[B]` → `[B, dim]`, float32
+pub fn timestep_features(t: Tensor<1>, dim: usize) -> Tensor<2> {
+    let half = dim / 2;
+    let freqs: Vec<f32> = (0..half)
+        .map(|k| (-(10000f64.ln()) * k as f64 / half as f64).exp() as f32)
+        .collect();
+    let device = t.device();
+    let freqs =
+        Tensor::<1>::from_data(TensorData::new(freqs, [half]), (&device, burn::tensor::DType::F32));
+    let b = t.dims()[0];
+    let angle = t.cast(FloatDType::F32).reshape([b, 1]) * freqs.reshape([1, half]); // [B, dim/2]
+    let mut parts = vec![angle.clone().cos(), angle.sin()];
+    if dim % 2 == 1 {
+        parts.push(Tensor::zeros([b, 1], (&device, burn::tensor::DType::F32)));
+    }
+    Tensor::cat(parts, 1)
+}
+
+/// Time → `[B, D]`: 256 sinusoidal features and a two-layer MLP with SiLU.
+#[derive(Module, Debug)]
+pub struct TimestepEmbedder {
+    fc1: Linear,
+    fc2: Linear,
+    features: usize,
+}
+
+impl TimestepEmbedder {
+    /// The width of the sinusoidal features, 256 in every published model.
+    pub const FEATURES: usize = 256;
+
+    /// An embedder into `hidden` features.
+    pub fn new(hidden: usize, device: &Device) -> Self {
+        Self {
+            fc1: Linear::new(Self::FEATURES, hidden, Init::Normal, device),
+            fc2: Linear::new(hidden, hidden, Init::Normal, device),
+            features: Self::FEATURES,
+        }
+    }
+
+    /// `[B]` (time in 0…1, unscaled) → `[B, D]`
+    pub fn forward(&self, t: Tensor<1>) -> Tensor<2> {
+        let dtype = self.fc1.weight.val().dtype();
+        let features = timestep_features(t, self.features).cast(dtype); // [B, 256]
+        self.fc2.forward(silu(self.fc1.forward(features))) // [B, D]
+    }
+}
+
+/// Label → `[B, D]`; row `num_classes` is the null class.
+#[derive(Module, Debug)]
+pub struct LabelEmbedder {
+    embedding_table: Table,
+    num_classes: usize,
+}
+
+#[derive(Module, Debug)]
+struct Table {
+    weight: Param<Tensor<2>>,
+}
+
+impl LabelEmbedder {
+    /// A table of `num_classes` rows plus, where labels are dropped in training, the null row.
+    pub fn new(num_classes: usize, null_row: bool, hidden: usize, device: &Device) -> Self {
+        let rows = num_classes + usize::from(null_row);
+        Self {
+            embedding_table: Table { weight: normal([rows, hidden], 0.02, device) },
+            num_classes,
+        }
+    }
+
+    /// The label that stands for "no class".
+    pub fn null_class(&self) -> usize {
+        self.num_classes
+    }
+
+    /// `[B]` → `[B, D]`
+    pub fn forward(&self, y: Tensor<1, Int>) -> Tensor<2> {
+        self.embedding_table.weight.val().select(0, y)
+    }
+
+    /// Labels with those where `drop` is true replaced by the null class.
+    pub fn drop_labels(
+        &self,
+        y: Tensor<1, Int>,
+        drop: Tensor<1, burn::tensor::Bool>,
+    ) -> Tensor<1, Int> {
+        y.mask_fill(drop, self.num_classes as i64)
+    }
+}

@@ -1,0 +1,55 @@
+//! Feed-forward networks of the transformer blocks.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use super::activation::{gelu_tanh, silu};
+use super::linear::{Init, Linear};
+
+/// `fc2(gelu_tanh(fc1(x)))`, the MLP of DiT and SiT.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Mlp {
+    /// From `hidden` to `inner` features and back.
+    pub fn new(hidden: usize, inner: usize, device: &Device) -> Self {
+        Self {
+            fc1: Linear::new(hidden, inner, Init::Xavier, device),
+            fc2: Linear::new(inner, hidden, Init::Xavier, device),
+        }
+    }
+
+    /// `[B, N, D]` → `[B, N, D]`
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.fc2.forward(gelu_tanh(self.fc1.forward(x)))
+    }
+}
+
+/// `w3(SiLU(a) ⊙ b)` with `[a, b] = w12(x)` (LightningDiT §2).
+#[derive(Module, Debug)]
+pub struct SwiGlu {
+    w12: Linear,
+    w3: Linear,
+}
+
+impl SwiGlu {
+    /// `inner` is two thirds of the plain MLP's width, truncated.
+    pub fn new(hidden: usize, mlp_width: usize, device: &Device) -> Self {
+        let inner = (2.0 / 3.0 * mlp_width as f64) as usize;
+        Self {
+            w12: Linear::new(hidden, 2 * inner, Init::Xavier, device),
+            w3: Linear::new(inner, hidden, Init::Xavier, device),
+        }
+    }
+
+    /// `[B, N, D]` → `[B, N, D]`
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let ab = self.w12.forward(x); // [B, N, 2·inner]
+        let inner = ab.dims()[2] / 2;
+        let (a, b) = (ab.clone().narrow(2, 0, inner), ab.narrow(2, inner, inner));
+        self.w3.forward(silu(a) * b) // [B, N, D]
+    }
+}

@@ -1,0 +1,67 @@
+//! Affine maps with PyTorch's weight layout.
+
+use burn::module::{Initializer, Module, Param};
+use burn::tensor::{Device, Tensor};
+
+use super::{constant, normal};
+
+/// How a linear layer starts before training.
+#[derive(Clone, Copy, Debug)]
+pub enum Init {
+    /// Xavier-uniform weight, zero bias (SiT §1, LightningDiT §7).
+    Xavier,
+    /// Uniform ±1/√fan_in, PyTorch's default (HDiT §6).
+    FanIn,
+    /// N(0, 0.02²) weight, zero bias (timestep and label embeddings).
+    Normal,
+    /// All zero: the layer starts without effect.
+    Zero,
+}
+
+/// `y = x Wᵀ + b`, weight `[out, in]`.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[out, in]`
+    pub weight: Param<Tensor<2>>,
+    /// `[out]`
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl Linear {
+    /// A layer from `d_in` to `d_out` features with a bias.
+    pub fn new(d_in: usize, d_out: usize, init: Init, device: &Device) -> Self {
+        let bias = Some(match init {
+            Init::FanIn => {
+                let a = 1.0 / (d_in as f64).sqrt();
+                Initializer::Uniform { min: -a, max: a }.init([d_out], device)
+            }
+            _ => constant([d_out], 0.0, device),
+        });
+        Self { bias, ..Self::without_bias(d_in, d_out, init, device) }
+    }
+
+    /// A layer from `d_in` to `d_out` features without a bias.
+    pub fn without_bias(d_in: usize, d_out: usize, init: Init, device: &Device) -> Self {
+        let shape = [d_out, d_in];
+        let weight = match init {
+            Init::Xavier => Initializer::XavierUniform { gain: 1.0 }.init_with(
+                shape,
+                Some(d_in),
+                Some(d_out),
+                device,
+            ),
+            Init::FanIn => {
+                let a = 1.0 / (d_in as f64).sqrt();
+                Initializer::Uniform { min: -a, max: a }.init(shape, device)
+            }
+            Init::Normal => normal(shape, 0.02, device),
+            Init::Zero => constant(shape, 0.0, device),
+        };
+        Self { weight, bias: None }
+    }
+
+    /// `[…, in]` → `[…, out]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        tintype_shaders::linear(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()))
+    }
+}

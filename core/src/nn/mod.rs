@@ -1,0 +1,68 @@
+//! Building blocks shared by the networks, one idea a file.
+//!
+//! Parameters carry the authors' layouts (linear weights are `[out, in]`, convolutions
+//! `[out, in, kh, kw]`), so published weights load unchanged. They are created lazily: a network
+//! whose shapes are only inspected allocates nothing.
+
+pub mod activation;
+pub mod attention;
+pub mod block;
+pub mod conv;
+pub mod embedding;
+pub mod feed_forward;
+pub mod linear;
+pub mod neighborhood;
+pub mod norm;
+pub mod patch;
+pub mod position;
+pub mod rope;
+
+use burn::module::{Initializer, Param};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
+
+/// A parameter filled with one value.
+pub(crate) fn constant<const D: usize>(
+    shape: [usize; D],
+    value: f64,
+    device: &Device,
+) -> Param<Tensor<D>> {
+    Initializer::Constant { value }.init(shape, device)
+}
+
+/// A parameter drawn from N(0, std²).
+pub(crate) fn normal<const D: usize>(
+    shape: [usize; D],
+    std: f64,
+    device: &Device,
+) -> Param<Tensor<D>> {
+    Initializer::Normal { mean: 0.0, std }.init(shape, device)
+}
+
+/// A frozen table computed on the host: part of the checkpoint, not of the training.
+pub(crate) fn table<const D: usize>(
+    shape: [usize; D],
+    values: impl FnOnce() -> Vec<f32> + Send + Sync + 'static,
+    device: &Device,
+) -> Param<Tensor<D>> {
+    Param::uninitialized(
+        burn::module::ParamId::new(),
+        move |device, _| {
+            Tensor::from_data(burn::tensor::TensorData::new(values(), shape), device)
+        },
+        device.clone(),
+        false,
+        shape.into(),
+    )
+}
+
+/// Runs `f` in float32 when the activations are 16-bit, and returns to their type: statistics of
+/// norms and softmaxes overflow or drown otherwise.
+pub(crate) fn in_f32<const D: usize>(
+    x: Tensor<D>,
+    f: impl FnOnce(Tensor<D>) -> Tensor<D>,
+) -> Tensor<D> {
+    match x.dtype() {
+        dtype @ (DType::F16 | DType::BF16) => f(x.cast(FloatDType::F32)).cast(dtype),
+        _ => f(x),
+    }
+}

@@ -1,0 +1,208 @@
+//! Normalisations. Statistics are computed in float32 whatever the activations are.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+
+use super::{constant, in_f32};
+
+/// LayerNorm over the last axis without affine parameters.
+pub fn layer_norm<const D: usize>(x: Tensor<D>, eps: f64) -> Tensor<D> {
+    in_f32(x, |x| {
+        let x = x.clone() - x.mean_dim(D - 1);
+        let variance = x.clone().square().mean_dim(D - 1);
+        x / (variance + eps).sqrt()
+    })
+}
+
+/// `x / √(mean(x²) + eps)` over the last axis.
+pub fn rms_norm<const D: usize>(x: Tensor<D>, eps: f64) -> Tensor<D> {
+    in_f32(x, |x| {
+        let mean_square = x.clone().square().mean_dim(D - 1);
+        x / (mean_square + eps).sqrt()
+    })
+}
+
+/// `x / max(‖x‖, eps)` over an axis.
+pub fn l2_normalize<const D: usize>(x: Tensor<D>, dim: usize, eps: f64) -> Tensor<D> {
+    let norm = x.clone().square().sum_dim(dim).sqrt().clamp_min(eps);
+    x / norm
+}
+
+/// Cosine of two tensors over an axis, each norm clamped at `eps`; the axis stays with size 1.
+pub fn cosine_similarity<const D: usize>(
+    a: Tensor<D>,
+    b: Tensor<D>,
+    dim: usize,
+    eps: f64,
+) -> Tensor<D> {
+    (l2_normalize(a, dim, eps) * l2_normalize(b, dim, eps)).sum_dim(dim)
+}
+
+/// RMSNorm with a learned gain, eps 1e-6. `gain` is called `weight` in LightningDiT and `scale`
+/// in k-diffusion; the field is named by the owner.
+pub fn rms_norm_scaled<const D: usize>(x: Tensor<D>, gain: Tensor<1>) -> Tensor<D> {
+    let dtype = x.dtype();
+    rms_norm(x, 1e-6).cast(dtype) * gain.unsqueeze()
+}
+
+/// The norms a DiT block chooses from.
+#[derive(Module, Debug)]
+pub struct Norm {
+    /// `[d]`; absent in LayerNorm without affine parameters.
+    pub weight: Option<Param<Tensor<1>>>,
+    /// `[d]`; only LayerNorm with affine parameters has one.
+    pub bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    kind: NormKind,
+}
+
+/// Which norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// LayerNorm, eps 1e-6, no parameters (DiT, SiT).
+    LayerNorm,
+    /// LayerNorm, eps 1e-5, weight and bias (timm's q/k norm).
+    LayerNormAffine,
+    /// RMSNorm, eps 1e-6, weight (LightningDiT).
+    RmsNorm,
+}
+
+impl Norm {
+    /// A norm over `d` features.
+    pub fn new(kind: NormKind, d: usize, device: &Device) -> Self {
+        Self {
+            weight: (kind != NormKind::LayerNorm).then(|| constant([d], 1.0, device)),
+            bias: (kind == NormKind::LayerNormAffine).then(|| constant([d], 0.0, device)),
+            kind,
+        }
+    }
+
+    /// Normalises the last axis.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let y = match self.kind {
+            NormKind::LayerNorm => layer_norm(x, 1e-6),
+            NormKind::LayerNormAffine => layer_norm(x, 1e-5),
+            NormKind::RmsNorm => rms_norm(x, 1e-6),
+        };
+        let y = match &self.weight {
+            Some(weight) => y * weight.val().unsqueeze(),
+            None => y,
+        };
+        match &self.bias {
+            Some(bias) => y + bias.val().unsqueeze(),
+            None => y,
+        }
+    }
+
+    /// `norm(x)·(1 + scale) + shift`, the adaLN of DiT; the shift may be absent (`wo_shift`).
+    ///
+    /// * `x`: `[B, N, D]`
+    /// * `shift`, `scale`: `[B, D]`
+    pub fn modulated(
+        &self,
+        x: Tensor<3>,
+        shift: Option<Tensor<2>>,
+        scale: Tensor<2>,
+    ) -> Tensor<3> {
+        if let (NormKind::LayerNorm, Some(shift)) = (self.kind, &shift) {
+            return tintype_shaders::layer_norm_modulate(x, shift.clone(), scale, 1e-6);
+        }
+        let y = self.forward(x) * (scale + 1.0).unsqueeze_dim::<3>(1);
+        match shift {
+            Some(shift) => y + shift.unsqueeze_dim::<3>(1),
+            None => y,
+        }
+    }
+}
+
+/// GroupNorm, eps 1e-6, affine (VA-VAE §2).
+#[derive(Module, Debug)]
+pub struct GroupNorm {
+    /// `[channels]`
+    pub weight: Param<Tensor<1>>,
+    /// `[channels]`
+    pub bias: Param<Tensor<1>>,
+    groups: usize,
+}
+
+impl GroupNorm {
+    /// A norm of `channels` in `groups`.
+    pub fn new(groups: usize, channels: usize, device: &Device) -> Self {
+        Self {
+            weight: constant([channels], 1.0, device),
+            bias: constant([channels], 0.0, device),
+            groups,
+        }
+    }
+
+    /// `[B, C, H, W]` → the same
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let [b, c, h, w] = x.dims();
+        let y = x.reshape([b, self.groups, c / self.groups * h * w]); // [B, G, C/G·H·W]
+        let y = layer_norm(y, 1e-6).reshape([b, c, h, w]);
+        y * self.weight.val().reshape([1, c, 1, 1]) + self.bias.val().reshape([1, c, 1, 1])
+    }
+
+    /// GroupNorm followed by SiLU, as every convolution of the VAE wants it.
+    pub fn silu(&self, x: Tensor<4>) -> Tensor<4> {
+        tintype_shaders::group_norm_silu(x, self.weight.val(), self.bias.val(), self.groups, 1e-6)
+    }
+}
+
+/// The affine-free batch norm inside REPA-E's SiT that normalises latents (`sit_repa` §1):
+/// running statistics only, eps 1e-4 on the way in and **none** on the way out.
+#[derive(Module, Debug)]
+pub struct LatentNorm {
+    /// `[C]`
+    pub running_mean: Param<Tensor<1>>,
+    /// `[C]`
+    pub running_var: Param<Tensor<1>>,
+}
+
+impl LatentNorm {
+    const EPS: f64 = 1e-4;
+
+    /// Mean 0 and variance 1 until statistics are set.
+    pub fn new(channels: usize, device: &Device) -> Self {
+        Self {
+            running_mean: constant([channels], 0.0, device).set_require_grad(false),
+            running_var: constant([channels], 1.0, device).set_require_grad(false),
+        }
+    }
+
+    /// `(z − mean) / √(var + 1e-4)`, `[B, C, H, W]`.
+    pub fn normalize(&self, z: Tensor<4>) -> Tensor<4> {
+        let c = z.dims()[1];
+        let mean = self.running_mean.val().reshape([1, c, 1, 1]);
+        let var = self.running_var.val().reshape([1, c, 1, 1]);
+        (z - mean) / (var + Self::EPS).sqrt()
+    }
+
+    /// `z · √var + mean`, `[B, C, H, W]`: the inverse that the samplers use, without the 1e-4.
+    pub fn denormalize(&self, z: Tensor<4>) -> Tensor<4> {
+        let c = z.dims()[1];
+        let mean = self.running_mean.val().reshape([1, c, 1, 1]);
+        let var = self.running_var.val().reshape([1, c, 1, 1]);
+        z * var.sqrt() + mean
+    }
+
+    /// Training-mode normalisation by the batch's own (biased) statistics; the running ones move
+    /// by `momentum` towards them, with the unbiased variance.
+    ///
+    /// Returns the normalised `[B, C, H, W]` and the updated norm.
+    pub fn train_step(self, z: Tensor<4>, momentum: f64) -> (Tensor<4>, Self) {
+        let [b, c, h, w] = z.dims();
+        let n = (b * h * w) as f64;
+        let mean = z.clone().mean_dims(&[0, 2, 3]); // [1, C, 1, 1]
+        let centred = z - mean.clone();
+        let var = centred.clone().square().mean_dims(&[0, 2, 3]);
+        let y = centred / (var.clone() + Self::EPS).sqrt();
+        let blend = |old: Tensor<1>, new: Tensor<1>| old * (1.0 - momentum) + new * momentum;
+        let unbiased = var.reshape([c]) * (n / (n - 1.0));
+        let this = Self {
+            running_mean: self.running_mean.map(|old| blend(old, mean.reshape([c]).detach())),
+            running_var: self.running_var.map(|old| blend(old, unbiased.detach())),
+        };
+        (y, this)
+    }
+}

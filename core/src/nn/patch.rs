@@ -1,0 +1,95 @@
+//! Images to patches and back.
+//!
+//! Three orders exist in this field and all occur here: convolution patches, patches whose
+//! values run **channel fastest** (DiT's unpatchify, HDiT's merges), and PyTorch's PixelShuffle,
+//! **channel slowest**.
+
+use burn::module::{Initializer, Module, Param};
+use burn::tensor::{Device, Tensor};
+
+use super::constant;
+
+/// Patch embedding by a convolution with kernel = stride = patch, computed as a product.
+#[derive(Module, Debug)]
+pub struct PatchEmbed {
+    proj: Projection,
+}
+
+#[derive(Module, Debug)]
+struct Projection {
+    weight: Param<Tensor<4>>,
+    bias: Param<Tensor<1>>,
+}
+
+impl PatchEmbed {
+    /// From `channels` to `hidden` features in square patches of side `patch`.
+    pub fn new(channels: usize, hidden: usize, patch: usize, device: &Device) -> Self {
+        let fan_in = channels * patch * patch;
+        let weight = Initializer::XavierUniform { gain: 1.0 }.init_with(
+            [hidden, channels, patch, patch],
+            Some(fan_in),
+            Some(hidden),
+            device,
+        );
+        Self { proj: Projection { weight, bias: constant([hidden], 0.0, device) } }
+    }
+
+    /// `[B, C, H, W]` → `[B, H/p·W/p, D]`, tokens row-major
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<3> {
+        let [b, c, h, w] = x.dims();
+        let weight = self.proj.weight.val();
+        let [d, _, p, _] = weight.dims();
+        let patches = x
+            .reshape([b, c, h / p, p, w / p, p])
+            .permute([0, 2, 4, 1, 3, 5]) // [B, H/p, W/p, C, p, p]
+            .reshape([b, (h / p) * (w / p), c * p * p]);
+        let weight = weight.reshape([d, c * p * p]);
+        tintype_shaders::linear(patches, weight, Some(self.proj.bias.val())) // [B, N, D]
+    }
+}
+
+/// Cuts an image into patches, values (row in patch, column in patch, **channel fastest**).
+///
+/// `[B, C, H, W]` → `[B, H/p·W/p, p²·C]`
+pub fn patchify(x: Tensor<4>, p: usize) -> Tensor<3> {
+    let [b, c, h, w] = x.dims();
+    x.reshape([b, c, h / p, p, w / p, p])
+        .permute([0, 2, 4, 3, 5, 1]) // [B, H/p, W/p, p, p, C]
+        .reshape([b, (h / p) * (w / p), p * p * c])
+}
+
+/// The inverse of [`patchify`] on a square grid: `[B, N, p²·C]` → `[B, C, √N·p, √N·p]`
+pub fn unpatchify(x: Tensor<3>, p: usize) -> Tensor<4> {
+    let [b, n, values] = x.dims();
+    let (grid, c) = (n.isqrt(), values / (p * p));
+    x.reshape([b, grid, grid, p, p, c])
+        .permute([0, 5, 1, 3, 2, 4]) // [B, C, grid, p, grid, p]
+        .reshape([b, c, grid * p, grid * p])
+}
+
+/// PyTorch's PixelShuffle, channel slowest: `[B, C·r², H, W]` → `[B, C, H·r, W·r]`
+pub fn pixel_shuffle(x: Tensor<4>, r: usize) -> Tensor<4> {
+    let [b, c, h, w] = x.dims();
+    x.reshape([b, c / (r * r), r, r, h, w])
+        .permute([0, 1, 4, 2, 5, 3]) // [B, C, H, r, W, r]
+        .reshape([b, c / (r * r), h * r, w * r])
+}
+
+/// Channels-last cells of `ph × pw` folded into channels, channel fastest (HDiT §4).
+///
+/// `[B, H, W, C]` → `[B, H/ph, W/pw, ph·pw·C]`
+pub fn fold_cells(x: Tensor<4>, [ph, pw]: [usize; 2]) -> Tensor<4> {
+    let [b, h, w, c] = x.dims();
+    x.reshape([b, h / ph, ph, w / pw, pw, c])
+        .permute([0, 1, 3, 2, 4, 5]) // [B, H/ph, W/pw, ph, pw, C]
+        .reshape([b, h / ph, w / pw, ph * pw * c])
+}
+
+/// The inverse of [`fold_cells`]: `[B, H, W, ph·pw·C]` → `[B, H·ph, W·pw, C]`
+pub fn unfold_cells(x: Tensor<4>, [ph, pw]: [usize; 2]) -> Tensor<4> {
+    let [b, h, w, values] = x.dims();
+    let c = values / (ph * pw);
+    x.reshape([b, h, w, ph, pw, c])
+        .permute([0, 1, 3, 2, 4, 5]) // [B, H, ph, W, pw, C]
+        .reshape([b, h * ph, w * pw, c])
+}

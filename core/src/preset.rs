@@ -1,0 +1,241 @@
+//! Published configurations, with their parameter counts and the numbers they reproduce.
+
+use crate::model::hdit::{HDiTConfig, LevelAttention, PerLevel};
+use crate::model::hidit::HiDiTConfig;
+use crate::model::lightningdit::LightningDiTConfig;
+use crate::model::sit::SiTConfig;
+use crate::weights::Architecture;
+
+/// A named network.
+#[derive(Clone, Debug)]
+pub struct Preset {
+    /// How it is called here.
+    pub name: &'static str,
+    /// Its shape.
+    pub architecture: Architecture,
+    /// Parameters as published (with position tables, without buffers and projectors).
+    pub parameters: usize,
+    /// What its authors measured.
+    pub metric: &'static str,
+}
+
+/// The preset of a name.
+pub fn find(name: &str) -> Option<Preset> {
+    all().into_iter().find(|preset| preset.name == name)
+}
+
+/// Every published configuration.
+pub fn all() -> Vec<Preset> {
+    let mut presets = vec![
+        hidit("hidit-xl-1-256", 16, 256, 688_729_328, "ImageNet-256: FID 1.06 guided, 1.66 without"),
+        hidit("hidit-xl-1-512", 32, 512, 689_614_064, "ImageNet-512: gFID 1.26"),
+    ];
+    presets.extend(
+        [
+            ("sit-xl-1", "XL", 1, 675_148_064, "REPA-E e2e-VAVAE, 800 epochs: FID 1.12 guided"),
+            ("sit-l-1", "L", 1, 458_055_712, "REPA-E's smaller variant"),
+            ("sit-b-1", "B", 1, 130_527_008, "REPA-E's smaller variant"),
+            ("sit-s-1", "S", 1, 32_738_720, "REPA-E's smallest variant"),
+        ]
+        .into_iter()
+        .filter_map(|(name, size, patch, parameters, metric)| {
+            let architecture = Architecture::SiT(SiTConfig::variant(size, patch)?);
+            Some(Preset { name, architecture, parameters, metric })
+        }),
+    );
+    presets.extend(
+        [
+            ("lightningdit-b-1", "B/1", 130_556_192, "LightningDiT's small variant"),
+            ("lightningdit-b-2", "B/2", 130_556_288, "LightningDiT's small variant"),
+            ("lightningdit-l-2", "L/2", 458_153_056, "LightningDiT's medium variant"),
+            ("lightningdit-xl-1", "XL/1", 675_256_736, "ImageNet-256: FID 1.35 (800 epochs), 2.11 (64)"),
+            ("lightningdit-xl-2", "XL/2", 675_256_832, "LightningDiT on larger latents"),
+            ("lightningdit-1p0b-1", "1p0B/1", 1_029_401_120, "LightningDiT's scaling study"),
+            ("lightningdit-1p6b-1", "1p6B/1", 1_631_767_120, "LightningDiT's scaling study"),
+        ]
+        .into_iter()
+        .filter_map(|(name, variant, parameters, metric)| {
+            let config = LightningDiTConfig::variant(&format!("LightningDiT-{variant}"))?;
+            let architecture = Architecture::LightningDiT(config);
+            Some(Preset { name, architecture, parameters, metric })
+        }),
+    );
+    let hdit = |name, config, parameters, metric| Preset {
+        name,
+        architecture: Architecture::HDiT(config),
+        parameters,
+        metric,
+    };
+    presets.extend([
+        hdit("hdit-mnist", mnist(), 9_187_360, "k-diffusion's MNIST configuration"),
+        hdit("hdit-cifar10", cifar10(), 20_981_809, "k-diffusion's CIFAR-10 configuration"),
+        hdit("hdit-flowers-256", flowers(), 22_361_274, "k-diffusion's Oxford Flowers configuration"),
+        hdit(
+            "hdit-flowers-256-window",
+            HDiTConfig {
+                self_attns: Some(vec![WINDOW, WINDOW, LevelAttention::Global { d_head: 64 }]),
+                ..flowers()
+            },
+            22_361_274,
+            "the same with shifted windows",
+        ),
+        hdit("hdit-imagenet-128", imagenet_128(), 117_003_805, "ImageNet-128, 400k steps: FID 27.74"),
+        hdit("hdit-imagenet-256", imagenet_256(), 557_416_522, "ImageNet-256: FID 3.21 guided, 6.92 without"),
+        hdit("hdit-ffhq-1024", ffhq_1024(), 85_079_300, "FFHQ-1024: FID 5.23"),
+    ]);
+    presets
+}
+
+const WINDOW: LevelAttention = LevelAttention::ShiftedWindow { d_head: 64, window_size: 8 };
+const NEIGHBORHOOD: LevelAttention = LevelAttention::Neighborhood { d_head: 64, kernel_size: 7 };
+const GLOBAL: LevelAttention = LevelAttention::Global { d_head: 64 };
+
+fn hidit(
+    name: &'static str,
+    latent: usize,
+    image: usize,
+    parameters: usize,
+    metric: &'static str,
+) -> Preset {
+    let xl = SiTConfig::variant("XL", 1).expect("XL is a published variant");
+    let config = HiDiTConfig {
+        sit: SiTConfig { input_size: latent, ..xl },
+        image,
+        pixel_patch: image / latent,
+        tau: 0.3,
+        t_min: 0.05,
+    };
+    Preset { name, architecture: Architecture::HiDiT(config), parameters, metric }
+}
+
+/// What all HDiT configurations share.
+fn hdit(side: usize, depths: &[usize], widths: &[usize]) -> HDiTConfig {
+    HDiTConfig {
+        input_channels: 3,
+        input_size: [side; 2],
+        patch_size: [4; 2],
+        depths: depths.to_vec(),
+        widths: widths.to_vec(),
+        d_ffs: None,
+        self_attns: None,
+        mapping_width: 256,
+        mapping_depth: 2,
+        mapping_d_ff: None,
+        mapping_cond_dim: 0,
+        mapping_dropout_rate: 0.0,
+        dropout_rate: PerLevel::All(0.0),
+        sigma_data: 0.5,
+        sigma_min: 0.01,
+        sigma_max: 80.0,
+        num_classes: 0,
+    }
+}
+
+fn mnist() -> HDiTConfig {
+    HDiTConfig {
+        input_channels: 1,
+        dropout_rate: PerLevel::All(0.05),
+        sigma_data: 0.6162,
+        num_classes: 10,
+        ..hdit(28, &[8], &[256])
+    }
+}
+
+fn cifar10() -> HDiTConfig {
+    HDiTConfig {
+        patch_size: [2; 2],
+        self_attns: Some(vec![GLOBAL, GLOBAL]),
+        dropout_rate: PerLevel::All(0.05),
+        num_classes: 10,
+        ..hdit(32, &[2, 4], &[256, 512])
+    }
+}
+
+fn flowers() -> HDiTConfig {
+    HDiTConfig {
+        dropout_rate: PerLevel::Each(vec![0.0, 0.0, 0.1]),
+        sigma_max: 160.0,
+        ..hdit(256, &[2, 2, 4], &[128, 256, 512])
+    }
+}
+
+fn imagenet_128() -> HDiTConfig {
+    HDiTConfig {
+        mapping_width: 768,
+        mapping_depth: 1,
+        num_classes: 1000,
+        ..hdit(128, &[2, 11], &[384, 768])
+    }
+}
+
+fn imagenet_256() -> HDiTConfig {
+    HDiTConfig { num_classes: 1000, ..hdit(256, &[2, 2, 16], &[384, 768, 1536]) }
+}
+
+fn ffhq_1024() -> HDiTConfig {
+    HDiTConfig {
+        self_attns: Some(vec![NEIGHBORHOOD, NEIGHBORHOOD, NEIGHBORHOOD, GLOBAL, GLOBAL]),
+        dropout_rate: PerLevel::Each(vec![0.0, 0.0, 0.0, 0.0, 0.1]),
+        sigma_max: 160.0,
+        ..hdit(1024, &[2; 5], &[128, 256, 384, 768, 1024])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::vavae::VaeConfig;
+    use crate::weights::parameter_count;
+    use burn::tensor::Device;
+
+    fn count(architecture: &Architecture) -> usize {
+        let device = Device::default();
+        match architecture {
+            Architecture::HiDiT(c) => parameter_count(&c.init(&device).unwrap()),
+            Architecture::SiT(c) => parameter_count(&c.init(&device).unwrap()),
+            Architecture::LightningDiT(c) => parameter_count(&c.init(&device).unwrap()),
+            Architecture::HDiT(c) => parameter_count(&c.init(&device).unwrap()),
+        }
+    }
+
+    #[test]
+    fn presets_have_the_published_parameter_counts() {
+        for preset in all() {
+            assert_eq!(count(&preset.architecture), preset.parameters, "{}", preset.name);
+        }
+    }
+
+    #[test]
+    fn variants_have_the_published_parameter_counts() {
+        let sit = |name: &str, z: Vec<usize>| {
+            let config = SiTConfig { z_dims: z, ..SiTConfig::variant(name, 1).unwrap() };
+            count(&Architecture::SiT(config))
+        };
+        assert_eq!(sit("XL", vec![768]), 683_279_392);
+        assert_eq!(sit("L", vec![768]), 465_988_384);
+        assert_eq!(sit("B", vec![768]), 137_869_600);
+        let xl = LightningDiTConfig::variant("LightningDiT-XL/1").unwrap();
+        let lightning = |config| count(&Architecture::LightningDiT(config));
+        let qk_norm = LightningDiTConfig { use_qknorm: true, ..xl };
+        assert_eq!(lightning(qk_norm.clone()), 675_260_768);
+        assert_eq!(lightning(LightningDiTConfig { wo_shift: true, ..qk_norm }), 600_878_432);
+        let wide = HDiTConfig { mapping_width: 768, ..ffhq_1024() };
+        assert_eq!(count(&Architecture::HDiT(wide)) / 10_000, 10_396);
+    }
+
+    #[test]
+    fn autoencoders_have_the_published_parameter_counts() {
+        let device = Device::default();
+        let halves = |config: VaeConfig| {
+            (
+                parameter_count(&config.init_encoder(&device).unwrap()),
+                parameter_count(&config.init_decoder(&device).unwrap()),
+            )
+        };
+        let (encoder, decoder) = halves(VaeConfig::f16d32());
+        assert_eq!((encoder, decoder), (28_413_248 + 4_160, 41_417_603 + 1_056));
+        assert_eq!(encoder + decoder, 69_836_067);
+        let (encoder, decoder) = halves(VaeConfig::f8d4());
+        assert_eq!(encoder + decoder, 83_653_863);
+    }
+}

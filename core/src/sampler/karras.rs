@@ -1,0 +1,688 @@
+//! Samplers of denoisers D(x; σ), as in k-diffusion. `sigmas` descend to a final 0.
+//!
+//! In every function `s` is the current noise level, `s'` (`next`) the following one,
+//! `d = (x − D)/s` the direction of the ODE and `h = ln(s/s')` a step in log-space.
+
+use super::flow::rms;
+use super::{Model, State, Step, Stop};
+
+/// EDM's stochastic churn of Euler, Heun and DPM-2 (Karras et al. 2022, algorithm 2).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Churn {
+    /// Total amount; 0 is deterministic.
+    pub s_churn: f64,
+    /// Only from this noise level…
+    pub s_tmin: f64,
+    /// …to this one.
+    pub s_tmax: f64,
+    /// Inflation of the added noise.
+    pub s_noise: f64,
+}
+
+impl Default for Churn {
+    fn default() -> Self {
+        Self { s_churn: 0.0, s_tmin: 0.0, s_tmax: f64::INFINITY, s_noise: 1.0 }
+    }
+}
+
+/// Noise of ancestral and SDE samplers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stochastic {
+    /// 0 is deterministic, 1 the full SDE.
+    pub eta: f64,
+    /// Factor on the noise.
+    pub s_noise: f64,
+}
+
+impl Default for Stochastic {
+    fn default() -> Self {
+        Self { eta: 1.0, s_noise: 1.0 }
+    }
+}
+
+impl Churn {
+    /// The raised noise level and the noised state; one draw is consumed at every step.
+    fn apply<M: Model>(
+        self,
+        model: &mut M,
+        x: State,
+        index: usize,
+        sigmas: &[f64],
+    ) -> (State, f64) {
+        let s = sigmas[index];
+        if self.s_churn <= 0.0 {
+            return (x, s);
+        }
+        let eps = model.noise(index);
+        let active = self.s_tmin <= s && s <= self.s_tmax;
+        let most = std::f64::consts::SQRT_2 - 1.0;
+        let gamma =
+            if active { (self.s_churn / (sigmas.len() - 1) as f64).min(most) } else { 0.0 };
+        let raised = s * (gamma + 1.0);
+        if gamma > 0.0 {
+            (x + eps * (self.s_noise * (raised * raised - s * s).sqrt()), raised)
+        } else {
+            (x, raised)
+        }
+    }
+}
+
+/// The noise level to step to and the noise to add afterwards, so that both make `next`.
+pub fn ancestral_step(s: f64, next: f64, eta: f64) -> (f64, f64) {
+    if eta == 0.0 {
+        return (next, 0.0);
+    }
+    let up = (next * next * (s * s - next * next) / (s * s)).sqrt() * eta;
+    let up = up.min(next);
+    ((next * next - up * up).sqrt(), up)
+}
+
+/// D at the current state, reported as a step.
+async fn begin<M: Model>(
+    model: &mut M,
+    x: &State,
+    sigmas: &[f64],
+    index: usize,
+    s: f64,
+) -> Result<State, Stop> {
+    let denoised = model.predict(x.clone(), s, s).await?;
+    let total = Some(sigmas.len() - 1);
+    model.on_step(Step { index, total, time: s, state: x, clean: &denoised })?;
+    Ok(denoised)
+}
+
+fn direction(x: &State, denoised: State, s: f64) -> State {
+    (x.clone() - denoised) / s
+}
+
+/// Moves `x` along the line to `denoised`, from noise level `s` to `to`.
+fn toward(x: State, denoised: State, s: f64, to: f64) -> State {
+    let ratio = to / s;
+    x * ratio + denoised * (1.0 - ratio)
+}
+
+/// Euler's method with optional churn (algorithm 2 without its correction).
+pub async fn euler<M: Model>(
+    model: &mut M,
+    mut x: State,
+    sigmas: &[f64],
+    churn: Churn,
+) -> Result<State, Stop> {
+    for i in 0..sigmas.len() - 1 {
+        let (raised, s) = churn.apply(model, x, i, sigmas);
+        let denoised = begin(model, &raised, sigmas, i, s).await?;
+        x = raised.clone() + direction(&raised, denoised, s) * (sigmas[i + 1] - s);
+    }
+    Ok(x)
+}
+
+/// Heun's method (algorithm 2): the trapezoid, plain Euler onto 0.
+pub async fn heun<M: Model>(
+    model: &mut M,
+    mut x: State,
+    sigmas: &[f64],
+    churn: Churn,
+) -> Result<State, Stop> {
+    for i in 0..sigmas.len() - 1 {
+        let (raised, s) = churn.apply(model, x, i, sigmas);
+        let next = sigmas[i + 1];
+        let denoised = begin(model, &raised, sigmas, i, s).await?;
+        let d = direction(&raised, denoised, s);
+        let ahead = raised.clone() + d.clone() * (next - s);
+        x = if next == 0.0 {
+            ahead
+        } else {
+            let corrected = model.predict(ahead.clone(), next, s).await?;
+            let d2 = direction(&ahead, corrected, next);
+            raised + (d + d2) * (0.5 * (next - s))
+        };
+    }
+    Ok(x)
+}
+
+/// DPM-Solver-2 in Karras form: the midpoint at the geometric mean of the noise levels.
+pub async fn dpm_2<M: Model>(
+    model: &mut M,
+    mut x: State,
+    sigmas: &[f64],
+    churn: Churn,
+) -> Result<State, Stop> {
+    for i in 0..sigmas.len() - 1 {
+        let (raised, s) = churn.apply(model, x, i, sigmas);
+        let next = sigmas[i + 1];
+        let denoised = begin(model, &raised, sigmas, i, s).await?;
+        let d = direction(&raised, denoised, s);
+        x = if next == 0.0 {
+            raised + d * (next - s)
+        } else {
+            midpoint(model, raised, d, s, next).await?
+        };
+    }
+    Ok(x)
+}
+
+/// The second-order step of DPM-2 from `s` to `next > 0`.
+async fn midpoint<M: Model>(
+    model: &mut M,
+    x: State,
+    d: State,
+    s: f64,
+    next: f64,
+) -> Result<State, Stop> {
+    let middle = (s * next).sqrt();
+    let half = x.clone() + d * (middle - s);
+    let denoised = model.predict(half.clone(), middle, s).await?;
+    Ok(x + direction(&half, denoised, middle) * (next - s))
+}
+
+/// Euler with ancestral noise.
+pub async fn euler_ancestral<M: Model>(
+    model: &mut M,
+    mut x: State,
+    sigmas: &[f64],
+    noise: Stochastic,
+) -> Result<State, Stop> {
+    for i in 0..sigmas.len() - 1 {
+        let (s, next) = (sigmas[i], sigmas[i + 1]);
+        let denoised = begin(model, &x, sigmas, i, s).await?;
+        let (down, up) = ancestral_step(s, next, noise.eta);
+        x = x.clone() + direction(&x, denoised, s) * (down - s);
+        if next > 0.0 {
+            x = x + model.noise(i) * (noise.s_noise * up);
+        }
+    }
+    Ok(x)
+}
+
+/// DPM-2 with ancestral noise.
+pub async fn dpm_2_ancestral<M: Model>(
+    model: &mut M,
+    mut x: State,
+    sigmas: &[f64],
+    noise: Stochastic,
+) -> Result<State, Stop> {
+    for i in 0..sigmas.len() - 1 {
+        let (s, next) = (sigmas[i], sigmas[i + 1]);
+        let denoised = begin(model, &x, sigmas, i, s).await?;
+        let (down, up) = ancestral_step(s, next, noise.eta);
+        let d = direction(&x, denoised, s);
+        x = if down == 0.0 {
+            x + d * (down - s)
+        } else {
+            midpoint(model, x, d, s, down).await? + model.noise(i) * (noise.s_noise * up)
+        };
+    }
+    Ok(x)
+}
+
+/// Linear multistep (Adams–Bashforth on the given grid), order up to `order`.
+pub async fn lms<M: Model>(
+    model: &mut M,
+    mut x: State,
+    sigmas: &[f64],
+    order: usize,
+) -> Result<State, Stop> {
+    let mut past: Vec<State> = Vec::new(); // newest first
+    for i in 0..sigmas.len() - 1 {
+        let denoised = begin(model, &x, sigmas, i, sigmas[i]).await?;
+        past.insert(0, direction(&x, denoised, sigmas[i]));
+        past.truncate(order);
+        for (j, d) in past.iter().enumerate() {
+            x = x + d.clone() * lms_coefficient(past.len(), sigmas, i, j);
+        }
+    }
+    Ok(x)
+}
+
+/// Integral from `σ_i` to `σ_{i+1}` of the Lagrange basis polynomial that is 1 at `σ_{i−j}` and 0
+/// at the other `order − 1` latest noise levels.
+pub fn lms_coefficient(order: usize, sigmas: &[f64], i: usize, j: usize) -> f64 {
+    // Around σ_i, so that powers of large noise levels do not cancel.
+    let origin = sigmas[i];
+    let mut polynomial = vec![1.0]; // coefficients, constant first
+    for k in (0..order).filter(|&k| k != j) {
+        let root = sigmas[i - k] - origin;
+        let scale = sigmas[i - j] - sigmas[i - k];
+        let mut product = vec![0.0; polynomial.len() + 1];
+        for (power, c) in polynomial.iter().enumerate() {
+            product[power] -= c * root / scale;
+            product[power + 1] += c / scale;
+        }
+        polynomial = product;
+    }
+    let end = sigmas[i + 1] - origin;
+    let integral = |(power, c): (usize, &f64)| c * end.powi(power as i32 + 1) / (power + 1) as f64;
+    polynomial.iter().enumerate().map(integral).sum()
+}
+
+/// DPM-Solver++(2S) with ancestral noise.
+pub async fn dpmpp_2s_ancestral<M: Model>(
+    model: &mut M,
+    mut x: State,
+    sigmas: &[f64],
+    noise: Stochastic,
+) -> Result<State, Stop> {
+    for i in 0..sigmas.len() - 1 {
+        let (s, next) = (sigmas[i], sigmas[i + 1]);
+        let denoised = begin(model, &x, sigmas, i, s).await?;
+        let (down, up) = ancestral_step(s, next, noise.eta);
+        x = if down == 0.0 {
+            x.clone() + direction(&x, denoised, s) * (down - s)
+        } else {
+            let middle = (s * down).sqrt();
+            let half = toward(x.clone(), denoised, s, middle);
+            let denoised = model.predict(half, middle, s).await?;
+            toward(x, denoised, s, down)
+        };
+        if next > 0.0 {
+            x = x + model.noise(i) * (noise.s_noise * up);
+        }
+    }
+    Ok(x)
+}
+
+/// DPM-Solver++ (stochastic, second order, r = 1/2); two draws a step.
+pub async fn dpmpp_sde<M: Model>(
+    model: &mut M,
+    mut x: State,
+    sigmas: &[f64],
+    noise: Stochastic,
+) -> Result<State, Stop> {
+    const R: f64 = 0.5;
+    const F: f64 = 1.0 / (2.0 * R);
+    for i in 0..sigmas.len() - 1 {
+        let (s, next) = (sigmas[i], sigmas[i + 1]);
+        let denoised = begin(model, &x, sigmas, i, s).await?;
+        if next == 0.0 {
+            x = x.clone() + direction(&x, denoised, s) * (next - s);
+            continue;
+        }
+        let middle = s * (-R * (s / next).ln()).exp();
+        let (down, up) = ancestral_step(s, middle, noise.eta);
+        let half = toward(x.clone(), denoised.clone(), s, down)
+            + model.noise(2 * i) * (noise.s_noise * up);
+        let denoised_2 = model.predict(half, middle, s).await?;
+        let (down, up) = ancestral_step(s, next, noise.eta);
+        let mixed = denoised * (1.0 - F) + denoised_2 * F;
+        x = toward(x, mixed, s, down) + model.noise(2 * i + 1) * (noise.s_noise * up);
+    }
+    Ok(x)
+}
+
+/// DPM-Solver++(2M) (Lu et al., arXiv 2211.01095).
+pub async fn dpmpp_2m<M: Model>(
+    model: &mut M,
+    mut x: State,
+    sigmas: &[f64],
+) -> Result<State, Stop> {
+    let mut previous: Option<(State, f64)> = None; // denoised, h
+    for i in 0..sigmas.len() - 1 {
+        let (s, next) = (sigmas[i], sigmas[i + 1]);
+        let denoised = begin(model, &x, sigmas, i, s).await?;
+        let h = (s / next).ln();
+        let extrapolated = match &previous {
+            Some((old, h_last)) if next > 0.0 => {
+                let r = h_last / h;
+                denoised.clone() * (1.0 + 0.5 / r) - old.clone() * (0.5 / r)
+            }
+            _ => denoised.clone(),
+        };
+        x = toward(x, extrapolated, s, next);
+        previous = Some((denoised, h));
+    }
+    Ok(x)
+}
+
+/// How DPM-Solver++(2M) SDE uses the previous prediction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SdeSolver {
+    /// k-diffusion's default.
+    #[default]
+    Midpoint,
+    /// What its training script uses for demonstrations.
+    Heun,
+}
+
+/// DPM-Solver++(2M) SDE.
+pub async fn dpmpp_2m_sde<M: Model>(
+    model: &mut M,
+    mut x: State,
+    sigmas: &[f64],
+    noise: Stochastic,
+    solver: SdeSolver,
+) -> Result<State, Stop> {
+    let Stochastic { eta, s_noise } = noise;
+    let mut previous: Option<(State, f64)> = None;
+    for i in 0..sigmas.len() - 1 {
+        let (s, next) = (sigmas[i], sigmas[i + 1]);
+        let denoised = begin(model, &x, sigmas, i, s).await?;
+        if next == 0.0 {
+            x = denoised;
+            continue;
+        }
+        let h = (s / next).ln();
+        let a = -(-h * (1.0 + eta)).exp_m1();
+        x = x * (-h * (1.0 + eta)).exp() + denoised.clone() * a;
+        if let Some((old, h_last)) = previous {
+            let slope = (denoised.clone() - old) * (h / h_last);
+            x = x + slope
+                * match solver {
+                    SdeSolver::Midpoint => 0.5 * a,
+                    SdeSolver::Heun => 1.0 - a / (h * (1.0 + eta)),
+                };
+        }
+        if eta > 0.0 {
+            x = x + model.noise(i) * (next * (-(-2.0 * h * eta).exp_m1()).sqrt() * s_noise);
+        }
+        previous = Some((denoised, h));
+    }
+    Ok(x)
+}
+
+/// DPM-Solver++(3M) SDE, the sampler of the HDiT paper.
+pub async fn dpmpp_3m_sde<M: Model>(
+    model: &mut M,
+    mut x: State,
+    sigmas: &[f64],
+    noise: Stochastic,
+) -> Result<State, Stop> {
+    let Stochastic { eta, s_noise } = noise;
+    let mut past: Vec<(State, f64)> = Vec::new(); // newest first: denoised, h of its step
+    for i in 0..sigmas.len() - 1 {
+        let (s, next) = (sigmas[i], sigmas[i + 1]);
+        let denoised = begin(model, &x, sigmas, i, s).await?;
+        if next == 0.0 {
+            x = denoised;
+            continue;
+        }
+        let h = (s / next).ln();
+        let h_eta = h * (eta + 1.0);
+        x = x * (-h_eta).exp() + denoised.clone() * -(-h_eta).exp_m1();
+        let phi_2 = (-h_eta).exp_m1() / h_eta + 1.0;
+        let phi_3 = phi_2 / h_eta - 0.5;
+        match past.as_slice() {
+            [] => {}
+            [(d1, h1)] => {
+                x = x + (denoised.clone() - d1.clone()) * (phi_2 * h / h1);
+            }
+            [(d1, h1), (d2, h2), ..] => {
+                let (r0, r1) = (h1 / h, h2 / h);
+                let a = (denoised.clone() - d1.clone()) / r0;
+                let b = (d1.clone() - d2.clone()) / r1;
+                let first = a.clone() + (a.clone() - b.clone()) * (r0 / (r0 + r1));
+                let second = (a - b) / (r0 + r1);
+                x = x + first * phi_2 - second * phi_3;
+            }
+        }
+        if eta > 0.0 {
+            x = x + model.noise(i) * (next * (-(-2.0 * h * eta).exp_m1()).sqrt() * s_noise);
+        }
+        past.insert(0, (denoised, h));
+        past.truncate(2);
+    }
+    Ok(x)
+}
+
+/// One step of DPM-Solver (Lu et al., arXiv 2206.00927) in `t = −ln σ`, with the noise predictions
+/// that it computed on the way.
+struct Solver<'m, M> {
+    model: &'m mut M,
+    /// Noise level at the start of the step.
+    start: f64,
+}
+
+impl<M: Model> Solver<'_, M> {
+    /// ε̂ = (x − D)/σ at `t`.
+    async fn eps(&mut self, x: &State, t: f64) -> Result<State, Stop> {
+        let sigma = (-t).exp();
+        let denoised = self.model.predict(x.clone(), sigma, self.start).await?;
+        Ok(direction(x, denoised, sigma))
+    }
+
+    fn first(x: &State, t: f64, next: f64, eps: &State) -> State {
+        x.clone() - eps.clone() * ((-next).exp() * (next - t).exp_m1())
+    }
+
+    /// Second order, with the prediction at the intermediate point `t + r1·h`.
+    async fn second(
+        &mut self,
+        x: &State,
+        t: f64,
+        next: f64,
+        eps: &State,
+        r1: f64,
+    ) -> Result<(State, State), Stop> {
+        let h = next - t;
+        let s1 = t + r1 * h;
+        let u1 = Self::first(x, t, s1, eps);
+        let eps_1 = self.eps(&u1, s1).await?;
+        let correction = (eps_1.clone() - eps.clone())
+            * ((-next).exp() / (2.0 * r1) * h.exp_m1());
+        Ok((Self::first(x, t, next, eps) - correction, eps_1))
+    }
+
+    /// Third order; `known` is the prediction at `t + h/3` where it was already computed.
+    async fn third(
+        &mut self,
+        x: &State,
+        t: f64,
+        next: f64,
+        eps: &State,
+        known: Option<State>,
+    ) -> Result<State, Stop> {
+        const R1: f64 = 1.0 / 3.0;
+        const R2: f64 = 2.0 / 3.0;
+        let h = next - t;
+        let (s1, s2) = (t + R1 * h, t + R2 * h);
+        let eps_1 = match known {
+            Some(eps_1) => eps_1,
+            None => {
+                let u1 = Self::first(x, t, s1, eps);
+                self.eps(&u1, s1).await?
+            }
+        };
+        let bend = |h: f64| h.exp_m1() / h - 1.0;
+        let u2 = Self::first(x, t, s2, eps)
+            - (eps_1 - eps.clone()) * ((-s2).exp() * (R2 / R1) * bend(R2 * h));
+        let eps_2 = self.eps(&u2, s2).await?;
+        Ok(Self::first(x, t, next, eps)
+            - (eps_2 - eps.clone()) * ((-next).exp() / R2 * bend(h)))
+    }
+}
+
+/// The time to step to so that noise of the returned standard deviation completes `next`.
+fn solver_noise(t: f64, next: f64, t_end: f64, eta: f64) -> (f64, f64) {
+    if eta == 0.0 {
+        return (next, 0.0);
+    }
+    let (down, _) = ancestral_step((-t).exp(), (-next).exp(), eta);
+    let target = t_end.min(-down.ln());
+    let variance = (-2.0 * next).exp() - (-2.0 * target).exp();
+    (target, variance.max(0.0).sqrt())
+}
+
+/// DPM-Solver-fast: `nfe` evaluations in steps of order 3 with a shorter end.
+pub async fn dpm_fast<M: Model>(
+    model: &mut M,
+    mut x: State,
+    sigma_min: f64,
+    sigma_max: f64,
+    nfe: usize,
+    noise: Stochastic,
+) -> Result<State, Stop> {
+    let (t_start, t_end) = (-sigma_max.ln(), -sigma_min.ln());
+    let steps = nfe / 3 + 1;
+    let ts = crate::diffusion::flow::linspace(t_start, t_end, steps + 1);
+    let orders: Vec<usize> = if nfe.is_multiple_of(3) {
+        std::iter::repeat_n(3, steps - 2).chain([2, 1]).collect()
+    } else {
+        std::iter::repeat_n(3, steps - 1).chain([nfe % 3]).collect()
+    };
+    for (i, order) in orders.into_iter().enumerate() {
+        let (t, next) = (ts[i], ts[i + 1]);
+        let (target, deviation) = solver_noise(t, next, t_end, noise.eta);
+        let mut solver = Solver { model, start: (-t).exp() };
+        let eps = solver.eps(&x, t).await?;
+        report_solver(solver.model, i, Some(steps), t, &x, &eps)?;
+        x = match order {
+            1 => Solver::<M>::first(&x, t, target, &eps),
+            2 => solver.second(&x, t, target, &eps, 0.5).await?.0,
+            _ => solver.third(&x, t, target, &eps, None).await?,
+        };
+        let draw = model.noise(i);
+        x = x + draw * (deviation * noise.s_noise);
+    }
+    Ok(x)
+}
+
+fn report_solver<M: Model>(
+    model: &mut M,
+    index: usize,
+    total: Option<usize>,
+    t: f64,
+    x: &State,
+    eps: &State,
+) -> Result<(), Stop> {
+    let sigma = (-t).exp();
+    let clean = x.clone() - eps.clone() * sigma;
+    model.on_step(Step { index, total, time: sigma, state: x, clean: &clean })
+}
+
+/// Settings of [`dpm_adaptive`].
+#[derive(Clone, Copy, Debug)]
+pub struct Adaptive {
+    /// 2 or 3.
+    pub order: usize,
+    /// Relative tolerance.
+    pub rtol: f64,
+    /// Absolute tolerance.
+    pub atol: f64,
+    /// First step in −ln σ.
+    pub h_init: f64,
+    /// Proportional gain of the step controller.
+    pub pcoeff: f64,
+    /// Integral gain.
+    pub icoeff: f64,
+    /// Differential gain.
+    pub dcoeff: f64,
+    /// A step is accepted if the controller would not shrink it below this factor.
+    pub accept_safety: f64,
+    /// Noise.
+    pub noise: Stochastic,
+}
+
+impl Default for Adaptive {
+    fn default() -> Self {
+        Self {
+            order: 3,
+            rtol: 0.05,
+            atol: 0.0078,
+            h_init: 0.05,
+            pcoeff: 0.0,
+            icoeff: 1.0,
+            dcoeff: 0.0,
+            accept_safety: 0.81,
+            noise: Stochastic { eta: 0.0, s_noise: 1.0 },
+        }
+    }
+}
+
+/// What an adaptive run did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AdaptiveInfo {
+    /// Steps tried.
+    pub steps: usize,
+    /// Evaluations counted as the reference does: `order` a step.
+    pub nfe: usize,
+    /// Steps kept.
+    pub accepted: usize,
+    /// Steps tried again.
+    pub rejected: usize,
+}
+
+/// DPM-Solver with embedded orders and a PID step controller.
+pub async fn dpm_adaptive<M: Model>(
+    model: &mut M,
+    mut x: State,
+    sigma_min: f64,
+    sigma_max: f64,
+    options: Adaptive,
+) -> Result<(State, AdaptiveInfo), Stop> {
+    let Adaptive { order, rtol, atol, noise, accept_safety, .. } = options;
+    let (t_start, t_end) = (-sigma_max.ln(), -sigma_min.ln());
+    let mut pid = Pid::new(&options);
+    let mut info = AdaptiveInfo::default();
+    let mut t = t_start;
+    let mut previous_low = x.clone();
+    let mut draws = 0;
+    while t < t_end - 1e-5 {
+        let next = t_end.min(t + pid.h);
+        let (target, deviation) = solver_noise(t, next, t_end, noise.eta);
+        let mut solver = Solver { model, start: (-t).exp() };
+        let eps = solver.eps(&x, t).await?;
+        report_solver(solver.model, info.steps, None, t, &x, &eps)?;
+        let (low, high) = if order == 2 {
+            let (high, _) = solver.second(&x, t, target, &eps, 0.5).await?;
+            (Solver::<M>::first(&x, t, target, &eps), high)
+        } else {
+            let (low, eps_1) = solver.second(&x, t, target, &eps, 1.0 / 3.0).await?;
+            let high = solver.third(&x, t, target, &eps, Some(eps_1)).await?;
+            (low, high)
+        };
+        let delta = (low.clone().abs().max_pair(previous_low.clone().abs()) * rtol)
+            .clamp_min(atol);
+        let error = rms((low.clone() - high.clone()) / delta).await?;
+        if !error.is_finite() {
+            return Err(Stop::Device("the prediction is not finite".into()));
+        }
+        info.steps += 1;
+        info.nfe += order;
+        if pid.propose(error, accept_safety) {
+            previous_low = low;
+            let draw = model.noise(draws);
+            draws += 1;
+            x = high + draw * (deviation * noise.s_noise);
+            t = next;
+            info.accepted += 1;
+        } else {
+            info.rejected += 1;
+        }
+    }
+    Ok((x, info))
+}
+
+/// The step-size controller of [`dpm_adaptive`].
+struct Pid {
+    h: f64,
+    exponents: [f64; 3],
+    inverse_errors: Option<[f64; 3]>,
+}
+
+impl Pid {
+    fn new(options: &Adaptive) -> Self {
+        let Adaptive { order, h_init, pcoeff: p, icoeff: i, dcoeff: d, noise, .. } = *options;
+        let k = if noise.eta == 0.0 { order as f64 } else { 1.5 };
+        Self {
+            h: h_init,
+            exponents: [(p + i + d) / k, -(p + 2.0 * d) / k, d / k],
+            inverse_errors: None,
+        }
+    }
+
+    /// Takes the error of a step, sets the next step size, and says whether to keep the step.
+    fn propose(&mut self, error: f64, accept_safety: f64) -> bool {
+        let inverse = 1.0 / (error + 1e-8);
+        let history = self.inverse_errors.get_or_insert([inverse; 3]);
+        history[0] = inverse;
+        let product: f64 =
+            history.iter().zip(self.exponents).map(|(error, b)| error.powf(b)).product();
+        let factor = 1.0 + (product - 1.0).atan();
+        let accept = factor >= accept_safety;
+        if accept {
+            history[2] = history[1];
+            history[1] = history[0];
+        }
+        self.h *= factor;
+        accept
+    }
+}

@@ -1,0 +1,59 @@
+//! Samplers: free functions of one shape, a paper reference each.
+//!
+//! A sampler moves a float64 state from noise to data and asks a [`Model`] for predictions; the
+//! model answers in its own precision on its own device. Where that device has no float64 the
+//! state lives on the CPU (see [`crate::device::state_device`]). Functions are async because a
+//! browser can read a GPU in no other way.
+
+pub mod flow;
+pub mod hidit;
+pub mod karras;
+pub mod schedules;
+
+use burn::tensor::Tensor;
+
+/// What a sampler moves: `[B, C, H, W]` in float64.
+pub type State = Tensor<4>;
+
+/// Why a sampler ended early.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum Stop {
+    /// Somebody asked for it.
+    #[error("cancelled")]
+    Cancelled,
+    /// The device failed.
+    #[error("the device failed: {0}")]
+    Device(String),
+}
+
+/// One step about to be taken, for progress, previews and cancelling.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// Counted from 0.
+    pub index: usize,
+    /// How many there are; unknown to adaptive samplers.
+    pub total: Option<usize>,
+    /// Time t of a flow, noise level σ of a denoiser.
+    pub time: f64,
+    /// The state before the step.
+    pub state: &'a State,
+    /// The clean estimate at this point.
+    pub clean: &'a State,
+}
+
+/// What a sampler needs of the world.
+#[allow(async_fn_in_trait)] // samplers run on the one thread that owns the device
+pub trait Model {
+    /// The prediction at a state: the velocity at time t (flows), the denoised image at noise
+    /// level σ (Karras). `step_time` is the time at which the step began: guidance decides by it
+    /// even where a corrector evaluates elsewhere.
+    async fn predict(&mut self, x: State, time: f64, step_time: f64) -> Result<State, Stop>;
+
+    /// The `draw`-th standard-normal tensor that this run consumes, shaped like the state.
+    fn noise(&mut self, draw: usize) -> State;
+
+    /// Told before every step; an error stops the run.
+    fn on_step(&mut self, _step: Step<'_>) -> Result<(), Stop> {
+        Ok(())
+    }
+}

@@ -1,0 +1,68 @@
+//! Checkpoints on disk, memory-mapped.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::Path;
+
+use super::store::Weights;
+use super::WeightsError;
+
+/// Opens a `.safetensors`, `.pt` or `.ckpt` file, a sharded checkpoint by its
+/// `*.safetensors.index.json`, or a folder that holds one of them.
+pub fn open(path: &Path) -> Result<Weights, WeightsError> {
+    let name = path.display().to_string();
+    if path.is_dir() {
+        let candidates =
+            ["model.safetensors.index.json", "model.safetensors", "ema.safetensors", "model.pt"];
+        let found = candidates.iter().map(|c| path.join(c)).find(|p| p.is_file());
+        return match found {
+            Some(file) => open(&file),
+            None => Err(WeightsError::Format {
+                file: name,
+                problem: format!("the folder holds none of {}", candidates.join(", ")),
+            }),
+        };
+    }
+    if name.ends_with(".index.json") {
+        return open_sharded(path);
+    }
+    Weights::from_bytes(map(path)?, &name)
+}
+
+fn map(path: &Path) -> Result<memmap2::Mmap, WeightsError> {
+    let io = |source| WeightsError::Io { path: path.display().to_string(), source };
+    let file = File::open(path).map_err(io)?;
+    // SAFETY: the file must not be truncated while it is mapped. Checkpoints are written under a
+    // temporary name and renamed, so a complete file under its final name does not change.
+    unsafe { memmap2::Mmap::map(&file) }.map_err(io)
+}
+
+fn open_sharded(index: &Path) -> Result<Weights, WeightsError> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let file = index.display().to_string();
+    let problem = |problem: String| WeightsError::Format { file: file.clone(), problem };
+    let text = std::fs::read_to_string(index)
+        .map_err(|source| WeightsError::Io { path: file.clone(), source })?;
+    let Index { weight_map } =
+        serde_json::from_str(&text).map_err(|e| problem(format!("not a shard index: {e}")))?;
+    let folder = index.parent().unwrap_or(Path::new("."));
+    let mut all =
+        Weights { file: file.clone(), tensors: BTreeMap::new(), metadata: BTreeMap::new() };
+    for shard in weight_map.values().collect::<BTreeSet<_>>() {
+        if Path::new(shard).components().count() != 1 {
+            return Err(problem(format!("shard {shard:?} is not a file beside the index")));
+        }
+        let weights = open(&folder.join(shard))?;
+        all.metadata.extend(weights.metadata);
+        all.tensors.extend(
+            weights.tensors.into_iter().filter(|(name, _)| weight_map.get(name) == Some(shard)),
+        );
+    }
+    match weight_map.keys().find(|name| !all.tensors.contains_key(*name)) {
+        Some(name) => Err(problem(format!("tensor {name:?} is not in its shard"))),
+        None => Ok(all),
+    }
+}

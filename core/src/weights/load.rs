@@ -1,0 +1,168 @@
+//! From a checkpoint into a network, and back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+
+use super::names::{authors_name, is_buffer, is_ignored};
+use super::report::{Misshapen, Report};
+use super::store::{Dtype, TensorView, Weights};
+use super::WeightsError;
+
+/// A network with its weights.
+#[derive(Debug)]
+pub struct Loaded<M> {
+    /// The network.
+    pub network: M,
+    /// What fitted; `unexpected` may still name tensors that the network has no use for.
+    pub report: Report,
+}
+
+/// Fills a network from a checkpoint, in the given precision. Normalisation statistics stay in
+/// float32.
+///
+/// Fails before anything is computed if a tensor is missing or of another shape, and if a weight
+/// is not finite.
+pub fn load<M: Module>(
+    network: M,
+    weights: &Weights,
+    precision: FloatDType,
+    device: &Device,
+) -> Result<Loaded<M>, WeightsError> {
+    let report = compare(&network, weights);
+    if !report.fits() {
+        return Err(WeightsError::Mismatch { file: weights.file.clone(), report });
+    }
+    let mut loader = Loader { weights, precision, device, path: Vec::new(), bad: None };
+    let network = network.map(&mut loader);
+    match loader.bad {
+        Some(tensor) => Err(WeightsError::NotFinite { file: weights.file.clone(), tensor }),
+        None => Ok(Loaded { network, report }),
+    }
+}
+
+/// Compares a network with a checkpoint; allocates nothing.
+pub fn compare<M: Module>(network: &M, weights: &Weights) -> Report {
+    let mut report = Report::default();
+    let layout = layout(network);
+    for (name, expected) in &layout {
+        match weights.tensors.get(name) {
+            None => report.missing.push(name.clone()),
+            Some(view) if view.shape != *expected => report.misshapen.push(Misshapen {
+                name: name.clone(),
+                expected: expected.clone(),
+                found: view.shape.clone(),
+            }),
+            Some(_) => report.matched += 1,
+        }
+    }
+    let unknown = |name: &&String| !layout.contains_key(*name) && !is_ignored(name);
+    report.unexpected = weights.tensors.keys().filter(unknown).cloned().collect();
+    report
+}
+
+/// The authors' name and the shape of every tensor of a network; allocates nothing.
+pub fn layout<M: Module>(network: &M) -> BTreeMap<String, Vec<usize>> {
+    let mut lister = Lister::default();
+    network.visit(&mut lister);
+    lister.shapes
+}
+
+/// Parameters as the papers count them (with position tables, without buffers); allocates
+/// nothing.
+pub fn parameter_count<M: Module>(network: &M) -> usize {
+    layout(network)
+        .iter()
+        .filter(|(name, _)| !is_buffer(name))
+        .map(|(_, shape)| shape.iter().product::<usize>())
+        .sum()
+}
+
+/// A network's tensors under the authors' names, read back from its device in float32.
+pub fn snapshot<M: Module>(network: &M) -> BTreeMap<String, TensorView> {
+    let mut reader = Reader::default();
+    network.visit(&mut reader);
+    reader.tensors
+}
+
+#[derive(Default)]
+struct Lister {
+    path: Vec<String>,
+    shapes: BTreeMap<String, Vec<usize>>,
+}
+
+impl ModuleVisitor for Lister {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.into());
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let shape = param.lazy_shape();
+        self.shapes.insert(authors_name(&self.path), shape.iter().copied().collect());
+    }
+}
+
+#[derive(Default)]
+struct Reader {
+    path: Vec<String>,
+    tensors: BTreeMap<String, TensorView>,
+}
+
+impl ModuleVisitor for Reader {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.into());
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val();
+        let shape = tensor.dims().to_vec();
+        let values: Vec<f32> = tensor.into_data().convert::<f32>().iter::<f32>().collect();
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let view = TensorView::new(Dtype::F32, shape, None, 0, Arc::new(bytes))
+            .expect("a tensor's own bytes have its shape");
+        self.tensors.insert(authors_name(&self.path), view);
+    }
+}
+
+struct Loader<'a> {
+    weights: &'a Weights,
+    precision: FloatDType,
+    device: &'a Device,
+    path: Vec<String>,
+    /// The first tensor with a value that is not finite.
+    bad: Option<String>,
+}
+
+impl ModuleMapper for Loader<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.into());
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let name = authors_name(&self.path);
+        if self.bad.is_some() {
+            return param;
+        }
+        let view = &self.weights.tensors[&name];
+        let values = view.to_f32();
+        if !values.iter().all(|v| v.is_finite()) {
+            self.bad = Some(name);
+            return param;
+        }
+        let precision =
+            if is_buffer(&name) { DType::F32 } else { DType::from(self.precision) };
+        let data = TensorData::new(values, view.shape.clone());
+        let tensor = Tensor::from_data(data, (self.device, precision));
+        let trains = param.is_require_grad();
+        // Initialised in place of the lazy value, which is never computed.
+        Param::initialized(param.id, tensor.set_require_grad(trains && self.device.is_autodiff()))
+    }
+}

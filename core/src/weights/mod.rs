@@ -1,0 +1,64 @@
+//! Checkpoints: reading them safely, matching them to a network, writing them.
+//!
+//! Containers are safetensors (one file, or shards with an index) and PyTorch's `.pt`/`.ckpt`.
+//! Nothing in a file is ever executed and no size in it is trusted. A network is compared with the
+//! file's names and shapes before anything is computed; see [`Report`].
+
+#[cfg(feature = "files")]
+mod files;
+mod infer;
+mod load;
+mod names;
+mod pickle;
+mod pytorch;
+mod report;
+mod safetensors;
+mod store;
+
+#[cfg(feature = "files")]
+pub use files::open;
+pub use infer::{Architecture, detect, sit_config, vae_config};
+pub use load::{Loaded, compare, layout, load, parameter_count, snapshot};
+pub use report::{Misshapen, Report};
+pub use safetensors::write as write_safetensors;
+pub use store::{Dtype, TensorView, Weights};
+
+/// What can be wrong with a checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// The file cannot be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The file is not what its name says, or is damaged.
+    #[error("{file}: {problem}")]
+    Format {
+        /// The file.
+        file: String,
+        /// What is wrong, and the way out where there is one.
+        problem: String,
+    },
+    /// The file holds another network.
+    #[error("{file}: {report}")]
+    Mismatch {
+        /// The file.
+        file: String,
+        /// Tensor by tensor.
+        report: Report,
+    },
+    /// A weight is NaN or infinite.
+    #[error("{file}: tensor {tensor:?} holds values that are not finite; the training diverged, use an earlier checkpoint")]
+    NotFinite {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+    },
+    /// The configuration does not describe a network.
+    #[error(transparent)]
+    Config(#[from] crate::model::InvalidConfig),
+}

@@ -1,0 +1,81 @@
+//! The safetensors container.
+
+use std::collections::BTreeMap;
+
+use ::safetensors::tensor::{Dtype as Stored, SafeTensors};
+
+use super::store::{Bytes, Dtype, TensorView, Weights};
+
+pub(super) fn read(bytes: Bytes, file: &str) -> Result<Weights, String> {
+    let all = (*bytes).as_ref();
+    let (header, metadata) = SafeTensors::read_metadata(all).map_err(|e| {
+        format!("not a safetensors or PyTorch file, or damaged ({e}); download or copy it again")
+    })?;
+    let data = 8 + header;
+    let mut tensors = BTreeMap::new();
+    for (name, info) in metadata.tensors() {
+        let dtype = match info.dtype {
+            Stored::F64 => Dtype::F64,
+            Stored::F32 => Dtype::F32,
+            Stored::F16 => Dtype::F16,
+            Stored::BF16 => Dtype::BF16,
+            Stored::I64 => Dtype::I64,
+            Stored::I32 => Dtype::I32,
+            Stored::I16 => Dtype::I16,
+            Stored::I8 => Dtype::I8,
+            Stored::U8 => Dtype::U8,
+            Stored::BOOL => Dtype::Bool,
+            other => return Err(format!("tensor {name:?} has the unsupported type {other:?}")),
+        };
+        let offset = data + info.data_offsets.0;
+        let view = TensorView::new(dtype, info.shape.clone(), None, offset, bytes.clone())
+            .map_err(|e| format!("tensor {name:?}: {e}"))?;
+        tensors.insert(name, view);
+    }
+    let metadata =
+        metadata.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    Ok(Weights { file: file.into(), tensors, metadata })
+}
+
+/// Serialises tensors and metadata; write the bytes under a temporary name and rename.
+pub fn write(
+    tensors: &BTreeMap<String, TensorView>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>, String> {
+    struct Entry(Stored, Vec<usize>, Vec<u8>);
+    impl ::safetensors::View for &Entry {
+        fn dtype(&self) -> Stored {
+            self.0
+        }
+        fn shape(&self) -> &[usize] {
+            &self.1
+        }
+        fn data(&self) -> std::borrow::Cow<'_, [u8]> {
+            (&self.2).into()
+        }
+        fn data_len(&self) -> usize {
+            self.2.len()
+        }
+    }
+    let entries: BTreeMap<&String, Entry> = tensors
+        .iter()
+        .map(|(name, view)| {
+            let dtype = match view.dtype {
+                Dtype::F64 => Stored::F64,
+                Dtype::F32 => Stored::F32,
+                Dtype::F16 => Stored::F16,
+                Dtype::BF16 => Stored::BF16,
+                Dtype::I64 => Stored::I64,
+                Dtype::I32 => Stored::I32,
+                Dtype::I16 => Stored::I16,
+                Dtype::I8 => Stored::I8,
+                Dtype::U8 => Stored::U8,
+                Dtype::Bool => Stored::BOOL,
+            };
+            (name, Entry(dtype, view.shape.clone(), view.to_bytes()))
+        })
+        .collect();
+    let metadata = metadata.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    ::safetensors::serialize(entries.iter().map(|(name, entry)| (*name, entry)), Some(metadata))
+        .map_err(|e| e.to_string())
+}

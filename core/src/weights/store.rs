@@ -1,0 +1,241 @@
+//! Tensors of a checkpoint as they lie in memory or in a mapped file.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use half::{bf16, f16};
+
+use super::WeightsError;
+
+/// Element types that checkpoints use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the names say it
+pub enum Dtype {
+    F64,
+    F32,
+    F16,
+    BF16,
+    I64,
+    I32,
+    I16,
+    I8,
+    U8,
+    Bool,
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            Dtype::F64 | Dtype::I64 => 8,
+            Dtype::F32 | Dtype::I32 => 4,
+            Dtype::F16 | Dtype::BF16 | Dtype::I16 => 2,
+            Dtype::I8 | Dtype::U8 | Dtype::Bool => 1,
+        }
+    }
+
+    /// Whether the elements are floating-point numbers.
+    pub fn is_float(self) -> bool {
+        matches!(self, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16)
+    }
+}
+
+/// Bytes that several tensors share.
+pub(super) type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// One tensor: a strided view of shared bytes. Bounds were checked when it was made.
+#[derive(Clone)]
+pub struct TensorView {
+    /// Element type.
+    pub dtype: Dtype,
+    /// Shape; empty for a scalar.
+    pub shape: Vec<usize>,
+    strides: Vec<usize>, // in elements
+    offset: usize,       // of the first element, in bytes
+    bytes: Bytes,
+}
+
+impl std::fmt::Debug for TensorView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}{:?}", self.dtype, self.shape)
+    }
+}
+
+impl TensorView {
+    /// A view; fails with a sentence where it would reach outside the bytes or repeat elements.
+    pub(super) fn new(
+        dtype: Dtype,
+        shape: Vec<usize>,
+        strides: Option<Vec<usize>>,
+        offset: usize,
+        bytes: Bytes,
+    ) -> Result<Self, String> {
+        let too_large = || "a tensor's size overflows".to_string();
+        let count = shape
+            .iter()
+            .try_fold(1usize, |n, &d| n.checked_mul(d))
+            .ok_or_else(too_large)?;
+        let strides = match strides {
+            Some(strides) if strides.len() == shape.len() => strides,
+            Some(_) => return Err("a tensor has as many strides as axes".into()),
+            None => contiguous(&shape),
+        };
+        if count > 0 {
+            let last = shape
+                .iter()
+                .zip(&strides)
+                .try_fold(0usize, |at, (&d, &s)| {
+                    s.checked_mul(d - 1).and_then(|reach| at.checked_add(reach))
+                })
+                .ok_or_else(too_large)?;
+            let end = last
+                .checked_add(1)
+                .and_then(|n| n.checked_mul(dtype.size()))
+                .and_then(|n| n.checked_add(offset))
+                .ok_or_else(too_large)?;
+            let available = (*bytes).as_ref().len();
+            if end > available {
+                return Err(format!(
+                    "a tensor of shape {shape:?} ends at byte {end} of {available}; the file is truncated"
+                ));
+            }
+            if count > (available - offset) / dtype.size() {
+                return Err("a tensor has more elements than its storage".into());
+            }
+        }
+        Ok(Self { dtype, shape, strides, offset, bytes })
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The elements' bytes in row-major order, little-endian.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let (size, count) = (self.dtype.size(), self.len());
+        let all = (*self.bytes).as_ref();
+        if self.strides == contiguous(&self.shape) || count == 0 {
+            return all[self.offset..self.offset + count * size].to_vec();
+        }
+        let mut out = Vec::with_capacity(count * size);
+        let mut index = vec![0usize; self.shape.len()];
+        for _ in 0..count {
+            let at: usize = index.iter().zip(&self.strides).map(|(i, s)| i * s).sum();
+            let start = self.offset + at * size;
+            out.extend_from_slice(&all[start..start + size]);
+            for axis in (0..index.len()).rev() {
+                index[axis] += 1;
+                if index[axis] < self.shape[axis] {
+                    break;
+                }
+                index[axis] = 0;
+            }
+        }
+        out
+    }
+
+    /// The elements in row-major order as float32; integers and booleans are converted.
+    pub fn to_f32(&self) -> Vec<f32> {
+        self.convert(|v| v as f32)
+    }
+
+    /// The elements in row-major order as float64.
+    pub fn to_f64(&self) -> Vec<f64> {
+        self.convert(|v| v)
+    }
+
+    /// The elements in row-major order as integers (floats are truncated).
+    pub fn to_i64(&self) -> Vec<i64> {
+        match self.dtype {
+            Dtype::I64 => {
+                self.to_bytes().chunks_exact(8).map(|b| i64::from_le_bytes(array(b))).collect()
+            }
+            _ => self.convert(|v| v as i64),
+        }
+    }
+
+    fn convert<T>(&self, from: impl Fn(f64) -> T) -> Vec<T> {
+        let bytes = self.to_bytes();
+        let chunks = bytes.chunks_exact(self.dtype.size());
+        match self.dtype {
+            Dtype::F64 => chunks.map(|b| from(f64::from_le_bytes(array(b)))).collect(),
+            Dtype::F32 => chunks.map(|b| from(f32::from_le_bytes(array(b)) as f64)).collect(),
+            Dtype::F16 => chunks.map(|b| from(f16::from_le_bytes(array(b)).to_f64())).collect(),
+            Dtype::BF16 => chunks.map(|b| from(bf16::from_le_bytes(array(b)).to_f64())).collect(),
+            Dtype::I64 => chunks.map(|b| from(i64::from_le_bytes(array(b)) as f64)).collect(),
+            Dtype::I32 => chunks.map(|b| from(i32::from_le_bytes(array(b)) as f64)).collect(),
+            Dtype::I16 => chunks.map(|b| from(i16::from_le_bytes(array(b)) as f64)).collect(),
+            Dtype::I8 => chunks.map(|b| from(b[0] as i8 as f64)).collect(),
+            Dtype::U8 | Dtype::Bool => chunks.map(|b| from(b[0] as f64)).collect(),
+        }
+    }
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.try_into().expect("chunks have the element's size")
+}
+
+fn contiguous(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1usize; shape.len()];
+    for axis in (1..shape.len()).rev() {
+        strides[axis - 1] = strides[axis].saturating_mul(shape[axis]);
+    }
+    strides
+}
+
+/// The tensors of a checkpoint under the names they have there.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    /// Where they come from, for messages.
+    pub file: String,
+    /// Tensors by name.
+    pub tensors: BTreeMap<String, TensorView>,
+    /// Strings stored beside the tensors.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Weights {
+    /// Reads any supported container from memory; `file` is its name for messages.
+    ///
+    /// PyTorch checkpoints give the weights to sample with: `ema`, else `state_dict`, else
+    /// `model`, else the flat dictionary.
+    pub fn from_bytes(
+        bytes: impl AsRef<[u8]> + Send + Sync + 'static,
+        file: &str,
+    ) -> Result<Self, WeightsError> {
+        let bytes: Bytes = Arc::new(bytes);
+        let problem = |problem: String| WeightsError::Format { file: file.into(), problem };
+        let start = &(*bytes).as_ref()[..(*bytes).as_ref().len().min(16)];
+        if start.is_empty() {
+            return Err(problem("the file is empty".into()));
+        }
+        if super::pytorch::is_pytorch(start) {
+            let sections = super::pytorch::read(bytes).map_err(problem)?;
+            return sections.into_inference_weights(file).map_err(problem);
+        }
+        super::safetensors::read(bytes, file).map_err(problem)
+    }
+
+    /// The sections of a PyTorch checkpoint by name (`ema`, `model`, `opt.state.0`, …); the flat
+    /// dictionary's own tensors are in the section "".
+    pub fn pytorch_sections(
+        bytes: impl AsRef<[u8]> + Send + Sync + 'static,
+        file: &str,
+    ) -> Result<BTreeMap<String, Weights>, WeightsError> {
+        let problem = |problem: String| WeightsError::Format { file: file.into(), problem };
+        let sections = super::pytorch::read(Arc::new(bytes)).map_err(problem)?;
+        Ok(sections.into_weights(file))
+    }
+
+    /// Only the tensors for which `keep` holds.
+    pub fn filtered(mut self, keep: impl Fn(&str) -> bool) -> Self {
+        self.tensors.retain(|name, _| keep(name));
+        self
+    }
+}
