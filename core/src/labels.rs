@@ -52,6 +52,17 @@ impl Labels {
         Self { names }
     }
 
+    /// The class names in a checkpoint's metadata, or numbers where it has none for its `n`
+    /// classes.
+    pub fn of(weights: &crate::weights::Weights, n: usize) -> Self {
+        let names = weights.metadata.get("classes");
+        let names = names.and_then(|text| serde_json::from_str::<Vec<String>>(text).ok());
+        match names {
+            Some(names) if names.len() == n => Self::new(names),
+            _ => Self::numbered(n),
+        }
+    }
+
     /// `n` classes known by number only.
     pub fn numbered(n: usize) -> Self {
         Self::new((0..n).map(|i| i.to_string()).collect())

@@ -1,1 +1,49 @@
-//! stub
+//! The golden runner: recognises files of reference values by their names, computes every
+//! quantity in them with Tintype, and compares.
+//!
+//! A file is a [`golden::Golden`]; a family of files is a function in [`family`]; what was compared
+//! with what success is a [`check::Checks`].
+#![recursion_limit = "256"]
+
+pub mod check;
+pub mod family;
+pub mod golden;
+
+use std::path::{Path, PathBuf};
+
+use tintype::burn::tensor::Device;
+
+pub use check::Checks;
+
+/// What a path holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A file or folder of this family.
+    Family(family::Run),
+    /// Waits for a later issue.
+    NotYet,
+    /// Documentation or a part of another entry.
+    Aside,
+}
+
+/// Every entry of a folder of goldens with its kind; an unknown one is an error.
+pub fn entries(folder: &Path) -> anyhow::Result<Vec<(PathBuf, Kind)>> {
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let kind = family::recognise(&name, path.is_dir())
+            .ok_or_else(|| anyhow::anyhow!("{} is of no known family", path.display()))?;
+        entries.push((path, kind));
+    }
+    entries.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(entries)
+}
+
+/// Computes an entry on a device and compares every quantity in it.
+pub fn run(path: &Path, run: family::Run, device: &Device) -> anyhow::Result<Checks> {
+    let mut checks = Checks::new(path)?;
+    run(path, device, &mut checks)?;
+    checks.finish()?;
+    Ok(checks)
+}

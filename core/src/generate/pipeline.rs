@@ -105,7 +105,7 @@ impl Pipeline {
             Some(weights) => Some(LatentStats::from_weights(weights)?),
             None => None,
         };
-        let labels = read_labels(parts.model, architecture.num_classes());
+        let labels = Labels::of(parts.model, architecture.num_classes());
         let pipeline = Self {
             network,
             decoder,
@@ -364,14 +364,4 @@ fn load_decoder(
     let loaded = load(network, &half, FloatDType::F32, device)?;
     reports.push((weights.file.clone(), loaded.report));
     Ok((config, loaded.network))
-}
-
-/// Class names from the checkpoint's metadata, or numbers.
-fn read_labels(weights: &Weights, classes: usize) -> Labels {
-    let names = weights.metadata.get("classes");
-    let names = names.and_then(|text| serde_json::from_str::<Vec<String>>(text).ok());
-    match names {
-        Some(names) if names.len() == classes => Labels::new(names),
-        _ => Labels::numbered(classes),
-    }
 }

@@ -120,13 +120,7 @@ impl ModuleVisitor for Reader {
         self.path.pop();
     }
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let tensor = param.val();
-        let shape = tensor.dims().to_vec();
-        let values: Vec<f32> = tensor.into_data().convert::<f32>().iter::<f32>().collect();
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let view = TensorView::new(Dtype::F32, shape, None, 0, Arc::new(bytes))
-            .expect("a tensor's own bytes have its shape");
-        self.tensors.insert(authors_name(&self.path), view);
+        self.tensors.insert(authors_name(&self.path), view(param.val()));
     }
 }
 
@@ -165,4 +159,42 @@ impl ModuleMapper for Loader<'_> {
         // Initialised in place of the lazy value, which is never computed.
         Param::initialized(param.id, tensor.set_require_grad(trains && self.device.is_autodiff()))
     }
+}
+
+/// The gradient of every parameter that has one, under the authors' names, in float32.
+#[cfg(feature = "autodiff")]
+pub fn gradients<M: Module>(
+    network: &M,
+    gradients: &burn::tensor::Gradients,
+) -> BTreeMap<String, TensorView> {
+    struct Collector<'a> {
+        path: Vec<String>,
+        gradients: &'a burn::tensor::Gradients,
+        tensors: BTreeMap<String, TensorView>,
+    }
+    impl ModuleVisitor for Collector<'_> {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.push(name.into());
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(gradient) = param.val().grad(self.gradients) {
+                self.tensors.insert(authors_name(&self.path), view(gradient));
+            }
+        }
+    }
+    let mut collector = Collector { path: Vec::new(), gradients, tensors: BTreeMap::new() };
+    network.visit(&mut collector);
+    collector.tensors
+}
+
+/// A tensor read back in float32.
+fn view<const D: usize>(tensor: Tensor<D>) -> TensorView {
+    let shape = tensor.dims().to_vec();
+    let values: Vec<f32> = tensor.into_data().convert::<f32>().iter::<f32>().collect();
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    TensorView::new(Dtype::F32, shape, None, 0, Arc::new(bytes))
+        .expect("a tensor's own bytes have its shape")
 }

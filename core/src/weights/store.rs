@@ -116,6 +116,13 @@ impl TensorView {
         self.len() == 0
     }
 
+    /// Up to `n` bytes from the first element on.
+    fn head(&self, n: usize) -> &[u8] {
+        let all = (*self.bytes).as_ref();
+        let start = self.offset.min(all.len());
+        &all[start..(start + n.min(self.len() * self.dtype.size())).min(all.len())]
+    }
+
     /// The elements' bytes in row-major order, little-endian.
     pub fn to_bytes(&self) -> Vec<u8> {
         let (size, count) = (self.dtype.size(), self.len());
@@ -138,6 +145,34 @@ impl TensorView {
             }
         }
         out
+    }
+
+    /// The same numbers in another floating-point type; nothing where a finite number would
+    /// become infinite.
+    pub fn converted(&self, dtype: Dtype) -> Option<Self> {
+        let values = self.to_f64();
+        let fits = |v: &f64, rounded: f64| rounded.is_finite() || !v.is_finite();
+        let mut bytes = Vec::with_capacity(values.len() * dtype.size());
+        for v in &values {
+            let (rounded, encoded) = match dtype {
+                Dtype::F16 => {
+                    let h = f16::from_f64(*v);
+                    (h.to_f64(), h.to_le_bytes().to_vec())
+                }
+                Dtype::BF16 => {
+                    let h = bf16::from_f64(*v);
+                    (h.to_f64(), h.to_le_bytes().to_vec())
+                }
+                Dtype::F32 => ((*v as f32) as f64, (*v as f32).to_le_bytes().to_vec()),
+                Dtype::F64 => (*v, v.to_le_bytes().to_vec()),
+                _ => return None,
+            };
+            if !fits(v, rounded) {
+                return None;
+            }
+            bytes.extend(encoded);
+        }
+        Self::new(dtype, self.shape.clone(), None, 0, Arc::new(bytes)).ok()
     }
 
     /// The elements in row-major order as float32; integers and booleans are converted.
@@ -231,6 +266,23 @@ impl Weights {
         let problem = |problem: String| WeightsError::Format { file: file.into(), problem };
         let sections = super::pytorch::read(Arc::new(bytes)).map_err(problem)?;
         Ok(sections.into_weights(file))
+    }
+
+    /// Tells networks apart: 64 bits over names, shapes and the first bytes of every tensor.
+    pub fn fingerprint(&self) -> String {
+        // FNV-1a; identity, not security.
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        let mut eat = |bytes: &[u8]| {
+            for &byte in bytes {
+                hash = (hash ^ byte as u64).wrapping_mul(0x0100_0000_01b3);
+            }
+        };
+        for (name, view) in &self.tensors {
+            eat(name.as_bytes());
+            view.shape.iter().for_each(|d| eat(&d.to_le_bytes()));
+            eat(view.head(64));
+        }
+        format!("{hash:016x}")
     }
 
     /// Only the tensors for which `keep` holds.

@@ -1,0 +1,204 @@
+//! Hi-DiT: one forward pass with losses, and whole trajectories of the shipped model.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use tintype::burn::tensor::{Device, FloatDType, Int, Tensor};
+use tintype::device::state_device;
+use tintype::diffusion::flow::{ode_times, sde_times};
+use tintype::diffusion::guidance::Guidance;
+use tintype::diffusion::loss;
+use tintype::model::hidit::{HiDiT, HiDiTConfig};
+use tintype::model::vavae::VaeDecoder;
+use tintype::sampler::hidit::{Draw, HybridModel, PixelInit, Pixels, Stepper, sample};
+use tintype::sampler::{State, Step, Stop};
+use tintype::weights::{gradients, load, open, vae_config};
+
+use super::diffusion_transformers::check_gradients;
+use super::ode_sde::{to_device, to_state};
+use crate::check::{Checks, LOSS, Tolerance};
+use crate::golden::Golden;
+
+const FORWARD: Tolerance = Tolerance::RelativeL2(1e-5);
+
+pub fn forward(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
+    let golden = Golden::open(path)?;
+    let device = &device.clone().autodiff();
+    let config = golden.config()?;
+    let model: HiDiTConfig = serde_json::from_value(config.clone())?;
+    let network = golden.load(model.init(device)?, device)?;
+    let t = golden.tensor::<1>("in.t", device)?;
+    let y = golden.ints("in.y", device)?;
+    let image = |name: &str| golden.tensor::<4>(name, device);
+    let (z, x) = (image("in.z")?, image("in.x")?);
+    let latent = network.forward_latent(z.clone(), t.clone(), y.clone());
+    checks.tensor_if("out.v_latent_only", &latent, FORWARD)?;
+    let streams = network.forward(z, x, t.clone(), y);
+    checks.tensor("out.v", &streams.velocity, FORWARD)?;
+    checks.tensor("out.xhat", &streams.image, FORWARD)?;
+    let target = image("in.eps_z")? - image("in.clean_z")?;
+    let latent_loss = loss::mean_squared_error(streams.velocity, target);
+    checks.tensor("out.loss_latent", &latent_loss, LOSS)?;
+    let open = t.clone().lower_scalar(model.tau).float();
+    let pixel_loss =
+        loss::pixel_velocity_loss(streams.image, image("in.clean_x")?, t, model.t_min);
+    checks.tensor("out.loss_pixel_per_sample", &(pixel_loss.clone() * open.clone()), LOSS)?;
+    let weight = config["pixel_weight"].as_f64().unwrap_or(1.0);
+    let total = loss::hybrid_loss(latent_loss, pixel_loss, open, weight);
+    checks.tensor("out.loss_total", &total, LOSS)?;
+    let grads = gradients(&network, &total.backward());
+    check_gradients(checks, &golden, &grads, "out.grad.", Tolerance::RelativeL2(5e-5))
+}
+
+/// The shipped emoji model.
+pub fn emoji_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/emoji")
+}
+
+pub fn emoji(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
+    let golden = Golden::open(path)?;
+    let config = golden.config()?;
+    let weights = open(&emoji_folder().join("hidit.safetensors"))?;
+    let model: HiDiTConfig = serde_json::from_str(&weights.metadata["config"])?;
+    let network = load(model.init(device)?, &weights, FloatDType::F32, device)?.network;
+    let vae = open(&emoji_folder().join("vae-decoder.safetensors"))?;
+    let decoder = vae_config(&vae)?.init_decoder(device)?;
+    let decoder = load(decoder, &vae, FloatDType::F32, device)?.network;
+    let number = |v: &Value| v.as_f64().context("not a number");
+    let steps = number(&config["steps"])? as usize;
+    let (stepper, times) = match config["mode"] == "ode" {
+        true => (Stepper::Euler, ode_times(steps)),
+        false => (Stepper::EulerMaruyama, sde_times(steps)),
+    };
+    checks.values("out.t_steps_f64", &times, Tolerance::Absolute(1e-15))?;
+    let guidance = Guidance {
+        scale: number(&config["cfg"])?,
+        low: number(&config["interval"][0])?,
+        high: number(&config["interval"][1])?,
+        channels: None,
+    };
+    let state_device = state_device(device);
+    let mut run = Emoji {
+        network: &network,
+        decoder: &decoder,
+        guidance,
+        y: golden.ints("in.y", device)?,
+        null: model.sit.num_classes as i64,
+        device: device.clone(),
+        state_device: state_device.clone(),
+        golden: &golden,
+        opened: None,
+        z_traj: Vec::new(),
+        x_traj: Vec::new(),
+    };
+    let z = golden.state("in.z", &state_device)?;
+    let result = sample(&mut run, z, &times, stepper, PixelInit::Decode);
+    let result = pollster::block_on(result)?;
+    let (gate_step, decoded) = run.opened.take().context("the gate never opened")?;
+    checks.values("out.gate_step", &[gate_step as f64], Tolerance::Exact)?;
+    let image = Tolerance::RelativeL2(1e-3);
+    checks.tensor("out.pixel_init_decode", &decoded, image)?;
+    // Errors grow along the trajectory: the first three states are held closer.
+    let stored = golden.values("out.z_traj")?;
+    for (k, state) in run.z_traj.iter().take(3).enumerate() {
+        let values: Vec<f64> = state.to_data().iter::<f64>().collect();
+        let expected = &stored[k * values.len()..(k + 1) * values.len()];
+        let name = format!("z_traj[{k}]");
+        checks.against(&name, &values, expected, Tolerance::RelativeL2(1e-4))?;
+    }
+    checks.tensor::<5>("out.z_traj", &Tensor::stack(run.z_traj.clone(), 0), image)?;
+    checks.tensor::<5>("out.x_traj", &Tensor::stack(run.x_traj.clone(), 0), image)?;
+    checks.tensor("out.image", &result.image.context("no image")?, image)?;
+    let latent = pollster::block_on(run.decode(result.latent))?;
+    checks.tensor("out.latent_image", &latent, image)
+}
+
+struct Emoji<'a> {
+    network: &'a HiDiT,
+    decoder: &'a VaeDecoder,
+    guidance: Guidance,
+    y: Tensor<1, Int>,
+    null: i64,
+    device: Device,
+    state_device: Device,
+    golden: &'a Golden,
+    opened: Option<(usize, State)>,
+    z_traj: Vec<State>,
+    x_traj: Vec<State>,
+}
+
+impl Emoji<'_> {
+    fn both(&self, x: State, guided: bool) -> Tensor<4> {
+        let x = to_device(x, &self.device);
+        if guided { Tensor::cat(vec![x.clone(), x], 0) } else { x }
+    }
+
+    fn labels(&self, guided: bool) -> Tensor<1, Int> {
+        let null = self.y.ones_like() * self.null;
+        if guided { Tensor::cat(vec![self.y.clone(), null], 0) } else { self.y.clone() }
+    }
+
+    fn guide(&self, out: Tensor<4>, guided: bool) -> State {
+        let b = self.y.dims()[0];
+        let out = match guided {
+            true => self.guidance.combine(out.clone().narrow(0, 0, b), out.narrow(0, b, b)),
+            false => out,
+        };
+        to_state(out, &self.state_device)
+    }
+
+    fn times(&self, t: f64, n: usize) -> Tensor<1> {
+        Tensor::full([n], t, &self.device)
+    }
+}
+
+impl HybridModel for Emoji<'_> {
+    fn gate(&self, t: f64) -> bool {
+        self.network.gate(t)
+    }
+
+    fn t_min(&self) -> f64 {
+        self.network.t_min()
+    }
+
+    async fn latent(&mut self, z: State, t: f64) -> Result<State, Stop> {
+        let guided = self.guidance.active(t);
+        let z = self.both(z, guided);
+        let times = self.times(t, z.dims()[0]);
+        Ok(self.guide(self.network.forward_latent(z, times, self.labels(guided)), guided))
+    }
+
+    async fn hybrid(&mut self, z: State, x: State, t: f64) -> Result<(State, State), Stop> {
+        let guided = self.guidance.active(t);
+        let (z, x) = (self.both(z, guided), self.both(x, guided));
+        let times = self.times(t, z.dims()[0]);
+        let streams = self.network.forward(z, x, times, self.labels(guided));
+        Ok((self.guide(streams.velocity, guided), self.guide(streams.image, guided)))
+    }
+
+    async fn decode(&mut self, z: State) -> Result<State, Stop> {
+        let z = self.network.sit.bn.denormalize(to_device(z, &self.device));
+        Ok(to_state(self.decoder.decode(z), &self.state_device))
+    }
+
+    fn noise(&mut self, draw: Draw) -> State {
+        let name = match draw {
+            Draw::Latent(step) => format!("in.eps_z.{step}"),
+            Draw::Pixel(step) => format!("in.eps_x.{step}"),
+            Draw::PixelStart => "in.pixel_init_noise".into(),
+        };
+        self.golden.state(&name, &self.state_device).expect("every draw is recorded")
+    }
+
+    fn on_step(&mut self, step: Step<'_>, pixels: Option<Pixels<'_>>) -> Result<(), Stop> {
+        self.z_traj.push(step.state.clone());
+        self.x_traj.extend(pixels.map(|p| p.state.clone()));
+        Ok(())
+    }
+
+    fn on_open(&mut self, step: usize, decoded: &State) {
+        self.opened = Some((step, decoded.clone()));
+    }
+}
+

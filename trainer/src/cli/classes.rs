@@ -1,0 +1,48 @@
+//! `tintype classes`
+
+use std::io::Write;
+
+use anyhow::{Result, bail};
+use tintype::labels::Labels;
+use tintype::weights::detect;
+
+use super::model::{ModelArgs, ModelFiles};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Show only classes that contain this text
+    #[arg(default_value = "")]
+    search: String,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Print a JSON list
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let files = ModelFiles::open(&args.model, None, None)?;
+    let classes = detect(&files.model)?.num_classes();
+    let labels = Labels::of(&files.model, classes);
+    let found = labels.search(&args.search);
+    if found.is_empty() {
+        // The same sentence that `generate` would give, with near matches.
+        match labels.find(&args.search) {
+            Err(error) => bail!(error),
+            Ok(_) => bail!("the model has no classes"),
+        }
+    }
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        let list: Vec<_> = found
+            .iter()
+            .map(|(class, name)| serde_json::json!({"class": class, "name": name}))
+            .collect();
+        writeln!(out, "{}", serde_json::Value::Array(list))?;
+        return Ok(());
+    }
+    for (class, name) in found {
+        writeln!(out, "{class:>4}  {name}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! `tintype convert`
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use tintype::weights::{Dtype, open, write_safetensors};
+
+use super::model::bytes;
+use super::output::write_whole;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Checkpoint: .pt, .ckpt, .safetensors or a shard index
+    input: PathBuf,
+    /// The .safetensors file to write
+    output: PathBuf,
+    /// Number format of the floating-point tensors [default: as they are]
+    #[arg(long, value_enum)]
+    dtype: Option<Format>,
+    /// Configuration to store beside the weights
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Replace an existing file
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    F32,
+    F16,
+    Bf16,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    if args.output.extension().is_none_or(|e| e != "safetensors") {
+        bail!("{} does not end in .safetensors", args.output.display());
+    }
+    if args.output.exists() && !args.force {
+        bail!("{} exists; --force replaces it", args.output.display());
+    }
+    let mut weights = open(&args.input)?;
+    if let Some(path) = &args.config {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("{} cannot be read", path.display()))?;
+        weights.metadata.insert("config".into(), text);
+    }
+    if let Some(format) = args.dtype {
+        let dtype = match format {
+            Format::F32 => Dtype::F32,
+            Format::F16 => Dtype::F16,
+            Format::Bf16 => Dtype::BF16,
+        };
+        for (name, view) in &mut weights.tensors {
+            if view.dtype.is_float() {
+                *view = view.converted(dtype).with_context(|| {
+                    format!("tensor {name:?} does not fit into {format:?}; use bf16 or f32")
+                })?;
+            }
+        }
+    }
+    weights.metadata.insert("format".into(), "pt".into());
+    let content = write_safetensors(&weights.tensors, &weights.metadata)
+        .map_err(|e| anyhow::anyhow!("{}: {e}", args.output.display()))?;
+    write_whole(&args.output, &content)?;
+    println!(
+        "{}: {} tensors, {}",
+        args.output.display(),
+        weights.tensors.len(),
+        bytes(content.len() as u64)
+    );
+    Ok(())
+}

@@ -1,0 +1,390 @@
+//! `tintype generate`
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tintype::device;
+use tintype::diffusion::guidance::Guidance;
+use tintype::generate::{
+    Event, GenerateError, ImageSpec, Picture, Pipeline, Request, Sampler, Settings,
+};
+use tintype::image::{Rgb, png_text};
+use tintype::sampler::Stop;
+
+use super::Outcome;
+use super::events::Reporter;
+use super::model::{ModelArgs, ModelFiles, Precision};
+use super::output::{Output, write_whole};
+
+/// Key of the text in a PNG that says how it was made.
+pub const PNG_KEY: &str = "tintype";
+/// White pixels between the pictures of a grid.
+const GAP: usize = 4;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Classes by name, part of a name or number (see `tintype classes`)
+    #[arg(value_name = "CLASS")]
+    classes: Vec<String>,
+    /// Seed of the first picture; the next ones of a class count up
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Pictures of each class
+    #[arg(long)]
+    count: Option<usize>,
+    /// Steps of the sampler
+    #[arg(long)]
+    steps: Option<usize>,
+    /// euler, euler-maruyama, heun, dopri5; for HDiT also dpmpp-2m, dpmpp-3m-sde and others
+    #[arg(long)]
+    sampler: Option<String>,
+    /// Strength of classifier-free guidance; 1 is none
+    #[arg(long)]
+    cfg: Option<f64>,
+    /// Guide only between these times (1 is noise, 0 the picture)
+    #[arg(long, num_args = 2, value_names = ["LOW", "HIGH"])]
+    cfg_interval: Option<Vec<f64>>,
+    /// Guide only the first channels (LightningDiT's published numbers use 3)
+    #[arg(long, value_name = "K")]
+    cfg_channels: Option<usize>,
+    /// LightningDiT's time shift
+    #[arg(long)]
+    shift: Option<f64>,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Autoencoder of a latent model
+    #[arg(long, value_name = "FILE")]
+    vae: Option<PathBuf>,
+    /// Statistics of the latents (latents_stats.pt, *-latents-stats.pt)
+    #[arg(long, value_name = "FILE")]
+    stats: Option<PathBuf>,
+    /// auto, cpu, cuda, wgpu or vulkan, with an index like cuda:1 if there are several
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Number format of the network
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Precision,
+    /// Folder for the pictures, or one .png file
+    #[arg(long, default_value = "out")]
+    out: PathBuf,
+    /// Columns of the grid of all pictures; 0 writes none [default: one row a class]
+    #[arg(long, value_name = "COLUMNS")]
+    grid: Option<usize>,
+    /// Also write the picture beside its decoded latent (Hi-DiT)
+    #[arg(long)]
+    compare: bool,
+    /// Pictures computed together [default: 1 on the CPU, 8 on a GPU]
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Make this picture again from the settings that it carries
+    #[arg(long, value_name = "PNG", conflicts_with_all = ["classes", "seed", "count", "steps", "sampler", "cfg", "cfg_interval", "cfg_channels", "shift"])]
+    from: Option<PathBuf>,
+    /// Print machine-readable events
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a PNG says about itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Origin {
+    version: String,
+    /// Fingerprint of the network's weights.
+    model: String,
+    class: String,
+    #[serde(flatten)]
+    spec: ImageSpec,
+    settings: Settings,
+    precision: String,
+    device: String,
+}
+
+pub fn run(args: Args) -> Result<Outcome> {
+    let started = Instant::now();
+    let output = Output::prepare(&args.out)?;
+    let chosen = device::choose(&args.device)?;
+    let device = chosen.found.device;
+    let precision = args.precision.on(&device)?;
+    let files = ModelFiles::open(&args.model, args.vae.as_deref(), args.stats.as_deref())?;
+    let fingerprint = files.model.fingerprint();
+    let origin = match &args.from {
+        Some(path) => Some(read_origin(path, &fingerprint)?),
+        None => None,
+    };
+    // Whatever can be wrong with the request is said before the weights are read.
+    let architecture = tintype::weights::detect(&files.model)?;
+    let mut settings = match &origin {
+        Some(origin) => origin.settings,
+        None => settings(&args, Settings::default_for(&architecture))?,
+    };
+    settings.keep_latent = args.compare;
+    settings.validate(&architecture)?;
+    let labels = tintype::labels::Labels::of(&files.model, architecture.num_classes());
+    let specs = match &origin {
+        Some(origin) => vec![origin.spec],
+        None => specs(&args, &labels)?,
+    };
+    if args.compare && !matches!(architecture, tintype::weights::Architecture::HiDiT(_)) {
+        bail!("--compare needs a Hi-DiT, which has both a picture and a latent");
+    }
+    let reporter = Reporter::new((specs.len() * settings.steps) as u64, args.json);
+    reporter.message(format!("loading on {}", chosen.found.id));
+    reporter.event(
+        "loading",
+        json!({"model": files.model.file, "device": chosen.found.id, "reason": chosen.reason}),
+    );
+    let pipeline = files.load(precision, &device)?;
+    drop(files);
+    for (file, report) in pipeline.reports() {
+        if !report.unexpected.is_empty() {
+            eprintln!("warning: {file}: {report}");
+        }
+    }
+    let batch = args.batch.unwrap_or(if chosen.found.id == "cpu" { 1 } else { 8 }).max(1);
+    let mut job = Job {
+        pipeline: &pipeline,
+        settings,
+        reporter: &reporter,
+        interrupted: on_interrupt()?,
+        origin: |spec: ImageSpec| Origin {
+            version: env!("CARGO_PKG_VERSION").into(),
+            model: fingerprint.clone(),
+            class: spec.class.map_or("none".into(), |c| pipeline.labels().name(c)),
+            spec,
+            settings: Settings { keep_latent: false, ..settings },
+            precision: format!("{:?}", args.precision).to_lowercase(),
+            device: chosen.found.id.clone(),
+        },
+        output: &output,
+        alone: specs.len() == 1,
+        finished: Vec::new(),
+        written: Vec::new(),
+    };
+    let outcome = job.run(&specs, batch)?;
+    let Job { finished, mut written, .. } = job;
+    written.extend(write_grid(&args, &output, &finished, specs.len())?);
+    reporter.finish();
+    let seconds = started.elapsed().as_secs_f64();
+    reporter.event(
+        "done",
+        json!({"pictures": finished.len(), "seconds": seconds, "interrupted": outcome == Outcome::Interrupted}),
+    );
+    reporter.line(&format!(
+        "{} {} in {seconds:.1} s on {} ({}): {}",
+        finished.len(),
+        if finished.len() == 1 { "picture" } else { "pictures" },
+        chosen.found.id,
+        chosen.reason,
+        summary(&written)
+    ));
+    Ok(outcome)
+}
+
+/// The work and what came of it.
+struct Job<'a, F> {
+    pipeline: &'a Pipeline,
+    settings: Settings,
+    reporter: &'a Reporter,
+    interrupted: Arc<AtomicBool>,
+    origin: F,
+    output: &'a Output,
+    alone: bool,
+    finished: Vec<Picture>,
+    written: Vec<PathBuf>,
+}
+
+impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
+    fn run(&mut self, specs: &[ImageSpec], batch: usize) -> Result<Outcome> {
+        for (number, images) in specs.chunks(batch).enumerate() {
+            let request = Request { settings: self.settings, images: images.to_vec() };
+            let before = number * batch;
+            let mut failed = None;
+            let result = pollster::block_on(self.pipeline.generate(&request, &mut |event| {
+                self.on_event(event, before, images).map_err(|stop| match stop {
+                    Ok(stop) => stop,
+                    Err(error) => {
+                        failed = Some(error);
+                        Stop::Cancelled
+                    }
+                })
+            }));
+            match (result, failed) {
+                (_, Some(error)) => return Err(error),
+                (Ok(()), None) => {}
+                (Err(GenerateError::Stopped(Stop::Cancelled)), None) => {
+                    return Ok(Outcome::Interrupted);
+                }
+                (Err(error), None) => return Err(error.into()),
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Tells, saves and stops. An inner `Ok` is a wish to stop, an inner `Err` a failure.
+    fn on_event(
+        &mut self,
+        event: Event<'_>,
+        before: usize,
+        images: &[ImageSpec],
+    ) -> Result<(), std::result::Result<Stop, anyhow::Error>> {
+        match event {
+            Event::Step { index, total, time, .. } => {
+                if self.interrupted.load(Ordering::Relaxed) {
+                    return Err(Ok(Stop::Cancelled));
+                }
+                let name = |s: &ImageSpec| s.class.map_or("none".into(), |c| self.pipeline.labels().name(c));
+                let mut names: Vec<_> = images.iter().map(name).collect();
+                names.dedup();
+                self.reporter.message(names.join(", "));
+                self.reporter.position((before * self.settings.steps + index * images.len()) as u64);
+                self.reporter
+                    .event("step", json!({"first_image": before, "step": index, "steps": total, "time": time}));
+                Ok(())
+            }
+            Event::Image(picture) => self.save(picture, before).map_err(Err),
+        }
+    }
+
+    fn save(&mut self, mut picture: Picture, before: usize) -> Result<()> {
+        picture.index += before;
+        let origin = (self.origin)(picture.spec);
+        let text = serde_json::to_string(&origin)?;
+        let png = picture.image.to_png(&[(PNG_KEY, &text)])?;
+        let path = match self.output {
+            Output::File(path) if self.alone => Some(path.clone()),
+            Output::File(_) => None, // the grid goes there
+            Output::Folder(folder) => {
+                let class: String =
+                    origin.class.split(',').next().unwrap_or_default().trim().replace(['/', '\\', ' '], "-");
+                Some(folder.join(format!("{class}-{}.png", picture.spec.seed)))
+            }
+        };
+        if let Some(path) = path {
+            write_whole(&path, &png)?;
+            self.reporter.event(
+                "image",
+                json!({"index": picture.index, "class": origin.class, "seed": picture.spec.seed, "path": path}),
+            );
+            self.written.push(path.clone());
+            if let Some(latent) = &picture.latent {
+                let pair = Rgb::grid(&[picture.image.clone(), latent.clone()], 2, GAP);
+                let path = path.with_extension("compare.png");
+                write_whole(&path, &pair.to_png(&[(PNG_KEY, &text)])?)?;
+                self.written.push(path);
+            }
+        }
+        self.finished.push(picture);
+        Ok(())
+    }
+}
+
+/// The grid of all pictures, where one is wanted; returns its path.
+fn write_grid(
+    args: &Args,
+    output: &Output,
+    finished: &[Picture],
+    wanted: usize,
+) -> Result<Option<PathBuf>> {
+    let path = match output {
+        _ if finished.is_empty() || args.grid == Some(0) => return Ok(None),
+        Output::File(_) | Output::Folder(_) if wanted == 1 && args.grid.is_none() => return Ok(None),
+        Output::File(path) => path.clone(),
+        Output::Folder(folder) => folder.join("grid.png"),
+    };
+    let count = args.count.unwrap_or(1);
+    let columns = args.grid.unwrap_or(if count > 1 { count } else { wanted.min(8) });
+    let images: Vec<Rgb> = finished
+        .iter()
+        .map(|p| match &p.latent {
+            Some(latent) => Rgb::grid(&[p.image.clone(), latent.clone()], 2, GAP),
+            None => p.image.clone(),
+        })
+        .collect();
+    write_whole(&path, &Rgb::grid(&images, columns, GAP).to_png(&[])?)?;
+    Ok(Some(path))
+}
+
+fn summary(written: &[PathBuf]) -> String {
+    match written {
+        [] => "nothing was written".into(),
+        [one] => one.display().to_string(),
+        [.., last] => last.display().to_string(),
+    }
+}
+
+/// The defaults with what the command line says otherwise.
+fn settings(args: &Args, default: Settings) -> Result<Settings> {
+    let mut settings = default;
+    if let Some(name) = &args.sampler {
+        settings.sampler = Sampler::from_name(name).with_context(|| {
+            let names: Vec<_> =
+                Sampler::FLOW.iter().chain(&Sampler::KARRAS).map(|s| s.name()).collect();
+            format!("--sampler {name} is unknown; there are {}", names.join(", "))
+        })?;
+    }
+    settings.steps = args.steps.unwrap_or(settings.steps);
+    settings.shift = args.shift.unwrap_or(settings.shift);
+    let interval = args.cfg_interval.as_deref().and_then(|i| Some((*i.first()?, *i.get(1)?)));
+    let (low, high) = interval.unwrap_or((settings.guidance.low, settings.guidance.high));
+    settings.guidance = Guidance {
+        scale: args.cfg.unwrap_or(settings.guidance.scale),
+        low,
+        high,
+        channels: args.cfg_channels.or(settings.guidance.channels),
+    };
+    Ok(settings)
+}
+
+/// The pictures that the command line asks for.
+fn specs(args: &Args, labels: &tintype::labels::Labels) -> Result<Vec<ImageSpec>> {
+    let count = args.count.unwrap_or(1);
+    if count == 0 || count > 1_000_000 {
+        bail!("--count {count} is not between 1 and 1000000");
+    }
+    let classes = match (args.classes.as_slice(), labels.is_empty()) {
+        ([], true) => vec![None],
+        ([], false) => bail!("name at least one class; `tintype classes` lists them"),
+        (_, true) => bail!("the model has no classes; name none"),
+        (names, false) => {
+            names.iter().map(|n| Ok(Some(labels.find(n)?))).collect::<Result<Vec<_>>>()?
+        }
+    };
+    let first = args.seed.unwrap_or(0);
+    let specs = classes.into_iter().flat_map(|class| {
+        (0..count as u64).map(move |k| ImageSpec { class, seed: first.wrapping_add(k), index: 0 })
+    });
+    Ok(specs.collect())
+}
+
+/// The settings that a picture carries.
+fn read_origin(path: &Path, fingerprint: &str) -> Result<Origin> {
+    let name = path.display();
+    let bytes = std::fs::read(path).with_context(|| format!("--from {name} cannot be read"))?;
+    let text = png_text(&bytes, PNG_KEY)
+        .with_context(|| format!("--from {name}"))?
+        .with_context(|| format!("--from {name} carries no settings of this program"))?;
+    let origin: Origin = serde_json::from_str(&text)
+        .with_context(|| format!("--from {name} carries settings of another version"))?;
+    if origin.model != fingerprint {
+        bail!("--from {name} was made with another model; pass that one with --model");
+    }
+    Ok(origin)
+}
+
+/// A flag that Ctrl-C raises; a second Ctrl-C ends the program at once.
+fn on_interrupt() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let raised = flag.clone();
+    ctrlc::set_handler(move || {
+        if raised.swap(true, Ordering::Relaxed) {
+            std::process::exit(super::INTERRUPTED.into());
+        }
+        eprintln!("stopping after this step; finished pictures are kept");
+    })
+    .context("Ctrl-C cannot be handled")?;
+    Ok(flag)
+}

@@ -1,0 +1,126 @@
+//! `tintype info`
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use tintype::device;
+use tintype::model::vavae::VaeConfig;
+use tintype::weights::{Architecture, Weights, compare, detect, vae_config};
+
+use super::model::{ModelArgs, ModelFiles, bytes};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The file to describe [default: the emoji model inside the program]
+    #[arg(value_name = "FILE")]
+    file: Option<std::path::PathBuf>,
+    /// Configuration of the network, where the weights do not hold it
+    #[arg(long, value_name = "FILE")]
+    config: Option<std::path::PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let model = ModelArgs { model: args.file, config: args.config };
+    let files = ModelFiles::open(&model, None, None)?;
+    let weights = &files.model;
+    let mut types: Vec<String> =
+        weights.tensors.values().map(|v| format!("{:?}", v.dtype)).collect();
+    types.sort();
+    types.dedup();
+    let values: usize = weights.tensors.values().map(|v| v.len()).sum();
+    let (network, config, fit) = describe(weights);
+    let devices = device::list();
+    let chosen = device::choose("auto")?;
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let report = json!({
+        "file": weights.file,
+        "network": network,
+        "config": config,
+        "fit": fit,
+        "tensors": weights.tensors.len(),
+        "values": values,
+        "types": types,
+        "fingerprint": weights.fingerprint(),
+        "devices": devices.iter().map(|d| json!({
+            "id": d.id, "description": d.description, "software": d.software,
+        })).collect::<Vec<_>>(),
+        "chosen": {"id": chosen.found.id, "reason": chosen.reason},
+        "memory": {"total": system.total_memory(), "available": system.available_memory()},
+        "threads": std::thread::available_parallelism().map_or(1, usize::from),
+    });
+    if args.json {
+        println!("{report}");
+        return Ok(());
+    }
+    println!("file      {}", weights.file);
+    println!("network   {network}: {config}");
+    println!("weights   {} tensors, {values} values, {}", weights.tensors.len(), types.join(", "));
+    println!("fit       {fit}");
+    for (key, value) in &weights.metadata {
+        if key != "config" && key != "classes" {
+            println!("{key:<9} {value}");
+        }
+    }
+    println!();
+    for found in &devices {
+        let mark = if found.id == chosen.found.id { "*" } else { " " };
+        let software = if found.software { ", software" } else { "" };
+        println!("device  {mark} {:<9} {}{software}", found.id, found.description);
+    }
+    println!("chosen    {} because {}", chosen.found.id, chosen.reason);
+    println!(
+        "memory    {} free of {}, {} threads",
+        bytes(system.available_memory()),
+        bytes(system.total_memory()),
+        report["threads"]
+    );
+    Ok(())
+}
+
+/// The network in a file, its configuration, and how it fits.
+fn describe(weights: &Weights) -> (String, Value, String) {
+    let unknown = |e: &dyn std::fmt::Display| (String::from("unknown"), Value::Null, e.to_string());
+    let device = tintype::burn::tensor::Device::flex();
+    match detect(weights) {
+        Ok(architecture) => {
+            let (config, fit) = match &architecture {
+                Architecture::HiDiT(c) => {
+                    (json!(c), c.init(&device).map(|n| compare(&n, weights).to_string()))
+                }
+                Architecture::SiT(c) => {
+                    (json!(c), c.init(&device).map(|n| compare(&n, weights).to_string()))
+                }
+                Architecture::LightningDiT(c) => {
+                    (json!(c), c.init(&device).map(|n| compare(&n, weights).to_string()))
+                }
+                Architecture::HDiT(c) => {
+                    (json!(c), c.init(&device).map(|n| compare(&n, weights).to_string()))
+                }
+            };
+            let fit = fit.unwrap_or_else(|e| e.to_string());
+            (architecture.name().into(), config, fit)
+        }
+        Err(error) => match vae_config(weights) {
+            Ok(config) => ("VA-VAE".into(), json!(config), vae_fit(&config, weights)),
+            Err(_) => unknown(&error),
+        },
+    }
+}
+
+fn vae_fit(config: &VaeConfig, weights: &Weights) -> String {
+    let device = tintype::burn::tensor::Device::flex();
+    let is_encoder = |name: &str| name.starts_with("encoder.") || name.starts_with("quant_conv.");
+    let mut parts = Vec::new();
+    let encoder = weights.clone().filtered(is_encoder);
+    if let (false, Ok(network)) = (encoder.tensors.is_empty(), config.init_encoder(&device)) {
+        parts.push(format!("encoder: {}", compare(&network, &encoder)));
+    }
+    let decoder = weights.clone().filtered(|name| !is_encoder(name));
+    if let (false, Ok(network)) = (decoder.tensors.is_empty(), config.init_decoder(&device)) {
+        parts.push(format!("decoder: {}", compare(&network, &decoder)));
+    }
+    parts.join("; ")
+}

@@ -1,0 +1,78 @@
+//! The `tintype` program: `generate`, `classes`, `info`, `convert`.
+
+mod classes;
+mod convert;
+mod events;
+mod generate;
+mod info;
+mod model;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Class-conditional image diffusion: pictures out of noise.
+#[derive(Debug, Parser)]
+#[command(name = "tintype", version, about, propagate_version = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make pictures of classes
+    Generate(generate::Args),
+    /// List the classes of a model, or those that contain a text
+    Classes(classes::Args),
+    /// Describe a model file and the devices of this machine
+    Info(info::Args),
+    /// Turn a checkpoint into safetensors
+    Convert(convert::Args),
+}
+
+/// Exit code after Ctrl-C, as shells expect it.
+const INTERRUPTED: u8 = 130;
+
+/// Runs the program: one sentence on the way out if something is wrong.
+pub fn main() -> ExitCode {
+    // A panic below is a defect or a device that died; it, too, is told in one line.
+    std::panic::set_hook(Box::new(|info| {
+        let payload = info.payload();
+        let message = payload
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| payload.downcast_ref::<&str>().map(|s| s.to_string()))
+            .unwrap_or_else(|| "unknown".into());
+        eprintln!(
+            "error: the computation failed ({}); try --device cpu, and report it if that works",
+            message.lines().next().unwrap_or_default()
+        );
+    }));
+    let args = Args::parse();
+    let result = std::panic::catch_unwind(|| match args.command {
+        Command::Generate(args) => generate::run(args),
+        Command::Classes(args) => classes::run(args).map(|()| Outcome::Done),
+        Command::Info(args) => info::run(args).map(|()| Outcome::Done),
+        Command::Convert(args) => convert::run(args).map(|()| Outcome::Done),
+    });
+    match result {
+        Ok(Ok(Outcome::Done)) => ExitCode::SUCCESS,
+        Ok(Ok(Outcome::Interrupted)) => ExitCode::from(INTERRUPTED),
+        Ok(Err(error)) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+        Err(_panic) => ExitCode::FAILURE,
+    }
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Everything was done.
+    Done,
+    /// Ctrl-C came; what was finished is kept.
+    Interrupted,
+}

@@ -1,0 +1,52 @@
+//! Where pictures go: checked before the work, written whole or not at all.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// A folder of pictures, or one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Pictures under names of their own.
+    Folder(PathBuf),
+    /// The picture, or the grid of several.
+    File(PathBuf),
+}
+
+impl Output {
+    /// Understands `--out` and makes sure that it can be written.
+    pub fn prepare(path: &Path) -> Result<Self> {
+        let is_file = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"));
+        if !is_file && path.extension().is_some() && !path.is_dir() {
+            let extension = path.extension().unwrap_or_default().to_string_lossy();
+            if ["jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"].contains(&&*extension) {
+                bail!("--out {}: only .png files are written", path.display());
+            }
+        }
+        let folder = match is_file {
+            true => path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+            false => path,
+        };
+        let unwritable = || format!("--out {} cannot be written", path.display());
+        std::fs::create_dir_all(folder).with_context(unwritable)?;
+        let probe = folder.join(format!(".tintype-{}.tmp", std::process::id()));
+        std::fs::write(&probe, []).with_context(unwritable)?;
+        std::fs::remove_file(&probe).with_context(unwritable)?;
+        Ok(match is_file {
+            true => Self::File(path.into()),
+            false => Self::Folder(path.into()),
+        })
+    }
+}
+
+/// Writes a file under a temporary name and renames it.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let written = std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written.with_context(|| format!("{} cannot be written", path.display()))
+}

@@ -1,0 +1,103 @@
+//! LightningDiT's latent shards (`checkpoints` §2).
+
+use std::path::{Path, PathBuf};
+
+use tintype::generate::LatentStats;
+use tintype::weights::{Weights, WeightsError, open};
+
+/// A folder of `*.safetensors` shards with `latents`, `latents_flip` and `labels`.
+#[derive(Debug)]
+pub struct LatentShards {
+    shards: Vec<Weights>,
+    rows: Vec<usize>,
+    /// Shape of one latent.
+    pub shape: [usize; 3],
+}
+
+impl LatentShards {
+    /// Opens every shard of a folder, in the order of their names.
+    pub fn open(folder: &Path) -> Result<Self, WeightsError> {
+        let problem = |problem: &str| WeightsError::Format {
+            file: folder.display().to_string(),
+            problem: problem.into(),
+        };
+        let entries = std::fs::read_dir(folder).map_err(|source| WeightsError::Io {
+            path: folder.display().to_string(),
+            source,
+        })?;
+        let mut files: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+        files.retain(|f| f.extension().is_some_and(|e| e == "safetensors"));
+        files.sort();
+        let shards = files.iter().map(|f| open(f)).collect::<Result<Vec<_>, _>>()?;
+        let mut rows = Vec::new();
+        let mut shape = None;
+        for shard in &shards {
+            let get = |name: &str| shard.tensors.get(name).map(|view| view.shape.clone());
+            let (Some(latents), Some(flip), Some(labels)) =
+                (get("latents"), get("latents_flip"), get("labels"))
+            else {
+                return Err(problem("a shard lacks latents, latents_flip or labels"));
+            };
+            let &[n, c, h, w] = latents.as_slice() else {
+                return Err(problem("latents have not four axes"));
+            };
+            if flip != latents || labels != [n] || shape.is_some_and(|s| s != [c, h, w]) {
+                return Err(problem("the shards do not agree in their shapes"));
+            }
+            shape = Some([c, h, w]);
+            rows.push(n);
+        }
+        let shape = shape.ok_or_else(|| problem("there is no *.safetensors file in it"))?;
+        Ok(Self { shards, rows, shape })
+    }
+
+    /// How many latents there are.
+    pub fn len(&self) -> usize {
+        self.rows.iter().sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All labels in order.
+    pub fn labels(&self) -> Vec<i64> {
+        self.shards.iter().flat_map(|s| s.tensors["labels"].to_i64()).collect()
+    }
+
+    /// All latents in order, flipped ones where asked for, `[len, C, H, W]`.
+    pub fn latents(&self, flipped: bool) -> Vec<f32> {
+        let name = if flipped { "latents_flip" } else { "latents" };
+        self.shards.iter().flat_map(|s| s.tensors[name].to_f32()).collect()
+    }
+
+    /// Per-channel mean and **unbiased** standard deviation of the unflipped latents.
+    pub fn statistics(&self) -> LatentStats {
+        let [c, h, w] = self.shape;
+        let values = self.latents(false);
+        let n = (self.len() * h * w) as f64;
+        let channel = |k: usize| {
+            values.chunks_exact(h * w).skip(k).step_by(c).flatten().map(|&v| v as f64)
+        };
+        let mean: Vec<f64> = (0..c).map(|k| channel(k).sum::<f64>() / n).collect();
+        let deviation = |k: usize| {
+            let squares: f64 = channel(k).map(|v| (v - mean[k]).powi(2)).sum();
+            (squares / (n - 1.0)).sqrt() as f32
+        };
+        LatentStats {
+            std: (0..c).map(deviation).collect(),
+            mean: mean.iter().map(|&m| m as f32).collect(),
+        }
+    }
+
+    /// `(z − mean)/std · multiplier` of every latent.
+    pub fn normalised(&self, stats: &LatentStats, multiplier: f32, flipped: bool) -> Vec<f32> {
+        let [c, h, w] = self.shape;
+        let channel = |i: usize| i / (h * w) % c;
+        let normal = |(i, v): (usize, f32)| {
+            (v - stats.mean[channel(i)]) / stats.std[channel(i)] * multiplier
+        };
+        self.latents(flipped).into_iter().enumerate().map(normal).collect()
+    }
+}

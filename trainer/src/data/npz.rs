@@ -1,0 +1,89 @@
+//! numpy archives: FID statistics, reference batches, samples (`checkpoints` §4).
+
+use std::fs::File;
+use std::path::Path;
+
+use ndarray::{Array1, Array2, ArrayD};
+use ndarray_npy::NpzReader;
+
+/// What can be wrong with an archive.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}: {problem}")]
+pub struct NpzError {
+    file: String,
+    problem: String,
+}
+
+/// Mean and covariance of features.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statistics {
+    /// `[d]`
+    pub mu: Array1<f64>,
+    /// `[d, d]`
+    pub sigma: Array2<f64>,
+}
+
+/// An opened archive.
+pub struct Npz {
+    file: String,
+    reader: NpzReader<File>,
+}
+
+impl Npz {
+    /// Opens an archive.
+    pub fn open(path: &Path) -> Result<Self, NpzError> {
+        let file = path.display().to_string();
+        let wrap = |problem: String| NpzError { file: file.clone(), problem };
+        let opened = File::open(path).map_err(|e| wrap(e.to_string()))?;
+        let reader = NpzReader::new(opened).map_err(|e| wrap(e.to_string()))?;
+        Ok(Self { file: file.clone(), reader })
+    }
+
+    /// Names of the arrays, without `.npy`.
+    pub fn names(&mut self) -> Result<Vec<String>, NpzError> {
+        let names = self.reader.names().map_err(|e| self.problem(&e))?;
+        Ok(names.into_iter().map(|n| n.trim_end_matches(".npy").to_string()).collect())
+    }
+
+    /// `mu` and `sigma` (float64, or float32 widened).
+    pub fn statistics(&mut self) -> Result<Statistics, NpzError> {
+        self.statistics_named("mu", "sigma")
+    }
+
+    /// Statistics under other names, such as ADM's `mu_s` and `sigma_s`.
+    pub fn statistics_named(&mut self, mu: &str, sigma: &str) -> Result<Statistics, NpzError> {
+        let mu: ArrayD<f64> = self.floats(mu)?;
+        let sigma: ArrayD<f64> = self.floats(sigma)?;
+        let d = mu.len();
+        if mu.ndim() != 1 || sigma.shape() != [d, d] {
+            let shapes = format!("mu is {:?} and sigma {:?}", mu.shape(), sigma.shape());
+            return Err(self.problem(&shapes));
+        }
+        let wrong = |e: ndarray::ShapeError| NpzError {
+            file: self.file.clone(),
+            problem: e.to_string(),
+        };
+        Ok(Statistics {
+            mu: mu.into_dimensionality().map_err(wrong)?,
+            sigma: sigma.into_dimensionality().map_err(wrong)?,
+        })
+    }
+
+    /// A float array in float64.
+    pub fn floats(&mut self, name: &str) -> Result<ArrayD<f64>, NpzError> {
+        if let Ok(array) = self.reader.by_name(name) {
+            return Ok(array);
+        }
+        let array: ArrayD<f32> = self.reader.by_name(name).map_err(|e| self.problem(&e))?;
+        Ok(array.mapv(f64::from))
+    }
+
+    /// An 8-bit array, such as `arr_0` of a batch of images `[n, H, W, 3]`.
+    pub fn bytes(&mut self, name: &str) -> Result<ArrayD<u8>, NpzError> {
+        self.reader.by_name(name).map_err(|e| self.problem(&e))
+    }
+
+    fn problem(&self, problem: &dyn std::fmt::Display) -> NpzError {
+        NpzError { file: self.file.clone(), problem: problem.to_string() }
+    }
+}

@@ -1,0 +1,119 @@
+//! PyTorch's `interpolate` on float images, as teachers and evaluators use it
+//! (`align_corners = False`).
+
+/// Kernel and whether it widens when shrinking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Two taps, no antialias.
+    Bilinear,
+    /// Four taps with a = −0.75, no antialias.
+    Bicubic,
+    /// Cubic with a = −0.5, widened when shrinking.
+    BicubicAntialias,
+}
+
+/// Resizes planes `[n, from.0, from.1]` to `[n, to.0, to.1]` (height, width).
+pub fn resize(
+    planes: &[f32],
+    from: [usize; 2],
+    to: [usize; 2],
+    method: Method,
+) -> Vec<f32> {
+    let rows = weights(from[0], to[0], method);
+    let columns = weights(from[1], to[1], method);
+    let mut out = Vec::with_capacity(planes.len() / (from[0] * from[1]) * to[0] * to[1]);
+    for plane in planes.chunks_exact(from[0] * from[1]) {
+        let mut narrow = Vec::with_capacity(from[0] * to[1]); // [from.0, to.1]
+        for row in plane.chunks_exact(from[1]) {
+            let sum = |taps: &Vec<(usize, f32)>| taps.iter().map(|&(i, w)| w * row[i]).sum::<f32>();
+            narrow.extend(columns.iter().map(sum));
+        }
+        for taps in &rows {
+            out.extend((0..to[1]).map(|x| {
+                taps.iter().map(|&(i, w)| w * narrow[i * to[1] + x]).sum::<f32>()
+            }));
+        }
+    }
+    out
+}
+
+fn cubic(x: f64, a: f64) -> f64 {
+    match x.abs() {
+        x if x <= 1.0 => ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0,
+        x if x < 2.0 => ((a * x - 5.0 * a) * x + 8.0 * a) * x - 4.0 * a,
+        _ => 0.0,
+    }
+}
+
+/// For every output position its input positions and weights.
+fn weights(from: usize, to: usize, method: Method) -> Vec<Vec<(usize, f32)>> {
+    let scale = from as f64 / to as f64;
+    let clamp = |i: i64| i.clamp(0, from as i64 - 1) as usize;
+    (0..to)
+        .map(|x| match method {
+            Method::Bilinear => {
+                let source = ((x as f64 + 0.5) * scale - 0.5).max(0.0);
+                let (first, t) = (source.floor() as i64, source.fract());
+                vec![(clamp(first), (1.0 - t) as f32), (clamp(first + 1), t as f32)]
+            }
+            Method::Bicubic => {
+                let source = (x as f64 + 0.5) * scale - 0.5;
+                let (first, t) = (source.floor() as i64, source - source.floor());
+                (-1..3)
+                    .map(|i| (clamp(first + i), cubic(t - i as f64, -0.75) as f32))
+                    .collect()
+            }
+            Method::BicubicAntialias => {
+                let stretch = scale.max(1.0);
+                let (support, center) = (2.0 * stretch, (x as f64 + 0.5) * scale);
+                let first = ((center - support + 0.5) as i64).max(0);
+                let end = ((center + support + 0.5) as i64).min(from as i64);
+                let weight = |i: i64| cubic((i as f64 - center + 0.5) / stretch, -0.5);
+                let total: f64 = (first..end).map(weight).sum();
+                (first..end).map(|i| (i as usize, (weight(i) / total) as f32)).collect()
+            }
+        })
+        .collect()
+}
+
+/// ImageNet's channel means in 0…1.
+pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+/// ImageNet's channel standard deviations in 0…1.
+pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
+
+/// REPA's teacher input: 8-bit planes `[B, 3, side, side]` → ImageNet-normalised, **then**
+/// bicubically resized without antialias to `224·(side/256)`.
+pub fn repa_teacher_input(planes: &[u8], side: usize) -> Vec<f32> {
+    let area = side * side;
+    let normalised: Vec<f32> = planes
+        .iter()
+        .enumerate()
+        .map(|(i, &v)| {
+            let c = i / area % 3;
+            (v as f32 / 255.0 - IMAGENET_MEAN[c]) / IMAGENET_STD[c]
+        })
+        .collect();
+    resize(&normalised, [side; 2], [224 * (side / 256); 2], Method::Bicubic)
+}
+
+/// The VF loss's teacher input: the training image in −1…1, bilinear to 224, **not** normalised.
+pub fn vf_teacher_input(planes: &[u8], side: usize) -> Vec<f32> {
+    let scaled: Vec<f32> = planes.iter().map(|&v| v as f32 / 127.5 - 1.0).collect();
+    resize(&scaled, [side; 2], [224; 2], Method::Bilinear)
+}
+
+/// timm's `resample_abs_pos_embed`: the class row stays, the square grid behind it is resampled
+/// with an antialiased bicubic kernel. `[1 + from², dim]` → `[1 + to², dim]`
+pub fn resample_positions(table: &[f32], dim: usize, to: usize) -> Vec<f32> {
+    let (class, grid) = table.split_at(dim);
+    let from = (grid.len() / dim).isqrt();
+    let planes: Vec<f32> = (0..dim)
+        .flat_map(|d| (0..from * from).map(move |i| grid[i * dim + d]))
+        .collect(); // [dim, from, from]
+    let planes = resize(&planes, [from; 2], [to; 2], Method::BicubicAntialias);
+    let mut out = class.to_vec();
+    for i in 0..to * to {
+        out.extend((0..dim).map(|d| planes[d * to * to + i]));
+    }
+    out
+}

@@ -1,0 +1,4 @@
+//! Distances between distributions of features.
+
+pub mod frechet;
+pub mod kernel;

@@ -1,0 +1,3 @@
+//! Losses made of judging networks.
+
+pub mod vf;

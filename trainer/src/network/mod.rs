@@ -1,0 +1,4 @@
+//! Networks that judge pictures or teach: nothing but training and evaluation needs them.
+
+pub mod dinov2;
+pub mod lpips;
