@@ -16,7 +16,7 @@ use tintype::burn::tensor::Device;
 pub use check::Checks;
 
 /// What a path holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// A file or folder of this family.
     Family(family::Run),

@@ -558,12 +558,8 @@ fn window_attention(
 ) -> Tensor<4> {
     let [b, h, w, heads, d] = q.dims();
     let (nh, nw) = (h / size, w / size);
-    let roll = |x: Tensor<5>, by: i64| match by {
-        0 => x,
-        by => x.roll(&[by, by], &[1, 2]),
-    };
     let cut = |x: Tensor<5>| -> Tensor<4> {
-        roll(x, shift as i64)
+        roll(x, shift, shift)
             .reshape([b, nh, size, nw, size, heads * d])
             .permute([0, 1, 3, 2, 4, 5]) // [B, nh, nw, s, s, heads·d]
             .reshape([b * nh * nw, size * size, heads, d])
@@ -583,7 +579,19 @@ fn window_attention(
         .reshape([b, nh, nw, size, size, heads * d])
         .permute([0, 1, 3, 2, 4, 5]) // [B, nh, s, nw, s, heads·d]
         .reshape([b, h, w, heads, d]);
-    roll(out, -(shift as i64)).reshape([b, h, w, heads * d])
+    roll(out, h - shift, w - shift).reshape([b, h, w, heads * d])
+}
+
+/// Moves content down by `dy` and right by `dx`, wrapping around (Burn's own `roll` goes up and
+/// left). `[B, H, W, heads, d]`
+fn roll(x: Tensor<5>, dy: usize, dx: usize) -> Tensor<5> {
+    [(1, dy), (2, dx)].into_iter().fold(x, |x, (axis, by)| {
+        let n = x.dims()[axis];
+        match by % n {
+            0 => x,
+            by => Tensor::cat(vec![x.clone().narrow(axis, n - by, by), x.narrow(axis, 0, n - by)], axis),
+        }
+    })
 }
 
 /// Which keys a query of a shifted window may look at, `[nh, nw, s², s²]` (true: may).

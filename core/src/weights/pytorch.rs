@@ -84,7 +84,10 @@ fn read_zip(bytes: &Bytes) -> Result<Container, String> {
         format!("the archive is damaged or truncated ({e}); download or copy it again")
     };
     let all = (**bytes).as_ref();
-    let mut archive = zip::ZipArchive::new(Cursor::new(all)).map_err(damaged)?;
+    // PyTorch's archives begin at the first byte; searching for another beginning misreads some.
+    let config = zip::read::Config { archive_offset: zip::read::ArchiveOffset::Known(0) };
+    let mut archive =
+        zip::ZipArchive::with_config(config, Cursor::new(all)).map_err(damaged)?;
     let mut pickle = None;
     let mut storages = HashMap::new();
     for index in 0..archive.len() {

@@ -26,7 +26,8 @@ pub struct Draws {
 pub struct Augmentation {
     /// The condition that the network gets.
     pub condition: [f64; 9],
-    /// Input from output positions is its inverse; acts on (column, row, 1).
+    /// Input from output positions is its inverse; acts on (column, row, 1). Not applied where
+    /// the probability is 0.
     pub matrix: [[f64; 3]; 3],
     identity: bool,
 }
@@ -50,9 +51,6 @@ impl Augmentation {
     /// The augmentation of an image of side `side`. With probability 0 nothing happens, not even
     /// the horizontal flip, which otherwise has probability ½.
     pub fn new(draws: Draws, probability: f64, side: usize) -> Self {
-        if probability == 0.0 {
-            return Self { condition: [0.0; 9], matrix: scale(1.0, 1.0), identity: true };
-        }
         let gate = |u: f64, value: f64| if u < probability { value } else { 0.0 };
         let angle = |u: f64| (u * 2.0 - 1.0) * PI;
         let a0 = f64::from(draws.x_flip);
@@ -83,7 +81,10 @@ impl Augmentation {
         .unwrap_or(scale(1.0, 1.0));
         let condition =
             [a0, a1, a2, a3.cos() - 1.0, a3.sin(), a5 * a4.cos(), a5 * a4.sin(), a6, a7];
-        Self { condition, matrix, identity: false }
+        match probability == 0.0 {
+            true => Self { condition: [0.0; 9], matrix, identity: true },
+            false => Self { condition, matrix, identity: false },
+        }
     }
 
     /// The augmented image, not clipped.

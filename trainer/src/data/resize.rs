@@ -47,18 +47,20 @@ fn cubic(x: f64, a: f64) -> f64 {
 
 /// For every output position its input positions and weights.
 fn weights(from: usize, to: usize, method: Method) -> Vec<Vec<(usize, f32)>> {
+    // PyTorch computes source positions in float32; float64 would differ in the fifth digit.
+    let narrow = from as f32 / to as f32;
     let scale = from as f64 / to as f64;
     let clamp = |i: i64| i.clamp(0, from as i64 - 1) as usize;
     (0..to)
         .map(|x| match method {
             Method::Bilinear => {
-                let source = ((x as f64 + 0.5) * scale - 0.5).max(0.0);
+                let source = (narrow * (x as f32 + 0.5) - 0.5).max(0.0);
                 let (first, t) = (source.floor() as i64, source.fract());
-                vec![(clamp(first), (1.0 - t) as f32), (clamp(first + 1), t as f32)]
+                vec![(clamp(first), 1.0 - t), (clamp(first + 1), t)]
             }
             Method::Bicubic => {
-                let source = (x as f64 + 0.5) * scale - 0.5;
-                let (first, t) = (source.floor() as i64, source - source.floor());
+                let source = narrow * (x as f32 + 0.5) - 0.5;
+                let (first, t) = (source.floor() as i64, (source - source.floor()) as f64);
                 (-1..3)
                     .map(|i| (clamp(first + i), cubic(t - i as f64, -0.75) as f32))
                     .collect()

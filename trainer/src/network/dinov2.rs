@@ -1,6 +1,7 @@
 //! DINOv2 (Oquab et al., arXiv 2304.07193) as a frozen teacher.
 
 use serde::Deserialize;
+use tintype::burn; // the derive names it
 use tintype::burn::module::{Initializer, Module, Param};
 use tintype::burn::tensor::{Device, Tensor, TensorData};
 use tintype::model::InvalidConfig;
