@@ -1,6 +1,6 @@
 //! Choosing where to compute, and saying why.
 
-use burn::tensor::{DType, Device};
+use burn::tensor::Device;
 
 /// A device that this program can use.
 #[derive(Clone, Debug)]
@@ -107,15 +107,25 @@ pub fn choose(name: &str) -> Result<Chosen, DeviceError> {
     Ok(Chosen { found, reason: "it was asked for".into() })
 }
 
-/// Where a sampler's float64 state lives: on the device itself if it has float64, else on the CPU.
+/// Where a sampler's float64 state lives: on the device itself, except on wgpu, where WGSL has no
+/// float64 (drivers that claim it compute wrong values); there it lives on the CPU.
 pub fn state_device(device: &Device) -> Device {
-    if device.supports_dtype(DType::F64) {
-        return device.clone();
+    #[cfg(feature = "wgpu")]
+    if is_wgpu(device) {
+        return Device::flex();
     }
-    #[cfg(any(feature = "cpu", feature = "wgpu"))]
-    return Device::flex();
-    #[cfg(not(any(feature = "cpu", feature = "wgpu")))]
     device.clone()
+}
+
+#[cfg(feature = "wgpu")]
+fn is_wgpu(device: &Device) -> bool {
+    use burn::backend::DispatchDevice;
+    match device.as_dispatch() {
+        DispatchDevice::Wgpu(_) => true,
+        #[cfg(feature = "vulkan")]
+        DispatchDevice::Vulkan(_) => true,
+        _ => false,
+    }
 }
 
 #[cfg(feature = "cuda")]

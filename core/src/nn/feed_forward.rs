@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::activation::{gelu_tanh, silu};
+use super::activation::silu;
 use super::linear::{Init, Linear};
 
 /// `fc2(gelu_tanh(fc1(x)))`, the MLP of DiT and SiT.
@@ -24,7 +24,7 @@ impl Mlp {
 
     /// `[B, N, D]` → `[B, N, D]`
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.fc2.forward(gelu_tanh(self.fc1.forward(x)))
+        self.fc2.forward(self.fc1.forward_gelu_tanh(x))
     }
 }
 

@@ -64,4 +64,10 @@ impl Linear {
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         tintype_shaders::linear(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()))
     }
+
+    /// `gelu_tanh(forward(x))` in one pass: `[…, in]` → `[…, out]`
+    pub fn forward_gelu_tanh<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let bias = self.bias.as_ref().map(|b| b.val());
+        tintype_shaders::linear_gelu_tanh(x, self.weight.val(), bias)
+    }
 }

@@ -57,3 +57,6 @@ pub trait Model {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,8 @@ use tintype::burn::tensor::Device;
 use crate::Kind;
 use crate::check::Checks;
 
+pub use hidit::emoji_folder;
+
 /// Computes every quantity of an entry.
 pub type Run = fn(&Path, &Device, &mut Checks) -> Result<()>;
 

@@ -1,0 +1,69 @@
+//! One emoji picture on the CPU: a network evaluation of two rows, a decode, and the whole picture
+//! with 50 steps and guidance 2. PyTorch's side is `tests/peers/emoji_pytorch.py`.
+//!
+//!     cargo bench -p tintype-tests --bench emoji_cpu
+#![recursion_limit = "256"]
+
+use std::time::Instant;
+
+use tintype::burn::tensor::{Device, FloatDType, Int, Tensor};
+use tintype::diffusion::guidance::Guidance;
+use tintype::generate::{ImageSpec, Parts, Pipeline, Request, Settings};
+use tintype::model::hidit::HiDiTConfig;
+use tintype::weights::{load, open, vae_config};
+use tintype_tests::family::emoji_folder;
+
+fn median(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
+}
+
+fn time(rounds: usize, mut f: impl FnMut()) -> f64 {
+    f();
+    let round = |_| {
+        let started = Instant::now();
+        f();
+        started.elapsed().as_secs_f64()
+    };
+    median((0..rounds).map(round).collect())
+}
+
+fn main() {
+    let device = Device::flex();
+    let model = open(&emoji_folder().join("hidit.safetensors")).expect("the shipped model");
+    let vae = open(&emoji_folder().join("vae-decoder.safetensors")).expect("the shipped decoder");
+    let config: HiDiTConfig = serde_json::from_str(&model.metadata["config"]).expect("its config");
+    let network = load(config.init(&device).expect("valid"), &model, FloatDType::F32, &device)
+        .expect("it fits")
+        .network;
+    let z = Tensor::<4>::ones([2, 16, 16, 16], &device) * 0.3;
+    let t = Tensor::<1>::full([2], 0.5, &device);
+    let y = Tensor::<1, Int>::from_ints([17, 41], &device);
+    let forward = time(20, || {
+        network.forward_latent(z.clone(), t.clone(), y.clone()).into_data();
+    });
+    let decoder = vae_config(&vae).expect("a VAE").init_decoder(&device).expect("valid");
+    let decoder = load(decoder, &vae, FloatDType::F32, &device).expect("it fits").network;
+    let decode = time(5, || {
+        decoder.decode(z.clone().narrow(0, 0, 1)).into_data();
+    });
+    let parts = Parts { model: &model, vae: Some(&vae), stats: None };
+    let pipeline = Pipeline::load(parts, FloatDType::F32, &device).expect("it loads");
+    let settings = Settings {
+        guidance: Guidance::new(2.0),
+        steps: 50,
+        ..Settings::default_for(pipeline.architecture())
+    };
+    let picture = time(3, || {
+        let images = vec![ImageSpec { class: Some(17), seed: 0, index: 0 }];
+        let request = Request { settings, images };
+        pollster::block_on(pipeline.generate(&request, &mut |_| Ok(()))).expect("a picture");
+    });
+    println!(
+        "{}",
+        serde_json::json!({
+            "forward_two_rows_s": forward, "decode_s": decode, "picture_s": picture,
+            "threads": std::thread::available_parallelism().map_or(1, usize::from),
+        })
+    );
+}

@@ -1,0 +1,107 @@
+//! A picture depends on its request alone: not on the batch, nor on the backend beyond rounding.
+#![recursion_limit = "256"]
+
+use tintype::burn::tensor::{Device, FloatDType};
+use tintype::generate::{Event, ImageSpec, Parts, Picture, Pipeline, Request, Sampler, Settings};
+use tintype::sampler::Stop;
+use tintype::weights::open;
+use tintype_tests::family::emoji_folder;
+
+fn pipeline(device: &Device) -> Pipeline {
+    let model = open(&emoji_folder().join("hidit.safetensors")).expect("the shipped model");
+    let vae = open(&emoji_folder().join("vae-decoder.safetensors")).expect("the shipped decoder");
+    let parts = Parts { model: &model, vae: Some(&vae), stats: None };
+    Pipeline::load(parts, FloatDType::F32, device).expect("the shipped model loads")
+}
+
+fn settings(pipeline: &Pipeline, sampler: Sampler) -> Settings {
+    let default = Settings::default_for(pipeline.architecture());
+    Settings { sampler, steps: 6, keep_latent: true, ..default }
+}
+
+fn make(pipeline: &Pipeline, settings: Settings, images: &[ImageSpec]) -> Vec<Picture> {
+    let mut pictures = Vec::new();
+    let request = Request { settings, images: images.to_vec() };
+    let made = pipeline.generate(&request, &mut |event| {
+        if let Event::Image(picture) = event {
+            pictures.push(picture);
+        }
+        Ok(())
+    });
+    pollster::block_on(made).expect("the request is valid");
+    pictures
+}
+
+fn specs() -> Vec<ImageSpec> {
+    let spec = |(class, seed)| ImageSpec { class: Some(class), seed, index: 0 };
+    [(17, 0), (36, 1), (21, 2), (3, 900)].map(spec).to_vec()
+}
+
+#[test]
+fn a_batch_of_four_equals_four_batches_of_one() {
+    let pipeline = pipeline(&Device::flex());
+    // With guidance at every step, at some, and at none: another number of rows each time.
+    for (sampler, scale, high) in
+        [(Sampler::EulerMaruyama, 2.0, 1.0), (Sampler::Euler, 2.0, 0.5), (Sampler::Euler, 1.0, 1.0)]
+    {
+        let mut settings = settings(&pipeline, sampler);
+        settings.guidance.scale = scale;
+        settings.guidance.high = high;
+        let together = make(&pipeline, settings, &specs());
+        for (spec, picture) in specs().iter().zip(&together) {
+            let alone = make(&pipeline, settings, &[*spec]);
+            assert_eq!(alone[0].image, picture.image, "{sampler:?} {scale} {spec:?}");
+            assert_eq!(alone[0].latent, picture.latent, "{sampler:?} {scale} {spec:?}");
+        }
+    }
+}
+
+#[test]
+fn seeds_and_classes_make_different_pictures() {
+    let pipeline = pipeline(&Device::flex());
+    let settings = settings(&pipeline, Sampler::Euler);
+    let spec = |class, seed, index| ImageSpec { class: Some(class), seed, index };
+    let images = [spec(17, 0, 0), spec(17, 1, 0), spec(36, 0, 0), spec(17, 0, 1)];
+    let pictures = make(&pipeline, settings, &images);
+    for i in 0..images.len() {
+        for j in 0..i {
+            assert_ne!(pictures[i].image, pictures[j].image, "{:?} {:?}", images[i], images[j]);
+        }
+    }
+}
+
+#[test]
+fn cpu_and_wgpu_make_the_same_picture() {
+    let Ok(wgpu) = tintype::device::choose("wgpu") else {
+        return println!("no wgpu adapter, nothing to compare");
+    };
+    let (cpu, gpu) = (pipeline(&Device::flex()), pipeline(&wgpu.found.device));
+    let settings = settings(&cpu, Sampler::EulerMaruyama);
+    let spec = [ImageSpec { class: Some(21), seed: 5, index: 0 }];
+    let (a, b) = (make(&cpu, settings, &spec), make(&gpu, settings, &spec));
+    let pixels = a[0].image.pixels.iter().zip(&b[0].image.pixels);
+    let difference: u64 = pixels.map(|(a, b)| a.abs_diff(*b) as u64).sum();
+    let mean = difference as f64 / a[0].image.pixels.len() as f64;
+    println!("mean absolute difference on {}: {mean} of 255", wgpu.found.description);
+    assert!(mean <= 1.0, "{mean}");
+}
+
+#[test]
+fn a_run_can_be_cancelled_at_every_step() {
+    let pipeline = pipeline(&Device::flex());
+    let settings = settings(&pipeline, Sampler::EulerMaruyama);
+    let request = Request { settings, images: specs()[..1].to_vec() };
+    for stop_at in [0, 3, 5] {
+        let mut seen = 0;
+        let result = pollster::block_on(pipeline.generate(&request, &mut |event| match event {
+            Event::Step { index, .. } if index == stop_at => Err(Stop::Cancelled),
+            Event::Step { .. } => {
+                seen += 1;
+                Ok(())
+            }
+            Event::Image(_) => panic!("a cancelled run makes no picture"),
+        }));
+        assert!(result.is_err());
+        assert_eq!(seen, stop_at);
+    }
+}

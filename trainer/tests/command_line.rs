@@ -1,0 +1,219 @@
+//! The `tintype` program as a person or a script runs it: real processes, real files.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const TINTYPE: &str = env!("CARGO_BIN_EXE_tintype");
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(TINTYPE).args(arguments).output().expect("the program starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Runs a command that must fail with one sentence that contains the words.
+fn refused(arguments: &[&str], words: &[&str]) {
+    let output = run(arguments);
+    let errors = text(&output.stderr);
+    let sentences: Vec<_> = errors.lines().filter(|l| l.starts_with("error: ")).collect();
+    assert!(!output.status.success(), "{arguments:?} succeeded");
+    assert_eq!(sentences.len(), 1, "{arguments:?}: {errors}");
+    for word in words {
+        assert!(sentences[0].contains(word), "{arguments:?}: {:?} lacks {word:?}", sentences[0]);
+    }
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(folder)
+        .expect("the folder is there")
+        .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn pictures_grids_and_comparisons_are_written_and_made_again() {
+    let folder = TempDir::new().expect("a folder");
+    let out = |name: &str| folder.path().join(name).display().to_string();
+    let base = ["generate", "fruit", "smil", "21", "--steps", "4", "--device", "cpu"];
+    let with = |more: &[&str]| run(&[&base[..], more].concat());
+    let first = with(&["--out", &out("a"), "--compare", "--seed", "7"]);
+    assert!(first.status.success(), "{}", text(&first.stderr));
+    let expected = [
+        "fruit-7.compare.png",
+        "fruit-7.png",
+        "grid.png",
+        "heart-7.compare.png",
+        "heart-7.png",
+        "smiley-7.compare.png",
+        "smiley-7.png",
+    ];
+    assert_eq!(files(&folder.path().join("a")), expected);
+    // The same command gives the same bytes, also in another batch.
+    let again = with(&["--out", &out("b"), "--compare", "--seed", "7", "--batch", "3"]);
+    assert!(again.status.success(), "{}", text(&again.stderr));
+    for name in expected {
+        let read = |folder: &str| std::fs::read(Path::new(folder).join(name)).expect(name);
+        assert_eq!(read(&out("a")), read(&out("b")), "{name}");
+    }
+    // And a picture alone is enough to make it again.
+    let picture = format!("{}/smiley-7.png", out("a"));
+    let remade = run(&["generate", "--from", &picture, "--device", "cpu", "--out", &out("c.png")]);
+    assert!(remade.status.success(), "{}", text(&remade.stderr));
+    let read = |path: &str| std::fs::read(path).expect("a picture");
+    assert_eq!(read(&picture), read(&out("c.png")));
+    let decoded = image::load_from_memory(&read(&picture)).expect("a readable PNG");
+    assert_eq!((decoded.width(), decoded.height()), (128, 128));
+}
+
+#[test]
+fn events_are_json_lines() {
+    let folder = TempDir::new().expect("a folder");
+    let out = folder.path().join("x.png").display().to_string();
+    let output = run(&[
+        "generate", "heart", "--steps", "3", "--device", "cpu", "--out", &out, "--json",
+    ]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let events: Vec<serde_json::Value> = text(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("every line is JSON"))
+        .collect();
+    let names: Vec<_> = events.iter().map(|e| e["event"].as_str().unwrap_or("?")).collect();
+    assert_eq!(names, ["loading", "step", "step", "step", "image", "done"]);
+    assert_eq!(events[4]["seed"], 0);
+    assert_eq!(events[5]["pictures"], 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn control_c_ends_after_the_step_and_keeps_finished_pictures() {
+    use std::io::{BufRead, BufReader};
+    let folder = TempDir::new().expect("a folder");
+    let out = folder.path().join("out");
+    let mut child = Command::new(TINTYPE)
+        .args(["generate", "heart", "--count", "50", "--steps", "4", "--device", "cpu", "--json"])
+        .arg("--out")
+        .arg(&out)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+    let mut images = 0;
+    let mut last = String::new();
+    for line in lines {
+        last = line.expect("text");
+        if last.contains("\"image\"") && images == 0 {
+            let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+            assert!(killed.expect("kill runs").success());
+        }
+        images += usize::from(last.contains("\"event\":\"image\""));
+    }
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    assert!(last.contains("\"interrupted\":true"), "{last}");
+    let names = files(&out);
+    assert!(names.iter().all(|n| n.ends_with(".png")), "{names:?}");
+    let pictures = names.iter().filter(|n| *n != "grid.png").count();
+    assert!((1..50).contains(&pictures) && pictures == images, "{pictures} of {images}");
+}
+
+#[test]
+fn classes_and_info_tell_what_there_is() {
+    let all = run(&["classes"]);
+    assert_eq!(text(&all.stdout).lines().count(), 41);
+    let some = run(&["classes", "creature", "--json"]);
+    let list: serde_json::Value = serde_json::from_slice(&some.stdout).expect("JSON");
+    assert_eq!(list.as_array().map(Vec::len), Some(2), "{list}");
+    let info = run(&["info", "--json"]);
+    let info: serde_json::Value = serde_json::from_slice(&info.stdout).expect("JSON");
+    assert_eq!(info["network"], "Hi-DiT");
+    assert_eq!(info["fit"], "all 120 tensors fit");
+    assert!(info["devices"].as_array().is_some_and(|d| !d.is_empty()));
+}
+
+#[test]
+fn checkpoints_convert_to_safetensors() {
+    let folder = TempDir::new().expect("a folder");
+    let out = folder.path().join("x.safetensors").display().to_string();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/pt/lightningdit_train.pt");
+    let source = source.display().to_string();
+    let converted = run(&["convert", &source, &out, "--dtype", "f16"]);
+    assert!(converted.status.success(), "{}", text(&converted.stderr));
+    let weights = tintype::weights::open(Path::new(&out)).expect("it opens");
+    assert_eq!(weights.metadata["section"], "ema");
+    assert!(weights.tensors.contains_key("blocks.0.attn.qkv.weight"));
+    refused(&["convert", &source, &out], &["exists", "--force"]);
+}
+
+#[test]
+fn bad_input_is_one_sentence() {
+    let folder = TempDir::new().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let out = path("out.png");
+    let generate = |more: &[&str], words: &[&str]| {
+        let base = ["generate", "--device", "cpu", "--out", &out];
+        refused(&[&base[..], more].concat(), words);
+        assert!(!Path::new(&out).exists(), "{more:?} wrote a picture");
+    };
+    generate(&["smily"], &["smily", "did you mean smiley"]);
+    generate(&["creature"], &["creature-face", "sea-creature"]);
+    generate(&["99"], &["99", "0 to 40"]);
+    generate(&[], &["class"]);
+    generate(&["fruit", "--steps", "0"], &["--steps 0"]);
+    generate(&["fruit", "--steps", "1"], &["--steps 1", "euler"]);
+    generate(&["fruit", "--cfg", "NaN"], &["--cfg NaN"]);
+    generate(&["fruit", "--cfg-interval", "0.9", "0.1"], &["--cfg-interval"]);
+    generate(&["fruit", "--count", "0"], &["--count 0"]);
+    generate(&["fruit", "--sampler", "magic"], &["--sampler magic", "euler-maruyama"]);
+    generate(&["fruit", "--sampler", "dpmpp-2m"], &["dpmpp-2m", "Hi-DiT"]);
+    generate(&["fruit", "--model", "/nowhere.safetensors"], &["/nowhere.safetensors"]);
+    refused(&["generate", "fruit", "--device", "tpu", "--out", &out], &["tpu", "auto"]);
+    refused(&["generate", "fruit", "--device", "cpu:7", "--out", &out], &["cpu:7"]);
+    refused(&["generate", "fruit", "--device", "cpu", "--out", "/proc/no"], &["--out /proc/no"]);
+    refused(&["generate", "fruit", "--out", &path("x.jpg")], &["x.jpg", ".png"]);
+    // Damaged weights of every kind.
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/emoji/hidit.safetensors");
+    let bytes = std::fs::read(&model).expect("the shipped model");
+    let damaged = |name: &str, content: &[u8]| {
+        std::fs::write(path(name), content).expect("a file");
+        path(name)
+    };
+    let truncated = damaged("cut.safetensors", &bytes[..bytes.len() / 2]);
+    generate(&["fruit", "--model", &truncated], &["cut.safetensors"]);
+    generate(&["fruit", "--model", &damaged("empty.pt", b"")], &["empty.pt", "empty"]);
+    generate(&["fruit", "--model", &damaged("text.pt", b"hello, world")], &["text.pt"]);
+    let zip = damaged("cut.pt", b"PK\x03\x04 and then nothing");
+    generate(&["fruit", "--model", &zip], &["cut.pt", "damaged"]);
+    let vae = model.with_file_name("vae-decoder.safetensors").display().to_string();
+    generate(&["fruit", "--model", &vae], &["autoencoder", "--vae"]);
+    generate(&["fruit", "--model", &model.display().to_string()], &["--vae"]);
+    let sick = damaged("nan.safetensors", &with_nan(&bytes));
+    generate(&["fruit", "--model", &sick, "--vae", &vae], &["nan.safetensors", "not finite"]);
+    let short = damaged("short.safetensors", &without_a_tensor(&bytes));
+    let words = ["short.safetensors", "1 missing: blocks.9.mlp.fc2.weight"];
+    generate(&["fruit", "--model", &short, "--vae", &vae], &words);
+    // A picture that carries nothing, and one of another model.
+    let plain = damaged("plain.png", &tintype::image::Rgb::white(2, 2).to_png(&[]).expect("PNG"));
+    generate(&["--from", &plain], &["plain.png", "carries no settings"]);
+    generate(&["--from", &damaged("torn.png", b"\x89PNG")], &["torn.png"]);
+}
+
+/// The model with one weight that is not a number.
+fn with_nan(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let last = bytes.len() - 2;
+    bytes[last..].copy_from_slice(&[0x00, 0x7e]); // float16 NaN
+    bytes
+}
+
+/// The model without one tensor.
+fn without_a_tensor(bytes: &[u8]) -> Vec<u8> {
+    let mut weights =
+        tintype::weights::Weights::from_bytes(bytes.to_vec(), "the model").expect("it is whole");
+    weights.tensors.remove("blocks.9.mlp.fc2.weight");
+    tintype::weights::write_safetensors(&weights.tensors, &weights.metadata).expect("it writes")
+}
