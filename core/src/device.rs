@@ -28,7 +28,9 @@ pub struct Chosen {
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum DeviceError {
     /// Not a name of a device.
-    #[error("unknown device {0:?}; use auto, cpu, cuda, wgpu or vulkan, with an index like cuda:1 if there are several")]
+    #[error(
+        "unknown device {0:?}; use auto, cpu, cuda, wgpu or vulkan, with an index like cuda:1 if there are several"
+    )]
     Unknown(String),
     /// The program was built without it.
     #[error("this program was built without {0}; build it again with `--features {0}`")]
@@ -80,9 +82,10 @@ pub fn choose(name: &str) -> Result<Chosen, DeviceError> {
         }
     };
     if backend == "auto" && index.is_none() {
-        let found = devices.first().cloned().ok_or_else(|| {
-            DeviceError::Missing("usable".into(), Vec::new())
-        })?;
+        let found = devices
+            .first()
+            .cloned()
+            .ok_or_else(|| DeviceError::Missing("usable".into(), Vec::new()))?;
         let reason = match found.id.as_str() {
             "cpu" if devices.iter().any(|f| f.software) => {
                 "no GPU was found, and the processor is faster than a software GPU".into()
@@ -101,7 +104,11 @@ pub fn choose(name: &str) -> Result<Chosen, DeviceError> {
     let found = devices
         .iter()
         .filter(of_backend)
-        .find(|f| index.is_none_or(|i: usize| f.id == format!("{backend}:{i}") || (i == 0 && f.id == backend)))
+        .find(|f| {
+            index.is_none_or(|i: usize| {
+                f.id == format!("{backend}:{i}") || (i == 0 && f.id == backend)
+            })
+        })
         .cloned()
         .ok_or_else(|| DeviceError::Missing(name.into(), ids()))?;
     Ok(Chosen { found, reason: "it was asked for".into() })
@@ -150,11 +157,8 @@ fn cuda() -> Vec<Found> {
 fn wgpu_adapters() -> Vec<Found> {
     use burn::tensor::DeviceKind;
     use wgpu::DeviceType;
-    let backend = if cfg!(target_vendor = "apple") {
-        wgpu::Backends::METAL
-    } else {
-        wgpu::Backends::VULKAN
-    };
+    let backend =
+        if cfg!(target_vendor = "apple") { wgpu::Backends::METAL } else { wgpu::Backends::VULKAN };
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends: backend,
         ..wgpu::InstanceDescriptor::new_without_display_handle()

@@ -101,9 +101,7 @@ impl Labels {
         if let Ok(number) = wanted.parse::<usize>() {
             return match number < self.len() {
                 true => Ok(number),
-                false => {
-                    Err(LabelError::OutOfRange { number, last: self.len().saturating_sub(1) })
-                }
+                false => Err(LabelError::OutOfRange { number, last: self.len().saturating_sub(1) }),
             };
         }
         let exact = |name: &&String| {

@@ -33,8 +33,8 @@ fn tiny_file() -> Vec<u8> {
 /// A PyTorch archive with this pickle and these storages.
 fn archive(pickle: &[u8], storages: &[(&str, &[u8])]) -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
-    let stored = zip::write::SimpleFileOptions::default()
-        .compression_method(zip::CompressionMethod::Stored);
+    let stored =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     zip.start_file("x/data.pkl", stored).expect("zip");
     zip.write_all(pickle).expect("zip");
     for (key, bytes) in storages {
@@ -71,11 +71,11 @@ fn strided_tensors_are_read_and_bounds_are_kept() {
     let transposed = open(&[2, 2], &[1, 2], 0).expect("it opens");
     assert_eq!(transposed.tensors["w"].to_f32(), [1.0, 3.0, 2.0, 4.0]);
     for (size, stride, offset) in [
-        (vec![5], vec![1], 0),                            // too long
-        (vec![2], vec![1], 3),                            // beyond the end
-        (vec![1 << 30, 1 << 30], vec![0, 0], 0),          // a bomb of repeats
+        (vec![5], vec![1], 0),                             // too long
+        (vec![2], vec![1], 3),                             // beyond the end
+        (vec![1 << 30, 1 << 30], vec![0, 0], 0),           // a bomb of repeats
         (vec![u32::MAX / 2, u32::MAX / 2], vec![1, 1], 0), // overflow
-        (vec![2, 2], vec![1], 0),                         // too few strides
+        (vec![2, 2], vec![1], 0),                          // too few strides
     ] {
         let error = open(&size, &stride, offset).expect_err("refused");
         assert!(error.to_string().contains("x.pt"), "{error}");
@@ -120,14 +120,14 @@ fn compressed_storages_are_refused() {
 fn a_report_names_every_tensor_that_does_not_fit() {
     let network = tiny().init(&Device::default()).expect("valid");
     let mut weights = Weights::from_bytes(tiny_file(), "tiny.safetensors").expect("it opens");
-    assert_eq!(compare(&network, &weights).to_string(), "all 28 tensors fit");
+    assert_eq!(compare(&network, &weights).to_string(), "all 24 tensors fit");
     weights.tensors.remove("pos_embed");
     let stray = weights.tensors["bn.running_mean"].clone();
     weights.tensors.insert("blocks.0.attn.proj.bias".into(), stray.clone());
     weights.tensors.insert("head.weight".into(), stray.clone());
     weights.tensors.insert("loss.logvar".into(), stray);
     let error = load(network, &weights, FloatDType::F32, &Device::default()).expect_err("refused");
-    insta::assert_snapshot!(error, @"tiny.safetensors: 26 tensors fit; 1 missing: pos_embed; 1 of another shape: blocks.0.attn.proj.bias is [2] instead of [8]; 1 unexpected: head.weight");
+    insta::assert_snapshot!(error, @"tiny.safetensors: 22 tensors fit; 1 missing: pos_embed; 1 of another shape: blocks.0.attn.proj.bias is [2] instead of [8]; 1 unexpected: head.weight");
 }
 
 #[test]
@@ -142,12 +142,14 @@ fn a_network_survives_writing_and_reading() {
     for (name, view) in &weights.tensors {
         assert_eq!(view.to_bytes(), again[name].to_bytes(), "{name}");
     }
-    assert_eq!(tintype::weights::sit_config(&weights).expect_err("8 is no published width")
-        .to_string(), "tiny.safetensors: the number of heads of a width of 8 cannot be told from the weights; pass the configuration with --config");
+    assert_eq!(
+        tintype::weights::sit_config(&weights).expect_err("8 is no published width").to_string(),
+        "tiny.safetensors: the number of heads of a width of 8 cannot be told from the weights; pass the configuration with --config"
+    );
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn no_bytes_make_a_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {

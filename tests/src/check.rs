@@ -200,11 +200,17 @@ fn measure(tolerance: Tolerance, actual: &[f64], expected: &[f64]) -> f64 {
     match tolerance {
         Tolerance::RelativeL2(limit) => relative_l2(actual, expected) / limit,
         Tolerance::Absolute(limit) => largest(pairs().map(|(a, b)| (a - b).abs())) / limit,
-        Tolerance::Relative(limit) => largest(pairs().map(|(a, b)| {
-            if a == b { 0.0 } else { (a - b).abs() / b.abs().max(f64::MIN_POSITIVE) }
-        })) / limit,
+        Tolerance::Relative(limit) => {
+            largest(pairs().map(|(a, b)| {
+                if a == b { 0.0 } else { (a - b).abs() / b.abs().max(f64::MIN_POSITIVE) }
+            })) / limit
+        }
         Tolerance::Exact | Tolerance::Stated => {
-            if pairs().all(|(a, b)| a == b) { 0.0 } else { f64::INFINITY }
+            if pairs().all(|(a, b)| a == b) {
+                0.0
+            } else {
+                f64::INFINITY
+            }
         }
         Tolerance::Image => {
             let worst = largest(pairs().map(|(a, b)| (a - b).abs()));

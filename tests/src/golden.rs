@@ -104,9 +104,7 @@ impl Golden {
             .weights
             .tensors
             .iter()
-            .filter_map(|(name, view)| {
-                Some((name.strip_prefix(prefix)?.to_string(), view.clone()))
-            })
+            .filter_map(|(name, view)| Some((name.strip_prefix(prefix)?.to_string(), view.clone())))
             .collect();
         let loaded = load(network, &part, FloatDType::F32, device)?;
         let unexpected = loaded.report.unexpected;

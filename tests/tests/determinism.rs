@@ -22,13 +22,13 @@ fn settings(pipeline: &Pipeline, sampler: Sampler) -> Settings {
 fn make(pipeline: &Pipeline, settings: Settings, images: &[ImageSpec]) -> Vec<Picture> {
     let mut pictures = Vec::new();
     let request = Request { settings, images: images.to_vec() };
-    let made = pipeline.generate(&request, &mut |event| {
+    let mut keep = |event: Event<'_>| {
         if let Event::Image(picture) = event {
             pictures.push(picture);
         }
         Ok(())
-    });
-    pollster::block_on(made).expect("the request is valid");
+    };
+    pollster::block_on(pipeline.generate(&request, &mut keep)).expect("the request is valid");
     pictures
 }
 

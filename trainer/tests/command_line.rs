@@ -75,9 +75,8 @@ fn pictures_grids_and_comparisons_are_written_and_made_again() {
 fn events_are_json_lines() {
     let folder = TempDir::new().expect("a folder");
     let out = folder.path().join("x.png").display().to_string();
-    let output = run(&[
-        "generate", "heart", "--steps", "3", "--device", "cpu", "--out", &out, "--json",
-    ]);
+    let output =
+        run(&["generate", "heart", "--steps", "3", "--device", "cpu", "--out", &out, "--json"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let events: Vec<serde_json::Value> = text(&output.stdout)
         .lines()
@@ -139,7 +138,8 @@ fn classes_and_info_tell_what_there_is() {
 fn checkpoints_convert_to_safetensors() {
     let folder = TempDir::new().expect("a folder");
     let out = folder.path().join("x.safetensors").display().to_string();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/pt/lightningdit_train.pt");
+    let source =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/pt/lightningdit_train.pt");
     let source = source.display().to_string();
     let converted = run(&["convert", &source, &out, "--dtype", "f16"]);
     assert!(converted.status.success(), "{}", text(&converted.stderr));

@@ -32,9 +32,7 @@ impl Path {
     /// The path at time `t` in 0…1.
     pub fn at(self, t: f64) -> Coefficients {
         match self {
-            Path::Linear => {
-                Coefficients { alpha: 1.0 - t, sigma: t, d_alpha: -1.0, d_sigma: 1.0 }
-            }
+            Path::Linear => Coefficients { alpha: 1.0 - t, sigma: t, d_alpha: -1.0, d_sigma: 1.0 },
             Path::Cosine => {
                 let (sin, cos) = (t * FRAC_PI_2).sin_cos();
                 Coefficients {
@@ -50,12 +48,7 @@ impl Path {
     /// `x_t` and the velocity target `dα·x + dσ·ε`, one time a sample.
     ///
     /// * `x`, `eps`: `[B, C, H, W]`, `t`: `[B]`
-    pub fn interpolate(
-        self,
-        x: Tensor<4>,
-        eps: Tensor<4>,
-        t: Tensor<1>,
-    ) -> (Tensor<4>, Tensor<4>) {
+    pub fn interpolate(self, x: Tensor<4>, eps: Tensor<4>, t: Tensor<1>) -> (Tensor<4>, Tensor<4>) {
         let t: Tensor<4> = t.reshape([-1, 1, 1, 1]);
         match self {
             Path::Linear => {
@@ -120,11 +113,7 @@ pub fn shifted_grid(points: usize, shift: f64) -> Vec<f32> {
         if i < points / 2 { step * i as f32 } else { 1.0 - step * (points - 1 - i) as f32 }
     });
     let s = shift as f32;
-    if s > 0.0 {
-        linear.map(|u| s * u / (1.0 + (s - 1.0) * u)).collect()
-    } else {
-        linear.collect()
-    }
+    if s > 0.0 { linear.map(|u| s * u / (1.0 + (s - 1.0) * u)).collect() } else { linear.collect() }
 }
 
 /// The same grid on this library's clock (1 is noise), in float64 without loss.

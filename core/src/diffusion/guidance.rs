@@ -34,9 +34,8 @@ impl Guidance {
 
     /// The guided prediction from both halves, `[B, C, H, W]` each.
     pub fn combine(&self, cond: Tensor<4>, uncond: Tensor<4>) -> Tensor<4> {
-        let guide = |cond: Tensor<4>, uncond: Tensor<4>| {
-            uncond.clone() + (cond - uncond) * self.scale
-        };
+        let guide =
+            |cond: Tensor<4>, uncond: Tensor<4>| uncond.clone() + (cond - uncond) * self.scale;
         let c = cond.dims()[1];
         match self.channels {
             Some(k) if k < c => {

@@ -137,8 +137,7 @@ impl Settings {
             }
             Architecture::LightningDiT(_) => {
                 // The interval starts at 0.125 on the authors' clock.
-                let guidance =
-                    Guidance { high: 0.875, channels: Some(3), ..Guidance::new(6.7) };
+                let guidance = Guidance { high: 0.875, channels: Some(3), ..Guidance::new(6.7) };
                 (Sampler::Euler, 249, guidance, 0.3)
             }
             Architecture::HDiT(c) => {
@@ -193,7 +192,9 @@ impl Request {
     pub fn validate(&self, architecture: &Architecture) -> Result<(), InvalidRequest> {
         self.settings.validate(architecture)?;
         if self.images.is_empty() {
-            return Err(InvalidRequest("there is nothing to make; --count must be positive".into()));
+            return Err(InvalidRequest(
+                "there is nothing to make; --count must be positive".into(),
+            ));
         }
         let classes = architecture.num_classes();
         match self.images.iter().filter_map(|i| i.class).find(|&class| class > classes) {

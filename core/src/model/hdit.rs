@@ -226,9 +226,7 @@ impl HDiTConfig {
                 LevelAttention::None => continue,
             };
             ensure!(
-                d_head > 0
-                    && d_head.is_multiple_of(8)
-                    && self.widths[level].is_multiple_of(d_head),
+                d_head > 0 && d_head.is_multiple_of(8) && self.widths[level].is_multiple_of(d_head),
                 "level {level}: d_head {d_head} must be a multiple of 8 that divides the width {}",
                 self.widths[level]
             );
@@ -255,9 +253,8 @@ impl HDiTConfig {
             time_in_proj: Linear::without_bias(m, m, fan_in, device),
             aug_emb: FourierFeatures::new(AUGMENT_FEATURES, m, device),
             aug_in_proj: Linear::without_bias(m, m, fan_in, device),
-            class_emb: (self.num_classes > 0).then(|| ClassEmbedding {
-                weight: normal([self.num_classes + 1, m], 1.0, device),
-            }),
+            class_emb: (self.num_classes > 0)
+                .then(|| ClassEmbedding { weight: normal([self.num_classes + 1, m], 1.0, device) }),
             mapping_cond_in_proj: (self.mapping_cond_dim > 0)
                 .then(|| Linear::without_bias(self.mapping_cond_dim, m, fan_in, device)),
             mapping: Mapping::new(
@@ -268,9 +265,7 @@ impl HDiTConfig {
             ),
             down_levels: (0..inner).map(|l| layers(l, 0..self.depths[l])).collect(),
             mid_level: layers(inner, 0..self.depths[inner]),
-            up_levels: (0..inner)
-                .map(|l| layers(l, self.depths[l]..2 * self.depths[l]))
-                .collect(),
+            up_levels: (0..inner).map(|l| layers(l, self.depths[l]..2 * self.depths[l])).collect(),
             merges: (0..inner)
                 .map(|l| TokenMerge::new(4 * self.widths[l], self.widths[l + 1], [2, 2], device))
                 .collect(),
@@ -392,10 +387,7 @@ impl HDiT {
         let augmentation = augmentation.unwrap_or_else(|| {
             Tensor::zeros([b, AUGMENT_FEATURES], (&c_noise.device(), burn::tensor::DType::F32))
         });
-        (
-            self.time_emb.forward(c_noise).cast(dtype),
-            self.aug_emb.forward(augmentation).cast(dtype),
-        )
+        (self.time_emb.forward(c_noise).cast(dtype), self.aug_emb.forward(augmentation).cast(dtype))
     }
 
     /// The mapping network: `[B, m]` → `[B, m]`
@@ -589,7 +581,10 @@ fn roll(x: Tensor<5>, dy: usize, dx: usize) -> Tensor<5> {
         let n = x.dims()[axis];
         match by % n {
             0 => x,
-            by => Tensor::cat(vec![x.clone().narrow(axis, n - by, by), x.narrow(axis, 0, n - by)], axis),
+            by => Tensor::cat(
+                vec![x.clone().narrow(axis, n - by, by), x.narrow(axis, 0, n - by)],
+                axis,
+            ),
         }
     })
 }
@@ -605,9 +600,7 @@ pub fn shifted_window_mask(
     let mut mask = Vec::with_capacity(nh * nw * n * n);
     for (wy, wx) in (0..nh).flat_map(|wy| (0..nw).map(move |wx| (wy, wx))) {
         // Only the first row and column of windows contain tokens that wrapped around.
-        let wrapped = |i: usize| {
-            (wy == 0 && i / size < shift, wx == 0 && i % size < shift)
-        };
+        let wrapped = |i: usize| (wy == 0 && i / size < shift, wx == 0 && i % size < shift);
         for query in 0..n {
             mask.extend((0..n).map(|key| wrapped(query) == wrapped(key)));
         }

@@ -124,13 +124,7 @@ impl HiDiT {
     /// Both streams; samples whose gate is closed do not see their image.
     ///
     /// * `z`: `[B, C, S, S]`, `x`: `[B, 3, H, W]` in −1…1 units, `t`: `[B]`, `y`: `[B]`
-    pub fn forward(
-        &self,
-        z: Tensor<4>,
-        x: Tensor<4>,
-        t: Tensor<1>,
-        y: Tensor<1, Int>,
-    ) -> Streams {
+    pub fn forward(&self, z: Tensor<4>, x: Tensor<4>, t: Tensor<1>, y: Tensor<1, Int>) -> Streams {
         let dtype = x.dtype();
         let open = t.clone().lower_scalar(self.tau).float().cast(dtype); // [B]
         let gate: Tensor<3> = open.reshape([-1, 1, 1]);

@@ -290,9 +290,8 @@ impl Posterior {
     /// Divergence from N(0, 1), summed over each sample: `[B]`.
     pub fn kl(&self) -> Tensor<1> {
         let b = self.mean.dims()[0];
-        let terms = self.mean.clone().square() + self.logvar.clone().exp()
-            - 1.0
-            - self.logvar.clone();
+        let terms =
+            self.mean.clone().square() + self.logvar.clone().exp() - 1.0 - self.logvar.clone();
         terms.sum_dims(&[1, 2, 3]).reshape([b]) * 0.5
     }
 }

@@ -125,4 +125,3 @@ impl FinalLayer {
         self.linear.forward(tokens)
     }
 }
-

@@ -13,9 +13,8 @@ use super::normal;
 /// `[B]` → `[B, dim]`, float32
 pub fn timestep_features(t: Tensor<1>, dim: usize) -> Tensor<2> {
     let half = dim / 2;
-    let freqs: Vec<f32> = (0..half)
-        .map(|k| (-(10000f64.ln()) * k as f64 / half as f64).exp() as f32)
-        .collect();
+    let freqs: Vec<f32> =
+        (0..half).map(|k| (-(10000f64.ln()) * k as f64 / half as f64).exp() as f32).collect();
     let device = t.device();
     let freqs =
         Tensor::<1>::from_data(TensorData::new(freqs, [half]), (&device, burn::tensor::DType::F32));

@@ -46,9 +46,7 @@ pub(crate) fn table<const D: usize>(
 ) -> Param<Tensor<D>> {
     Param::uninitialized(
         burn::module::ParamId::new(),
-        move |device, _| {
-            Tensor::from_data(burn::tensor::TensorData::new(values(), shape), device)
-        },
+        move |device, _| Tensor::from_data(burn::tensor::TensorData::new(values(), shape), device),
         device.clone(),
         false,
         shape.into(),

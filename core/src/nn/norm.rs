@@ -98,12 +98,7 @@ impl Norm {
     ///
     /// * `x`: `[B, N, D]`
     /// * `shift`, `scale`: `[B, D]`
-    pub fn modulated(
-        &self,
-        x: Tensor<3>,
-        shift: Option<Tensor<2>>,
-        scale: Tensor<2>,
-    ) -> Tensor<3> {
+    pub fn modulated(&self, x: Tensor<3>, shift: Option<Tensor<2>>, scale: Tensor<2>) -> Tensor<3> {
         if let (NormKind::LayerNorm, Some(shift)) = (self.kind, &shift) {
             return tintype_shaders::layer_norm_modulate(x, shift.clone(), scale, 1e-6);
         }

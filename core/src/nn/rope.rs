@@ -9,8 +9,7 @@ use super::table;
 /// adjacent slots, **row angles in the first half, column angles in the second**.
 pub fn axial_angles(head_dim: usize, grid: usize) -> Vec<f64> {
     let n = head_dim / 2;
-    let freqs: Vec<f64> =
-        (0..n / 2).map(|j| 10000f64.powf(-(2.0 * j as f64) / n as f64)).collect();
+    let freqs: Vec<f64> = (0..n / 2).map(|j| 10000f64.powf(-(2.0 * j as f64) / n as f64)).collect();
     let mut angles = Vec::with_capacity(grid * grid * head_dim);
     for row in 0..grid {
         for column in 0..grid {

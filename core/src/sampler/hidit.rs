@@ -111,8 +111,7 @@ pub async fn sample<M: HybridModel>(
             None => {
                 let v = model.latent(z.clone(), t).await?;
                 let clean = path.clean(z.clone(), v.clone(), t);
-                let step =
-                    Step { index, total: Some(steps), time: t, state: &z, clean: &clean };
+                let step = Step { index, total: Some(steps), time: t, state: &z, clean: &clean };
                 model.on_step(step, None)?;
                 z = advance(z, v, eps_z);
             }
@@ -120,8 +119,7 @@ pub async fn sample<M: HybridModel>(
                 let eps_x = stochastic.then(|| model.noise(Draw::Pixel(index)));
                 let (v, image) = model.hybrid(z.clone(), x.clone(), t).await?;
                 let clean = path.clean(z.clone(), v.clone(), t);
-                let step =
-                    Step { index, total: Some(steps), time: t, state: &z, clean: &clean };
+                let step = Step { index, total: Some(steps), time: t, state: &z, clean: &clean };
                 model.on_step(step, Some(Pixels { state: &x, clean: &image }))?;
                 z = advance(z, v, eps_z);
                 pixels = Some(if last {

@@ -56,8 +56,7 @@ impl Churn {
         let eps = model.noise(index);
         let active = self.s_tmin <= s && s <= self.s_tmax;
         let most = std::f64::consts::SQRT_2 - 1.0;
-        let gamma =
-            if active { (self.s_churn / (sigmas.len() - 1) as f64).min(most) } else { 0.0 };
+        let gamma = if active { (self.s_churn / (sigmas.len() - 1) as f64).min(most) } else { 0.0 };
         let raised = s * (gamma + 1.0);
         if gamma > 0.0 {
             (x + eps * (self.s_noise * (raised * raised - s * s).sqrt()), raised)
@@ -456,8 +455,7 @@ impl<M: Model> Solver<'_, M> {
         let s1 = t + r1 * h;
         let u1 = Self::first(x, t, s1, eps);
         let eps_1 = self.eps(&u1, s1).await?;
-        let correction = (eps_1.clone() - eps.clone())
-            * ((-next).exp() / (2.0 * r1) * h.exp_m1());
+        let correction = (eps_1.clone() - eps.clone()) * ((-next).exp() / (2.0 * r1) * h.exp_m1());
         Ok((Self::first(x, t, next, eps) - correction, eps_1))
     }
 
@@ -485,8 +483,7 @@ impl<M: Model> Solver<'_, M> {
         let u2 = Self::first(x, t, s2, eps)
             - (eps_1 - eps.clone()) * ((-s2).exp() * (R2 / R1) * bend(R2 * h));
         let eps_2 = self.eps(&u2, s2).await?;
-        Ok(Self::first(x, t, next, eps)
-            - (eps_2 - eps.clone()) * ((-next).exp() / R2 * bend(h)))
+        Ok(Self::first(x, t, next, eps) - (eps_2 - eps.clone()) * ((-next).exp() / R2 * bend(h)))
     }
 }
 
@@ -629,8 +626,7 @@ pub async fn dpm_adaptive<M: Model>(
             let high = solver.third(&x, t, target, &eps, Some(eps_1)).await?;
             (low, high)
         };
-        let delta = (low.clone().abs().max_pair(previous_low.clone().abs()) * rtol)
-            .clamp_min(atol);
+        let delta = (low.clone().abs().max_pair(previous_low.clone().abs()) * rtol).clamp_min(atol);
         let error = rms((low.clone() - high.clone()) / delta).await?;
         if !error.is_finite() {
             return Err(Stop::Device("the prediction is not finite".into()));

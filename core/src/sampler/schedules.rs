@@ -16,9 +16,7 @@ pub fn exponential(n: usize, sigma_min: f64, sigma_max: f64) -> Vec<f64> {
 /// `exp(r^ρ·ln(σmax/σmin) + ln σmin)`, r from 1 to 0.
 pub fn polyexponential(n: usize, sigma_min: f64, sigma_max: f64, rho: f64) -> Vec<f64> {
     let range = sigma_max.ln() - sigma_min.ln();
-    finish(
-        linspace(1.0, 0.0, n).into_iter().map(|r| (r.powf(rho) * range + sigma_min.ln()).exp()),
-    )
+    finish(linspace(1.0, 0.0, n).into_iter().map(|r| (r.powf(rho) * range + sigma_min.ln()).exp()))
 }
 
 /// The variance-preserving SDE's: `√(exp(β_d t²/2 + β_min t) − 1)`, t from 1 to `eps_s`.

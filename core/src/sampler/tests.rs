@@ -27,7 +27,11 @@ fn value(x: State) -> f64 {
 }
 
 /// `dx/dt = x` from t = 1 to 0 shrinks by e.
-fn error_of<'a, M>(sampler: impl AsyncFn(&mut M, State, &[f64]) -> State, steps: usize, model: &mut M) -> f64 {
+fn error_of<M>(
+    sampler: impl AsyncFn(&mut M, State, &[f64]) -> State,
+    steps: usize,
+    model: &mut M,
+) -> f64 {
     let end = pollster::block_on(sampler(model, state(&[1.0]), &ode_times(steps)));
     (value(end) - (-1f64).exp()).abs()
 }
@@ -62,8 +66,8 @@ fn dopri5_meets_its_tolerance_at_every_output() {
 fn euler_maruyama_without_noise_in_the_data_ends_at_the_mean() {
     // All data at 0.7: v = (x − 0.7)/t on the linear path, whatever the noise was.
     let mut model = Field(|x: State, t| (x - 0.7) / t);
-    let end =
-        flow::euler_maruyama(&mut model, state(&[1.3]), &sde_times(40), Path::Linear);
+    let times = sde_times(40);
+    let end = flow::euler_maruyama(&mut model, state(&[1.3]), &times, Path::Linear);
     // The last step keeps its score, which overshoots the mean by a few per cent of t = 0.04.
     assert!((value(pollster::block_on(end).unwrap()) - 0.7).abs() < 0.1);
 }
@@ -103,7 +107,6 @@ fn a_prediction_that_is_not_finite_stops_adaptive_samplers() {
     let tolerance = flow::Tolerance { relative: 1e-3, absolute: 1e-6 };
     let result = flow::dopri5(&mut model, state(&[1.0]), &[1.0, 0.0], tolerance);
     assert!(pollster::block_on(result).is_err());
-    let result =
-        karras::dpm_adaptive(&mut model, state(&[1.0]), 0.01, 10.0, Default::default());
+    let result = karras::dpm_adaptive(&mut model, state(&[1.0]), 0.01, 10.0, Default::default());
     assert!(pollster::block_on(result).is_err());
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
 
-use super::store::Weights;
 use super::WeightsError;
+use super::store::Weights;
 
 /// Opens a `.safetensors`, `.pt` or `.ckpt` file, a sharded checkpoint by its
 /// `*.safetensors.index.json`, or a folder that holds one of them.

@@ -240,11 +240,7 @@ pub fn vae_config(weights: &Weights) -> Result<VaeConfig, WeightsError> {
     let widths = (0..levels)
         .map(|l| Ok(shape(weights, &format!("{side}{l}.block.0.conv2.weight"), 4)?[0]))
         .collect::<Result<Vec<_>, WeightsError>>()?;
-    let ch = if decoder {
-        widths[0]
-    } else {
-        shape(weights, "encoder.conv_in.weight", 4)?[0]
-    };
+    let ch = if decoder { widths[0] } else { shape(weights, "encoder.conv_in.weight", 4)?[0] };
     if ch == 0 || widths.iter().any(|w| !w.is_multiple_of(ch)) {
         return Err(problem(weights, "the widths of its levels are not multiples of the first"));
     }
@@ -256,9 +252,8 @@ pub fn vae_config(weights: &Weights) -> Result<VaeConfig, WeightsError> {
         let quant = shape(weights, "quant_conv.weight", 4)?;
         (quant[1] / 2, quant[0] / 2)
     };
-    let attends = |l: &usize| {
-        weights.tensors.contains_key(&format!("{side}{l}.attn.0.norm.weight"))
-    };
+    let attends =
+        |l: &usize| weights.tensors.contains_key(&format!("{side}{l}.attn.0.norm.weight"));
     let config = VaeConfig {
         ch,
         ch_mult: widths.iter().map(|w| w / ch).collect(),

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 
+use super::WeightsError;
 use super::names::{authors_name, is_buffer, is_ignored};
 use super::report::{Misshapen, Report};
 use super::store::{Dtype, TensorView, Weights};
-use super::WeightsError;
 
 /// A network with its weights.
 #[derive(Debug)]
@@ -151,8 +151,7 @@ impl ModuleMapper for Loader<'_> {
             self.bad = Some(name);
             return param;
         }
-        let precision =
-            if is_buffer(&name) { DType::F32 } else { DType::from(self.precision) };
+        let precision = if is_buffer(&name) { DType::F32 } else { DType::from(self.precision) };
         let data = TensorData::new(values, view.shape.clone());
         let tensor = Tensor::from_data(data, (self.device, precision));
         let trains = param.is_require_grad();

@@ -53,7 +53,9 @@ pub enum WeightsError {
         report: Report,
     },
     /// A weight is NaN or infinite.
-    #[error("{file}: tensor {tensor:?} holds values that are not finite; the training diverged, use an earlier checkpoint")]
+    #[error(
+        "{file}: tensor {tensor:?} holds values that are not finite; the training diverged, use an earlier checkpoint"
+    )]
     NotFinite {
         /// The file.
         file: String,

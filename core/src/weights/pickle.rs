@@ -25,7 +25,11 @@ pub(super) enum Node {
     /// `module.name`
     Global(String),
     /// A global called with arguments; `state` is what BUILD set.
-    Call { global: Id, arguments: Id, state: Option<Id> },
+    Call {
+        global: Id,
+        arguments: Id,
+        state: Option<Id>,
+    },
     /// What the container knows by this identifier (a storage).
     Persistent(Id),
     /// Whatever this reader has no use for.
@@ -218,11 +222,11 @@ impl<'a> Machine<'a> {
             let opcode = self.take(1)?[0];
             match opcode {
                 b'.' => return self.pop(),
-                0x80 => drop(self.take(1)?),                   // PROTO
-                0x95 => drop(self.take(8)?),                   // FRAME
-                b'(' => self.marks.push(self.stack.len()),     // MARK
-                b'0' => drop(self.pop()?),                     // POP
-                b'1' => drop(self.since_mark()?),              // POP_MARK
+                0x80 => drop(self.take(1)?),               // PROTO
+                0x95 => drop(self.take(8)?),               // FRAME
+                b'(' => self.marks.push(self.stack.len()), // MARK
+                b'0' => drop(self.pop()?),                 // POP
+                b'1' => drop(self.since_mark()?),          // POP_MARK
                 b'2' => {
                     let top = self.top()?; // DUP
                     self.stack.push(top);
@@ -404,7 +408,9 @@ impl<'a> Machine<'a> {
                     self.recall(key)?;
                 }
                 other => {
-                    return Err(format!("the pickle has an instruction {other:#04x} that checkpoints do not use"));
+                    return Err(format!(
+                        "the pickle has an instruction {other:#04x} that checkpoints do not use"
+                    ));
                 }
             }
         }

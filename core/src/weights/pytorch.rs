@@ -47,8 +47,7 @@ impl Sections {
 
 /// A name without the prefixes of DistributedDataParallel and torch.compile.
 fn bare(mut name: &str) -> String {
-    while let Some(rest) =
-        name.strip_prefix("module.").or_else(|| name.strip_prefix("_orig_mod."))
+    while let Some(rest) = name.strip_prefix("module.").or_else(|| name.strip_prefix("_orig_mod."))
     {
         name = rest;
     }
@@ -86,8 +85,7 @@ fn read_zip(bytes: &Bytes) -> Result<Container, String> {
     let all = (**bytes).as_ref();
     // PyTorch's archives begin at the first byte; searching for another beginning misreads some.
     let config = zip::read::Config { archive_offset: zip::read::ArchiveOffset::Known(0) };
-    let mut archive =
-        zip::ZipArchive::with_config(config, Cursor::new(all)).map_err(damaged)?;
+    let mut archive = zip::ZipArchive::with_config(config, Cursor::new(all)).map_err(damaged)?;
     let mut pickle = None;
     let mut storages = HashMap::new();
     for index in 0..archive.len() {
@@ -266,9 +264,8 @@ fn rebuild(container: &Container, arguments: &[Id]) -> Result<TensorView, String
         .get(key)
         .ok_or_else(|| format!("its storage {key} is not in the file; it is truncated"))?;
     let natural = |id: Id| pickle.int(id).and_then(|i| usize::try_from(i).ok());
-    let axes = |id: Id| -> Option<Vec<usize>> {
-        pickle.items(id)?.iter().map(|&i| natural(i)).collect()
-    };
+    let axes =
+        |id: Id| -> Option<Vec<usize>> { pickle.items(id)?.iter().map(|&i| natural(i)).collect() };
     let start = natural(offset)
         .and_then(|offset| offset.checked_mul(dtype.size()))
         .ok_or("its offset is not a number")?;

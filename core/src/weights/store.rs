@@ -71,10 +71,8 @@ impl TensorView {
         bytes: Bytes,
     ) -> Result<Self, String> {
         let too_large = || "a tensor's size overflows".to_string();
-        let count = shape
-            .iter()
-            .try_fold(1usize, |n, &d| n.checked_mul(d))
-            .ok_or_else(too_large)?;
+        let count =
+            shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).ok_or_else(too_large)?;
         let strides = match strides {
             Some(strides) if strides.len() == shape.len() => strides,
             Some(_) => return Err("a tensor has as many strides as axes".into()),

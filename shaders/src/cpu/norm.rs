@@ -39,11 +39,7 @@ pub(crate) fn layer_norm_modulate(
 }
 
 /// `x + gate·y`
-pub(crate) fn gated_residual(
-    x: &Tensor<3>,
-    y: &Tensor<3>,
-    gate: &Tensor<2>,
-) -> Option<Tensor<3>> {
+pub(crate) fn gated_residual(x: &Tensor<3>, y: &Tensor<3>, gate: &Tensor<2>) -> Option<Tensor<3>> {
     let shape = x.dims();
     let [_, n, d] = shape;
     let (x, y, gate) = (Values::of(x)?, Values::of(y)?, Values::of(gate)?);
@@ -102,9 +98,8 @@ pub(crate) fn group_norm_silu(
             Arch::new().dispatch(|| {
                 let count = (channels * area) as f32;
                 // Sums of channels first: long sums in float32 lose digits.
-                let mean_of = |f: &dyn Fn(&[f32]) -> f32| {
-                    x.chunks_exact(area).map(f).sum::<f32>() / count
-                };
+                let mean_of =
+                    |f: &dyn Fn(&[f32]) -> f32| x.chunks_exact(area).map(f).sum::<f32>() / count;
                 let mean = mean_of(&|x| math::sum(x, |v| v));
                 let variance = mean_of(&|x| math::sum(x, |v| (v - mean) * (v - mean)));
                 let inverse = 1.0 / (variance + eps as f32).sqrt();

@@ -23,10 +23,7 @@ impl Values {
 }
 
 /// A new tensor whose values `fill` writes.
-pub(crate) fn make<const D: usize>(
-    shape: [usize; D],
-    fill: impl FnOnce(&mut [f32]),
-) -> Tensor<D> {
+pub(crate) fn make<const D: usize>(shape: [usize; D], fill: impl FnOnce(&mut [f32])) -> Tensor<D> {
     let mut flex = FlexTensor::empty(Shape::from(shape), DType::F32);
     fill(flex.storage_mut::<f32>());
     Tensor::from_primitive::<Flex>(flex)

@@ -40,7 +40,10 @@ pub fn lightningdit_forward(path: &Path, device: &Device, checks: &mut Checks) -
         let number = |key: &str| case[key].as_f64().unwrap_or_default();
         let cfg = Cfg {
             scale: number("cfg_scale"),
-            start: case["cfg_interval"].as_bool().unwrap_or(false).then(|| number("cfg_interval_start")),
+            start: case["cfg_interval"]
+                .as_bool()
+                .unwrap_or(false)
+                .then(|| number("cfg_interval_start")),
             channels: config["cfg_channels"].as_u64().unwrap_or(3) as usize,
         };
         let x = golden.tensor::<4>("in.cfg_x", device)?;
@@ -129,9 +132,8 @@ pub(super) fn check_gradients(
     let names: Vec<String> = golden.outputs().filter(|n| n.starts_with(prefix)).cloned().collect();
     for name in names {
         let parameter = &name[prefix.len()..];
-        let view = actual
-            .get(parameter)
-            .ok_or_else(|| anyhow::anyhow!("{parameter} has no gradient"))?;
+        let view =
+            actual.get(parameter).ok_or_else(|| anyhow::anyhow!("{parameter} has no gradient"))?;
         let (mut values, mut expected) = (view.to_f64(), golden.values(&name)?);
         anyhow::ensure!(view.shape == golden.view(&name)?.shape, "{name}: {:?}", view.shape);
         if parameter.ends_with("attn.qkv.bias") {
@@ -182,8 +184,7 @@ pub fn sit_forward(path: &Path, device: &Device, checks: &mut Checks) -> Result<
         let (xt, target) = flow.interpolate(z.clone(), noise.clone(), t.clone());
         checks.tensor(&key("xt"), &xt, FORWARD)?;
         checks.tensor(&key("target"), &target, FORWARD)?;
-        let (v, features) =
-            network.forward_with_features(xt.clone(), t.clone(), y.clone());
+        let (v, features) = network.forward_with_features(xt.clone(), t.clone(), y.clone());
         checks.tensor(&key("model_output"), &v, FORWARD)?;
         for (i, feature) in features.iter().enumerate() {
             checks.tensor(&key(&format!("zs_tilde.{i}")), feature, FORWARD)?;

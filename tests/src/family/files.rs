@@ -127,7 +127,12 @@ pub fn npz(folder: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
     checks.values("out.arr_0", &bytes, Tolerance::Exact)?;
     // The same values deflated, and in Fortran order beside other arrays.
     let compressed = statistics("fid_stats_compressed.npz")?;
-    checks.against("fid_stats_compressed", &flat(&compressed.sigma), &flat(&a.sigma), Tolerance::Exact)?;
+    checks.against(
+        "fid_stats_compressed",
+        &flat(&compressed.sigma),
+        &flat(&a.sigma),
+        Tolerance::Exact,
+    )?;
     let mut reference = Npz::open(&folder.join("ref_batch.npz"))?;
     let images: Vec<f64> = reference.bytes("arr_0")?.iter().map(|&v| v as f64).collect();
     checks.against("ref_batch arr_0", &images, &bytes, Tolerance::Exact)?;

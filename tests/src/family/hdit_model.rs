@@ -102,9 +102,8 @@ pub fn denoiser(path: &Path, device: &Device, checks: &mut Checks) -> Result<()>
             let weight = frequency_weight(shape[0], shape[1], scales.parse()?);
             checks.values(&name, &weight, stated)?;
         } else if name == "out.loss.simple" {
-            let loss = preconditioner.simple_loss(x.clone(), eps.clone(), sigma.clone(), |_, _| {
-                output.clone()
-            });
+            let loss = preconditioner
+                .simple_loss(x.clone(), eps.clone(), sigma.clone(), |_, _| output.clone());
             checks.tensor(&name, &loss, stated)?;
         } else if let Some(kind) = name.strip_prefix("out.loss.") {
             let (kind, scales) = match kind.split_once(".scales") {
@@ -112,8 +111,7 @@ pub fn denoiser(path: &Path, device: &Device, checks: &mut Checks) -> Result<()>
                 None => (kind, 1),
             };
             let (output, target) = (output.clone(), target.clone());
-            let loss =
-                preconditioner.loss(output, target, sigma.clone(), parse(kind)?, scales);
+            let loss = preconditioner.loss(output, target, sigma.clone(), parse(kind)?, scales);
             checks.tensor(&name, &loss, stated)?;
         } else if let Some(scale) = name.strip_prefix("out.cfg") {
             let class = golden.ints("in.cfg_class", device)?;
@@ -158,8 +156,7 @@ pub fn gradients_of_loss(path: &Path, device: &Device, checks: &mut Checks) -> R
     let sigma = golden.tensor::<1>("in.sigma", device)?;
     let (input, target) = preconditioner.training_pair(x.clone(), eps, sigma.clone());
     let output = network.forward(input, sigma.clone(), conditions(&golden, true, device)?);
-    let loss =
-        preconditioner.loss(output, target, sigma, weighting(&config_json)?, 1).mean();
+    let loss = preconditioner.loss(output, target, sigma, weighting(&config_json)?, 1).mean();
     checks.tensor("out.loss", &loss, Tolerance::Stated)?;
     let grads = loss.backward();
     let of_x = x.grad(&grads).context("the image has no gradient")?;

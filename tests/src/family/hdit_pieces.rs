@@ -111,8 +111,7 @@ pub fn blocks(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
                     let view = golden.view(&key)?;
                     let grid = [view.shape[0], view.shape[1]];
                     let mask = shifted_window_mask(grid, window_size, shift, device);
-                    let bits: Vec<f64> =
-                        mask.into_data().iter::<bool>().map(f64::from).collect();
+                    let bits: Vec<f64> = mask.into_data().iter::<bool>().map(f64::from).collect();
                     checks.values(&key, &bits, Tolerance::Exact)?;
                 }
                 let d_head = size("d_head")?;

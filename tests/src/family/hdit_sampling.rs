@@ -69,9 +69,9 @@ fn sample(
         s_noise: number("s_noise", 1.0),
     };
     let name = case["sampler"].as_str().context("no sampler")?;
-    let solver_default = if name.starts_with("dpm_fast") || name == "dpm_adaptive" { 0.0 } else { 1.0 };
-    let noise =
-        Stochastic { eta: number("eta", solver_default), s_noise: number("s_noise", 1.0) };
+    let solver_default =
+        if name.starts_with("dpm_fast") || name == "dpm_adaptive" { 0.0 } else { 1.0 };
+    let noise = Stochastic { eta: number("eta", solver_default), s_noise: number("s_noise", 1.0) };
     let (min, max) = (sigmas[sigmas.len() - 2], sigmas[0]);
     let run = async {
         Ok::<_, Stop>(match name {
@@ -81,9 +81,7 @@ fn sample(
             "euler_ancestral" => karras::euler_ancestral(recorder, x, sigmas, noise).await?,
             "dpm_2_ancestral" => karras::dpm_2_ancestral(recorder, x, sigmas, noise).await?,
             "lms" => karras::lms(recorder, x, sigmas, number("order", 4.0) as usize).await?,
-            "dpmpp_2s_ancestral" => {
-                karras::dpmpp_2s_ancestral(recorder, x, sigmas, noise).await?
-            }
+            "dpmpp_2s_ancestral" => karras::dpmpp_2s_ancestral(recorder, x, sigmas, noise).await?,
             "dpmpp_sde" => karras::dpmpp_sde(recorder, x, sigmas, noise).await?,
             "dpmpp_2m" => karras::dpmpp_2m(recorder, x, sigmas).await?,
             "dpmpp_2m_sde" => {
@@ -155,8 +153,7 @@ pub fn toy(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
         check(checks, name, &end, &recorder)?;
         if let Some(info) = info {
             let count = |key: &str| case["info"][key].as_u64().unwrap_or_default() as f64;
-            let expected =
-                [count("steps"), count("nfe"), count("n_accept"), count("n_reject")];
+            let expected = [count("steps"), count("nfe"), count("n_accept"), count("n_reject")];
             let actual = [info.steps, info.nfe, info.accepted, info.rejected];
             let actual = actual.map(|n| n as f64);
             checks.against(&format!("{name} info"), &actual, &expected, Tolerance::Exact)?;
@@ -205,9 +202,8 @@ pub fn model(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
             let levels = Tensor::<1>::full([x.dims()[0]], sigma, device);
             let out = match (scale == 1.0, &classes) {
                 (false, Some(class)) => {
-                    let (cond, uncond) =
-                        both(&network, &preconditioner, x, levels, class.clone())
-                            .expect("the network has classes");
+                    let (cond, uncond) = both(&network, &preconditioner, x, levels, class.clone())
+                        .expect("the network has classes");
                     Guidance { high: f64::MAX, ..Guidance::new(scale) }.combine(cond, uncond)
                 }
                 (_, class) => {
@@ -251,8 +247,7 @@ pub fn schedules(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
             checks.values(&key, &values, STATED)?;
             continue;
         }
-        let density: SigmaDensity =
-            serde_json::from_value(case["sigma_sample_density"].clone())?;
+        let density: SigmaDensity = serde_json::from_value(case["sigma_sample_density"].clone())?;
         let number = |key: &str| case[key].as_f64().with_context(|| format!("{key} is missing"));
         let side = |i: usize| case["input_size"][i].as_u64().unwrap_or_default() as usize;
         let context = DensityContext {

@@ -51,8 +51,7 @@ pub fn forward(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> 
     let latent_loss = loss::mean_squared_error(streams.velocity, target);
     checks.tensor("out.loss_latent", &latent_loss, LOSS)?;
     let open = t.clone().lower_scalar(model.tau).float();
-    let pixel_loss =
-        loss::pixel_velocity_loss(streams.image, image("in.clean_x")?, t, model.t_min);
+    let pixel_loss = loss::pixel_velocity_loss(streams.image, image("in.clean_x")?, t, model.t_min);
     checks.tensor("out.loss_pixel_per_sample", &(pixel_loss.clone() * open.clone()), LOSS)?;
     let weight = config["pixel_weight"].as_f64().unwrap_or(1.0);
     let total = loss::hybrid_loss(latent_loss, pixel_loss, open, weight);
@@ -221,4 +220,3 @@ impl HybridModel for Emoji<'_> {
         self.opened = Some((step, decoded.clone()));
     }
 }
-

@@ -103,8 +103,7 @@ pub fn vf_loss(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> 
     let teacher = golden.tensor::<4>("in.aux", device)?;
     for (case, margins) in config["cases"].as_object().into_iter().flatten() {
         let number = |key: &str| margins.get(key).and_then(Value::as_f64).unwrap_or_default();
-        let margins =
-            Margins { distmat: number("distmat_margin"), cos: number("cos_margin") };
+        let margins = Margins { distmat: number("distmat_margin"), cos: number("cos_margin") };
         for term in ["distmat", "cos", "total"] {
             let z = golden.tensor::<4>("in.z", device)?.require_grad();
             let terms = alignment(z.clone(), teacher.clone(), margins);

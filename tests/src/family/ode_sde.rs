@@ -74,7 +74,10 @@ pub fn lightningdit_ode(path: &Path, device: &Device, checks: &mut Checks) -> Re
     let points = number("num_steps") as usize;
     let cfg = Cfg {
         scale: number("cfg_scale"),
-        start: sampler["cfg_interval"].as_bool().unwrap_or(false).then(|| number("cfg_interval_start")),
+        start: sampler["cfg_interval"]
+            .as_bool()
+            .unwrap_or(false)
+            .then(|| number("cfg_interval_start")),
         channels: sampler["cfg_channels"].as_u64().unwrap_or(3) as usize,
     };
     let state_device = state_device(device);
@@ -100,8 +103,7 @@ pub fn lightningdit_ode(path: &Path, device: &Device, checks: &mut Checks) -> Re
     let times = shifted_times(points, number("timestep_shift"));
     let adaptive = sampler["method"] == "dopri5";
     let traj = if adaptive {
-        let tolerance =
-            flow::Tolerance { relative: number("rtol"), absolute: number("atol") };
+        let tolerance = flow::Tolerance { relative: number("rtol"), absolute: number("atol") };
         pollster::block_on(flow::dopri5(&mut recorder, z, &times, tolerance))?
     } else {
         let end = pollster::block_on(flow::euler(&mut recorder, z, &times, FlowPath::Linear))?;

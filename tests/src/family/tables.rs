@@ -61,8 +61,7 @@ pub fn embeddings(path: &Path, device: &Device, checks: &mut Checks) -> Result<(
             checks.tensor(&name, &rotated, FORWARD)?;
         } else if label.starts_with("rope_cos") || label.starts_with("rope_sin") {
             let f = if label.starts_with("rope_cos") { f64::cos } else { f64::sin };
-            let table: Vec<f64> =
-                axial_angles(size('h')?, size('g')?).into_iter().map(f).collect();
+            let table: Vec<f64> = axial_angles(size('h')?, size('g')?).into_iter().map(f).collect();
             checks.values(&name, &table, TABLE)?;
         } else {
             anyhow::bail!("{name} is of no known kind");
@@ -86,8 +85,7 @@ pub fn units(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     anyhow::ensure!(gn.tensors.len() == 2, "a group norm has two tensors");
     let group_norm =
         part("gn.")?.load_part(GroupNorm::new(groups, channels, device), "gn.", device)?;
-    let batch_norm =
-        part("bn.")?.load_part(LatentNorm::new(channels, device), "bn.", device)?;
+    let batch_norm = part("bn.")?.load_part(LatentNorm::new(channels, device), "bn.", device)?;
     let rms = golden.tensor::<1>("w.rms.weight", device)?;
     for suffix in ["", "_small"] {
         let x = golden.tensor::<3>(&format!("in.x{suffix}"), device)?;

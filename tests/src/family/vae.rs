@@ -38,7 +38,8 @@ pub fn autoencoder(path: &Path, device: &Device, checks: &mut Checks) -> Result<
             checks.against("in.x", &values, &golden.values("in.x")?, Tolerance::Absolute(1e-6))?;
         }
         let mut seen = Vec::new();
-        let moments = encoder.moments_observed(x.clone(), &mut |name, h| seen.push((name, h.clone())));
+        let moments =
+            encoder.moments_observed(x.clone(), &mut |name, h| seen.push((name, h.clone())));
         for (name, h) in &seen {
             let key = match name.as_str() {
                 "encoder_out" => "out.encoder_out".to_string(),

@@ -236,13 +236,18 @@ impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
                 if self.interrupted.load(Ordering::Relaxed) {
                     return Err(Ok(Stop::Cancelled));
                 }
-                let name = |s: &ImageSpec| s.class.map_or("none".into(), |c| self.pipeline.labels().name(c));
+                let name = |s: &ImageSpec| {
+                    s.class.map_or("none".into(), |c| self.pipeline.labels().name(c))
+                };
                 let mut names: Vec<_> = images.iter().map(name).collect();
                 names.dedup();
                 self.reporter.message(names.join(", "));
-                self.reporter.position((before * self.settings.steps + index * images.len()) as u64);
                 self.reporter
-                    .event("step", json!({"first_image": before, "step": index, "steps": total, "time": time}));
+                    .position((before * self.settings.steps + index * images.len()) as u64);
+                self.reporter.event(
+                    "step",
+                    json!({"first_image": before, "step": index, "steps": total, "time": time}),
+                );
                 Ok(())
             }
             Event::Image(picture) => self.save(picture, before).map_err(Err),
@@ -258,8 +263,13 @@ impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
             Output::File(path) if self.alone => Some(path.clone()),
             Output::File(_) => None, // the grid goes there
             Output::Folder(folder) => {
-                let class: String =
-                    origin.class.split(',').next().unwrap_or_default().trim().replace(['/', '\\', ' '], "-");
+                let class: String = origin
+                    .class
+                    .split(',')
+                    .next()
+                    .unwrap_or_default()
+                    .trim()
+                    .replace(['/', '\\', ' '], "-");
                 Some(folder.join(format!("{class}-{}.png", picture.spec.seed)))
             }
         };
@@ -291,7 +301,9 @@ fn write_grid(
 ) -> Result<Option<PathBuf>> {
     let path = match output {
         _ if finished.is_empty() || args.grid == Some(0) => return Ok(None),
-        Output::File(_) | Output::Folder(_) if wanted == 1 && args.grid.is_none() => return Ok(None),
+        Output::File(_) | Output::Folder(_) if wanted == 1 && args.grid.is_none() => {
+            return Ok(None);
+        }
         Output::File(path) => path.clone(),
         Output::Folder(folder) => folder.join("grid.png"),
     };

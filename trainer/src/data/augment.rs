@@ -132,9 +132,8 @@ fn sample(plane: &[f32], side: usize, x: f64, y: f64) -> f64 {
     let mut sum = 0.0;
     for j in y0 - 1..=y0 + 2 {
         let row = mirror(j) * side;
-        let line: f64 = (x0 - 1..=x0 + 2)
-            .map(|i| weight(x - i as f64) * plane[row + mirror(i)] as f64)
-            .sum();
+        let line: f64 =
+            (x0 - 1..=x0 + 2).map(|i| weight(x - i as f64) * plane[row + mirror(i)] as f64).sum();
         sum += weight(y - j as f64) * line;
     }
     sum

@@ -21,10 +21,8 @@ impl LatentShards {
             file: folder.display().to_string(),
             problem: problem.into(),
         };
-        let entries = std::fs::read_dir(folder).map_err(|source| WeightsError::Io {
-            path: folder.display().to_string(),
-            source,
-        })?;
+        let entries = std::fs::read_dir(folder)
+            .map_err(|source| WeightsError::Io { path: folder.display().to_string(), source })?;
         let mut files: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
         files.retain(|f| f.extension().is_some_and(|e| e == "safetensors"));
         files.sort();
@@ -77,9 +75,8 @@ impl LatentShards {
         let [c, h, w] = self.shape;
         let values = self.latents(false);
         let n = (self.len() * h * w) as f64;
-        let channel = |k: usize| {
-            values.chunks_exact(h * w).skip(k).step_by(c).flatten().map(|&v| v as f64)
-        };
+        let channel =
+            |k: usize| values.chunks_exact(h * w).skip(k).step_by(c).flatten().map(|&v| v as f64);
         let mean: Vec<f64> = (0..c).map(|k| channel(k).sum::<f64>() / n).collect();
         let deviation = |k: usize| {
             let squares: f64 = channel(k).map(|v| (v - mean[k]).powi(2)).sum();

@@ -59,10 +59,8 @@ impl Npz {
             let shapes = format!("mu is {:?} and sigma {:?}", mu.shape(), sigma.shape());
             return Err(self.problem(&shapes));
         }
-        let wrong = |e: ndarray::ShapeError| NpzError {
-            file: self.file.clone(),
-            problem: e.to_string(),
-        };
+        let wrong =
+            |e: ndarray::ShapeError| NpzError { file: self.file.clone(), problem: e.to_string() };
         Ok(Statistics {
             mu: mu.into_dimensionality().map_err(wrong)?,
             sigma: sigma.into_dimensionality().map_err(wrong)?,

@@ -13,12 +13,7 @@ pub enum Method {
 }
 
 /// Resizes planes `[n, from.0, from.1]` to `[n, to.0, to.1]` (height, width).
-pub fn resize(
-    planes: &[f32],
-    from: [usize; 2],
-    to: [usize; 2],
-    method: Method,
-) -> Vec<f32> {
+pub fn resize(planes: &[f32], from: [usize; 2], to: [usize; 2], method: Method) -> Vec<f32> {
     let rows = weights(from[0], to[0], method);
     let columns = weights(from[1], to[1], method);
     let mut out = Vec::with_capacity(planes.len() / (from[0] * from[1]) * to[0] * to[1]);
@@ -29,9 +24,10 @@ pub fn resize(
             narrow.extend(columns.iter().map(sum));
         }
         for taps in &rows {
-            out.extend((0..to[1]).map(|x| {
-                taps.iter().map(|&(i, w)| w * narrow[i * to[1] + x]).sum::<f32>()
-            }));
+            out.extend(
+                (0..to[1])
+                    .map(|x| taps.iter().map(|&(i, w)| w * narrow[i * to[1] + x]).sum::<f32>()),
+            );
         }
     }
     out
@@ -61,9 +57,7 @@ fn weights(from: usize, to: usize, method: Method) -> Vec<Vec<(usize, f32)>> {
             Method::Bicubic => {
                 let source = narrow * (x as f32 + 0.5) - 0.5;
                 let (first, t) = (source.floor() as i64, (source - source.floor()) as f64);
-                (-1..3)
-                    .map(|i| (clamp(first + i), cubic(t - i as f64, -0.75) as f32))
-                    .collect()
+                (-1..3).map(|i| (clamp(first + i), cubic(t - i as f64, -0.75) as f32)).collect()
             }
             Method::BicubicAntialias => {
                 let stretch = scale.max(1.0);
@@ -109,9 +103,8 @@ pub fn vf_teacher_input(planes: &[u8], side: usize) -> Vec<f32> {
 pub fn resample_positions(table: &[f32], dim: usize, to: usize) -> Vec<f32> {
     let (class, grid) = table.split_at(dim);
     let from = (grid.len() / dim).isqrt();
-    let planes: Vec<f32> = (0..dim)
-        .flat_map(|d| (0..from * from).map(move |i| grid[i * dim + d]))
-        .collect(); // [dim, from, from]
+    let planes: Vec<f32> =
+        (0..dim).flat_map(|d| (0..from * from).map(move |i| grid[i * dim + d])).collect(); // [dim, from, from]
     let planes = resize(&planes, [from; 2], [to; 2], Method::BicubicAntialias);
     let mut out = class.to_vec();
     for i in 0..to * to {

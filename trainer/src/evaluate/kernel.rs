@@ -20,9 +20,8 @@ pub fn distance(x: &Array2<f64>, y: &Array2<f64>, max_size: usize) -> f64 {
 
 fn mmd_squared(x: ArrayView2<f64>, y: ArrayView2<f64>) -> f64 {
     let d = x.ncols() as f64;
-    let kernel = |a: &ArrayView2<f64>, b: &ArrayView2<f64>| {
-        a.dot(&b.t()).mapv(|v| (v / d + 1.0).powi(3))
-    };
+    let kernel =
+        |a: &ArrayView2<f64>, b: &ArrayView2<f64>| a.dot(&b.t()).mapv(|v| (v / d + 1.0).powi(3));
     let (m, n) = (x.nrows() as f64, y.nrows() as f64);
     let within = |k: Array2<f64>, n: f64| (k.sum() - k.diag().sum()) / (n * (n - 1.0));
     within(kernel(&x, &x), m) + within(kernel(&y, &y), n) - 2.0 * kernel(&x, &y).sum() / (m * n)

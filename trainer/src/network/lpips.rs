@@ -10,7 +10,8 @@ pub const SCALE: [f32; 3] = [0.458, 0.448, 0.450];
 /// `(x − shift)/scale`, `[B, 3, H, W]` in −1…1.
 pub fn scale_input(x: Tensor<4>) -> Tensor<4> {
     let device: Device = x.device();
-    let row = |v: [f32; 3]| Tensor::<4>::from_data(TensorData::new(v.to_vec(), [1, 3, 1, 1]), &device);
+    let row =
+        |v: [f32; 3]| Tensor::<4>::from_data(TensorData::new(v.to_vec(), [1, 3, 1, 1]), &device);
     (x - row(SHIFT)) / row(SCALE)
 }
 
