@@ -206,7 +206,7 @@ impl HDiTConfig {
             );
         }
         for level in 0..levels {
-            let grid = [0, 1].map(|axis| self.input_size[axis] / self.patch_size[axis] >> level);
+            let grid = [0, 1].map(|axis| (self.input_size[axis] / self.patch_size[axis]) >> level);
             let d_head = match self.attention(level) {
                 LevelAttention::Global { d_head } => d_head,
                 LevelAttention::Neighborhood { d_head, kernel_size } => {

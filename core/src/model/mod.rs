@@ -18,7 +18,8 @@ pub struct InvalidConfig(pub String);
 /// Fails with the message unless the condition holds.
 macro_rules! ensure {
     ($condition:expr, $($message:tt)+) => {
-        if !$condition {
+        let holds: bool = $condition;
+        if !holds {
             return Err($crate::model::InvalidConfig(format!($($message)+)));
         }
     };

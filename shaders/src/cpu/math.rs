@@ -31,7 +31,7 @@ pub(crate) fn silu(x: f32) -> f32 {
 /// GELU with the tanh approximation, as `x·sigmoid(2u)`, `u = √(2/π)(x + 0.044715x³)`.
 #[inline(always)]
 pub(crate) fn gelu_tanh(x: f32) -> f32 {
-    const SQRT_8_OVER_PI: f32 = 1.595_769_1;
+    const SQRT_8_OVER_PI: f32 = 1.595_769;
     x / (1.0 + exp(-SQRT_8_OVER_PI * (x + 0.044_715 * x * x * x)))
 }
 

@@ -23,7 +23,7 @@ struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make pictures of classes
-    Generate(generate::Args),
+    Generate(Box<generate::Args>),
     /// List the classes of a model, or those that contain a text
     Classes(classes::Args),
     /// Describe a model file and the devices of this machine
@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
     }));
     let args = Args::parse();
     let result = std::panic::catch_unwind(|| match args.command {
-        Command::Generate(args) => generate::run(args),
+        Command::Generate(args) => generate::run(*args),
         Command::Classes(args) => classes::run(args).map(|()| Outcome::Done),
         Command::Info(args) => info::run(args).map(|()| Outcome::Done),
         Command::Convert(args) => convert::run(args).map(|()| Outcome::Done),
