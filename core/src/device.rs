@@ -54,64 +54,67 @@ const BACKENDS: [(&str, bool); 4] = [
 /// Every device that this program can use, the preferred one first: CUDA, then real GPUs through
 /// Vulkan or wgpu, then the CPU, then software GPUs.
 pub fn list() -> Vec<Found> {
-    let mut all = Vec::new();
-    #[cfg(feature = "cuda")]
-    all.extend(cuda());
-    #[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
-    all.extend(wgpu_adapters());
-    #[cfg(feature = "cpu")]
-    all.push(Found {
-        id: "cpu".into(),
-        description: "this machine's processor".into(),
-        software: false,
-        device: Device::flex(),
-    });
+    let mut all: Vec<Found> = ["cuda", "vulkan", "wgpu", "cpu"].into_iter().flat_map(of).collect();
     all.sort_by_key(|found| found.software);
     all
 }
 
+/// The devices of one backend; asking for the CPU starts no GPU driver.
+fn of(backend: &str) -> Vec<Found> {
+    match backend {
+        #[cfg(feature = "cpu")]
+        "cpu" => vec![Found {
+            id: "cpu".into(),
+            description: "this machine's processor".into(),
+            software: false,
+            device: Device::flex(),
+        }],
+        #[cfg(feature = "cuda")]
+        "cuda" => cuda(),
+        #[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
+        "wgpu" => wgpu_adapters("wgpu", Device::wgpu),
+        #[cfg(all(feature = "vulkan", not(target_family = "wasm")))]
+        "vulkan" => wgpu_adapters("vulkan", Device::vulkan),
+        _ => Vec::new(),
+    }
+}
+
 /// The device that a name like "auto", "cpu", "cuda:0" or "wgpu" means.
 pub fn choose(name: &str) -> Result<Chosen, DeviceError> {
-    let devices = list();
-    let ids = || devices.iter().map(|f| f.id.clone()).collect::<Vec<_>>();
     let (backend, index) = match name.split_once(':') {
-        None => (name, None),
+        None => (name, 0),
         Some((backend, index)) => {
-            let index = index.parse().map_err(|_| DeviceError::Unknown(name.into()))?;
-            (backend, Some(index))
+            (backend, index.parse().map_err(|_| DeviceError::Unknown(name.into()))?)
         }
     };
-    if backend == "auto" && index.is_none() {
-        let found = devices
-            .first()
-            .cloned()
-            .ok_or_else(|| DeviceError::Missing("usable".into(), Vec::new()))?;
-        let reason = match found.id.as_str() {
-            "cpu" if devices.iter().any(|f| f.software) => {
-                "no GPU was found, and the processor is faster than a software GPU".into()
-            }
-            "cpu" => "no GPU was found".into(),
-            _ => "it is the fastest kind found".to_string(),
-        };
-        return Ok(Chosen { found, reason });
+    if name == "auto" {
+        return choose_best();
     }
     match BACKENDS.iter().find(|(known, _)| *known == backend) {
         None => return Err(DeviceError::Unknown(name.into())),
         Some((_, false)) => return Err(DeviceError::NotBuilt(backend.into())),
         Some((_, true)) => {}
     }
-    let of_backend = |f: &&Found| f.id.split(':').next() == Some(backend);
-    let found = devices
-        .iter()
-        .filter(of_backend)
-        .find(|f| {
-            index.is_none_or(|i: usize| {
-                f.id == format!("{backend}:{i}") || (i == 0 && f.id == backend)
-            })
-        })
-        .cloned()
-        .ok_or_else(|| DeviceError::Missing(name.into(), ids()))?;
-    Ok(Chosen { found, reason: "it was asked for".into() })
+    match of(backend).into_iter().nth(index) {
+        Some(found) => Ok(Chosen { found, reason: "it was asked for".into() }),
+        None => {
+            let ids = list().into_iter().map(|found| found.id).collect();
+            Err(DeviceError::Missing(name.into(), ids))
+        }
+    }
+}
+
+fn choose_best() -> Result<Chosen, DeviceError> {
+    let devices = list();
+    let software = devices.iter().any(|found| found.software);
+    let missing = || DeviceError::Missing("usable".into(), Vec::new());
+    let found = devices.into_iter().next().ok_or_else(missing)?;
+    let reason = match (found.id.as_str(), software) {
+        ("cpu", true) => "no GPU was found, and the processor is faster than a software GPU",
+        ("cpu", false) => "no GPU was found",
+        _ => "it is the fastest kind found",
+    };
+    Ok(Chosen { found, reason: reason.into() })
 }
 
 /// Where a sampler's float64 state lives: on the device itself, except on wgpu, where WGSL has no
@@ -154,7 +157,7 @@ fn cuda() -> Vec<Found> {
 }
 
 #[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
-fn wgpu_adapters() -> Vec<Found> {
+fn wgpu_adapters(name: &str, device: impl Fn(burn::tensor::DeviceKind) -> Device) -> Vec<Found> {
     use burn::tensor::DeviceKind;
     use wgpu::DeviceType;
     let backend =
@@ -163,13 +166,10 @@ fn wgpu_adapters() -> Vec<Found> {
         backends: backend,
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     });
-    let adapters = pollster::block_on(instance.enumerate_adapters(backend));
     // Burn counts adapters of one kind from 0.
     let mut of_kind = std::collections::BTreeMap::new();
-    let mut found: Vec<Found> = Vec::new();
-    #[cfg(feature = "vulkan")]
-    let mut spirv = Vec::new();
-    for adapter in adapters {
+    let adapters = pollster::block_on(instance.enumerate_adapters(backend));
+    let found = |(n, adapter): (usize, wgpu::Adapter)| {
         let info = adapter.get_info();
         let index = of_kind.entry(format!("{:?}", info.device_type)).or_insert(0usize);
         let kind = match info.device_type {
@@ -180,18 +180,32 @@ fn wgpu_adapters() -> Vec<Found> {
             DeviceType::Other => DeviceKind::DefaultDevice,
         };
         *index += 1;
-        let n = found.len();
-        let entry = |name: &str, device: Device| Found {
+        Found {
             id: format!("{name}:{n}"),
             description: format!("{} ({:?}, {})", info.name, info.device_type, info.backend),
             software: info.device_type == DeviceType::Cpu,
-            device,
-        };
-        found.push(entry("wgpu", Device::wgpu(kind.clone())));
-        #[cfg(feature = "vulkan")]
-        spirv.push(entry("vulkan", Device::vulkan(kind)));
+            device: device(kind),
+        }
+    };
+    adapters.into_iter().enumerate().map(found).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_mean_devices_or_say_why_not() {
+        assert_eq!(choose("auto").map(|c| c.found.software), Ok(false));
+        let error = |name: &str| choose(name).map(|c| c.found.id).expect_err(name).to_string();
+        assert!(error("tpu").contains("auto, cpu, cuda"));
+        assert!(error("cuda:x").starts_with("unknown device"));
+        if cfg!(feature = "cpu") {
+            assert_eq!(choose("cpu").expect("it is built in").found.id, "cpu");
+            assert!(error("cpu:1").contains("found: cpu"));
+        }
+        if !cfg!(feature = "cuda") {
+            assert!(error("cuda").contains("--features cuda"));
+        }
     }
-    #[cfg(feature = "vulkan")]
-    found.splice(0..0, spirv);
-    found
 }

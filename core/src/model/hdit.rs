@@ -806,3 +806,47 @@ impl TokenSplit {
         skip.clone() + (upsampled - skip) * fac
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn k_diffusion_files_are_read_with_their_defaults() {
+        let text = r#"{
+            "model": {
+                "type": "image_transformer_v2", "input_channels": 3, "input_size": [256, 256],
+                "patch_size": [4, 4], "depths": [2, 2, 4], "widths": [128, 256, 512],
+                "loss_config": "karras", "loss_weighting": "soft-min-snr",
+                "dropout_rate": [0.0, 0.0, 0.1], "mapping_dropout_rate": 0.0,
+                "augment_prob": 0.0, "sigma_data": 0.5, "sigma_min": 1e-2, "sigma_max": 160,
+                "sigma_sample_density": {"type": "cosine-interpolated"}
+            },
+            "dataset": {"type": "huggingface", "location": "nelorth/oxford-flowers"},
+            "optimizer": {"type": "adamw", "lr": 5e-4}
+        }"#;
+        let config = HDiTConfig::from_json(text).expect("it parses");
+        let preset = crate::preset::find("hdit-flowers-256").expect("a preset").architecture;
+        assert_eq!(crate::weights::Architecture::HDiT(config), preset);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let flowers = match crate::preset::find("hdit-flowers-256").map(|p| p.architecture) {
+            Some(crate::weights::Architecture::HDiT(config)) => config,
+            other => panic!("{other:?}"),
+        };
+        let message = |change: fn(&mut HDiTConfig)| {
+            let mut config = flowers.clone();
+            change(&mut config);
+            config.validate().expect_err("it does not fit").0
+        };
+        assert!(message(|c| c.input_size = [250, 256]).contains("height 250"));
+        assert!(message(|c| c.widths = vec![128]).contains("widths lists 1"));
+        assert!(message(|c| c.widths[1] = 250).contains("level 1"));
+        assert!(message(|c| c.sigma_min = 1e3).contains("sigma_min"));
+        assert!(HDiTConfig::from_json("{}").expect_err("empty").0.contains("model"));
+        let other = r#"{"model": {"type": "image_v1"}}"#;
+        assert!(HDiTConfig::from_json(other).expect_err("other").0.contains("image_v1"));
+    }
+}

@@ -330,3 +330,51 @@ impl LightningDiT {
         &self.y_embedder
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The model section of the released 64-epoch configuration, with what surrounds it.
+    const RELEASED: &str = "
+ckpt_path: /path/to/checkpoint.pt
+data:
+  image_size: 256
+  num_classes: 1000
+  latent_norm: true
+  latent_multiplier: 1.0
+vae:
+  model_name: 'vavae_f16d32'
+  downsample_ratio: 16
+model:
+  model_type: LightningDiT-XL/1
+  use_qknorm: false
+  use_swiglu: true
+  use_rope: true
+  use_rmsnorm: true
+  wo_shift: false
+  in_chans: 32
+train:
+  max_steps: 80000
+  weight_init:
+sample:
+  cfg_scale: 10.0
+";
+
+    #[test]
+    fn the_released_yaml_is_the_published_network() {
+        let config = LightningDiTConfig::from_yaml(RELEASED).expect("it parses");
+        assert_eq!(Some(config), LightningDiTConfig::variant("LightningDiT-XL/1"));
+    }
+
+    #[test]
+    fn options_and_mistakes_in_yaml_are_seen() {
+        let with =
+            |from: &str, to: &str| LightningDiTConfig::from_yaml(&RELEASED.replace(from, to));
+        let config = with("use_qknorm: false", "use_qknorm: true").expect("it parses");
+        assert!(config.use_qknorm && config.use_swiglu);
+        assert_eq!(with("in_chans: 32", "").expect("a default").in_channels, 4);
+        assert!(with("XL/1", "XXL/1").expect_err("unknown").0.contains("LightningDiT-XXL/1"));
+        assert!(LightningDiTConfig::from_yaml("model: [").is_err());
+    }
+}

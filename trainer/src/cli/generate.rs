@@ -66,9 +66,9 @@ pub struct Args {
     /// auto, cpu, cuda, wgpu or vulkan, with an index like cuda:1 if there are several
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Number format of the network
-    #[arg(long, value_enum, default_value = "f32")]
-    precision: Precision,
+    /// Number format of the network [default: f32, or that of the picture with --from]
+    #[arg(long, value_enum)]
+    precision: Option<Precision>,
     /// Folder for the pictures, or one .png file
     #[arg(long, default_value = "out")]
     out: PathBuf,
@@ -99,7 +99,7 @@ struct Origin {
     #[serde(flatten)]
     spec: ImageSpec,
     settings: Settings,
-    precision: String,
+    precision: Precision,
     device: String,
 }
 
@@ -108,13 +108,14 @@ pub fn run(args: Args) -> Result<Outcome> {
     let output = Output::prepare(&args.out)?;
     let chosen = device::choose(&args.device)?;
     let device = chosen.found.device;
-    let precision = args.precision.on(&device)?;
     let files = ModelFiles::open(&args.model, args.vae.as_deref(), args.stats.as_deref())?;
     let fingerprint = files.model.fingerprint();
     let origin = match &args.from {
         Some(path) => Some(read_origin(path, &fingerprint)?),
         None => None,
     };
+    let asked = args.precision.or(origin.as_ref().map(|o| o.precision)).unwrap_or_default();
+    let precision = asked.on(&device)?;
     // Whatever can be wrong with the request is said before the weights are read.
     let architecture = tintype::weights::detect(&files.model)?;
     let mut settings = match &origin {
@@ -156,7 +157,7 @@ pub fn run(args: Args) -> Result<Outcome> {
             class: spec.class.map_or("none".into(), |c| pipeline.labels().name(c)),
             spec,
             settings: Settings { keep_latent: false, ..settings },
-            precision: format!("{:?}", args.precision).to_lowercase(),
+            precision: asked,
             device: chosen.found.id.clone(),
         },
         output: &output,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 use tintype::burn::tensor::{DType, Device, FloatDType};
 use tintype::generate::{Parts, Pipeline};
 use tintype::weights::{Weights, open};
@@ -22,9 +23,11 @@ pub struct ModelArgs {
 }
 
 /// Number format of the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32-bit
+    #[default]
     F32,
     /// 16-bit, for GPUs that have it
     F16,
@@ -41,7 +44,8 @@ impl Precision {
             Precision::Bf16 => FloatDType::BF16,
         };
         if !device.supports_dtype(DType::from(dtype)) {
-            bail!("--precision {self:?} is not supported by this device; use f32");
+            let name = format!("{self:?}").to_lowercase();
+            bail!("--precision {name} is not supported by this device; use f32");
         }
         Ok(dtype)
     }
