@@ -10,7 +10,7 @@ use crate::diffusion::guidance::Guidance;
 use crate::diffusion::karras::Preconditioner;
 use crate::model::hdit::Conditions;
 use crate::noise::{self, ImageKey, Stream};
-use crate::sampler::{Model, State, Step, Stop, flow, karras, schedules};
+use crate::sampler::{Model, State, Step, Stop, dpm_solver, flow, karras, schedules};
 use crate::weights::Architecture;
 
 type OnEvent<'a> = &'a mut dyn FnMut(Event<'_>) -> Result<(), Stop>;
@@ -85,10 +85,10 @@ async fn denoise(
         Sampler::DpmPp3mSde => karras::dpmpp_3m_sde(run, x, s, noise).await,
         Sampler::DpmFast => {
             let none = karras::Stochastic { eta: 0.0, ..noise };
-            karras::dpm_fast(run, x, min, max, settings.steps, none).await
+            dpm_solver::dpm_fast(run, x, min, max, settings.steps, none).await
         }
         Sampler::DpmAdaptive => {
-            Ok(karras::dpm_adaptive(run, x, min, max, karras::Adaptive::default()).await?.0)
+            Ok(dpm_solver::dpm_adaptive(run, x, min, max, Default::default()).await?.0)
         }
         _ => karras::euler(run, x, s, churn).await,
     }

@@ -5,6 +5,7 @@
 //! state lives on the CPU (see [`crate::device::state_device`]). Functions are async because a
 //! browser can read a GPU in no other way.
 
+pub mod dpm_solver;
 pub mod flow;
 pub mod hidit;
 pub mod karras;

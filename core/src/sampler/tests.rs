@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::{Model, State, Stop, flow, karras, schedules};
+use super::{Model, State, Stop, dpm_solver, flow, karras, schedules};
 use crate::diffusion::flow::{Path, linspace, ode_times, sde_times};
 
 /// A prediction that is a function of state and time.
@@ -109,6 +109,7 @@ fn a_prediction_that_is_not_finite_stops_adaptive_samplers() {
     let tolerance = flow::Tolerance { relative: 1e-3, absolute: 1e-6 };
     let result = flow::dopri5(&mut model, state(&[1.0]), &[1.0, 0.0], tolerance);
     assert!(pollster::block_on(result).is_err());
-    let result = karras::dpm_adaptive(&mut model, state(&[1.0]), 0.01, 10.0, Default::default());
+    let result =
+        dpm_solver::dpm_adaptive(&mut model, state(&[1.0]), 0.01, 10.0, Default::default());
     assert!(pollster::block_on(result).is_err());
 }

@@ -11,8 +11,9 @@ use tintype::diffusion::karras::{
     DensityContext, Preconditioner, SigmaDensity, ema_decay, stratified,
 };
 use tintype::model::hdit::Conditions;
+use tintype::sampler::dpm_solver::{self, Adaptive, AdaptiveInfo};
 use tintype::sampler::karras::{
-    self, Adaptive, AdaptiveInfo, Churn, SdeSolver, Stochastic, ancestral_step, lms_coefficient,
+    self, Churn, SdeSolver, Stochastic, ancestral_step, lms_coefficient,
 };
 use tintype::sampler::{Model, State, Step, Stop, schedules};
 
@@ -94,7 +95,7 @@ fn sample(
             "dpmpp_3m_sde" => karras::dpmpp_3m_sde(recorder, x, sigmas, noise).await?,
             "dpm_fast" => {
                 let nfe = case["nfe"].as_u64().unwrap_or(12) as usize;
-                karras::dpm_fast(recorder, x, min, max, nfe, noise).await?
+                dpm_solver::dpm_fast(recorder, x, min, max, nfe, noise).await?
             }
             "dpm_adaptive" => {
                 let default = Adaptive::default();
@@ -109,7 +110,7 @@ fn sample(
                     accept_safety: number("accept_safety", default.accept_safety),
                     noise,
                 };
-                let (x, info) = karras::dpm_adaptive(recorder, x, min, max, options).await?;
+                let (x, info) = dpm_solver::dpm_adaptive(recorder, x, min, max, options).await?;
                 return Ok((x, Some(info)));
             }
             other => return Err(Stop::Device(format!("{other} is no sampler"))),

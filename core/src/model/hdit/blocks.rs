@@ -1,0 +1,265 @@
+//! The layers: attention of every kind and the feed-forward block, both under AdaRMSNorm.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+
+use super::config::LevelAttention;
+use crate::nn::activation::gelu_erf;
+use crate::nn::attention::attention;
+use crate::nn::linear::{Init, Linear};
+use crate::nn::neighborhood::neighborhood_attention;
+use crate::nn::norm::rms_norm;
+use crate::nn::rope::HeadRope;
+use crate::nn::{constant, in_f32};
+
+/// One layer: attention (where the level has any) and feed-forward, both residual.
+#[derive(Module, Debug)]
+pub struct Layer {
+    self_attn: Option<AttentionBlock>,
+    ff: FeedForwardBlock,
+}
+
+impl Layer {
+    pub(super) fn new(
+        width: usize,
+        d_ff: usize,
+        cond: usize,
+        attention: LevelAttention,
+        index: usize,
+        device: &Device,
+    ) -> Self {
+        Self {
+            self_attn: AttentionBlock::new(width, cond, attention, index, device),
+            ff: FeedForwardBlock::new(width, d_ff, cond, device),
+        }
+    }
+
+    pub(super) fn forward(&self, x: Tensor<4>, cond: Tensor<2>) -> Tensor<4> {
+        let x = match &self.self_attn {
+            Some(attn) => attn.forward(x, cond.clone()),
+            None => x,
+        };
+        self.ff.forward(x, cond)
+    }
+}
+
+/// Which keys a query sees.
+#[derive(Clone, Copy, Debug)]
+enum Reach {
+    Global,
+    Neighborhood { kernel: usize },
+    Window { size: usize, shift: usize },
+}
+
+/// Scaled cosine-similarity attention with axial RoPE, residual.
+#[derive(Module, Debug)]
+pub struct AttentionBlock {
+    scale: Param<Tensor<1>>,
+    norm: AdaRmsNorm,
+    qkv_proj: Linear,
+    pos_emb: HeadRope,
+    out_proj: Linear,
+    #[module(skip)]
+    reach: Reach,
+}
+
+impl AttentionBlock {
+    /// The block of a level's `index`-th layer (down and up path counted through); nothing for a
+    /// level without attention.
+    pub fn new(
+        width: usize,
+        cond: usize,
+        attention: LevelAttention,
+        index: usize,
+        device: &Device,
+    ) -> Option<Self> {
+        let (d_head, reach) = match attention {
+            LevelAttention::Global { d_head } => (d_head, Reach::Global),
+            LevelAttention::Neighborhood { d_head, kernel_size } => {
+                (d_head, Reach::Neighborhood { kernel: kernel_size })
+            }
+            LevelAttention::ShiftedWindow { d_head, window_size } => {
+                let shift = if index % 2 == 1 { window_size / 2 } else { 0 };
+                (d_head, Reach::Window { size: window_size, shift })
+            }
+            LevelAttention::None => return None,
+        };
+        let heads = width / d_head;
+        Some(Self {
+            scale: constant([heads], 10.0, device),
+            norm: AdaRmsNorm::new(width, cond, device),
+            qkv_proj: Linear::without_bias(width, 3 * width, Init::FanIn, device),
+            pos_emb: HeadRope::new(heads, d_head, device),
+            out_proj: Linear::without_bias(width, width, Init::Zero, device),
+            reach,
+        })
+    }
+
+    /// `x`: `[B, H, W, w]`, `cond`: `[B, m]`; returns `[B, H, W, w]`
+    pub fn forward(&self, x: Tensor<4>, cond: Tensor<2>) -> Tensor<4> {
+        let [b, h, w, width] = x.dims();
+        let heads = self.scale.lazy_shape()[0];
+        let d = width / heads;
+        let qkv = self.qkv_proj.forward(self.norm.forward(x.clone(), cond)); // [B, H, W, 3·w]
+        let part = |i: usize| -> Tensor<5> {
+            qkv.clone().narrow(3, i * width, width).reshape([b, h, w, heads, d])
+        };
+        let [q, k, v] = [part(0), part(1), part(2)]; // [B, H, W, heads, d]
+        let (q, k) = cosine_similarity_scale(q, k, self.scale.val());
+        let angles = self.pos_emb.angles(h, w); // [H, W, heads, d/4]
+        let (q, k) = (HeadRope::rotate(q, angles.clone()), HeadRope::rotate(k, angles));
+        let out = match self.reach {
+            Reach::Global => {
+                let tokens = |x: Tensor<5>| x.reshape([b, h * w, heads, d]).swap_dims(1, 2);
+                attention(tokens(q), tokens(k), tokens(v), 1.0, None) // [B, heads, N, d]
+                    .swap_dims(1, 2)
+                    .reshape([b, h, w, width])
+            }
+            Reach::Neighborhood { kernel } => {
+                neighborhood_attention(q, k, v, kernel, 1.0).reshape([b, h, w, width])
+            }
+            Reach::Window { size, shift } => window_attention(q, k, v, size, shift),
+        };
+        x + self.out_proj.forward(out)
+    }
+}
+
+/// `q̂ = q·√scale / √(Σq² + 1e-6)`, likewise k: their product is `scale` times the cosine.
+///
+/// * `q`, `k`: `[…, heads, d]` with five axes
+/// * `scale`: `[heads]`
+pub fn cosine_similarity_scale(
+    q: Tensor<5>,
+    k: Tensor<5>,
+    scale: Tensor<1>,
+) -> (Tensor<5>, Tensor<5>) {
+    let heads = scale.dims()[0];
+    let root = scale.sqrt().reshape([1, 1, 1, heads, 1]);
+    let unit = |x: Tensor<5>| {
+        let unit = in_f32(x, |x| {
+            let norm = (x.clone().square().sum_dim(4) + 1e-6).sqrt();
+            x / norm
+        });
+        unit * root.clone()
+    };
+    (unit(q), unit(k))
+}
+
+/// Attention inside shifted windows: content rolls by `+shift`, wrapped tokens see only wrapped
+/// ones. `[B, H, W, heads, d]` → `[B, H, W, heads·d]`
+fn window_attention(
+    q: Tensor<5>,
+    k: Tensor<5>,
+    v: Tensor<5>,
+    size: usize,
+    shift: usize,
+) -> Tensor<4> {
+    let [b, h, w, heads, d] = q.dims();
+    let (nh, nw) = (h / size, w / size);
+    let cut = |x: Tensor<5>| -> Tensor<4> {
+        roll(x, shift, shift)
+            .reshape([b, nh, size, nw, size, heads * d])
+            .permute([0, 1, 3, 2, 4, 5]) // [B, nh, nw, s, s, heads·d]
+            .reshape([b * nh * nw, size * size, heads, d])
+            .swap_dims(1, 2) // [B·nh·nw, heads, s², d]
+    };
+    let mask = (shift > 0).then(|| {
+        let n = size * size;
+        shifted_window_mask([nh, nw], size, shift, &q.device())
+            .bool_not()
+            .reshape([1, nh * nw, n * n])
+            .expand([b, nh * nw, n * n])
+            .reshape([b * nh * nw, 1, n, n])
+    });
+    let out = attention(cut(q), cut(k), cut(v), 1.0, mask); // [B·nh·nw, heads, s², d]
+    let out = out
+        .swap_dims(1, 2)
+        .reshape([b, nh, nw, size, size, heads * d])
+        .permute([0, 1, 3, 2, 4, 5]) // [B, nh, s, nw, s, heads·d]
+        .reshape([b, h, w, heads, d]);
+    roll(out, h - shift, w - shift).reshape([b, h, w, heads * d])
+}
+
+/// Moves content down by `dy` and right by `dx`, wrapping around (Burn's own `roll` goes up and
+/// left). `[B, H, W, heads, d]`
+fn roll(x: Tensor<5>, dy: usize, dx: usize) -> Tensor<5> {
+    [(1, dy), (2, dx)].into_iter().fold(x, |x, (axis, by)| {
+        let n = x.dims()[axis];
+        match by % n {
+            0 => x,
+            by => Tensor::cat(
+                vec![x.clone().narrow(axis, n - by, by), x.narrow(axis, 0, n - by)],
+                axis,
+            ),
+        }
+    })
+}
+
+/// Which keys a query of a shifted window may look at, `[nh, nw, s², s²]` (true: may).
+pub fn shifted_window_mask(
+    [nh, nw]: [usize; 2],
+    size: usize,
+    shift: usize,
+    device: &Device,
+) -> Tensor<4, Bool> {
+    let n = size * size;
+    let mut mask = Vec::with_capacity(nh * nw * n * n);
+    for (wy, wx) in (0..nh).flat_map(|wy| (0..nw).map(move |wx| (wy, wx))) {
+        // Only the first row and column of windows contain tokens that wrapped around.
+        let wrapped = |i: usize| (wy == 0 && i / size < shift, wx == 0 && i % size < shift);
+        for query in 0..n {
+            mask.extend((0..n).map(|key| wrapped(query) == wrapped(key)));
+        }
+    }
+    Tensor::from_data(TensorData::new(mask, [nh, nw, n, n]), device)
+}
+
+/// GEGLU feed-forward, residual.
+#[derive(Module, Debug)]
+pub struct FeedForwardBlock {
+    norm: AdaRmsNorm,
+    up_proj: Linear,
+    down_proj: Linear,
+}
+
+impl FeedForwardBlock {
+    /// From `width` to `d_ff` features and back.
+    pub fn new(width: usize, d_ff: usize, cond: usize, device: &Device) -> Self {
+        Self {
+            norm: AdaRmsNorm::new(width, cond, device),
+            up_proj: Linear::without_bias(width, 2 * d_ff, Init::FanIn, device),
+            down_proj: Linear::without_bias(d_ff, width, Init::Zero, device),
+        }
+    }
+
+    /// `x`: `[B, H, W, w]`, `cond`: `[B, m]`; returns `[B, H, W, w]`
+    pub fn forward(&self, x: Tensor<4>, cond: Tensor<2>) -> Tensor<4> {
+        let h = geglu(self.norm.forward(x.clone(), cond), &self.up_proj); // [B, H, W, f]
+        x + self.down_proj.forward(h)
+    }
+}
+
+/// `value ⊙ gelu(gate)` with `[value, gate] = x Wᵀ` and the exact GELU.
+pub fn geglu<const D: usize>(x: Tensor<D>, up_proj: &Linear) -> Tensor<D> {
+    let h = up_proj.forward(x); // […, 2·f]
+    let f = h.dims()[D - 1] / 2;
+    h.clone().narrow(D - 1, 0, f) * gelu_erf(h.narrow(D - 1, f, f))
+}
+
+/// RMSNorm whose gain is `1 + linear(cond)`; there is no other gain.
+#[derive(Module, Debug)]
+pub struct AdaRmsNorm {
+    linear: Linear,
+}
+
+impl AdaRmsNorm {
+    fn new(width: usize, cond: usize, device: &Device) -> Self {
+        Self { linear: Linear::without_bias(cond, width, Init::Zero, device) }
+    }
+
+    fn forward(&self, x: Tensor<4>, cond: Tensor<2>) -> Tensor<4> {
+        let [b, width] = [x.dims()[0], x.dims()[3]];
+        let gain = (self.linear.forward(cond) + 1.0).reshape([b, 1, 1, width]);
+        rms_norm(x, 1e-6) * gain
+    }
+}

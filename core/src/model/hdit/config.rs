@@ -1,0 +1,261 @@
+//! The shape of an HDiT, as k-diffusion's JSON files give it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{InvalidConfig, ensure};
+
+/// The attention of one level.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum LevelAttention {
+    /// Every token attends to every token.
+    Global {
+        /// Width of a head.
+        #[serde(default = "default_d_head")]
+        d_head: usize,
+    },
+    /// K×K neighborhoods with NATTEN's border handling.
+    Neighborhood {
+        /// Width of a head.
+        #[serde(default = "default_d_head")]
+        d_head: usize,
+        /// Odd side K of the neighborhood.
+        #[serde(default = "default_kernel")]
+        kernel_size: usize,
+    },
+    /// Swin's windows, every other layer shifted by half a window.
+    ShiftedWindow {
+        /// Width of a head.
+        #[serde(default = "default_d_head")]
+        d_head: usize,
+        /// Side of a window.
+        window_size: usize,
+    },
+    /// Feed-forward only.
+    None,
+}
+
+fn default_d_head() -> usize {
+    64
+}
+fn default_kernel() -> usize {
+    7
+}
+
+/// A value for every level, or one for all.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PerLevel {
+    /// The same everywhere.
+    All(f64),
+    /// Outermost first.
+    Each(Vec<f64>),
+}
+
+/// The `model` section of a k-diffusion configuration; levels are listed outermost first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HDiTConfig {
+    /// Image channels.
+    pub input_channels: usize,
+    /// Image height and width in pixels.
+    pub input_size: [usize; 2],
+    /// Patch height and width.
+    pub patch_size: [usize; 2],
+    /// Layers of each level; every level but the innermost has them twice, down and up.
+    pub depths: Vec<usize>,
+    /// Width of each level.
+    pub widths: Vec<usize>,
+    /// Feed-forward width of each level; three times the width if absent.
+    #[serde(default)]
+    pub d_ffs: Option<Vec<usize>>,
+    /// Attention of each level; neighborhoods of 7 and a global innermost level if absent.
+    #[serde(default)]
+    pub self_attns: Option<Vec<LevelAttention>>,
+    /// Width of the mapping network.
+    #[serde(default = "default_mapping_width")]
+    pub mapping_width: usize,
+    /// Blocks of the mapping network.
+    #[serde(default = "default_mapping_depth")]
+    pub mapping_depth: usize,
+    /// Feed-forward width of the mapping network; three times its width if absent.
+    #[serde(default)]
+    pub mapping_d_ff: Option<usize>,
+    /// Length of an extra condition vector; 0 for none.
+    #[serde(default)]
+    pub mapping_cond_dim: usize,
+    /// Dropout of the mapping network in training.
+    #[serde(default)]
+    pub mapping_dropout_rate: f64,
+    /// Dropout of the levels in training.
+    #[serde(default = "default_dropout")]
+    pub dropout_rate: PerLevel,
+    /// Standard deviation of the data.
+    #[serde(default = "default_sigma_data")]
+    pub sigma_data: f64,
+    /// Smallest noise level of sampling.
+    #[serde(default = "default_sigma_min")]
+    pub sigma_min: f64,
+    /// Largest noise level of sampling.
+    #[serde(default = "default_sigma_max")]
+    pub sigma_max: f64,
+    /// Classes; lives in the `dataset` section of the file.
+    #[serde(default)]
+    pub num_classes: usize,
+}
+
+fn default_mapping_width() -> usize {
+    256
+}
+fn default_mapping_depth() -> usize {
+    2
+}
+fn default_dropout() -> PerLevel {
+    PerLevel::All(0.0)
+}
+fn default_sigma_data() -> f64 {
+    1.0
+}
+fn default_sigma_min() -> f64 {
+    0.01
+}
+fn default_sigma_max() -> f64 {
+    80.0
+}
+
+impl HDiTConfig {
+    /// Reads a k-diffusion JSON file (`model` and `dataset` sections).
+    pub fn from_json(text: &str) -> Result<Self, InvalidConfig> {
+        let invalid = |e: &dyn std::fmt::Display| InvalidConfig(format!("JSON: {e}"));
+        let file: serde_json::Value = serde_json::from_str(text).map_err(|e| invalid(&e))?;
+        let model = file.get("model").ok_or_else(|| invalid(&"there is no \"model\" section"))?;
+        if let Some(kind) = model.get("type").filter(|kind| *kind != "image_transformer_v2") {
+            return Err(InvalidConfig(format!(
+                "model type {kind} is not supported, only \"image_transformer_v2\""
+            )));
+        }
+        let mut config: Self = serde_json::from_value(model.clone()).map_err(|e| invalid(&e))?;
+        if let Some(classes) = file.pointer("/dataset/num_classes").and_then(|v| v.as_u64()) {
+            config.num_classes = classes as usize;
+        }
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Feed-forward width of a level.
+    pub(super) fn d_ff(&self, level: usize) -> usize {
+        self.d_ffs.as_ref().map_or(3 * self.widths[level], |d_ffs| d_ffs[level])
+    }
+
+    /// Attention of a level.
+    pub fn attention(&self, level: usize) -> LevelAttention {
+        match &self.self_attns {
+            Some(levels) => levels[level],
+            None if level + 1 == self.depths.len() => LevelAttention::Global { d_head: 64 },
+            None => LevelAttention::Neighborhood { d_head: 64, kernel_size: 7 },
+        }
+    }
+
+    /// Checks that the numbers describe a network.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        let levels = self.depths.len();
+        ensure!(levels > 0, "depths is empty");
+        let listed = |what: &str, n: Option<usize>| match n {
+            Some(n) if n != levels => {
+                Err(InvalidConfig(format!("{what} lists {n} levels, depths {levels}")))
+            }
+            _ => Ok(()),
+        };
+        listed("widths", Some(self.widths.len()))?;
+        listed("d_ffs", self.d_ffs.as_ref().map(Vec::len))?;
+        listed("self_attns", self.self_attns.as_ref().map(Vec::len))?;
+        if let PerLevel::Each(rates) = &self.dropout_rate {
+            listed("dropout_rate", Some(rates.len()))?;
+        }
+        ensure!(self.mapping_width.is_multiple_of(2), "mapping_width must be even");
+        ensure!(self.sigma_data > 0.0, "sigma_data must be positive");
+        ensure!(
+            0.0 < self.sigma_min && self.sigma_min < self.sigma_max,
+            "0 < sigma_min < sigma_max does not hold"
+        );
+        for (axis, name) in [(0, "height"), (1, "width")] {
+            let cell = self.patch_size[axis] << (levels - 1);
+            ensure!(cell > 0, "patch_size must be positive");
+            ensure!(
+                self.input_size[axis].is_multiple_of(cell) && self.input_size[axis] > 0,
+                "the image {name} {} is not divisible by patch·2^(levels−1) = {cell}",
+                self.input_size[axis]
+            );
+        }
+        for level in 0..levels {
+            let grid = [0, 1].map(|axis| (self.input_size[axis] / self.patch_size[axis]) >> level);
+            let d_head = match self.attention(level) {
+                LevelAttention::Global { d_head } => d_head,
+                LevelAttention::Neighborhood { d_head, kernel_size } => {
+                    ensure!(
+                        kernel_size % 2 == 1 && grid[0].min(grid[1]) >= kernel_size,
+                        "level {level}: kernel_size {kernel_size} must be odd and fit {grid:?}"
+                    );
+                    d_head
+                }
+                LevelAttention::ShiftedWindow { d_head, window_size } => {
+                    ensure!(
+                        window_size > 0 && grid.iter().all(|n| n.is_multiple_of(window_size)),
+                        "level {level}: windows of {window_size} do not tile {grid:?}"
+                    );
+                    d_head
+                }
+                LevelAttention::None => continue,
+            };
+            ensure!(
+                d_head > 0 && d_head.is_multiple_of(8) && self.widths[level].is_multiple_of(d_head),
+                "level {level}: d_head {d_head} must be a multiple of 8 that divides the width {}",
+                self.widths[level]
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn k_diffusion_files_are_read_with_their_defaults() {
+        let text = r#"{
+            "model": {
+                "type": "image_transformer_v2", "input_channels": 3, "input_size": [256, 256],
+                "patch_size": [4, 4], "depths": [2, 2, 4], "widths": [128, 256, 512],
+                "loss_config": "karras", "loss_weighting": "soft-min-snr",
+                "dropout_rate": [0.0, 0.0, 0.1], "mapping_dropout_rate": 0.0,
+                "augment_prob": 0.0, "sigma_data": 0.5, "sigma_min": 1e-2, "sigma_max": 160,
+                "sigma_sample_density": {"type": "cosine-interpolated"}
+            },
+            "dataset": {"type": "huggingface", "location": "nelorth/oxford-flowers"},
+            "optimizer": {"type": "adamw", "lr": 5e-4}
+        }"#;
+        let config = HDiTConfig::from_json(text).expect("it parses");
+        let preset = crate::preset::find("hdit-flowers-256").expect("a preset").architecture;
+        assert_eq!(crate::weights::Architecture::HDiT(config), preset);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let flowers = match crate::preset::find("hdit-flowers-256").map(|p| p.architecture) {
+            Some(crate::weights::Architecture::HDiT(config)) => config,
+            other => panic!("{other:?}"),
+        };
+        let message = |change: fn(&mut HDiTConfig)| {
+            let mut config = flowers.clone();
+            change(&mut config);
+            config.validate().expect_err("it does not fit").0
+        };
+        assert!(message(|c| c.input_size = [250, 256]).contains("height 250"));
+        assert!(message(|c| c.widths = vec![128]).contains("widths lists 1"));
+        assert!(message(|c| c.widths[1] = 250).contains("level 1"));
+        assert!(message(|c| c.sigma_min = 1e3).contains("sigma_min"));
+        assert!(HDiTConfig::from_json("{}").expect_err("empty").0.contains("model"));
+        let other = r#"{"model": {"type": "image_v1"}}"#;
+        assert!(HDiTConfig::from_json(other).expect_err("other").0.contains("image_v1"));
+    }
+}

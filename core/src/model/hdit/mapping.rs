@@ -1,0 +1,89 @@
+//! The mapping network and what feeds it.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, FloatDType, Tensor};
+
+use super::blocks::geglu;
+use crate::nn::linear::{Init, Linear};
+use crate::nn::norm::rms_norm_scaled;
+use crate::nn::{constant, normal};
+
+/// RMSNorm with a learned gain.
+#[derive(Module, Debug)]
+pub(super) struct Gain {
+    scale: Param<Tensor<1>>,
+}
+
+impl Gain {
+    pub(super) fn new(width: usize, device: &Device) -> Self {
+        Self { scale: constant([width], 1.0, device) }
+    }
+
+    pub(super) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        rms_norm_scaled(x, self.scale.val())
+    }
+}
+
+/// `[cos, sin](2π·u·Wᵀ)` with a frozen random W.
+#[derive(Module, Debug)]
+pub(super) struct FourierFeatures {
+    weight: Param<Tensor<2>>,
+}
+
+impl FourierFeatures {
+    pub(super) fn new(d_in: usize, width: usize, device: &Device) -> Self {
+        Self { weight: normal([width / 2, d_in], 1.0, device).set_require_grad(false) }
+    }
+
+    /// `[B, in]` → `[B, m]`, float32
+    pub(super) fn forward(&self, u: Tensor<2>) -> Tensor<2> {
+        let weight = self.weight.val().cast(FloatDType::F32);
+        let z = u.cast(FloatDType::F32).matmul(weight.transpose()) * std::f64::consts::TAU;
+        Tensor::cat(vec![z.clone().cos(), z.sin()], 1)
+    }
+}
+
+#[derive(Module, Debug)]
+pub(super) struct ClassEmbedding {
+    pub(super) weight: Param<Tensor<2>>,
+}
+
+/// The mapping network: conditions to the vector that every AdaRMSNorm reads.
+#[derive(Module, Debug)]
+pub(super) struct Mapping {
+    in_norm: Gain,
+    blocks: Vec<MappingBlock>,
+    out_norm: Gain,
+}
+
+#[derive(Module, Debug)]
+struct MappingBlock {
+    norm: Gain,
+    up_proj: Linear,
+    down_proj: Linear,
+}
+
+impl Mapping {
+    pub(super) fn new(m: usize, depth: usize, d_ff: usize, device: &Device) -> Self {
+        let block = |_| MappingBlock {
+            norm: Gain::new(m, device),
+            up_proj: Linear::without_bias(m, 2 * d_ff, Init::FanIn, device),
+            down_proj: Linear::without_bias(d_ff, m, Init::Zero, device),
+        };
+        Self {
+            in_norm: Gain::new(m, device),
+            blocks: (0..depth).map(block).collect(),
+            out_norm: Gain::new(m, device),
+        }
+    }
+
+    /// `[B, m]` → `[B, m]`
+    pub(super) fn forward(&self, e: Tensor<2>) -> Tensor<2> {
+        let mut e = self.in_norm.forward(e);
+        for block in &self.blocks {
+            let h = geglu(block.norm.forward(e.clone()), &block.up_proj); // [B, f]
+            e = e + block.down_proj.forward(h);
+        }
+        self.out_norm.forward(e)
+    }
+}

@@ -1,0 +1,199 @@
+//! HDiT: Hourglass Diffusion Transformer (Crowson et al., ICML 2024, arXiv 2401.11605), as
+//! k-diffusion's `image_transformer_v2` computes it.
+//!
+//! A transformer on pixels, without an autoencoder, linear in the pixel count: the outer levels
+//! attend to neighborhoods (or shifted windows), the innermost to everything; levels are joined by
+//! 2×2 token merges and splits with learned lerps. Conditions act through AdaRMSNorm.
+//! Where paper and code differ, this follows the code.
+
+mod blocks;
+mod config;
+mod mapping;
+mod tokens;
+
+use burn::module::Module;
+use burn::tensor::{Device, FloatDType, Int, Tensor};
+
+pub use blocks::{
+    AttentionBlock, FeedForwardBlock, Layer, cosine_similarity_scale, geglu, shifted_window_mask,
+};
+pub use config::{HDiTConfig, LevelAttention, PerLevel};
+pub use tokens::{TokenMerge, TokenSplit, TokenUnpatch};
+
+use super::InvalidConfig;
+use crate::nn::linear::{Init, Linear};
+use crate::nn::normal;
+use mapping::{ClassEmbedding, FourierFeatures, Gain, Mapping};
+
+/// Length of the augmentation condition.
+pub const AUGMENT_FEATURES: usize = 9;
+
+impl HDiTConfig {
+    /// The untrained network, whose output is exactly zero.
+    pub fn init(&self, device: &Device) -> Result<HDiT, InvalidConfig> {
+        self.validate()?;
+        let (levels, m) = (self.depths.len(), self.mapping_width);
+        let inner = levels - 1;
+        // The layer index runs on through down and up path: it decides which windows are shifted.
+        let layers = |level: usize, indices: std::ops::Range<usize>| -> Vec<Layer> {
+            let (w, f) = (self.widths[level], self.d_ff(level));
+            indices.map(|i| Layer::new(w, f, m, self.attention(level), i, device)).collect()
+        };
+        let patch = self.patch_size[0] * self.patch_size[1] * self.input_channels;
+        let (first, kernel) = (self.widths[0], self.patch_size);
+        let fan_in = Init::FanIn;
+        Ok(HDiT {
+            patch_in: TokenMerge::new(patch, first, kernel, device),
+            time_emb: FourierFeatures::new(1, m, device),
+            time_in_proj: Linear::without_bias(m, m, fan_in, device),
+            aug_emb: FourierFeatures::new(AUGMENT_FEATURES, m, device),
+            aug_in_proj: Linear::without_bias(m, m, fan_in, device),
+            class_emb: (self.num_classes > 0)
+                .then(|| ClassEmbedding { weight: normal([self.num_classes + 1, m], 1.0, device) }),
+            mapping_cond_in_proj: (self.mapping_cond_dim > 0)
+                .then(|| Linear::without_bias(self.mapping_cond_dim, m, fan_in, device)),
+            mapping: Mapping::new(
+                m,
+                self.mapping_depth,
+                self.mapping_d_ff.unwrap_or(3 * m),
+                device,
+            ),
+            down_levels: (0..inner).map(|l| layers(l, 0..self.depths[l])).collect(),
+            mid_level: layers(inner, 0..self.depths[inner]),
+            up_levels: (0..inner).map(|l| layers(l, self.depths[l]..2 * self.depths[l])).collect(),
+            merges: (0..inner)
+                .map(|l| TokenMerge::new(4 * self.widths[l], self.widths[l + 1], [2, 2], device))
+                .collect(),
+            splits: (0..inner)
+                .map(|l| TokenSplit::new(self.widths[l + 1], 4 * self.widths[l], device))
+                .collect(),
+            out_norm: Gain::new(first, device),
+            patch_out: TokenUnpatch::new(first, patch, kernel, device),
+            num_classes: self.num_classes,
+        })
+    }
+}
+
+/// The network.
+#[derive(Module, Debug)]
+pub struct HDiT {
+    patch_in: TokenMerge,
+    time_emb: FourierFeatures,
+    time_in_proj: Linear,
+    aug_emb: FourierFeatures,
+    aug_in_proj: Linear,
+    class_emb: Option<ClassEmbedding>,
+    mapping_cond_in_proj: Option<Linear>,
+    mapping: Mapping,
+    down_levels: Vec<Vec<Layer>>,
+    mid_level: Vec<Layer>,
+    up_levels: Vec<Vec<Layer>>,
+    merges: Vec<TokenMerge>,
+    splits: Vec<TokenSplit>,
+    out_norm: Gain,
+    patch_out: TokenUnpatch,
+    num_classes: usize,
+}
+
+/// What the network is told besides image and noise level.
+#[derive(Clone, Debug, Default)]
+pub struct Conditions {
+    /// Augmentation vector `[B, 9]`; absent means "not augmented" (zeros, whose branch counts).
+    pub augmentation: Option<Tensor<2>>,
+    /// Class `[B]`; needed iff the network has classes. The null class is `num_classes`.
+    pub class: Option<Tensor<1, Int>>,
+    /// Extra condition `[B, k]`; needed iff `mapping_cond_dim = k > 0`.
+    pub mapping: Option<Tensor<2>>,
+}
+
+impl HDiT {
+    /// The network F of the Karras preconditioner.
+    ///
+    /// * `x`: image times `c_in`, `[B, C, H, W]`
+    /// * `sigma`: raw noise level, `[B]`, positive
+    ///
+    /// Returns `[B, C, H, W]`.
+    pub fn forward(&self, x: Tensor<4>, sigma: Tensor<1>, conditions: Conditions) -> Tensor<4> {
+        self.forward_observed(x, sigma, conditions, &mut |_, _| ())
+    }
+
+    /// [`forward`](Self::forward) that shows its channels-last activations to `observe`: after
+    /// `patch_in`, every `down{l}`, `merge{l}`, `mid`, `split{l}`, `up{l}` and `out_norm`.
+    pub fn forward_observed(
+        &self,
+        x: Tensor<4>,
+        sigma: Tensor<1>,
+        conditions: Conditions,
+        observe: &mut dyn FnMut(String, &Tensor<4>),
+    ) -> Tensor<4> {
+        let cond = self.mapping.forward(self.embed_conditions(sigma, conditions)); // [B, m]
+        let run = |layers: &[Layer], h: Tensor<4>| {
+            layers.iter().fold(h, |h, layer| layer.forward(h, cond.clone()))
+        };
+        let mut h = self.patch_in.forward(x.permute([0, 2, 3, 1])); // [B, H/p, W/p, w₀]
+        observe("patch_in".into(), &h);
+        let mut skips = Vec::new();
+        for (l, (layers, merge)) in self.down_levels.iter().zip(&self.merges).enumerate() {
+            h = run(layers, h);
+            observe(format!("down{l}"), &h);
+            skips.push(h.clone());
+            h = merge.forward(h); // [B, H/2, W/2, w_{l+1}]
+            observe(format!("merge{l}"), &h);
+        }
+        h = run(&self.mid_level, h);
+        observe("mid".into(), &h);
+        for (l, layers) in self.up_levels.iter().enumerate().rev() {
+            let skip = skips.pop().expect("one skip was pushed for every level");
+            h = self.splits[l].forward(h, skip); // [B, 2H, 2W, w_l]
+            observe(format!("split{l}"), &h);
+            h = run(layers, h);
+            observe(format!("up{l}"), &h);
+        }
+        h = self.out_norm.forward(h);
+        observe("out_norm".into(), &h);
+        self.patch_out.forward(h).permute([0, 3, 1, 2]) // [B, C, H, W]
+    }
+
+    /// The sum of all conditions before the mapping network, `[B, m]`.
+    pub fn embed_conditions(&self, sigma: Tensor<1>, conditions: Conditions) -> Tensor<2> {
+        let (time, augmentation) = self.fourier_features(sigma, conditions.augmentation);
+        let mut e = self.time_in_proj.forward(time) + self.aug_in_proj.forward(augmentation);
+        if let (Some(table), Some(class)) = (&self.class_emb, conditions.class) {
+            e = e + table.weight.val().select(0, class);
+        }
+        if let (Some(proj), Some(mapping)) = (&self.mapping_cond_in_proj, conditions.mapping) {
+            e = e + proj.forward(mapping);
+        }
+        e
+    }
+
+    /// Fourier features of `ln σ / 4` and of the augmentation vector, `[B, m]` each.
+    pub fn fourier_features(
+        &self,
+        sigma: Tensor<1>,
+        augmentation: Option<Tensor<2>>,
+    ) -> (Tensor<2>, Tensor<2>) {
+        let dtype = self.time_in_proj.weight.val().dtype();
+        let c_noise = c_noise(sigma).unsqueeze_dim(1); // [B, 1]
+        let b = c_noise.dims()[0];
+        let augmentation = augmentation.unwrap_or_else(|| {
+            Tensor::zeros([b, AUGMENT_FEATURES], (&c_noise.device(), burn::tensor::DType::F32))
+        });
+        (self.time_emb.forward(c_noise).cast(dtype), self.aug_emb.forward(augmentation).cast(dtype))
+    }
+
+    /// The mapping network: `[B, m]` → `[B, m]`
+    pub fn map(&self, embedded: Tensor<2>) -> Tensor<2> {
+        self.mapping.forward(embedded)
+    }
+
+    /// The label that stands for "no class", where the network has classes.
+    pub fn null_class(&self) -> Option<usize> {
+        (self.num_classes > 0).then_some(self.num_classes)
+    }
+}
+
+/// `ln σ / 4`, how the network is told the noise level.
+pub fn c_noise(sigma: Tensor<1>) -> Tensor<1> {
+    sigma.cast(FloatDType::F32).log() / 4.0
+}

@@ -1,0 +1,77 @@
+//! Between levels: cells of tokens merged into one and split again.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+
+use crate::nn::constant;
+use crate::nn::linear::{Init, Linear};
+use crate::nn::patch::{fold_cells, unfold_cells};
+
+/// Folds cells of tokens into one and projects it.
+#[derive(Module, Debug)]
+pub struct TokenMerge {
+    proj: Linear,
+    cell: [usize; 2],
+}
+
+impl TokenMerge {
+    /// `d_in` counts the values of a whole cell.
+    pub fn new(d_in: usize, d_out: usize, cell: [usize; 2], device: &Device) -> Self {
+        Self { proj: Linear::without_bias(d_in, d_out, Init::FanIn, device), cell }
+    }
+
+    /// `[B, H, W, C]` → `[B, H/ph, W/pw, out]`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.proj.forward(fold_cells(x, self.cell))
+    }
+}
+
+/// Projects tokens onto cells: `[B, H, W, w]` → `[B, H·ph, W·pw, C]`
+#[derive(Module, Debug)]
+pub struct TokenUnpatch {
+    proj: Linear,
+    cell: [usize; 2],
+}
+
+impl TokenUnpatch {
+    /// `d_out` counts the values of a whole cell.
+    pub fn new(d_in: usize, d_out: usize, cell: [usize; 2], device: &Device) -> Self {
+        Self { proj: Linear::without_bias(d_in, d_out, Init::Zero, device), cell }
+    }
+
+    /// `[B, H, W, in]` → `[B, H·ph, W·pw, C]`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        unfold_cells(self.proj.forward(x), self.cell)
+    }
+}
+
+/// The 2×2 inverse of a merge, lerped with the skip: `skip + fac·(upsampled − skip)`.
+#[derive(Module, Debug)]
+pub struct TokenSplit {
+    proj: Linear,
+    fac: Param<Tensor<1>>,
+    cell: [usize; 2],
+}
+
+impl TokenSplit {
+    /// `d_out` counts the values of a whole 2×2 cell.
+    pub fn new(d_in: usize, d_out: usize, device: &Device) -> Self {
+        Self::with_cell(d_in, d_out, [2, 2], device)
+    }
+
+    /// Likewise with other cells.
+    pub fn with_cell(d_in: usize, d_out: usize, cell: [usize; 2], device: &Device) -> Self {
+        Self {
+            proj: Linear::without_bias(d_in, d_out, Init::FanIn, device),
+            fac: constant([1], 0.5, device),
+            cell,
+        }
+    }
+
+    /// `x`: `[B, H, W, in]`, `skip`: `[B, 2H, 2W, out]`; returns the skip's shape
+    pub fn forward(&self, x: Tensor<4>, skip: Tensor<4>) -> Tensor<4> {
+        let upsampled = unfold_cells(self.proj.forward(x), self.cell);
+        let fac = self.fac.val().reshape([1, 1, 1, 1]);
+        skip.clone() + (upsampled - skip) * fac
+    }
+}
