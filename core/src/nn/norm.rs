@@ -84,14 +84,17 @@ impl Norm {
             NormKind::LayerNormAffine => layer_norm(x, 1e-5),
             NormKind::RmsNorm => rms_norm(x, 1e-6),
         };
-        let y = match &self.weight {
-            Some(weight) => y * weight.val().unsqueeze(),
-            None => y,
-        };
-        match &self.bias {
+        let Some(weight) = &self.weight else { return y };
+        // As rows: the gradients of weight and bias then sum a plain matrix. With more axes they
+        // may arrive transposed, and wgpu's sums over the first of several axes of a transposed
+        // tensor are wrong.
+        let shape = y.dims();
+        let y = y.reshape([-1, shape[D - 1] as i32]) * weight.val().unsqueeze(); // [rows, d]
+        let y: Tensor<2> = match &self.bias {
             Some(bias) => y + bias.val().unsqueeze(),
             None => y,
-        }
+        };
+        y.reshape(shape)
     }
 
     /// `norm(x)·(1 + scale) + shift`, the adaLN of DiT; the shift may be absent (`wo_shift`).
