@@ -8,7 +8,10 @@ use tempfile::TempDir;
 const TINTYPE: &str = env!("CARGO_BIN_EXE_tintype");
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(TINTYPE).args(arguments).output().expect("the program starts")
+    let mut command = Command::new(TINTYPE);
+    // Mesa complains on standard error where this is not set.
+    command.args(arguments).env("XDG_RUNTIME_DIR", std::env::temp_dir());
+    command.output().expect("the program starts")
 }
 
 fn text(bytes: &[u8]) -> String {
