@@ -111,9 +111,10 @@ pub struct Streams {
 }
 
 impl HiDiT {
-    /// Whether the pixel stream is at work at this time: `t < τ`.
+    /// Whether the pixel stream is at work at this time: `t < τ`, in float32 like the network's
+    /// own decision, so that a grid point at τ cannot be open here and closed there.
     pub fn gate(&self, t: f64) -> bool {
-        t < self.tau
+        (t as f32) < self.tau as f32
     }
 
     /// Velocity of the latents without pixels: `[B, C, S, S]` → the same.
