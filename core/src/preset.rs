@@ -41,7 +41,7 @@ pub fn all() -> Vec<Preset> {
             ("sit-xl-1", "XL", 1, 675_148_064, "REPA-E e2e-VAVAE, 800 epochs: FID 1.12 guided"),
             ("sit-l-1", "L", 1, 458_119_200, "REPA-E's smaller variant"),
             ("sit-b-1", "B", 1, 130_524_704, "REPA-E's smaller variant"),
-            ("sit-s-1", "S", 1, 32_738_720, "REPA-E's smallest variant"),
+            ("sit-s-1", "S", 1, 32_969_504, "REPA-E's smallest variant"),
         ]
         .into_iter()
         .filter_map(|(name, size, patch, parameters, metric)| {
