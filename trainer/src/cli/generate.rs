@@ -95,7 +95,7 @@ struct Origin {
     version: String,
     /// Fingerprint of the network's weights.
     model: String,
-    class: String,
+    class_name: String,
     #[serde(flatten)]
     spec: ImageSpec,
     settings: Settings,
@@ -154,7 +154,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         origin: |spec: ImageSpec| Origin {
             version: env!("CARGO_PKG_VERSION").into(),
             model: fingerprint.clone(),
-            class: spec.class.map_or("none".into(), |c| pipeline.labels().name(c)),
+            class_name: spec.class.map_or("none".into(), |c| pipeline.labels().name(c)),
             spec,
             settings: Settings { keep_latent: false, ..settings },
             precision: asked,
@@ -265,7 +265,7 @@ impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
             Output::File(_) => None, // the grid goes there
             Output::Folder(folder) => {
                 let class: String = origin
-                    .class
+                    .class_name
                     .split(',')
                     .next()
                     .unwrap_or_default()
@@ -278,7 +278,7 @@ impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
             write_whole(&path, &png)?;
             self.reporter.event(
                 "image",
-                json!({"index": picture.index, "class": origin.class, "seed": picture.spec.seed, "path": path}),
+                json!({"index": picture.index, "class": origin.class_name, "seed": picture.spec.seed, "path": path}),
             );
             self.written.push(path.clone());
             if let Some(latent) = &picture.latent {
