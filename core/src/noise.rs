@@ -24,6 +24,18 @@ pub enum Stream {
     PixelStep = 3,
     /// Samples of a VAE's posterior.
     Posterior = 4,
+    /// Training: which items make a batch.
+    Order = 5,
+    /// Training: the time or noise level of an item.
+    Time = 6,
+    /// Training: the noise of the latent (or of the image in pixel models).
+    Noise = 7,
+    /// Training: the noise of Hi-DiT's pixel stream.
+    PixelNoise = 8,
+    /// Training: whether a label is dropped, an image flipped, cut, augmented.
+    Choice = 9,
+    /// Training: the seed of a network's first weights and of its dropout.
+    Device = 10,
 }
 
 /// Identity of one image's noise.
@@ -35,15 +47,26 @@ pub struct ImageKey {
     pub image: u64,
 }
 
-/// `len` standard-normal numbers of one image, stream and step.
-pub fn normals(key: ImageKey, stream: Stream, step: u32, len: usize) -> Vec<f32> {
+/// The bits of one image, stream and step.
+fn bits(key: ImageKey, stream: Stream, step: u32) -> ChaCha8Rng {
     let mut chacha_key = [0u8; 32];
     chacha_key[..8].copy_from_slice(&key.seed.to_le_bytes());
     chacha_key[8..16].copy_from_slice(&key.image.to_le_bytes());
     chacha_key[16..20].copy_from_slice(&(stream as u32).to_le_bytes());
     chacha_key[20..24].copy_from_slice(&step.to_le_bytes());
     chacha_key[24..].copy_from_slice(b"tintype1");
-    let mut bits = ChaCha8Rng::from_seed(chacha_key);
+    ChaCha8Rng::from_seed(chacha_key)
+}
+
+/// `len` uniform numbers in 0…1 (1 excluded, multiples of 2⁻³²) of one image, stream and step.
+pub fn uniforms(key: ImageKey, stream: Stream, step: u32, len: usize) -> Vec<f64> {
+    let mut bits = bits(key, stream, step);
+    (0..len).map(|_| bits.next_u32() as f64 * SCALE).collect()
+}
+
+/// `len` standard-normal numbers of one image, stream and step.
+pub fn normals(key: ImageKey, stream: Stream, step: u32, len: usize) -> Vec<f32> {
+    let mut bits = bits(key, stream, step);
     let mut out = Vec::with_capacity(len + 1);
     while out.len() < len {
         let (a, b) = box_muller(bits.next_u32(), bits.next_u32());
@@ -53,9 +76,10 @@ pub fn normals(key: ImageKey, stream: Stream, step: u32, len: usize) -> Vec<f32>
     out
 }
 
+const SCALE: f64 = 1.0 / 4_294_967_296.0; // 2⁻³²
+
 /// Two independent normals from two uniform words.
 fn box_muller(a: u32, b: u32) -> (f32, f32) {
-    const SCALE: f64 = 1.0 / 4_294_967_296.0; // 2⁻³²
     let radius = libm::sqrt(-2.0 * libm::log((a as f64 + 0.5) * SCALE));
     let (sin, cos) = libm::sincos(std::f64::consts::TAU * (b as f64 * SCALE));
     ((radius * cos) as f32, (radius * sin) as f32)

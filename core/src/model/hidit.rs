@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::sit::{SiT, SiTConfig};
 use super::{InvalidConfig, ensure};
 use crate::nn::activation::silu;
+use crate::nn::block::RunBlocks;
 use crate::nn::conv::Conv2d;
 use crate::nn::linear::{Init, Linear};
 use crate::nn::patch::{patchify, pixel_shuffle};
@@ -110,11 +111,28 @@ pub struct Streams {
     pub image: Tensor<4>,
 }
 
+/// What a training pass gives.
+#[derive(Debug)]
+pub struct TrainingOutput {
+    /// Velocity of the latents, `[B, C, S, S]`.
+    pub velocity: Tensor<4>,
+    /// Estimate x̂ of the clean image, `[B, 3, H, W]`, where there were pixels.
+    pub image: Option<Tensor<4>>,
+    /// Projected features for each teacher, `[B, N, z_dim]`.
+    pub features: Vec<Tensor<3>>,
+}
+
 impl HiDiT {
     /// Whether the pixel stream is at work at this time: `t < τ`, in float32 like the network's
     /// own decision, so that a grid point at τ cannot be open here and closed there.
     pub fn gate(&self, t: f64) -> bool {
         (t as f32) < self.tau as f32
+    }
+
+    /// The network with the statistics of a data set's latents.
+    pub fn with_latent_stats(mut self, mean: &[f32], std: &[f32]) -> Self {
+        self.sit.bn = self.sit.bn.with_stats(mean, std);
+        self
     }
 
     /// Velocity of the latents without pixels: `[B, C, S, S]` → the same.
@@ -136,6 +154,35 @@ impl HiDiT {
         Streams {
             velocity: self.sit.velocity(tokens.clone()),
             image: self.pixel_predictor.forward(tokens),
+        }
+    }
+
+    /// A training pass: latents, the pixel stream where there are images, and REPA's features
+    /// where they are wanted; `run` runs the blocks.
+    ///
+    /// * `z`: `[B, C, S, S]`, `x`: `[B, 3, H, W]`, `t`: `[B]`, `y`: `[B]`
+    pub fn forward_training(
+        &self,
+        z: Tensor<4>,
+        x: Option<Tensor<4>>,
+        t: Tensor<1>,
+        y: Tensor<1, Int>,
+        features: bool,
+        run: RunBlocks<'_>,
+    ) -> TrainingOutput {
+        let open = t.clone().lower_scalar(self.tau).float().cast(z.dtype()); // [B]
+        let c = self.sit.condition(t, y); // [B, D]
+        let mut h = self.sit.embed(z); // [B, N, D]
+        let pixels = x.is_some();
+        if let Some(x) = x {
+            let pixels = self.pixel_embedder.proj.forward(patchify(x, self.pixel_patch));
+            h = h + open.reshape([-1, 1, 1]) * pixels;
+        }
+        let (tokens, features) = self.sit.tokens_and_features(h, c, features, run);
+        TrainingOutput {
+            velocity: self.sit.velocity(tokens.clone()),
+            image: pixels.then(|| self.pixel_predictor.forward(tokens)),
+            features,
         }
     }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{InvalidConfig, ensure};
 use crate::nn::activation::silu;
-use crate::nn::block::{BlockConfig, DitBlock, FinalLayer};
+use crate::nn::block::{BlockConfig, DitBlock, FinalLayer, RunBlocks, run_blocks};
 use crate::nn::embedding::{LabelEmbedder, TimestepEmbedder};
 use crate::nn::norm::NormKind;
 use crate::nn::patch::{PatchEmbed, unpatchify};
@@ -281,10 +281,20 @@ impl LightningDiT {
     ///
     /// * `x`: `[B, C, S, S]`, `t`: `[B]`, `y`: `[B]`; returns `[B, C, S, S]`
     pub fn forward(&self, x: Tensor<4>, t: Tensor<1>, y: Tensor<1, Int>) -> Tensor<4> {
+        self.forward_through(x, t, y, &mut run_blocks)
+    }
+
+    /// [`forward`](Self::forward) with another way to run the blocks.
+    pub fn forward_through(
+        &self,
+        x: Tensor<4>,
+        t: Tensor<1>,
+        y: Tensor<1, Int>,
+        run: RunBlocks<'_>,
+    ) -> Tensor<4> {
         let c = self.condition(t, y); // [B, D]
         let h = self.x_embedder.forward(x) + self.pos_embed.val(); // [B, N, D]
-        let rope = self.feat_rope.as_ref();
-        let h = self.blocks.iter().fold(h, |h, block| block.forward(h, c.clone(), rope));
+        let (h, c) = run(&self.blocks, self.feat_rope.as_ref(), h, c);
         self.image(self.final_layer.head(self.final_layer.modulate(h, c)))
     }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{InvalidConfig, ensure};
 use crate::nn::activation::silu;
-use crate::nn::block::{BlockConfig, DitBlock, FinalLayer};
+use crate::nn::block::{BlockConfig, DitBlock, FinalLayer, RunBlocks, run_blocks};
 use crate::nn::embedding::{LabelEmbedder, TimestepEmbedder};
 use crate::nn::linear::{Init, Linear};
 use crate::nn::norm::{LatentNorm, NormKind};
@@ -198,14 +198,28 @@ impl SiT {
         y: Tensor<1, Int>,
     ) -> (Tensor<4>, Vec<Tensor<3>>) {
         let c = self.condition(t, y);
+        let (tokens, features) = self.tokens_and_features(self.embed(x), c, true, &mut run_blocks);
+        (self.velocity(tokens), features)
+    }
+
+    /// All blocks and the final modulation from embedded tokens `[B, N, D]` and condition
+    /// `[B, D]`; with REPA's projected features of block `encoder_depth` where they are wanted.
+    pub(super) fn tokens_and_features(
+        &self,
+        h: Tensor<3>,
+        c: Tensor<2>,
+        features: bool,
+        run: RunBlocks<'_>,
+    ) -> (Tensor<3>, Vec<Tensor<3>>) {
+        if !features {
+            let (h, c) = run(&self.blocks, None, h, c);
+            return (self.modulated(h, c), Vec::new());
+        }
         let (early, late) = self.blocks.split_at(self.encoder_depth);
-        let run = |blocks: &[DitBlock], h: Tensor<3>| {
-            blocks.iter().fold(h, |h, block| block.forward(h, c.clone(), None))
-        };
-        let h = run(early, self.embed(x)); // [B, N, D]
+        let (h, c) = run(early, None, h, c);
         let features = self.project(h.clone());
-        let v = self.velocity(self.modulated(run(late, h), c));
-        (v, features)
+        let (h, c) = run(late, None, h, c);
+        (self.modulated(h, c), features)
     }
 
     /// Only the projected features; the blocks after them are not computed (REPA-E's alignment).

@@ -217,6 +217,28 @@ impl VaeEncoder {
         x: Tensor<4>,
         observe: &mut dyn FnMut(String, &Tensor<4>),
     ) -> Tensor<4> {
+        let h = self.features_observed(x, observe); // [B, c, H/f, W/f]
+        let h = self.encoder.conv_out.forward(h); // [B, 2·z, H/f, W/f]
+        observe("encoder_out".into(), &h);
+        self.quant_conv.forward(h) // [B, 2·C, H/f, W/f]
+    }
+
+    /// What enters the encoder's last convolution: `[B, 3, H, W]` → `[B, c, H/f, W/f]`. Training
+    /// weighs its losses by their gradients there.
+    pub fn features(&self, x: Tensor<4>) -> Tensor<4> {
+        self.features_observed(x, &mut |_, _| ())
+    }
+
+    /// The moments from [`features`](Self::features).
+    pub fn moments_of_features(&self, h: Tensor<4>) -> Tensor<4> {
+        self.quant_conv.forward(self.encoder.conv_out.forward(h))
+    }
+
+    fn features_observed(
+        &self,
+        x: Tensor<4>,
+        observe: &mut dyn FnMut(String, &Tensor<4>),
+    ) -> Tensor<4> {
         let mut h = self.encoder.conv_in.forward(x); // [B, ch, H, W]
         observe("conv_in".into(), &h);
         for (l, level) in self.encoder.down.iter().enumerate() {
@@ -226,10 +248,7 @@ impl VaeEncoder {
             }
             observe(format!("after_level{l}"), &h);
         }
-        h = self.encoder.mid.forward(h);
-        h = self.encoder.conv_out.forward(self.encoder.norm_out.silu(h)); // [B, 2·z, H/f, W/f]
-        observe("encoder_out".into(), &h);
-        self.quant_conv.forward(h) // [B, 2·C, H/f, W/f]
+        self.encoder.norm_out.silu(self.encoder.mid.forward(h)) // [B, c, H/f, W/f]
     }
 }
 
@@ -243,6 +262,17 @@ pub struct VaeDecoder {
 impl VaeDecoder {
     /// `[B, C, h, w]` → `[B, 3, h·f, w·f]`, about −1…1 (neither squashed nor clamped)
     pub fn decode(&self, z: Tensor<4>) -> Tensor<4> {
+        self.image_of_features(self.features(z))
+    }
+
+    /// The image from [`features`](Self::features): `[B, c, H, W]` → `[B, 3, H, W]`
+    pub fn image_of_features(&self, h: Tensor<4>) -> Tensor<4> {
+        self.decoder.conv_out.forward(h)
+    }
+
+    /// What enters the decoder's last convolution: `[B, C, h, w]` → `[B, c, h·f, w·f]`. Training
+    /// weighs its losses by their gradients there.
+    pub fn features(&self, z: Tensor<4>) -> Tensor<4> {
         let decoder = &self.decoder;
         let mut h = decoder.conv_in.forward(self.post_quant_conv.forward(z)); // [B, c, h, w]
         h = decoder.mid.forward(h);
@@ -254,7 +284,7 @@ impl VaeDecoder {
                 h = upsample.conv.forward(interpolate(h, [2 * height, 2 * width], nearest));
             }
         }
-        decoder.conv_out.forward(decoder.norm_out.silu(h)) // [B, 3, h·f, w·f]
+        decoder.norm_out.silu(h)
     }
 }
 

@@ -28,6 +28,25 @@ pub struct BlockConfig {
     pub shift: bool,
 }
 
+/// Runs a row of blocks from tokens `[B, N, D]` and condition `[B, D]`, and gives both back: the
+/// place where training chooses between keeping activations and computing them again.
+pub type RunBlocks<'a> = &'a mut dyn FnMut(
+    &[DitBlock],
+    Option<&AxialRope>,
+    Tensor<3>,
+    Tensor<2>,
+) -> (Tensor<3>, Tensor<2>);
+
+/// The plain [`RunBlocks`].
+pub fn run_blocks(
+    blocks: &[DitBlock],
+    rope: Option<&AxialRope>,
+    h: Tensor<3>,
+    c: Tensor<2>,
+) -> (Tensor<3>, Tensor<2>) {
+    (blocks.iter().fold(h, |h, block| block.forward(h, c.clone(), rope)), c)
+}
+
 /// One transformer block modulated by the condition.
 #[derive(Module, Debug)]
 pub struct DitBlock {

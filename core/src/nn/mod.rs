@@ -8,6 +8,7 @@ pub mod activation;
 pub mod attention;
 pub mod block;
 pub mod conv;
+pub mod dropout;
 pub mod embedding;
 pub mod feed_forward;
 pub mod linear;

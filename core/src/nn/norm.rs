@@ -168,6 +168,20 @@ impl LatentNorm {
         }
     }
 
+    /// The norm with the statistics of a data set's latents: means and standard deviations.
+    pub fn with_stats(self, mean: &[f32], std: &[f32]) -> Self {
+        let row = |values: Vec<f32>, device: &Device| {
+            let n = values.len();
+            Tensor::from_data(burn::tensor::TensorData::new(values, [n]), device)
+        };
+        Self {
+            running_mean: self.running_mean.map(|old| row(mean.to_vec(), &old.device())),
+            running_var: self
+                .running_var
+                .map(|old| row(std.iter().map(|s| s * s).collect(), &old.device())),
+        }
+    }
+
     /// `(z − mean) / √(var + 1e-4)`, `[B, C, H, W]`.
     pub fn normalize(&self, z: Tensor<4>) -> Tensor<4> {
         let c = z.dims()[1];

@@ -8,13 +8,15 @@ use super::WeightsError;
 use super::store::Weights;
 
 /// Opens a `.safetensors`, `.pt` or `.ckpt` file, a sharded checkpoint by its
-/// `*.safetensors.index.json`, or a folder that holds one of them.
+/// `*.safetensors.index.json`, a folder that holds one of them (averaged weights before raw ones),
+/// or a training run, whose latest checkpoint is taken.
 pub fn open(path: &Path) -> Result<Weights, WeightsError> {
     let name = path.display().to_string();
     if path.is_dir() {
         let candidates =
-            ["model.safetensors.index.json", "model.safetensors", "ema.safetensors", "model.pt"];
+            ["ema.safetensors", "model.safetensors.index.json", "model.safetensors", "model.pt"];
         let found = candidates.iter().map(|c| path.join(c)).find(|p| p.is_file());
+        let found = found.or_else(|| latest_checkpoint(path));
         return match found {
             Some(file) => open(&file),
             None => Err(WeightsError::Format {
@@ -27,6 +29,16 @@ pub fn open(path: &Path) -> Result<Weights, WeightsError> {
         return open_sharded(path);
     }
     Weights::from_bytes(map(path)?, &name)
+}
+
+/// The last folder of a run's `checkpoints`; their names are zero-padded steps.
+fn latest_checkpoint(run: &Path) -> Option<std::path::PathBuf> {
+    let entries = std::fs::read_dir(run.join("checkpoints")).ok()?;
+    let is_step = |p: &std::path::PathBuf| {
+        let name = p.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit())
+    };
+    entries.filter_map(|e| Some(e.ok()?.path())).filter(is_step).max()
 }
 
 fn map(path: &Path) -> Result<memmap2::Mmap, WeightsError> {

@@ -6,6 +6,8 @@
 
 #[cfg(feature = "files")]
 mod files;
+#[cfg(feature = "autodiff")]
+mod flat;
 mod infer;
 mod load;
 mod names;
@@ -17,6 +19,8 @@ mod store;
 
 #[cfg(feature = "files")]
 pub use files::open;
+#[cfg(feature = "autodiff")]
+pub use flat::{Flat, Which, computing_in, flat, flat_gradients, with_flat};
 pub use infer::{Architecture, detect, sit_config, vae_config};
 #[cfg(feature = "autodiff")]
 pub use load::gradients;

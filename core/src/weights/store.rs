@@ -104,6 +104,26 @@ impl TensorView {
         Ok(Self { dtype, shape, strides, offset, bytes })
     }
 
+    /// A tensor of little-endian bytes in row-major order; fails with a sentence where there are
+    /// too few of them.
+    pub fn from_bytes(dtype: Dtype, shape: Vec<usize>, bytes: Vec<u8>) -> Result<Self, String> {
+        Self::new(dtype, shape, None, 0, Arc::new(bytes))
+    }
+
+    /// A float32 tensor; `values` has as many elements as the shape.
+    pub fn from_f32(shape: Vec<usize>, values: &[f32]) -> Result<Self, String> {
+        Self::from_bytes(Dtype::F32, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+    }
+
+    /// Sees a contiguous tensor under another shape of as many elements; others stay.
+    pub fn shape_as(&mut self, shape: Vec<usize>) {
+        let fits = shape.iter().product::<usize>() == self.len();
+        if fits && self.strides == contiguous(&self.shape) {
+            self.strides = contiguous(&shape);
+            self.shape = shape;
+        }
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
@@ -119,6 +139,28 @@ impl TensorView {
         let all = (*self.bytes).as_ref();
         let start = self.offset.min(all.len());
         &all[start..(start + n.min(self.len() * self.dtype.size())).min(all.len())]
+    }
+
+    /// The bytes of `count` elements from element `first` on, without copying; nothing where the
+    /// tensor is not contiguous or ends before.
+    pub fn slice(&self, first: usize, count: usize) -> Option<&[u8]> {
+        let inside = first.checked_add(count)? <= self.len();
+        if !inside || self.strides != contiguous(&self.shape) {
+            return None;
+        }
+        let start = self.offset + first * self.dtype.size();
+        (*self.bytes).as_ref().get(start..start + count * self.dtype.size())
+    }
+
+    /// `len` elements from the `row`-th group of `len` on, widened to float32.
+    pub fn row_f32(&self, row: usize, len: usize) -> Vec<f32> {
+        match (self.dtype, self.slice(row * len, len)) {
+            (Dtype::F32, Some(bytes)) => bytes
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
+            _ => self.to_f32()[row * len..(row + 1) * len].to_vec(),
+        }
     }
 
     /// The elements' bytes in row-major order, little-endian.

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use tintype::weights::{Dtype, open, write_safetensors};
 
 use super::model::bytes;
-use super::output::write_whole;
+use crate::files::write_whole;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

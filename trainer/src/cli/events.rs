@@ -1,10 +1,13 @@
 //! Telling what happens: a progress bar for people, JSON lines for programs.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+
+use crate::data::prepare::Progress;
 
 /// Where a command's news go.
 pub struct Reporter {
@@ -15,9 +18,15 @@ pub struct Reporter {
 impl Reporter {
     /// A bar over `steps` on standard error, or JSON lines on standard output.
     pub fn new(steps: u64, json: bool) -> Self {
-        let bar = if json { ProgressBar::hidden() } else { ProgressBar::new(steps) };
-        let style = "{msg} {wide_bar} {pos}/{len} steps, {eta} left";
-        if let Ok(style) = ProgressStyle::with_template(style) {
+        Self::counting(steps, "steps", json)
+    }
+
+    /// The same over other things than steps, with their rate.
+    pub fn counting(total: u64, unit: &str, json: bool) -> Self {
+        let bar = if json { ProgressBar::hidden() } else { ProgressBar::new(total) };
+        let style =
+            format!("{{msg}} {{wide_bar}} {{pos}}/{{len}} {unit}, {{per_sec}}, {{eta}} left");
+        if let Ok(style) = ProgressStyle::with_template(&style) {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(200));
@@ -52,6 +61,27 @@ impl Reporter {
         if !self.json {
             self.bar.suspend(|| println!("{text}"));
         }
+    }
+
+    /// Does long work in another thread while the bar follows its count; `interrupted` stops it.
+    pub fn watch<T: Send>(
+        &self,
+        progress: &Progress,
+        interrupted: &AtomicBool,
+        work: impl FnOnce() -> T + Send,
+    ) -> T {
+        std::thread::scope(|scope| {
+            let worker = scope.spawn(work);
+            while !worker.is_finished() {
+                if interrupted.load(Ordering::Relaxed) {
+                    progress.stop.store(true, Ordering::Relaxed);
+                }
+                self.position(progress.images.load(Ordering::Relaxed));
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            self.finish();
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     /// Takes the bar away.

@@ -18,8 +18,10 @@ use tintype::sampler::Stop;
 
 use super::Outcome;
 use super::events::Reporter;
+use super::interrupt::on_interrupt;
 use super::model::{ModelArgs, ModelFiles, Precision};
-use super::output::{Output, write_whole};
+use super::output::Output;
+use crate::files::write_whole;
 
 /// Key of the text in a PNG that says how it was made.
 pub const PNG_KEY: &str = "tintype";
@@ -150,7 +152,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         pipeline: &pipeline,
         settings,
         reporter: &reporter,
-        interrupted: on_interrupt()?,
+        interrupted: on_interrupt("stopping after this step; finished pictures are kept")?,
         origin: |spec: ImageSpec| Origin {
             version: env!("CARGO_PKG_VERSION").into(),
             model: fingerprint.clone(),
@@ -386,18 +388,4 @@ fn read_origin(path: &Path, fingerprint: &str) -> Result<Origin> {
         bail!("--from {name} was made with another model; pass that one with --model");
     }
     Ok(origin)
-}
-
-/// A flag that Ctrl-C raises; a second Ctrl-C ends the program at once.
-fn on_interrupt() -> Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let raised = flag.clone();
-    ctrlc::set_handler(move || {
-        if raised.swap(true, Ordering::Relaxed) {
-            std::process::exit(super::INTERRUPTED.into());
-        }
-        eprintln!("stopping after this step; finished pictures are kept");
-    })
-    .context("Ctrl-C cannot be handled")?;
-    Ok(flag)
 }

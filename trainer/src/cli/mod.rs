@@ -1,12 +1,16 @@
-//! The `tintype` program: `generate`, `classes`, `info`, `convert`.
+//! The `tintype` program, one file a command.
 
 mod classes;
 mod convert;
+mod encode;
 mod events;
 mod generate;
 mod info;
+mod interrupt;
 mod model;
 mod output;
+mod prepare;
+mod train;
 
 use std::process::ExitCode;
 
@@ -30,6 +34,12 @@ enum Command {
     Info(info::Args),
     /// Turn a checkpoint into safetensors
     Convert(convert::Args),
+    /// Turn a folder or an archive of images into a store
+    Prepare(prepare::Args),
+    /// Train a network as a configuration describes
+    Train(train::Args),
+    /// Encode a store's images into latents, once for all epochs
+    Encode(encode::Args),
 }
 
 /// Exit code after Ctrl-C, as shells expect it.
@@ -56,6 +66,9 @@ pub fn main() -> ExitCode {
         Command::Classes(args) => classes::run(args).map(|()| Outcome::Done),
         Command::Info(args) => info::run(args).map(|()| Outcome::Done),
         Command::Convert(args) => convert::run(args).map(|()| Outcome::Done),
+        Command::Prepare(args) => prepare::run(args),
+        Command::Encode(args) => encode::run(args),
+        Command::Train(args) => train::run(args),
     });
     match result {
         Ok(Ok(Outcome::Done)) => ExitCode::SUCCESS,
@@ -75,4 +88,16 @@ enum Outcome {
     Done,
     /// Ctrl-C came; what was finished is kept.
     Interrupted,
+}
+
+/// The device of one of several processes on a machine: `auto` and `cuda` mean its own GPU.
+fn local_device(asked: &str, rank: crate::rank::Rank) -> String {
+    let several = rank.world > 1 && cfg!(feature = "cuda");
+    match asked {
+        "cuda" if several => format!("cuda:{}", rank.local),
+        "auto" if several && tintype::device::list().iter().any(|d| d.id.starts_with("cuda")) => {
+            format!("cuda:{}", rank.local)
+        }
+        _ => asked.into(),
+    }
 }

@@ -1,9 +1,9 @@
 //! REPA-E's and Hi-DiT's HDF5 stores (`checkpoints` §3).
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use hdf5_pure::File;
+use hdf5_pure::{CharacterSet, DatasetBuilder, Datatype, File, FileBuilder, StringPadding};
 
 /// What can be wrong with a store.
 #[derive(Debug, thiserror::Error)]
@@ -73,4 +73,103 @@ impl Hdf5Store {
     fn problem(&self, item: &str, e: impl std::fmt::Display) -> StoreError {
         StoreError { file: self.name.clone(), problem: format!("{item} cannot be read: {e}") }
     }
+}
+
+/// Items of one group of a store.
+pub const GROUP: usize = 1000;
+
+/// What an item of a written store holds.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    /// An encoded image, stored as one fixed-length string.
+    File(Vec<u8>),
+    /// Float32 values with their shape.
+    Floats(Vec<f32>, Vec<u64>),
+}
+
+/// Writes a store group by group; a killed process loses the group in hand.
+#[derive(Debug)]
+pub struct Hdf5Writer {
+    path: PathBuf,
+    partial: PathBuf,
+}
+
+impl Hdf5Writer {
+    /// Begins `x.h5`, or goes on with what an earlier run left of it (`x.h5.partial`).
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let writer = Self { path: path.into(), partial: partial.into() };
+        if !writer.partial.exists() {
+            FileBuilder::new().write(&writer.partial).map_err(|e| writer.problem(e))?;
+        }
+        Ok(writer)
+    }
+
+    /// How many groups are there; each is whole.
+    pub fn groups(&self) -> Result<usize, StoreError> {
+        let file = File::open(&self.partial).map_err(|e| self.problem(e))?;
+        Ok((0..).take_while(|g| file.group(&format!("{g:05}")).is_ok()).count())
+    }
+
+    /// Adds the next group: item `i` of it is `items[i]`, under the name that [`item_name`] gives.
+    pub fn append(&self, group: usize, items: Vec<(String, Payload)>) -> Result<(), StoreError> {
+        let file = File::open_rw(&self.partial).map_err(|e| self.problem(e))?;
+        let root = file.root();
+        root.create_group(&format!("{group:05}")).map_err(|e| self.problem(e))?;
+        for (name, payload) in items {
+            root.create_dataset(&name, |dataset| match payload {
+                Payload::File(bytes) => string(dataset, bytes),
+                Payload::Floats(values, shape) => {
+                    dataset.with_f32_data(&values).with_shape(&shape);
+                }
+            })
+            .map_err(|e| self.problem(e))?;
+        }
+        file.commit().map_err(|e| self.problem(e))
+    }
+
+    /// Adds the labels, writes the list of names beside the store and gives both their names.
+    ///
+    /// `names` with groups and `dataset.json` where `listing_groups`, as REPA-E lists its images.
+    pub fn finish(self, labels: &[(String, i64)], listing_groups: bool) -> anyhow::Result<()> {
+        let file = File::open_rw(&self.partial).map_err(|e| self.problem(e))?;
+        let json = serde_json::to_vec(&serde_json::json!({ "labels": labels }))?;
+        file.root()
+            .create_dataset("dataset.json", |dataset| string(dataset, json))
+            .map_err(|e| self.problem(e))?;
+        file.commit().map_err(|e| self.problem(e))?;
+        drop(file);
+        let mut names: Vec<String> = labels.iter().map(|(name, _)| name.clone()).collect();
+        if listing_groups {
+            let groups = labels.len().div_ceil(GROUP);
+            names.extend((0..groups).map(|g| format!("{g:05}")));
+            names.push("dataset.json".into());
+            names.sort();
+        }
+        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let list = self.path.with_file_name(format!("{stem}_h5.json"));
+        crate::files::write_whole(&list, &serde_json::to_vec(&names)?)?;
+        std::fs::rename(&self.partial, &self.path)?;
+        Ok(())
+    }
+
+    fn problem(&self, e: impl std::fmt::Display) -> StoreError {
+        StoreError { file: self.partial.display().to_string(), problem: e.to_string() }
+    }
+}
+
+/// The name of item `index`: `00000/img00000000.png`, `00000/img-mean-std-00000000.npy`.
+pub fn item_name(index: usize, prefix: &str, extension: &str) -> String {
+    format!("{:05}/{prefix}{index:08}.{extension}", index / GROUP)
+}
+
+/// One scalar fixed-length string that holds the bytes, zeros included.
+fn string(dataset: &mut DatasetBuilder, bytes: Vec<u8>) {
+    let datatype = Datatype::String {
+        size: bytes.len() as u32,
+        padding: StringPadding::NullPad,
+        charset: CharacterSet::Ascii,
+    };
+    dataset.with_raw_data(datatype, bytes, 1).with_shape(&[]);
 }

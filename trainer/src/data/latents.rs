@@ -59,6 +59,20 @@ impl LatentShards {
         self.len() == 0
     }
 
+    /// One latent, `[C, H, W]`, or that of the flipped image.
+    pub fn latent(&self, index: usize, flipped: bool) -> Vec<f32> {
+        let name = if flipped { "latents_flip" } else { "latents" };
+        let size: usize = self.shape.iter().product();
+        let mut first = index;
+        for (shard, &rows) in self.shards.iter().zip(&self.rows) {
+            if first < rows {
+                return shard.tensors[name].row_f32(first, size);
+            }
+            first -= rows;
+        }
+        panic!("latent {index} of {}", self.len())
+    }
+
     /// All labels in order.
     pub fn labels(&self) -> Vec<i64> {
         self.shards.iter().flat_map(|s| s.tensors["labels"].to_i64()).collect()
@@ -70,11 +84,15 @@ impl LatentShards {
         self.shards.iter().flat_map(|s| s.tensors[name].to_f32()).collect()
     }
 
-    /// Per-channel mean and **unbiased** standard deviation of the unflipped latents.
+    /// Per-channel mean and **unbiased** standard deviation of the unflipped latents: of all, or of
+    /// 10,000 evenly spaced ones where there are more.
     pub fn statistics(&self) -> LatentStats {
+        const ENOUGH: usize = 10_000;
         let [c, h, w] = self.shape;
-        let values = self.latents(false);
-        let n = (self.len() * h * w) as f64;
+        let count = self.len().min(ENOUGH);
+        let values: Vec<f32> =
+            (0..count).flat_map(|i| self.latent(i * self.len() / count, false)).collect();
+        let n = (count * h * w) as f64;
         let channel =
             |k: usize| values.chunks_exact(h * w).skip(k).step_by(c).flatten().map(|&v| v as f64);
         let mean: Vec<f64> = (0..c).map(|k| channel(k).sum::<f64>() / n).collect();

@@ -1,8 +1,13 @@
-//! Image preparation and stores.
+//! From images as people have them to batches: preparation, stores, latents, augmentation.
 
 pub mod augment;
 pub mod crop;
+pub mod encode;
 pub mod hdf5;
 pub mod latents;
 pub mod npz;
+pub mod prepare;
+pub mod pt;
 pub mod resize;
+pub mod source;
+pub mod store;

@@ -10,6 +10,7 @@ use tintype::nn::attention::SelfAttention;
 use tintype::nn::linear::{Init, Linear};
 use tintype::nn::norm::layer_norm;
 use tintype::nn::patch::PatchEmbed;
+use tintype::weights::Weights;
 
 use crate::data::resize::resample_positions;
 
@@ -41,6 +42,24 @@ impl DinoConfig {
             mlp_ratio: 4,
             img_size: 518,
         }
+    }
+
+    /// The size of a published checkpoint (`dinov2_vit*14_pretrain.pth`), from its shapes.
+    pub fn of(weights: &Weights) -> Option<Self> {
+        let shape = |name: &str| weights.tensors.get(name).map(|view| view.shape.clone());
+        let embed_dim = *shape("cls_token")?.last()?;
+        let rows = *shape("pos_embed")?.get(1)?;
+        let patch_size = *shape("patch_embed.proj.weight")?.last()?;
+        let depth = (0..).take_while(|i| shape(&format!("blocks.{i}.norm1.weight")).is_some());
+        let mlp = *shape("blocks.0.mlp.fc1.weight")?.first()?;
+        Some(Self {
+            embed_dim,
+            depth: depth.count(),
+            num_heads: embed_dim / 64,
+            patch_size,
+            mlp_ratio: mlp / embed_dim,
+            img_size: (rows - 1).isqrt() * patch_size,
+        })
     }
 
     /// The untrained network.

@@ -1,6 +1,11 @@
-//! LPIPS (Zhang et al., arXiv 1801.03924) in taming-transformers' version, after the VGG features.
+//! LPIPS (Zhang et al., arXiv 1801.03924) in taming-transformers' version, on VGG16.
 
-use tintype::burn::tensor::{Device, Tensor, TensorData};
+use std::path::Path;
+
+use tintype::burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use tintype::weights::{Weights, WeightsError, load, open};
+
+use super::vgg::Vgg16;
 
 /// Shift of the scaling layer, per channel, for images in −1…1.
 pub const SHIFT: [f32; 3] = [-0.030, -0.088, -0.188];
@@ -23,7 +28,8 @@ pub fn scale_input(x: Tensor<4>) -> Tensor<4> {
 /// Returns `[B, 1, 1, 1]`.
 pub fn distance(a: &[Tensor<4>], b: &[Tensor<4>], weights: &[Tensor<4>]) -> Tensor<4> {
     let unit = |x: &Tensor<4>| {
-        let norm = x.clone().square().sum_dim(1).sqrt();
+        // 1e-30 changes no value and keeps the root's gradient finite where all channels are 0.
+        let norm = (x.clone().square().sum_dim(1) + 1e-30).sqrt();
         x.clone() / (norm + 1e-10)
     };
     let layers = a.iter().zip(b).zip(weights).map(|((a, b), w)| {
@@ -31,4 +37,72 @@ pub fn distance(a: &[Tensor<4>], b: &[Tensor<4>], weights: &[Tensor<4>]) -> Tens
         (difference * w.clone()).sum_dim(1).mean_dims(&[2, 3]) // [B, 1, 1, 1]
     });
     layers.reduce(|a, b| a + b).expect("there are five layers")
+}
+
+/// The whole distance, frozen.
+#[derive(Debug)]
+pub struct Lpips {
+    vgg: Vgg16,
+    /// `[1, C_l, 1, 1]` a layer.
+    lin: Vec<Tensor<4>>,
+}
+
+impl Lpips {
+    /// Loads torchvision's `vgg16-397923af.pth` and the linear layers `vgg.pth`, or both from one
+    /// file of a built LPIPS.
+    pub fn open(vgg: &Path, lin: &Path, device: &Device) -> Result<Self, WeightsError> {
+        Self::from_weights(open(vgg)?, &open(lin)?, device)
+    }
+
+    /// The distance from opened files.
+    pub fn from_weights(
+        mut vgg: Weights,
+        lin: &Weights,
+        device: &Device,
+    ) -> Result<Self, WeightsError> {
+        // A built LPIPS keeps torchvision's numbers inside its slices.
+        vgg.tensors = vgg
+            .tensors
+            .into_iter()
+            .filter_map(|(name, view)| {
+                let name = match name.strip_prefix("net.slice") {
+                    Some(rest) => format!("features.{}", rest.split_once('.')?.1),
+                    None => name,
+                };
+                name.starts_with("features.").then_some((name, view))
+            })
+            .collect();
+        let network = load(Vgg16::new(device), &vgg, FloatDType::F32, device)?.network;
+        let layer = |k: usize| {
+            let name = format!("lin{k}.model.1.weight");
+            let view = lin.tensors.get(&name).filter(|v| v.shape.len() == 4);
+            let view = view.ok_or_else(|| WeightsError::Format {
+                file: lin.file.clone(),
+                problem: format!("it lacks {name}; LPIPS' linear layers are needed (vgg.pth)"),
+            })?;
+            Ok(Tensor::from_data(TensorData::new(view.to_f32(), view.shape.clone()), device))
+        };
+        let lin = (0..5).map(layer).collect::<Result<_, WeightsError>>()?;
+        Ok(Self { vgg: tintype::burn::module::Module::no_grad(network), lin })
+    }
+
+    /// The five layers of features of images in −1…1.
+    pub fn features(&self, x: Tensor<4>) -> Vec<Tensor<4>> {
+        self.vgg.forward(scale_input(x))
+    }
+
+    /// The distance of images `[B, 3, H, W]` in −1…1, `[B, 1, 1, 1]`.
+    pub fn forward(&self, a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
+        distance(&self.features(a), &self.features(b), &self.lin)
+    }
+
+    /// Each layer's part of [`forward`](Self::forward), `[B, 5]`.
+    pub fn layers(&self, a: Tensor<4>, b: Tensor<4>) -> Tensor<2> {
+        let (a, b) = (self.features(a), self.features(b));
+        let parts = (0..5).map(|l| {
+            let n = a[l].dims()[0];
+            distance(&a[l..=l], &b[l..=l], &self.lin[l..=l]).reshape([n, 1])
+        });
+        Tensor::cat(parts.collect(), 1)
+    }
 }

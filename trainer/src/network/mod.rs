@@ -2,3 +2,5 @@
 
 pub mod dinov2;
 pub mod lpips;
+pub mod patchgan;
+pub mod vgg;

@@ -6,6 +6,7 @@ use burn::tensor::{Bool, Device, Tensor, TensorData};
 use super::config::LevelAttention;
 use crate::nn::activation::gelu_erf;
 use crate::nn::attention::attention;
+use crate::nn::dropout::dropout;
 use crate::nn::linear::{Init, Linear};
 use crate::nn::neighborhood::neighborhood_attention;
 use crate::nn::norm::rms_norm;
@@ -17,6 +18,10 @@ use crate::nn::{constant, in_f32};
 pub struct Layer {
     self_attn: Option<AttentionBlock>,
     ff: FeedForwardBlock,
+    /// Dropout in training.
+    dropout: f64,
+    /// Number of the layer in the network; keeps the masks of layers apart.
+    number: u64,
 }
 
 impl Layer {
@@ -26,20 +31,44 @@ impl Layer {
         cond: usize,
         attention: LevelAttention,
         index: usize,
+        dropout: f64,
+        number: u64,
         device: &Device,
     ) -> Self {
         Self {
             self_attn: AttentionBlock::new(width, cond, attention, index, device),
             ff: FeedForwardBlock::new(width, d_ff, cond, device),
+            dropout,
+            number,
         }
     }
 
-    pub(super) fn forward(&self, x: Tensor<4>, cond: Tensor<2>) -> Tensor<4> {
+    /// `x`: `[B, H, W, w]`, `cond`: `[B, m]`; `seed` of a training step's dropout.
+    pub fn forward(&self, x: Tensor<4>, cond: Tensor<2>, seed: Option<u64>) -> Tensor<4> {
+        let mask = |site: u64| Dropout {
+            rate: self.dropout,
+            seed: seed.map(|s| s.wrapping_add(2 * self.number + site)),
+        };
         let x = match &self.self_attn {
-            Some(attn) => attn.forward(x, cond.clone()),
+            Some(attn) => attn.forward(x, cond.clone(), mask(0)),
             None => x,
         };
-        self.ff.forward(x, cond)
+        self.ff.forward(x, cond, mask(1))
+    }
+}
+
+/// One dropout of a pass; no seed outside of training.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Dropout {
+    /// Probability that an element is zeroed.
+    pub rate: f64,
+    /// Of its mask.
+    pub seed: Option<u64>,
+}
+
+impl Dropout {
+    pub(super) fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        dropout(x, self.rate, self.seed)
     }
 }
 
@@ -96,7 +125,7 @@ impl AttentionBlock {
     }
 
     /// `x`: `[B, H, W, w]`, `cond`: `[B, m]`; returns `[B, H, W, w]`
-    pub fn forward(&self, x: Tensor<4>, cond: Tensor<2>) -> Tensor<4> {
+    pub fn forward(&self, x: Tensor<4>, cond: Tensor<2>, dropout: Dropout) -> Tensor<4> {
         let [b, h, w, width] = x.dims();
         let heads = self.scale.lazy_shape()[0];
         let d = width / heads;
@@ -120,7 +149,7 @@ impl AttentionBlock {
             }
             Reach::Window { size, shift } => window_attention(q, k, v, size, shift),
         };
-        x + self.out_proj.forward(out)
+        x + self.out_proj.forward(dropout.apply(out))
     }
 }
 
@@ -233,9 +262,9 @@ impl FeedForwardBlock {
     }
 
     /// `x`: `[B, H, W, w]`, `cond`: `[B, m]`; returns `[B, H, W, w]`
-    pub fn forward(&self, x: Tensor<4>, cond: Tensor<2>) -> Tensor<4> {
+    pub fn forward(&self, x: Tensor<4>, cond: Tensor<2>, dropout: Dropout) -> Tensor<4> {
         let h = geglu(self.norm.forward(x.clone(), cond), &self.up_proj); // [B, H, W, f]
-        x + self.down_proj.forward(h)
+        x + self.down_proj.forward(dropout.apply(h))
     }
 }
 

@@ -146,6 +146,14 @@ impl HDiTConfig {
         self.d_ffs.as_ref().map_or(3 * self.widths[level], |d_ffs| d_ffs[level])
     }
 
+    /// Dropout of a level in training.
+    pub(super) fn dropout(&self, level: usize) -> f64 {
+        match &self.dropout_rate {
+            PerLevel::All(rate) => *rate,
+            PerLevel::Each(rates) => rates[level],
+        }
+    }
+
     /// Attention of a level.
     pub fn attention(&self, level: usize) -> LevelAttention {
         match &self.self_attns {

@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, FloatDType, Tensor};
 
 use super::blocks::geglu;
+use crate::nn::dropout::dropout;
 use crate::nn::linear::{Init, Linear};
 use crate::nn::norm::rms_norm_scaled;
 use crate::nn::{constant, normal};
@@ -61,14 +62,16 @@ struct MappingBlock {
     norm: Gain,
     up_proj: Linear,
     down_proj: Linear,
+    dropout: f64,
 }
 
 impl Mapping {
-    pub(super) fn new(m: usize, depth: usize, d_ff: usize, device: &Device) -> Self {
+    pub(super) fn new(m: usize, depth: usize, d_ff: usize, dropout: f64, device: &Device) -> Self {
         let block = |_| MappingBlock {
             norm: Gain::new(m, device),
             up_proj: Linear::without_bias(m, 2 * d_ff, Init::FanIn, device),
             down_proj: Linear::without_bias(d_ff, m, Init::Zero, device),
+            dropout,
         };
         Self {
             in_norm: Gain::new(m, device),
@@ -77,11 +80,14 @@ impl Mapping {
         }
     }
 
-    /// `[B, m]` → `[B, m]`
-    pub(super) fn forward(&self, e: Tensor<2>) -> Tensor<2> {
+    /// `[B, m]` → `[B, m]`; `seed` of a training step's dropout
+    pub(super) fn forward(&self, e: Tensor<2>, seed: Option<u64>) -> Tensor<2> {
         let mut e = self.in_norm.forward(e);
-        for block in &self.blocks {
+        for (number, block) in self.blocks.iter().enumerate() {
             let h = geglu(block.norm.forward(e.clone()), &block.up_proj); // [B, f]
+            // Counted from the top, so that no layer has the same mask.
+            let seed = seed.map(|s| s.wrapping_sub(1 + number as u64));
+            let h = dropout(h, block.dropout, seed);
             e = e + block.down_proj.forward(h);
         }
         self.out_norm.forward(e)

@@ -15,7 +15,8 @@ use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Int, Tensor};
 
 pub use blocks::{
-    AttentionBlock, FeedForwardBlock, Layer, cosine_similarity_scale, geglu, shifted_window_mask,
+    AttentionBlock, Dropout, FeedForwardBlock, Layer, cosine_similarity_scale, geglu,
+    shifted_window_mask,
 };
 pub use config::{HDiTConfig, LevelAttention, PerLevel};
 pub use tokens::{TokenMerge, TokenSplit, TokenUnpatch};
@@ -35,9 +36,14 @@ impl HDiTConfig {
         let (levels, m) = (self.depths.len(), self.mapping_width);
         let inner = levels - 1;
         // The layer index runs on through down and up path: it decides which windows are shifted.
-        let layers = |level: usize, indices: std::ops::Range<usize>| -> Vec<Layer> {
-            let (w, f) = (self.widths[level], self.d_ff(level));
-            indices.map(|i| Layer::new(w, f, m, self.attention(level), i, device)).collect()
+        let mut number = 0;
+        let mut layers = |level: usize, indices: std::ops::Range<usize>| -> Vec<Layer> {
+            let (w, f, dropout) = (self.widths[level], self.d_ff(level), self.dropout(level));
+            let layer = |i| {
+                number += 1;
+                Layer::new(w, f, m, self.attention(level), i, dropout, number, device)
+            };
+            indices.map(layer).collect()
         };
         let patch = self.patch_size[0] * self.patch_size[1] * self.input_channels;
         let (first, kernel) = (self.widths[0], self.patch_size);
@@ -56,6 +62,7 @@ impl HDiTConfig {
                 m,
                 self.mapping_depth,
                 self.mapping_d_ff.unwrap_or(3 * m),
+                self.mapping_dropout_rate,
                 device,
             ),
             down_levels: (0..inner).map(|l| layers(l, 0..self.depths[l])).collect(),
@@ -104,6 +111,23 @@ pub struct Conditions {
     pub class: Option<Tensor<1, Int>>,
     /// Extra condition `[B, k]`; needed iff `mapping_cond_dim = k > 0`.
     pub mapping: Option<Tensor<2>>,
+    /// Seed of the dropout of a training step; absent everywhere else.
+    pub dropout: Option<u64>,
+}
+
+/// Runs a row of layers from tokens `[B, H, W, w]` and condition `[B, m]`, and gives both back: the
+/// place where training chooses between keeping activations and computing them again.
+pub type RunLayers<'a> =
+    &'a mut dyn FnMut(&[Layer], Option<u64>, Tensor<4>, Tensor<2>) -> (Tensor<4>, Tensor<2>);
+
+/// The plain [`RunLayers`].
+pub fn run_layers(
+    layers: &[Layer],
+    seed: Option<u64>,
+    h: Tensor<4>,
+    cond: Tensor<2>,
+) -> (Tensor<4>, Tensor<2>) {
+    (layers.iter().fold(h, |h, layer| layer.forward(h, cond.clone(), seed)), cond)
 }
 
 impl HDiT {
@@ -114,7 +138,18 @@ impl HDiT {
     ///
     /// Returns `[B, C, H, W]`.
     pub fn forward(&self, x: Tensor<4>, sigma: Tensor<1>, conditions: Conditions) -> Tensor<4> {
-        self.forward_observed(x, sigma, conditions, &mut |_, _| ())
+        self.pass(x, sigma, conditions, &mut |_, _| (), &mut run_layers)
+    }
+
+    /// [`forward`](Self::forward) with another way to run the layers.
+    pub fn forward_through(
+        &self,
+        x: Tensor<4>,
+        sigma: Tensor<1>,
+        conditions: Conditions,
+        run: RunLayers<'_>,
+    ) -> Tensor<4> {
+        self.pass(x, sigma, conditions, &mut |_, _| (), run)
     }
 
     /// [`forward`](Self::forward) that shows its channels-last activations to `observe`: after
@@ -126,27 +161,37 @@ impl HDiT {
         conditions: Conditions,
         observe: &mut dyn FnMut(String, &Tensor<4>),
     ) -> Tensor<4> {
-        let cond = self.mapping.forward(self.embed_conditions(sigma, conditions)); // [B, m]
-        let run = |layers: &[Layer], h: Tensor<4>| {
-            layers.iter().fold(h, |h, layer| layer.forward(h, cond.clone()))
-        };
+        self.pass(x, sigma, conditions, observe, &mut run_layers)
+    }
+
+    fn pass(
+        &self,
+        x: Tensor<4>,
+        sigma: Tensor<1>,
+        conditions: Conditions,
+        observe: &mut dyn FnMut(String, &Tensor<4>),
+        run: RunLayers<'_>,
+    ) -> Tensor<4> {
+        let seed = conditions.dropout;
+        let e = self.embed_conditions(sigma, conditions);
+        let mut cond = self.mapping.forward(e, seed); // [B, m]
         let mut h = self.patch_in.forward(x.permute([0, 2, 3, 1])); // [B, H/p, W/p, w₀]
         observe("patch_in".into(), &h);
         let mut skips = Vec::new();
         for (l, (layers, merge)) in self.down_levels.iter().zip(&self.merges).enumerate() {
-            h = run(layers, h);
+            (h, cond) = run(layers, seed, h, cond);
             observe(format!("down{l}"), &h);
             skips.push(h.clone());
             h = merge.forward(h); // [B, H/2, W/2, w_{l+1}]
             observe(format!("merge{l}"), &h);
         }
-        h = run(&self.mid_level, h);
+        (h, cond) = run(&self.mid_level, seed, h, cond);
         observe("mid".into(), &h);
         for (l, layers) in self.up_levels.iter().enumerate().rev() {
             let skip = skips.pop().expect("one skip was pushed for every level");
             h = self.splits[l].forward(h, skip); // [B, 2H, 2W, w_l]
             observe(format!("split{l}"), &h);
-            h = run(layers, h);
+            (h, cond) = run(layers, seed, h, cond);
             observe(format!("up{l}"), &h);
         }
         h = self.out_norm.forward(h);
@@ -184,7 +229,7 @@ impl HDiT {
 
     /// The mapping network: `[B, m]` → `[B, m]`
     pub fn map(&self, embedded: Tensor<2>) -> Tensor<2> {
-        self.mapping.forward(embedded)
+        self.mapping.forward(embedded, None)
     }
 
     /// The label that stands for "no class", where the network has classes.

@@ -1,0 +1,123 @@
+//! A network's parameters as flat tensors by the authors' names: what an optimizer, an average or
+//! a checkpoint works on.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{FloatDType, Gradients, Tensor};
+
+use super::names::{authors_name, is_buffer};
+
+/// One flat tensor a name, off the autodiff graph.
+pub type Flat = BTreeMap<String, Tensor<1>>;
+
+/// Which of a network's tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Those that training changes.
+    Trainable,
+    /// All, with frozen tables and buffers.
+    All,
+}
+
+/// The values of a network's tensors.
+pub fn flat<M: Module>(network: &M, which: Which) -> Flat {
+    struct Visitor {
+        path: Vec<String>,
+        which: Which,
+        out: Flat,
+    }
+    impl ModuleVisitor for Visitor {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.push(name.into());
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let value = param.val();
+            if self.which == Which::All || value.is_require_grad() {
+                self.out.insert(authors_name(&self.path), value.inner().flatten(0, D - 1));
+            }
+        }
+    }
+    let mut visitor = Visitor { path: Vec::new(), which, out: Flat::new() };
+    network.visit(&mut visitor);
+    visitor.out
+}
+
+/// The gradients of a network's parameters; those that the loss does not reach are absent.
+pub fn flat_gradients<M: Module>(network: &M, gradients: &Gradients) -> Flat {
+    struct Visitor<'a> {
+        path: Vec<String>,
+        gradients: &'a Gradients,
+        out: Flat,
+    }
+    impl ModuleVisitor for Visitor<'_> {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.push(name.into());
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(gradient) = param.val().grad(self.gradients) {
+                self.out.insert(authors_name(&self.path), gradient.flatten(0, D - 1));
+            }
+        }
+    }
+    let mut visitor = Visitor { path: Vec::new(), gradients, out: Flat::new() };
+    network.visit(&mut visitor);
+    visitor.out
+}
+
+/// The network with new values for the tensors that are named.
+pub fn with_flat<M: Module>(network: M, values: &Flat) -> M {
+    struct Mapper<'a> {
+        path: Vec<String>,
+        values: &'a Flat,
+    }
+    impl ModuleMapper for Mapper<'_> {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.push(name.into());
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let Some(value) = self.values.get(&authors_name(&self.path)) else { return param };
+            let old = param.val();
+            let value: Tensor<D> = value.clone().reshape(old.dims());
+            let value = match old.device().is_autodiff() {
+                true => Tensor::from_inner(value).set_require_grad(old.is_require_grad()),
+                false => value,
+            };
+            Param::initialized(param.id, value)
+        }
+    }
+    network.map(&mut Mapper { path: Vec::new(), values })
+}
+
+/// The network with its parameters in another precision, still tied by gradients to the ones it
+/// was made of: mixed precision with master weights. Normalisation statistics stay as they are.
+pub fn computing_in<M: Module>(network: &M, precision: FloatDType) -> M {
+    struct Mapper {
+        path: Vec<String>,
+        precision: FloatDType,
+    }
+    impl ModuleMapper for Mapper {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.push(name.into());
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            match is_buffer(&authors_name(&self.path)) {
+                true => param,
+                false => Param::initialized(param.id, param.val().cast(self.precision)),
+            }
+        }
+    }
+    network.clone().map(&mut Mapper { path: Vec::new(), precision })
+}

@@ -1,0 +1,103 @@
+//! `tintype encode`
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use tintype::burn::tensor::{Device, FloatDType};
+use tintype::device;
+use tintype::weights::{load, open, vae_config};
+
+use super::Outcome;
+use super::events::Reporter;
+use super::interrupt::on_interrupt;
+use crate::data::encode::{Encoder, Outcome as Encoded, Plan, to_hdf5, to_shards};
+use crate::data::prepare::Progress;
+use crate::data::store::ImageStore;
+use crate::rank::Rank;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The image store
+    store: PathBuf,
+    /// The autoencoder
+    #[arg(long, value_name = "FILE")]
+    vae: PathBuf,
+    /// A folder for LightningDiT's shards (posterior samples, also of mirrored images), or a file
+    /// that ends in .h5 for REPA-E's and Hi-DiT's moments
+    #[arg(long)]
+    out: PathBuf,
+    /// Images encoded together [default: 4 on the CPU, 32 on a GPU]
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Seed of the posterior samples
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// auto, cpu, cuda, wgpu or vulkan, with an index like cuda:1 if there are several
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Print machine-readable events
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Args) -> Result<Outcome> {
+    let started = Instant::now();
+    let rank = Rank::from_environment()?;
+    let store = ImageStore::open(&args.store)?;
+    if store.is_empty() {
+        bail!("{} has no images", args.store.display());
+    }
+    let chosen = device::choose(&super::local_device(&args.device, rank))?;
+    let encoder = load_encoder(&args.vae, store.side(), &chosen.found.device)?;
+    let batch = args.batch.unwrap_or(if chosen.found.id == "cpu" { 4 } else { 32 }).max(1);
+    let plan = Plan { out: args.out.clone(), batch, seed: args.seed, rank };
+    let interrupted = on_interrupt("stopping; finished parts are kept, the same command goes on")?;
+    let reporter = Reporter::counting(store.len() as u64, "images", args.json);
+    reporter.message(format!("encoding on {}", chosen.found.id));
+    let progress = Progress::default();
+    let hdf5 = args.out.extension().is_some_and(|e| e == "h5");
+    let work = || match hdf5 {
+        true => to_hdf5(&store, &encoder, &plan, &progress),
+        false => to_shards(&store, &encoder, &plan, &progress),
+    };
+    let outcome = reporter.watch(&progress, &interrupted, work)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let rate = store.len() as f64 / seconds;
+    match outcome {
+        Encoded::Stopped => return Ok(Outcome::Interrupted),
+        Encoded::Partial => reporter.line("this process's shards are done; others are not"),
+        Encoded::Done => {
+            reporter.event("done", json!({"images": store.len(), "seconds": seconds}));
+            reporter.line(&format!(
+                "{}: latents of {} images in {seconds:.1} s ({rate:.1} images/s) on {}",
+                args.out.display(),
+                store.len(),
+                chosen.found.id
+            ));
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// The encoder of an autoencoder's file, in float32.
+fn load_encoder(path: &Path, side: usize, device: &Device) -> Result<Encoder> {
+    let weights = open(path)?;
+    let config = vae_config(&weights)?;
+    let fingerprint = weights.fingerprint();
+    if !side.is_multiple_of(config.downsampling()) {
+        bail!(
+            "images of {side} pixels do not divide by the autoencoder's {}",
+            config.downsampling()
+        );
+    }
+    let half =
+        weights.filtered(|name| name.starts_with("encoder.") || name.starts_with("quant_conv."));
+    if half.tensors.is_empty() {
+        bail!("{} holds no encoder, only a decoder; use the whole autoencoder", path.display());
+    }
+    let network = config.init_encoder(device).context("the autoencoder's configuration")?;
+    let network = load(network, &half, FloatDType::F32, device)?.network;
+    Ok(Encoder { network, fingerprint, device: device.clone() })
+}

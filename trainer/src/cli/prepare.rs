@@ -1,0 +1,107 @@
+//! `tintype prepare`
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use serde_json::json;
+
+use super::Outcome;
+use super::events::Reporter;
+use super::interrupt::on_interrupt;
+use crate::data::encode::images_to_hdf5;
+use crate::data::prepare::{Plan, Progress, prepare};
+use crate::data::source::Source;
+use crate::data::store::ImageStore;
+use crate::rank::Rank;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A folder with one folder a class, or a .tar or .zip archive of one (also a .tar of .tar
+    /// archives, as ImageNet's training set is packed)
+    source: PathBuf,
+    /// Folder of the store
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+    /// Side of the images in pixels; each is centre-cropped to it as ADM does
+    #[arg(long, default_value_t = 256)]
+    size: usize,
+    /// Only images below this folder of the source, such as cifar10-train
+    #[arg(long, value_name = "FOLDER")]
+    within: Option<String>,
+    /// Also write Hi-DiT's images.h5 and images_h5.json into the store's folder
+    #[arg(long)]
+    hdf5: bool,
+    /// Print machine-readable events
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Args) -> Result<Outcome> {
+    let started = Instant::now();
+    if !(8..=8192).contains(&args.size) {
+        bail!("--size {} is not between 8 and 8192", args.size);
+    }
+    let rank = Rank::from_environment()?;
+    let source = Source::open(&args.source, args.within.as_deref())?;
+    let interrupted = on_interrupt("stopping; finished shards are kept, the same command goes on")?;
+    let reporter = Reporter::counting(source.items.len() as u64, "images", args.json);
+    reporter.message("preparing".into());
+    let plan = Plan { side: args.size, out: args.out.clone(), rank: rank.rank, world: rank.world };
+    let progress = Progress::default();
+    let outcome = reporter.watch(&progress, &interrupted, || prepare(&source, &plan, &progress))?;
+    for (name, problem) in outcome.skipped.iter().take(5) {
+        eprintln!("warning: skipped {name}: {problem}");
+    }
+    if outcome.skipped.len() > 5 {
+        let list = args.out.join("skipped.txt");
+        eprintln!(
+            "warning: {} images were skipped; {} lists them",
+            outcome.skipped.len(),
+            list.display()
+        );
+    }
+    if progress.stop.into_inner() {
+        return Ok(Outcome::Interrupted);
+    }
+    if !outcome.complete {
+        reporter.line("this process's shards are done; others are not");
+        return Ok(Outcome::Done);
+    }
+    let store = verified(&args.out, &reporter)?;
+    if args.hdf5 {
+        write_hdf5(&store, &args.out)?;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let classes = store.description.classes.len();
+    reporter.event(
+        "done",
+        json!({"images": outcome.images, "classes": classes, "skipped": outcome.skipped.len(),
+               "resumed_shards": outcome.resumed, "seconds": seconds}),
+    );
+    reporter.line(&format!(
+        "{}: {} images of {} x {} in {classes} classes, {} skipped, checksums verified, {seconds:.1} s",
+        args.out.display(),
+        outcome.images,
+        args.size,
+        args.size,
+        outcome.skipped.len()
+    ));
+    Ok(Outcome::Done)
+}
+
+/// The store, read back.
+fn verified(folder: &Path, reporter: &Reporter) -> Result<ImageStore> {
+    let store = ImageStore::open(folder)?;
+    reporter.message("verifying".into());
+    store.verify(|_| ())?;
+    Ok(store)
+}
+
+fn write_hdf5(store: &ImageStore, folder: &Path) -> Result<()> {
+    let path = folder.join("images.h5");
+    if !path.exists() {
+        images_to_hdf5(store, &path, &Progress::default())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,350 @@
+//! `tintype train`
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+use tintype::burn::tensor::{Device, FloatDType};
+use tintype::device;
+use tintype::generate::LatentStats;
+
+use super::Outcome;
+use super::interrupt::on_interrupt;
+use crate::data::store::ImageStore;
+use crate::network::lpips::Lpips;
+use crate::train::average::EmaConfig;
+use crate::train::comm::Comm;
+use crate::train::config::{
+    Activations, Config, ImageData, Init, LatentData, Recipe, RunConfig, VaeData,
+};
+use crate::train::diffusion::{Diffusion, Steps, fresh};
+use crate::train::hdit::{self, HDiTLoss, HDiTObjective};
+use crate::train::hidit::{self, HiDiTLoss, HiDiTObjective};
+use crate::train::latents::Latents;
+use crate::train::lightningdit::{LightningDiTLoss, LightningDiTObjective};
+use crate::train::objective::{Compute, Objective};
+use crate::train::order::Order;
+use crate::train::preview::{PreviewConfig, Previewer};
+use crate::train::run::{Ended, Run, train};
+use crate::train::system::System;
+use crate::train::teacher::{Teacher, check_repa};
+use crate::train::vae::{Judges, Networks, VaeLoss, VaeTraining};
+use tintype::model::hdit::HDiTConfig;
+use tintype::model::hidit::HiDiTConfig;
+use tintype::model::lightningdit::LightningDiTConfig;
+use tintype::model::vavae::VaeConfig;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The run's description, see trainer/configs
+    config: PathBuf,
+    /// Folder of the run: checkpoints, log, previews. A folder that holds a run goes on with it.
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+    /// Devices that share the batch: auto, cpu, cuda, or several like cuda:0,cuda:1
+    #[arg(long, default_value = "auto", value_delimiter = ',')]
+    device: Vec<String>,
+    /// Another number of steps than the configuration's
+    #[arg(long)]
+    steps: Option<u64>,
+    /// No progress line
+    #[arg(long)]
+    quiet: bool,
+}
+
+pub fn run(args: Args) -> Result<Outcome> {
+    let mut config = Config::read(&args.config)?;
+    if let Some(steps) = args.steps {
+        config.set_steps(steps);
+    }
+    let mut devices = Vec::new();
+    for name in &args.device {
+        let chosen = device::choose(name)?.found;
+        check_precision(config.run(), &chosen.device)?;
+        devices.push(chosen.device.autodiff());
+    }
+    for note in notes(&config) {
+        eprintln!("note: {note}");
+    }
+    let message = "stopping after this step, with a checkpoint; the same command goes on";
+    let run = Run {
+        config: config.clone(),
+        out: args.out.clone(),
+        interrupted: on_interrupt(message)?,
+        quiet: args.quiet,
+    };
+    let ended = train(&run, &devices, move |comm, device| build(&config, comm, device))?;
+    match ended {
+        Ended::Interrupted => Ok(Outcome::Interrupted),
+        Ended::Done => {
+            println!("{}: {} steps done", args.out.display(), run.config.run().steps);
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+fn check_precision(run: &RunConfig, device: &Device) -> Result<()> {
+    let supported = match run.precision {
+        Activations::F32 => true,
+        Activations::Bf16 => {
+            *device != Device::flex() && device.supports_dtype(tintype::burn::tensor::DType::BF16)
+        }
+    };
+    ensure!(supported, "run.precision = \"bf16\" is not supported by this device; use f32");
+    Ok(())
+}
+
+/// What a configuration leaves out, said once before the work.
+fn notes(config: &Config) -> Vec<&'static str> {
+    let mut notes = Vec::new();
+    match config {
+        Config::HiDiT(r) => {
+            if r.data.teacher.is_none() {
+                notes.push("no data.teacher: training without alignment to DINOv2 (REPA)");
+            }
+            if r.preview.as_ref().is_some_and(|p| p.vae.is_none()) {
+                notes.push("no preview.vae: no previews are drawn");
+            }
+        }
+        Config::LightningDiT(r) => {
+            if r.preview.as_ref().is_some_and(|p| p.vae.is_none()) {
+                notes.push("no preview.vae: no previews are drawn");
+            }
+        }
+        Config::HDiT(_) => {}
+        Config::Vae(r) => {
+            if r.data.vgg.is_none() || r.data.lpips.is_none() {
+                notes.push("no data.vgg and data.lpips: the reconstruction loss is L1 alone");
+            }
+            if r.data.teacher.is_none() {
+                notes.push("no data.teacher: latents are not aligned with DINOv2 (VF loss)");
+            }
+            if r.loss.disc_weight == 0.0 {
+                notes.push("loss.disc_weight is 0: no discriminator");
+            }
+        }
+    }
+    notes
+}
+
+/// One rank's system.
+fn build(config: &Config, comm: &Comm, device: &Device) -> Result<Box<dyn System>> {
+    match config {
+        Config::HiDiT(recipe) => hidit_system(recipe, comm, device),
+        Config::LightningDiT(recipe) => lightningdit_system(recipe, comm, device),
+        Config::HDiT(recipe) => hdit_system(recipe, comm, device),
+        Config::Vae(recipe) => vae_system(recipe, comm, device),
+    }
+}
+
+fn steps(run: &RunConfig) -> Steps {
+    let precision = match run.precision {
+        Activations::F32 => FloatDType::F32,
+        Activations::Bf16 => FloatDType::BF16,
+    };
+    let compute = Compute { precision, recompute: run.recompute };
+    Steps { batch: run.batch, accumulate: run.accumulate, compute }
+}
+
+fn order(run: &RunConfig, labels: &[Option<usize>]) -> Order {
+    match run.balance_classes {
+        true => Order::balanced(run.seed, labels),
+        false => Order::shuffled(run.seed, labels.len()),
+    }
+}
+
+fn previewer(
+    config: &Option<PreviewConfig>,
+    comm: &Comm,
+    on_latents: bool,
+    stats: Option<&LatentStats>,
+) -> Result<Option<Previewer>> {
+    match config {
+        Some(config) if comm.rank == 0 && (config.vae.is_some() || !on_latents) => {
+            Previewer::open(config.clone(), stats).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn image_store(path: &Option<PathBuf>) -> Result<Option<Arc<ImageStore>>> {
+    path.as_deref().map(|p| Ok(Arc::new(ImageStore::open(p)?))).transpose()
+}
+
+fn ema(config: Option<EmaConfig>) -> Result<EmaConfig> {
+    config.context("the table [ema] is missing")
+}
+
+/// A system with the weights of `init.from`; `may_miss` names what may start fresh.
+fn started<O: Objective>(
+    mut system: Diffusion<O>,
+    init: &Init,
+    may_miss: fn(&str) -> bool,
+) -> Result<Box<dyn System>> {
+    if let Some(from) = &init.from {
+        let path = latest_of(from)?;
+        system.continue_from(&path, may_miss)?;
+    }
+    Ok(Box::new(system))
+}
+
+/// A run stands for its latest checkpoint.
+fn latest_of(path: &Path) -> Result<PathBuf> {
+    if crate::train::run::is_run(path) {
+        return match crate::train::checkpoint::latest(path)? {
+            Some((checkpoint, _)) => Ok(checkpoint),
+            None => bail!("the run {} has no checkpoint", path.display()),
+        };
+    }
+    Ok(path.into())
+}
+
+fn hidit_system(
+    recipe: &Recipe<HiDiTConfig, HiDiTLoss, LatentData>,
+    comm: &Comm,
+    device: &Device,
+) -> Result<Box<dyn System>> {
+    let (run, data) = (&recipe.run, &recipe.data);
+    let latents = Arc::new(Latents::open(&data.latents, data.stats.as_deref())?);
+    let images = image_store(&data.images)?;
+    let mut model = recipe.model.clone();
+    hidit::check_data(&model, &recipe.loss, &latents, images.as_deref())?;
+    let teacher = match &data.teacher {
+        Some(path) => {
+            ensure!(images.is_some(), "a teacher looks at images; name their store in data.images");
+            let grid = model.sit.tokens().isqrt();
+            check_repa(model.image, model.sit.tokens())?;
+            let teacher = Teacher::open(path, grid, &device.clone().inner())?;
+            model.sit.z_dims = vec![teacher.width];
+            Some(teacher)
+        }
+        None => None,
+    };
+    let network = fresh(|d| model.init(d), run.seed, device)?;
+    let network = network.with_latent_stats(&latents.stats.mean, &latents.stats.std);
+    let previewer = previewer(&recipe.preview, comm, true, None)?;
+    let classes = images.as_ref().map_or(Vec::new(), |i| i.description.classes.clone());
+    let order = order(run, &latents.labels);
+    let objective =
+        HiDiTObjective { model, loss: recipe.loss, latents, images, teacher, seed: run.seed };
+    let settings = (recipe.optimizer, ema(recipe.ema)?);
+    let system = Diffusion::new(
+        objective,
+        network,
+        settings,
+        steps(run),
+        order,
+        comm.clone(),
+        previewer,
+        &classes,
+        device,
+    )?;
+    // A stage before this one had no pixels to learn from, a plain SiT not even their places.
+    started(system, &recipe.init, |name| {
+        name.starts_with("pixel_") || name.starts_with("projectors.")
+    })
+}
+
+fn lightningdit_system(
+    recipe: &Recipe<LightningDiTConfig, LightningDiTLoss, LatentData>,
+    comm: &Comm,
+    device: &Device,
+) -> Result<Box<dyn System>> {
+    let (run, data, model) = (&recipe.run, &recipe.data, recipe.model.clone());
+    ensure!(data.teacher.is_none(), "nothing reads the key data.teacher in a lightningdit run");
+    let latents = Arc::new(Latents::open(&data.latents, data.stats.as_deref())?);
+    let wanted = [model.in_channels, model.input_size, model.input_size];
+    ensure!(
+        latents.shape == wanted,
+        "the latents are {:?} and the network takes {wanted:?}",
+        latents.shape
+    );
+    hidit::check_classes(&latents.labels, model.num_classes)?;
+    ensure!(!model.learn_sigma, "model.learn_sigma cannot be trained; the loss reads the velocity");
+    let images = image_store(&data.images)?;
+    let classes = images.map_or(Vec::new(), |i| i.description.classes.clone());
+    let network = fresh(|d| model.init(d), run.seed, device)?;
+    let previewer = previewer(&recipe.preview, comm, true, Some(&latents.stats))?;
+    let order = order(run, &latents.labels);
+    let objective = LightningDiTObjective { model, loss: recipe.loss, latents, seed: run.seed };
+    let settings = (recipe.optimizer, ema(recipe.ema)?);
+    let system = Diffusion::new(
+        objective,
+        network,
+        settings,
+        steps(run),
+        order,
+        comm.clone(),
+        previewer,
+        &classes,
+        device,
+    )?;
+    started(system, &recipe.init, |_| false)
+}
+
+fn hdit_system(
+    recipe: &Recipe<HDiTConfig, HDiTLoss, ImageData>,
+    comm: &Comm,
+    device: &Device,
+) -> Result<Box<dyn System>> {
+    let (run, model) = (&recipe.run, recipe.model.clone());
+    let images = Arc::new(ImageStore::open(&recipe.data.images)?);
+    hdit::check_data(&model, &recipe.loss, &images)?;
+    let network = fresh(|d| model.init(d), run.seed, device)?;
+    let previewer = previewer(&recipe.preview, comm, false, None)?;
+    let classes = match model.num_classes {
+        0 => Vec::new(),
+        _ => images.description.classes.clone(),
+    };
+    let order = order(run, images.labels());
+    let objective = HDiTObjective { model, loss: recipe.loss, images, seed: run.seed };
+    let settings = (recipe.optimizer, ema(recipe.ema)?);
+    let system = Diffusion::new(
+        objective,
+        network,
+        settings,
+        steps(run),
+        order,
+        comm.clone(),
+        previewer,
+        &classes,
+        device,
+    )?;
+    started(system, &recipe.init, |_| false)
+}
+
+fn vae_system(
+    recipe: &Recipe<VaeConfig, VaeLoss, VaeData>,
+    comm: &Comm,
+    device: &Device,
+) -> Result<Box<dyn System>> {
+    let (run, data, model) = (&recipe.run, &recipe.data, recipe.model.clone());
+    let images = Arc::new(ImageStore::open(&data.images)?);
+    let plain = device.clone();
+    let lpips = match (&data.vgg, &data.lpips) {
+        (Some(vgg), Some(lin)) => Some(Lpips::open(vgg, lin, &plain)?),
+        (None, None) => None,
+        _ => bail!("LPIPS needs both data.vgg and data.lpips"),
+    };
+    let teacher = match &data.teacher {
+        Some(path) => Some(Teacher::open(path, 16, &device.clone().inner())?),
+        None => None,
+    };
+    let features = teacher.as_ref().map(|t| t.width);
+    let networks = Networks::fresh(&model, &recipe.loss, features, run.seed, device)?;
+    let order = order(run, images.labels());
+    let mut system = VaeTraining::new(
+        (model, recipe.loss),
+        networks,
+        Judges { lpips, teacher },
+        recipe.optimizer,
+        (images, order),
+        (run.batch, run.seed),
+        comm.clone(),
+        device,
+    )?;
+    if let Some(from) = &recipe.init.from {
+        system.init_from(&latest_of(from)?)?;
+    }
+    Ok(Box::new(system))
+}

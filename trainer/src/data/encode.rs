@@ -1,0 +1,277 @@
+//! Latents of a store, encoded once: LightningDiT's shards or REPA-E's HDF5.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, Result, ensure};
+use tintype::burn::tensor::{Device, Tensor, TensorData};
+use tintype::image::Rgb;
+use tintype::model::vavae::{Posterior, VaeEncoder};
+use tintype::noise::{ImageKey, Stream, normals};
+use tintype::weights::{Dtype, TensorView, open, write_safetensors};
+
+use super::hdf5::{GROUP, Hdf5Writer, Payload, item_name};
+use super::latents::LatentShards;
+use super::prepare::Progress;
+use super::pt;
+use super::store::ImageStore;
+use crate::files::write_whole;
+use crate::rank::Rank;
+
+/// Bytes of one shard's latents, about; LightningDiT puts at most 10,000 into one.
+const SHARD_BYTES: usize = 64 << 20;
+/// LightningDiT's statistics beside its shards.
+pub const STATS_FILE: &str = "latents_stats.pt";
+
+/// How latents are made.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// A folder for shards, or a file that ends in `.h5`.
+    pub out: PathBuf,
+    /// Images encoded together.
+    pub batch: usize,
+    /// Seed of the posterior samples.
+    pub seed: u64,
+    /// This process.
+    pub rank: Rank,
+}
+
+/// The encoder and what identifies it.
+#[derive(Debug)]
+pub struct Encoder {
+    /// The network.
+    pub network: VaeEncoder,
+    /// Fingerprint of its weights.
+    pub fingerprint: String,
+    /// Where it runs.
+    pub device: Device,
+}
+
+impl Encoder {
+    /// The posterior of images `[B, 3, side, side]` in −1…1.
+    fn posterior(&self, images: Vec<f32>, side: usize) -> Posterior {
+        let b = images.len() / (3 * side * side);
+        let data = TensorData::new(images, [b, 3, side, side]);
+        self.network.encode(Tensor::from_data(data, &self.device))
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything is there.
+    Done,
+    /// This process is done, others are not.
+    Partial,
+    /// It was stopped.
+    Stopped,
+}
+
+/// Posterior samples of every image and of its mirror image, as LightningDiT stores them.
+pub fn to_shards(
+    store: &ImageStore,
+    encoder: &Encoder,
+    plan: &Plan,
+    progress: &Progress,
+) -> Result<Outcome> {
+    std::fs::create_dir_all(&plan.out)?;
+    let identity = format!("{}-{}-{}", encoder.fingerprint, store.len(), plan.seed);
+    let latent = encoder.posterior(store.planes(0), store.side()).mean.dims();
+    let [_, c, h, w] = latent;
+    let rows = (SHARD_BYTES / (c * h * w * 4)).clamp(1, 10_000);
+    let mut complete = true;
+    for rank in 0..plan.rank.world {
+        let range = Rank { rank, ..plan.rank }.share(store.len());
+        let all: Vec<usize> = range.collect();
+        for (number, items) in all.chunks(rows).enumerate() {
+            let name = format!("latents_rank{rank:02}_shard{number:03}.safetensors");
+            let path = plan.out.join(&name);
+            if is_finished(&path, &identity, items.len())? {
+                progress.images.fetch_add(items.len() as u64, Ordering::Relaxed);
+                continue;
+            }
+            if rank != plan.rank.rank {
+                complete = false;
+                continue;
+            }
+            match encode_shard(store, encoder, plan, items, &identity, progress)? {
+                Some(bytes) => write_whole(&path, &bytes)?,
+                None => return Ok(Outcome::Stopped),
+            }
+        }
+    }
+    if !complete {
+        return Ok(Outcome::Partial);
+    }
+    write_statistics(&plan.out)?;
+    Ok(Outcome::Done)
+}
+
+/// Whether a shard is there; another encoder's is an error rather than overwritten.
+fn is_finished(path: &Path, identity: &str, rows: usize) -> Result<bool> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    let weights = open(path)?;
+    let same = weights.metadata.get("identity").is_some_and(|i| i == identity)
+        && weights.tensors.get("labels").is_some_and(|l| l.len() == rows);
+    ensure!(
+        same,
+        "{} was encoded with other weights, images, seed or number of processes; choose another folder or delete it",
+        path.display()
+    );
+    Ok(true)
+}
+
+fn encode_shard(
+    store: &ImageStore,
+    encoder: &Encoder,
+    plan: &Plan,
+    items: &[usize],
+    identity: &str,
+    progress: &Progress,
+) -> Result<Option<Vec<u8>>> {
+    let side = store.side();
+    let mut samples = [Vec::new(), Vec::new()];
+    let mut shape = Vec::new();
+    for batch in items.chunks(plan.batch) {
+        if progress.stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        for flipped in [false, true] {
+            let images = batch.iter().flat_map(|&i| {
+                let planes = store.planes(i);
+                if flipped { mirror(&planes, side) } else { planes }
+            });
+            let posterior = encoder.posterior(images.collect(), side);
+            let [b, c, h, w] = posterior.mean.dims();
+            let noise: Vec<f32> = batch
+                .iter()
+                .flat_map(|&i| {
+                    let key = ImageKey { seed: plan.seed, image: i as u64 };
+                    normals(key, Stream::Posterior, u32::from(flipped), c * h * w)
+                })
+                .collect();
+            let noise = Tensor::from_data(TensorData::new(noise, [b, c, h, w]), &encoder.device);
+            let z = posterior.sample(noise).into_data().convert::<f32>();
+            samples[usize::from(flipped)].extend(z.iter::<f32>());
+            shape = vec![c, h, w];
+        }
+        progress.images.fetch_add(batch.len() as u64, Ordering::Relaxed);
+    }
+    shape.insert(0, items.len());
+    let labels: Vec<u8> =
+        items.iter().flat_map(|&i| store.label(i).map_or(-1, |l| l as i64).to_le_bytes()).collect();
+    let floats = |v: &[f32]| TensorView::from_f32(shape.clone(), v).map_err(anyhow::Error::msg);
+    let labels = TensorView::from_bytes(Dtype::I64, vec![items.len()], labels);
+    let tensors = BTreeMap::from([
+        ("latents".to_string(), floats(&samples[0])?),
+        ("latents_flip".to_string(), floats(&samples[1])?),
+        ("labels".to_string(), labels.map_err(anyhow::Error::msg)?),
+    ]);
+    // The keys that LightningDiT's own shards carry, and ours.
+    let metadata = BTreeMap::from([
+        ("total_size".to_string(), items.len().to_string()),
+        ("dtype".to_string(), "torch.float32".to_string()),
+        ("device".to_string(), "cpu".to_string()),
+        ("identity".to_string(), identity.to_string()),
+    ]);
+    write_safetensors(&tensors, &metadata).map(Some).map_err(anyhow::Error::msg)
+}
+
+/// The mirror image of planes `[3, side, side]`.
+pub fn mirror(planes: &[f32], side: usize) -> Vec<f32> {
+    planes.chunks_exact(side).flat_map(|row| row.iter().rev().copied()).collect()
+}
+
+/// Mean and standard deviation of the channels, where LightningDiT looks for them.
+fn write_statistics(folder: &Path) -> Result<()> {
+    let shards = LatentShards::open(folder)?;
+    let stats = shards.statistics();
+    let shape = [1, stats.mean.len(), 1, 1];
+    let bytes = pt::to_bytes(&[
+        pt::Entry { name: "mean", shape: &shape, values: &stats.mean },
+        pt::Entry { name: "std", shape: &shape, values: &stats.std },
+    ])?;
+    write_whole(&folder.join(STATS_FILE), &bytes)
+}
+
+/// Mean and standard deviation of every image's posterior, as REPA-E and Hi-DiT store them.
+pub fn to_hdf5(
+    store: &ImageStore,
+    encoder: &Encoder,
+    plan: &Plan,
+    progress: &Progress,
+) -> Result<Outcome> {
+    ensure!(
+        plan.rank.world == 1,
+        "one process writes an .h5 file; start it once, or write shards into a folder"
+    );
+    if plan.out.exists() {
+        progress.images.store(store.len() as u64, Ordering::Relaxed);
+        return Ok(Outcome::Done);
+    }
+    let writer = Hdf5Writer::open(&plan.out)?;
+    let name = |i: usize| item_name(i, "img-mean-std-", "npy");
+    let done = writer.groups()?;
+    progress.images.store((done * GROUP).min(store.len()) as u64, Ordering::Relaxed);
+    let all: Vec<usize> = (0..store.len()).collect();
+    for (group, items) in all.chunks(GROUP).enumerate().skip(done) {
+        let mut payloads = Vec::new();
+        for batch in items.chunks(plan.batch) {
+            if progress.stop.load(Ordering::Relaxed) {
+                return Ok(Outcome::Stopped);
+            }
+            let images = batch.iter().flat_map(|&i| store.planes(i)).collect();
+            let posterior = encoder.posterior(images, store.side());
+            let std = posterior.std();
+            let moments = Tensor::cat(vec![posterior.mean, std], 1); // [B, 2·C, h, w]
+            let [_, c2, h, w] = moments.dims();
+            let values: Vec<f32> = moments.into_data().convert::<f32>().iter::<f32>().collect();
+            for (&i, values) in batch.iter().zip(values.chunks_exact(c2 * h * w)) {
+                let shape = [c2, h, w].map(|n| n as u64).to_vec();
+                payloads.push((name(i), Payload::Floats(values.to_vec(), shape)));
+            }
+            progress.images.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        }
+        writer.append(group, payloads)?;
+    }
+    let labels: Vec<(String, i64)> =
+        all.iter().map(|&i| (name(i), store.label(i).map_or(-1, |l| l as i64))).collect();
+    writer.finish(&labels, false).with_context(|| plan.out.display().to_string())?;
+    Ok(Outcome::Done)
+}
+
+/// A PNG without compression, as REPA-E stores images.
+fn uncompressed_png(image: &Rgb) -> Result<Vec<u8>> {
+    use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+    use image::{ExtendedColorType, ImageEncoder};
+    let mut bytes = Vec::new();
+    let none = CompressionType::Uncompressed;
+    PngEncoder::new_with_quality(&mut bytes, none, FilterType::NoFilter).write_image(
+        &image.pixels,
+        image.width as u32,
+        image.height as u32,
+        ExtendedColorType::Rgb8,
+    )?;
+    Ok(bytes)
+}
+
+/// The images of a store as Hi-DiT's `images.h5`: PNG files without compression.
+pub fn images_to_hdf5(store: &ImageStore, out: &Path, progress: &Progress) -> Result<Outcome> {
+    let writer = Hdf5Writer::open(out)?;
+    let name = |i: usize| item_name(i, "img", "png");
+    let all: Vec<usize> = (0..store.len()).collect();
+    for (group, items) in all.chunks(GROUP).enumerate().skip(writer.groups()?) {
+        if progress.stop.load(Ordering::Relaxed) {
+            return Ok(Outcome::Stopped);
+        }
+        let payload = |&i: &usize| Ok((name(i), Payload::File(uncompressed_png(&store.image(i))?)));
+        writer.append(group, items.iter().map(payload).collect::<Result<_>>()?)?;
+    }
+    let labels: Vec<(String, i64)> =
+        all.iter().map(|&i| (name(i), store.label(i).map_or(-1, |l| l as i64))).collect();
+    writer.finish(&labels, true)?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,200 @@
+//! From encoded images to a store: decode, crop, write, shard by shard.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rayon::prelude::*;
+use tintype::image::Rgb;
+use tintype::weights::{Dtype, TensorView, open, write_safetensors};
+
+use super::crop::center_crop;
+use super::source::{Item, Source};
+use super::store::{Description, STORE_FILE, Shard, file_crc32c};
+use crate::files::write_whole;
+
+/// Bytes of a shard, about.
+const SHARD_BYTES: usize = 128 << 20;
+/// An encoded image may not claim to decode to more than this.
+const MAX_DECODED_BYTES: u64 = 1 << 30;
+
+/// How a store is made.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Side of the square images.
+    pub side: usize,
+    /// The store's folder.
+    pub out: PathBuf,
+    /// This process and how many share the work; each makes every `world`-th shard.
+    pub rank: usize,
+    /// Processes that share the work.
+    pub world: usize,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Images in the store.
+    pub images: usize,
+    /// Names of images that could not be read, and why.
+    pub skipped: Vec<(String, String)>,
+    /// Shards that were there from an earlier run.
+    pub resumed: usize,
+    /// Whether all shards are there (with several processes: after the last one).
+    pub complete: bool,
+}
+
+/// Counts that a progress bar reads while the work goes on.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Images done.
+    pub images: AtomicU64,
+    /// Set to stop after the images in hand; finished shards are kept.
+    pub stop: AtomicBool,
+}
+
+/// Makes what is missing of a store.
+pub fn prepare(source: &Source, plan: &Plan, progress: &Progress) -> anyhow::Result<Outcome> {
+    std::fs::create_dir_all(&plan.out)?;
+    let image_bytes = plan.side * plan.side * 3;
+    let per_shard = (SHARD_BYTES / image_bytes).clamp(1, 10_000);
+    let identity = format!("{:08x}-{}-{per_shard}", source.fingerprint(), plan.side);
+    let chunks: Vec<&[Item]> = source.items.chunks(per_shard).collect();
+    let mut resumed = 0;
+    for (number, items) in chunks.iter().enumerate() {
+        let path = plan.out.join(shard_name(number));
+        if finished(&path, &identity).is_some() {
+            resumed += 1;
+            progress.images.fetch_add(items.len() as u64, Ordering::Relaxed);
+            continue;
+        }
+        if number % plan.world != plan.rank {
+            continue;
+        }
+        let Some(bytes) = encode_shard(source, items, plan.side, &identity, progress)? else {
+            break; // stopped
+        };
+        write_whole(&path, &bytes)?;
+    }
+    describe(source, plan, &identity, chunks.len(), resumed)
+}
+
+fn shard_name(number: usize) -> String {
+    format!("images_{number:05}.safetensors")
+}
+
+/// The count and the skipped images of a shard that an earlier run finished.
+fn finished(path: &Path, identity: &str) -> Option<(usize, Vec<(String, String)>)> {
+    let weights = open(path).ok()?;
+    if weights.metadata.get("identity").map(String::as_str) != Some(identity) {
+        return None;
+    }
+    let skipped = serde_json::from_str(weights.metadata.get("skipped")?).ok()?;
+    Some((weights.tensors.get("labels")?.len(), skipped))
+}
+
+/// One shard's file; nothing where the work was stopped.
+fn encode_shard(
+    source: &Source,
+    items: &[Item],
+    side: usize,
+    identity: &str,
+    progress: &Progress,
+) -> anyhow::Result<Option<Vec<u8>>> {
+    let decoded: Vec<Option<Result<Rgb, String>>> = items
+        .par_iter()
+        .map(|item| {
+            if progress.stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            let image = source.read(item).map_err(|e| e.to_string());
+            let image = image.and_then(|bytes| decode(&bytes)).map(|i| center_crop(&i, side));
+            progress.images.fetch_add(1, Ordering::Relaxed);
+            Some(image)
+        })
+        .collect();
+    let (mut pixels, mut labels, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
+    for (item, image) in items.iter().zip(decoded) {
+        match image {
+            None => return Ok(None),
+            Some(Ok(image)) => {
+                pixels.extend_from_slice(&image.pixels);
+                labels.push(item.label.map_or(-1, |l| l as i64));
+            }
+            Some(Err(problem)) => skipped.push((item.name.clone(), problem)),
+        }
+    }
+    let n = labels.len();
+    let labels: Vec<u8> = labels.iter().flat_map(|l: &i64| l.to_le_bytes()).collect();
+    let view = |dtype, shape: &[usize], bytes| {
+        TensorView::from_bytes(dtype, shape.to_vec(), bytes).map_err(anyhow::Error::msg)
+    };
+    let tensors = BTreeMap::from([
+        ("images".to_string(), view(Dtype::U8, &[n, side, side, 3], pixels)?),
+        ("labels".to_string(), view(Dtype::I64, &[n], labels)?),
+    ]);
+    let metadata = BTreeMap::from([
+        ("identity".to_string(), identity.to_string()),
+        ("skipped".to_string(), serde_json::to_string(&skipped)?),
+    ]);
+    write_safetensors(&tensors, &metadata).map(Some).map_err(anyhow::Error::msg)
+}
+
+/// Decodes an image to 8-bit RGB; transparency is dropped as Pillow's `convert("RGB")` does.
+pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
+    let mut reader = image::ImageReader::new(std::io::Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|e| e.to_string())?;
+    let mut limits = image::Limits::default();
+    limits.max_alloc = Some(MAX_DECODED_BYTES);
+    reader.limits(limits);
+    let image = reader.decode().map_err(|e| e.to_string())?.to_rgb8();
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    if width == 0 || height == 0 {
+        return Err("the image is empty".into());
+    }
+    Ok(Rgb { width, height, pixels: image.into_raw() })
+}
+
+/// Writes the description once every shard is there, after reading all of them back.
+fn describe(
+    source: &Source,
+    plan: &Plan,
+    identity: &str,
+    count: usize,
+    resumed: usize,
+) -> anyhow::Result<Outcome> {
+    let mut outcome = Outcome { images: 0, skipped: Vec::new(), resumed, complete: true };
+    let mut shards = Vec::new();
+    for number in 0..count {
+        let path = plan.out.join(shard_name(number));
+        let Some((images, skipped)) = finished(&path, identity) else {
+            outcome.complete = false;
+            continue;
+        };
+        outcome.images += images;
+        outcome.skipped.extend(skipped);
+        shards.push(Shard { file: shard_name(number), count: images, crc32c: file_crc32c(&path)? });
+    }
+    if !outcome.complete {
+        return Ok(outcome);
+    }
+    if outcome.images == 0 {
+        let (name, problem) = &outcome.skipped[0];
+        anyhow::bail!(
+            "none of the {} images can be read; the first is {name}: {problem}",
+            outcome.skipped.len()
+        );
+    }
+    let description = Description {
+        version: 1,
+        side: plan.side,
+        classes: source.classes.clone(),
+        shards,
+        skipped: outcome.skipped.len(),
+    };
+    let list: String = outcome.skipped.iter().map(|(n, p)| format!("{n}\t{p}\n")).collect();
+    write_whole(&plan.out.join("skipped.txt"), list.as_bytes())?;
+    write_whole(&plan.out.join(STORE_FILE), &serde_json::to_vec_pretty(&description)?)?;
+    Ok(outcome)
+}

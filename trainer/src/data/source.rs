@@ -1,0 +1,288 @@
+//! Where images come from: folders, tar archives (also of tar archives, as ImageNet is packed) and
+//! zip archives, read in place.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use zip::ZipArchive;
+
+/// What can be wrong with a source.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}: {problem}")]
+pub struct SourceError {
+    file: String,
+    problem: String,
+}
+
+fn error(file: &Path, problem: impl std::fmt::Display) -> SourceError {
+    SourceError { file: file.display().to_string(), problem: problem.to_string() }
+}
+
+/// Extensions that are taken for images.
+const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "bmp", "webp", "gif", "tiff"];
+/// The label list that NVIDIA's data tools write.
+const LABEL_FILE: &str = "dataset.json";
+
+/// The images of a folder or an archive, in the order of their names.
+#[derive(Debug)]
+pub struct Source {
+    container: Container,
+    /// Every image.
+    pub items: Vec<Item>,
+    /// Class names in the order of the labels; empty where there are no classes.
+    pub classes: Vec<String>,
+}
+
+/// One image of a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Its name inside the source, with `/` between folders.
+    pub name: String,
+    /// Its class.
+    pub label: Option<usize>,
+    place: Place,
+}
+
+/// Where an item's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    File,
+    Range { start: usize, len: usize },
+    Zip { index: usize },
+}
+
+#[derive(Debug)]
+enum Container {
+    Folder(PathBuf),
+    Tar(Mmap),
+    Zip(PathBuf, Box<ZipArchive<Cursor<Shared>>>),
+}
+
+/// A mapped file that several readers share.
+#[derive(Clone, Debug)]
+struct Shared(Arc<Mmap>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Source {
+    /// Opens a folder, a `.tar` or a `.zip`. The first folder of a name is its class, after the
+    /// folders that all names share; `within` keeps only names below it. A `dataset.json` with
+    /// `labels` decides instead where there is one.
+    pub fn open(path: &Path, within: Option<&str>) -> Result<Self, SourceError> {
+        let (container, mut places) = match path.extension().and_then(|e| e.to_str()) {
+            _ if path.is_dir() => list_folder(path)?,
+            Some("tar") => list_tar(path)?,
+            Some("zip") => list_zip(path)?,
+            Some("gz" | "tgz" | "bz2" | "xz" | "zst") => {
+                return Err(error(
+                    path,
+                    "compressed tar archives cannot be read in place; decompress it to a .tar first",
+                ));
+            }
+            _ => return Err(error(path, "neither a folder nor a .tar or .zip archive")),
+        };
+        if let Some(prefix) = within {
+            let prefix = format!("{}/", prefix.trim_matches('/'));
+            places = places
+                .into_iter()
+                .filter_map(|(name, place)| Some((name.strip_prefix(&prefix)?.to_string(), place)))
+                .collect();
+        }
+        let mut source = Self { container, items: Vec::new(), classes: Vec::new() };
+        let label_file = places.iter().find(|(name, _)| name.as_str() == LABEL_FILE);
+        let labels = match label_file {
+            Some((_, place)) => {
+                let item = Item { name: LABEL_FILE.into(), label: None, place: place.clone() };
+                Some(read_labels(&source.read(&item)?, path)?)
+            }
+            None => None,
+        };
+        let is_image = |name: &str| {
+            let extension = name.rsplit_once('.').map(|(_, e)| e.to_ascii_lowercase());
+            extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str()))
+        };
+        places.retain(|name, _| is_image(name));
+        if places.is_empty() {
+            let end = within.map_or(String::new(), |w| format!(" below {w:?}"));
+            return Err(error(path, format!("there are no images in it{end}")));
+        }
+        source.items =
+            places.into_iter().map(|(name, place)| Item { name, label: None, place }).collect();
+        match labels {
+            Some(labels) => source.label_by_list(&labels, path)?,
+            None => source.label_by_folder(),
+        }
+        Ok(source)
+    }
+
+    /// Labels from the first folder below those that all names share.
+    fn label_by_folder(&mut self) {
+        let folders = |name: &str| -> Vec<String> {
+            let mut parts: Vec<String> = name.split('/').map(String::from).collect();
+            parts.pop();
+            parts
+        };
+        let first = folders(&self.items[0].name);
+        let shared = |n: usize| {
+            self.items.iter().all(|item| {
+                let parts = folders(&item.name);
+                parts.len() > n && parts[n] == first[n]
+            })
+        };
+        let depth = (0..first.len()).take_while(|&n| shared(n)).count();
+        // All in one folder: that folder is not a class.
+        let class = |name: &str| folders(name).get(depth).cloned();
+        let names: BTreeSet<String> =
+            self.items.iter().filter_map(|item| class(&item.name)).collect();
+        self.classes = names.into_iter().collect();
+        for item in &mut self.items {
+            item.label = class(&item.name).and_then(|c| self.classes.binary_search(&c).ok());
+        }
+    }
+
+    fn label_by_list(
+        &mut self,
+        labels: &BTreeMap<String, usize>,
+        path: &Path,
+    ) -> Result<(), SourceError> {
+        for item in &mut self.items {
+            let label = labels.get(&item.name);
+            item.label = Some(*label.ok_or_else(|| {
+                error(path, format!("{LABEL_FILE} has no label for {:?}", item.name))
+            })?);
+        }
+        let count = labels.values().max().map_or(0, |last| last + 1);
+        self.classes = (0..count).map(|c| c.to_string()).collect();
+        Ok(())
+    }
+
+    /// The encoded bytes of an image.
+    pub fn read(&self, item: &Item) -> Result<Cow<'_, [u8]>, SourceError> {
+        match (&self.container, &item.place) {
+            (Container::Folder(root), _) => {
+                let path = root.join(&item.name);
+                std::fs::read(&path).map(Cow::Owned).map_err(|e| error(&path, e))
+            }
+            (Container::Tar(map), Place::Range { start, len }) => {
+                Ok(Cow::Borrowed(&map[*start..start + len]))
+            }
+            (Container::Zip(path, archive), Place::Zip { index }) => {
+                let failed = |e: &dyn std::fmt::Display| error(path, format!("{}: {e}", item.name));
+                let mut archive = archive.clone(); // shares the list of files
+                let mut file = archive.by_index(*index).map_err(|e| failed(&e))?;
+                let mut bytes = Vec::new();
+                file.read_to_end(&mut bytes).map_err(|e| failed(&e))?;
+                Ok(Cow::Owned(bytes))
+            }
+            _ => unreachable!("items are read from the container that listed them"),
+        }
+    }
+
+    /// Tells sources apart: names and sizes of all items.
+    pub fn fingerprint(&self) -> u32 {
+        self.items.iter().fold(0, |crc, item| {
+            let text = format!("{}\n{:?}\n{:?}\n", item.name, item.label, item.place);
+            crc32c::crc32c_append(crc, text.as_bytes())
+        })
+    }
+}
+
+type Places = BTreeMap<String, Place>;
+
+fn list_folder(root: &Path) -> Result<(Container, Places), SourceError> {
+    let mut places = Places::new();
+    let mut folders = vec![root.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).map_err(|e| error(&folder, e))?;
+        for entry in entries {
+            let path = entry.map_err(|e| error(&folder, e))?.path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let relative = path.strip_prefix(root).unwrap_or(&path);
+            let parts: Vec<_> = relative.iter().map(|p| p.to_string_lossy()).collect();
+            places.insert(parts.join("/"), Place::File);
+        }
+    }
+    Ok((Container::Folder(root.into()), places))
+}
+
+fn map(path: &Path) -> Result<Mmap, SourceError> {
+    let file = File::open(path).map_err(|e| error(path, e))?;
+    // SAFETY: the archive must not shrink while it is read; it is the user's data set.
+    unsafe { Mmap::map(&file) }.map_err(|e| error(path, e))
+}
+
+fn list_tar(path: &Path) -> Result<(Container, Places), SourceError> {
+    let map = map(path)?;
+    let mut places = Places::new();
+    list_tar_range(path, &map, 0, map.len(), "", &mut places)?;
+    Ok((Container::Tar(map), places))
+}
+
+/// Lists the archive in a range of the file; archives inside become folders of their name.
+fn list_tar_range(
+    path: &Path,
+    map: &Mmap,
+    start: usize,
+    len: usize,
+    prefix: &str,
+    places: &mut Places,
+) -> Result<(), SourceError> {
+    let damaged = |e: std::io::Error| error(path, format!("damaged archive: {e}"));
+    let mut archive = tar::Archive::new(Cursor::new(&map[start..start + len]));
+    for entry in archive.entries().map_err(damaged)? {
+        let entry = entry.map_err(damaged)?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let name = format!("{prefix}{}", name.trim_start_matches("./"));
+        let at = start + entry.raw_file_position() as usize;
+        let size = entry.size() as usize;
+        if at.checked_add(size).is_none_or(|end| end > start + len) {
+            return Err(error(path, format!("{name} ends beyond the archive; it is truncated")));
+        }
+        match name.strip_suffix(".tar") {
+            Some(inner) if prefix.is_empty() => {
+                list_tar_range(path, map, at, size, &format!("{inner}/"), places)?;
+            }
+            _ => {
+                places.insert(name, Place::Range { start: at, len: size });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn list_zip(path: &Path) -> Result<(Container, Places), SourceError> {
+    let map = Shared(Arc::new(map(path)?));
+    let archive = ZipArchive::new(Cursor::new(map))
+        .map_err(|e| error(path, format!("damaged archive: {e}")))?;
+    let places = (0..archive.len())
+        .filter_map(|index| Some((archive.name_for_index(index)?.ok()?.into_owned(), index)))
+        .filter(|(name, _)| !name.ends_with('/'))
+        .map(|(name, index)| (name, Place::Zip { index }))
+        .collect();
+    Ok((Container::Zip(path.into(), Box::new(archive)), places))
+}
+
+fn read_labels(bytes: &[u8], path: &Path) -> Result<BTreeMap<String, usize>, SourceError> {
+    #[derive(serde::Deserialize)]
+    struct File {
+        labels: Vec<(String, usize)>,
+    }
+    let file: File = serde_json::from_slice(bytes)
+        .map_err(|e| error(path, format!("{LABEL_FILE} has no usable labels: {e}")))?;
+    Ok(file.labels.into_iter().collect())
+}

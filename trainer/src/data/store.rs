@@ -1,0 +1,203 @@
+//! The image store: 8-bit images of one size in safetensors shards, memory-mapped, with their
+//! classes and checksums.
+//!
+//! `store.json` describes the store; `images_00000.safetensors` and so on hold `images`
+//! `[n, side, side, 3]` (RGB) and `labels` `[n]` (−1 for none).
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tintype::image::Rgb;
+use tintype::weights::{Dtype, TensorView, Weights, WeightsError, open};
+
+/// The description of a store.
+pub const STORE_FILE: &str = "store.json";
+
+/// What can be wrong with a store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file cannot be read.
+    #[error("{file}: {source}")]
+    Io {
+        /// The file.
+        file: String,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// A shard is damaged.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The store is not what its description says.
+    #[error("{file}: {problem}")]
+    Damaged {
+        /// The file.
+        file: String,
+        /// What is wrong, and the way out.
+        problem: String,
+    },
+}
+
+/// `store.json`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Description {
+    /// Version of this layout.
+    pub version: u32,
+    /// Side of every image.
+    pub side: usize,
+    /// Class names in the order of the labels.
+    pub classes: Vec<String>,
+    /// The shards in order.
+    pub shards: Vec<Shard>,
+    /// Images of the source that could not be read; `skipped.txt` lists them.
+    pub skipped: usize,
+}
+
+/// One shard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shard {
+    /// Its file in the store's folder.
+    pub file: String,
+    /// Images in it.
+    pub count: usize,
+    /// CRC-32C of the file.
+    pub crc32c: u32,
+}
+
+/// An opened store.
+#[derive(Debug)]
+pub struct ImageStore {
+    folder: PathBuf,
+    /// What it holds.
+    pub description: Description,
+    shards: Vec<Weights>,
+    labels: Vec<Option<usize>>,
+}
+
+fn damaged(file: &Path, problem: impl Into<String>) -> StoreError {
+    StoreError::Damaged { file: file.display().to_string(), problem: problem.into() }
+}
+
+impl ImageStore {
+    /// Opens a store; images are mapped, not read.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        let file = folder.join(STORE_FILE);
+        let text = std::fs::read_to_string(&file).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => damaged(
+                folder,
+                "not an image store, or not finished; make it with `tintype prepare`",
+            ),
+            _ => StoreError::Io { file: file.display().to_string(), source },
+        })?;
+        let description: Description = serde_json::from_str(&text)
+            .map_err(|e| damaged(&file, format!("not a description of a store: {e}")))?;
+        let (mut shards, mut labels) = (Vec::new(), Vec::new());
+        for shard in &description.shards {
+            let path = folder.join(&shard.file);
+            let weights = open(&path)?;
+            let side = description.side;
+            let (images, stored) = (tensor(&weights, "images")?, tensor(&weights, "labels")?);
+            if images.shape != [shard.count, side, side, 3]
+                || images.dtype != Dtype::U8
+                || stored.shape != [shard.count]
+            {
+                return Err(damaged(
+                    &path,
+                    "its images are not those of the store's description; prepare it again",
+                ));
+            }
+            labels.extend(stored.to_i64().into_iter().map(|l| usize::try_from(l).ok()));
+            shards.push(weights);
+        }
+        Ok(Self { folder: folder.into(), description, shards, labels })
+    }
+
+    /// How many images there are.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Side of every image.
+    pub fn side(&self) -> usize {
+        self.description.side
+    }
+
+    /// The class of an image.
+    pub fn label(&self, index: usize) -> Option<usize> {
+        self.labels[index]
+    }
+
+    /// All classes in order.
+    pub fn labels(&self) -> &[Option<usize>] {
+        &self.labels
+    }
+
+    /// The pixels of an image, `[side, side, 3]`.
+    pub fn pixels(&self, index: usize) -> &[u8] {
+        let size = self.side() * self.side() * 3;
+        let mut first = index;
+        for (shard, described) in self.shards.iter().zip(&self.description.shards) {
+            if first < described.count {
+                let slice = shard.tensors["images"].slice(first * size, size);
+                return slice.expect("shapes were checked when the store was opened");
+            }
+            first -= described.count;
+        }
+        panic!("image {index} of {}", self.len())
+    }
+
+    /// An image.
+    pub fn image(&self, index: usize) -> Rgb {
+        let side = self.side();
+        Rgb { width: side, height: side, pixels: self.pixels(index).to_vec() }
+    }
+
+    /// An image as planes `[3, side, side]` in −1…1: `u8/127.5 − 1`.
+    pub fn planes(&self, index: usize) -> Vec<f32> {
+        let pixels = self.pixels(index);
+        let plane = |c: usize| pixels.iter().skip(c).step_by(3).map(|&v| v as f32 / 127.5 - 1.0);
+        (0..3).flat_map(plane).collect()
+    }
+
+    /// Compares every shard with its checksum; `progress` hears of each finished one.
+    pub fn verify(&self, mut progress: impl FnMut(usize)) -> Result<(), StoreError> {
+        for (done, shard) in self.description.shards.iter().enumerate() {
+            let path = self.folder.join(&shard.file);
+            let crc = file_crc32c(&path)
+                .map_err(|source| StoreError::Io { file: path.display().to_string(), source })?;
+            if crc != shard.crc32c {
+                return Err(damaged(
+                    &path,
+                    "its checksum is wrong; delete this file and run the same `tintype prepare` again",
+                ));
+            }
+            progress(done + 1);
+        }
+        Ok(())
+    }
+}
+
+fn tensor<'a>(weights: &'a Weights, name: &str) -> Result<&'a TensorView, StoreError> {
+    weights.tensors.get(name).ok_or_else(|| StoreError::Damaged {
+        file: weights.file.clone(),
+        problem: format!("it has no tensor {name:?}"),
+    })
+}
+
+/// CRC-32C of a file, read in pieces.
+pub fn file_crc32c(path: &Path) -> std::io::Result<u32> {
+    use std::io::Read;
+    let mut file = std::fs::File::open(path)?;
+    let mut buffer = vec![0u8; 1 << 20];
+    let mut crc = 0;
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(crc),
+            n => crc = crc32c::crc32c_append(crc, &buffer[..n]),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Which of several processes this is, as torchrun, Slurm and MPI say it in the environment.
+
+use anyhow::{Result, bail};
+
+/// A process among those that share a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rank {
+    /// Its number, from 0.
+    pub rank: usize,
+    /// How many there are.
+    pub world: usize,
+    /// Its number on this machine, which picks its GPU.
+    pub local: usize,
+}
+
+/// Variables of a launcher: rank, world size, rank on this machine.
+const LAUNCHERS: [[&str; 3]; 5] = [
+    ["RANK", "WORLD_SIZE", "LOCAL_RANK"], // torchrun
+    ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"], // srun (not sbatch's own shell)
+    ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"], // Open MPI
+    ["PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"], // MPICH, Intel MPI
+    ["MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK"], // MVAPICH
+];
+
+impl Rank {
+    /// The only process.
+    pub const ALONE: Self = Self { rank: 0, world: 1, local: 0 };
+
+    /// This process, as its environment tells; alone where nothing is said.
+    pub fn from_environment() -> Result<Self> {
+        Self::from_variables(|name| std::env::var(name).ok())
+    }
+
+    /// [`from_environment`](Self::from_environment) with a source of variables.
+    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        for [rank, world, local] in LAUNCHERS {
+            let (Some(rank_text), Some(world_text)) = (variable(rank), variable(world)) else {
+                continue;
+            };
+            let number = |name: &str, text: &str| -> Result<usize> {
+                match text.trim().parse() {
+                    Ok(n) => Ok(n),
+                    Err(_) => bail!("the environment variable {name} is {text:?}, not a number"),
+                }
+            };
+            let (rank_number, world_number) =
+                (number(rank, &rank_text)?, number(world, &world_text)?);
+            if rank_number >= world_number {
+                bail!("{rank} is {rank_number} and {world} {world_number}; ranks run from 0");
+            }
+            let local = match variable(local) {
+                Some(text) => number(local, &text)?,
+                None => rank_number,
+            };
+            return Ok(Self { rank: rank_number, world: world_number, local });
+        }
+        Ok(Self::ALONE)
+    }
+
+    /// This process's contiguous part of `n` items.
+    pub fn share(self, n: usize) -> std::ops::Range<usize> {
+        n * self.rank / self.world..n * (self.rank + 1) / self.world
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(variables: &[(&str, &str)]) -> Result<Rank> {
+        Rank::from_variables(|name| {
+            variables.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string())
+        })
+    }
+
+    #[test]
+    fn launchers_are_understood() {
+        let rank = |rank, world, local| Rank { rank, world, local };
+        assert_eq!(with(&[]).unwrap(), Rank::ALONE);
+        let torchrun = [("RANK", "5"), ("WORLD_SIZE", "8"), ("LOCAL_RANK", "1")];
+        assert_eq!(with(&torchrun).unwrap(), rank(5, 8, 1));
+        let srun = [("SLURM_PROCID", "2"), ("SLURM_STEP_NUM_TASKS", "4"), ("SLURM_LOCALID", "0")];
+        assert_eq!(with(&srun).unwrap(), rank(2, 4, 0));
+        // A shell that sbatch started is not one of several tasks.
+        assert_eq!(with(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")]).unwrap(), Rank::ALONE);
+        let mpi = [("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "2")];
+        assert_eq!(with(&mpi).unwrap(), rank(1, 2, 1));
+        let error = with(&[("RANK", "x"), ("WORLD_SIZE", "8")]).unwrap_err().to_string();
+        assert!(error.contains("RANK"), "{error}");
+        assert!(with(&[("RANK", "8"), ("WORLD_SIZE", "8")]).is_err());
+    }
+
+    #[test]
+    fn shares_cover_everything_once() {
+        for (n, world) in [(10, 3), (2, 4), (50_000, 7), (0, 2)] {
+            let parts = (0..world).map(|rank| Rank { rank, world, local: 0 }.share(n));
+            let all: Vec<usize> = parts.flatten().collect();
+            assert_eq!(all, (0..n).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Checkpoints: a folder a step, written under a temporary name and renamed, so that a kill at any
+//! moment leaves the previous one whole.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tintype::weights::{TensorView, write_safetensors};
+
+use crate::files::write_whole;
+
+/// Where a run keeps its checkpoints.
+pub const FOLDER: &str = "checkpoints";
+const STATE_FILE: &str = "state.json";
+
+/// What a run needs to know to go on, beside tensors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Steps done.
+    pub step: u64,
+    /// Steps whose gradients were not finite and changed nothing.
+    pub skipped: u64,
+    /// The system and its networks; another one cannot go on from here.
+    pub architecture: Value,
+    /// Seed of all random numbers.
+    pub seed: u64,
+    /// Global batch.
+    pub batch: usize,
+}
+
+/// One file of a checkpoint.
+#[derive(Debug)]
+pub struct TensorFile {
+    /// Its name, such as `model.safetensors`.
+    pub name: &'static str,
+    /// Its tensors.
+    pub tensors: BTreeMap<String, TensorView>,
+    /// Its metadata; the configuration makes it open in `generate`.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Writes the checkpoint of a step.
+pub fn write(run: &Path, state: &State, files: &[TensorFile]) -> Result<PathBuf> {
+    let folder = run.join(FOLDER);
+    let path = folder.join(format!("{:08}", state.step));
+    let temporary = folder.join(format!("{:08}.{}.tmp", state.step, std::process::id()));
+    let result = write_into(&temporary, state, files).and_then(|()| {
+        if path.exists() {
+            std::fs::remove_dir_all(&path)?; // the same step, from before a resume
+        }
+        Ok(std::fs::rename(&temporary, &path)?)
+    });
+    if result.is_err() {
+        let _ = std::fs::remove_dir_all(&temporary);
+    }
+    result.with_context(|| {
+        format!("the checkpoint {} cannot be written; earlier ones are whole", path.display())
+    })?;
+    Ok(path)
+}
+
+fn write_into(folder: &Path, state: &State, files: &[TensorFile]) -> Result<()> {
+    std::fs::create_dir_all(folder)?;
+    for file in files {
+        let bytes = write_safetensors(&file.tensors, &file.metadata).map_err(anyhow::Error::msg)?;
+        write_whole(&folder.join(file.name), &bytes)?;
+    }
+    write_whole(&folder.join(STATE_FILE), &serde_json::to_vec_pretty(state)?)
+}
+
+/// The latest checkpoint of a run, if there is one; removes what a killed process left half done.
+pub fn latest(run: &Path) -> Result<Option<(PathBuf, State)>> {
+    let folder = run.join(FOLDER);
+    if !folder.exists() {
+        return Ok(None);
+    }
+    for entry in std::fs::read_dir(&folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "tmp") {
+            std::fs::remove_dir_all(&path)?;
+        }
+    }
+    match steps(run)?.pop() {
+        Some((_, path)) => {
+            let state = read_state(&path)?;
+            Ok(Some((path, state)))
+        }
+        None => Ok(None),
+    }
+}
+
+/// The state of a checkpoint.
+pub fn read_state(checkpoint: &Path) -> Result<State> {
+    let file = checkpoint.join(STATE_FILE);
+    let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} is not a checkpoint's state", file.display()))
+}
+
+/// All checkpoints of a run by their step, the latest last.
+fn steps(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(run.join(FOLDER))? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if let Ok(step) = name.parse() {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Deletes all but the last `keep_last` checkpoints and those at multiples of `keep_every`.
+pub fn prune(run: &Path, keep_last: usize, keep_every: u64) -> Result<()> {
+    let all = steps(run)?;
+    let old = all.len().saturating_sub(keep_last.max(1));
+    for (step, path) in &all[..old] {
+        if keep_every == 0 || !step.is_multiple_of(keep_every) {
+            std::fs::remove_dir_all(path)
+                .with_context(|| format!("{} cannot be deleted", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to go on with another system, seed or batch than a run began with.
+pub fn check_same(found: &State, wanted: &State, path: &Path) -> Result<()> {
+    let path = path.display();
+    if found.architecture != wanted.architecture {
+        bail!(
+            "{path} is of another network ({} instead of {}); choose another --out, or name the checkpoint in init.from",
+            found.architecture,
+            wanted.architecture
+        );
+    }
+    if (found.seed, found.batch) != (wanted.seed, wanted.batch) {
+        bail!(
+            "{path} was trained with seed {} and batch {}, the configuration says {} and {}; a run keeps both",
+            found.seed,
+            found.batch,
+            wanted.seed,
+            wanted.batch
+        );
+    }
+    Ok(())
+}

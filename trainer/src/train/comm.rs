@@ -1,0 +1,118 @@
+//! Sums over the devices that train together, one thread each in one process.
+//!
+//! On CUDA through Burn's collectives (NCCL), elsewhere through host memory. Either way every rank
+//! gets the same bits, so replicas never drift apart.
+
+use std::sync::{Arc, Barrier, Mutex};
+
+use tintype::burn::tensor::{Device, Tensor, TensorData};
+use tintype::weights::Flat;
+
+/// One rank's end.
+#[derive(Clone, Debug)]
+pub struct Comm {
+    /// Its number, from 0.
+    pub rank: usize,
+    /// How many there are.
+    pub world: usize,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    barrier: Barrier,
+    slots: Mutex<Vec<Vec<Vec<f32>>>>,
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    devices: Vec<Device>,
+}
+
+impl Comm {
+    /// The ends of a group, one for each device.
+    pub fn group(devices: &[Device]) -> Vec<Self> {
+        let world = devices.len();
+        let shared = Arc::new(Shared {
+            barrier: Barrier::new(world),
+            slots: Mutex::new(vec![Vec::new(); world]),
+            devices: devices.to_vec(),
+        });
+        (0..world).map(|rank| Self { rank, world, shared: shared.clone() }).collect()
+    }
+
+    /// A group of one.
+    pub fn alone() -> Self {
+        Self::group(&[Device::flex()]).remove(0)
+    }
+
+    /// This rank's part of a global batch.
+    pub fn share(&self, batch: usize) -> std::ops::Range<usize> {
+        batch * self.rank / self.world..batch * (self.rank + 1) / self.world
+    }
+
+    /// The sum of every rank's tensors. All ranks call it with the same names and shapes.
+    pub fn sum(&self, tensors: Flat) -> Flat {
+        if self.world == 1 {
+            return tensors;
+        }
+        #[cfg(feature = "cuda")]
+        if tensors.values().next().is_some_and(|t| is_cuda(&t.device())) {
+            use tintype::burn::tensor::distributed::{ReduceOperation, all_reduce};
+            let reduced = tensors.into_iter().map(|(name, tensor)| {
+                let devices = self.shared.devices.clone();
+                (name, all_reduce(tensor, ReduceOperation::Sum, devices))
+            });
+            let reduced: Vec<_> = reduced.collect();
+            return reduced.into_iter().map(|(name, tensor)| (name, tensor.resolve())).collect();
+        }
+        let device = tensors.values().next().map(Tensor::device);
+        let values = tensors
+            .values()
+            .map(|t| t.to_data().convert::<f32>().iter::<f32>().collect())
+            .collect();
+        let sums = self.sum_on_host(values);
+        let Some(device) = device else { return tensors };
+        let names = tensors.into_keys();
+        names
+            .zip(sums)
+            .map(|(name, v)| {
+                let n = v.len();
+                (name, Tensor::from_data(TensorData::new(v, [n]), &device))
+            })
+            .collect()
+    }
+
+    /// The sum of every rank's numbers.
+    pub fn sum_numbers(&self, numbers: &[f64]) -> Vec<f64> {
+        let narrow = numbers.iter().map(|&n| n as f32).collect();
+        self.sum_on_host(vec![narrow]).remove(0).into_iter().map(f64::from).collect()
+    }
+
+    /// Sums in the order of the ranks, the same on all of them.
+    fn sum_on_host(&self, values: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+        if self.world == 1 {
+            return values;
+        }
+        self.slots()[self.rank] = values;
+        self.shared.barrier.wait();
+        let sums = {
+            let slots = self.slots();
+            let mut sums = slots[0].clone();
+            for other in &slots[1..] {
+                for (sum, part) in sums.iter_mut().flatten().zip(other.iter().flatten()) {
+                    *sum += part;
+                }
+            }
+            sums
+        };
+        self.shared.barrier.wait(); // nobody writes its slot before all have read
+        sums
+    }
+
+    fn slots(&self) -> std::sync::MutexGuard<'_, Vec<Vec<Vec<f32>>>> {
+        self.shared.slots.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn is_cuda(device: &Device) -> bool {
+    matches!(device.clone().inner().as_dispatch(), tintype::burn::backend::DispatchDevice::Cuda(_))
+}

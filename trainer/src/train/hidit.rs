@@ -1,0 +1,400 @@
+//! Hi-DiT's training (`hidit` §3): stage 1 on latents alone, stage 2 with the pixel stream.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tintype::burn::tensor::{Device, Tensor};
+use tintype::diffusion::flow::{Path, TimeDensity};
+use tintype::diffusion::loss::{mean_squared_error, pixel_velocity_loss};
+use tintype::model::hidit::{HiDiT, HiDiTConfig};
+use tintype::nn::norm::l2_normalize;
+use tintype::noise::{ImageKey, Stream, normals, uniforms};
+
+use super::adamw::{Group, Groups};
+use super::host::{Values, classes, vector};
+use super::latents::Latents;
+use super::objective::{Compute, Loss, Objective};
+use super::order::Place;
+use super::recompute::Tape;
+use super::teacher::Teacher;
+use crate::data::store::ImageStore;
+
+/// What the pixel stream's error is measured in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PixelLoss {
+    /// Velocity: `‖x̂ − x‖² / max(t, t_min)²`
+    #[default]
+    V,
+    /// The image: `‖x̂ − x‖²`
+    X,
+}
+
+/// The settings of the losses.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HiDiTLoss {
+    /// 1: latents alone, the pixel parts rest. 2: both streams.
+    pub stage: u8,
+    /// Probability that a label is replaced by the null class.
+    pub label_dropout: f64,
+    /// How times are drawn.
+    pub time: TimeDensity,
+    /// Weight λ of the pixel stream.
+    pub pixel_weight: f64,
+    /// What the pixel stream's error is measured in.
+    pub pixel_loss: PixelLoss,
+    /// Weight of the alignment with the teacher's features.
+    pub repa_weight: f64,
+    /// Deviation of noise on normalised latents where the gate is open; 0 for none.
+    pub latent_noise: f64,
+}
+
+impl Default for HiDiTLoss {
+    fn default() -> Self {
+        Self {
+            stage: 1,
+            label_dropout: 0.1,
+            time: TimeDensity::Uniform,
+            pixel_weight: 1.0,
+            pixel_loss: PixelLoss::V,
+            repa_weight: 0.5,
+            latent_noise: 0.0,
+        }
+    }
+}
+
+/// The objective.
+pub struct HiDiTObjective {
+    /// The network's shape.
+    pub model: HiDiTConfig,
+    /// The losses.
+    pub loss: HiDiTLoss,
+    /// Cached latents.
+    pub latents: Arc<Latents>,
+    /// Images, where pixels or a teacher need them.
+    pub images: Option<Arc<ImageStore>>,
+    /// REPA's teacher, on the device that trains.
+    pub teacher: Option<Teacher>,
+    /// Seed of all random numbers.
+    pub seed: u64,
+}
+
+/// Host values of some samples.
+pub struct Batch {
+    /// Latents, not normalised, `[B, C, S, S]`.
+    pub latents: Values<4>,
+    /// Their noise.
+    pub noise: Values<4>,
+    /// Noise on the normalised latents, where it is used.
+    pub robustness: Option<Values<4>>,
+    /// Times.
+    pub t: Vec<f32>,
+    /// Classes, dropped ones replaced.
+    pub labels: Vec<usize>,
+    /// One over the global batch.
+    pub weight: f64,
+    /// Stage 2.
+    pub pixels: Option<PixelBatch>,
+    /// The teacher's input.
+    pub teacher_input: Option<Values<4>>,
+}
+
+/// Host values of the pixel stream.
+pub struct PixelBatch {
+    /// Clean images in −1…1, `[B, 3, H, W]`; zeros where the gate is closed.
+    pub images: Values<4>,
+    /// Their noise.
+    pub noise: Values<4>,
+    /// Each sample's share: λ over the open gates of the global batch, 0 where it is closed.
+    pub weights: Vec<f32>,
+}
+
+impl HiDiTObjective {
+    fn key(&self, position: u64) -> ImageKey {
+        ImageKey { seed: self.seed, image: position }
+    }
+
+    /// The time of a position of training.
+    fn time(&self, position: u64) -> f32 {
+        let key = self.key(position);
+        let uniform = uniforms(key, Stream::Time, 0, 1)[0];
+        let normal = match self.loss.time {
+            TimeDensity::Uniform => 0.0,
+            TimeDensity::Lognormal => normals(key, Stream::Time, 1, 1)[0] as f64,
+        };
+        self.loss.time.sample(Path::Linear, uniform, normal) as f32
+    }
+
+    fn open(&self, t: f32) -> bool {
+        t < self.model.tau as f32
+    }
+
+    fn pixel_batch(
+        &self,
+        places: &[Place],
+        t: &[f32],
+        step: u64,
+        batch: usize,
+    ) -> Result<PixelBatch> {
+        let images = self.images.as_ref().context("stage 2 needs images")?;
+        let size = 3 * self.model.image * self.model.image;
+        let first = step * batch as u64;
+        // Every rank knows every time, so the mean over open gates needs no communication.
+        let open = (first..first + batch as u64).filter(|&p| self.open(self.time(p))).count();
+        let share = self.loss.pixel_weight / open.max(1) as f64;
+        let parts: Vec<(Vec<f32>, Vec<f32>)> = places
+            .par_iter()
+            .zip(t)
+            .map(|(place, &t)| match self.open(t) {
+                true => {
+                    let noise = normals(self.key(place.position), Stream::PixelNoise, 0, size);
+                    (images.planes(place.item), noise)
+                }
+                false => (vec![0.0; size], vec![0.0; size]),
+            })
+            .collect();
+        let shape = [places.len(), 3, self.model.image, self.model.image];
+        let (clean, noise): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+        Ok(PixelBatch {
+            images: Values::new(clean.concat(), shape),
+            noise: Values::new(noise.concat(), shape),
+            weights: t.iter().map(|&t| if self.open(t) { share as f32 } else { 0.0 }).collect(),
+        })
+    }
+}
+
+impl Objective for HiDiTObjective {
+    type Network = HiDiT;
+    type Batch = Batch;
+
+    fn collate(&self, places: &[Place], step: u64, batch: usize) -> Result<Batch> {
+        let [c, h, w] = self.latents.shape;
+        let shape = [places.len(), c, h, w];
+        let t: Vec<f32> = places.iter().map(|p| self.time(p.position)).collect();
+        let latents: Vec<Vec<f32>> = places
+            .par_iter()
+            .map(|&place| self.latents.draw(place, self.seed, false))
+            .collect::<Result<_>>()?;
+        let noise = |stream: Stream, scale: f32| -> Vec<f32> {
+            let one = |p: &Place| normals(self.key(p.position), stream, 0, c * h * w);
+            let parts: Vec<Vec<f32>> = places.par_iter().map(one).collect();
+            parts.concat().into_iter().map(|v| v * scale).collect()
+        };
+        let label = |p: &Place| {
+            let dropped = uniforms(self.key(p.position), Stream::Choice, 0, 1)[0];
+            match self.latents.labels[p.item] {
+                Some(label) if dropped >= self.loss.label_dropout => label,
+                _ => self.model.sit.num_classes,
+            }
+        };
+        let pixels = match self.loss.stage {
+            1 => None,
+            _ => Some(self.pixel_batch(places, &t, step, batch)?),
+        };
+        let robustness = (self.loss.latent_noise > 0.0 && pixels.is_some()).then(|| {
+            let mut values = noise(Stream::Step, self.loss.latent_noise as f32);
+            for (part, &t) in values.chunks_exact_mut(c * h * w).zip(&t) {
+                if !self.open(t) {
+                    part.fill(0.0);
+                }
+            }
+            Values::new(values, shape)
+        });
+        let teacher_input = match (&self.teacher, &self.images) {
+            (Some(teacher), Some(images)) => Some(teacher.repa_input(images, places)),
+            _ => None,
+        };
+        Ok(Batch {
+            latents: Values::new(latents.concat(), shape),
+            noise: Values::new(noise(Stream::Noise, 1.0), shape),
+            robustness,
+            labels: places.iter().map(label).collect(),
+            t,
+            weight: 1.0 / batch as f64,
+            pixels,
+            teacher_input,
+        })
+    }
+
+    fn loss(
+        &self,
+        network: &HiDiT,
+        batch: Batch,
+        compute: Compute,
+        device: &Device,
+    ) -> Result<Loss> {
+        let teacher = match (&self.teacher, batch.teacher_input) {
+            (Some(teacher), Some(input)) => {
+                let features = teacher.features(input);
+                Some(Tensor::from_inner(features))
+            }
+            _ => None,
+        };
+        let inputs = Inputs {
+            latents: batch.latents.tensor(device),
+            noise: batch.noise.tensor(device),
+            robustness: batch.robustness.map(|r| r.tensor(device)),
+            t: vector(&batch.t, device),
+            labels: batch.labels,
+            weight: batch.weight,
+            pixels: batch.pixels.map(|p| Pixels {
+                images: p.images.tensor(device),
+                noise: p.noise.tensor(device),
+                weights: vector(&p.weights, device),
+            }),
+            teacher: teacher.into_iter().collect(),
+        };
+        Ok(loss(network, inputs, &self.loss, compute))
+    }
+
+    fn groups(&self) -> Groups {
+        |_| Group::PLAIN
+    }
+
+    fn config(&self) -> Value {
+        json!(self.model)
+    }
+
+    fn macs(&self) -> f64 {
+        let sit = &self.model.sit;
+        let (l, n, d) = (sit.depth as f64, sit.tokens() as f64, sit.hidden_size as f64);
+        let patch = (sit.patch_size * sit.patch_size * 2 * sit.in_channels) as f64;
+        let blocks = l * (12.0 * n * d * d + 2.0 * n * n * d + 6.0 * d * d);
+        let ends = n * d * patch + 3.0 * d * d + 256.0 * d;
+        match self.loss.stage {
+            1 => blocks + ends,
+            _ => (blocks + ends) * 1.034, // the pixel branch, `hidit` §6
+        }
+    }
+}
+
+/// Device values of some samples.
+pub struct Inputs {
+    /// Latents, not normalised, `[B, C, S, S]`.
+    pub latents: Tensor<4>,
+    /// Their noise.
+    pub noise: Tensor<4>,
+    /// Noise on the normalised latents.
+    pub robustness: Option<Tensor<4>>,
+    /// Times, `[B]`.
+    pub t: Tensor<1>,
+    /// Classes.
+    pub labels: Vec<usize>,
+    /// One over the global batch.
+    pub weight: f64,
+    /// Stage 2.
+    pub pixels: Option<Pixels>,
+    /// Each teacher's features, `[B, N, z]`.
+    pub teacher: Vec<Tensor<3>>,
+}
+
+/// Device values of the pixel stream.
+pub struct Pixels {
+    /// Clean images, `[B, 3, H, W]`.
+    pub images: Tensor<4>,
+    /// Their noise.
+    pub noise: Tensor<4>,
+    /// Each sample's share of the loss, `[B]`.
+    pub weights: Tensor<1>,
+}
+
+/// `L_latent + repa_weight·L_REPA + λ·L_pixel` of some samples, each term over the global batch.
+pub fn loss(network: &HiDiT, inputs: Inputs, settings: &HiDiTLoss, compute: Compute) -> Loss {
+    let Inputs { latents, noise, robustness, t, labels, weight, pixels, teacher } = inputs;
+    let device = latents.device();
+    let y = classes(&labels, &device);
+    let mut clean = network.sit.bn.normalize(latents);
+    if let Some(robustness) = robustness {
+        clean = clean + robustness;
+    }
+    let (z_t, target) = Path::Linear.interpolate(clean, noise, t.clone());
+    let z_t = z_t.cast(compute.precision);
+    let x_t = pixels.as_ref().map(|p| {
+        let (x_t, _) = Path::Linear.interpolate(p.images.clone(), p.noise.clone(), t.clone());
+        x_t.cast(compute.precision)
+    });
+    let mut tape = Tape::new(compute.recompute);
+    let features = !teacher.is_empty();
+    let out = network.forward_training(z_t, x_t, t.clone(), y, features, &mut tape.dit());
+    let f32 = tintype::burn::tensor::FloatDType::F32;
+    let latent = mean_squared_error(out.velocity.cast(f32), target).sum() * weight;
+    let mut terms = vec![("latent", latent.clone())];
+    let mut total = latent;
+    if !teacher.is_empty() {
+        let repa = alignment(&out.features, &teacher) * weight;
+        total = total + repa.clone() * settings.repa_weight;
+        terms.push(("repa", repa));
+    }
+    if let (Some(pixels), Some(image)) = (pixels, out.image) {
+        let image = image.cast(f32);
+        let error = match settings.pixel_loss {
+            PixelLoss::V => pixel_velocity_loss(image, pixels.images, t, network.t_min()),
+            PixelLoss::X => mean_squared_error(image, pixels.images),
+        };
+        let pixel = (error * pixels.weights).sum();
+        total = total + pixel.clone();
+        terms.push(("pixel", pixel));
+    }
+    Loss { total, terms, tape: tape.into() }
+}
+
+/// Minus the sum over samples of the mean cosine over tokens and teachers.
+fn alignment(projected: &[Tensor<3>], teachers: &[Tensor<3>]) -> Tensor<1> {
+    let f32 = tintype::burn::tensor::FloatDType::F32;
+    let unit = |x: &Tensor<3>| l2_normalize(x.clone().cast(f32), 2, 1e-12);
+    let count = projected.len() as f64;
+    let one = |(p, z): (&Tensor<3>, &Tensor<3>)| {
+        let tokens = p.dims()[1] as f64;
+        (unit(p) * unit(z)).sum() * (-1.0 / (tokens * count))
+    };
+    projected.iter().zip(teachers).map(one).reduce(|a, b| a + b).expect("there is a teacher")
+}
+
+/// Checks data against the network before anything is computed.
+pub fn check_data(
+    model: &HiDiTConfig,
+    loss: &HiDiTLoss,
+    latents: &Latents,
+    images: Option<&ImageStore>,
+) -> Result<()> {
+    let sit = &model.sit;
+    ensure!([1, 2].contains(&loss.stage), "loss.stage is {}, not 1 or 2", loss.stage);
+    ensure!(
+        latents.shape == [sit.in_channels, sit.input_size, sit.input_size],
+        "the latents are {:?} and the network takes {:?}",
+        latents.shape,
+        [sit.in_channels, sit.input_size, sit.input_size]
+    );
+    check_classes(&latents.labels, sit.num_classes)?;
+    ensure!(
+        loss.stage == 1 || images.is_some(),
+        "stage 2 trains on pixels; name the image store in data.images"
+    );
+    if let Some(images) = images {
+        ensure!(
+            images.side() == model.image,
+            "the images have {} pixels a side and the network {}",
+            images.side(),
+            model.image
+        );
+        ensure!(
+            images.len() == latents.len() && images.labels() == &latents.labels[..],
+            "images and latents are not of the same data set; encode this store again"
+        );
+    }
+    Ok(())
+}
+
+/// The classes of a data set must be those of the network.
+pub fn check_classes(labels: &[Option<usize>], num_classes: usize) -> Result<()> {
+    let found = labels.iter().flatten().max().map_or(0, |last| last + 1);
+    ensure!(
+        found <= num_classes,
+        "the data has {found} classes and the network num_classes = {num_classes}"
+    );
+    Ok(())
+}

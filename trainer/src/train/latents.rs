@@ -1,0 +1,126 @@
+//! Cached latents as training draws them.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use tintype::generate::LatentStats;
+use tintype::noise::{ImageKey, Stream, normals};
+use tintype::weights::open;
+
+use super::order::Place;
+use crate::data::encode::STATS_FILE;
+use crate::data::hdf5::Hdf5Store;
+use crate::data::latents::LatentShards;
+
+/// Latents of a data set.
+pub struct Latents {
+    kind: Kind,
+    /// The class of every item.
+    pub labels: Vec<Option<usize>>,
+    /// Shape of one latent.
+    pub shape: [usize; 3],
+    /// Mean and standard deviation of the channels.
+    pub stats: LatentStats,
+}
+
+enum Kind {
+    /// LightningDiT's: samples drawn once, also of mirrored images.
+    Samples(LatentShards),
+    /// REPA-E's: mean and standard deviation, a fresh sample at every visit.
+    Moments(Box<Hdf5Store>),
+}
+
+impl Latents {
+    /// Opens a folder of shards or an `.h5` file; the statistics come from `stats`, else from the
+    /// file beside the shards, else from the latents themselves.
+    pub fn open(path: &Path, stats: Option<&Path>) -> Result<Self> {
+        let label = |l: i64| usize::try_from(l).ok();
+        let beside = path.join(STATS_FILE);
+        let given = stats.map(Path::to_path_buf).or_else(|| beside.exists().then_some(beside));
+        let given = match given {
+            Some(file) => Some(LatentStats::from_weights(&open(&file)?)?),
+            None => None,
+        };
+        let latents = if path.extension().is_some_and(|e| e == "h5") {
+            let store = Hdf5Store::open(path)?;
+            ensure!(!store.items.is_empty(), "{} has no latents", path.display());
+            let labels = store.items.iter().map(|i| store.label(i).and_then(label)).collect();
+            let (_, shape) = store.moments(&store.items[0])?;
+            ensure!(
+                shape.len() == 3 && shape[0] % 2 == 0,
+                "{}: moments of shape {shape:?} are not [2·C, h, w]",
+                path.display()
+            );
+            let shape = [shape[0] / 2, shape[1], shape[2]];
+            let stats = match given {
+                Some(stats) => stats,
+                None => moment_statistics(&store, shape)?,
+            };
+            Self { kind: Kind::Moments(Box::new(store)), labels, shape, stats }
+        } else {
+            let shards = LatentShards::open(path)?;
+            let labels = shards.labels().into_iter().map(label).collect();
+            let stats = given.unwrap_or_else(|| shards.statistics());
+            Self { shape: shards.shape, kind: Kind::Samples(shards), labels, stats }
+        };
+        let channels = latents.stats.mean.len();
+        ensure!(
+            channels == latents.shape[0],
+            "the latents have {} channels and their statistics {channels}",
+            latents.shape[0]
+        );
+        Ok(latents)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// One latent `[C, h, w]`, not normalised: a fresh posterior sample where there are moments.
+    pub fn draw(&self, place: Place, seed: u64, flipped: bool) -> Result<Vec<f32>> {
+        match &self.kind {
+            Kind::Samples(shards) => Ok(shards.latent(place.item, flipped)),
+            Kind::Moments(store) => {
+                let (moments, _) = store.moments(&store.items[place.item])?;
+                let (mean, std) = moments.split_at(moments.len() / 2);
+                let key = ImageKey { seed, image: place.position };
+                let eps = normals(key, Stream::Posterior, 0, mean.len());
+                Ok(mean.iter().zip(std).zip(eps).map(|((m, s), e)| m + s * e).collect())
+            }
+        }
+    }
+
+    /// Whether there are latents of mirrored images.
+    pub fn has_flips(&self) -> bool {
+        matches!(self.kind, Kind::Samples(_))
+    }
+}
+
+/// Mean and deviation of samples of the posteriors, from their moments: of at most 10,000 evenly
+/// spaced items.
+fn moment_statistics(store: &Hdf5Store, [c, h, w]: [usize; 3]) -> Result<LatentStats> {
+    let count = store.items.len().min(10_000);
+    let (mut sum, mut squares) = (vec![0.0f64; c], vec![0.0f64; c]);
+    for i in 0..count {
+        let (moments, _) = store.moments(&store.items[i * store.items.len() / count])?;
+        let (mean, std) = moments.split_at(c * h * w);
+        for (at, (m, s)) in mean.iter().zip(std).enumerate() {
+            let (m, s) = (*m as f64, *s as f64);
+            sum[at / (h * w)] += m;
+            squares[at / (h * w)] += m * m + s * s;
+        }
+    }
+    let n = (count * h * w) as f64;
+    let mean: Vec<f64> = sum.iter().map(|s| s / n).collect();
+    let variance = squares.iter().zip(&mean).map(|(s, m)| (s - n * m * m) / (n - 1.0));
+    Ok(LatentStats {
+        std: variance.map(|v| v.max(0.0).sqrt() as f32).collect(),
+        mean: mean.iter().map(|&m| m as f32).collect(),
+    })
+}

@@ -1,0 +1,136 @@
+//! What a run tells: JSON lines always, TensorBoard's event files on request.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value};
+
+/// The log of a run.
+#[derive(Debug)]
+pub struct Log {
+    lines: File,
+    events: Option<File>,
+}
+
+impl Log {
+    /// Opens `log.jsonl`, drops lines of steps after `step` (they will come again), and begins an
+    /// event file where `tensorboard`.
+    pub fn open(run: &Path, step: u64, tensorboard: bool) -> Result<Self> {
+        let path = run.join("log.jsonl");
+        if let Ok(text) = std::fs::read_to_string(&path) {
+            let is_done = |line: &&str| {
+                let line: Option<Value> = serde_json::from_str(line).ok();
+                line.and_then(|l| l["step"].as_u64()).is_some_and(|s| s <= step)
+            };
+            let kept: String = text.lines().filter(is_done).map(|l| format!("{l}\n")).collect();
+            crate::files::write_whole(&path, kept.as_bytes())?;
+        }
+        let append = |path: &Path| OpenOptions::new().create(true).append(true).open(path);
+        let lines = append(&path).with_context(|| path.display().to_string())?;
+        let events = match tensorboard {
+            true => {
+                let seconds = wall_time() as u64;
+                let path = run.join(format!("events.out.tfevents.{seconds}.tintype"));
+                let mut file = append(&path).with_context(|| path.display().to_string())?;
+                file.write_all(&record(&event(wall_time(), 0, Content::Version)))?;
+                Some(file)
+            }
+            false => None,
+        };
+        Ok(Self { lines, events })
+    }
+
+    /// Writes the numbers of a step.
+    pub fn write(&mut self, step: u64, values: &[(String, f64)]) -> Result<()> {
+        let mut line = Map::from_iter([("step".to_string(), Value::from(step))]);
+        line.extend(values.iter().map(|(name, v)| (name.clone(), Value::from(*v))));
+        writeln!(self.lines, "{}", Value::Object(line)).context("log.jsonl cannot be written")?;
+        if let Some(events) = &mut self.events {
+            for (name, value) in values {
+                let event = event(wall_time(), step, Content::Scalar(name, *value as f32));
+                events.write_all(&record(&event)).context("the event file cannot be written")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wall_time() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+enum Content<'a> {
+    Version,
+    Scalar(&'a str, f32),
+}
+
+/// A `tensorflow.Event` in protocol-buffer encoding: wall_time = 1, step = 2, file_version = 3,
+/// summary = 5 { value = 1 { tag = 1, simple_value = 2 } }.
+fn event(wall_time: f64, step: u64, content: Content<'_>) -> Vec<u8> {
+    let mut out = vec![0x09];
+    out.extend(wall_time.to_le_bytes());
+    out.push(0x10);
+    varint(&mut out, step);
+    match content {
+        Content::Version => bytes(&mut out, 0x1a, b"brain.Event:2"),
+        Content::Scalar(tag, value) => {
+            let mut scalar = Vec::new();
+            bytes(&mut scalar, 0x0a, tag.as_bytes());
+            scalar.push(0x15);
+            scalar.extend(value.to_le_bytes());
+            let mut summary = Vec::new();
+            bytes(&mut summary, 0x0a, &scalar);
+            bytes(&mut out, 0x2a, &summary);
+        }
+    }
+    out
+}
+
+fn bytes(out: &mut Vec<u8>, key: u8, content: &[u8]) {
+    out.push(key);
+    varint(out, content.len() as u64);
+    out.extend(content);
+}
+
+fn varint(out: &mut Vec<u8>, mut n: u64) {
+    while n >= 0x80 {
+        out.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+}
+
+/// A TFRecord: length, its masked CRC-32C, content, its masked CRC-32C.
+fn record(content: &[u8]) -> Vec<u8> {
+    let masked = |data: &[u8]| crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8);
+    let length = (content.len() as u64).to_le_bytes();
+    let mut out = length.to_vec();
+    out.extend(masked(&length).to_le_bytes());
+    out.extend(content);
+    out.extend(masked(content).to_le_bytes());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_framed_as_tensorboard_reads_them() {
+        // Computed with TensorFlow's own writer.
+        let event = event(1.5, 300, Content::Scalar("a", 2.0));
+        assert_eq!(
+            event,
+            [
+                0x09, 0, 0, 0, 0, 0, 0, 0xf8, 0x3f, 0x10, 0xac, 0x02, 0x2a, 0x0a, 0x0a, 0x08, 0x0a,
+                0x01, b'a', 0x15, 0, 0, 0, 0x40
+            ]
+        );
+        let framed = record(&event);
+        assert_eq!(framed.len(), event.len() + 16);
+        assert_eq!(framed[..8], 24u64.to_le_bytes());
+    }
+}

@@ -1,0 +1,23 @@
+//! Training: the four systems, the loop around them and what makes it exact and resumable.
+
+pub mod adamw;
+pub mod average;
+pub mod checkpoint;
+pub mod comm;
+pub mod config;
+pub mod diffusion;
+pub mod hdit;
+pub mod hidit;
+pub mod host;
+pub mod latents;
+pub mod lightningdit;
+pub mod log;
+pub mod objective;
+pub mod order;
+pub mod prefetch;
+pub mod preview;
+pub mod recompute;
+pub mod run;
+pub mod system;
+pub mod teacher;
+pub mod vae;

@@ -1,0 +1,36 @@
+//! Batches prepared by another thread while the device computes.
+
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use anyhow::{Context, Result};
+
+/// Batches that wait.
+const AHEAD: usize = 2;
+
+/// An endless stream of batches, a few of them ahead.
+#[derive(Debug)]
+pub struct Prefetch<T> {
+    ready: Receiver<Result<T>>,
+}
+
+impl<T: Send + 'static> Prefetch<T> {
+    /// Starts to make batches 0, 1, 2, … ; ends when this is dropped, or after an error.
+    pub fn new(make: impl Fn(u64) -> Result<T> + Send + 'static) -> Self {
+        let (sender, ready) = sync_channel(AHEAD);
+        std::thread::spawn(move || {
+            for number in 0.. {
+                let batch = make(number);
+                let failed = batch.is_err();
+                if sender.send(batch).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Self { ready }
+    }
+
+    /// The next batch.
+    pub fn next(&self) -> Result<T> {
+        self.ready.recv().context("the thread that loads data ended")?
+    }
+}

@@ -1,0 +1,90 @@
+//! Pictures of a network in training, by the same pipeline that `generate` uses.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use tintype::burn::tensor::{Device, FloatDType};
+use tintype::generate::{Event, ImageSpec, LatentStats, Parts, Pipeline, Request, Settings};
+use tintype::image::Rgb;
+use tintype::weights::{TensorView, Weights, open};
+
+/// What is drawn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PreviewConfig {
+    /// Steps between pictures.
+    pub every: u64,
+    /// How many pictures; classes in turn.
+    #[serde(default = "default_count")]
+    pub count: usize,
+    /// Sampling steps; those of `generate` if absent.
+    #[serde(default)]
+    pub steps: Option<usize>,
+    /// Guidance; that of `generate` if absent.
+    #[serde(default)]
+    pub cfg: Option<f64>,
+    /// The autoencoder's decoder, for networks on latents.
+    #[serde(default)]
+    pub vae: Option<PathBuf>,
+}
+
+fn default_count() -> usize {
+    8
+}
+
+/// Draws previews.
+#[derive(Debug)]
+pub struct Previewer {
+    config: PreviewConfig,
+    vae: Option<Weights>,
+    stats: Option<Weights>,
+}
+
+impl Previewer {
+    /// Opens what is needed.
+    pub fn open(config: PreviewConfig, stats: Option<&LatentStats>) -> Result<Self> {
+        let vae = match &config.vae {
+            Some(path) => Some(open(path)?),
+            None => None,
+        };
+        Ok(Self { config, vae, stats: stats.map(as_weights).transpose()? })
+    }
+
+    /// A grid of samples of a network.
+    pub fn draw(&self, model: &Weights, device: &Device) -> Result<Rgb> {
+        let parts = Parts { model, vae: self.vae.as_ref(), stats: self.stats.as_ref() };
+        let pipeline = Pipeline::load(parts, FloatDType::F32, device)?;
+        let mut settings = Settings::default_for(pipeline.architecture());
+        settings.steps = self.config.steps.unwrap_or(settings.steps);
+        settings.guidance.scale = self.config.cfg.unwrap_or(settings.guidance.scale);
+        let classes = pipeline.architecture().num_classes();
+        let image = |i: usize| ImageSpec {
+            class: (classes > 0).then(|| i * classes / self.config.count.max(1) % classes),
+            seed: i as u64,
+            index: 0,
+        };
+        let images: Vec<ImageSpec> = (0..self.config.count).map(image).collect();
+        let mut pictures = Vec::new();
+        for images in images.chunks(8) {
+            let request = Request { settings, images: images.to_vec() };
+            pollster::block_on(pipeline.generate(&request, &mut |event| {
+                if let Event::Image(picture) = event {
+                    pictures.push(picture.image);
+                }
+                Ok(())
+            }))?;
+        }
+        Ok(Rgb::grid(&pictures, 8, 2))
+    }
+}
+
+fn as_weights(stats: &LatentStats) -> Result<Weights> {
+    let view = |v: &[f32]| TensorView::from_f32(vec![v.len()], v).map_err(anyhow::Error::msg);
+    let tensors =
+        [("mean".to_string(), view(&stats.mean)?), ("std".to_string(), view(&stats.std)?)];
+    Ok(Weights {
+        file: "the latents' statistics".into(),
+        tensors: tensors.into(),
+        metadata: Default::default(),
+    })
+}

@@ -1,0 +1,179 @@
+//! Activation recomputation (Chen et al., arXiv 1604.06174) block by block: the forward pass keeps
+//! only what enters each block, the backward pass runs the block again to differentiate it. Costs
+//! one more forward pass, saves the memory of all activations inside the blocks.
+//!
+//! Burn has no such operation, so the graph is cut in front of and behind each row of blocks and
+//! the gradients are carried across the cuts here.
+
+use std::sync::Arc;
+
+use tintype::burn::module::{AutodiffModule, Module};
+use tintype::burn::tensor::{Gradients, Tensor};
+use tintype::model::hdit::{Layer, run_layers};
+use tintype::nn::block::{DitBlock, run_blocks};
+use tintype::nn::rope::AxialRope;
+use tintype::weights::{Flat, flat_gradients};
+
+/// A block as a function of tokens and condition, on the graph.
+type Block<const D: usize> = Arc<dyn Fn(Tensor<D>, Tensor<2>) -> Tensor<D>>;
+
+/// The rows of blocks that a forward pass ran. Tokens have `D` axes.
+pub struct Tape<const D: usize> {
+    enabled: bool,
+    rows: Vec<Row<D>>,
+}
+
+/// One row of blocks between two cuts.
+struct Row<const D: usize> {
+    /// What came in, on the graph in front of the cut.
+    before: (Tensor<D>, Tensor<2>),
+    /// The blocks, each with the tokens that entered it, off the graph.
+    blocks: Vec<(Block<D>, Tensor<D>)>,
+    /// What went out, leaves of the graph behind the cut.
+    after: (Tensor<D>, Tensor<2>),
+}
+
+/// A tape of either kind of network.
+pub enum AnyTape {
+    /// Tokens `[B, N, D]`
+    Dit(Tape<3>),
+    /// Tokens `[B, H, W, w]`
+    HDiT(Tape<4>),
+}
+
+impl From<Tape<3>> for AnyTape {
+    fn from(tape: Tape<3>) -> Self {
+        Self::Dit(tape)
+    }
+}
+
+impl From<Tape<4>> for AnyTape {
+    fn from(tape: Tape<4>) -> Self {
+        Self::HDiT(tape)
+    }
+}
+
+impl<const D: usize> Tape<D> {
+    /// A tape that records if enabled; otherwise Burn keeps all activations as usual.
+    pub fn new(enabled: bool) -> Self {
+        Self { enabled, rows: Vec::new() }
+    }
+
+    /// Runs blocks off the graph; `run` gives the output of one of them.
+    fn record(
+        &mut self,
+        blocks: Vec<Block<D>>,
+        run: impl Fn(usize, Tensor<D>, Tensor<2>) -> Tensor<D>,
+        h: Tensor<D>,
+        c: Tensor<2>,
+    ) -> (Tensor<D>, Tensor<2>) {
+        let condition = c.clone().inner();
+        let mut stream = h.clone().inner();
+        let mut kept = Vec::with_capacity(blocks.len());
+        for (number, block) in blocks.into_iter().enumerate() {
+            kept.push((block, stream.clone()));
+            stream = run(number, stream, condition.clone());
+        }
+        let after = (leaf(stream), leaf(condition));
+        self.rows.push(Row { before: (h, c), blocks: kept, after: after.clone() });
+        after
+    }
+
+    /// All gradients by name, from those behind the last cut.
+    pub fn backward<M: Module>(self, network: &M, gradients: Gradients) -> Flat {
+        let mut out = flat_gradients(network, &gradients);
+        let mut behind = vec![gradients];
+        for row in self.rows.into_iter().rev() {
+            let (h, c) = &row.after;
+            let Some(mut of_tokens) = total(h, &behind) else { continue };
+            let mut of_condition = total(c, &behind);
+            for (block, input) in row.blocks.into_iter().rev() {
+                let (x, c) = (leaf(input), leaf(c.clone().inner()));
+                let y = block(x.clone(), c.clone());
+                let gradients = (y * Tensor::from_inner(of_tokens)).sum().backward();
+                add(&mut out, flat_gradients(network, &gradients));
+                of_tokens = x.grad(&gradients).expect("blocks are residual");
+                of_condition = sum(of_condition, c.grad(&gradients));
+            }
+            // Across the cut, into the graph in front of it.
+            let (h, c) = row.before;
+            let mut carried = (h * Tensor::from_inner(of_tokens)).sum();
+            if let Some(of_condition) = of_condition {
+                carried = carried + (c * Tensor::from_inner(of_condition)).sum();
+            }
+            let gradients = carried.backward();
+            add(&mut out, flat_gradients(network, &gradients));
+            behind.push(gradients);
+        }
+        out
+    }
+}
+
+impl Tape<3> {
+    /// How DiT blocks are run.
+    pub fn dit(
+        &mut self,
+    ) -> impl FnMut(&[DitBlock], Option<&AxialRope>, Tensor<3>, Tensor<2>) -> (Tensor<3>, Tensor<2>)
+    {
+        |blocks, rope, h, c| {
+            if !self.enabled {
+                return run_blocks(blocks, rope, h, c);
+            }
+            let plain: Vec<DitBlock> = blocks.iter().map(|b| b.valid()).collect();
+            let plain_rope = rope.map(|r| r.valid());
+            let on_graph = |block: &DitBlock| -> Block<3> {
+                let (block, rope) = (block.clone(), rope.cloned());
+                Arc::new(move |h, c| block.forward(h, c, rope.as_ref()))
+            };
+            let run = |i: usize, h, c| plain[i].forward(h, c, plain_rope.as_ref());
+            self.record(blocks.iter().map(on_graph).collect(), run, h, c)
+        }
+    }
+}
+
+impl Tape<4> {
+    /// How HDiT's layers are run.
+    pub fn hdit(
+        &mut self,
+    ) -> impl FnMut(&[Layer], Option<u64>, Tensor<4>, Tensor<2>) -> (Tensor<4>, Tensor<2>) {
+        |layers, seed, h, c| {
+            if !self.enabled {
+                return run_layers(layers, seed, h, c);
+            }
+            let plain: Vec<Layer> = layers.iter().map(|l| l.valid()).collect();
+            let on_graph = |layer: &Layer| -> Block<4> {
+                let layer = layer.clone();
+                Arc::new(move |h, c| layer.forward(h, c, seed))
+            };
+            let run = |i: usize, h, c| plain[i].forward(h, c, seed);
+            self.record(layers.iter().map(on_graph).collect(), run, h, c)
+        }
+    }
+}
+
+fn leaf<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    Tensor::from_inner(x).require_grad()
+}
+
+fn sum<const D: usize>(a: Option<Tensor<D>>, b: Option<Tensor<D>>) -> Option<Tensor<D>> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a + b),
+        (a, b) => a.or(b),
+    }
+}
+
+/// A leaf's gradient from every piece of the graph behind it.
+fn total<const D: usize>(x: &Tensor<D>, behind: &[Gradients]) -> Option<Tensor<D>> {
+    behind.iter().fold(None, |all, gradients| sum(all, x.grad(gradients)))
+}
+
+/// Adds gradients by name.
+pub fn add(all: &mut Flat, more: Flat) {
+    for (name, gradient) in more {
+        let sum = match all.remove(&name) {
+            Some(old) => old + gradient,
+            None => gradient,
+        };
+        all.insert(name, sum);
+    }
+}

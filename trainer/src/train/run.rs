@@ -1,0 +1,309 @@
+//! The loop: steps, the progress line, the log, previews, checkpoints, and the end.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use tintype::burn::tensor::{Device, Distribution, FloatDType, Tensor};
+
+use super::checkpoint::{self, State};
+use super::comm::Comm;
+use super::config::{Activations, Config};
+use super::log::Log;
+use super::system::{Report, System};
+use crate::files::write_whole;
+
+/// What a run has besides its system.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its configuration.
+    pub config: Config,
+    /// Its folder.
+    pub out: PathBuf,
+    /// Raised by Ctrl-C: stop after this step, with a checkpoint.
+    pub interrupted: Arc<AtomicBool>,
+    /// Whether a person watches.
+    pub quiet: bool,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// After its last step.
+    Done,
+    /// By Ctrl-C, with a checkpoint; the same command goes on.
+    Interrupted,
+}
+
+/// Trains on several devices, one thread each; `build` makes a rank's system.
+pub fn train(
+    run: &Run,
+    devices: &[Device],
+    build: impl Fn(&Comm, &Device) -> Result<Box<dyn System>> + Send + Sync + 'static,
+) -> Result<Ended> {
+    std::fs::create_dir_all(&run.out)
+        .with_context(|| format!("--out {} cannot be written", run.out.display()))?;
+    let batch = run.config.run().batch;
+    let parts = devices.len() * run.config.run().accumulate;
+    if !batch.is_multiple_of(parts) {
+        bail!("run.batch = {batch} does not divide into {parts} parts (devices times accumulate)");
+    }
+    #[cfg(feature = "cuda")]
+    let _collectives = (devices.len() > 1).then(|| {
+        use tintype::burn::tensor::distributed as d;
+        let config = d::DistributedConfig { all_reduce_op: d::ReduceOperation::Sum };
+        d::DistributedContext::init(devices.to_vec(), config)
+    });
+    let build = Arc::new(build);
+    let (sender, ends) = std::sync::mpsc::channel();
+    for (comm, device) in Comm::group(devices).into_iter().zip(devices.to_vec()) {
+        let (run, build, sender) = (run.clone(), build.clone(), sender.clone());
+        let work = move || {
+            let system = build(&comm, &device);
+            system.and_then(|system| Rank { run: &run, comm, device, system }.train())
+        };
+        // All of a rank's device work happens in its one thread.
+        std::thread::Builder::new()
+            .name("training".into())
+            .spawn(move || {
+                let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+                let end =
+                    end.unwrap_or_else(|_| Err(anyhow::anyhow!("the training thread failed")));
+                let _ = sender.send(end);
+            })
+            .context("a training thread cannot start")?;
+    }
+    drop(sender);
+    // A rank that fails leaves the others waiting for it; the program ends with its error.
+    let mut ended = Ended::Done;
+    for end in ends {
+        if end? == Ended::Interrupted {
+            ended = Ended::Interrupted;
+        }
+    }
+    Ok(ended)
+}
+
+/// One rank at work.
+struct Rank<'a> {
+    run: &'a Run,
+    comm: Comm,
+    device: Device,
+    system: Box<dyn System>,
+}
+
+impl Rank<'_> {
+    fn train(mut self) -> Result<Ended> {
+        let config = self.run.config.run();
+        let mut state = State {
+            step: 0,
+            skipped: 0,
+            architecture: self.system.architecture(),
+            seed: config.seed,
+            batch: config.batch,
+        };
+        if let Some((path, found)) = self.latest()? {
+            checkpoint::check_same(&found, &state, &path)?;
+            self.system.restore(&path)?;
+            state = found;
+        }
+        let mut news = match self.comm.rank {
+            0 => Some(News::open(self.run, &state, self.system.macs(), &self.device)?),
+            _ => None,
+        };
+        while state.step < config.steps {
+            let report = self.system.step(state.step)?;
+            state.step += 1;
+            state.skipped += u64::from(report.skipped);
+            let asked = self.run.interrupted.load(Ordering::Relaxed) && self.comm.rank == 0;
+            let stop = self.comm.sum_numbers(&[f64::from(u8::from(asked))])[0] > 0.0;
+            let Some(news) = &mut news else {
+                if stop {
+                    return Ok(Ended::Interrupted);
+                }
+                continue;
+            };
+            news.step(&state, &report, config.log_every)?;
+            let due = |every: u64| state.step.is_multiple_of(every) || state.step == config.steps;
+            if self.run.config.preview_every().is_some_and(due)
+                && let Some(picture) = self.system.preview()?
+            {
+                let folder = self.run.out.join("previews");
+                std::fs::create_dir_all(&folder)?;
+                write_whole(&folder.join(format!("{:08}.png", state.step)), &picture.to_png(&[])?)?;
+            }
+            if stop || due(config.checkpoint_every) {
+                checkpoint::write(&self.run.out, &state, &self.system.save()?)?;
+                checkpoint::prune(&self.run.out, config.keep_last, config.keep_every)?;
+            }
+            if stop && state.step < config.steps {
+                news.bar.finish_and_clear();
+                return Ok(Ended::Interrupted);
+            }
+        }
+        if let Some(news) = news {
+            news.bar.finish_and_clear();
+        }
+        Ok(Ended::Done)
+    }
+
+    /// The checkpoint that all ranks go on from; the first one tidies up before the others look.
+    fn latest(&self) -> Result<Option<(PathBuf, State)>> {
+        let found = match self.comm.rank {
+            0 => checkpoint::latest(&self.run.out),
+            _ => Ok(None),
+        };
+        self.comm.sum_numbers(&[0.0]);
+        match self.comm.rank {
+            0 => found,
+            _ => checkpoint::latest(&self.run.out),
+        }
+    }
+}
+
+/// Loss, speed, memory and time left, for people and for the log.
+struct News {
+    bar: ProgressBar,
+    log: Log,
+    batch: usize,
+    /// Floating-point operations of one sample's training, forward and backward.
+    flops: f64,
+    /// The devices' peak, operations a second.
+    peak: f64,
+    device: Device,
+    /// Since the last line of the log.
+    since: (Instant, u64),
+    /// Smoothed seconds of a step.
+    seconds: Option<f64>,
+    last: Instant,
+    sums: Vec<(String, f64, u64)>,
+}
+
+impl News {
+    fn open(run: &Run, state: &State, macs: f64, device: &Device) -> Result<Self> {
+        let config = run.config.run();
+        let bar = match run.quiet {
+            true => ProgressBar::hidden(),
+            false => ProgressBar::new(config.steps),
+        };
+        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(500));
+        let peak = match (config.peak_tflops, macs > 0.0) {
+            (Some(tflops), _) => tflops * 1e12,
+            (None, true) => measured_peak(device, config.precision),
+            (None, false) => 0.0,
+        };
+        Ok(Self {
+            bar,
+            log: Log::open(&run.out, state.step, config.tensorboard)?,
+            batch: config.batch,
+            flops: 6.0 * macs,
+            peak,
+            device: device.clone(),
+            since: (Instant::now(), state.step),
+            seconds: None,
+            last: Instant::now(),
+            sums: Vec::new(),
+        })
+    }
+
+    fn step(&mut self, state: &State, report: &Report, log_every: u64) -> Result<()> {
+        let took = self.last.elapsed().as_secs_f64();
+        self.last = Instant::now();
+        let seconds = self.seconds.map_or(took, |s| 0.9 * s + 0.1 * took);
+        self.seconds = Some(seconds);
+        if !report.skipped {
+            for (name, value) in &report.values {
+                match self.sums.iter_mut().find(|(n, ..)| n == name) {
+                    Some((_, sum, n)) => (*sum, *n) = (*sum + value, *n + 1),
+                    None => self.sums.push((name.clone(), *value, 1)),
+                }
+            }
+        }
+        let rate = self.batch as f64 / seconds;
+        let left = seconds * (self.bar.length().unwrap_or(0).saturating_sub(state.step)) as f64;
+        let memory = memory_in_use(&self.device);
+        let loss = report.values.iter().find(|(name, _)| name == "loss").map_or(f64::NAN, |v| v.1);
+        let utilisation = if self.peak > 0.0 {
+            format!(", {:.0} % of peak", 100.0 * rate * self.flops / self.peak)
+        } else {
+            String::new()
+        };
+        let skipped = match state.skipped {
+            0 => String::new(),
+            n => format!(", {n} skipped"),
+        };
+        self.bar.set_position(state.step);
+        self.bar.set_message(format!(
+            "loss {loss:.4}, {rate:.1} images/s{utilisation}, {:.1} GiB, {} left{skipped}",
+            memory as f64 / (1u64 << 30) as f64,
+            indicatif::HumanDuration(Duration::from_secs_f64(left.clamp(0.0, 1e9))),
+        ));
+        if state.step.is_multiple_of(log_every) {
+            self.write(state, memory)?;
+        }
+        Ok(())
+    }
+
+    /// Means since the last line.
+    fn write(&mut self, state: &State, memory: u64) -> Result<()> {
+        let (start, from) = self.since;
+        let seconds = start.elapsed().as_secs_f64();
+        let rate = ((state.step - from) * self.batch as u64) as f64 / seconds;
+        let mut values: Vec<(String, f64)> =
+            self.sums.drain(..).map(|(name, sum, n)| (name, sum / n as f64)).collect();
+        values.push(("images_per_second".into(), rate));
+        if self.peak > 0.0 {
+            values.push(("model_flop_utilisation".into(), rate * self.flops / self.peak));
+        }
+        values.push(("memory_bytes".into(), memory as f64));
+        values.push(("skipped".into(), state.skipped as f64));
+        self.log.write(state.step, &values)?;
+        self.since = (Instant::now(), state.step);
+        Ok(())
+    }
+}
+
+/// Bytes that the device's allocator uses, or the program on the CPU.
+fn memory_in_use(device: &Device) -> u64 {
+    if let Some(usage) = device.clone().inner().memory_pool_usage() {
+        return usage.bytes_in_use;
+    }
+    let Ok(pid) = sysinfo::get_current_pid() else { return 0 };
+    let mut system = sysinfo::System::new();
+    system.refresh_processes_specifics(
+        sysinfo::ProcessesToUpdate::Some(&[pid]),
+        false,
+        sysinfo::ProcessRefreshKind::nothing().with_memory(),
+    );
+    system.process(pid).map_or(0, |process| process.memory())
+}
+
+/// Operations a second of the best of a few square matrix products, in the activations' type.
+fn measured_peak(device: &Device, precision: Activations) -> f64 {
+    let device = device.clone().inner();
+    let side = if device == Device::flex() { 512 } else { 4096 };
+    let dtype = match precision {
+        Activations::F32 => FloatDType::F32,
+        Activations::Bf16 => FloatDType::BF16,
+    };
+    let x = Tensor::<2>::random([side, side], Distribution::Default, &device).cast(dtype);
+    let seconds = |_| {
+        let start = Instant::now();
+        let product = x.clone().matmul(x.clone());
+        let _ = product.slice([0..1, 0..1]).into_data();
+        start.elapsed().as_secs_f64()
+    };
+    let best = (0..8).map(seconds).fold(f64::INFINITY, f64::min);
+    2.0 * (side as f64).powi(3) / best
+}
+
+/// Whether a folder holds a run.
+pub fn is_run(path: &Path) -> bool {
+    path.join(checkpoint::FOLDER).is_dir()
+}

@@ -1,0 +1,83 @@
+//! Frozen DINOv2 teachers: REPA's for Hi-DiT, the vision-foundation one for VA-VAE.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use rayon::prelude::*;
+use tintype::burn::tensor::{Device, FloatDType, Tensor};
+use tintype::weights::{load, open};
+
+use super::host::Values;
+use super::order::Place;
+use crate::data::resize::{repa_teacher_input, vf_teacher_input};
+use crate::data::store::ImageStore;
+use crate::network::dinov2::{DinoConfig, DinoV2};
+
+/// A loaded teacher.
+pub struct Teacher {
+    network: DinoV2,
+    /// Features a token.
+    pub width: usize,
+    device: Device,
+}
+
+impl Teacher {
+    /// Loads `dinov2_vit{s,b,l}14_pretrain.pth` for a grid of `side²` patches.
+    pub fn open(path: &Path, side: usize, device: &Device) -> Result<Self> {
+        let weights = open(path)?;
+        let config = DinoConfig::of(&weights)
+            .with_context(|| format!("{} is not a DINOv2 without registers", path.display()))?;
+        let network = config.init(device)?;
+        let network = load(network, &weights, FloatDType::F32, device)?.network;
+        let network = network.with_grid(side);
+        Ok(Self { network, width: config.embed_dim, device: device.clone() })
+    }
+
+    /// REPA's input of some images.
+    pub fn repa_input(&self, images: &ImageStore, places: &[Place]) -> Values<4> {
+        let side = images.side();
+        self.input(images, places, 224 * (side / 256), |planes| repa_teacher_input(planes, side))
+    }
+
+    fn input(
+        &self,
+        images: &ImageStore,
+        places: &[Place],
+        side: usize,
+        resize: impl Fn(&[u8]) -> Vec<f32> + Sync,
+    ) -> Values<4> {
+        let one = |place: &Place| {
+            let pixels = images.pixels(place.item);
+            let planes: Vec<u8> =
+                (0..3).flat_map(|c| pixels.iter().skip(c).step_by(3).copied()).collect();
+            resize(&planes)
+        };
+        let parts: Vec<Vec<f32>> = places.par_iter().map(one).collect();
+        Values::new(parts.concat(), [places.len(), 3, side, side])
+    }
+
+    /// The patch tokens after the final norm, `[B, N, width]`, off the graph.
+    pub fn features(&self, input: Values<4>) -> Tensor<3> {
+        self.network.forward(input.tensor(&self.device)).patches
+    }
+
+    /// The vision-foundation loss's features `[B, width, 16, 16]` of 8-bit planes
+    /// `[B, 3, side, side]`.
+    pub fn feature_map(&self, planes: &[u8], side: usize) -> Tensor<4> {
+        let b = planes.len() / (3 * side * side);
+        let input = Values::new(vf_teacher_input(planes, side), [b, 3, 224, 224]);
+        let tokens = self.features(input); // [B, N, width]
+        let grid = tokens.dims()[1].isqrt();
+        tokens.swap_dims(1, 2).reshape([b, self.width, grid, grid])
+    }
+}
+
+/// REPA's teacher sees `224·(side/256)` pixels and must have a token for each of the network's.
+pub fn check_repa(image: usize, tokens: usize) -> Result<()> {
+    let side = 224 * (image / 256) / 14;
+    ensure!(
+        side * side == tokens,
+        "REPA's teacher has {side}×{side} tokens for images of {image} pixels and the network {tokens}; use images of 256 or 512 pixels, or train without data.teacher"
+    );
+    Ok(())
+}
