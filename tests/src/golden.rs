@@ -45,6 +45,11 @@ impl Golden {
         self.file.tensors.contains_key(name)
     }
 
+    /// Names of all tensors.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.file.tensors.keys()
+    }
+
     /// Names of the expected values.
     pub fn outputs(&self) -> impl Iterator<Item = &String> {
         self.file.tensors.keys().filter(|name| name.starts_with("out."))

@@ -8,6 +8,7 @@
 pub mod check;
 pub mod family;
 pub mod golden;
+pub mod recipe;
 
 use std::path::{Path, PathBuf};
 

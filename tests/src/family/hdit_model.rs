@@ -43,6 +43,7 @@ pub(super) fn conditions(golden: &Golden, augmented: bool, device: &Device) -> R
             true => Some(golden.tensor("in.mapping_cond", device)?),
             false => None,
         },
+        dropout: None,
     })
 }
 

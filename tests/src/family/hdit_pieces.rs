@@ -93,7 +93,11 @@ pub fn blocks(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
             let block = FeedForwardBlock::new(width, size("d_ff")?, cond, device);
             let block = golden.load_part(block, &prefix, device)?;
             let (x, c) = input()?;
-            checks.tensor(&format!("out.{name}.y"), &block.forward(x, c), STATED)?;
+            checks.tensor(
+                &format!("out.{name}.y"),
+                &block.forward(x, c, Default::default()),
+                STATED,
+            )?;
         }
         let (attention, index) = match kind {
             "SelfAttentionBlock" => (LevelAttention::Global { d_head: size("d_head")? }, 0),
@@ -122,7 +126,11 @@ pub fn blocks(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
         let block = AttentionBlock::new(width, cond, attention, index, device);
         let block = golden.load_part(block.context("a block")?, &prefix, device)?;
         let (x, c) = input()?;
-        checks.tensor(&format!("out.{name}.y"), &block.forward(x, c), STATED)?;
+        checks.tensor(
+            &format!("out.{name}.y"),
+            &block.forward(x, c, Default::default()),
+            STATED,
+        )?;
     }
     if golden.has("in.cosine.q") {
         // [B, heads, T, d] there, heads before channels here

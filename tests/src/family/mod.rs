@@ -6,9 +6,11 @@ mod hdit_model;
 mod hdit_pieces;
 mod hdit_sampling;
 mod hidit;
+mod judges;
 mod networks;
 mod ode_sde;
 mod tables;
+mod training;
 mod vae;
 
 use std::path::Path;
@@ -40,15 +42,17 @@ pub fn recognise(name: &str, is_folder: bool) -> Option<Kind> {
     if name.starts_with("README") || name.ends_with(".md") {
         return Some(Kind::Aside);
     }
-    let not_yet = matching(&[
+    if name.ends_with("_manifest.json") {
+        return Some(Kind::Aside); // read with the values it describes
+    }
+    let judges = matching(&[
+        ("eval_patchgan_actnorm", Kind::Family(judges::patchgan_actnorm)),
+        ("eval_patchgan", Kind::Family(judges::patchgan)),
+        ("eval_lpips_vgg16", Kind::Family(judges::lpips)),
         ("eval_", Kind::NotYet),
-        ("lightningdit_train3", Kind::NotYet),
-        ("sit_train3", Kind::NotYet),
-        ("hdit_trainstep", Kind::NotYet),
-        ("vavae_losses_", Kind::NotYet),
     ]);
-    if not_yet.is_some() {
-        return not_yet;
+    if judges.is_some() {
+        return judges;
     }
     if !name.ends_with(".safetensors") {
         return None;
@@ -58,6 +62,10 @@ pub fn recognise(name: &str, is_folder: bool) -> Option<Kind> {
         ("lightningdit_loss_", Kind::Family(diffusion_transformers::lightningdit_loss)),
         ("lightningdit_ode_", Kind::Family(ode_sde::lightningdit_ode)),
         ("sit_forward_", Kind::Family(diffusion_transformers::sit_forward)),
+        ("lightningdit_train3", Kind::Family(training::lightningdit)),
+        ("sit_train3", Kind::Family(training::sit)),
+        ("hdit_trainstep", Kind::Family(training::hdit)),
+        ("vavae_losses_", Kind::Family(training::vavae)),
         ("sit_bn_train", Kind::Family(diffusion_transformers::sit_bn_train)),
         ("sit_sde_", Kind::Family(ode_sde::sit_sde)),
         ("sit_ode_", Kind::Family(ode_sde::sit_ode)),

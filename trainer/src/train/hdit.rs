@@ -96,8 +96,8 @@ pub struct Batch {
     pub labels: Option<Vec<usize>>,
     /// One over the global batch.
     pub weight: f64,
-    /// Seed of the dropout of this part of this step.
-    pub dropout: u64,
+    /// Seed of the dropout of this part of this step; absent for none.
+    pub dropout: Option<u64>,
 }
 
 impl HDiTObjective {
@@ -205,7 +205,7 @@ impl Objective for HDiTObjective {
             augmentation: Values::new(conditions, [places.len(), 9]),
             labels: (classes > 0).then_some(labels),
             weight: 1.0 / batch as f64,
-            dropout,
+            dropout: Some(dropout),
         })
     }
 
@@ -260,7 +260,7 @@ pub fn loss(
         augmentation: Some(batch.augmentation.tensor(device)),
         class: batch.labels.map(|labels| classes(&labels, device)),
         mapping: None,
-        dropout: Some(batch.dropout),
+        dropout: batch.dropout,
     };
     let mut tape = Tape::new(compute.recompute);
     let network = |x: Tensor<4>, sigma: Tensor<1>| {

@@ -120,24 +120,7 @@ impl Objective for LightningDiTObjective {
         compute: Compute,
         device: &Device,
     ) -> Result<Loss> {
-        let t = vector(&batch.t, device);
-        let t4: Tensor<4> = t.clone().reshape([-1, 1, 1, 1]);
-        let (x1, x0) = (batch.data.tensor(device), batch.noise.tensor(device));
-        let x_t = x1.clone() * t4.clone() + x0.clone() * (-t4 + 1.0);
-        let target = x1 - x0;
-        let y = classes(&batch.labels, device);
-        let mut tape = Tape::new(compute.recompute);
-        let x_t = x_t.cast(compute.precision);
-        let v = network.forward_through(x_t, t, y, &mut tape.dit()).cast(FloatDType::F32);
-        let mse = mean_squared_error(v.clone(), target.clone()).sum() * batch.weight;
-        let mut terms = vec![("mse", mse.clone())];
-        let mut total = mse;
-        if self.loss.use_cosine_loss {
-            let cosine = cosine_loss(v, target).sum() * batch.weight;
-            total = total + cosine.clone();
-            terms.push(("cosine", cosine));
-        }
-        Ok(Loss { total, terms, tape: tape.into() })
+        Ok(loss(network, batch, &self.loss, compute, device))
     }
 
     fn groups(&self) -> Groups {
@@ -158,4 +141,32 @@ impl Objective for LightningDiTObjective {
             + 3.0 * d * d
             + 256.0 * d
     }
+}
+
+/// Mean squared error of the velocity and, where wanted, the direction loss of some samples.
+pub fn loss(
+    network: &LightningDiT,
+    batch: Batch,
+    settings: &LightningDiTLoss,
+    compute: Compute,
+    device: &Device,
+) -> Loss {
+    let t = vector(&batch.t, device);
+    let t4: Tensor<4> = t.clone().reshape([-1, 1, 1, 1]);
+    let (x1, x0) = (batch.data.tensor(device), batch.noise.tensor(device));
+    let x_t = x1.clone() * t4.clone() + x0.clone() * (-t4 + 1.0);
+    let target = x1 - x0;
+    let y = classes(&batch.labels, device);
+    let mut tape = Tape::new(compute.recompute);
+    let x_t = x_t.cast(compute.precision);
+    let v = network.forward_through(x_t, t, y, &mut tape.dit()).cast(FloatDType::F32);
+    let mse = mean_squared_error(v.clone(), target.clone()).sum() * batch.weight;
+    let mut terms = vec![("mse", mse.clone())];
+    let mut total = mse;
+    if settings.use_cosine_loss {
+        let cosine = cosine_loss(v, target).sum() * batch.weight;
+        total = total + cosine.clone();
+        terms.push(("cosine", cosine));
+    }
+    Loss { total, terms, tape: tape.into() }
 }
