@@ -6,11 +6,23 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Writes a file under a temporary name, lets it reach the disk, and renames it.
+/// Writes a file under a temporary name and renames it.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    write(path, bytes, false)
+}
+
+/// The same, after the bytes have reached the disk: survives a machine that stops, too.
+pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
+    write(path, bytes, true)
+}
+
+fn write(path: &Path, bytes: &[u8], durably: bool) -> Result<()> {
     let temporary = temporary_name(path);
     let written = File::create(&temporary)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            if durably { file.sync_all() } else { Ok(()) }
+        })
         .and_then(|()| std::fs::rename(&temporary, path));
     if written.is_err() {
         let _ = std::fs::remove_file(&temporary);

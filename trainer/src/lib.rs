@@ -13,4 +13,5 @@ pub mod files;
 pub mod loss;
 pub mod network;
 pub mod rank;
+pub mod samples;
 pub mod train;

@@ -45,7 +45,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<Outcome> {
     let started = Instant::now();
     let rank = Rank::from_environment()?;
-    let store = ImageStore::open(&args.store)?;
+    let store = ImageStore::open_verified(&args.store)?;
     if store.is_empty() {
         bail!("{} has no images", args.store.display());
     }

@@ -9,10 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tintype::device;
-use tintype::diffusion::guidance::Guidance;
-use tintype::generate::{
-    Event, GenerateError, ImageSpec, Picture, Pipeline, Request, Sampler, Settings,
-};
+use tintype::generate::{Event, GenerateError, ImageSpec, Picture, Pipeline, Request, Settings};
 use tintype::image::{Rgb, png_text};
 use tintype::sampler::Stop;
 
@@ -21,6 +18,7 @@ use super::events::Reporter;
 use super::interrupt::on_interrupt;
 use super::model::{ModelArgs, ModelFiles, Precision};
 use super::output::Output;
+use super::sampling::SamplingArgs;
 use crate::files::write_whole;
 
 /// Key of the text in a PNG that says how it was made.
@@ -39,24 +37,8 @@ pub struct Args {
     /// Pictures of each class
     #[arg(long)]
     count: Option<usize>,
-    /// Steps of the sampler
-    #[arg(long)]
-    steps: Option<usize>,
-    /// euler, euler-maruyama, heun, dopri5; for HDiT also dpmpp-2m, dpmpp-3m-sde and others
-    #[arg(long)]
-    sampler: Option<String>,
-    /// Strength of classifier-free guidance; 1 is none
-    #[arg(long)]
-    cfg: Option<f64>,
-    /// Guide only between these times (1 is noise, 0 the picture)
-    #[arg(long, num_args = 2, value_names = ["LOW", "HIGH"])]
-    cfg_interval: Option<Vec<f64>>,
-    /// Guide only the first channels (LightningDiT's published numbers use 3)
-    #[arg(long, value_name = "K")]
-    cfg_channels: Option<usize>,
-    /// LightningDiT's time shift
-    #[arg(long)]
-    shift: Option<f64>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
     #[command(flatten)]
     model: ModelArgs,
     /// Autoencoder of a latent model
@@ -122,7 +104,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let architecture = tintype::weights::detect(&files.model)?;
     let mut settings = match &origin {
         Some(origin) => origin.settings,
-        None => settings(&args, Settings::default_for(&architecture))?,
+        None => args.sampling.settings(&architecture)?,
     };
     settings.keep_latent = args.compare;
     settings.validate(&architecture)?;
@@ -329,29 +311,6 @@ fn summary(written: &[PathBuf]) -> String {
         [one] => one.display().to_string(),
         [.., last] => last.display().to_string(),
     }
-}
-
-/// The defaults with what the command line says otherwise.
-fn settings(args: &Args, default: Settings) -> Result<Settings> {
-    let mut settings = default;
-    if let Some(name) = &args.sampler {
-        settings.sampler = Sampler::from_name(name).with_context(|| {
-            let names: Vec<_> =
-                Sampler::FLOW.iter().chain(&Sampler::KARRAS).map(|s| s.name()).collect();
-            format!("--sampler {name} is unknown; there are {}", names.join(", "))
-        })?;
-    }
-    settings.steps = args.steps.unwrap_or(settings.steps);
-    settings.shift = args.shift.unwrap_or(settings.shift);
-    let interval = args.cfg_interval.as_deref().and_then(|i| Some((*i.first()?, *i.get(1)?)));
-    let (low, high) = interval.unwrap_or((settings.guidance.low, settings.guidance.high));
-    settings.guidance = Guidance {
-        scale: args.cfg.unwrap_or(settings.guidance.scale),
-        low,
-        high,
-        channels: args.cfg_channels.or(settings.guidance.channels),
-    };
-    Ok(settings)
 }
 
 /// The pictures that the command line asks for.

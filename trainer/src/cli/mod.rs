@@ -10,6 +10,8 @@ mod interrupt;
 mod model;
 mod output;
 mod prepare;
+mod sample;
+mod sampling;
 mod train;
 
 use std::process::ExitCode;
@@ -36,6 +38,8 @@ enum Command {
     Convert(convert::Args),
     /// Turn a folder or an archive of images into a store
     Prepare(prepare::Args),
+    /// Make samples by the thousand, for evaluation
+    Sample(Box<sample::Args>),
     /// Train a network as a configuration describes
     Train(train::Args),
     /// Encode a store's images into latents, once for all epochs
@@ -69,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Prepare(args) => prepare::run(args),
         Command::Encode(args) => encode::run(args),
         Command::Train(args) => train::run(args),
+        Command::Sample(args) => sample::run(*args),
     });
     match result {
         Ok(Ok(Outcome::Done)) => ExitCode::SUCCESS,

@@ -94,7 +94,7 @@ pub fn run(args: Args) -> Result<Outcome> {
 fn verified(folder: &Path, reporter: &Reporter) -> Result<ImageStore> {
     let store = ImageStore::open(folder)?;
     reporter.message("verifying".into());
-    store.verify(|_| ())?;
+    store.verify()?;
     Ok(store)
 }
 

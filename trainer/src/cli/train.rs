@@ -168,7 +168,7 @@ fn previewer(
 }
 
 fn image_store(path: &Option<PathBuf>) -> Result<Option<Arc<ImageStore>>> {
-    path.as_deref().map(|p| Ok(Arc::new(ImageStore::open(p)?))).transpose()
+    path.as_deref().map(|p| Ok(Arc::new(ImageStore::open_verified(p)?))).transpose()
 }
 
 fn ema(config: Option<EmaConfig>) -> Result<EmaConfig> {
@@ -288,7 +288,7 @@ fn hdit_system(
     device: &Device,
 ) -> Result<Box<dyn System>> {
     let (run, model) = (&recipe.run, recipe.model.clone());
-    let images = Arc::new(ImageStore::open(&recipe.data.images)?);
+    let images = Arc::new(ImageStore::open_verified(&recipe.data.images)?);
     hdit::check_data(&model, &recipe.loss, &images)?;
     let network = fresh(|d| model.init(d), run.seed, device)?;
     let previewer = previewer(&recipe.preview, comm, false, None)?;
@@ -319,7 +319,7 @@ fn vae_system(
     device: &Device,
 ) -> Result<Box<dyn System>> {
     let (run, data, model) = (&recipe.run, &recipe.data, recipe.model.clone());
-    let images = Arc::new(ImageStore::open(&data.images)?);
+    let images = Arc::new(ImageStore::open_verified(&data.images)?);
     let plain = device.clone();
     let lpips = match (&data.vgg, &data.lpips) {
         (Some(vgg), Some(lin)) => Some(Lpips::open(vgg, lin, &plain)?),

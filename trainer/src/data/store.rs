@@ -163,9 +163,19 @@ impl ImageStore {
         (0..3).flat_map(plane).collect()
     }
 
-    /// Compares every shard with its checksum; `progress` hears of each finished one.
-    pub fn verify(&self, mut progress: impl FnMut(usize)) -> Result<(), StoreError> {
-        for (done, shard) in self.description.shards.iter().enumerate() {
+    /// [`open`](Self::open) with [`verify`](Self::verify), unless the store is so large (over
+    /// 8 GiB) that reading it all would delay the work; `tintype prepare` verifies those.
+    pub fn open_verified(folder: &Path) -> Result<Self, StoreError> {
+        let store = Self::open(folder)?;
+        if store.len() * store.side() * store.side() * 3 <= 8 << 30 {
+            store.verify()?;
+        }
+        Ok(store)
+    }
+
+    /// Compares every shard with its checksum.
+    pub fn verify(&self) -> Result<(), StoreError> {
+        for shard in &self.description.shards {
             let path = self.folder.join(&shard.file);
             let crc = file_crc32c(&path)
                 .map_err(|source| StoreError::Io { file: path.display().to_string(), source })?;
@@ -175,7 +185,6 @@ impl ImageStore {
                     "its checksum is wrong; delete this file and run the same `tintype prepare` again",
                 ));
             }
-            progress(done + 1);
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tintype::weights::{TensorView, write_safetensors};
 
-use crate::files::write_whole;
+use crate::files::write_durably;
 
 /// Where a run keeps its checkpoints.
 pub const FOLDER: &str = "checkpoints";
@@ -48,7 +48,7 @@ pub fn write(run: &Path, state: &State, files: &[TensorFile]) -> Result<PathBuf>
     let temporary = folder.join(format!("{:08}.{}.tmp", state.step, std::process::id()));
     let result = write_into(&temporary, state, files).and_then(|()| {
         if path.exists() {
-            std::fs::remove_dir_all(&path)?; // the same step, from before a resume
+            delete(&path)?; // the same step, from before a resume
         }
         Ok(std::fs::rename(&temporary, &path)?)
     });
@@ -65,9 +65,9 @@ fn write_into(folder: &Path, state: &State, files: &[TensorFile]) -> Result<()> 
     std::fs::create_dir_all(folder)?;
     for file in files {
         let bytes = write_safetensors(&file.tensors, &file.metadata).map_err(anyhow::Error::msg)?;
-        write_whole(&folder.join(file.name), &bytes)?;
+        write_durably(&folder.join(file.name), &bytes)?;
     }
-    write_whole(&folder.join(STATE_FILE), &serde_json::to_vec_pretty(state)?)
+    write_durably(&folder.join(STATE_FILE), &serde_json::to_vec_pretty(state)?)
 }
 
 /// The latest checkpoint of a run, if there is one; removes what a killed process left half done.
@@ -119,11 +119,20 @@ pub fn prune(run: &Path, keep_last: usize, keep_every: u64) -> Result<()> {
     let old = all.len().saturating_sub(keep_last.max(1));
     for (step, path) in &all[..old] {
         if keep_every == 0 || !step.is_multiple_of(keep_every) {
-            std::fs::remove_dir_all(path)
-                .with_context(|| format!("{} cannot be deleted", path.display()))?;
+            delete(path).with_context(|| format!("{} cannot be deleted", path.display()))?;
         }
     }
     Ok(())
+}
+
+/// Takes a checkpoint out of sight before its files go, so that a kill leaves no half of it.
+fn delete(path: &Path) -> std::io::Result<()> {
+    let hidden = path.with_extension(format!("{}.tmp", std::process::id()));
+    if hidden.exists() {
+        std::fs::remove_dir_all(&hidden)?;
+    }
+    std::fs::rename(path, &hidden)?;
+    std::fs::remove_dir_all(&hidden)
 }
 
 /// Refuses to go on with another system, seed or batch than a run began with.

@@ -365,6 +365,18 @@ decay = 0.9999
 "#;
 
     #[test]
+    fn every_shipped_configuration_is_read() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+        let mut count = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            Config::read(&path).unwrap_or_else(|e| panic!("{e:#}"));
+            count += 1;
+        }
+        assert!(count >= 19, "{count}");
+    }
+
+    #[test]
     fn a_preset_takes_other_numbers() {
         let Config::HiDiT(recipe) = Config::parse(SMALL).unwrap() else { panic!("hidit") };
         assert_eq!((recipe.model.sit.depth, recipe.model.sit.hidden_size), (2, 1152));

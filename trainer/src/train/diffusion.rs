@@ -242,7 +242,7 @@ impl<O: Objective> System for Diffusion<O> {
             TensorFile {
                 name: "optimizer.safetensors",
                 tensors: self.optimizer.to_tensors(),
-                metadata: BTreeMap::new(),
+                metadata: BTreeMap::from([("format".to_string(), "pt".to_string())]),
             },
         ])
     }

@@ -220,6 +220,7 @@ impl News {
         if !report.skipped {
             for (name, value) in &report.values {
                 match self.sums.iter_mut().find(|(n, ..)| n == name) {
+                    Some(last) if name == "lr" => last.1 = *value, // not averaged
                     Some((_, sum, n)) => (*sum, *n) = (*sum + value, *n + 1),
                     None => self.sums.push((name.clone(), *value, 1)),
                 }

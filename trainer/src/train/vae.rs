@@ -457,6 +457,11 @@ impl VaeTraining {
             "images of {side} pixels do not divide by the autoencoder's {}",
             model.downsampling()
         );
+        // Three halvings and two more 4×4 convolutions must leave a logit.
+        ensure!(
+            side >= 24 || loss.disc_weight == 0.0,
+            "images of {side} pixels are too small for the discriminator, which needs 24; set loss.disc_weight = 0"
+        );
         if judges.teacher.is_some() {
             ensure!(
                 side / model.downsampling() == 16,
@@ -656,7 +661,8 @@ impl System for VaeTraining {
     }
 
     fn save(&self) -> Result<Vec<TensorFile>> {
-        let file = |name, tensors| TensorFile { name, tensors, metadata: BTreeMap::new() };
+        let format = BTreeMap::from([("format".to_string(), "pt".to_string())]);
+        let file = |name, tensors| TensorFile { name, tensors, metadata: format.clone() };
         let config = serde_json::to_string(&self.model)?;
         Ok(vec![
             TensorFile {

@@ -1,0 +1,262 @@
+//! `tintype sample`
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rayon::prelude::*;
+use serde_json::json;
+use tintype::device;
+use tintype::generate::{Event, GenerateError, ImageSpec, Pipeline, Request, Settings};
+use tintype::image::Rgb;
+use tintype::sampler::Stop;
+
+use super::Outcome;
+use super::events::Reporter;
+use super::interrupt::on_interrupt;
+use super::model::{ModelArgs, ModelFiles, Precision};
+use super::sampling::SamplingArgs;
+use crate::rank::Rank;
+use crate::samples::{LabelSampling, Samples, labels};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How many samples
+    #[arg(long, default_value_t = 50_000)]
+    count: usize,
+    /// How classes are given to samples
+    #[arg(long, value_enum, default_value = "equal")]
+    labels: LabelSampling,
+    /// Seed of all samples
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Autoencoder of a latent model
+    #[arg(long, value_name = "FILE")]
+    vae: Option<PathBuf>,
+    /// Statistics of the latents (latents_stats.pt, *-latents-stats.pt)
+    #[arg(long, value_name = "FILE")]
+    stats: Option<PathBuf>,
+    /// auto, cpu, cuda, wgpu or vulkan, with an index like cuda:1 if there are several
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Number format of the network
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Precision,
+    /// Folder in which a folder of PNG files is made, named after model and settings
+    #[arg(long, value_name = "FOLDER", required_unless_present = "npz")]
+    out: Option<PathBuf>,
+    /// One archive with all samples as `arr_0`, as ADM's evaluator reads it
+    #[arg(long, value_name = "FILE")]
+    npz: Option<PathBuf>,
+    /// Samples computed together [default: 4 on the CPU, 64 on a GPU]
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Print machine-readable events
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Args) -> Result<Outcome> {
+    let rank = Rank::from_environment()?;
+    ensure!((1..=10_000_000).contains(&args.count), "--count is not between 1 and 10000000");
+    let chosen = device::choose(&super::local_device(&args.device, rank))?;
+    let files = ModelFiles::open(&args.model, args.vae.as_deref(), args.stats.as_deref())?;
+    let fingerprint = files.model.fingerprint();
+    let architecture = tintype::weights::detect(&files.model)?;
+    let settings = args.sampling.settings(&architecture)?;
+    settings.validate(&architecture)?;
+    let classes = architecture.num_classes();
+    let classes = match classes {
+        0 => vec![None; args.count],
+        k => labels(args.labels, args.count, k, args.seed)?.into_iter().map(Some).collect(),
+    };
+    let reporter = Reporter::counting(rank.share(args.count).len() as u64, "samples", args.json);
+    reporter.message(format!("loading on {}", chosen.found.id));
+    let pipeline = files.load(args.precision.on(&chosen.found.device)?, &chosen.found.device)?;
+    let what = json!({
+        "version": env!("CARGO_PKG_VERSION"), "model": fingerprint, "count": args.count,
+        "labels": format!("{:?}", args.labels).to_lowercase(), "seed": args.seed,
+        "settings": settings, "precision": args.precision,
+    });
+    let sets = open_sets(&args, &settings, &pipeline, &what)?;
+    drop(files);
+    let share = rank.share(args.count);
+    let mut missing = Vec::new();
+    for set in &sets {
+        missing.extend(set.missing(share.clone())?);
+    }
+    missing.sort_unstable();
+    missing.dedup();
+    let there = share.len() - missing.len();
+    let batch = args.batch.unwrap_or(if chosen.found.id == "cpu" { 4 } else { 64 }).max(1);
+    let interrupted = on_interrupt("stopping after this step; finished samples are kept")?;
+    reporter.message(format!("sampling on {}", chosen.found.id));
+    let started = Instant::now();
+    let job = Job {
+        pipeline: &pipeline,
+        settings,
+        classes: &classes,
+        seed: args.seed,
+        sets: &sets,
+        reporter: &reporter,
+        interrupted: &interrupted,
+        there,
+    };
+    let made = job.run(&missing, batch)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let rate = made as f64 / seconds.max(1e-9);
+    if made < missing.len() {
+        reporter.finish();
+        reporter.line(&format!("{} of {} samples are there", there + made, share.len()));
+        return Ok(Outcome::Interrupted);
+    }
+    if rank.rank == 0 {
+        wait_for_others(&sets, args.count, rank, &reporter, &interrupted)?;
+        if interrupted.load(Ordering::Relaxed) {
+            return Ok(Outcome::Interrupted);
+        }
+        sets.iter().try_for_each(Samples::finish)?;
+    }
+    reporter.finish();
+    reporter.event("done", json!({"made": made, "seconds": seconds, "images_per_second": rate}));
+    reporter.line(&format!(
+        "{made} samples in {seconds:.1} s ({rate:.2} samples/s on {}), {there} were there",
+        chosen.found.id
+    ));
+    Ok(Outcome::Done)
+}
+
+/// The places where samples go, the reference's folder name among them.
+fn open_sets(
+    args: &Args,
+    settings: &Settings,
+    pipeline: &Pipeline,
+    what: &serde_json::Value,
+) -> Result<Vec<Samples>> {
+    let mut sets = Vec::new();
+    if let Some(out) = &args.out {
+        let guidance = settings.guidance;
+        let (model, step) = model_name(args.model.model.as_deref());
+        let name = format!(
+            "{model}_{step:07}_cfg{}-{}-{}-labelsampling-{}",
+            guidance.scale,
+            guidance.low,
+            if guidance.high > 1e9 { f64::INFINITY } else { guidance.high },
+            format!("{:?}", args.labels).to_lowercase()
+        );
+        sets.push(Samples::folder(&out.join(name), what)?);
+    }
+    if let Some(npz) = &args.npz {
+        if npz.extension().is_none_or(|e| e != "npz") {
+            bail!("--npz {} does not end in .npz", npz.display());
+        }
+        sets.push(Samples::npz(npz, args.count, pipeline.image_size(), what)?);
+    }
+    Ok(sets)
+}
+
+/// What a model is called and the training step that it is of, from its path.
+fn model_name(path: Option<&Path>) -> (String, u64) {
+    let Some(path) = path else { return ("emoji".into(), 0) };
+    let name =
+        |p: &Path| p.file_stem().map_or("model".into(), |n| n.to_string_lossy().into_owned());
+    let of_run = |checkpoint: &Path| {
+        let step = name(checkpoint).parse().ok()?;
+        Some((name(checkpoint.parent()?.parent()?), step))
+    };
+    let folder = if path.is_dir() { Some(path) } else { path.parent() };
+    folder.and_then(of_run).unwrap_or_else(|| (name(path), 0))
+}
+
+struct Job<'a> {
+    pipeline: &'a Pipeline,
+    settings: Settings,
+    classes: &'a [Option<usize>],
+    seed: u64,
+    sets: &'a [Samples],
+    reporter: &'a Reporter,
+    interrupted: &'a AtomicBool,
+    there: usize,
+}
+
+impl Job<'_> {
+    /// Makes the missing samples; another thread encodes and writes while the device computes.
+    fn run(&self, missing: &[usize], batch: usize) -> Result<usize> {
+        std::thread::scope(|scope| {
+            let (sender, receiver) = sync_channel::<Vec<(usize, Rgb)>>(2);
+            let writer = scope.spawn(move || -> Result<()> {
+                for pictures in receiver {
+                    pictures.par_iter().try_for_each(|(index, image)| {
+                        self.sets.iter().try_for_each(|set| set.write(*index, image))
+                    })?;
+                }
+                Ok(())
+            });
+            let mut made = 0;
+            for indices in missing.chunks(batch) {
+                let Some(pictures) = self.batch(indices)? else { break };
+                let n = pictures.len();
+                if sender.send(pictures).is_err() {
+                    break; // the writer failed; its error comes below
+                }
+                made += n;
+                self.reporter.position((self.there + made) as u64);
+            }
+            drop(sender);
+            writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok(made)
+        })
+    }
+
+    /// Some samples; nothing where the work was stopped.
+    fn batch(&self, indices: &[usize]) -> Result<Option<Vec<(usize, Rgb)>>> {
+        let spec =
+            |&i: &usize| ImageSpec { class: self.classes[i], seed: self.seed, index: i as u64 };
+        let request =
+            Request { settings: self.settings, images: indices.iter().map(spec).collect() };
+        let mut pictures = Vec::with_capacity(indices.len());
+        let result = pollster::block_on(self.pipeline.generate(&request, &mut |event| {
+            if self.interrupted.load(Ordering::Relaxed) {
+                return Err(Stop::Cancelled);
+            }
+            if let Event::Image(picture) = event {
+                pictures.push((indices[picture.index], picture.image));
+            }
+            Ok(())
+        }));
+        match result {
+            Ok(()) => Ok(Some(pictures)),
+            Err(GenerateError::Stopped(Stop::Cancelled)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The first process finishes what all of them made.
+fn wait_for_others(
+    sets: &[Samples],
+    count: usize,
+    rank: Rank,
+    reporter: &Reporter,
+    interrupted: &AtomicBool,
+) -> Result<()> {
+    if rank.world == 1 {
+        return Ok(());
+    }
+    for set in sets {
+        while !set.missing(0..count).context("the samples cannot be listed")?.is_empty() {
+            reporter.message("waiting for the other processes".into());
+            if interrupted.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! `tintype prepare`: every kind of source, damaged images, resuming.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+use tintype::image::Rgb;
+use tintype_trainer::data::crop::center_crop;
+use tintype_trainer::data::hdf5::Hdf5Store;
+use tintype_trainer::data::source::Source;
+use tintype_trainer::data::store::ImageStore;
+
+fn picture(i: usize) -> Rgb {
+    let (width, height) = (24 + i, 20);
+    let pixels = (0..width * height * 3).map(|at| (at * (i + 3) % 251) as u8).collect();
+    Rgb { width, height, pixels }
+}
+
+/// Names of pictures in two classes and their bytes.
+fn files() -> Vec<(String, Vec<u8>)> {
+    let class = |i: usize| ["apple", "pear"][i % 2];
+    let one = |i: usize| (format!("{}/{i}.png", class(i)), picture(i).to_png(&[]).expect("a PNG"));
+    (0..6).map(one).collect()
+}
+
+fn prepare(arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_tintype"))
+        .arg("prepare")
+        .args(arguments)
+        .output()
+        .expect("it starts");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.success(), text + &String::from_utf8_lossy(&output.stderr))
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// The store holds the crops of all six pictures, labelled.
+fn check(out: &Path) {
+    let store = ImageStore::open(out).expect("a store");
+    assert_eq!(store.description.classes, ["apple", "pear"]);
+    let order = [0, 2, 4, 1, 3, 5]; // apples, then pears
+    for (index, i) in order.into_iter().enumerate() {
+        assert_eq!(store.label(index), Some(i % 2));
+        assert_eq!(store.image(index), center_crop(&picture(i), 8));
+    }
+    store.verify().expect("its checksums are right");
+}
+
+fn tar_of(files: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, bytes.as_slice()).expect("it fits");
+    }
+    builder.into_inner().expect("it ends")
+}
+
+#[test]
+fn folders_archives_and_archives_of_archives_give_the_same_store() {
+    let place = TempDir::new().expect("a folder");
+    let path = |name: &str| place.path().join(name);
+    for (name, bytes) in files() {
+        let file = path("folder").join(&name);
+        std::fs::create_dir_all(file.parent().expect("a parent")).expect("a folder");
+        std::fs::write(file, bytes).expect("it is written");
+    }
+    std::fs::write(path("folder/readme.txt"), "not an image").expect("it is written");
+    // A folder around everything is not a class.
+    let inside = |(name, bytes): (String, Vec<u8>)| (format!("all/{name}"), bytes);
+    let nested: Vec<_> = files().into_iter().map(inside).collect();
+    std::fs::write(path("plain.tar"), tar_of(&nested)).expect("it is written");
+    // ImageNet's training set: an archive a class.
+    let class = |class: &str| {
+        let of = |(name, bytes): (String, Vec<u8>)| {
+            Some((name.strip_prefix(&format!("{class}/"))?.to_string(), bytes))
+        };
+        (format!("{class}.tar"), tar_of(&files().into_iter().filter_map(of).collect::<Vec<_>>()))
+    };
+    std::fs::write(path("classes.tar"), tar_of(&[class("apple"), class("pear")]))
+        .expect("it is written");
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(path("x.zip")).expect("a file"));
+    for (name, bytes) in files() {
+        let options = zip::write::SimpleFileOptions::default();
+        zip.start_file(format!("train/{name}"), options).expect("it starts");
+        zip.write_all(&bytes).expect("it is written");
+        let other = format!("test/other/{}", name.replace('/', "-"));
+        zip.start_file(other, options).expect("it starts");
+        zip.write_all(&bytes).expect("it is written");
+    }
+    zip.finish().expect("it ends");
+    for (source, more) in [
+        ("folder", vec![]),
+        ("plain.tar", vec![]),
+        ("classes.tar", vec![]),
+        ("x.zip", vec!["--within", "train"]),
+    ] {
+        let out = path(&format!("store-{source}"));
+        let source = path(source);
+        let fixed = [text(&source), "--out", text(&out), "--size", "8"];
+        let (ok, said) = prepare(&[&fixed[..], &more].concat());
+        assert!(ok, "{said}");
+        check(&out);
+    }
+}
+
+#[test]
+fn damaged_images_are_skipped_and_listed_unless_all_are() {
+    let place = TempDir::new().expect("a folder");
+    let folder = place.path().join("images");
+    std::fs::create_dir_all(folder.join("a")).expect("a folder");
+    std::fs::write(folder.join("a/bad.png"), b"\x89PNG\r\n\x1a\nno").expect("it is written");
+    let out = place.path().join("store");
+    let arguments = [text(&folder), "--out", text(&out), "--size", "8"];
+    let (ok, said) = prepare(&arguments);
+    assert!(!ok && said.contains("none of the 1 images") && said.contains("bad.png"), "{said}");
+    let png = picture(0).to_png(&[]).expect("a PNG");
+    std::fs::write(folder.join("a/good.png"), &png).expect("it is written");
+    std::fs::write(folder.join("a/short.png"), &png[..png.len() / 2]).expect("it is written");
+    let (ok, said) = prepare(&arguments);
+    assert!(ok && said.contains("2 skipped") && said.contains("skipped a/bad.png"), "{said}");
+    let list = std::fs::read_to_string(out.join("skipped.txt")).expect("a list");
+    assert_eq!(list.lines().count(), 2);
+    let (ok, said) = prepare(&[text(place.path()), "--out", "x", "--within", "nothing"]);
+    assert!(!ok && said.contains("no images"), "{said}");
+}
+
+#[test]
+fn images_in_hdf5_are_those_of_the_store() {
+    let place = TempDir::new().expect("a folder");
+    std::fs::write(place.path().join("x.tar"), tar_of(&files())).expect("it is written");
+    let (tar, out) = (place.path().join("x.tar"), place.path().join("store"));
+    let (ok, said) = prepare(&[text(&tar), "--out", text(&out), "--size", "8", "--hdf5"]);
+    assert!(ok, "{said}");
+    let (images, store) = (
+        Hdf5Store::open(&out.join("images.h5")).expect("HDF5"),
+        ImageStore::open(&out).expect("it"),
+    );
+    assert_eq!(images.items.len(), 6);
+    for (index, item) in images.items.iter().enumerate() {
+        let png = images.bytes(item).expect("bytes");
+        let decoded = image::load_from_memory(&png).expect("a PNG").to_rgb8();
+        assert_eq!(decoded.into_raw(), store.pixels(index));
+        assert_eq!(images.label(item), store.label(index).map(|l| l as i64));
+    }
+}
+
+#[test]
+fn label_lists_decide_and_must_be_complete() {
+    let place = TempDir::new().expect("a folder");
+    let mut all = files();
+    let labels: Vec<_> = all.iter().map(|(name, _)| (name.clone(), 2)).collect();
+    let json =
+        |labels: &[(String, i32)]| serde_json::json!({ "labels": labels }).to_string().into_bytes();
+    all.push(("dataset.json".into(), json(&labels)));
+    let path = place.path().join("x.tar");
+    std::fs::write(&path, tar_of(&all)).expect("it is written");
+    let source = Source::open(&path, None).expect("a source");
+    assert!(source.items.iter().all(|item| item.label == Some(2)));
+    assert_eq!(source.classes.len(), 3);
+    all.pop();
+    all.push(("dataset.json".into(), json(&labels[1..])));
+    std::fs::write(&path, tar_of(&all)).expect("it is written");
+    let error = Source::open(&path, None).expect_err("a label is missing").to_string();
+    assert!(error.contains("apple/0.png"), "{error}");
+}

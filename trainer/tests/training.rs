@@ -1,0 +1,502 @@
+//! Training as a person or a cluster runs it: real processes, from images to samples.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tintype::image::Rgb;
+use tintype::weights::{Weights, open};
+
+const TINTYPE: &str = env!("CARGO_BIN_EXE_tintype");
+
+/// A folder with a data set, and commands in it.
+struct Place(TempDir);
+
+impl Place {
+    /// 24 pictures of 20×16 pixels in three classes, plain colours with a bright bar.
+    fn new() -> Self {
+        let place = Self(TempDir::new().expect("a folder"));
+        for i in 0..24usize {
+            let folder = place.path("images").join(["ash", "birch", "cedar"][i % 3]);
+            std::fs::create_dir_all(&folder).expect("a folder");
+            let (width, height) = (20, 16);
+            let pixel = |x: usize, y: usize| {
+                let bar = if (x + y) / 4 % 3 == i % 3 { 200 } else { 40 };
+                [bar, (i * 10) as u8, (x * 12) as u8]
+            };
+            let pixels = (0..width * height).flat_map(|at| pixel(at % width, at / width)).collect();
+            let png = Rgb { width, height, pixels }.to_png(&[]).expect("it encodes");
+            std::fs::write(folder.join(format!("{i:02}.png")), png).expect("it is written");
+        }
+        place
+    }
+
+    /// The same, prepared.
+    fn prepared() -> Self {
+        let place = Self::new();
+        place.succeeds("prepare images --out store --size 16");
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(TINTYPE);
+        command.args(line.split(' ')).current_dir(self.0.path());
+        command.env("XDG_RUNTIME_DIR", std::env::temp_dir()).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, line: &str) -> Output {
+        self.command(line).output().expect("the program starts")
+    }
+
+    fn succeeds(&self, line: &str) -> String {
+        let output = self.run(line);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{line}: {errors}");
+        String::from_utf8_lossy(&output.stdout).into_owned() + &errors
+    }
+
+    /// The one sentence of a command that must fail.
+    fn refused(&self, line: &str) -> String {
+        let output = self.run(line);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{line} succeeded");
+        let sentences: Vec<_> = errors.lines().filter(|l| l.starts_with("error: ")).collect();
+        assert_eq!(sentences.len(), 1, "{line}: {errors}");
+        sentences[0].to_string()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).expect("it is written");
+    }
+
+    /// All tensors of a file in a run's latest checkpoint.
+    fn latest(&self, run: &str, file: &str) -> Weights {
+        let folder = self.path(run).join("checkpoints");
+        let steps = names(&folder);
+        open(&folder.join(steps.last().expect("a checkpoint")).join(file)).expect(file)
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(folder)
+        .expect("the folder is there")
+        .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// A tiny HDiT; `run` and `model` are more lines of those tables.
+fn hdit(model: &str, run: &str) -> String {
+    format!(
+        r#"
+recipe = "hdit"
+[model]
+input_channels = 3
+input_size = [16, 16]
+patch_size = [2, 2]
+depths = [1, 1]
+widths = [16, 32]
+self_attns = [{{ type = "neighborhood", d_head = 16, kernel_size = 3 }}, {{ type = "global", d_head = 16 }}]
+mapping_width = 16
+mapping_depth = 1
+sigma_data = 0.5
+num_classes = 3
+{model}
+[data]
+images = "store"
+[loss]
+augment_prob = 0.12
+[run]
+steps = 6
+batch = 8
+log_every = 1
+checkpoint_every = 2
+{run}
+[optimizer]
+lr = 5e-3
+betas = [0.9, 0.95]
+weight_decay = 1e-2
+max_grad_norm = 1.0
+[ema]
+power = 0.6667
+max_value = 0.9999
+"#
+    )
+}
+
+const FILES: [&str; 3] = ["model.safetensors", "ema.safetensors", "optimizer.safetensors"];
+
+fn values(weights: &Weights) -> BTreeMap<String, Vec<f32>> {
+    weights.tensors.iter().map(|(name, view)| (name.clone(), view.to_f32())).collect()
+}
+
+/// Every tensor of two runs' latest checkpoints agrees to `tolerance`, relative to its norm.
+fn assert_close(place: &Place, a: &str, b: &str, tolerance: f64) {
+    let (a, b) = (values(&place.latest(a, FILES[0])), values(&place.latest(b, FILES[0])));
+    assert_eq!(a.len(), b.len());
+    for (name, a) in &a {
+        let b = &b[name];
+        let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+        let apart = norm(&mut a.iter().zip(b).map(|(x, y)| (x - y) as f64));
+        let size = norm(&mut a.iter().map(|&x| x as f64));
+        assert!(apart <= tolerance * (size + 1e-3), "{name}: {apart} of {size}");
+    }
+}
+
+/// Two runs ended with the same bits.
+fn assert_same(place: &Place, a: &str, b: &str) {
+    for file in FILES {
+        assert_eq!(values(&place.latest(a, file)), values(&place.latest(b, file)), "{file}");
+    }
+}
+
+#[test]
+fn an_interrupted_run_equals_an_uninterrupted_one() {
+    let place = Place::prepared();
+    // With everything that is random in it: order, noise, augmentation, dropped labels, dropout.
+    place.write("run.toml", &hdit("dropout_rate = [0.0, 0.2]\nmapping_dropout_rate = 0.1", ""));
+    place.succeeds("train run.toml --out whole --device cpu --quiet");
+    place.succeeds("train run.toml --out parts --device cpu --quiet --steps 3");
+    assert_eq!(names(&place.path("parts/checkpoints")), ["00000002", "00000003"]);
+    place.succeeds("train run.toml --out parts --device cpu --quiet");
+    assert_same(&place, "whole", "parts");
+    let log = |run: &str| -> Vec<(u64, f64)> {
+        let text = std::fs::read_to_string(place.path(run).join("log.jsonl")).expect("a log");
+        let line = |l: &str| -> serde_json::Value { serde_json::from_str(l).expect("JSON") };
+        let pair = |l: serde_json::Value| {
+            (l["step"].as_u64().expect("a step"), l["loss"].as_f64().expect("a loss"))
+        };
+        text.lines().map(line).map(pair).collect()
+    };
+    assert_eq!(log("whole"), log("parts"));
+    assert_eq!(log("whole").len(), 6);
+    // And the loss falls, given time.
+    place.succeeds("train run.toml --out whole --device cpu --quiet --steps 60");
+    let losses = log("whole");
+    let mean = |part: &[(u64, f64)]| part.iter().map(|l| l.1).sum::<f64>() / part.len() as f64;
+    assert!(mean(&losses[40..]) < 0.8 * mean(&losses[..10]), "{losses:?}");
+}
+
+#[test]
+fn devices_micro_batches_and_recomputation_change_nothing() {
+    let place = Place::prepared();
+    place.write("one.toml", &hdit("", ""));
+    place.write("micro.toml", &hdit("", "accumulate = 4"));
+    place.write("again.toml", &hdit("", "recompute = true"));
+    place.succeeds("train one.toml --out one --device cpu --quiet");
+    place.succeeds("train one.toml --out two --device cpu,cpu --quiet");
+    place.succeeds("train micro.toml --out micro --device cpu --quiet");
+    place.succeeds("train again.toml --out again --device cpu --quiet");
+    // The same samples and the same sums in another order.
+    for other in ["two", "micro", "again"] {
+        assert_close(&place, "one", other, 1e-4);
+    }
+    let refused = place.refused("train one.toml --out three --device cpu,cpu,cpu --quiet");
+    assert!(refused.contains("run.batch = 8"), "{refused}");
+}
+
+#[test]
+fn a_kill_at_any_moment_loses_no_more_than_the_steps_since_a_checkpoint() {
+    let place = Place::prepared();
+    place.write("run.toml", &hdit("", "keep_last = 1").replace("every = 2", "every = 1"));
+    place.succeeds("train run.toml --out whole --device cpu --quiet --steps 600");
+    let mut last = 0;
+    for kill in 0..20u64 {
+        let mut child = place
+            .command("train run.toml --out killed --device cpu --quiet --steps 600")
+            .spawn()
+            .expect("it starts");
+        // A checkpoint is written after every step, so most moments are inside of one.
+        std::thread::sleep(Duration::from_millis(60 + 37 * kill % 111));
+        let _ = child.kill();
+        let _ = child.wait();
+        let Ok(entries) = std::fs::read_dir(place.path("killed/checkpoints")) else { continue };
+        let steps: Vec<u64> = entries
+            .filter_map(|e| e.expect("an entry").file_name().to_str()?.parse().ok())
+            .collect();
+        let newest = steps.iter().copied().max().unwrap_or(0);
+        assert!(newest >= last, "step {newest} after {last}");
+        last = newest;
+        for step in steps {
+            let folder = place.path(&format!("killed/checkpoints/{step:08}"));
+            for file in FILES {
+                open(&folder.join(file)).unwrap_or_else(|e| panic!("{e}"));
+            }
+        }
+    }
+    assert!((1..600).contains(&last), "killed while it ran, at step {last}");
+    place.succeeds("train run.toml --out killed --device cpu --quiet --steps 600");
+    assert_same(&place, "whole", "killed");
+    assert!(names(&place.path("killed/checkpoints")).iter().all(|n| !n.contains("tmp")));
+}
+
+/// A run may not write files larger than this many kibibytes.
+#[cfg(unix)]
+fn with_small_files(place: &Place, line: &str, kibibytes: u32) -> Output {
+    let script = format!("trap '' XFSZ; ulimit -f {}; exec {TINTYPE} {line}", kibibytes * 2);
+    Command::new("sh")
+        .args(["-c", &script])
+        .current_dir(place.0.path())
+        .env("XDG_RUNTIME_DIR", std::env::temp_dir())
+        .output()
+        .expect("sh starts")
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_keeps_the_last_checkpoint() {
+    let place = Place::prepared();
+    place.write("run.toml", &hdit("", ""));
+    place.succeeds("train run.toml --out run --device cpu --quiet --steps 2");
+    let output = with_small_files(&place, "train run.toml --out run --device cpu --quiet", 16);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    assert!(errors.contains("cannot be written; earlier ones are whole"), "{errors}");
+    assert_eq!(names(&place.path("run/checkpoints")), ["00000002"]);
+    place.succeeds("train run.toml --out run --device cpu --quiet");
+    assert_eq!(names(&place.path("run/checkpoints")), ["00000004", "00000006"]);
+}
+
+#[test]
+fn what_does_not_fit_is_said_before_anything_is_computed() {
+    let place = Place::prepared();
+    place.write("run.toml", &hdit("", ""));
+    place.write("key.toml", &hdit("", "chekpoint_every = 3"));
+    let says = |line: &str, words: &[&str]| {
+        let sentence = place.refused(line);
+        for word in words {
+            assert!(sentence.contains(word), "{sentence:?} lacks {word:?}");
+        }
+    };
+    says("train key.toml --out x --device cpu", &["run.chekpoint_every", "checkpoint_every"]);
+    says("train no.toml --out x --device cpu", &["no.toml"]);
+    place.write("classes.toml", &hdit("", "").replace("num_classes = 3", "num_classes = 2"));
+    says("train classes.toml --out x --device cpu", &["3 classes", "num_classes = 2"]);
+    place.write("size.toml", &hdit("", "").replace("[16, 16]", "[32, 32]"));
+    says("train size.toml --out x --device cpu", &["16 pixels", "32"]);
+    place.succeeds("train run.toml --out run --device cpu --quiet --steps 1");
+    place.write("wide.toml", &hdit("", "").replace("[16, 32]", "[32, 32]"));
+    says("train wide.toml --out run --device cpu", &["another network", "--out"]);
+    place.write("batch.toml", &hdit("", "").replace("batch = 8", "batch = 4"));
+    says("train batch.toml --out run --device cpu", &["batch 8", "4"]);
+    // A store that was damaged after it was made.
+    let shard = place.path("store/images_00000.safetensors");
+    let mut bytes = std::fs::read(&shard).expect("a shard");
+    let last = bytes.len() - 9;
+    bytes[last] ^= 1;
+    std::fs::write(&shard, &bytes).expect("it is written");
+    says("train run.toml --out x --device cpu", &["images_00000", "checksum", "prepare"]);
+    std::fs::remove_file(&shard).expect("it is deleted");
+    says("train run.toml --out x --device cpu", &["images_00000"]);
+    place.succeeds("prepare images --out store --size 16");
+    place.succeeds("train run.toml --out x --device cpu --quiet --steps 1");
+}
+
+#[test]
+fn gradients_that_are_not_finite_change_nothing_and_are_counted() {
+    let place = Place::prepared();
+    place.write("run.toml", &hdit("", "").replace("lr = 5e-3", "lr = 1e25"));
+    place.succeeds("train run.toml --out run --device cpu --quiet");
+    let log = std::fs::read_to_string(place.path("run/log.jsonl")).expect("a log");
+    let last: serde_json::Value =
+        serde_json::from_str(log.lines().last().expect("a line")).expect("JSON");
+    assert!(last["skipped"].as_f64().expect("a count") >= 3.0, "{last}");
+    // A checkpoint without any optimizer history goes on, too.
+    place.write("all.toml", &hdit("", "").replace("sigma_data = 0.5", "sigma_data = 1e-300"));
+    place.succeeds("train all.toml --out all --device cpu --quiet --steps 2");
+    place.succeeds("train all.toml --out all --device cpu --quiet --steps 3");
+}
+
+/// Everything in a row on tiny networks: images → autoencoder → latents → both stages of Hi-DiT →
+/// pictures and samples; and LightningDiT on the other kind of latents.
+#[test]
+fn from_images_to_samples() {
+    let place = Place::new();
+    place.succeeds("prepare images --out store --size 24");
+    place.write(
+        "vae.toml",
+        r#"
+recipe = "vae"
+[model]
+ch = 8
+ch_mult = [1, 2, 2]
+num_res_blocks = 1
+z_channels = 4
+resolution = 24
+attn_resolutions = [6]
+num_groups = 4
+[data]
+images = "store"
+[loss]
+disc_start = 3
+disc_channels = 8
+[run]
+steps = 4
+batch = 4
+log_every = 1
+checkpoint_every = 2
+tensorboard = true
+[optimizer]
+lr = 1e-4
+betas = [0.5, 0.9]
+[preview]
+every = 4
+"#,
+    );
+    let said = place.succeeds("train vae.toml --out vae --device cpu --quiet");
+    place.write("small.toml", "recipe = \"vae\"\n[model]\npreset = \"f16d32\"\n[data]\nimages = \"small\"\n[run]\nsteps = 1\nbatch = 1\n[optimizer]\nlr = 1e-4\nbetas = [0.5, 0.9]\n");
+    place.succeeds("prepare images --out small --size 16");
+    let refused = place.refused("train small.toml --out small-run --device cpu --quiet");
+    assert!(refused.contains("discriminator") && refused.contains("24"), "{refused}");
+    assert!(said.contains("L1 alone") && said.contains("not aligned"), "{said}");
+    assert_eq!(names(&place.path("vae/previews")), ["00000004.png"]);
+    assert!(names(&place.path("vae")).iter().any(|n| n.starts_with("events.out.tfevents.")));
+    place.succeeds("train vae.toml --out parts --device cpu --quiet --steps 2");
+    place.succeeds("train vae.toml --out parts --device cpu --quiet");
+    let files = ["discriminator.safetensors", "optimizer-discriminator.safetensors"];
+    for file in ["model.safetensors", "optimizer.safetensors"].into_iter().chain(files) {
+        assert_eq!(values(&place.latest("vae", file)), values(&place.latest("parts", file)));
+    }
+
+    place.succeeds("encode store --vae vae --out latents.h5 --device cpu");
+    place.succeeds("encode store --vae vae --out shards --device cpu");
+    assert_eq!(
+        names(&place.path("shards")),
+        ["latents_rank00_shard000.safetensors", "latents_stats.pt"]
+    );
+    let hidit = |stage: &str, rest: &str| {
+        format!(
+            r#"
+recipe = "hidit"
+[model]
+hidden_size = 32
+depth = 2
+num_heads = 2
+in_channels = 4
+input_size = 6
+patch_size = 1
+image = 24
+pixel_patch = 4
+num_classes = 3
+[data]
+latents = "latents.h5"
+images = "store"
+[loss]
+stage = {stage}
+[run]
+steps = 3
+batch = 4
+log_every = 1
+{rest}
+[optimizer]
+lr = 1e-3
+betas = [0.9, 0.999]
+max_grad_norm = 1.0
+[ema]
+decay = 0.9
+[preview]
+every = 3
+count = 3
+steps = 4
+vae = "vae"
+"#
+        )
+    };
+    place.write("stage1.toml", &hidit("1", ""));
+    place.write("stage2.toml", &(hidit("2", "") + "[init]\nfrom = \"stage1\"\n"));
+    place.write("again.toml", &(hidit("2", "recompute = true") + "[init]\nfrom = \"stage1\"\n"));
+    let said = place.succeeds("train stage1.toml --out stage1 --device cpu --quiet");
+    assert!(said.contains("without alignment"), "{said}");
+    let pixels = |run: &str| {
+        let model = place.latest(run, "model.safetensors");
+        values(&model)["pixel_predictor.0.weight"].iter().map(|v| v.abs()).sum::<f32>()
+    };
+    assert_eq!(pixels("stage1"), 0.0, "the pixel parts rest in stage 1");
+    place.succeeds("train stage2.toml --out stage2 --device cpu --quiet");
+    assert!(pixels("stage2") > 0.0);
+    place.succeeds("train again.toml --out again --device cpu --quiet");
+    assert_close(&place, "stage2", "again", 1e-4);
+    place.succeeds("train stage2.toml --out two --device cpu,cpu --quiet");
+    assert_close(&place, "stage2", "two", 1e-4);
+    // A run opens like any model, by its averaged weights, and knows its classes.
+    place
+        .succeeds("generate birch --model stage2 --vae vae --steps 4 --device cpu --out birch.png");
+    let said = place.succeeds("classes --model stage2");
+    assert!(said.contains("cedar"), "{said}");
+
+    let sample = "sample --model stage2 --vae vae --steps 3 --count 6 --device cpu";
+    let said = place.succeeds(&format!("{sample} --out a --npz a.npz"));
+    assert!(said.contains("6 samples in") && said.contains("samples/s"), "{said}");
+    let folder = &names(&place.path("a"))[0];
+    assert!(folder.ends_with("_cfg2-0-1-labelsampling-equal"), "{folder}");
+    let pngs = |root: &str| -> Vec<Vec<u8>> {
+        let folder = place.path(root).join(folder);
+        let read = |i: usize| std::fs::read(folder.join(format!("{i:06}.png"))).expect("a PNG");
+        (0..6).map(read).collect()
+    };
+    // Two processes and another batch size make the same pictures, and a second run only what is
+    // missing.
+    let mut ranks: Vec<_> = ["0", "1"]
+        .iter()
+        .map(|rank| {
+            let mut command = place.command(&format!("{sample} --out b --batch 2"));
+            command.env("RANK", rank).env("WORLD_SIZE", "2").stdout(Stdio::null());
+            command.spawn().expect("it starts")
+        })
+        .collect();
+    for rank in &mut ranks {
+        assert!(rank.wait().expect("it ends").success());
+    }
+    assert_eq!(pngs("a"), pngs("b"));
+    std::fs::remove_file(place.path("a").join(folder).join("000004.png")).expect("it was there");
+    let said = place.succeeds(&format!("{sample} --out a"));
+    assert!(said.contains("1 samples in") && said.contains("5 were there"), "{said}");
+    assert_eq!(pngs("a"), pngs("b"));
+    let refused = place.refused(&format!("{sample} --npz a.npz --seed 1"));
+    assert!(refused.contains("other settings"), "{refused}");
+    let refused = place.refused("sample --model stage2 --vae vae --count 7 --out c --device cpu");
+    assert!(refused.contains("--count 7"), "{refused}");
+
+    place.write(
+        "lightningdit.toml",
+        r#"
+recipe = "lightningdit"
+[model]
+hidden_size = 32
+depth = 2
+num_heads = 2
+in_channels = 4
+input_size = 6
+patch_size = 1
+num_classes = 3
+use_swiglu = true
+use_rope = true
+use_rmsnorm = true
+[data]
+latents = "shards"
+[run]
+steps = 3
+batch = 4
+log_every = 1
+[optimizer]
+lr = 1e-3
+betas = [0.9, 0.95]
+[ema]
+decay = 0.9
+"#,
+    );
+    place.succeeds("train lightningdit.toml --out lightning --device cpu --quiet");
+    place.succeeds("train lightningdit.toml --out recomputed --device cpu,cpu --quiet");
+    assert_close(&place, "lightning", "recomputed", 1e-4);
+    place.succeeds(
+        "generate 1 --model lightning --vae vae --stats shards/latents_stats.pt --steps 3 --device cpu --out l.png",
+    );
+}
