@@ -117,6 +117,16 @@ fn choose_best() -> Result<Chosen, DeviceError> {
     Ok(Chosen { found, reason: reason.into() })
 }
 
+/// Draws numbers from a device's generator after seeding it.
+///
+/// The CPU's generator belongs to the whole process, so nobody else draws in between.
+pub fn seeded<T>(device: &Device, seed: u64, draw: impl FnOnce() -> T) -> T {
+    static GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _held = GENERATOR.lock().unwrap_or_else(|poison| poison.into_inner());
+    device.seed(seed);
+    draw()
+}
+
 /// Where a sampler's float64 state lives: on the device itself, except on wgpu, where WGSL has no
 /// float64 (drivers that claim it compute wrong values); there it lives on the CPU.
 pub fn state_device(device: &Device) -> Device {

@@ -12,6 +12,7 @@ use super::Outcome;
 use super::interrupt::on_interrupt;
 use crate::data::store::ImageStore;
 use crate::network::lpips::Lpips;
+use crate::rank::Rank;
 use crate::train::average::EmaConfig;
 use crate::train::comm::Comm;
 use crate::train::config::{
@@ -57,6 +58,10 @@ pub fn run(args: Args) -> Result<Outcome> {
     if let Some(steps) = args.steps {
         config.set_steps(steps);
     }
+    ensure!(
+        Rank::from_environment()?.world == 1,
+        "one process trains on all devices of a machine; start it once, with --device cuda:0,cuda:1"
+    );
     let mut devices = Vec::new();
     for name in &args.device {
         let chosen = device::choose(name)?.found;
@@ -86,9 +91,7 @@ pub fn run(args: Args) -> Result<Outcome> {
 fn check_precision(run: &RunConfig, device: &Device) -> Result<()> {
     let supported = match run.precision {
         Activations::F32 => true,
-        Activations::Bf16 => {
-            *device != Device::flex() && device.supports_dtype(tintype::burn::tensor::DType::BF16)
-        }
+        Activations::Bf16 => device.supports_dtype(tintype::burn::tensor::DType::BF16),
     };
     ensure!(supported, "run.precision = \"bf16\" is not supported by this device; use f32");
     Ok(())

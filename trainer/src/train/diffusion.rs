@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use tintype::burn::module::Module;
 use tintype::burn::tensor::{Device, FloatDType, Tensor};
+use tintype::device::seeded;
 use tintype::image::Rgb;
 use tintype::weights::{
     Flat, TensorView, Weights, Which, computing_in, flat, layout, load, open, snapshot, with_flat,
@@ -300,14 +301,8 @@ pub fn fresh<M: Module, E: std::error::Error + Send + Sync + 'static>(
     seed: u64,
     device: &Device,
 ) -> Result<M> {
-    // The CPU's generator belongs to the whole process.
-    static GENERATOR: Mutex<()> = Mutex::new(());
-    let tensors = {
-        let _held = GENERATOR.lock().unwrap_or_else(|poison| poison.into_inner());
-        let cpu = Device::flex();
-        cpu.seed(seed);
-        snapshot(&init(&cpu)?)
-    };
+    let cpu = Device::flex();
+    let tensors = seeded(&cpu, seed, || init(&cpu).map(|network| snapshot(&network)))?;
     let weights = Weights { file: "fresh weights".into(), tensors, metadata: BTreeMap::new() };
     Ok(load(init(device)?, &weights, FloatDType::F32, device)?.network)
 }
