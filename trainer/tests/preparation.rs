@@ -142,6 +142,17 @@ fn images_in_hdf5_are_those_of_the_store() {
         ImageStore::open(&out).expect("it"),
     );
     assert_eq!(images.items.len(), 6);
+    // And back again, with names for the classes.
+    let (h5, again) = (out.join("images.h5"), place.path().join("again"));
+    let names = place.path().join("names.txt");
+    std::fs::write(&names, "0 apple, fruit\n1 pear\n").expect("it is written");
+    let (ok, said) =
+        prepare(&[text(&h5), "--out", text(&again), "--size", "8", "--names", text(&names)]);
+    assert!(ok, "{said}");
+    let again = ImageStore::open(&again).expect("a store");
+    assert_eq!(again.description.classes, ["apple, fruit", "pear"]);
+    assert!((0..6).all(|i| again.pixels(i) == store.pixels(i)));
+    assert_eq!(again.labels(), store.labels());
     for (index, item) in images.items.iter().enumerate() {
         let png = images.bytes(item).expect("bytes");
         let decoded = image::load_from_memory(&png).expect("a PNG").to_rgb8();

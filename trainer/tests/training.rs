@@ -10,6 +10,7 @@ use tintype::burn::tensor::Device;
 use tintype::image::Rgb;
 use tintype::noise::{ImageKey, Stream, normals};
 use tintype::weights::{TensorView, Weights, open, snapshot, write_safetensors};
+use tintype_trainer::data::latents::LatentShards;
 use tintype_trainer::network::dinov2::DinoConfig;
 use tintype_trainer::network::vgg::Vgg16;
 
@@ -307,6 +308,31 @@ fn what_does_not_fit_is_said_before_anything_is_computed() {
     place.succeeds("train run.toml --out x --device cpu --quiet --steps 1");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_polite_end_writes_a_checkpoint_and_goes_on_from_it() {
+    let place = Place::prepared();
+    place.write(
+        "run.toml",
+        &hdit("", "").replace("checkpoint_every = 2", "checkpoint_every = 100000"),
+    );
+    for signal in ["-INT", "-TERM"] {
+        let mut child = place
+            .command("train run.toml --out run --device cpu --quiet --steps 100000")
+            .spawn()
+            .expect("it starts");
+        std::thread::sleep(Duration::from_millis(700));
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+        assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    }
+    let steps: Vec<u64> = names(&place.path("run/checkpoints"))
+        .iter()
+        .map(|n| n.parse().expect("only whole checkpoints"))
+        .collect();
+    assert!(steps.len() == 2 && steps[0] > 0 && steps[1] > steps[0], "{steps:?}");
+}
+
 #[test]
 fn gradients_that_are_not_finite_change_nothing_and_are_counted() {
     let place = Place::prepared();
@@ -508,6 +534,25 @@ every = 4
         names(&place.path("shards")),
         ["latents_rank00_shard000.safetensors", "latents_stats.pt"]
     );
+    // Two processes encode half each; the second one finds everything and counts the statistics.
+    for rank in ["0", "1"] {
+        let mut command = place.command("encode store --vae vae --out halves --device cpu");
+        command.env("SLURM_PROCID", rank).env("SLURM_STEP_NUM_TASKS", "2");
+        assert!(command.output().expect("it starts").status.success());
+    }
+    assert_eq!(
+        names(&place.path("halves")),
+        [
+            "latents_rank00_shard000.safetensors",
+            "latents_rank01_shard000.safetensors",
+            "latents_stats.pt"
+        ]
+    );
+    let all = |folder: &str| LatentShards::open(&place.path(folder)).expect("shards").latents(true);
+    assert_eq!(all("shards"), all("halves"));
+    let refused = place.refused("encode store --vae vae --out shards --device cpu --seed 1");
+    assert!(refused.contains("other weights, images, seed"), "{refused}");
+
     let hidit = |stage: &str, rest: &str| {
         format!(
             r#"

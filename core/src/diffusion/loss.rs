@@ -40,17 +40,3 @@ pub fn pixel_velocity_loss(
 ) -> Tensor<1> {
     mean_squared_error(image, clean) / t.clamp_min(t_min).square()
 }
-
-/// Hi-DiT's total: mean latent loss plus `pixel_weight` times the mean pixel loss **of the
-/// samples whose gate is open**; with none open the pixel part is exactly 0.
-///
-/// * `latent`, `pixel`: `[B]`; `open`: `[B]` of 0 and 1
-pub fn hybrid_loss(
-    latent: Tensor<1>,
-    pixel: Tensor<1>,
-    open: Tensor<1>,
-    pixel_weight: f64,
-) -> Tensor<1> {
-    let count = open.clone().sum().clamp_min(1.0);
-    latent.mean() + (pixel * open).sum() / count * pixel_weight
-}

@@ -15,6 +15,11 @@ use tintype::sampler::hidit::{Draw, HybridModel, PixelInit, Pixels, Stepper, sam
 use tintype::sampler::{State, Step, Stop};
 use tintype::weights::{gradients, load, open, snapshot, vae_config};
 
+use tintype_trainer::train::hidit::{
+    HiDiTLoss, Inputs, Pixels as PixelInputs, loss as training_loss,
+};
+use tintype_trainer::train::objective::Compute;
+
 use super::diffusion_transformers::check_gradients;
 use super::ode_sde::{to_device, to_state};
 use crate::check::{Checks, LOSS, Tolerance};
@@ -43,18 +48,36 @@ pub fn forward(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> 
     checks.tensor("out.v", &streams.velocity, FORWARD)?;
     checks.tensor("out.xhat", &streams.image, FORWARD)?;
     // The losses are those of a training step: both streams noised to the same time.
+    let clean_x = image("in.clean_x")?;
     let (z_t, target) =
         FlowPath::Linear.interpolate(image("in.clean_z")?, image("in.eps_z")?, t.clone());
-    let (x_t, _) =
-        FlowPath::Linear.interpolate(image("in.clean_x")?, image("in.eps_x")?, t.clone());
+    let (x_t, _) = FlowPath::Linear.interpolate(clean_x.clone(), image("in.eps_x")?, t.clone());
     let streams = network.forward(z_t, x_t, t.clone(), y);
     let latent_loss = loss::mean_squared_error(streams.velocity, target);
     checks.tensor("out.loss_latent", &latent_loss, LOSS)?;
     let open = t.clone().lower_scalar(model.tau).float();
-    let pixel_loss = loss::pixel_velocity_loss(streams.image, image("in.clean_x")?, t, model.t_min);
-    checks.tensor("out.loss_pixel_per_sample", &(pixel_loss.clone() * open.clone()), LOSS)?;
+    let pixel_loss =
+        loss::pixel_velocity_loss(streams.image, clean_x.clone(), t.clone(), model.t_min);
+    checks.tensor("out.loss_pixel_per_sample", &(pixel_loss * open.clone()), LOSS)?;
+    // And their total that of the trainer, the pixel part over the open gates.
+    let labels: Vec<usize> = golden.view("in.y")?.to_i64().iter().map(|&l| l as usize).collect();
     let weight = config["pixel_weight"].as_f64().unwrap_or(1.0);
-    let total = loss::hybrid_loss(latent_loss, pixel_loss, open, weight);
+    let inputs = Inputs {
+        clean: image("in.clean_z")?,
+        noise: image("in.eps_z")?,
+        t,
+        weight: 1.0 / labels.len() as f64,
+        labels,
+        pixels: Some(PixelInputs {
+            images: clean_x,
+            noise: image("in.eps_x")?,
+            weights: open.clone() * weight / open.sum().clamp_min(1.0),
+        }),
+        teacher: Vec::new(),
+    };
+    let settings = HiDiTLoss { stage: 2, pixel_weight: weight, ..HiDiTLoss::default() };
+    let compute = Compute { precision: FloatDType::F32, recompute: false };
+    let total = training_loss(&network, inputs, &settings, compute).total;
     checks.tensor("out.loss_total", &total, LOSS)?;
     let grads = gradients(&network, &total.backward());
     check_gradients(checks, &golden, &grads, "out.grad.", Tolerance::RelativeL2(5e-5))

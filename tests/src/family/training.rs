@@ -161,15 +161,14 @@ pub fn sit(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
         let labels = labels(&golden, &input("y"))?;
         // The loss of each sample, which the objective only sums.
         let network = &stepper.network;
-        let clean = network.sit.bn.normalize(latents.clone());
-        let (x_t, target) = FlowPath::Linear.interpolate(clean, noise.clone(), t.clone());
+        let clean = network.sit.bn.normalize(latents);
+        let (x_t, target) = FlowPath::Linear.interpolate(clean.clone(), noise.clone(), t.clone());
         let v = network.forward_latent(x_t, t.clone(), classes(&labels, device));
         checks.tensor(&output("denoising_loss"), &mean_squared_error(v, target), LOSS)?;
         let inputs = Inputs {
             weight: 1.0 / labels.len() as f64,
-            latents,
+            clean,
             noise,
-            robustness: None,
             t,
             labels,
             pixels: None,

@@ -1,9 +1,10 @@
 //! `tintype prepare`
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use super::Outcome;
@@ -17,8 +18,8 @@ use crate::rank::Rank;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A folder with one folder a class, or a .tar or .zip archive of one (also a .tar of .tar
-    /// archives, as ImageNet's training set is packed)
+    /// A folder with one folder a class, a .tar or .zip archive of one (also a .tar of .tar
+    /// archives, as ImageNet's training set is packed), or Hi-DiT's images.h5
     source: PathBuf,
     /// Folder of the store
     #[arg(long, value_name = "FOLDER")]
@@ -29,6 +30,9 @@ pub struct Args {
     /// Only images below this folder of the source, such as cifar10-train
     #[arg(long, value_name = "FOLDER")]
     within: Option<String>,
+    /// Names of classes: lines of a folder's name, a space and what it is called
+    #[arg(long, value_name = "FILE")]
+    names: Option<PathBuf>,
     /// Also write Hi-DiT's images.h5 and images_h5.json into the store's folder
     #[arg(long)]
     hdf5: bool,
@@ -43,7 +47,10 @@ pub fn run(args: Args) -> Result<Outcome> {
         bail!("--size {} is not between 8 and 8192", args.size);
     }
     let rank = Rank::from_environment()?;
-    let source = Source::open(&args.source, args.within.as_deref())?;
+    let mut source = Source::open(&args.source, args.within.as_deref())?;
+    if let Some(names) = &args.names {
+        rename_classes(&mut source.classes, names)?;
+    }
     let interrupted = on_interrupt("stopping; finished shards are kept, the same command goes on")?;
     let reporter = Reporter::counting(source.items.len() as u64, "images", args.json);
     reporter.message("preparing".into());
@@ -88,6 +95,21 @@ pub fn run(args: Args) -> Result<Outcome> {
         outcome.skipped.len()
     ));
     Ok(Outcome::Done)
+}
+
+/// Replaces folders' names, such as WordNet's, by what the file calls them.
+fn rename_classes(classes: &mut [String], file: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("--names {} cannot be read", file.display()))?;
+    let names: BTreeMap<&str, &str> =
+        text.lines().filter_map(|l| l.split_once([' ', '\t'])).collect();
+    for class in classes {
+        match names.get(class.as_str()) {
+            Some(name) => *class = name.trim().to_string(),
+            None => bail!("--names {} has no line for the class {class}", file.display()),
+        }
+    }
+    Ok(())
 }
 
 /// The store, read back.

@@ -1,5 +1,5 @@
-//! Where images come from: folders, tar archives (also of tar archives, as ImageNet is packed) and
-//! zip archives, read in place.
+//! Where images come from: folders, tar archives (also of tar archives, as ImageNet is packed), zip
+//! archives and HDF5 stores, read in place.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::Mmap;
+
+use super::hdf5::Hdf5Store;
 use zip::ZipArchive;
 
 /// What can be wrong with a source.
@@ -29,7 +31,6 @@ const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "bmp", "webp", "gif", "tiff
 const LABEL_FILE: &str = "dataset.json";
 
 /// The images of a folder or an archive, in the order of their names.
-#[derive(Debug)]
 pub struct Source {
     container: Container,
     /// Every image.
@@ -56,11 +57,11 @@ enum Place {
     Zip { index: usize },
 }
 
-#[derive(Debug)]
 enum Container {
     Folder(PathBuf),
     Tar(Mmap),
     Zip(PathBuf, Box<ZipArchive<Cursor<Shared>>>),
+    Hdf5(Box<Hdf5Store>),
 }
 
 /// A mapped file that several readers share.
@@ -73,6 +74,12 @@ impl AsRef<[u8]> for Shared {
     }
 }
 
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} images in {} classes", self.items.len(), self.classes.len())
+    }
+}
+
 impl Source {
     /// Opens a folder, a `.tar` or a `.zip`. The first folder of a name is its class, after the
     /// folders that all names share; `within` keeps only names below it. A `dataset.json` with
@@ -82,13 +89,14 @@ impl Source {
             _ if path.is_dir() => list_folder(path)?,
             Some("tar") => list_tar(path)?,
             Some("zip") => list_zip(path)?,
+            Some("h5" | "hdf5") => return Self::of_hdf5(path),
             Some("gz" | "tgz" | "bz2" | "xz" | "zst") => {
                 return Err(error(
                     path,
                     "compressed tar archives cannot be read in place; decompress it to a .tar first",
                 ));
             }
-            _ => return Err(error(path, "neither a folder nor a .tar or .zip archive")),
+            _ => return Err(error(path, "neither a folder nor a .tar, .zip or .h5 file")),
         };
         if let Some(prefix) = within {
             let prefix = format!("{}/", prefix.trim_matches('/'));
@@ -122,6 +130,23 @@ impl Source {
             None => source.label_by_folder(),
         }
         Ok(source)
+    }
+
+    /// Hi-DiT's and REPA-E's `images.h5`, in the order of its list.
+    fn of_hdf5(path: &Path) -> Result<Self, SourceError> {
+        let store = Hdf5Store::open(path).map_err(|e| error(path, e))?;
+        let item = |name: &String| Item {
+            name: name.clone(),
+            label: store.label(name).and_then(|l| usize::try_from(l).ok()),
+            place: Place::File,
+        };
+        let items: Vec<Item> = store.items.iter().map(item).collect();
+        if items.iter().any(|item| item.name.ends_with(".npy")) {
+            return Err(error(path, "it holds latents; prepare its images.h5 instead"));
+        }
+        let count = items.iter().filter_map(|i| i.label).max().map_or(0, |last| last + 1);
+        let classes = (0..count).map(|c| c.to_string()).collect();
+        Ok(Self { container: Container::Hdf5(Box::new(store)), items, classes })
     }
 
     /// Labels from the first folder below those that all names share.
@@ -171,6 +196,9 @@ impl Source {
             (Container::Folder(root), _) => {
                 let path = root.join(&item.name);
                 std::fs::read(&path).map(Cow::Owned).map_err(|e| error(&path, e))
+            }
+            (Container::Hdf5(store), _) => {
+                store.bytes(&item.name).map(Cow::Owned).map_err(|e| error(Path::new(&item.name), e))
             }
             (Container::Tar(map), Place::Range { start, len }) => {
                 Ok(Cow::Borrowed(&map[*start..start + len]))

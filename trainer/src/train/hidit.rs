@@ -6,11 +6,10 @@ use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tintype::burn::tensor::{Device, Tensor};
+use tintype::burn::tensor::{Device, FloatDType, Tensor};
 use tintype::diffusion::flow::{Path, TimeDensity};
-use tintype::diffusion::loss::{mean_squared_error, pixel_velocity_loss};
+use tintype::diffusion::loss::{mean_squared_error, pixel_velocity_loss, projection_loss};
 use tintype::model::hidit::{HiDiT, HiDiTConfig};
-use tintype::nn::norm::l2_normalize;
 use tintype::noise::{ImageKey, Stream, normals, uniforms};
 
 use super::adamw::{Group, Groups};
@@ -234,10 +233,13 @@ impl Objective for HiDiTObjective {
             }
             _ => None,
         };
+        let mut clean = network.sit.bn.normalize(batch.latents.tensor(device));
+        if let Some(robustness) = batch.robustness {
+            clean = clean + robustness.tensor(device);
+        }
         let inputs = Inputs {
-            latents: batch.latents.tensor(device),
+            clean,
             noise: batch.noise.tensor(device),
-            robustness: batch.robustness.map(|r| r.tensor(device)),
             t: vector(&batch.t, device),
             labels: batch.labels,
             weight: batch.weight,
@@ -274,12 +276,10 @@ impl Objective for HiDiTObjective {
 
 /// Device values of some samples.
 pub struct Inputs {
-    /// Latents, not normalised, `[B, C, S, S]`.
-    pub latents: Tensor<4>,
+    /// Normalised latents, `[B, C, S, S]`.
+    pub clean: Tensor<4>,
     /// Their noise.
     pub noise: Tensor<4>,
-    /// Noise on the normalised latents.
-    pub robustness: Option<Tensor<4>>,
     /// Times, `[B]`.
     pub t: Tensor<1>,
     /// Classes.
@@ -304,13 +304,8 @@ pub struct Pixels {
 
 /// `L_latent + repa_weight·L_REPA + λ·L_pixel` of some samples, each term over the global batch.
 pub fn loss(network: &HiDiT, inputs: Inputs, settings: &HiDiTLoss, compute: Compute) -> Loss {
-    let Inputs { latents, noise, robustness, t, labels, weight, pixels, teacher } = inputs;
-    let device = latents.device();
-    let y = classes(&labels, &device);
-    let mut clean = network.sit.bn.normalize(latents);
-    if let Some(robustness) = robustness {
-        clean = clean + robustness;
-    }
+    let Inputs { clean, noise, t, labels, weight, pixels, teacher } = inputs;
+    let y = classes(&labels, &clean.device());
     let (z_t, target) = Path::Linear.interpolate(clean, noise, t.clone());
     let z_t = z_t.cast(compute.precision);
     let x_t = pixels.as_ref().map(|p| {
@@ -320,12 +315,14 @@ pub fn loss(network: &HiDiT, inputs: Inputs, settings: &HiDiTLoss, compute: Comp
     let mut tape = Tape::new(compute.recompute);
     let features = !teacher.is_empty();
     let out = network.forward_training(z_t, x_t, t.clone(), y, features, &mut tape.dit());
-    let f32 = tintype::burn::tensor::FloatDType::F32;
+    let f32 = FloatDType::F32;
     let latent = mean_squared_error(out.velocity.cast(f32), target).sum() * weight;
     let mut terms = vec![("latent", latent.clone())];
     let mut total = latent;
     if !teacher.is_empty() {
-        let repa = alignment(&out.features, &teacher) * weight;
+        let projected: Vec<_> = out.features.into_iter().map(|f| f.cast(f32)).collect();
+        let samples = labels.len() as f64;
+        let repa = projection_loss(&projected, &teacher) * (samples * weight);
         total = total + repa.clone() * settings.repa_weight;
         terms.push(("repa", repa));
     }
@@ -340,18 +337,6 @@ pub fn loss(network: &HiDiT, inputs: Inputs, settings: &HiDiTLoss, compute: Comp
         terms.push(("pixel", pixel));
     }
     Loss { total, terms, tape: tape.into() }
-}
-
-/// Minus the sum over samples of the mean cosine over tokens and teachers.
-fn alignment(projected: &[Tensor<3>], teachers: &[Tensor<3>]) -> Tensor<1> {
-    let f32 = tintype::burn::tensor::FloatDType::F32;
-    let unit = |x: &Tensor<3>| l2_normalize(x.clone().cast(f32), 2, 1e-12);
-    let count = projected.len() as f64;
-    let one = |(p, z): (&Tensor<3>, &Tensor<3>)| {
-        let tokens = p.dims()[1] as f64;
-        (unit(p) * unit(z)).sum() * (-1.0 / (tokens * count))
-    };
-    projected.iter().zip(teachers).map(one).reduce(|a, b| a + b).expect("there is a teacher")
 }
 
 /// Checks data against the network before anything is computed.

@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn events_are_framed_as_tensorboard_reads_them() {
-        // Computed with TensorFlow's own writer.
+        // Read back with TensorBoard's own reader once; these are the bytes it understood.
         let event = event(1.5, 300, Content::Scalar("a", 2.0));
         assert_eq!(
             event,
