@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{FloatDType, Gradients, Tensor};
 
+use super::load::layout;
 use super::names::{authors_name, is_buffer};
+use super::store::TensorView;
 
 /// One flat tensor a name, off the autodiff graph.
 pub type Flat = BTreeMap<String, Tensor<1>>;
@@ -69,6 +71,22 @@ pub fn flat_gradients<M: Module>(network: &M, gradients: &Gradients) -> Flat {
     let mut visitor = Visitor { path: Vec::new(), gradients, out: Flat::new() };
     network.visit(&mut visitor);
     visitor.out
+}
+
+/// The gradients of a network's parameters under their shapes, read back in float32.
+pub fn gradients<M: Module>(network: &M, gradients: &Gradients) -> BTreeMap<String, TensorView> {
+    views(&flat_gradients(network, gradients), &layout(network))
+}
+
+/// Flat tensors read back in float32, under their shapes where these are known.
+pub fn views(values: &Flat, shapes: &BTreeMap<String, Vec<usize>>) -> BTreeMap<String, TensorView> {
+    let one = |(name, value): (&String, &Tensor<1>)| {
+        let values: Vec<f32> = value.to_data().convert::<f32>().iter::<f32>().collect();
+        let shape = shapes.get(name).cloned().unwrap_or_else(|| vec![values.len()]);
+        let view = TensorView::from_f32(shape, &values).expect("a tensor has its shape's values");
+        (name.clone(), view)
+    };
+    values.iter().map(one).collect()
 }
 
 /// The network with new values for the tensors that are named.

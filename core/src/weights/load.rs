@@ -160,35 +160,6 @@ impl ModuleMapper for Loader<'_> {
     }
 }
 
-/// The gradient of every parameter that has one, under the authors' names, in float32.
-#[cfg(feature = "autodiff")]
-pub fn gradients<M: Module>(
-    network: &M,
-    gradients: &burn::tensor::Gradients,
-) -> BTreeMap<String, TensorView> {
-    struct Collector<'a> {
-        path: Vec<String>,
-        gradients: &'a burn::tensor::Gradients,
-        tensors: BTreeMap<String, TensorView>,
-    }
-    impl ModuleVisitor for Collector<'_> {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.path.push(name.into());
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.path.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(gradient) = param.val().grad(self.gradients) {
-                self.tensors.insert(authors_name(&self.path), view(gradient));
-            }
-        }
-    }
-    let mut collector = Collector { path: Vec::new(), gradients, tensors: BTreeMap::new() };
-    network.visit(&mut collector);
-    collector.tensors
-}
-
 /// A tensor read back in float32.
 fn view<const D: usize>(tensor: Tensor<D>) -> TensorView {
     let shape = tensor.dims().to_vec();

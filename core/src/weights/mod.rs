@@ -20,10 +20,8 @@ mod store;
 #[cfg(feature = "files")]
 pub use files::open;
 #[cfg(feature = "autodiff")]
-pub use flat::{Flat, Which, computing_in, flat, flat_gradients, with_flat};
+pub use flat::{Flat, Which, computing_in, flat, flat_gradients, gradients, views, with_flat};
 pub use infer::{Architecture, detect, sit_config, vae_config};
-#[cfg(feature = "autodiff")]
-pub use load::gradients;
 pub use load::{Loaded, compare, layout, load, parameter_count, snapshot};
 pub use report::{Misshapen, Report};
 pub use safetensors::write as write_safetensors;

@@ -115,15 +115,6 @@ impl TensorView {
         Self::from_bytes(Dtype::F32, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect())
     }
 
-    /// Sees a contiguous tensor under another shape of as many elements; others stay.
-    pub fn shape_as(&mut self, shape: Vec<usize>) {
-        let fits = shape.iter().product::<usize>() == self.len();
-        if fits && self.strides == contiguous(&self.shape) {
-            self.strides = contiguous(&shape);
-            self.shape = shape;
-        }
-    }
-
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()

@@ -13,11 +13,10 @@ use tintype::model::hidit::{HiDiT, HiDiTConfig};
 use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::sit::SiTConfig;
 use tintype::model::vavae::VaeConfig;
-use tintype::weights::{Flat, TensorView, Which, flat, layout, load, snapshot, with_flat};
+use tintype::weights::{Flat, TensorView, Which, flat, layout, load, snapshot, views, with_flat};
 use tintype_trainer::network::patchgan::PatchGanConfig;
 use tintype_trainer::train::adamw::{AdamW, AdamWConfig, Group, Groups, clip, global_norm};
 use tintype_trainer::train::average::{Ema, EmaConfig};
-use tintype_trainer::train::diffusion::shaped;
 use tintype_trainer::train::hdit::{self, HDiTLoss, density_context, drop_class, noise_levels};
 use tintype_trainer::train::hidit::{self, HiDiTLoss, Inputs};
 use tintype_trainer::train::host::{Values, classes};
@@ -71,7 +70,7 @@ impl<M: Module> Stepper<M> {
     fn check(&self, checks: &mut Checks, golden: &Golden, step: usize) -> Result<()> {
         let shapes = layout(&self.network);
         let now = snapshot(&self.network);
-        let (start, ema) = (shaped(&self.start, &shapes), shaped(&self.ema.values, &shapes));
+        let (start, ema) = (views(&self.start, &shapes), views(&self.ema.values, &shapes));
         let prefixes = [format!("out.step{step}.param."), format!("out.step{step}.ema.")];
         let names: Vec<String> = golden.outputs().cloned().collect();
         for name in names {
@@ -306,7 +305,7 @@ pub fn hdit(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     checks.values("out.grad_norm", &norms, Tolerance::Stated)?;
     checks.values("out.ema_decay", &decays, Tolerance::Stated)?;
     let (now, ema) =
-        (snapshot(&stepper.network), shaped(&stepper.ema.values, &layout(&stepper.network)));
+        (snapshot(&stepper.network), views(&stepper.ema.values, &layout(&stepper.network)));
     let names: Vec<String> = golden.outputs().cloned().collect();
     for name in names {
         if let Some(parameter) = name.strip_prefix("out.final.") {

@@ -13,10 +13,9 @@ use super::interrupt::on_interrupt;
 use crate::data::store::ImageStore;
 use crate::network::lpips::Lpips;
 use crate::rank::Rank;
-use crate::train::average::EmaConfig;
 use crate::train::comm::Comm;
 use crate::train::config::{
-    Activations, Config, ImageData, Init, LatentData, Recipe, RunConfig, VaeData,
+    Activations, Config, ImageData, LatentData, Recipe, RunConfig, VaeData,
 };
 use crate::train::diffusion::{Diffusion, Steps, fresh};
 use crate::train::hdit::{self, HDiTLoss, HDiTObjective};
@@ -174,19 +173,38 @@ fn image_store(path: &Option<PathBuf>) -> Result<Option<Arc<ImageStore>>> {
     path.as_deref().map(|p| Ok(Arc::new(ImageStore::open_verified(p)?))).transpose()
 }
 
-fn ema(config: Option<EmaConfig>) -> Result<EmaConfig> {
-    config.context("the table [ema] is missing")
+/// What distinguishes one diffusion system from another.
+struct Parts<O: Objective> {
+    objective: O,
+    network: O::Network,
+    order: Order,
+    previewer: Option<Previewer>,
+    classes: Vec<String>,
 }
 
-/// A system with the weights of `init.from`; `may_miss` names what may start fresh.
-fn started<O: Objective>(
-    mut system: Diffusion<O>,
-    init: &Init,
+/// A diffusion system with the weights of `init.from`; `may_miss` names what may start fresh.
+fn diffusion<O: Objective, M, L, D>(
+    recipe: &Recipe<M, L, D>,
+    parts: Parts<O>,
+    comm: &Comm,
+    device: &Device,
     may_miss: fn(&str) -> bool,
 ) -> Result<Box<dyn System>> {
-    if let Some(from) = &init.from {
-        let path = latest_of(from)?;
-        system.continue_from(&path, may_miss)?;
+    let Parts { objective, network, order, previewer, classes } = parts;
+    let ema = recipe.ema.context("the table [ema] is missing")?;
+    let mut system = Diffusion::new(
+        objective,
+        network,
+        (recipe.optimizer, ema),
+        steps(&recipe.run),
+        order,
+        comm.clone(),
+        previewer,
+        &classes,
+        device,
+    )?;
+    if let Some(from) = &recipe.init.from {
+        system.continue_from(&latest_of(from)?, may_miss)?;
     }
     Ok(Box::new(system))
 }
@@ -230,20 +248,9 @@ fn hidit_system(
     let order = order(run, &latents.labels);
     let objective =
         HiDiTObjective { model, loss: recipe.loss, latents, images, teacher, seed: run.seed };
-    let settings = (recipe.optimizer, ema(recipe.ema)?);
-    let system = Diffusion::new(
-        objective,
-        network,
-        settings,
-        steps(run),
-        order,
-        comm.clone(),
-        previewer,
-        &classes,
-        device,
-    )?;
+    let parts = Parts { objective, network, order, previewer, classes };
     // A stage before this one had no pixels to learn from, a plain SiT not even their places.
-    started(system, &recipe.init, |name| {
+    diffusion(recipe, parts, comm, device, |name| {
         name.starts_with("pixel_") || name.starts_with("projectors.")
     })
 }
@@ -270,19 +277,8 @@ fn lightningdit_system(
     let previewer = previewer(&recipe.preview, comm, true, Some(&latents.stats))?;
     let order = order(run, &latents.labels);
     let objective = LightningDiTObjective { model, loss: recipe.loss, latents, seed: run.seed };
-    let settings = (recipe.optimizer, ema(recipe.ema)?);
-    let system = Diffusion::new(
-        objective,
-        network,
-        settings,
-        steps(run),
-        order,
-        comm.clone(),
-        previewer,
-        &classes,
-        device,
-    )?;
-    started(system, &recipe.init, |_| false)
+    let parts = Parts { objective, network, order, previewer, classes };
+    diffusion(recipe, parts, comm, device, |_| false)
 }
 
 fn hdit_system(
@@ -301,19 +297,8 @@ fn hdit_system(
     };
     let order = order(run, images.labels());
     let objective = HDiTObjective { model, loss: recipe.loss, images, seed: run.seed };
-    let settings = (recipe.optimizer, ema(recipe.ema)?);
-    let system = Diffusion::new(
-        objective,
-        network,
-        settings,
-        steps(run),
-        order,
-        comm.clone(),
-        previewer,
-        &classes,
-        device,
-    )?;
-    started(system, &recipe.init, |_| false)
+    let parts = Parts { objective, network, order, previewer, classes };
+    diffusion(recipe, parts, comm, device, |_| false)
 }
 
 fn vae_system(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tintype::burn::tensor::{Device, Tensor, TensorData};
-use tintype::weights::{Flat, TensorView, Weights};
+use tintype::weights::{Dtype, Flat, TensorView, Weights, views};
 
 /// The settings of an optimizer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,17 +114,16 @@ impl AdamW {
 
     /// The history as tensors `first.NAME`, `second.NAME` and one of step counts, `steps.NAME`.
     pub fn to_tensors(&self) -> BTreeMap<String, TensorView> {
+        let mut moments = Flat::new();
         let mut out = BTreeMap::new();
-        for (name, moments) in &self.moments {
-            out.insert(format!("first.{name}"), view(&moments.first));
-            out.insert(format!("second.{name}"), view(&moments.second));
-            let steps = TensorView::from_bytes(
-                tintype::weights::Dtype::I64,
-                vec![],
-                (moments.steps as i64).to_le_bytes().to_vec(),
-            );
+        for (name, Moments { first, second, steps }) in &self.moments {
+            moments.insert(format!("first.{name}"), first.clone());
+            moments.insert(format!("second.{name}"), second.clone());
+            let steps = (*steps as i64).to_le_bytes().to_vec();
+            let steps = TensorView::from_bytes(Dtype::I64, vec![], steps);
             out.insert(format!("steps.{name}"), steps.expect("eight bytes make one number"));
         }
+        out.extend(views(&moments, &BTreeMap::new()));
         out
     }
 
@@ -150,12 +149,6 @@ impl AdamW {
             self.moments.insert(name.clone(), moments);
         }
     }
-}
-
-/// A flat tensor read back in float32.
-pub fn view(tensor: &Tensor<1>) -> TensorView {
-    let values: Vec<f32> = tensor.to_data().convert::<f32>().iter::<f32>().collect();
-    TensorView::from_f32(vec![values.len()], &values).expect("values have their own length")
 }
 
 /// The global L2 norm of gradients, `[1]` on their device.

@@ -11,10 +11,10 @@ use tintype::burn::tensor::{Device, FloatDType, Tensor};
 use tintype::device::seeded;
 use tintype::image::Rgb;
 use tintype::weights::{
-    Flat, TensorView, Weights, Which, computing_in, flat, layout, load, open, snapshot, with_flat,
+    Flat, Weights, Which, computing_in, flat, layout, load, open, snapshot, views, with_flat,
 };
 
-use super::adamw::{AdamW, AdamWConfig, clip, global_norm, view};
+use super::adamw::{AdamW, AdamWConfig, clip, global_norm};
 use super::average::{Ema, EmaConfig};
 use super::checkpoint::TensorFile;
 use super::comm::Comm;
@@ -237,7 +237,7 @@ impl<O: Objective> System for Diffusion<O> {
             },
             TensorFile {
                 name: "ema.safetensors",
-                tensors: shaped(&self.ema.values, &layout(&self.network)),
+                tensors: views(&self.ema.values, &layout(&self.network)),
                 metadata: ema_metadata,
             },
             TensorFile {
@@ -265,7 +265,7 @@ impl<O: Objective> System for Diffusion<O> {
         let Some(previewer) = &self.previewer else { return Ok(None) };
         let weights = Weights {
             file: "the network in training".into(),
-            tensors: shaped(&self.ema.values, &layout(&self.network)),
+            tensors: views(&self.ema.values, &layout(&self.network)),
             metadata: self.metadata.clone(),
         };
         previewer.draw(&weights, &self.plain_device()).map(Some)
@@ -278,21 +278,6 @@ impl<O: Objective> System for Diffusion<O> {
     fn macs(&self) -> f64 {
         self.objective.macs()
     }
-}
-
-/// Flat tensors read back under their shapes.
-pub fn shaped(
-    values: &Flat,
-    shapes: &BTreeMap<String, Vec<usize>>,
-) -> BTreeMap<String, TensorView> {
-    let one = |(name, value): (&String, &Tensor<1>)| {
-        let mut view = view(value);
-        if let Some(shape) = shapes.get(name) {
-            view.shape_as(shape.clone());
-        }
-        (name.clone(), view)
-    };
-    values.iter().map(one).collect()
 }
 
 /// A network with the first weights of a seed, the same on every device: drawn on the CPU.

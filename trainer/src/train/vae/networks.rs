@@ -1,0 +1,118 @@
+//! Everything that learns: the autoencoder, its projection onto a teacher's features, the
+//! discriminator.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use tintype::burn; // the derive names it
+use tintype::burn::module::{Initializer, Module, Param};
+use tintype::burn::tensor::module::conv2d;
+use tintype::burn::tensor::ops::ConvOptions;
+use tintype::burn::tensor::{Device, Gradients, Tensor};
+use tintype::model::vavae::{VaeConfig, VaeDecoder, VaeEncoder};
+use tintype::weights::{Flat, TensorView, Which, flat, flat_gradients, snapshot, with_flat};
+
+use super::VaeLoss;
+use crate::network::patchgan::{PatchGan, PatchGanConfig};
+use crate::train::diffusion::fresh;
+
+/// The 1×1 convolution, without bias, from latents to the teacher's features.
+#[derive(Module, Debug)]
+pub struct LinearProj {
+    linear_proj: Projection,
+}
+
+#[derive(Module, Debug)]
+struct Projection {
+    /// `[features, C, 1, 1]`
+    weight: Param<Tensor<4>>,
+}
+
+impl LinearProj {
+    /// From `channels` to `features`, PyTorch's default start.
+    pub fn new(channels: usize, features: usize, device: &Device) -> Self {
+        let a = 1.0 / (channels as f64).sqrt();
+        let weight = Initializer::Uniform { min: -a, max: a };
+        Self { linear_proj: Projection { weight: weight.init([features, channels, 1, 1], device) } }
+    }
+
+    /// `[B, C, h, w]` → `[B, features, h, w]`
+    pub fn forward(&self, z: Tensor<4>) -> Tensor<4> {
+        let options = ConvOptions::new([1, 1], [0, 0], [1, 1], 1);
+        conv2d(z, self.linear_proj.weight.val(), None, options)
+    }
+}
+
+/// Everything that learns.
+#[derive(Clone, Debug)]
+pub struct Networks {
+    /// Image to moments.
+    pub encoder: VaeEncoder,
+    /// Latent to image.
+    pub decoder: VaeDecoder,
+    /// Latent to the teacher's features, where there is a teacher.
+    pub proj: Option<LinearProj>,
+    /// Real or not.
+    pub discriminator: PatchGan,
+}
+
+impl Networks {
+    /// The first weights of a seed.
+    pub fn fresh(
+        config: &VaeConfig,
+        loss: &VaeLoss,
+        features: Option<usize>,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self> {
+        let gan = PatchGanConfig { ndf: loss.disc_channels, ..PatchGanConfig::VAVAE };
+        type Never = std::convert::Infallible;
+        let c = config.latent_channels();
+        Ok(Self {
+            encoder: fresh(|d| config.init_encoder(d), seed, device)?,
+            decoder: fresh(|d| config.init_decoder(d), seed.wrapping_add(1), device)?,
+            proj: match features {
+                Some(f) => {
+                    let init = |d: &Device| Ok::<_, Never>(LinearProj::new(c, f, d));
+                    Some(fresh(init, seed.wrapping_add(2), device)?)
+                }
+                None => None,
+            },
+            discriminator: fresh(|d| Ok::<_, Never>(gan.init(d)), seed.wrapping_add(3), device)?,
+        })
+    }
+
+    /// The tensors of the autoencoder and the projection.
+    pub fn autoencoder_values(&self, which: Which) -> Flat {
+        let mut all = flat(&self.encoder, which);
+        all.extend(flat(&self.decoder, which));
+        all.extend(self.proj.iter().flat_map(|proj| flat(proj, which)));
+        all
+    }
+
+    /// The networks with new values of those.
+    pub fn with_autoencoder(self, values: &Flat) -> Self {
+        Self {
+            encoder: with_flat(self.encoder, values),
+            decoder: with_flat(self.decoder, values),
+            proj: self.proj.map(|proj| with_flat(proj, values)),
+            discriminator: self.discriminator,
+        }
+    }
+
+    /// Their gradients.
+    pub fn autoencoder_gradients(&self, gradients: &Gradients) -> Flat {
+        let mut all = flat_gradients(&self.encoder, gradients);
+        all.extend(flat_gradients(&self.decoder, gradients));
+        all.extend(self.proj.iter().flat_map(|proj| flat_gradients(proj, gradients)));
+        all
+    }
+
+    /// Their values under their shapes, read back.
+    pub fn autoencoder_tensors(&self) -> BTreeMap<String, TensorView> {
+        let mut all = snapshot(&self.encoder);
+        all.extend(snapshot(&self.decoder));
+        all.extend(self.proj.iter().flat_map(snapshot));
+        all
+    }
+}
