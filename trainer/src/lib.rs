@@ -1,7 +1,8 @@
 //! What only training and evaluation need, and the command line.
 //!
-//! * [`data`] — image preparation and the stores that other tools write
-//! * [`network`] — networks that judge: DINOv2, LPIPS; [`loss`] — losses made of them
+//! * [`data`] — from images as people have them to stores and latents, and other tools' formats
+//! * [`train`] — the training of the four systems; [`samples`] — sets of samples on disk
+//! * [`network`] — networks that judge: DINOv2, LPIPS, PatchGAN; [`loss`] — losses made of them
 //! * [`evaluate`] — distances between distributions
 //! * [`cli`] — the `tintype` program
 #![recursion_limit = "256"]

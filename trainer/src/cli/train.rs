@@ -109,6 +109,11 @@ fn notes(config: &Config) -> Vec<&'static str> {
             }
         }
         Config::LightningDiT(r) => {
+            if r.loss.flips && r.data.latents.extension().is_some_and(|e| e == "h5") {
+                notes.push(
+                    "an .h5 file has no latents of mirrored images: loss.flips has no effect",
+                );
+            }
             if r.preview.as_ref().is_some_and(|p| p.vae.is_none()) {
                 notes.push("no preview.vae: no previews are drawn");
             }

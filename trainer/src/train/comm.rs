@@ -33,7 +33,7 @@ impl Comm {
         let shared = Arc::new(Shared {
             barrier: Barrier::new(world),
             slots: Mutex::new(vec![Vec::new(); world]),
-            devices: devices.to_vec(),
+            devices: devices.iter().map(|d| d.clone().inner()).collect(),
         });
         (0..world).map(|rank| Self { rank, world, shared: shared.clone() }).collect()
     }

@@ -55,7 +55,8 @@ pub fn train(
     let _collectives = (devices.len() > 1).then(|| {
         use tintype::burn::tensor::distributed as d;
         let config = d::DistributedConfig { all_reduce_op: d::ReduceOperation::Sum };
-        d::DistributedContext::init(devices.to_vec(), config)
+        let devices = devices.iter().map(|device| device.clone().inner()).collect();
+        d::DistributedContext::init(devices, config)
     });
     let build = Arc::new(build);
     let (sender, ends) = std::sync::mpsc::channel();
@@ -70,8 +71,6 @@ pub fn train(
             .name("training".into())
             .spawn(move || {
                 let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-                let end =
-                    end.unwrap_or_else(|_| Err(anyhow::anyhow!("the training thread failed")));
                 let _ = sender.send(end);
             })
             .context("a training thread cannot start")?;
@@ -80,7 +79,9 @@ pub fn train(
     // A rank that fails leaves the others waiting for it; the program ends with its error.
     let mut ended = Ended::Done;
     for end in ends {
-        if end? == Ended::Interrupted {
+        // What a panic meant was told where it happened.
+        let end = end.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        if end == Ended::Interrupted {
             ended = Ended::Interrupted;
         }
     }

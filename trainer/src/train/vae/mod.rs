@@ -28,6 +28,8 @@ pub struct VaeLoss {
     pub disc_channels: usize,
     /// Weight of the divergence from N(0, 1).
     pub kl_weight: f64,
+    /// Log-variance s of the reconstruction, `rec·e^(−s) + s`; the reference never trains it.
+    pub logvar: f64,
     /// Weight of LPIPS.
     pub perceptual_weight: f64,
     /// Weight of the alignment, times its adaptive weight.
@@ -49,6 +51,7 @@ impl Default for VaeLoss {
             disc_weight: 0.5,
             disc_channels: 64,
             kl_weight: 1e-6,
+            logvar: 0.0,
             perceptual_weight: 1.0,
             vf_weight: 0.5,
             adaptive_vf: true,

@@ -101,7 +101,7 @@ pub fn generator_pass(
         rec = rec + distance.clone().sum() * (loss.perceptual_weight * pixels / b);
         values.push(("perceptual", distance.mean().inner()));
     }
-    let nll = rec;
+    let nll = rec * (-loss.logvar).exp() + loss.logvar * pixels;
     let nll_gradients = nll.backward();
     let of_nll = of(&image, &nll_gradients);
 
