@@ -28,6 +28,11 @@ impl Golden {
         Ok(Self { file, weights })
     }
 
+    /// A text of the metadata.
+    pub fn text(&self, key: &str) -> Option<String> {
+        self.file.metadata.get(key).cloned()
+    }
+
     /// A JSON value of the metadata.
     pub fn json(&self, key: &str) -> Result<Value> {
         let text =

@@ -60,6 +60,12 @@ impl Manifest {
 
 /// `offset + scale·(2u − 1)` with u from SplitMix64 at counter FNV-1a("tag/name") + index.
 pub fn values(tag: &str, name: &str, offset: f64, scale: f64, n: usize) -> Vec<f32> {
+    let u = uniforms(tag, name, n);
+    u.into_iter().map(|u| (offset + scale * (2.0 * u - 1.0)) as f32).collect()
+}
+
+/// The recipe's u, multiples of 2⁻²⁴ in 0…1.
+pub fn uniforms(tag: &str, name: &str, n: usize) -> Vec<f64> {
     let key = format!("{tag}/{name}").bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
         (hash ^ byte as u64).wrapping_mul(0x0100_0000_01b3)
     });
@@ -68,8 +74,7 @@ pub fn values(tag: &str, name: &str, offset: f64, scale: f64, n: usize) -> Vec<f
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^= z >> 31;
-        let u = (z >> 40) as f64 / (1u64 << 24) as f64;
-        (offset + scale * (2.0 * u - 1.0)) as f32
+        (z >> 40) as f64 / (1u64 << 24) as f64
     };
     (0..n as u64).map(one).collect()
 }

@@ -617,7 +617,7 @@ vae = "vae"
     let said = place.succeeds(&format!("{sample} --out a --npz a.npz"));
     assert!(said.contains("6 samples in") && said.contains("samples/s"), "{said}");
     let folder = &names(&place.path("a"))[0];
-    assert!(folder.ends_with("_cfg2-0-1-labelsampling-equal"), "{folder}");
+    assert_eq!(folder, "stage2_0000003_cfg2-0-1-labelsampling-equal");
     let pngs = |root: &str| -> Vec<Vec<u8>> {
         let folder = place.path(root).join(folder);
         let read = |i: usize| std::fs::read(folder.join(format!("{i:06}.png"))).expect("a PNG");

@@ -42,7 +42,7 @@ fn recipe(path: &Path) -> Result<tintype::weights::Weights> {
 }
 
 /// Fails if the file has values that nothing compared.
-fn all_seen(golden: &Golden, seen: &BTreeSet<String>, inputs: &[&str]) -> Result<()> {
+pub(super) fn all_seen(golden: &Golden, seen: &BTreeSet<String>, inputs: &[&str]) -> Result<()> {
     let missed: Vec<&String> = golden
         .names()
         .filter(|n| !inputs.iter().any(|i| n.starts_with(i)) && !seen.contains(*n))

@@ -7,6 +7,7 @@ mod hdit_pieces;
 mod hdit_sampling;
 mod hidit;
 mod judges;
+mod metrics;
 mod networks;
 mod ode_sde;
 mod tables;
@@ -49,6 +50,13 @@ pub fn recognise(name: &str, is_folder: bool) -> Option<Kind> {
         ("eval_patchgan_actnorm", Kind::Family(judges::patchgan_actnorm)),
         ("eval_patchgan", Kind::Family(judges::patchgan)),
         ("eval_lpips_vgg16", Kind::Family(judges::lpips)),
+        ("eval_metrics.json", Kind::Aside), // the same numbers, with other tools'
+        ("eval_metrics", Kind::Family(metrics::distributions)),
+        ("eval_recipe_check", Kind::Family(metrics::recipe_check)),
+        ("eval_ssim_psnr_misc", Kind::Family(metrics::images)),
+        ("eval_stats_expected", Kind::Family(metrics::archives)),
+        ("eval_samples.npz", Kind::Aside), // read with the expected statistics
+        ("eval_stats_", Kind::Aside),
         ("eval_", Kind::NotYet),
     ]);
     if judges.is_some() {

@@ -64,16 +64,19 @@ pub fn run(args: Args) -> Result<Outcome> {
     };
     let outcome = reporter.watch(&progress, &interrupted, work)?;
     let seconds = started.elapsed().as_secs_f64();
-    let rate = store.len() as f64 / seconds;
+    let made = progress.made();
+    let rate = made as f64 / seconds;
     match outcome {
         Encoded::Stopped => return Ok(Outcome::Interrupted),
         Encoded::Partial => reporter.line("this process's shards are done; others are not"),
         Encoded::Done => {
-            reporter.event("done", json!({"images": store.len(), "seconds": seconds}));
+            let images = store.len();
+            reporter.event("done", json!({"images": images, "made": made, "seconds": seconds}));
+            let new =
+                if made < images as u64 { format!("({made} of them new) ") } else { "".into() };
             reporter.line(&format!(
-                "{}: latents of {} images in {seconds:.1} s ({rate:.1} images/s) on {}",
+                "{}: latents of {images} images {new}in {seconds:.1} s ({rate:.1} images/s) on {}",
                 args.out.display(),
-                store.len(),
                 chosen.found.id
             ));
         }

@@ -20,6 +20,7 @@ use super::model::{ModelArgs, ModelFiles, Precision};
 use super::sampling::SamplingArgs;
 use crate::rank::Rank;
 use crate::samples::{LabelSampling, Samples, labels};
+use crate::train::checkpoint::latest;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -170,6 +171,9 @@ fn model_name(path: Option<&Path>) -> (String, u64) {
         let step = name(checkpoint).parse().ok()?;
         Some((name(checkpoint.parent()?.parent()?), step))
     };
+    if let Ok(Some((_, state))) = latest(path) {
+        return (name(path), state.step); // a run stands for its latest checkpoint
+    }
     let folder = if path.is_dir() { Some(path) } else { path.parent() };
     folder.and_then(of_run).unwrap_or_else(|| (name(path), 0))
 }

@@ -88,7 +88,7 @@ pub fn to_shards(
             let name = format!("latents_rank{rank:02}_shard{number:03}.safetensors");
             let path = plan.out.join(&name);
             if is_finished(&path, &identity, items.len())? {
-                progress.images.fetch_add(items.len() as u64, Ordering::Relaxed);
+                progress.resume(items.len());
                 continue;
             }
             if rank != plan.rank.rank {
@@ -209,13 +209,13 @@ pub fn to_hdf5(
         "one process writes an .h5 file; start it once, or write shards into a folder"
     );
     if plan.out.exists() {
-        progress.images.store(store.len() as u64, Ordering::Relaxed);
+        progress.resume(store.len());
         return Ok(Outcome::Done);
     }
     let writer = Hdf5Writer::open(&plan.out)?;
     let name = |i: usize| item_name(i, "img-mean-std-", "npy");
     let done = writer.groups()?;
-    progress.images.store((done * GROUP).min(store.len()) as u64, Ordering::Relaxed);
+    progress.resume((done * GROUP).min(store.len()));
     let all: Vec<usize> = (0..store.len()).collect();
     for (group, items) in all.chunks(GROUP).enumerate().skip(done) {
         let mut payloads = Vec::new();

@@ -47,10 +47,25 @@ pub struct Outcome {
 /// Counts that a progress bar reads while the work goes on.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Images done.
+    /// Images done, those of an earlier run included.
     pub images: AtomicU64,
+    /// Images that an earlier run did.
+    pub resumed: AtomicU64,
     /// Set to stop after the images in hand; finished shards are kept.
     pub stop: AtomicBool,
+}
+
+impl Progress {
+    /// Counts images that are there already.
+    pub fn resume(&self, images: usize) {
+        self.images.fetch_add(images as u64, Ordering::Relaxed);
+        self.resumed.fetch_add(images as u64, Ordering::Relaxed);
+    }
+
+    /// Images that this run did.
+    pub fn made(&self) -> u64 {
+        self.images.load(Ordering::Relaxed) - self.resumed.load(Ordering::Relaxed)
+    }
 }
 
 /// Makes what is missing of a store.
@@ -65,7 +80,7 @@ pub fn prepare(source: &Source, plan: &Plan, progress: &Progress) -> anyhow::Res
         let path = plan.out.join(shard_name(number));
         if finished(&path, &identity).is_some() {
             resumed += 1;
-            progress.images.fetch_add(items.len() as u64, Ordering::Relaxed);
+            progress.resume(items.len());
             continue;
         }
         if number % plan.world != plan.rank {

@@ -1,49 +1,220 @@
-//! The Fréchet distance of two Gaussians (FID, Heusel et al., arXiv 1706.08500).
+//! The Fréchet distance of two Gaussians (FID, Heusel et al., arXiv 1706.08500), in float64.
 
 use faer::{Mat, Side};
-use ndarray::{Array1, Array2};
+use ndarray::{Array1, Array2, ArrayView2};
 
 use crate::data::npz::Statistics;
 
-/// A covariance that is not one.
+/// Statistics that no distance can be made of.
 #[derive(Debug, thiserror::Error)]
-#[error("the covariance has no eigendecomposition; its values are not finite")]
-pub struct NotSymmetric;
+pub enum FrechetError {
+    /// NaN or infinite values.
+    #[error("the covariance has no eigendecomposition; its values are not finite")]
+    NotFinite,
+    /// Different feature sizes.
+    #[error("the statistics are of {0} and {1} features; they come from different networks")]
+    Sizes(usize, usize),
+    /// Fewer than two samples.
+    #[error("{0} samples have no covariance; at least 2 are needed")]
+    TooFew(usize),
+}
+
+/// The parts of a distance; it is `mean + trace_a + trace_b − 2·trace_of_root`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Terms {
+    /// `‖μ₁ − μ₂‖²`
+    pub mean: f64,
+    /// `tr Σ₁`
+    pub trace_a: f64,
+    /// `tr Σ₂`
+    pub trace_b: f64,
+    /// `tr (Σ₁Σ₂)^½`
+    pub trace_of_root: f64,
+}
+
+impl Terms {
+    /// The distance. Of equal statistics it is 0 but for rounding, and may be slightly negative.
+    pub fn distance(&self) -> f64 {
+        self.mean + self.trace_a + self.trace_b - 2.0 * self.trace_of_root
+    }
+}
+
+/// Sums of features and of their products: what statistics are made of, batch by batch, on any
+/// number of processes. Sums are around a first guess of the mean, which keeps their digits.
+#[derive(Clone, Debug)]
+pub struct Accumulator {
+    n: usize,
+    shift: Array1<f64>,
+    sum: Array1<f64>,
+    products: Array2<f64>,
+}
+
+impl Accumulator {
+    /// Nothing yet; `shift` is near the mean of what will come (zeros if nothing is known), and the
+    /// same for accumulators that are merged.
+    pub fn new(shift: Array1<f64>) -> Self {
+        let d = shift.len();
+        Self { n: 0, shift, sum: Array1::zeros(d), products: Array2::zeros((d, d)) }
+    }
+
+    /// Adds features `[n, d]`.
+    pub fn add(&mut self, features: ArrayView2<'_, f64>) {
+        let centred = &features - &self.shift;
+        self.n += centred.nrows();
+        self.sum += &centred.sum_axis(ndarray::Axis(0));
+        self.products += &gram(&centred);
+    }
+
+    /// Adds what another one has seen; both have the same shift.
+    pub fn merge(&mut self, other: &Self) {
+        self.n += other.n;
+        self.sum += &other.sum;
+        self.products += &other.products;
+    }
+
+    /// How many samples were seen.
+    pub fn len(&self) -> usize {
+        self.n
+    }
+
+    /// Whether none was.
+    pub fn is_empty(&self) -> bool {
+        self.n == 0
+    }
+
+    /// Mean and unbiased covariance.
+    pub fn statistics(&self) -> Result<Statistics, FrechetError> {
+        if self.n < 2 {
+            return Err(FrechetError::TooFew(self.n));
+        }
+        let n = self.n as f64;
+        let mean = &self.sum / n;
+        let mut sigma = self.products.clone();
+        for ((i, j), v) in sigma.indexed_iter_mut() {
+            *v = (*v - n * mean[i] * mean[j]) / (n - 1.0);
+        }
+        Ok(Statistics { mu: mean + &self.shift, sigma })
+    }
+}
+
+/// `xᵀx` of `[n, d]`, on all cores.
+fn gram(x: &Array2<f64>) -> Array2<f64> {
+    let m = Mat::from_fn(x.nrows(), x.ncols(), |i, j| x[[i, j]]);
+    let product = m.transpose() * &m;
+    Array2::from_shape_fn((x.ncols(), x.ncols()), |(i, j)| product[(i, j)])
+}
 
 /// Mean and unbiased covariance of features `[n, d]`, n ≥ 2, with `ridge` on the diagonal.
 pub fn statistics(features: &Array2<f64>, ridge: f64) -> Statistics {
     let (n, d) = features.dim();
     let mu: Array1<f64> = features.sum_axis(ndarray::Axis(0)) / n as f64;
-    let centred = features - &mu;
-    let mut sigma = centred.t().dot(&centred) / (n as f64 - 1.0);
+    let mut sigma = gram(&(features - &mu)) / (n as f64 - 1.0);
     for i in 0..d {
         sigma[[i, i]] += ridge;
     }
     Statistics { mu, sigma }
 }
 
-/// `‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2·(Σ₁^½ Σ₂ Σ₁^½)^½)`, roots by symmetric eigendecomposition.
-pub fn distance(a: &Statistics, b: &Statistics) -> Result<f64, NotSymmetric> {
-    let means: f64 = (&a.mu - &b.mu).mapv(|v| v * v).sum();
-    let traces = a.sigma.diag().sum() + b.sigma.diag().sum();
-    let (sigma_a, sigma_b) = (to_mat(&a.sigma), to_mat(&b.sigma));
-    let root = square_root(&sigma_a)?;
-    let inner = &root * &sigma_b * &root;
-    let symmetric = (&inner + inner.transpose()) * faer::Scale(0.5);
-    let values = symmetric.self_adjoint_eigenvalues(Side::Lower).map_err(|_| NotSymmetric)?;
-    let trace_of_root: f64 = values.iter().map(|v| v.abs().sqrt()).sum();
-    Ok(means + traces - 2.0 * trace_of_root)
+/// `‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2·(Σ₁Σ₂)^½)`
+pub fn distance(a: &Statistics, b: &Statistics) -> Result<f64, FrechetError> {
+    terms(a, b).map(|t| t.distance())
 }
 
-/// The symmetric square root, with |λ| for eigenvalues that rounding made negative.
-fn square_root(matrix: &Mat<f64>) -> Result<Mat<f64>, NotSymmetric> {
-    let eigen = matrix.self_adjoint_eigen(Side::Lower).map_err(|_| NotSymmetric)?;
+/// The parts of the distance. With `Σ = A Aᵀ` by symmetric eigendecomposition, the trace of the
+/// root is the sum of the singular values of `A₁ᵀA₂`: no root of a product that is not symmetric.
+pub fn terms(a: &Statistics, b: &Statistics) -> Result<Terms, FrechetError> {
+    if a.mu.len() != b.mu.len() {
+        return Err(FrechetError::Sizes(a.mu.len(), b.mu.len()));
+    }
+    let product = factor(&a.sigma)?.transpose() * factor(&b.sigma)?;
+    Ok(Terms {
+        mean: (&a.mu - &b.mu).mapv(|v| v * v).sum(),
+        trace_a: a.sigma.diag().sum(),
+        trace_b: b.sigma.diag().sum(),
+        trace_of_root: sum_of_singular_values(&product)?,
+    })
+}
+
+/// The parts of the distance from the features themselves, `[n, d]` each: with fewer samples than
+/// features the covariances have no full rank, and this loses no digits to that.
+pub fn terms_of_features(a: &Array2<f64>, b: &Array2<f64>) -> Result<Terms, FrechetError> {
+    if a.ncols() != b.ncols() {
+        return Err(FrechetError::Sizes(a.ncols(), b.ncols()));
+    }
+    let centre = |x: &Array2<f64>| -> Result<(Array1<f64>, Array2<f64>), FrechetError> {
+        let n = x.nrows();
+        if n < 2 {
+            return Err(FrechetError::TooFew(n));
+        }
+        let mu = x.sum_axis(ndarray::Axis(0)) / n as f64;
+        let centred = (x - &mu) / (n as f64 - 1.0).sqrt();
+        Ok((mu, centred))
+    };
+    let ((mu_a, a), (mu_b, b)) = (centre(a)?, centre(b)?);
+    let mat = |x: &Array2<f64>| Mat::from_fn(x.nrows(), x.ncols(), |i, j| x[[i, j]]);
+    let product = mat(&a) * mat(&b).transpose();
+    Ok(Terms {
+        mean: (mu_a - mu_b).mapv(|v| v * v).sum(),
+        trace_a: a.mapv(|v| v * v).sum(),
+        trace_b: b.mapv(|v| v * v).sum(),
+        trace_of_root: sum_of_singular_values(&product)?,
+    })
+}
+
+fn sum_of_singular_values(matrix: &Mat<f64>) -> Result<f64, FrechetError> {
+    let values = matrix.singular_values().map_err(|_| FrechetError::NotFinite)?;
+    let sum: f64 = values.iter().sum();
+    if sum.is_finite() { Ok(sum) } else { Err(FrechetError::NotFinite) }
+}
+
+/// `A` with `Σ = A Aᵀ`; eigenvalues that rounding made negative count as 0.
+fn factor(sigma: &Array2<f64>) -> Result<Mat<f64>, FrechetError> {
+    if !sigma.iter().all(|v| v.is_finite()) {
+        return Err(FrechetError::NotFinite);
+    }
+    let d = sigma.nrows();
+    let matrix = Mat::from_fn(d, d, |i, j| 0.5 * (sigma[[i, j]] + sigma[[j, i]]));
+    let eigen = matrix.self_adjoint_eigen(Side::Lower).map_err(|_| FrechetError::NotFinite)?;
     let (vectors, values) = (eigen.U(), eigen.S().column_vector());
-    let d = matrix.nrows();
-    let scaled = Mat::from_fn(d, d, |i, j| vectors[(i, j)] * values[j].abs().sqrt());
-    Ok(&scaled * vectors.transpose())
+    Ok(Mat::from_fn(d, d, |i, j| vectors[(i, j)] * values[j].max(0.0).sqrt()))
 }
 
-fn to_mat(array: &Array2<f64>) -> Mat<f64> {
-    Mat::from_fn(array.nrows(), array.ncols(), |i, j| array[[i, j]])
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn features(n: usize, d: usize, offset: f64) -> Array2<f64> {
+        Array2::from_shape_fn((n, d), |(i, j)| {
+            offset + ((i * 31 + j * 17 + i * j) % 101) as f64 / 50.0
+        })
+    }
+
+    #[test]
+    fn batches_and_merged_parts_are_the_whole() {
+        let x = features(57, 5, 1e3);
+        let whole = statistics(&x, 0.0);
+        let shift = x.row(0).to_owned();
+        let mut a = Accumulator::new(shift.clone());
+        let mut b = Accumulator::new(shift);
+        a.add(x.slice(ndarray::s![..20, ..]));
+        b.add(x.slice(ndarray::s![20..21, ..]));
+        b.add(x.slice(ndarray::s![21.., ..]));
+        a.merge(&b);
+        assert_eq!(a.len(), 57);
+        let parts = a.statistics().unwrap();
+        assert!((&parts.mu - &whole.mu).iter().all(|v| v.abs() < 1e-9));
+        assert!((&parts.sigma - &whole.sigma).iter().all(|v| v.abs() < 1e-9));
+    }
+
+    #[test]
+    fn what_has_no_distance_says_so() {
+        let (a, b) = (statistics(&features(9, 4, 0.0), 0.0), statistics(&features(9, 5, 0.0), 0.0));
+        assert!(distance(&a, &b).unwrap_err().to_string().contains("4 and 5"));
+        let one = features(1, 4, 0.0);
+        assert!(terms_of_features(&one, &one).unwrap_err().to_string().contains("at least 2"));
+        let mut broken = a.clone();
+        broken.sigma[[0, 1]] = f64::NAN;
+        assert!(matches!(distance(&a, &broken), Err(FrechetError::NotFinite)));
+        assert!(distance(&a, &a).unwrap().abs() < 1e-9);
+    }
 }

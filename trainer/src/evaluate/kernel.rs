@@ -1,6 +1,8 @@
 //! The kernel distance (KID, Bińkowski et al., arXiv 1801.01401).
 
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView2, Axis, s};
+
+use super::numpy::RandomState;
 
 /// Unbiased MMD² with the kernel `(xᵀy/d + 1)³` of features `[n, d]`, averaged over partitions of
 /// at most about `max_size` samples, cut at `round(i·n/parts)` as k-diffusion does.
@@ -16,6 +18,29 @@ pub fn distance(x: &Array2<f64>, y: &Array2<f64>, max_size: usize) -> f64 {
         })
         .sum();
     mean / parts as f64
+}
+
+/// torch-fidelity's: mean and population deviation over `subsets` random ones of `size` samples,
+/// drawn without replacement from one generator, the first set's before the second's.
+pub fn subset_distance(
+    x: &Array2<f64>,
+    y: &Array2<f64>,
+    subsets: usize,
+    size: usize,
+    seed: u32,
+) -> (f64, f64) {
+    let mut random = RandomState::new(seed);
+    let values: Vec<f64> = (0..subsets)
+        .map(|_| {
+            let mut pick = |set: &Array2<f64>| {
+                let chosen = random.choice(set.nrows(), size);
+                set.select(Axis(0), &chosen)
+            };
+            let (x, y) = (pick(x), pick(y));
+            mmd_squared(x.view(), y.view())
+        })
+        .collect();
+    super::mean_and_deviation(&values)
 }
 
 fn mmd_squared(x: ArrayView2<f64>, y: ArrayView2<f64>) -> f64 {

@@ -1,4 +1,16 @@
-//! Distances between distributions of features.
+//! Distances between distributions of features, and between images.
 
 pub mod frechet;
+pub mod inception_score;
 pub mod kernel;
+pub mod numpy;
+pub mod precision_recall;
+pub mod reconstruction;
+
+/// Mean and population standard deviation.
+pub fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+    (mean, variance.sqrt())
+}

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 pub use cost::macs;
 pub use networks::{LinearProj, Networks};
 pub use passes::{
-    DiscriminatorPass, GeneratorPass, Inputs, Perceptual, discriminator_pass, generator_pass,
+    DiscriminatorPass, GeneratorPass, Inputs, Perceptual, adaptive, discriminator_pass,
+    generator_pass,
 };
 pub use training::{Judges, VaeTraining};
 

@@ -60,7 +60,7 @@ fn norm<const D: usize>(x: Tensor<D>) -> Tensor<1> {
 }
 
 /// `w·clamp(‖a‖/(‖b‖ + 1e-4), 0, max)`, off the graph.
-fn adaptive<const D: usize>(a: Tensor<D>, b: Tensor<D>, w: f64, max: f64) -> Tensor<1> {
+pub fn adaptive<const D: usize>(a: Tensor<D>, b: Tensor<D>, w: f64, max: f64) -> Tensor<1> {
     (norm(a) / (norm(b) + 1e-4)).clamp(0.0, max) * w
 }
 

@@ -1,0 +1,77 @@
+//! How close reconstructions are to their originals: PSNR and SSIM.
+
+/// `20·log₁₀(255/√mse)` of two 8-bit images, in dB; infinite for equal ones.
+pub fn psnr(a: &[u8], b: &[u8]) -> f64 {
+    let squares = a.iter().zip(b).map(|(a, b)| (*a as f64 - *b as f64).powi(2));
+    let mse = squares.sum::<f64>() / a.len() as f64;
+    20.0 * (255.0 / mse.sqrt()).log10()
+}
+
+/// One plane of an image and its size.
+#[derive(Clone, Copy, Debug)]
+pub struct Plane<'a> {
+    /// Row-major values.
+    pub values: &'a [f64],
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+const RADIUS: usize = 5;
+const SIGMA: f64 = 1.5;
+
+/// The SSIM map (Wang et al., 2004) of two planes of a data range `range`, as torchmetrics ≥ 1.4.2
+/// computes it: Gaussian window 11×11, σ 1.5, reflected borders, as large as the planes.
+pub fn ssim_map(a: Plane<'_>, b: Plane<'_>, range: f64) -> Vec<f64> {
+    let (c1, c2) = ((0.01 * range).powi(2), (0.03 * range).powi(2));
+    let products = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).collect::<Vec<_>>();
+    let blur = |values: &[f64]| blur(Plane { values, ..a });
+    let (mu_a, mu_b) = (blur(a.values), blur(b.values));
+    let aa = blur(&products(a.values, a.values));
+    let bb = blur(&products(b.values, b.values));
+    let ab = blur(&products(a.values, b.values));
+    (0..a.values.len())
+        .map(|i| {
+            let (ma, mb) = (mu_a[i], mu_b[i]);
+            let (va, vb) = ((aa[i] - ma * ma).max(0.0), (bb[i] - mb * mb).max(0.0));
+            let covariance = ab[i] - ma * mb;
+            (2.0 * ma * mb + c1) * (2.0 * covariance + c2)
+                / ((ma * ma + mb * mb + c1) * (va + vb + c2))
+        })
+        .collect()
+}
+
+fn blur(plane: Plane<'_>) -> Vec<f64> {
+    let Plane { values, height, width } = plane;
+    let weight = |k: usize| {
+        let x = k as f64 - RADIUS as f64;
+        (-(x * x) / (2.0 * SIGMA * SIGMA)).exp()
+    };
+    let mut window: Vec<f64> = (0..=2 * RADIUS).map(weight).collect();
+    let total: f64 = window.iter().sum();
+    window.iter_mut().for_each(|w| *w /= total);
+    // Reflected without repeating the edge.
+    let reflect = |i: i64, n: usize| {
+        let last = n as i64 - 1;
+        let i = i.abs();
+        (if i > last { 2 * last - i } else { i }) as usize
+    };
+    let along = |at: &dyn Fn(usize) -> f64, i: usize, n: usize| -> f64 {
+        let tap = |(k, w): (usize, &f64)| w * at(reflect(i as i64 + k as i64 - RADIUS as i64, n));
+        window.iter().enumerate().map(tap).sum()
+    };
+    let mut rows = Vec::with_capacity(values.len());
+    for y in 0..height {
+        for x in 0..width {
+            rows.push(along(&|x| values[y * width + x], x, width));
+        }
+    }
+    let mut out = Vec::with_capacity(values.len());
+    for y in 0..height {
+        for x in 0..width {
+            out.push(along(&|y| rows[y * width + x], y, height));
+        }
+    }
+    out
+}
