@@ -23,7 +23,7 @@ fn images(golden: &Golden, name: &str, device: &Device) -> Result<Tensor<4>> {
     Ok(images.permute([0, 3, 1, 2]))
 }
 
-fn values<const D: usize>(x: &Tensor<D>) -> Vec<f64> {
+pub(super) fn values<const D: usize>(x: &Tensor<D>) -> Vec<f64> {
     x.to_data().convert::<f32>().iter::<f64>().collect()
 }
 
@@ -36,7 +36,7 @@ fn norm(values: &[f64]) -> f64 {
 }
 
 /// The weights that the manifest beside a file describes.
-fn recipe(path: &Path) -> Result<tintype::weights::Weights> {
+pub(super) fn recipe(path: &Path) -> Result<tintype::weights::Weights> {
     let stem = path.file_stem().and_then(|s| s.to_str()).context("a name")?;
     Manifest::read(&path.with_file_name(format!("{stem}_manifest.json")))?.weights(&open(path)?)
 }

@@ -1,6 +1,7 @@
 //! The families of reference files.
 
 mod diffusion_transformers;
+mod evaluation;
 mod files;
 mod hdit_model;
 mod hdit_pieces;
@@ -52,6 +53,8 @@ pub fn recognise(name: &str, is_folder: bool) -> Option<Kind> {
         ("eval_lpips_vgg16", Kind::Family(judges::lpips)),
         ("eval_metrics.json", Kind::Aside), // the same numbers, with other tools'
         ("eval_metrics", Kind::Family(metrics::distributions)),
+        ("eval_inception", Kind::Family(evaluation::inception)),
+        ("eval_resize", Kind::Family(evaluation::resizing)),
         ("eval_recipe_check", Kind::Family(metrics::recipe_check)),
         ("eval_ssim_psnr_misc", Kind::Family(metrics::images)),
         ("eval_stats_expected", Kind::Family(metrics::archives)),

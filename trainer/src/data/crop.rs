@@ -5,20 +5,26 @@ use tintype::image::Rgb;
 /// Bits of Pillow's fixed-point coefficients.
 const PRECISION: u32 = 32 - 8 - 2;
 
-/// Pillow's resampling filters that the crop uses.
+/// Pillow's resampling filters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
     /// Mean over the covered pixels.
     Box,
+    /// Linear.
+    Bilinear,
     /// Keys' cubic with a = −0.5.
     Bicubic,
+    /// Windowed sinc over three zeros.
+    Lanczos,
 }
 
 impl Filter {
     fn support(self) -> f64 {
         match self {
             Filter::Box => 0.5,
+            Filter::Bilinear => 1.0,
             Filter::Bicubic => 2.0,
+            Filter::Lanczos => 3.0,
         }
     }
 
@@ -26,6 +32,9 @@ impl Filter {
         const A: f64 = -0.5;
         match self {
             Filter::Box => f64::from(x > -0.5 && x <= 0.5),
+            Filter::Bilinear => (1.0 - x.abs()).max(0.0),
+            Filter::Lanczos if x.abs() < 3.0 => sinc(x) * sinc(x / 3.0),
+            Filter::Lanczos => 0.0,
             Filter::Bicubic => match x.abs() {
                 x if x < 1.0 => ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0,
                 x if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * A,
@@ -33,6 +42,11 @@ impl Filter {
             },
         }
     }
+}
+
+fn sinc(x: f64) -> f64 {
+    let x = x * std::f64::consts::PI;
+    if x == 0.0 { 1.0 } else { x.sin() / x }
 }
 
 /// Halves the image while its shorter side is at least twice `size`, scales the shorter side to

@@ -1,5 +1,5 @@
-//! PyTorch's `interpolate` on float images, as teachers and evaluators use it
-//! (`align_corners = False`).
+//! Resizing float images as teachers and evaluators do: PyTorch's `interpolate`
+//! (`align_corners = False`), Pillow's kernels, TensorFlow 1's bilinear.
 
 /// Kernel and whether it widens when shrinking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,8 +8,14 @@ pub enum Method {
     Bilinear,
     /// Four taps with a = −0.75, no antialias.
     Bicubic,
+    /// TensorFlow 1's: two taps, pixel 0 on pixel 0.
+    Tf1Bilinear,
+    /// Linear, widened when shrinking.
+    BilinearAntialias,
     /// Cubic with a = −0.5, widened when shrinking.
     BicubicAntialias,
+    /// The same as Pillow computes it.
+    PillowBicubic,
 }
 
 /// Resizes planes `[n, from.0, from.1]` to `[n, to.0, to.1]` (height, width).
@@ -45,7 +51,6 @@ fn cubic(x: f64, a: f64) -> f64 {
 fn weights(from: usize, to: usize, method: Method) -> Vec<Vec<(usize, f32)>> {
     // PyTorch computes source positions in float32; float64 would differ in the fifth digit.
     let narrow = from as f32 / to as f32;
-    let scale = from as f64 / to as f64;
     let clamp = |i: i64| i.clamp(0, from as i64 - 1) as usize;
     (0..to)
         .map(|x| match method {
@@ -59,17 +64,52 @@ fn weights(from: usize, to: usize, method: Method) -> Vec<Vec<(usize, f32)>> {
                 let (first, t) = (source.floor() as i64, (source - source.floor()) as f64);
                 (-1..3).map(|i| (clamp(first + i), cubic(t - i as f64, -0.75) as f32)).collect()
             }
-            Method::BicubicAntialias => {
-                let stretch = scale.max(1.0);
-                let (support, center) = (2.0 * stretch, (x as f64 + 0.5) * scale);
-                let first = ((center - support + 0.5) as i64).max(0);
-                let end = ((center + support + 0.5) as i64).min(from as i64);
-                let weight = |i: i64| cubic((i as f64 - center + 0.5) / stretch, -0.5);
-                let total: f64 = (first..end).map(weight).sum();
-                (first..end).map(|i| (i as usize, (weight(i) / total) as f32)).collect()
+            Method::Tf1Bilinear => {
+                let source = narrow * x as f32;
+                let (first, t) = (source.floor() as i64, source.fract());
+                vec![(clamp(first), 1.0 - t), (clamp(first + 1), t)]
             }
+            Method::BilinearAntialias => widened(from, to, x, 1.0, |t| (1.0 - t.abs()).max(0.0)),
+            Method::BicubicAntialias => widened(from, to, x, 2.0, |t| cubic(t, -0.5)),
+            Method::PillowBicubic => pillow_taps(from, to, x, 2.0, |t| cubic(t, -0.5)),
         })
         .collect()
+}
+
+/// The taps of a kernel that widens when shrinking, normalised, with PyTorch's float32 positions.
+fn widened(
+    from: usize,
+    to: usize,
+    x: usize,
+    radius: f32,
+    kernel: impl Fn(f64) -> f64,
+) -> Vec<(usize, f32)> {
+    let scale = from as f32 / to as f32;
+    let stretch = scale.max(1.0);
+    let (support, center) = (radius * stretch, (x as f32 + 0.5) * scale);
+    let first = ((center - support + 0.5) as i64).max(0);
+    let end = ((center + support + 0.5) as i64).min(from as i64);
+    let weight = |i: i64| kernel(((i as f32 - center + 0.5) * (1.0 / stretch)) as f64) as f32;
+    let total: f32 = (first..end).map(weight).sum();
+    (first..end).map(|i| (i as usize, weight(i) / total)).collect()
+}
+
+/// The same with Pillow's float64 positions.
+fn pillow_taps(
+    from: usize,
+    to: usize,
+    x: usize,
+    radius: f64,
+    kernel: impl Fn(f64) -> f64,
+) -> Vec<(usize, f32)> {
+    let scale = from as f64 / to as f64;
+    let stretch = scale.max(1.0);
+    let (support, center) = (radius * stretch, (x as f64 + 0.5) * scale);
+    let first = ((center - support + 0.5) as i64).max(0);
+    let end = ((center + support + 0.5) as i64).min(from as i64);
+    let weight = |i: i64| kernel((i as f64 - center + 0.5) / stretch);
+    let total: f64 = (first..end).map(weight).sum();
+    (first..end).map(|i| (i as usize, (weight(i) / total) as f32)).collect()
 }
 
 /// ImageNet's channel means in 0…1.

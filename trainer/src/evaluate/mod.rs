@@ -5,6 +5,7 @@ pub mod inception_score;
 pub mod kernel;
 pub mod numpy;
 pub mod precision_recall;
+pub mod preprocess;
 pub mod reconstruction;
 
 /// Mean and population standard deviation.

@@ -1,8 +1,8 @@
 //! The loop: steps, the progress line, the log, previews, checkpoints, and the end.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -58,12 +58,17 @@ pub fn train(
         let devices = devices.iter().map(|device| device.clone().inner()).collect();
         d::DistributedContext::init(devices, config)
     });
-    let build = Arc::new(build);
+    // Systems are built one after the other: the CPU's generator, which draws first weights, belongs
+    // to the whole process.
+    let build = Arc::new(Mutex::new(build));
     let (sender, ends) = std::sync::mpsc::channel();
     for (comm, device) in Comm::group(devices).into_iter().zip(devices.to_vec()) {
         let (run, build, sender) = (run.clone(), build.clone(), sender.clone());
         let work = move || {
-            let system = build(&comm, &device);
+            let system = {
+                let build = build.lock().unwrap_or_else(|poison| poison.into_inner());
+                build(&comm, &device)
+            };
             system.and_then(|system| Rank { run: &run, comm, device, system }.train())
         };
         // All of a rank's device work happens in its one thread.
