@@ -234,6 +234,9 @@ pub fn recipe_check(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> 
     all_seen(&golden, &book.seen, &[])
 }
 
+/// From an 8-bit value to the range that is compared in.
+type Scale<'a> = &'a dyn Fn(f64) -> f64;
+
 pub fn images(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let mut book = Book { golden: &golden, checks, seen: BTreeSet::new() };
@@ -251,7 +254,7 @@ pub fn images(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     book.check("psnr_255", &values, Tolerance::Absolute(1e-4))?;
     book.check("psnr_mean", &[mean], Tolerance::Absolute(1e-4))?;
     // SSIM in several ranges; each image's mean over channels and pixels.
-    let map = |scale: &dyn Fn(f64) -> f64, grow: f64, limits: [f64; 2], i: usize| {
+    let map = |scale: Scale<'_>, grow: f64, limits: [f64; 2], i: usize| {
         let plane = |bytes: &[u8], c: usize, grow: f64| -> Vec<f64> {
             let image = bytes[i * size..][..size].iter().skip(c).step_by(3);
             image.map(|&v| (scale(v as f64) * grow).clamp(limits[0], limits[1])).collect()
@@ -273,7 +276,7 @@ pub fn images(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
         kept.iter().sum::<f64>() / kept.len() as f64
     };
     let signed = |v: f64| v / 127.5 - 1.0;
-    let cases: [(&str, &dyn Fn(f64) -> f64, f64, [f64; 2], usize); 5] = [
+    let cases: [(&str, Scale<'_>, f64, [f64; 2], usize); 5] = [
         ("ssim_m1_1", &signed, 1.0, [-1.0, 1.0], 0),
         ("ssim_m1_1_overshoot", &signed, 1.15, [-1.0, 1.0], 0),
         ("ssim_m1_1_cropped5_old_torchmetrics", &signed, 1.0, [-1.0, 1.0], 5),
