@@ -21,8 +21,6 @@ pub use check::Checks;
 pub enum Kind {
     /// A file or folder of this family.
     Family(family::Run),
-    /// Waits for a later issue.
-    NotYet,
     /// Documentation or a part of another entry.
     Aside,
 }

@@ -364,6 +364,8 @@ fn judging_networks_join_when_their_files_are_given() {
         patch_size: 14,
         mlp_ratio: 4,
         img_size: 70,
+        registers: 0,
+        swiglu: false,
     };
     // Random everywhere: tokens of zeros would have no direction to align with.
     let random = |(name, view): (String, TensorView)| {

@@ -72,7 +72,9 @@ impl DitBlock {
     pub fn new(config: BlockConfig, device: &Device) -> Self {
         let BlockConfig { hidden, heads, mlp_width, norm, qk_norm, swiglu, shift } = config;
         let mlp = if swiglu {
-            FeedForward::SwiGlu(SwiGlu::new(hidden, mlp_width, device))
+            // Two thirds of the plain MLP's width, truncated (LightningDiT §2).
+            let inner = (2.0 / 3.0 * mlp_width as f64) as usize;
+            FeedForward::SwiGlu(SwiGlu::new(hidden, inner, device))
         } else {
             FeedForward::Mlp(Mlp::new(hidden, mlp_width, device))
         };

@@ -36,9 +36,8 @@ pub struct SwiGlu {
 }
 
 impl SwiGlu {
-    /// `inner` is two thirds of the plain MLP's width, truncated.
-    pub fn new(hidden: usize, mlp_width: usize, device: &Device) -> Self {
-        let inner = (2.0 / 3.0 * mlp_width as f64) as usize;
+    /// From `hidden` features through `inner` products and back.
+    pub fn new(hidden: usize, inner: usize, device: &Device) -> Self {
         Self {
             w12: Linear::new(hidden, 2 * inner, Init::Xavier, device),
             w3: Linear::new(inner, hidden, Init::Xavier, device),

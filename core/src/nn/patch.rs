@@ -34,6 +34,11 @@ impl PatchEmbed {
         Self { proj: Projection { weight, bias: constant([hidden], 0.0, device) } }
     }
 
+    /// Side of a patch in pixels.
+    pub fn patch(&self) -> usize {
+        self.proj.weight.dims()[3]
+    }
+
     /// `[B, C, H, W]` → `[B, H/p·W/p, D]`, tokens row-major
     pub fn forward(&self, x: Tensor<4>) -> Tensor<3> {
         let [b, c, h, w] = x.dims();

@@ -8,7 +8,7 @@ use tintype::burn::tensor::{Device, Tensor, TensorData};
 use tintype::image::Rgb;
 use tintype_trainer::data::crop::{Filter, resize as pillow};
 use tintype_trainer::data::resize::{Method, resize};
-use tintype_trainer::evaluate::preprocess::Protocol;
+use tintype_trainer::evaluate::preprocess::Preprocess;
 use tintype_trainer::network::inception::{Inception, SIDE};
 
 use super::judges::{all_seen, recipe, values};
@@ -17,7 +17,7 @@ use crate::golden::Golden;
 use crate::recipe;
 
 /// 8-bit images `[n, H, W, 3]` as planes `[n·3, H, W]`, with `[H, W]`.
-fn planes(golden: &Golden, name: &str) -> Result<(Vec<u8>, [usize; 2])> {
+pub(super) fn planes(golden: &Golden, name: &str) -> Result<(Vec<u8>, [usize; 2])> {
     let view = golden.view(name)?;
     let rank = view.shape.len();
     let (height, width) = (view.shape[rank - 3], view.shape[rank - 2]);
@@ -33,7 +33,7 @@ fn planes(golden: &Golden, name: &str) -> Result<(Vec<u8>, [usize; 2])> {
 
 pub fn inception(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
-    let network = Inception::from_weights(recipe(path)?, device)?;
+    let network = Inception::from_weights(&recipe(path)?, device)?;
     let mut seen = BTreeSet::new();
     let mut compare = |name: String, actual: &[f64], tolerance: Tolerance| -> Result<()> {
         if golden.has(&name) {
@@ -43,18 +43,18 @@ pub fn inception(path: &Path, device: &Device, checks: &mut Checks) -> Result<()
         Ok(())
     };
     let close = Tolerance::Absolute(2e-5);
-    let protocols = [
-        ("tf", Protocol::Adm),
-        ("pytorch_fid", Protocol::PytorchFid),
-        ("clean", Protocol::Clean),
-        ("kdiff", Protocol::KDiffusion),
+    let tools = [
+        ("tf", Preprocess::Adm),
+        ("pytorch_fid", Preprocess::PytorchFid),
+        ("clean", Preprocess::CleanFid),
+        ("kdiff", Preprocess::KDiffusion),
     ];
     let sets: Vec<String> =
         golden.names().filter_map(|n| Some(n.strip_prefix("image.")?.to_string())).collect();
     for set in &sets {
         let (bytes, size) = planes(&golden, &format!("image.{set}"))?;
-        for (name, protocol) in protocols {
-            let input = protocol.input(&bytes, size);
+        for (name, tool) in tools {
+            let input = tool.planes(&bytes, size);
             let sample: Vec<f64> = input.iter().step_by(997).map(|&v| v as f64).collect();
             compare(format!("{name}.{set}.input_sample"), &sample, Tolerance::Absolute(1e-5))?;
             let n = input.len() / (3 * SIDE * SIDE);

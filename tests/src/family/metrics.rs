@@ -9,6 +9,7 @@ use ndarray::Array2;
 use tintype::burn::tensor::{Device, Tensor, TensorData};
 use tintype::image::{Rounding, to_rgb};
 use tintype_trainer::data::npz::{Npz, Statistics};
+use tintype_trainer::evaluate::frechet::Gaussian;
 use tintype_trainer::evaluate::reconstruction::{Plane, psnr, ssim_map};
 use tintype_trainer::evaluate::{frechet, inception_score, kernel, numpy, precision_recall};
 use tintype_trainer::loss::vf::{Margins, alignment};
@@ -126,16 +127,15 @@ fn fid(book: &mut Book<'_>, tag: &str, case: &str) -> Result<()> {
     };
     if case.starts_with("recipe") {
         let (x1, x2) = recipe_features(tag, case, book)?;
-        let (s1, s2) = (frechet::statistics(&x1, 0.0), frechet::statistics(&x2, 0.0));
+        let s1 = frechet::statistics(&x1, 0.0);
         let first = |s: &Statistics| s.mu.iter().copied().take(8).collect::<Vec<_>>();
         book.check(&name("mu1_first8"), &first(&s1), Tolerance::Relative(1e-9))?;
         let corner: Vec<f64> = s1.sigma.slice(ndarray::s![..4, ..4]).iter().copied().collect();
         book.check(&name("sigma1_4x4"), &corner, Tolerance::Absolute(1e-12))?;
         // Fewer samples than features: from the features; else from the statistics.
-        return match x1.nrows().min(x2.nrows()) < x1.ncols() {
-            true => compare(book, frechet::terms_of_features(&x1, &x2)?, 1e-10),
-            false => compare(book, frechet::terms(&s1, &s2)?, 1e-9),
-        };
+        let limit = if x1.nrows().min(x2.nrows()) < x1.ncols() { 1e-10 } else { 1e-9 };
+        let terms = frechet::terms(&Gaussian::of(&x1)?, &Gaussian::of(&x2)?)?;
+        return compare(book, terms, limit);
     }
     let (x1, x2) = (book.matrix(&name("x1"))?, book.matrix(&name("x2"))?);
     let mut stated = Vec::new();
@@ -148,9 +148,11 @@ fn fid(book: &mut Book<'_>, tag: &str, case: &str) -> Result<()> {
         stated.push(s);
     }
     let rank_deficient = case.contains("rank_deficient");
-    compare(book, frechet::terms_of_features(&x1, &x2)?, 1e-10)?;
+    let of_features = |x| Gaussian::from_features(x);
+    compare(book, frechet::terms(&of_features(&x1)?, &of_features(&x2)?)?, 1e-10)?;
     let limit = if rank_deficient { 2e-7 } else { 1e-9 };
-    compare(book, frechet::terms(&stated[0], &stated[1])?, limit)
+    let [a, b] = [0, 1].map(|i| Gaussian::from_statistics(&stated[i]));
+    compare(book, frechet::terms(&a?, &b?)?, limit)
 }
 
 /// `x = f32((o + (j mod 4)/64) + (s·2^−(j mod 8))·(2u − 1))`; the second set's first quarter of

@@ -14,6 +14,7 @@ mod ode_sde;
 mod tables;
 mod training;
 mod vae;
+mod vision_transformers;
 
 use std::path::Path;
 
@@ -60,7 +61,10 @@ pub fn recognise(name: &str, is_folder: bool) -> Option<Kind> {
         ("eval_stats_expected", Kind::Family(metrics::archives)),
         ("eval_samples.npz", Kind::Aside), // read with the expected statistics
         ("eval_stats_", Kind::Aside),
-        ("eval_", Kind::NotYet),
+        ("eval_dinov2_tiny", Kind::Family(vision_transformers::dinov2_small)),
+        ("eval_dinov2_", Kind::Family(vision_transformers::dinov2)),
+        ("eval_posembed", Kind::Family(vision_transformers::positions)),
+        ("eval_clip_", Kind::Family(vision_transformers::clip)),
     ]);
     if judges.is_some() {
         return judges;

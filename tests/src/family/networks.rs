@@ -5,15 +5,18 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::Value;
 use tintype::burn::tensor::{Device, Tensor, TensorData};
-use tintype_trainer::data::resize::{repa_teacher_input, resample_positions, vf_teacher_input};
+use tintype_trainer::data::resize::{
+    Method, repa_teacher_input, resample_positions, vf_teacher_input,
+};
 use tintype_trainer::loss::vf::{Margins, alignment};
-use tintype_trainer::network::dinov2::DinoConfig;
+use tintype_trainer::network::dinov2::{DinoConfig, Interpolation};
 use tintype_trainer::network::lpips;
 
 use crate::check::{Checks, FORWARD, GRADIENT, LOSS, Tolerance};
 use crate::golden::Golden;
 
 const CLOSE: Tolerance = Tolerance::Absolute(1e-5);
+const TIMM: Method = Method::BicubicAntialias;
 
 fn bytes(golden: &Golden, name: &str) -> Result<(Vec<u8>, usize)> {
     let view = golden.view(name)?;
@@ -43,7 +46,7 @@ pub fn pos_embed_resample(path: &Path, _: &Device, checks: &mut Checks) -> Resul
     let names: Vec<String> = golden.outputs().cloned().collect();
     for name in names {
         let rows = golden.view(&name)?.shape[1];
-        let resampled = resample_positions(&table, dim, (rows - 1).isqrt());
+        let resampled = resample_positions(&table, dim, [(rows - 1).isqrt(); 2], TIMM);
         let values: Vec<f64> = resampled.into_iter().map(f64::from).collect();
         checks.values(&name, &values, CLOSE)?;
     }
@@ -69,11 +72,13 @@ pub fn dinov2_tiny(path: &Path, device: &Device, checks: &mut Checks) -> Result<
         let grid: usize = name.rsplit('_').next().unwrap_or_default().parse()?;
         let expected = golden.weights.tensors.remove(&name).map(|v| v.to_f64());
         let table = golden.weights.tensors["pos_embed"].to_f32();
-        let ours = resample_positions(&table, config.embed_dim, grid);
+        let ours = resample_positions(&table, config.embed_dim, [grid; 2], TIMM);
         let ours: Vec<f64> = ours.into_iter().map(f64::from).collect();
         checks.against(&format!("w.{name}"), &ours, &expected.unwrap_or_default(), CLOSE)?;
     }
-    let network = golden.load(config.init(device)?, device)?.with_grid(size / config.patch_size);
+    let grid = [size / config.patch_size; 2];
+    let network = golden.load(config.init(device)?, device)?;
+    let network = network.with_grid(grid, Interpolation::Timm);
     let x = Tensor::from_data(TensorData::new(input, [1, 3, size, size]), device);
     let tokens = network.forward(x);
     checks.tensor("out.x_norm_clstoken", &tokens.class, FORWARD)?;

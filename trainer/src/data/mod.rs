@@ -1,6 +1,7 @@
 //! From images as people have them to batches: preparation, stores, latents, augmentation.
 
 pub mod augment;
+pub mod batch;
 pub mod crop;
 pub mod encode;
 pub mod hdf5;

@@ -8,6 +8,8 @@ pub enum Method {
     Bilinear,
     /// Four taps with a = −0.75, no antialias.
     Bicubic,
+    /// The same, with positions from the factor `(to + 0.1)/from`, as DINOv2 resamples its table.
+    BicubicOffset,
     /// TensorFlow 1's: two taps, pixel 0 on pixel 0.
     Tf1Bilinear,
     /// Linear, widened when shrinking.
@@ -50,7 +52,10 @@ fn cubic(x: f64, a: f64) -> f64 {
 /// For every output position its input positions and weights.
 fn weights(from: usize, to: usize, method: Method) -> Vec<Vec<(usize, f32)>> {
     // PyTorch computes source positions in float32; float64 would differ in the fifth digit.
-    let narrow = from as f32 / to as f32;
+    let narrow = match method {
+        Method::BicubicOffset => (1.0 / ((to as f64 + 0.1) / from as f64)) as f32,
+        _ => from as f32 / to as f32,
+    };
     let clamp = |i: i64| i.clamp(0, from as i64 - 1) as usize;
     (0..to)
         .map(|x| match method {
@@ -59,7 +64,7 @@ fn weights(from: usize, to: usize, method: Method) -> Vec<Vec<(usize, f32)>> {
                 let (first, t) = (source.floor() as i64, source.fract());
                 vec![(clamp(first), 1.0 - t), (clamp(first + 1), t)]
             }
-            Method::Bicubic => {
+            Method::Bicubic | Method::BicubicOffset => {
                 let source = narrow * (x as f32 + 0.5) - 0.5;
                 let (first, t) = (source.floor() as i64, (source - source.floor()) as f64);
                 (-1..3).map(|i| (clamp(first + i), cubic(t - i as f64, -0.75) as f32)).collect()
@@ -138,17 +143,17 @@ pub fn vf_teacher_input(planes: &[u8], side: usize) -> Vec<f32> {
     resize(&scaled, [side; 2], [224; 2], Method::Bilinear)
 }
 
-/// timm's `resample_abs_pos_embed`: the class row stays, the square grid behind it is resampled
-/// with an antialiased bicubic kernel. `[1 + from², dim]` → `[1 + to², dim]`
-pub fn resample_positions(table: &[f32], dim: usize, to: usize) -> Vec<f32> {
+/// A position table `[1 + from², dim]` for another grid (height, width): the class row stays, the
+/// square grid behind it is resampled. Returns `[1 + height·width, dim]`.
+pub fn resample_positions(table: &[f32], dim: usize, to: [usize; 2], method: Method) -> Vec<f32> {
     let (class, grid) = table.split_at(dim);
-    let from = (grid.len() / dim).isqrt();
+    let (from, area) = ((grid.len() / dim).isqrt(), to[0] * to[1]);
     let planes: Vec<f32> =
         (0..dim).flat_map(|d| (0..from * from).map(move |i| grid[i * dim + d])).collect(); // [dim, from, from]
-    let planes = resize(&planes, [from; 2], [to; 2], Method::BicubicAntialias);
+    let planes = resize(&planes, [from; 2], to, method); // [dim, height, width]
     let mut out = class.to_vec();
-    for i in 0..to * to {
-        out.extend((0..dim).map(|d| planes[d * to * to + i]));
+    for i in 0..area {
+        out.extend((0..dim).map(|d| planes[d * area + i]));
     }
     out
 }

@@ -99,9 +99,13 @@ impl Accumulator {
 
 /// `xᵀx` of `[n, d]`, on all cores.
 fn gram(x: &Array2<f64>) -> Array2<f64> {
-    let m = Mat::from_fn(x.nrows(), x.ncols(), |i, j| x[[i, j]]);
+    let m = mat(x);
     let product = m.transpose() * &m;
     Array2::from_shape_fn((x.ncols(), x.ncols()), |(i, j)| product[(i, j)])
+}
+
+fn mat(x: &Array2<f64>) -> Mat<f64> {
+    Mat::from_fn(x.nrows(), x.ncols(), |i, j| x[[i, j]])
 }
 
 /// Mean and unbiased covariance of features `[n, d]`, n ≥ 2, with `ridge` on the diagonal.
@@ -115,68 +119,79 @@ pub fn statistics(features: &Array2<f64>, ridge: f64) -> Statistics {
     Statistics { mu, sigma }
 }
 
-/// `‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2·(Σ₁Σ₂)^½)`
-pub fn distance(a: &Statistics, b: &Statistics) -> Result<f64, FrechetError> {
-    terms(a, b).map(|t| t.distance())
+/// A Gaussian as the distance needs it: mean and a factor of the covariance.
+#[derive(Clone, Debug)]
+pub struct Gaussian {
+    mu: Array1<f64>,
+    /// `[d, k]` with `Σ = A Aᵀ`
+    factor: Mat<f64>,
+    trace: f64,
 }
 
-/// The parts of the distance. With `Σ = A Aᵀ` by symmetric eigendecomposition, the trace of the
-/// root is the sum of the singular values of `A₁ᵀA₂`: no root of a product that is not symmetric.
-pub fn terms(a: &Statistics, b: &Statistics) -> Result<Terms, FrechetError> {
-    if a.mu.len() != b.mu.len() {
-        return Err(FrechetError::Sizes(a.mu.len(), b.mu.len()));
+impl Gaussian {
+    /// From mean and covariance, by symmetric eigendecomposition; eigenvalues that rounding made
+    /// negative count as 0.
+    pub fn from_statistics(statistics: &Statistics) -> Result<Self, FrechetError> {
+        let Statistics { mu, sigma } = statistics;
+        if !sigma.iter().chain(mu).all(|v| v.is_finite()) {
+            return Err(FrechetError::NotFinite);
+        }
+        let d = sigma.nrows();
+        let matrix = Mat::from_fn(d, d, |i, j| 0.5 * (sigma[[i, j]] + sigma[[j, i]]));
+        let eigen = matrix.self_adjoint_eigen(Side::Lower).map_err(|_| FrechetError::NotFinite)?;
+        let (vectors, values) = (eigen.U(), eigen.S().column_vector());
+        let factor = Mat::from_fn(d, d, |i, j| vectors[(i, j)] * values[j].max(0.0).sqrt());
+        Ok(Self { mu: mu.clone(), factor, trace: sigma.diag().sum() })
     }
-    let product = factor(&a.sigma)?.transpose() * factor(&b.sigma)?;
-    Ok(Terms {
-        mean: (&a.mu - &b.mu).mapv(|v| v * v).sum(),
-        trace_a: a.sigma.diag().sum(),
-        trace_b: b.sigma.diag().sum(),
-        trace_of_root: sum_of_singular_values(&product)?,
-    })
-}
 
-/// The parts of the distance from the features themselves, `[n, d]` each: with fewer samples than
-/// features the covariances have no full rank, and this loses no digits to that.
-pub fn terms_of_features(a: &Array2<f64>, b: &Array2<f64>) -> Result<Terms, FrechetError> {
-    if a.ncols() != b.ncols() {
-        return Err(FrechetError::Sizes(a.ncols(), b.ncols()));
-    }
-    let centre = |x: &Array2<f64>| -> Result<(Array1<f64>, Array2<f64>), FrechetError> {
-        let n = x.nrows();
+    /// From features `[n, d]` themselves: with fewer samples than features the covariance has no
+    /// full rank, and this loses no digits to that.
+    pub fn from_features(features: &Array2<f64>) -> Result<Self, FrechetError> {
+        let n = features.nrows();
         if n < 2 {
             return Err(FrechetError::TooFew(n));
         }
-        let mu = x.sum_axis(ndarray::Axis(0)) / n as f64;
-        let centred = (x - &mu) / (n as f64 - 1.0).sqrt();
-        Ok((mu, centred))
-    };
-    let ((mu_a, a), (mu_b, b)) = (centre(a)?, centre(b)?);
-    let mat = |x: &Array2<f64>| Mat::from_fn(x.nrows(), x.ncols(), |i, j| x[[i, j]]);
-    let product = mat(&a) * mat(&b).transpose();
+        let mu = features.sum_axis(ndarray::Axis(0)) / n as f64;
+        let centred = (features - &mu) / (n as f64 - 1.0).sqrt();
+        if !centred.iter().all(|v| v.is_finite()) {
+            return Err(FrechetError::NotFinite);
+        }
+        let factor = mat(&centred).transpose().to_owned();
+        Ok(Self { mu, factor, trace: centred.mapv(|v| v * v).sum() })
+    }
+
+    /// The better of both ways for features `[n, d]`.
+    pub fn of(features: &Array2<f64>) -> Result<Self, FrechetError> {
+        match features.nrows() <= features.ncols() {
+            true => Self::from_features(features),
+            false => Self::from_statistics(&statistics(features, 0.0)),
+        }
+    }
+}
+
+/// `‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2·(Σ₁Σ₂)^½)`
+pub fn distance(a: &Statistics, b: &Statistics) -> Result<f64, FrechetError> {
+    sizes(a.mu.len(), b.mu.len())?;
+    let terms = terms(&Gaussian::from_statistics(a)?, &Gaussian::from_statistics(b)?)?;
+    Ok(terms.distance())
+}
+
+/// The parts of the distance. With `Σ = A Aᵀ`, the trace of the root is the sum of the singular
+/// values of `A₁ᵀA₂`: no root of a product that is not symmetric.
+pub fn terms(a: &Gaussian, b: &Gaussian) -> Result<Terms, FrechetError> {
+    sizes(a.mu.len(), b.mu.len())?;
+    let product = a.factor.transpose() * &b.factor;
+    let values = product.singular_values().map_err(|_| FrechetError::NotFinite)?;
     Ok(Terms {
-        mean: (mu_a - mu_b).mapv(|v| v * v).sum(),
-        trace_a: a.mapv(|v| v * v).sum(),
-        trace_b: b.mapv(|v| v * v).sum(),
-        trace_of_root: sum_of_singular_values(&product)?,
+        mean: (&a.mu - &b.mu).mapv(|v| v * v).sum(),
+        trace_a: a.trace,
+        trace_b: b.trace,
+        trace_of_root: values.iter().sum(),
     })
 }
 
-fn sum_of_singular_values(matrix: &Mat<f64>) -> Result<f64, FrechetError> {
-    let values = matrix.singular_values().map_err(|_| FrechetError::NotFinite)?;
-    let sum: f64 = values.iter().sum();
-    if sum.is_finite() { Ok(sum) } else { Err(FrechetError::NotFinite) }
-}
-
-/// `A` with `Σ = A Aᵀ`; eigenvalues that rounding made negative count as 0.
-fn factor(sigma: &Array2<f64>) -> Result<Mat<f64>, FrechetError> {
-    if !sigma.iter().all(|v| v.is_finite()) {
-        return Err(FrechetError::NotFinite);
-    }
-    let d = sigma.nrows();
-    let matrix = Mat::from_fn(d, d, |i, j| 0.5 * (sigma[[i, j]] + sigma[[j, i]]));
-    let eigen = matrix.self_adjoint_eigen(Side::Lower).map_err(|_| FrechetError::NotFinite)?;
-    let (vectors, values) = (eigen.U(), eigen.S().column_vector());
-    Ok(Mat::from_fn(d, d, |i, j| vectors[(i, j)] * values[j].max(0.0).sqrt()))
+fn sizes(a: usize, b: usize) -> Result<(), FrechetError> {
+    if a == b { Ok(()) } else { Err(FrechetError::Sizes(a, b)) }
 }
 
 #[cfg(test)]
@@ -211,10 +226,21 @@ mod tests {
         let (a, b) = (statistics(&features(9, 4, 0.0), 0.0), statistics(&features(9, 5, 0.0), 0.0));
         assert!(distance(&a, &b).unwrap_err().to_string().contains("4 and 5"));
         let one = features(1, 4, 0.0);
-        assert!(terms_of_features(&one, &one).unwrap_err().to_string().contains("at least 2"));
+        assert!(Gaussian::of(&one).unwrap_err().to_string().contains("at least 2"));
         let mut broken = a.clone();
         broken.sigma[[0, 1]] = f64::NAN;
         assert!(matches!(distance(&a, &broken), Err(FrechetError::NotFinite)));
         assert!(distance(&a, &a).unwrap().abs() < 1e-9);
+    }
+
+    #[test]
+    fn features_and_their_statistics_have_the_same_distance() {
+        for (n, m) in [(40, 50), (3, 50), (3, 4)] {
+            let (x, y) = (features(n, 6, 0.0), features(m, 6, 0.5));
+            let of_features = terms(&Gaussian::of(&x).unwrap(), &Gaussian::of(&y).unwrap());
+            let of_features = of_features.unwrap().distance();
+            let of_statistics = distance(&statistics(&x, 0.0), &statistics(&y, 0.0)).unwrap();
+            assert!((of_features - of_statistics).abs() < 1e-6, "{n} {m} {of_features}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The kernel distance (KID, Bińkowski et al., arXiv 1801.01401).
 
+use faer::Mat;
 use ndarray::{Array2, ArrayView2, Axis, s};
 
 use super::numpy::RandomState;
@@ -45,9 +46,18 @@ pub fn subset_distance(
 
 fn mmd_squared(x: ArrayView2<f64>, y: ArrayView2<f64>) -> f64 {
     let d = x.ncols() as f64;
-    let kernel =
-        |a: &ArrayView2<f64>, b: &ArrayView2<f64>| a.dot(&b.t()).mapv(|v| (v / d + 1.0).powi(3));
-    let (m, n) = (x.nrows() as f64, y.nrows() as f64);
-    let within = |k: Array2<f64>, n: f64| (k.sum() - k.diag().sum()) / (n * (n - 1.0));
-    within(kernel(&x, &x), m) + within(kernel(&y, &y), n) - 2.0 * kernel(&x, &y).sum() / (m * n)
+    let mat = |a: &ArrayView2<f64>| Mat::from_fn(a.nrows(), a.ncols(), |i, j| a[[i, j]]);
+    let (x, y) = (mat(&x), mat(&y));
+    let k = |v: f64| (v / d + 1.0).powi(3);
+    let sum = |products: &Mat<f64>| -> f64 {
+        products.col_iter().map(|c| c.iter().map(|&v| k(v)).sum::<f64>()).sum()
+    };
+    let within = |a: &Mat<f64>| {
+        let products = a * a.transpose();
+        let n = a.nrows();
+        let diagonal: f64 = (0..n).map(|i| k(products[(i, i)])).sum();
+        (sum(&products) - diagonal) / (n as f64 * (n as f64 - 1.0))
+    };
+    let pairs = x.nrows() as f64 * y.nrows() as f64;
+    within(&x) + within(&y) - 2.0 * sum(&(&x * y.transpose())) / pairs
 }

@@ -1,7 +1,10 @@
 //! Distances between distributions of features, and between images.
 
 pub mod frechet;
+pub mod gather;
+pub mod images;
 pub mod inception_score;
+pub mod judge;
 pub mod kernel;
 pub mod numpy;
 pub mod precision_recall;

@@ -1,45 +1,119 @@
-//! From 8-bit images to what FID's network sees: every tool has its own way.
+//! From 8-bit images to what a judging network sees: every tool has its own way.
 
-use serde::{Deserialize, Serialize};
+use tintype::image::Rgb;
 
-use crate::data::resize::{Method, resize};
-use crate::network::inception::SIDE;
+use crate::data::resize::{IMAGENET_MEAN, IMAGENET_STD, Method, resize};
+use crate::network::inception;
 
-/// A tool's way to resize and scale.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Protocol {
-    /// ADM's evaluator and torch-fidelity: TensorFlow 1's bilinear, `(x − 128)/128`.
+/// A tool's way to resize and scale for a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preprocess {
+    /// Inception, ADM's evaluator and torch-fidelity: TensorFlow 1's bilinear, `(x − 128)/128`.
     Adm,
-    /// pytorch-fid: PyTorch's bilinear of `x/255`, `2x − 1`.
+    /// Inception, pytorch-fid: PyTorch's bilinear of `x/255`, `2x − 1`.
     PytorchFid,
-    /// clean-fid: Pillow's bicubic in float32, clipped, `(x − 128)/128`.
-    Clean,
-    /// k-diffusion: antialiased bicubic of −1…1, back to 0…255, clipped, `(x − 128)/128`.
+    /// Inception, clean-fid: Pillow's bicubic in float32, clipped, `(x − 128)/128`.
+    CleanFid,
+    /// Inception, k-diffusion: antialiased bicubic of −1…1, back to 0…255, clipped,
+    /// `(x − 128)/128`.
     KDiffusion,
+    /// DINOv2, EDM2: antialiased bicubic of 0…255, then ImageNet's mean and deviation.
+    Edm2Dino,
+    /// DINOv2, torch-fidelity: TensorFlow 1's bilinear of 0…255, ImageNet's mean and deviation.
+    TorchFidelityDino,
+    /// DINOv2, k-diffusion: antialiased bicubic of 0…1, ImageNet's mean and deviation.
+    KDiffusionDino,
+    /// CLIP, k-diffusion: the same with CLIP's mean and deviation.
+    KDiffusionClip,
 }
 
-impl Protocol {
-    /// Planes `[n, height, width]` of 8-bit values as the network's `[n, 299, 299]`.
-    pub fn input(self, planes: &[u8], [height, width]: [usize; 2]) -> Vec<f32> {
-        let wide =
-            |scale: fn(f32) -> f32| planes.iter().map(|&v| scale(v as f32)).collect::<Vec<_>>();
-        let to = |values: &[f32], method| resize(values, [height, width], [SIDE; 2], method);
-        let centred = |v: f32| (v - 128.0) / 128.0;
-        let each = |values: Vec<f32>, f: &dyn Fn(f32) -> f32| values.into_iter().map(f).collect();
+/// Side of the images that DINOv2 and CLIP judge.
+pub const VIT_SIDE: usize = 224;
+/// CLIP's channel means in 0…1.
+const CLIP_MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
+/// CLIP's channel standard deviations in 0…1.
+const CLIP_STD: [f32; 3] = [0.26862954, 0.26130258, 0.27577711];
+
+impl Preprocess {
+    /// Side of the network's input.
+    pub fn side(self) -> usize {
         match self {
-            Self::Adm => each(to(&wide(|v| v), Method::Tf1Bilinear), &centred),
-            Self::PytorchFid => {
-                each(to(&wide(|v| v / 255.0), Method::Bilinear), &|v| 2.0 * v - 1.0)
-            }
-            Self::Clean => {
-                let clip = |v: f32| centred(v.clamp(0.0, 255.0));
-                each(to(&wide(|v| v), Method::PillowBicubic), &clip)
-            }
-            Self::KDiffusion => {
-                let clip = |v: f32| centred((v * 127.5 + 127.5).clamp(0.0, 255.0));
-                each(to(&wide(|v| v / 127.5 - 1.0), Method::BicubicAntialias), &clip)
-            }
+            Self::Adm | Self::PytorchFid | Self::CleanFid | Self::KDiffusion => inception::SIDE,
+            _ => VIT_SIDE,
         }
+    }
+
+    /// The name in caches and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Adm => "TensorFlow bilinear to 299, (x - 128)/128",
+            Self::PytorchFid => "PyTorch bilinear to 299, 2x - 1",
+            Self::CleanFid => "Pillow bicubic to 299, (x - 128)/128",
+            Self::KDiffusion => "antialiased bicubic to 299, (x - 128)/128",
+            Self::Edm2Dino | Self::KDiffusionDino => "antialiased bicubic to 224, ImageNet mean",
+            Self::TorchFidelityDino => "TensorFlow bilinear to 224, ImageNet mean",
+            Self::KDiffusionClip => "antialiased bicubic to 224, CLIP mean",
+        }
+    }
+
+    /// An image as the network's planes `[3, side, side]`.
+    pub fn image(self, image: &Rgb, side: usize) -> Vec<f32> {
+        let area = image.width * image.height;
+        let mut planes = Vec::with_capacity(3 * area);
+        for c in 0..3 {
+            planes.extend(image.pixels.iter().skip(c).step_by(3));
+        }
+        self.planes_to(&planes, [image.height, image.width], side)
+    }
+
+    /// Planes `[3·n, height, width]` of 8-bit values, channels of one image together, as the
+    /// network's `[3·n, side, side]`.
+    pub fn planes(self, planes: &[u8], from: [usize; 2]) -> Vec<f32> {
+        self.planes_to(planes, from, self.side())
+    }
+
+    /// [`planes`](Self::planes) for a network of another resolution.
+    pub fn planes_to(self, planes: &[u8], from: [usize; 2], side: usize) -> Vec<f32> {
+        let resized = |scale: fn(f32) -> f32, method| {
+            let wide: Vec<f32> = planes.iter().map(|&v| scale(v as f32)).collect();
+            resize(&wide, from, [side; 2], method)
+        };
+        let mut out = match self {
+            Self::Adm | Self::TorchFidelityDino => resized(|v| v, Method::Tf1Bilinear),
+            Self::PytorchFid => resized(|v| v / 255.0, Method::Bilinear),
+            Self::CleanFid => resized(|v| v, Method::PillowBicubic),
+            Self::KDiffusion => resized(|v| v / 127.5 - 1.0, Method::BicubicAntialias),
+            Self::Edm2Dino => resized(|v| v, Method::BicubicAntialias),
+            Self::KDiffusionDino | Self::KDiffusionClip => {
+                resized(|v| ((v / 127.5 - 1.0) + 1.0) / 2.0, Method::BicubicAntialias)
+            }
+        };
+        for (i, plane) in out.chunks_exact_mut(side * side).enumerate() {
+            let c = i % 3;
+            let (mean, std) = match self {
+                Self::KDiffusionClip => (CLIP_MEAN[c], CLIP_STD[c]),
+                _ => (IMAGENET_MEAN[c], IMAGENET_STD[c]),
+            };
+            let scale = |v: f32| match self {
+                Self::Adm => (v - 128.0) / 128.0,
+                Self::PytorchFid => 2.0 * v - 1.0,
+                Self::CleanFid => (v.clamp(0.0, 255.0) - 128.0) / 128.0,
+                Self::KDiffusion => ((v * 127.5 + 127.5).clamp(0.0, 255.0) - 128.0) / 128.0,
+                Self::Edm2Dino => (v / 255.0 - mean) / std,
+                Self::TorchFidelityDino => (v - 255.0 * mean) / (255.0 * std),
+                Self::KDiffusionDino | Self::KDiffusionClip => (v - mean) / std,
+            };
+            plane.iter_mut().for_each(|v| *v = scale(*v));
+        }
+        out
+    }
+}
+
+/// k-diffusion's features of a ViT: each row at length 1, times `√d`.
+pub fn unit_rows(rows: &mut [f32], d: usize) {
+    for row in rows.chunks_exact_mut(d) {
+        let norm = row.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-12);
+        let scale = (d as f32).sqrt() / norm;
+        row.iter_mut().for_each(|v| *v *= scale);
     }
 }

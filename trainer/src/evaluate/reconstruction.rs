@@ -51,27 +51,28 @@ fn blur(plane: Plane<'_>) -> Vec<f64> {
     let mut window: Vec<f64> = (0..=2 * RADIUS).map(weight).collect();
     let total: f64 = window.iter().sum();
     window.iter_mut().for_each(|w| *w /= total);
-    // Reflected without repeating the edge.
-    let reflect = |i: i64, n: usize| {
-        let last = n as i64 - 1;
-        let i = i.abs();
-        (if i > last { 2 * last - i } else { i }) as usize
-    };
-    let along = |at: &dyn Fn(usize) -> f64, i: usize, n: usize| -> f64 {
-        let tap = |(k, w): (usize, &f64)| w * at(reflect(i as i64 + k as i64 - RADIUS as i64, n));
-        window.iter().enumerate().map(tap).sum()
-    };
-    let mut rows = Vec::with_capacity(values.len());
-    for y in 0..height {
-        for x in 0..width {
-            rows.push(along(&|x| values[y * width + x], x, width));
+    let mut rows = Vec::with_capacity(values.len()); // blurred along rows
+    let mut padded = vec![0.0; width + 2 * RADIUS];
+    for row in values.chunks_exact(width) {
+        for (x, value) in padded.iter_mut().enumerate() {
+            *value = row[reflected(x, width)];
         }
+        let tap = |part: &[f64]| part.iter().zip(&window).map(|(v, w)| v * w).sum::<f64>();
+        rows.extend(padded.windows(window.len()).map(tap));
     }
-    let mut out = Vec::with_capacity(values.len());
-    for y in 0..height {
-        for x in 0..width {
-            out.push(along(&|y| rows[y * width + x], y, height));
+    let mut out = vec![0.0; values.len()];
+    for (y, out) in out.chunks_exact_mut(width).enumerate() {
+        for (k, w) in window.iter().enumerate() {
+            let y = reflected(y + k, height);
+            let row = &rows[y * width..(y + 1) * width];
+            out.iter_mut().zip(row).for_each(|(o, v)| *o += w * v);
         }
     }
     out
+}
+
+/// The place of `i − RADIUS` in `0..n`, reflected without repeating the edge.
+fn reflected(i: usize, n: usize) -> usize {
+    let i = i.abs_diff(RADIUS);
+    if i < n { i } else { (2 * (n - 1)).saturating_sub(i) }
 }

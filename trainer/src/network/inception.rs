@@ -2,18 +2,23 @@
 //! in pytorch-fid's port): averages that do not count padding, a maximum in the last block, 1008
 //! classes.
 
+use std::collections::BTreeMap;
+
 use tintype::burn; // the derive names it
 use tintype::burn::module::{Initializer, Module, Param};
 use tintype::burn::tensor::activation::relu;
 use tintype::burn::tensor::module::{avg_pool2d, conv2d, max_pool2d};
 use tintype::burn::tensor::ops::ConvOptions;
 use tintype::burn::tensor::{Device, FloatDType, Tensor};
-use tintype::weights::{Weights, WeightsError, load};
+use tintype::weights::{TensorView, Weights, WeightsError, load};
 
 /// Side of the images that the network sees.
 pub const SIDE: usize = 299;
 /// Channels of the spatial features that sFID uses.
 const SPATIAL_CHANNELS: usize = 7;
+const BATCH_NORM_EPS: f64 = 1e-3;
+/// The files that hold the weights.
+pub const FILES: &str = "pytorch-fid's pt_inception-2015-12-05-6726825d.pth or torch-fidelity's weights-inception-2015-12-05-6726825d.pth";
 
 /// What the metrics read.
 #[derive(Debug)]
@@ -34,26 +39,14 @@ pub struct Features {
     pub logits: Tensor<2>,
 }
 
-/// Convolution without bias, BatchNorm (eps 1e-3, running statistics), ReLU.
+/// Convolution, BatchNorm (eps 1e-3, running statistics) and ReLU; the norm is part of the
+/// convolution's weights.
 #[derive(Module, Debug)]
 struct Unit {
-    conv: Kernel,
-    bn: BatchNorm,
+    weight: Param<Tensor<4>>,
+    bias: Param<Tensor<1>>,
     stride: usize,
     padding: [usize; 2],
-}
-
-#[derive(Module, Debug)]
-struct Kernel {
-    weight: Param<Tensor<4>>,
-}
-
-#[derive(Module, Debug)]
-struct BatchNorm {
-    weight: Param<Tensor<1>>,
-    bias: Param<Tensor<1>>,
-    running_mean: Param<Tensor<1>>,
-    running_var: Param<Tensor<1>>,
 }
 
 /// How a network's units are made.
@@ -68,17 +61,9 @@ impl Maker<'_> {
         stride: usize,
         padding: [usize; 2],
     ) -> Unit {
-        let row = |init: Initializer| init.init([c_out], self.0);
         Unit {
-            conv: Kernel {
-                weight: Initializer::Zeros.init([c_out, c_in, kernel[0], kernel[1]], self.0),
-            },
-            bn: BatchNorm {
-                weight: row(Initializer::Ones),
-                bias: row(Initializer::Zeros),
-                running_mean: row(Initializer::Zeros),
-                running_var: row(Initializer::Ones),
-            },
+            weight: Initializer::Zeros.init([c_out, c_in, kernel[0], kernel[1]], self.0),
+            bias: Initializer::Zeros.init([c_out], self.0),
             stride,
             padding,
         }
@@ -101,15 +86,55 @@ impl Maker<'_> {
 impl Unit {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let options = ConvOptions::new([self.stride; 2], self.padding, [1, 1], 1);
-        let y = conv2d(x, self.conv.weight.val(), None, options);
-        let row = |v: Tensor<1>| -> Tensor<4> {
-            let c = v.dims()[0];
-            v.reshape([1, c, 1, 1])
-        };
-        let scale = self.bn.weight.val() / (self.bn.running_var.val() + 1e-3).sqrt();
-        let shift = self.bn.bias.val() - self.bn.running_mean.val() * scale.clone();
-        relu(y * row(scale) + row(shift))
+        relu(conv2d(x, self.weight.val(), Some(self.bias.val()), options))
     }
+}
+
+/// The checkpoint's tensors in lower case, each convolution with its norm: weights `w·g/√(v + ε)`,
+/// bias `b − m·g/√(v + ε)`.
+fn folded(weights: &Weights) -> Result<Weights, WeightsError> {
+    let wrong = |problem: String| WeightsError::Format { file: weights.file.clone(), problem };
+    const LAST: &str = "Mixed_7c.branch_pool.conv.weight";
+    if !weights.tensors.contains_key(LAST) {
+        return Err(wrong(format!(
+            "not FID's Inception-v3: it lacks {LAST}; {FILES} is needed"
+        )));
+    }
+    let mut out = Weights { tensors: BTreeMap::new(), ..weights.clone() };
+    for (name, view) in &weights.tensors {
+        let Some(unit) = name.strip_suffix(".conv.weight") else {
+            if name.starts_with("fc.") {
+                out.tensors.insert(name.clone(), view.clone());
+            }
+            continue;
+        };
+        let channels = view.shape.first().copied().unwrap_or(0);
+        let row = |part: &str| -> Result<Vec<f64>, WeightsError> {
+            let name = format!("{unit}.bn.{part}");
+            let row = weights.tensors.get(&name).filter(|v| v.shape == [channels]);
+            let row = row.ok_or_else(|| wrong(format!("it lacks {name} [{channels}]")))?;
+            Ok(row.to_f64())
+        };
+        let (gain, bias) = (row("weight")?, row("bias")?);
+        let (mean, variance) = (row("running_mean")?, row("running_var")?);
+        let scale: Vec<f64> =
+            gain.iter().zip(&variance).map(|(g, v)| g / (v + BATCH_NORM_EPS).sqrt()).collect();
+        let size = view.len() / channels.max(1);
+        let kernel: Vec<f32> = view
+            .to_f64()
+            .iter()
+            .enumerate()
+            .map(|(i, w)| (w * scale[i / size]) as f32)
+            .collect();
+        let shift: Vec<f32> =
+            (0..channels).map(|c| (bias[c] - mean[c] * scale[c]) as f32).collect();
+        let unit = unit.to_lowercase();
+        let kernel = TensorView::from_f32(view.shape.clone(), &kernel).map_err(wrong)?;
+        out.tensors.insert(format!("{unit}.weight"), kernel);
+        let shift = TensorView::from_f32(vec![channels], &shift).map_err(wrong)?;
+        out.tensors.insert(format!("{unit}.bias"), shift);
+    }
+    Ok(out)
 }
 
 fn cat(parts: Vec<Tensor<4>>) -> Tensor<4> {
@@ -323,9 +348,8 @@ pub struct Inception {
 
 impl Inception {
     /// The network of pytorch-fid's and torch-fidelity's `*inception-2015-12-05-6726825d.pth`.
-    pub fn from_weights(mut weights: Weights, device: &Device) -> Result<Self, WeightsError> {
-        weights.tensors =
-            weights.tensors.into_iter().map(|(n, view)| (n.to_lowercase(), view)).collect();
+    pub fn from_weights(weights: &Weights, device: &Device) -> Result<Self, WeightsError> {
+        let weights = folded(weights)?;
         Ok(load(Self::untrained(device), &weights, FloatDType::F32, device)?.network.no_grad())
     }
 

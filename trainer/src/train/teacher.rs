@@ -2,16 +2,16 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use rayon::prelude::*;
-use tintype::burn::tensor::{Device, FloatDType, Tensor};
-use tintype::weights::{load, open};
+use tintype::burn::tensor::{Device, Tensor};
+use tintype::weights::open;
 
 use super::host::Values;
 use super::order::Place;
 use crate::data::resize::{repa_teacher_input, vf_teacher_input};
 use crate::data::store::ImageStore;
-use crate::network::dinov2::{DinoConfig, DinoV2};
+use crate::network::dinov2::{DinoV2, Interpolation};
 
 /// A loaded teacher.
 pub struct Teacher {
@@ -22,15 +22,11 @@ pub struct Teacher {
 }
 
 impl Teacher {
-    /// Loads `dinov2_vit{s,b,l}14_pretrain.pth` for a grid of `side²` patches.
+    /// Loads a published DINOv2 (`dinov2_vitb14_pretrain.pth`) for a grid of `side²` patches.
     pub fn open(path: &Path, side: usize, device: &Device) -> Result<Self> {
-        let weights = open(path)?;
-        let config = DinoConfig::of(&weights)
-            .with_context(|| format!("{} is not a DINOv2 without registers", path.display()))?;
-        let network = config.init(device)?;
-        let network = load(network, &weights, FloatDType::F32, device)?.network;
-        let network = network.with_grid(side);
-        Ok(Self { network, width: config.embed_dim, device: device.clone() })
+        let network = DinoV2::from_weights(open(path)?, None, device)?;
+        let network = network.with_grid([side; 2], Interpolation::Timm);
+        Ok(Self { width: network.width(), network, device: device.clone() })
     }
 
     /// REPA's input of some images.

@@ -1,0 +1,293 @@
+//! Batches of images as ADM's evaluator reads them: `arr_0` of an `.npz`, 8-bit `[N, H, W, 3]`,
+//! streamed, since 50,000 of 256 × 256 are 9.8 GB.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom, Take};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use flate2::read::DeflateDecoder;
+use tintype::image::Rgb;
+use zip::{CompressionMethod, ZipArchive};
+
+/// The array with the images.
+const MEMBER: &str = "arr_0.npy";
+/// A header of numpy's is a short line of text; a longer one is no header.
+const MAX_HEADER: usize = 1 << 16;
+
+/// What can be wrong with a batch.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}: {problem}")]
+pub struct BatchError {
+    file: String,
+    problem: String,
+}
+
+/// An opened batch.
+pub struct Batch {
+    file: PathBuf,
+    /// Images, height, width.
+    shape: [usize; 3],
+    /// The member's bytes in the file.
+    at: Range<u64>,
+    deflated: bool,
+    /// Where numpy's values begin in the member, once inflated.
+    values: u64,
+    reader: Mutex<Reader>,
+}
+
+/// A stream over the values and the image that comes next.
+struct Reader {
+    stream: Option<Stream>,
+    next: usize,
+}
+
+enum Stream {
+    Stored(BufReader<Take<File>>),
+    Deflated(Box<DeflateDecoder<BufReader<Take<File>>>>),
+}
+
+impl Stream {
+    fn read_exact(&mut self, out: &mut [u8]) -> std::io::Result<()> {
+        match self {
+            Self::Stored(stream) => stream.read_exact(out),
+            Self::Deflated(stream) => stream.read_exact(out),
+        }
+    }
+
+    fn skip(&mut self, n: u64) -> std::io::Result<()> {
+        let copied = match self {
+            Self::Stored(stream) => std::io::copy(&mut stream.take(n), &mut std::io::sink())?,
+            Self::Deflated(stream) => std::io::copy(&mut stream.take(n), &mut std::io::sink())?,
+        };
+        if copied == n { Ok(()) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
+    }
+}
+
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {:?}", self.file.display(), self.shape)
+    }
+}
+
+impl Batch {
+    /// Opens an archive; nothing where it has no `arr_0`.
+    pub fn open(path: &Path) -> Result<Option<Self>, BatchError> {
+        let wrong = |problem: String| BatchError { file: path.display().to_string(), problem };
+        let io = |e: std::io::Error| wrong(e.to_string());
+        let damaged = |e: zip::result::ZipError| wrong(format!("damaged archive: {e}"));
+        let mut archive = ZipArchive::new(File::open(path).map_err(io)?).map_err(damaged)?;
+        let Some(index) = archive.index_for_name(MEMBER) else { return Ok(None) };
+        let member = archive.by_index_raw(index).map_err(damaged)?;
+        let deflated = match member.compression() {
+            CompressionMethod::Stored => false,
+            CompressionMethod::Deflated => true,
+            other => return Err(wrong(format!("{MEMBER} is compressed by {other}, not deflated"))),
+        };
+        let start = member
+            .data_start()
+            .ok_or_else(|| wrong(format!("damaged archive: {MEMBER} has no place in it")))?;
+        let size = member.size();
+        let at = start..start + member.compressed_size();
+        drop(member);
+        let mut batch = Self {
+            file: path.into(),
+            shape: [0; 3],
+            at,
+            deflated,
+            values: 0,
+            reader: Mutex::new(Reader { stream: None, next: 0 }),
+        };
+        let header = batch.header().map_err(io)?;
+        let header = header.ok_or_else(|| wrong(format!("{MEMBER} is not numpy's format")))?;
+        batch.values = header.values;
+        batch.shape = header.images().map_err(wrong)?;
+        let bytes = batch.shape.iter().try_fold(3u64, |n, &d| n.checked_mul(d as u64));
+        if bytes.and_then(|n| n.checked_add(batch.values)) != Some(size) {
+            return Err(wrong(format!(
+                "{MEMBER} has {size} bytes, which is not its shape {:?}; the file is truncated",
+                batch.shape
+            )));
+        }
+        Ok(Some(batch))
+    }
+
+    /// How many images there are.
+    pub fn len(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Images in their order. Reading on where the last call stopped is cheap; elsewhere a deflated
+    /// archive is read from its beginning.
+    pub fn read(&self, range: Range<usize>) -> Result<Vec<Rgb>, BatchError> {
+        let wrong = |e: std::io::Error| BatchError {
+            file: self.file.display().to_string(),
+            problem: match e.kind() {
+                std::io::ErrorKind::UnexpectedEof => {
+                    format!("{MEMBER} ends before image {}; the file is truncated", range.end)
+                }
+                _ => format!("image {}: {e}", range.start),
+            },
+        };
+        let [_, height, width] = self.shape;
+        let mut reader = self.reader.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        self.go_to(&mut reader, range.start).map_err(wrong)?;
+        let mut images = Vec::with_capacity(range.len());
+        for _ in range.clone() {
+            let mut pixels = vec![0; height * width * 3];
+            if let Some(stream) = &mut reader.stream {
+                stream.read_exact(&mut pixels).map_err(wrong)?;
+            }
+            images.push(Rgb { width, height, pixels });
+        }
+        reader.next = range.end;
+        Ok(images)
+    }
+
+    fn go_to(&self, reader: &mut Reader, index: usize) -> std::io::Result<()> {
+        let size = (self.shape[1] * self.shape[2] * 3) as u64;
+        let skip = match &mut reader.stream {
+            Some(_) if reader.next == index => return Ok(()),
+            Some(Stream::Deflated(_)) if reader.next < index => (index - reader.next) as u64 * size,
+            _ => {
+                // Values of a stored member have their places in the file.
+                let ahead = self.values + index as u64 * size;
+                let skip = if self.deflated { ahead } else { 0 };
+                reader.stream = Some(self.stream(ahead - skip)?);
+                skip
+            }
+        };
+        let stream = reader.stream.as_mut();
+        reader.next = index;
+        stream.map_or(Ok(()), |stream| stream.skip(skip))
+    }
+
+    /// The member's bytes from `from` on.
+    fn stream(&self, from: u64) -> std::io::Result<Stream> {
+        let mut file = File::open(&self.file)?;
+        file.seek(SeekFrom::Start(self.at.start + from))?;
+        let bytes = file.take(self.at.end - self.at.start - from.min(self.at.end - self.at.start));
+        let bytes = BufReader::with_capacity(1 << 20, bytes);
+        Ok(match self.deflated {
+            false => Stream::Stored(bytes),
+            true => Stream::Deflated(Box::new(DeflateDecoder::new(bytes))),
+        })
+    }
+
+    fn header(&self) -> std::io::Result<Option<Header>> {
+        let mut stream = self.stream(0)?;
+        let mut start = [0; 8];
+        stream.read_exact(&mut start)?;
+        if &start[..6] != b"\x93NUMPY" {
+            return Ok(None);
+        }
+        let mut bytes = [0; 4];
+        let width = if start[6] == 1 { 2 } else { 4 };
+        stream.read_exact(&mut bytes[..width])?;
+        let len = u32::from_le_bytes(bytes) as usize;
+        if len > MAX_HEADER {
+            return Ok(None);
+        }
+        let mut text = vec![0; len];
+        stream.read_exact(&mut text)?;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        Ok(Some(Header { text, values: (8 + width + len) as u64 }))
+    }
+}
+
+/// numpy's header: a Python dictionary as text.
+struct Header {
+    text: String,
+    values: u64,
+}
+
+impl Header {
+    fn field(&self, key: &str) -> &str {
+        self.text.split_once(key).map_or("", |(_, rest)| rest.trim_start_matches([':', ' ']))
+    }
+
+    /// Images, height and width of `[N, H, W, 3]`.
+    fn images(&self) -> Result<[usize; 3], String> {
+        let dtype = self.field("'descr'").trim_start_matches('\'').split('\'').next();
+        let dtype = dtype.unwrap_or_default();
+        let shape = self.field("'shape'").trim_start_matches('(').split(')').next();
+        let shape = shape.unwrap_or_default();
+        let sizes: Option<Vec<usize>> = shape
+            .split(',')
+            .map(str::trim)
+            .filter(|size| !size.is_empty())
+            .map(|size| size.parse().ok())
+            .collect();
+        let c_order = self.field("'fortran_order'").starts_with("False");
+        match (sizes.as_deref(), dtype) {
+            (Some(&[n, height, width, 3]), "|u1" | "u1") if c_order && height * width > 0 => {
+                Ok([n, height, width])
+            }
+            _ => Err(format!(
+                "{MEMBER} is {dtype} of shape ({shape}); images are 8-bit [N, H, W, 3] in C order"
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::{Array1, Array4};
+    use ndarray_npy::NpzWriter;
+
+    fn write(path: &Path, compressed: bool, images: &Array4<u8>) {
+        let file = File::create(path).unwrap();
+        let mut npz =
+            if compressed { NpzWriter::new_compressed(file) } else { NpzWriter::new(file) };
+        npz.add_array("arr_0", images).unwrap();
+        npz.add_array("arr_1", &Array1::from(vec![1i64, 2])).unwrap();
+        npz.finish().unwrap();
+    }
+
+    #[test]
+    fn images_are_read_in_any_order_stored_or_deflated() {
+        let folder = tempfile::tempdir().unwrap();
+        let images = Array4::from_shape_fn((7, 5, 4, 3), |(n, y, x, c)| (n * 40 + y * 8 + x + c) as u8);
+        for compressed in [false, true] {
+            let path = folder.path().join(format!("{compressed}.npz"));
+            write(&path, compressed, &images);
+            let batch = Batch::open(&path).unwrap().unwrap();
+            assert_eq!(batch.len(), 7);
+            for range in [0..2, 2..3, 5..7, 1..4, 4..4, 6..7, 0..7] {
+                let read = batch.read(range.clone()).unwrap();
+                assert_eq!(read.len(), range.len());
+                for (i, image) in range.zip(read) {
+                    assert_eq!((image.width, image.height), (4, 5));
+                    let expected = images.index_axis(ndarray::Axis(0), i);
+                    assert!(image.pixels.iter().eq(expected.iter()), "image {i}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_batch_says_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.npz");
+        let mut npz = NpzWriter::new(File::create(&path).unwrap());
+        npz.add_array("arr_0", &Array4::<f32>::zeros((2, 3, 8, 8))).unwrap();
+        npz.finish().unwrap();
+        let error = Batch::open(&path).unwrap_err().to_string();
+        assert!(error.contains("<f4") && error.contains("(2, 3, 8, 8)"), "{error}");
+        let mut npz = NpzWriter::new(File::create(&path).unwrap());
+        npz.add_array("mu", &Array1::<f64>::zeros(3)).unwrap();
+        npz.finish().unwrap();
+        assert!(Batch::open(&path).unwrap().is_none());
+        write(&path, false, &Array4::zeros((9, 16, 16, 3)));
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        assert!(Batch::open(&path).unwrap_err().to_string().contains("damaged"));
+    }
+}

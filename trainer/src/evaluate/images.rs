@@ -1,0 +1,113 @@
+//! Sets of images wherever they lie: folders and archives, `.npz` batches, image stores.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use anyhow::{Context, Result, ensure};
+use rayon::prelude::*;
+use tintype::image::Rgb;
+
+use crate::data::batch::Batch;
+use crate::data::prepare::decode;
+use crate::data::source::Source;
+use crate::data::store::{ImageStore, STORE_FILE};
+
+/// A set of images in a fixed order.
+#[derive(Debug)]
+pub struct Images {
+    path: PathBuf,
+    kind: Kind,
+    /// How many are used.
+    count: usize,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Source(Source),
+    Batch(Batch),
+    Store(ImageStore),
+}
+
+impl Images {
+    /// Opens a folder, a `.tar`, a `.zip`, an `images.h5`, a store, or an `.npz` with `arr_0`;
+    /// nothing for an `.npz` without one. `count` uses the first images only.
+    pub fn open(path: &Path, count: Option<usize>) -> Result<Option<Self>> {
+        let kind = if path.extension().is_some_and(|e| e == "npz") {
+            match Batch::open(path)? {
+                Some(batch) => Kind::Batch(batch),
+                None => return Ok(None),
+            }
+        } else if path.join(STORE_FILE).exists() {
+            Kind::Store(ImageStore::open_verified(path)?)
+        } else {
+            Kind::Source(Source::open(path, None)?)
+        };
+        let there = match &kind {
+            Kind::Source(source) => source.items.len(),
+            Kind::Batch(batch) => batch.len(),
+            Kind::Store(store) => store.len(),
+        };
+        let count = count.unwrap_or(there);
+        ensure!(there > 0, "{} has no images", path.display());
+        ensure!(count <= there, "{} has {there} images, not {count}", path.display());
+        Ok(Some(Self { path: path.into(), kind, count }))
+    }
+
+    /// How many images there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The store, if it is one.
+    pub fn store(&self) -> Option<&ImageStore> {
+        match &self.kind {
+            Kind::Store(store) => Some(store),
+            _ => None,
+        }
+    }
+
+    /// Decoded images. One that cannot be decoded is an error: leaving it out would change the
+    /// metric.
+    pub fn read(&self, range: Range<usize>) -> Result<Vec<Rgb>> {
+        match &self.kind {
+            Kind::Batch(batch) => Ok(batch.read(range)?),
+            Kind::Store(store) => Ok(range.map(|i| store.image(i)).collect()),
+            Kind::Source(source) => {
+                let one = |i: usize| {
+                    let item = &source.items[i];
+                    let bytes = source.read(item)?;
+                    decode(&bytes).map_err(anyhow::Error::msg).with_context(|| {
+                        let file = self.path.join(&item.name);
+                        format!("{} is not an image; make it again or remove it", file.display())
+                    })
+                };
+                range.into_par_iter().map(one).collect()
+            }
+        }
+    }
+
+    /// Tells sets apart by names, sizes and times of files, or by checksums where there are some.
+    pub fn fingerprint(&self) -> String {
+        let stamp = |path: &Path| -> String {
+            let Ok(file) = std::fs::metadata(path) else { return String::new() };
+            let time = file.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+            format!("{}-{}", file.len(), time.map_or(0, |t| t.as_nanos()))
+        };
+        let text = match &self.kind {
+            Kind::Store(store) => format!("{:?}", store.description.shards),
+            Kind::Batch(_) => stamp(&self.path),
+            Kind::Source(source) if self.path.is_dir() => {
+                let stamps = source.items.iter().map(|i| stamp(&self.path.join(&i.name)));
+                format!("{:08x}{}", source.fingerprint(), stamps.collect::<String>())
+            }
+            Kind::Source(source) => format!("{:08x}{}", source.fingerprint(), stamp(&self.path)),
+        };
+        format!("{:08x}-{}", crc32c::crc32c(text.as_bytes()), self.count)
+    }
+}

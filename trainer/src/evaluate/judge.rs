@@ -1,0 +1,171 @@
+//! A judge: a network with a tool's way of preparing images for it.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use tintype::burn::tensor::{Device, Tensor, TensorData};
+use tintype::image::Rgb;
+use tintype::weights::{Weights, open};
+
+use super::preprocess::{Preprocess, unit_rows};
+use crate::network::clip::Clip;
+use crate::network::dinov2::{DinoV2, Interpolation};
+use crate::network::inception::{self, Inception};
+
+/// Which network judges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// FID's Inception-v3.
+    Inception,
+    /// DINOv2's class token.
+    DinoV2,
+    /// CLIP's image embedding.
+    Clip,
+}
+
+impl Kind {
+    /// What its weights are, and where people get them.
+    pub fn wanted(self) -> String {
+        match self {
+            Self::Inception => format!(
+                "--inception FILE ({}, from the releases of github.com/mseitzer/pytorch-fid or github.com/toshas/torch-fidelity)",
+                inception::FILES
+            ),
+            Self::DinoV2 => "--dinov2 FILE (for FD-DINOv2 dinov2_vitl14_pretrain.pth, from github.com/facebookresearch/dinov2)".into(),
+            Self::Clip => "--clip FILE (a state dict of CLIP in OpenAI's names, such as ViT-B/16, from github.com/openai/CLIP)".into(),
+        }
+    }
+}
+
+/// A loaded network that judges images.
+#[derive(Debug)]
+pub struct Judge {
+    /// Which network it is.
+    pub kind: Kind,
+    /// How images are prepared for it.
+    pub preprocess: Preprocess,
+    network: Network,
+    /// Fingerprint of its weights.
+    pub fingerprint: String,
+    device: Device,
+}
+
+#[derive(Debug)]
+enum Network {
+    Inception(Box<Inception>),
+    DinoV2(Box<DinoV2>),
+    Clip(Box<Clip>),
+}
+
+/// What a judge says of some images.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rows {
+    /// The features `[n, d]` that distances compare.
+    pub features: Vec<f32>,
+    /// Inception's spatial features `[n, 2023]` of sFID; else empty.
+    pub spatial: Vec<f32>,
+    /// Inception's logits without bias `[n, 1008]`; else empty.
+    pub logits: Vec<f32>,
+    /// Features a row of each.
+    pub widths: [usize; 3],
+}
+
+impl Rows {
+    /// How many images they are of.
+    pub fn len(&self) -> usize {
+        self.features.len() / self.widths[0].max(1)
+    }
+
+    /// Whether they are of none.
+    pub fn is_empty(&self) -> bool {
+        self.features.is_empty()
+    }
+
+    /// Adds the rows of more images.
+    pub fn append(&mut self, mut other: Self) {
+        self.widths = other.widths;
+        self.features.append(&mut other.features);
+        self.spatial.append(&mut other.spatial);
+        self.logits.append(&mut other.logits);
+    }
+}
+
+impl Judge {
+    /// Loads a network's weights, in float32.
+    pub fn open(kind: Kind, path: &Path, preprocess: Preprocess, device: &Device) -> Result<Self> {
+        Self::from_weights(kind, open(path)?, preprocess, device)
+    }
+
+    /// [`open`](Self::open) with opened weights.
+    pub fn from_weights(
+        kind: Kind,
+        weights: Weights,
+        preprocess: Preprocess,
+        device: &Device,
+    ) -> Result<Self> {
+        let fingerprint = weights.fingerprint();
+        let explain = |e| anyhow!("{e}; {} is needed", kind.wanted());
+        let network = match kind {
+            Kind::Inception => {
+                Network::Inception(Box::new(Inception::from_weights(&weights, device)?))
+            }
+            Kind::DinoV2 => {
+                let network = DinoV2::from_weights(weights, None, device).map_err(explain)?;
+                let grid = [preprocess.side() / network.patch(); 2];
+                Network::DinoV2(Box::new(network.with_grid(grid, Interpolation::Native)))
+            }
+            Kind::Clip => {
+                Network::Clip(Box::new(Clip::from_weights(weights, None, device).map_err(explain)?))
+            }
+        };
+        Ok(Self { kind, preprocess, network, fingerprint, device: device.clone() })
+    }
+
+    /// Side of the network's input.
+    fn side(&self) -> usize {
+        match &self.network {
+            Network::Clip(clip) => clip.resolution(),
+            _ => self.preprocess.side(),
+        }
+    }
+
+    /// An image as the network sees it, `[3, side, side]`.
+    pub fn input(&self, image: &Rgb) -> Vec<f32> {
+        self.preprocess.image(image, self.side())
+    }
+
+    /// Judges inputs `[B, 3, side, side]`, one after another.
+    pub fn judge(&self, inputs: Vec<f32>) -> Rows {
+        let side = self.side();
+        let b = inputs.len() / (3 * side * side);
+        let x = Tensor::<4>::from_data(TensorData::new(inputs, [b, 3, side, side]), &self.device);
+        let read = |t: Tensor<2>| -> (Vec<f32>, usize) {
+            let width = t.dims()[1];
+            (t.into_data().convert::<f32>().iter::<f32>().collect(), width)
+        };
+        let alone = |t: Tensor<2>| {
+            let (features, d) = read(t);
+            Rows { features, widths: [d, 0, 0], ..Rows::default() }
+        };
+        let mut rows = match &self.network {
+            Network::Inception(network) => {
+                let out = network.forward(x);
+                let ((features, d), (spatial, s)) = (read(out.pool2048), read(out.spatial));
+                let (logits, l) = read(out.logits_unbiased);
+                Rows { features, spatial, logits, widths: [d, s, l] }
+            }
+            Network::DinoV2(network) => alone(network.forward(x).class),
+            Network::Clip(network) => alone(network.forward(x)),
+        };
+        if matches!(self.preprocess, Preprocess::KDiffusionDino | Preprocess::KDiffusionClip) {
+            unit_rows(&mut rows.features, rows.widths[0]);
+        }
+        rows
+    }
+
+    /// Tells apart what different judges say of the same images.
+    pub fn key(&self) -> String {
+        let name = format!("{:?}-{:?}", self.kind, self.preprocess).to_lowercase();
+        format!("{name}-{}", self.fingerprint)
+    }
+}

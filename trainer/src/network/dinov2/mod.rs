@@ -1,0 +1,310 @@
+//! DINOv2 (Oquab et al., arXiv 2304.07193), S to g, with and without registers (Darcet et al., arXiv
+//! 2309.16588): a teacher and a judge, always frozen.
+
+mod checkpoint;
+
+use serde::Deserialize;
+use tintype::burn; // the derive names it
+use tintype::burn::module::{Initializer, Module, Param};
+use tintype::burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use tintype::model::InvalidConfig;
+use tintype::nn::activation::gelu_erf;
+use tintype::nn::attention::SelfAttention;
+use tintype::nn::feed_forward::SwiGlu;
+use tintype::nn::linear::{Init, Linear};
+use tintype::nn::norm::layer_norm;
+use tintype::nn::patch::PatchEmbed;
+use tintype::weights::{Weights, WeightsError, load};
+
+use crate::data::resize::{Method, resample_positions};
+
+/// Features of a head in every published size.
+const HEAD: usize = 64;
+
+/// Shape of a DINOv2.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct DinoConfig {
+    /// Width.
+    pub embed_dim: usize,
+    /// Blocks.
+    pub depth: usize,
+    /// Heads.
+    pub num_heads: usize,
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// Width of the MLP over the width.
+    pub mlp_ratio: usize,
+    /// Image side that the position table was trained for.
+    pub img_size: usize,
+    /// Register tokens: 4 in the `reg4` checkpoints, else 0.
+    #[serde(default)]
+    pub registers: usize,
+    /// SwiGLU instead of the GELU MLP (g).
+    #[serde(default)]
+    pub swiglu: bool,
+}
+
+impl DinoConfig {
+    /// ViT-B/14, REPA's teacher.
+    pub fn vit_b14() -> Self {
+        Self {
+            embed_dim: 768,
+            depth: 12,
+            num_heads: 12,
+            patch_size: 14,
+            mlp_ratio: 4,
+            img_size: 518,
+            registers: 0,
+            swiglu: false,
+        }
+    }
+
+    /// The size of a checkpoint under the authors' names, from its shapes.
+    pub fn of(weights: &Weights) -> Option<Self> {
+        let shape = |name: &str| weights.tensors.get(name).map(|view| view.shape.clone());
+        let embed_dim = *shape("cls_token")?.last()?;
+        let rows = *shape("pos_embed")?.get(1)?;
+        let patch_size = *shape("patch_embed.proj.weight")?.last()?;
+        let depth = (0..).take_while(|i| shape(&format!("blocks.{i}.norm1.weight")).is_some());
+        Some(Self {
+            embed_dim,
+            depth: depth.count(),
+            num_heads: embed_dim / HEAD,
+            patch_size,
+            mlp_ratio: 4,
+            img_size: rows.checked_sub(1)?.isqrt() * patch_size,
+            registers: shape("register_tokens").and_then(|s| s.get(1).copied()).unwrap_or(0),
+            swiglu: shape("blocks.0.mlp.w12.weight").is_some(),
+        })
+    }
+
+    /// The untrained network.
+    pub fn init(&self, device: &Device) -> Result<DinoV2, InvalidConfig> {
+        let d = self.embed_dim;
+        if self.num_heads == 0 || !d.is_multiple_of(self.num_heads) || self.patch_size == 0 {
+            return Err(InvalidConfig(format!(
+                "embed_dim {d} is not divisible by num_heads {}",
+                self.num_heads
+            )));
+        }
+        let rows = 1 + (self.img_size / self.patch_size).pow(2);
+        let registers = (self.registers > 0)
+            .then(|| Initializer::Zeros.init([1, self.registers, d], device));
+        Ok(DinoV2 {
+            cls_token: Initializer::Zeros.init([1, 1, d], device),
+            register_tokens: registers,
+            pos_embed: Initializer::Zeros.init([1, rows, d], device),
+            patch_embed: PatchEmbed::new(3, d, self.patch_size, device),
+            blocks: (0..self.depth).map(|_| DinoBlock::new(self, device)).collect(),
+            norm: AffineNorm::new(d, device),
+        })
+    }
+}
+
+/// How the position table is brought to another grid. Four tools, three results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interpolation {
+    /// The authors' own: bicubic with an offset of 0.1 without registers, antialiased with them.
+    Native,
+    /// timm's `resample_abs_pos_embed`: antialiased (REPA, Hi-DiT, VA-VAE).
+    Timm,
+    /// transformers' `Dinov2Model`: bicubic without the offset; antialiased with registers.
+    Transformers,
+}
+
+/// The network.
+#[derive(Module, Debug)]
+pub struct DinoV2 {
+    cls_token: Param<Tensor<3>>,
+    register_tokens: Option<Param<Tensor<3>>>,
+    pos_embed: Param<Tensor<3>>,
+    patch_embed: PatchEmbed,
+    blocks: Vec<DinoBlock>,
+    norm: AffineNorm,
+}
+
+/// The normalised tokens.
+#[derive(Debug)]
+pub struct Tokens {
+    /// `[B, D]`
+    pub class: Tensor<2>,
+    /// `[B, R, D]`, where there are registers.
+    pub registers: Option<Tensor<3>>,
+    /// `[B, N, D]`, row-major.
+    pub patches: Tensor<3>,
+}
+
+impl DinoV2 {
+    /// The network of a published checkpoint: the authors' `dinov2_vit*14*_pretrain.pth`, or the
+    /// same weights as transformers and timm name them. `heads` where they are not 64 wide.
+    pub fn from_weights(
+        weights: Weights,
+        heads: Option<usize>,
+        device: &Device,
+    ) -> Result<Self, WeightsError> {
+        let weights = checkpoint::official(weights)?;
+        let wrong = |problem: String| WeightsError::Format { file: weights.file.clone(), problem };
+        let mut config = DinoConfig::of(&weights).ok_or_else(|| {
+            wrong("not a DINOv2: it lacks cls_token, pos_embed or patch_embed".into())
+        })?;
+        config.num_heads = heads.unwrap_or(config.num_heads);
+        let network = config.init(device).map_err(|e| wrong(e.to_string()))?;
+        Ok(load(network, &weights, FloatDType::F32, device)?.network.no_grad())
+    }
+
+    /// Features a token.
+    pub fn width(&self) -> usize {
+        self.pos_embed.dims()[2]
+    }
+
+    /// Side of a patch in pixels.
+    pub fn patch(&self) -> usize {
+        self.patch_embed.patch()
+    }
+
+    /// The position table `[1 + N, D]`, read back.
+    pub fn positions(&self) -> Vec<f32> {
+        self.pos_embed.val().into_data().iter::<f32>().collect()
+    }
+
+    /// Resamples the position table once, for images of `grid` patches (rows, columns).
+    pub fn with_grid(mut self, grid: [usize; 2], how: Interpolation) -> Self {
+        let table = self.pos_embed.val();
+        let [_, rows, d] = table.dims();
+        let side = (rows - 1).isqrt();
+        if grid == [side; 2] {
+            return self;
+        }
+        let method = match (how, self.register_tokens.is_some()) {
+            (Interpolation::Timm, _) | (_, true) => Method::BicubicAntialias,
+            (Interpolation::Native, false) => Method::BicubicOffset,
+            (Interpolation::Transformers, false) => Method::Bicubic,
+        };
+        let device = table.device();
+        let table = resample_positions(&self.positions(), d, grid, method);
+        let data = TensorData::new(table, [1, 1 + grid[0] * grid[1], d]);
+        self.pos_embed = Param::from_data(data, &device).set_require_grad(false);
+        self
+    }
+
+    /// `[B, 3, rows·patch, columns·patch]` of the table's grid, ImageNet-normalised → tokens after
+    /// the final norm
+    pub fn forward(&self, x: Tensor<4>) -> Tokens {
+        self.forward_observed(x, &mut |_, _| ())
+    }
+
+    /// [`forward`](Self::forward) that shows all tokens `[B, 1+R+N, D]` as they enter the blocks
+    /// (stage 0) and as each block leaves them (stages 1, 2, …).
+    pub fn forward_observed(
+        &self,
+        x: Tensor<4>,
+        observe: &mut dyn FnMut(usize, &Tensor<3>),
+    ) -> Tokens {
+        let b = x.dims()[0];
+        let patches = self.patch_embed.forward(x); // [B, N, D]
+        let [_, n, d] = patches.dims();
+        let class = self.cls_token.val().expand([b, 1, d]);
+        let mut h = Tensor::cat(vec![class, patches], 1) + self.pos_embed.val(); // [B, 1+N, D]
+        let mut r = 0;
+        if let Some(registers) = &self.register_tokens {
+            // Behind the class token, without a position.
+            r = registers.dims()[1];
+            let registers = registers.val().expand([b, r, d]);
+            let (class, patches) = (h.clone().narrow(1, 0, 1), h.narrow(1, 1, n));
+            h = Tensor::cat(vec![class, registers, patches], 1); // [B, 1+R+N, D]
+        }
+        observe(0, &h);
+        for (i, block) in self.blocks.iter().enumerate() {
+            h = block.forward(h);
+            observe(i + 1, &h);
+        }
+        let h = self.norm.forward(h);
+        Tokens {
+            class: h.clone().narrow(1, 0, 1).reshape([b, d]),
+            registers: (r > 0).then(|| h.clone().narrow(1, 1, r)),
+            patches: h.narrow(1, 1 + r, n),
+        }
+    }
+}
+
+#[derive(Module, Debug)]
+struct DinoBlock {
+    norm1: AffineNorm,
+    attn: SelfAttention,
+    ls1: LayerScale,
+    norm2: AffineNorm,
+    mlp: FeedForward,
+    ls2: LayerScale,
+}
+
+impl DinoBlock {
+    fn new(config: &DinoConfig, device: &Device) -> Self {
+        let d = config.embed_dim;
+        let inner = config.mlp_ratio * d;
+        let mlp = match config.swiglu {
+            // Two thirds, rounded up to a multiple of eight.
+            true => FeedForward::SwiGlu(SwiGlu::new(d, (inner * 2 / 3).div_ceil(8) * 8, device)),
+            false => FeedForward::Mlp(ErfMlp {
+                fc1: Linear::new(d, inner, Init::Xavier, device),
+                fc2: Linear::new(inner, d, Init::Xavier, device),
+            }),
+        };
+        Self {
+            norm1: AffineNorm::new(d, device),
+            attn: SelfAttention::new(d, config.num_heads, None, device),
+            ls1: LayerScale { gamma: Initializer::Ones.init([d], device) },
+            norm2: AffineNorm::new(d, device),
+            mlp,
+            ls2: LayerScale { gamma: Initializer::Ones.init([d], device) },
+        }
+    }
+
+    /// `[B, 1+R+N, D]` → the same
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let a = self.attn.forward(self.norm1.forward(x.clone()), None);
+        let x = x + a * self.ls1.gamma.val().unsqueeze();
+        let f = self.norm2.forward(x.clone());
+        let f = match &self.mlp {
+            FeedForward::Mlp(mlp) => mlp.fc2.forward(gelu_erf(mlp.fc1.forward(f))),
+            FeedForward::SwiGlu(mlp) => mlp.forward(f),
+        };
+        x + f * self.ls2.gamma.val().unsqueeze()
+    }
+}
+
+#[derive(Module, Debug)]
+struct LayerScale {
+    gamma: Param<Tensor<1>>,
+}
+
+#[derive(Module, Debug)]
+enum FeedForward {
+    Mlp(ErfMlp),
+    SwiGlu(SwiGlu),
+}
+
+#[derive(Module, Debug)]
+struct ErfMlp {
+    fc1: Linear,
+    fc2: Linear,
+}
+
+/// LayerNorm, eps 1e-6, with weight and bias.
+#[derive(Module, Debug)]
+struct AffineNorm {
+    weight: Param<Tensor<1>>,
+    bias: Param<Tensor<1>>,
+}
+
+impl AffineNorm {
+    fn new(d: usize, device: &Device) -> Self {
+        Self {
+            weight: Initializer::Ones.init([d], device),
+            bias: Initializer::Zeros.init([d], device),
+        }
+    }
+
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        layer_norm(x, 1e-6) * self.weight.val().unsqueeze() + self.bias.val().unsqueeze()
+    }
+}
