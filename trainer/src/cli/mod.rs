@@ -3,10 +3,12 @@
 mod classes;
 mod convert;
 mod encode;
+mod evaluate;
 mod events;
 mod generate;
 mod info;
 mod interrupt;
+mod judging;
 mod model;
 mod output;
 mod prepare;
@@ -40,6 +42,9 @@ enum Command {
     Prepare(prepare::Args),
     /// Make samples by the thousand, for evaluation
     Sample(Box<sample::Args>),
+    /// Measure samples: FID, sFID, Inception Score, precision, recall, KID, FD-DINOv2; or how well an
+    /// autoencoder gives images back
+    Evaluate(Box<evaluate::Args>),
     /// Train a network as a configuration describes
     Train(train::Args),
     /// Encode a store's images into latents, once for all epochs
@@ -72,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Convert(args) => convert::run(args).map(|()| Outcome::Done),
         Command::Prepare(args) => prepare::run(args),
         Command::Encode(args) => encode::run(args),
+        Command::Evaluate(args) => evaluate::run(*args),
         Command::Train(args) => train::run(args),
         Command::Sample(args) => sample::run(*args),
     });

@@ -3,8 +3,11 @@
 use std::fs::File;
 use std::path::Path;
 
+use anyhow::Context;
 use ndarray::{Array1, Array2, ArrayD};
-use ndarray_npy::NpzReader;
+use ndarray_npy::{NpzReader, NpzWriter};
+
+use crate::files::temporary_name;
 
 /// What can be wrong with an archive.
 #[derive(Debug, thiserror::Error)]
@@ -84,4 +87,26 @@ impl Npz {
     fn problem(&self, problem: &dyn std::fmt::Display) -> NpzError {
         NpzError { file: self.file.clone(), problem: problem.to_string() }
     }
+}
+
+/// Writes means and covariances under their names, deflated as pytorch-fid does, under a temporary
+/// name first.
+pub fn write_statistics(
+    path: &Path,
+    named: &[(&str, &Array1<f64>, &str, &Array2<f64>)],
+) -> anyhow::Result<()> {
+    let temporary = temporary_name(path);
+    let written = (|| -> anyhow::Result<()> {
+        let mut npz = NpzWriter::new_compressed(File::create(&temporary)?);
+        for (mu, mean, sigma, covariance) in named {
+            npz.add_array(*mu, *mean)?;
+            npz.add_array(*sigma, *covariance)?;
+        }
+        npz.finish()?;
+        Ok(std::fs::rename(&temporary, path)?)
+    })();
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written.with_context(|| format!("{} cannot be written", path.display()))
 }

@@ -1,7 +1,7 @@
 //! What judges say of a whole set of images: gathered part by part, kept in a cache if there is one,
 //! shared among processes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,7 +47,13 @@ pub struct Gathered {
 }
 
 impl Gathered {
-    fn add(&mut self, rows: Rows, keep: Keep) {
+    /// Widths and heights of the images.
+    pub fn sizes(&self) -> &BTreeSet<[usize; 2]> {
+        &self.kept.sizes
+    }
+
+    /// Adds what the judge says of more images.
+    pub fn add(&mut self, rows: Rows, keep: Keep) {
         let [d, s, l] = rows.widths;
         self.n += rows.len();
         add_to(&mut self.moments, &rows.features, d);
@@ -59,6 +65,7 @@ impl Gathered {
             spatial: Vec::new(),
             logits: if keep.logits { rows.logits } else { Vec::new() },
             widths: [d, 0, l],
+            sizes: rows.sizes,
         });
     }
 
@@ -133,7 +140,8 @@ impl Cache {
                 tensors.insert(name.to_string(), view.map_err(anyhow::Error::msg)?);
             }
         }
-        let bytes = write_safetensors(&tensors, &BTreeMap::new()).map_err(anyhow::Error::msg)?;
+        let metadata = BTreeMap::from([("sizes".into(), serde_json::to_string(&rows.sizes)?)]);
+        let bytes = write_safetensors(&tensors, &metadata).map_err(anyhow::Error::msg)?;
         write_whole(&path, &bytes)
     }
 
@@ -148,6 +156,8 @@ impl Cache {
                 rows.widths[i] = view.shape.last().copied().unwrap_or(0);
             }
         }
+        let sizes = file.metadata.get("sizes").and_then(|text| serde_json::from_str(text).ok());
+        rows.sizes = sizes.unwrap_or_default();
         ensure!(rows.len() == n, "{} is damaged; delete it", path.display());
         Ok(rows)
     }
@@ -245,15 +255,14 @@ impl Plan<'_> {
         let missing = self.missing();
         let there = self.n - missing.iter().map(Range::len).sum::<usize>();
         std::thread::scope(|scope| {
-            let (sender, batches) = sync_channel::<Result<(usize, Vec<Vec<f32>>)>>(AHEAD);
+            let (sender, batches) = sync_channel::<Result<Inputs>>(AHEAD);
             scope.spawn(move || {
                 let cut = |part: &Range<usize>| {
                     let end = part.end;
                     part.clone().step_by(batch).map(move |i| i..(i + batch).min(end))
                 };
                 for range in missing.iter().flat_map(cut) {
-                    let n = range.len();
-                    let inputs = images.read(range).map(|images| (n, self.inputs(&images)));
+                    let inputs = images.read(range).map(|images| self.inputs(&images));
                     let failed = inputs.is_err();
                     if sender.send(inputs).is_err() || failed {
                         return;
@@ -268,13 +277,12 @@ impl Plan<'_> {
                     if stop.load(Ordering::Relaxed) {
                         return Ok(None);
                     }
-                    let (n, inputs) =
-                        batches.recv().context("the thread that loads images ended")??;
-                    for ((judge, inputs), rows) in self.judges.iter().zip(inputs).zip(&mut rows) {
-                        rows.append(judge.judge(inputs));
+                    let inputs = batches.recv().context("the thread that loads images ended")??;
+                    left -= inputs.n;
+                    done += inputs.n;
+                    for (rows, new) in rows.iter_mut().zip(self.judge(inputs)) {
+                        rows.append(new);
                     }
-                    left -= n;
-                    done += n;
                     progress(done);
                 }
                 Ok(Some(rows))
@@ -283,17 +291,35 @@ impl Plan<'_> {
     }
 
     /// Images as each judge sees them.
-    fn inputs(&self, images: &[Rgb]) -> Vec<Vec<f32>> {
+    fn inputs(&self, images: &[Rgb]) -> Inputs {
         let of = |judge: &Judge| {
             let parts: Vec<Vec<f32>> = images.par_iter().map(|image| judge.input(image)).collect();
             parts.concat()
         };
-        self.judges.iter().map(of).collect()
+        Inputs {
+            n: images.len(),
+            sizes: images.iter().map(|image| [image.width, image.height]).collect(),
+            of_judges: self.judges.iter().map(of).collect(),
+        }
+    }
+
+    fn judge(&self, inputs: Inputs) -> Vec<Rows> {
+        let rows = |(judge, values): (&Judge, Vec<f32>)| Rows {
+            sizes: inputs.sizes.clone(),
+            ..judge.judge(values)
+        };
+        self.judges.iter().zip(inputs.of_judges).map(rows).collect()
     }
 
     /// What each judge says of a few images.
     pub fn judge_now(&self, images: &[Rgb]) -> Vec<Rows> {
-        let inputs = self.inputs(images);
-        self.judges.iter().zip(inputs).map(|(judge, inputs)| judge.judge(inputs)).collect()
+        self.judge(self.inputs(images))
     }
+}
+
+/// Prepared images.
+struct Inputs {
+    n: usize,
+    sizes: BTreeSet<[usize; 2]>,
+    of_judges: Vec<Vec<f32>>,
 }

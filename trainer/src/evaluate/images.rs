@@ -54,6 +54,11 @@ impl Images {
         Ok(Some(Self { path: path.into(), kind, count }))
     }
 
+    /// Where they are.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// How many images there are.
     pub fn len(&self) -> usize {
         self.count
@@ -62,14 +67,6 @@ impl Images {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
-    }
-
-    /// The store, if it is one.
-    pub fn store(&self) -> Option<&ImageStore> {
-        match &self.kind {
-            Kind::Store(store) => Some(store),
-            _ => None,
-        }
     }
 
     /// Decoded images. One that cannot be decoded is an error: leaving it out would change the

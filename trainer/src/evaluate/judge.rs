@@ -1,5 +1,6 @@
 //! A judge: a network with a tool's way of preparing images for it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
@@ -68,6 +69,8 @@ pub struct Rows {
     pub logits: Vec<f32>,
     /// Features a row of each.
     pub widths: [usize; 3],
+    /// Widths and heights of the images.
+    pub sizes: BTreeSet<[usize; 2]>,
 }
 
 impl Rows {
@@ -87,6 +90,7 @@ impl Rows {
         self.features.append(&mut other.features);
         self.spatial.append(&mut other.spatial);
         self.logits.append(&mut other.logits);
+        self.sizes.append(&mut other.sizes);
     }
 }
 
@@ -152,7 +156,7 @@ impl Judge {
                 let out = network.forward(x);
                 let ((features, d), (spatial, s)) = (read(out.pool2048), read(out.spatial));
                 let (logits, l) = read(out.logits_unbiased);
-                Rows { features, spatial, logits, widths: [d, s, l] }
+                Rows { features, spatial, logits, widths: [d, s, l], ..Rows::default() }
             }
             Network::DinoV2(network) => alone(network.forward(x).class),
             Network::Clip(network) => alone(network.forward(x)),

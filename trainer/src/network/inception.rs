@@ -14,6 +14,8 @@ use tintype::weights::{TensorView, Weights, WeightsError, load};
 
 /// Side of the images that the network sees.
 pub const SIDE: usize = 299;
+/// Features of FID.
+pub const FEATURES: usize = 2048;
 /// Channels of the spatial features that sFID uses.
 const SPATIAL_CHANNELS: usize = 7;
 const BATCH_NORM_EPS: f64 = 1e-3;

@@ -1,0 +1,227 @@
+//! `tintype evaluate`
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use anyhow::{Result, bail, ensure};
+use serde_json::json;
+use tintype::burn::tensor::Device;
+use tintype::device;
+use tintype::weights::open;
+
+use super::Outcome;
+use super::events::Reporter;
+use super::interrupt::on_interrupt;
+use super::judging::{JudgingArgs, write_json};
+use crate::data::store::ImageStore;
+use crate::evaluate::evaluation::{Evaluation, evidence};
+use crate::evaluate::gather::{self, Cache, Gathered};
+use crate::evaluate::images::Images;
+use crate::evaluate::judge::{Judge, Kind};
+use crate::evaluate::known::{Known, save};
+use crate::evaluate::protocol::Protocol;
+use crate::evaluate::reconstruct::Reconstructor;
+use crate::evaluate::report::{metrics, table};
+use crate::files::write_whole;
+use crate::network::lpips::Lpips;
+use crate::rank::Rank;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The samples: a folder, a .tar or .zip of images, an .npz with arr_0 (or mu and sigma), or an
+    /// image store
+    samples: PathBuf,
+    /// What they are compared with: the same, such as ADM's VIRTUAL_imagenet256_labeled.npz
+    #[arg(long, value_name = "PATH")]
+    reference: Option<PathBuf>,
+    #[command(flatten)]
+    judging: JudgingArgs,
+    /// Only the first samples
+    #[arg(long)]
+    count: Option<usize>,
+    /// Encode and decode an image store's images with this autoencoder and measure PSNR, SSIM, rFID
+    /// (with --inception) and LPIPS (with --vgg and --lpips)
+    #[arg(long, value_name = "VAE", conflicts_with_all = ["reference", "metrics", "subsets", "cache", "save_stats"])]
+    reconstruct: Option<PathBuf>,
+    /// torchvision's VGG16 (vgg16-397923af.pth), or a file of a whole LPIPS
+    #[arg(long, value_name = "FILE", requires = "reconstruct")]
+    vgg: Option<PathBuf>,
+    /// LPIPS' linear layers (lpips/weights/v0.1/vgg.pth) [default: those in --vgg's file]
+    #[arg(long, value_name = "FILE", requires = "vgg")]
+    lpips: Option<PathBuf>,
+    /// Write the first images beside their reconstructions
+    #[arg(long, value_name = "FILE.png", requires = "reconstruct")]
+    pairs: Option<PathBuf>,
+    /// Seed of the autoencoder's posterior samples
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Images judged together [default: 8 on the CPU, 64 on a GPU]
+    #[arg(long)]
+    batch: Option<usize>,
+    /// auto, cpu, cuda, wgpu or vulkan, with an index like cuda:1 if there are several
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Print machine-readable events
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Args) -> Result<Outcome> {
+    let rank = Rank::from_environment()?;
+    let chosen = device::choose(&super::local_device(&args.device, rank))?;
+    let (id, device) = (&chosen.found.id, &chosen.found.device);
+    let batch = args.batch.unwrap_or(if id == "cpu" { 8 } else { 64 }).max(1);
+    if let Some(vae) = &args.reconstruct {
+        ensure!(rank.world == 1, "--reconstruct runs in one process");
+        return reconstruct(&args, vae, batch, id, device);
+    }
+    let options = args.judging.options()?;
+    let samples = Known::open(&args.samples, args.count)?;
+    let reference = args.reference.as_deref().map(|path| Known::open(path, None)).transpose()?;
+    let evaluation = Evaluation::new(&options, Some(&samples), reference.as_ref(), device)?;
+    let interrupted = on_interrupt(match args.judging.cache {
+        Some(_) => "stopping; judged parts are kept, the same command goes on",
+        None => "stopping",
+    })?;
+    let work = Work { args: &args, evaluation: &evaluation, rank, batch, interrupted: &interrupted };
+
+    // The samples are always judged if they are images: their number says how biased the result is.
+    let judged = work.judge(samples.images.as_ref(), &format!("judging on {id}"))?;
+    let Some(of_samples) = judged else { return Ok(Outcome::Interrupted) };
+    let needed = reference.as_ref().filter(|set| evaluation.reference_needs_images(set));
+    let images = needed.and_then(|set| set.images.as_ref());
+    let judged = work.judge(images, &format!("judging the reference on {id}"))?;
+    let Some(of_reference) = judged else { return Ok(Outcome::Interrupted) };
+    let reporter = Reporter::counting(0, "images", args.json);
+    if rank.rank > 0 {
+        reporter.finish();
+        reporter.line("this process's part is judged; the first process has the result");
+        return Ok(Outcome::Done);
+    }
+    reporter.message("computing distances".into());
+    let with_judges = |gathered: Vec<Gathered>| -> Vec<(&Judge, Gathered)> {
+        evaluation.judges.iter().zip(gathered).collect()
+    };
+    let (of_samples, of_reference) = (with_judges(of_samples), with_judges(of_reference));
+    if let Some(path) = &args.judging.save_stats {
+        save(path, &evidence(&of_samples, None)?.statistics)?;
+    }
+    let report = evaluation.report(
+        (&args.samples, &of_samples, Some(&samples)),
+        reference.as_ref().map(|set| (set, of_reference.as_slice())),
+    )?;
+    reporter.finish();
+    args.judging.tell(&report, &reporter)?;
+    Ok(Outcome::Done)
+}
+
+/// Judging sets of images.
+struct Work<'a> {
+    args: &'a Args,
+    evaluation: &'a Evaluation,
+    rank: Rank,
+    batch: usize,
+    interrupted: &'a AtomicBool,
+}
+
+impl Work<'_> {
+    /// What each judge says of a set; nothing where it was stopped. Other processes than the first
+    /// hold only a part, and say so.
+    fn judge(&self, images: Option<&Images>, message: &str) -> Result<Option<Vec<Gathered>>> {
+        let Some(images) = images else { return Ok(Some(Vec::new())) };
+        let cache = self.args.judging.cache.as_deref();
+        let cache = cache.map(|root| Cache::new(root, &images.fingerprint()));
+        let plan = self.evaluation.plan(images.len(), cache.as_ref(), self.rank);
+        let todo: usize = plan.missing().iter().map(|range| range.len()).sum();
+        let reporter = Reporter::counting(todo as u64, "images", self.args.json);
+        reporter.message(message.into());
+        let started = Instant::now();
+        let there = images.len() - todo;
+        let progress = |done: usize| reporter.position((done - there) as u64);
+        let outcome = plan.judge_images(images, self.batch, self.interrupted, &progress)?;
+        reporter.finish();
+        if todo > 0 && !matches!(outcome, gather::Outcome::Stopped) {
+            let seconds = started.elapsed().as_secs_f64();
+            let (path, rate) = (images.path().display().to_string(), todo as f64 / seconds.max(1e-9));
+            reporter.line(&format!(
+                "{path}: {todo} images judged in {seconds:.1} s ({rate:.1} images/s)"
+            ));
+            reporter.event(
+                "judged",
+                json!({"path": path, "images": todo, "seconds": seconds, "images_per_second": rate}),
+            );
+        }
+        Ok(match outcome {
+            gather::Outcome::Done(gathered) => Some(gathered),
+            gather::Outcome::Partial => Some(Vec::new()),
+            gather::Outcome::Stopped => None,
+        })
+    }
+}
+
+fn reconstruct(
+    args: &Args,
+    vae: &std::path::Path,
+    batch: usize,
+    id: &str,
+    device: &Device,
+) -> Result<Outcome> {
+    let store = ImageStore::open_verified(&args.samples)?;
+    let count = args.count.unwrap_or(store.len()).min(store.len());
+    if count == 0 {
+        bail!("{} has no images", args.samples.display());
+    }
+    let protocol = args.judging.protocol.unwrap_or(Protocol::PytorchFid);
+    let preprocess = protocol.preprocess(Kind::Inception);
+    let judge = match &args.judging.inception {
+        Some(path) => Some(Judge::open(Kind::Inception, path, preprocess, device)?),
+        None => None,
+    };
+    if judge.is_some() && count < 2 {
+        bail!("rFID needs at least 2 images");
+    }
+    let lpips = match &args.vgg {
+        Some(vgg) => Some(Lpips::open(vgg, args.lpips.as_ref().unwrap_or(vgg), device)?),
+        None => None,
+    };
+    let weights = open(vae)?;
+    let reconstructor = Reconstructor::new(&weights, lpips, judge, args.seed, device)?;
+    let interrupted = on_interrupt("stopping")?;
+    let reporter = Reporter::counting(count as u64, "images", args.json);
+    reporter.message(format!("reconstructing on {id}"));
+    let started = Instant::now();
+    let progress = |done: usize| reporter.position(done as u64);
+    let Some(quality) = reconstructor.run(&store, count, batch, &interrupted, &progress)? else {
+        return Ok(Outcome::Interrupted);
+    };
+    reporter.finish();
+    let seconds = started.elapsed().as_secs_f64();
+    if let Some(path) = &args.pairs {
+        write_whole(path, &quality.pairs.to_png(&[])?)?;
+    }
+    let result = json!({
+        "version": env!("CARGO_PKG_VERSION"), "protocol": protocol,
+        "sets": {"samples": {"path": args.samples.display().to_string(), "images": count,
+                             "sizes": [[store.side(), store.side()]]}},
+        "autoencoder": weights.fingerprint(), "metrics": metrics(&quality.scores),
+        "notes": quality.notes,
+    });
+    if let Some(path) = &args.judging.output_json {
+        write_json(path, &result)?;
+    }
+    reporter.event("evaluated", result);
+    let mut text = format!(
+        "{}: {count} images of {} × {} in {seconds:.1} s ({:.1} images/s on {id})\n\n",
+        args.samples.display(),
+        store.side(),
+        store.side(),
+        count as f64 / seconds.max(1e-9)
+    );
+    table(&mut text, &quality.scores)?;
+    for note in &quality.notes {
+        text.push_str(&format!("\nnote: {note}."));
+    }
+    reporter.line(text.trim_end());
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,194 @@
+//! A whole evaluation: who judges, what is compared with what.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail, ensure};
+use tintype::burn::tensor::Device;
+
+use super::gather::{Cache, Gathered, Keep, Plan};
+use super::judge::{Judge, Kind};
+use super::known::{Feature, Known};
+use super::protocol::{Metric, Protocol};
+use super::report::{Report, SetInfo};
+use super::score::{Evidence, scores};
+use crate::network::inception;
+use crate::rank::Rank;
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whose way.
+    pub protocol: Protocol,
+    /// Which metrics; all that the protocol and the files allow if there are none.
+    pub metrics: Vec<Metric>,
+    /// Files of the networks' weights.
+    pub networks: BTreeMap<Kind, PathBuf>,
+    /// Fréchet distances also of this many disjoint parts.
+    pub subsets: Option<usize>,
+    /// Whether statistics of the samples are wanted, whatever the metrics.
+    pub statistics: bool,
+}
+
+/// Loaded judges and the metrics that they allow.
+#[derive(Debug)]
+pub struct Evaluation {
+    protocol: Protocol,
+    /// What is measured.
+    pub metrics: Vec<Metric>,
+    /// Who judges the samples.
+    pub judges: Vec<Judge>,
+    subsets: Option<usize>,
+}
+
+impl Evaluation {
+    /// Decides what is measured, and loads the networks for it. Whatever cannot be measured is said
+    /// here, before anything long begins.
+    pub fn new(
+        options: &Options,
+        samples: Option<&Known>,
+        reference: Option<&Known>,
+        device: &Device,
+    ) -> Result<Self> {
+        let kinds: Vec<Kind> = options.networks.keys().copied().collect();
+        let statistics_only = samples.is_some_and(|set| set.images.is_none());
+        let mut metrics = options.metrics.clone();
+        if metrics.is_empty() {
+            // Two files of statistics are compared without any network.
+            let known = match (statistics_only, samples) {
+                (true, Some(set)) => set.statistics.keys().map(|f| f.kind()).collect(),
+                _ => kinds.clone(),
+            };
+            metrics = options.protocol.metrics(&known);
+            metrics.retain(|metric| match (metric.has_reference(), reference) {
+                (true, Some(set)) => can(*metric, set) && samples.is_none_or(|s| can(*metric, s)),
+                (true, None) => false,
+                (false, _) => !statistics_only,
+            });
+        }
+        metrics.sort();
+        metrics.dedup();
+        for &metric in &metrics {
+            let Some(reference) = reference.filter(|_| metric.has_reference()) else {
+                ensure!(
+                    !metric.has_reference(),
+                    "{} compares with a reference; name one with --reference",
+                    metric.name()
+                );
+                continue;
+            };
+            for set in samples.into_iter().chain([reference]) {
+                ensure!(
+                    can(metric, set),
+                    "{} has no images and no statistics that {} could use",
+                    set.path.display(),
+                    metric.name()
+                );
+            }
+        }
+        if metrics.is_empty() && !(options.statistics && !kinds.is_empty()) {
+            if kinds.is_empty() {
+                bail!("a network must judge the images: {}", Kind::Inception.wanted());
+            }
+            bail!("without --reference there is nothing to measure for --protocol {}; name a reference, or ask for --metrics is, or --save-stats", options.protocol.name());
+        }
+        let mut judges = Vec::new();
+        let wanted = |kind: Kind| metrics.iter().any(|m| m.kind() == kind);
+        let all = [Kind::Inception, Kind::DinoV2, Kind::Clip];
+        for kind in all.into_iter().filter(|&kind| wanted(kind) || options.statistics) {
+            match options.networks.get(&kind) {
+                Some(path) => {
+                    let preprocess = options.protocol.preprocess(kind);
+                    judges.push(Judge::open(kind, path, preprocess, device)?);
+                }
+                None if statistics_only || !wanted(kind) => {}
+                None => {
+                    let metric = metrics.iter().find(|m| m.kind() == kind);
+                    let name = metric.map_or(String::new(), |m| m.name());
+                    bail!("{name} needs the weights of its network: {}", kind.wanted());
+                }
+            }
+        }
+        let protocol = options.protocol;
+        Ok(Self { protocol, metrics, judges, subsets: options.subsets })
+    }
+
+    /// How samples are judged.
+    pub fn plan<'a>(&'a self, n: usize, cache: Option<&'a Cache>, rank: Rank) -> Plan<'a> {
+        let whole = |m: &Metric| matches!(m, Metric::Pr) || !m.is_frechet() && *m != Metric::Is;
+        let deficient = n <= inception::FEATURES;
+        let features = deficient || self.subsets.is_some() || self.metrics.iter().any(whole);
+        let keep = Keep { features, logits: self.metrics.contains(&Metric::Is) };
+        Plan { n, judges: &self.judges, keep, cache, rank }
+    }
+
+    /// The judges that must see the reference's images: its file's statistics do not say everything.
+    pub fn reference_needs_images(&self, reference: &Known) -> bool {
+        let unknown = |m: &Metric| m.has_reference() && !known(*m, reference);
+        self.metrics.iter().any(unknown)
+    }
+
+    /// The numbers.
+    pub fn report(
+        &self,
+        samples: (&Path, &[(&Judge, Gathered)], Option<&Known>),
+        reference: Option<(&Known, &[(&Judge, Gathered)])>,
+    ) -> Result<Report> {
+        let (path, gathered, known) = samples;
+        let of_samples = evidence(gathered, known)?;
+        let mut infos = vec![SetInfo::new(path, gathered)];
+        let mut of_reference = Evidence::default();
+        if let Some((known, gathered)) = reference {
+            of_reference = evidence(gathered, Some(known))?;
+            infos.push(SetInfo::new(&known.path, gathered));
+        }
+        let (protocol, metrics) = (self.protocol, &self.metrics);
+        let (scores, mut notes) =
+            scores(protocol, metrics, &of_samples, &of_reference, self.subsets)?;
+        notes.extend(SetInfo::notes(&infos));
+        Ok(Report { protocol, judges: self.describe(), sets: infos, scores, notes })
+    }
+
+    fn describe(&self) -> Vec<String> {
+        let one = |j: &Judge| format!("{:?}: {}, weights {}", j.kind, j.preprocess.name(), j.fingerprint);
+        self.judges.iter().map(one).collect()
+    }
+}
+
+/// Whether a set's file says all that a metric needs.
+fn known(metric: Metric, set: &Known) -> bool {
+    let feature = match metric {
+        Metric::Sfid => Feature::Spatial,
+        other => Feature::Of(other.kind()),
+    };
+    metric.is_frechet() && set.statistics.contains_key(&feature)
+}
+
+/// Whether a metric can be had of a set at all.
+fn can(metric: Metric, set: &Known) -> bool {
+    set.images.is_some() || known(metric, set)
+}
+
+/// What judges and the file say of a set. The file's statistics win over those of its images: ADM's
+/// reference batches bring the statistics of a million images and ten thousand of the images.
+pub fn evidence(gathered: &[(&Judge, Gathered)], known: Option<&Known>) -> Result<Evidence> {
+    let mut evidence = Evidence::default();
+    for (judge, gathered) in gathered {
+        evidence.n = Some(gathered.n);
+        evidence.statistics.insert(Feature::Of(judge.kind), gathered.statistics()?);
+        if let Some(spatial) = gathered.spatial_statistics() {
+            evidence.statistics.insert(Feature::Spatial, spatial?);
+        }
+        if let Some(features) = gathered.features() {
+            evidence.features.insert(judge.kind, features);
+        }
+        if judge.kind == Kind::Inception {
+            evidence.logits = gathered.logits();
+        }
+    }
+    for (feature, statistics) in known.into_iter().flat_map(|known| &known.statistics) {
+        evidence.statistics.insert(*feature, statistics.clone());
+        evidence.given.insert(*feature);
+    }
+    Ok(evidence)
+}

@@ -1,0 +1,122 @@
+//! Whose way an evaluation follows: resizer, scaling, splits and default metrics together, so that a
+//! number can be compared with that tool's.
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::judge::Kind;
+use super::preprocess::Preprocess;
+
+/// A tool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// ADM's evaluator (DiT, SiT, LightningDiT, REPA-E): FID, sFID, IS, precision and recall
+    Adm,
+    /// pytorch-fid (LightningDiT's in-loop FID, rFID): FID
+    PytorchFid,
+    /// torch-fidelity (MAR, JiT, Hi-DiT): FID, IS, KID, precision and recall
+    TorchFidelity,
+    /// clean-fid: FID, KID
+    CleanFid,
+    /// NVIDIA's EDM2: FID, FD-DINOv2
+    Edm2,
+    /// k-diffusion (HDiT): FID, KID, also of DINOv2's or CLIP's features
+    KDiffusion,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// Fréchet distance of Inception's features
+    Fid,
+    /// The same of its spatial features
+    Sfid,
+    /// Inception Score
+    Is,
+    /// Improved precision and recall
+    Pr,
+    /// Kernel distance of Inception's features
+    Kid,
+    /// Fréchet distance of DINOv2's class tokens
+    FdDinov2,
+    /// Kernel distance of the same
+    KdDinov2,
+    /// Fréchet distance of CLIP's image embeddings
+    FdClip,
+    /// Kernel distance of the same
+    KdClip,
+}
+
+impl Metric {
+    /// The name on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or(String::new(), |v| v.get_name().into())
+    }
+
+    /// The network that it is about.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Fid | Self::Sfid | Self::Is | Self::Pr | Self::Kid => Kind::Inception,
+            Self::FdDinov2 | Self::KdDinov2 => Kind::DinoV2,
+            Self::FdClip | Self::KdClip => Kind::Clip,
+        }
+    }
+
+    /// Whether mean and covariance are enough.
+    pub fn is_frechet(self) -> bool {
+        matches!(self, Self::Fid | Self::Sfid | Self::FdDinov2 | Self::FdClip)
+    }
+
+    /// Whether it compares with a reference.
+    pub fn has_reference(self) -> bool {
+        self != Self::Is
+    }
+}
+
+impl Protocol {
+    /// The name on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or(String::new(), |v| v.get_name().into())
+    }
+
+    /// The metrics that the tool prints, as far as networks are there. The other networks' Fréchet
+    /// distance joins whoever brings their weights.
+    pub fn metrics(self, networks: &[Kind]) -> Vec<Metric> {
+        use Metric::*;
+        let inception: &[Metric] = match self {
+            Self::Adm => &[Fid, Sfid, Is, Pr],
+            Self::PytorchFid | Self::Edm2 => &[Fid],
+            Self::TorchFidelity => &[Fid, Is, Kid, Pr],
+            Self::CleanFid | Self::KDiffusion => &[Fid, Kid],
+        };
+        let others: &[Metric] = match self {
+            Self::KDiffusion => &[FdDinov2, KdDinov2, FdClip, KdClip],
+            _ => &[FdDinov2, FdClip],
+        };
+        let all = inception.iter().chain(others).copied();
+        all.filter(|metric| networks.contains(&metric.kind())).collect()
+    }
+
+    /// How images are prepared for a network.
+    pub fn preprocess(self, kind: Kind) -> Preprocess {
+        match (kind, self) {
+            // EDM2's Inception samples the image where TensorFlow's bilinear does.
+            (Kind::Inception, Self::Adm | Self::TorchFidelity | Self::Edm2) => Preprocess::Adm,
+            (Kind::Inception, Self::PytorchFid) => Preprocess::PytorchFid,
+            (Kind::Inception, Self::CleanFid) => Preprocess::CleanFid,
+            (Kind::Inception, Self::KDiffusion) => Preprocess::KDiffusion,
+            (Kind::DinoV2, Self::TorchFidelity) => Preprocess::TorchFidelityDino,
+            (Kind::DinoV2, Self::KDiffusion) => Preprocess::KDiffusionDino,
+            // Who has no DINOv2 of their own is given FD-DINOv2 as EDM2 defined it.
+            (Kind::DinoV2, _) => Preprocess::Edm2Dino,
+            (Kind::Clip, _) => Preprocess::KDiffusionClip,
+        }
+    }
+
+    /// k-diffusion adds this to covariances' diagonals.
+    pub fn ridge(self) -> f64 {
+        if self == Self::KDiffusion { 1e-8 } else { 0.0 }
+    }
+}
