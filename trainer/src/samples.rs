@@ -81,6 +81,14 @@ impl Samples {
         Ok(Self::Npz(raw))
     }
 
+    /// The folder or the archive.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Folder(folder) => folder,
+            Self::Npz(file) => &file.path,
+        }
+    }
+
     /// Which of the samples `range` are missing.
     pub fn missing(&self, range: std::ops::Range<usize>) -> Result<Vec<usize>> {
         match self {

@@ -1,102 +1,19 @@
 //! Training as a person or a cluster runs it: real processes, from images to samples.
 
+mod common;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use tempfile::TempDir;
 use tintype::burn::tensor::Device;
-use tintype::image::Rgb;
 use tintype::noise::{ImageKey, Stream, normals};
 use tintype::weights::{TensorView, Weights, open, snapshot, write_safetensors};
 use tintype_trainer::data::latents::LatentShards;
 use tintype_trainer::network::dinov2::DinoConfig;
 use tintype_trainer::network::vgg::Vgg16;
 
-const TINTYPE: &str = env!("CARGO_BIN_EXE_tintype");
-
-/// A folder with a data set, and commands in it.
-struct Place(TempDir);
-
-impl Place {
-    /// 24 pictures of 20×16 pixels in three classes, plain colours with a bright bar.
-    fn new() -> Self {
-        let place = Self(TempDir::new().expect("a folder"));
-        for i in 0..24usize {
-            let folder = place.path("images").join(["ash", "birch", "cedar"][i % 3]);
-            std::fs::create_dir_all(&folder).expect("a folder");
-            let (width, height) = (20, 16);
-            let pixel = |x: usize, y: usize| {
-                let bar = if (x + y) / 4 % 3 == i % 3 { 200 } else { 40 };
-                [bar, (i * 10) as u8, (x * 12) as u8]
-            };
-            let pixels = (0..width * height).flat_map(|at| pixel(at % width, at / width)).collect();
-            let png = Rgb { width, height, pixels }.to_png(&[]).expect("it encodes");
-            std::fs::write(folder.join(format!("{i:02}.png")), png).expect("it is written");
-        }
-        place
-    }
-
-    /// The same, prepared.
-    fn prepared() -> Self {
-        let place = Self::new();
-        place.succeeds("prepare images --out store --size 16");
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(TINTYPE);
-        command.args(line.split(' ')).current_dir(self.0.path());
-        command.env("XDG_RUNTIME_DIR", std::env::temp_dir()).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, line: &str) -> Output {
-        self.command(line).output().expect("the program starts")
-    }
-
-    fn succeeds(&self, line: &str) -> String {
-        let output = self.run(line);
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{line}: {errors}");
-        String::from_utf8_lossy(&output.stdout).into_owned() + &errors
-    }
-
-    /// The one sentence of a command that must fail.
-    fn refused(&self, line: &str) -> String {
-        let output = self.run(line);
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success(), "{line} succeeded");
-        let sentences: Vec<_> = errors.lines().filter(|l| l.starts_with("error: ")).collect();
-        assert_eq!(sentences.len(), 1, "{line}: {errors}");
-        sentences[0].to_string()
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.path(name), text).expect("it is written");
-    }
-
-    /// All tensors of a file in a run's latest checkpoint.
-    fn latest(&self, run: &str, file: &str) -> Weights {
-        let folder = self.path(run).join("checkpoints");
-        let steps = names(&folder);
-        open(&folder.join(steps.last().expect("a checkpoint")).join(file)).expect(file)
-    }
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = std::fs::read_dir(folder)
-        .expect("the folder is there")
-        .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names
-}
+use common::{Place, TINTYPE, names};
 
 /// A tiny HDiT; `run` and `model` are more lines of those tables.
 fn hdit(model: &str, run: &str) -> String {
@@ -252,7 +169,7 @@ fn with_small_files(place: &Place, line: &str, kibibytes: u32) -> Output {
     let script = format!("trap '' XFSZ; ulimit -f {}; exec {TINTYPE} {line}", kibibytes * 2);
     Command::new("sh")
         .args(["-c", &script])
-        .current_dir(place.0.path())
+        .current_dir(place.path(""))
         .env("XDG_RUNTIME_DIR", std::env::temp_dir())
         .output()
         .expect("sh starts")

@@ -1,7 +1,6 @@
 //! `tintype evaluate`
 
-use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
@@ -13,13 +12,11 @@ use tintype::weights::open;
 use super::Outcome;
 use super::events::Reporter;
 use super::interrupt::on_interrupt;
-use super::judging::{JudgingArgs, write_json};
+use super::judging::{Judging, JudgingArgs, write_json};
 use crate::data::store::ImageStore;
-use crate::evaluate::evaluation::{Evaluation, evidence};
-use crate::evaluate::gather::{self, Cache, Gathered};
-use crate::evaluate::images::Images;
+use crate::evaluate::evaluation::Evaluation;
 use crate::evaluate::judge::{Judge, Kind};
-use crate::evaluate::known::{Known, save};
+use crate::evaluate::known::Known;
 use crate::evaluate::protocol::Protocol;
 use crate::evaluate::reconstruct::Reconstructor;
 use crate::evaluate::report::{metrics, table};
@@ -84,85 +81,23 @@ pub fn run(args: Args) -> Result<Outcome> {
         Some(_) => "stopping; judged parts are kept, the same command goes on",
         None => "stopping",
     })?;
-    let work = Work { args: &args, evaluation: &evaluation, rank, batch, interrupted: &interrupted };
-
-    // The samples are always judged if they are images: their number says how biased the result is.
-    let judged = work.judge(samples.images.as_ref(), &format!("judging on {id}"))?;
-    let Some(of_samples) = judged else { return Ok(Outcome::Interrupted) };
-    let needed = reference.as_ref().filter(|set| evaluation.reference_needs_images(set));
-    let images = needed.and_then(|set| set.images.as_ref());
-    let judged = work.judge(images, &format!("judging the reference on {id}"))?;
-    let Some(of_reference) = judged else { return Ok(Outcome::Interrupted) };
-    let reporter = Reporter::counting(0, "images", args.json);
-    if rank.rank > 0 {
-        reporter.finish();
-        reporter.line("this process's part is judged; the first process has the result");
-        return Ok(Outcome::Done);
-    }
-    reporter.message("computing distances".into());
-    let with_judges = |gathered: Vec<Gathered>| -> Vec<(&Judge, Gathered)> {
-        evaluation.judges.iter().zip(gathered).collect()
+    let judging = Judging {
+        args: &args.judging,
+        evaluation: &evaluation,
+        rank,
+        batch,
+        interrupted: &interrupted,
+        json: args.json,
     };
-    let (of_samples, of_reference) = (with_judges(of_samples), with_judges(of_reference));
-    if let Some(path) = &args.judging.save_stats {
-        save(path, &evidence(&of_samples, None)?.statistics)?;
-    }
-    let report = evaluation.report(
-        (&args.samples, &of_samples, Some(&samples)),
-        reference.as_ref().map(|set| (set, of_reference.as_slice())),
-    )?;
-    reporter.finish();
-    args.judging.tell(&report, &reporter)?;
-    Ok(Outcome::Done)
-}
-
-/// Judging sets of images.
-struct Work<'a> {
-    args: &'a Args,
-    evaluation: &'a Evaluation,
-    rank: Rank,
-    batch: usize,
-    interrupted: &'a AtomicBool,
-}
-
-impl Work<'_> {
-    /// What each judge says of a set; nothing where it was stopped. Other processes than the first
-    /// hold only a part, and say so.
-    fn judge(&self, images: Option<&Images>, message: &str) -> Result<Option<Vec<Gathered>>> {
-        let Some(images) = images else { return Ok(Some(Vec::new())) };
-        let cache = self.args.judging.cache.as_deref();
-        let cache = cache.map(|root| Cache::new(root, &images.fingerprint()));
-        let plan = self.evaluation.plan(images.len(), cache.as_ref(), self.rank);
-        let todo: usize = plan.missing().iter().map(|range| range.len()).sum();
-        let reporter = Reporter::counting(todo as u64, "images", self.args.json);
-        reporter.message(message.into());
-        let started = Instant::now();
-        let there = images.len() - todo;
-        let progress = |done: usize| reporter.position((done - there) as u64);
-        let outcome = plan.judge_images(images, self.batch, self.interrupted, &progress)?;
-        reporter.finish();
-        if todo > 0 && !matches!(outcome, gather::Outcome::Stopped) {
-            let seconds = started.elapsed().as_secs_f64();
-            let (path, rate) = (images.path().display().to_string(), todo as f64 / seconds.max(1e-9));
-            reporter.line(&format!(
-                "{path}: {todo} images judged in {seconds:.1} s ({rate:.1} images/s)"
-            ));
-            reporter.event(
-                "judged",
-                json!({"path": path, "images": todo, "seconds": seconds, "images_per_second": rate}),
-            );
-        }
-        Ok(match outcome {
-            gather::Outcome::Done(gathered) => Some(gathered),
-            gather::Outcome::Partial => Some(Vec::new()),
-            gather::Outcome::Stopped => None,
-        })
-    }
+    // The samples are always judged if they are images: their number says how biased the result is.
+    let judged = judging.images(samples.images.as_ref(), &format!("judging on {id}"))?;
+    let Some(of_samples) = judged else { return Ok(Outcome::Interrupted) };
+    judging.compare((&args.samples, of_samples, Some(&samples)), reference.as_ref(), None)
 }
 
 fn reconstruct(
     args: &Args,
-    vae: &std::path::Path,
+    vae: &Path,
     batch: usize,
     id: &str,
     device: &Device,

@@ -3,15 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
 
+use super::Outcome;
 use super::events::Reporter;
-use crate::evaluate::evaluation::Options;
-use crate::evaluate::judge::Kind;
+use crate::evaluate::evaluation::{Evaluation, Options, evidence};
+use crate::evaluate::gather::{self, Cache, Gathered};
+use crate::evaluate::images::Images;
+use crate::evaluate::judge::{Judge, Kind};
+use crate::evaluate::known::{Known, save};
 use crate::evaluate::protocol::{Metric, Protocol};
-use crate::evaluate::report::Report;
 use crate::files::write_whole;
+use crate::rank::Rank;
 
 /// How samples are judged.
 #[derive(Debug, clap::Args)]
@@ -72,20 +79,112 @@ impl JudgingArgs {
         ];
         files.into_iter().filter_map(|(kind, path)| Some((kind, path.clone()?))).collect()
     }
+}
 
-    /// Tells the result.
-    pub fn tell(&self, report: &Report, reporter: &Reporter) -> Result<()> {
-        if let Some(path) = &self.output_json {
-            write_json(path, &report.json())?;
+/// Judging sets of images and comparing them.
+pub struct Judging<'a> {
+    pub args: &'a JudgingArgs,
+    pub evaluation: &'a Evaluation,
+    pub rank: Rank,
+    /// Images judged together.
+    pub batch: usize,
+    pub interrupted: &'a AtomicBool,
+    pub json: bool,
+}
+
+impl Judging<'_> {
+    /// What each judge says of a set; nothing where it was stopped. Other processes than the first
+    /// hold only a part, and say so.
+    pub fn images(
+        &self,
+        images: Option<&Images>,
+        message: &str,
+    ) -> Result<Option<Vec<Gathered>>> {
+        let Some(images) = images else { return Ok(Some(Vec::new())) };
+        let cache = self.cache(&images.fingerprint());
+        let plan = self.evaluation.plan(images.len(), cache.as_ref(), self.rank);
+        let todo: usize = plan.missing().iter().map(|range| range.len()).sum();
+        let reporter = Reporter::counting(todo as u64, "images", self.json);
+        reporter.message(message.into());
+        let started = Instant::now();
+        let there = images.len() - todo;
+        let progress = |done: usize| reporter.position((done - there) as u64);
+        let outcome = plan.judge_images(images, self.batch, self.interrupted, &progress)?;
+        reporter.finish();
+        if todo > 0 && !matches!(outcome, gather::Outcome::Stopped) {
+            let seconds = started.elapsed().as_secs_f64();
+            let path = images.path().display().to_string();
+            let rate = todo as f64 / seconds.max(1e-9);
+            reporter.line(&format!(
+                "{path}: {todo} images judged in {seconds:.1} s ({rate:.1} images/s)"
+            ));
+            reporter.event(
+                "judged",
+                json!({"path": path, "images": todo, "seconds": seconds, "images_per_second": rate}),
+            );
         }
-        reporter.event("evaluated", report.json());
+        Ok(gathered(outcome))
+    }
+
+    /// The place of a set's rows, if they are kept.
+    pub fn cache(&self, set: &str) -> Option<Cache> {
+        self.args.cache.as_deref().map(|root| Cache::new(root, set))
+    }
+
+    /// Judges the reference where its statistics are not enough, and tells the numbers. `sampling`
+    /// says how samples were made, where that is known.
+    pub fn compare(
+        &self,
+        (path, of_samples, known): (&Path, Vec<Gathered>, Option<&Known>),
+        reference: Option<&Known>,
+        sampling: Option<&Value>,
+    ) -> Result<Outcome> {
+        let needed = reference.filter(|set| self.evaluation.reference_needs_images(set));
+        let images = needed.and_then(|set| set.images.as_ref());
+        let Some(of_reference) = self.images(images, "judging the reference")? else {
+            return Ok(Outcome::Interrupted);
+        };
+        let reporter = Reporter::counting(0, "images", self.json);
+        if self.rank.rank > 0 {
+            reporter.finish();
+            reporter.line("this process's part is judged; the first process has the result");
+            return Ok(Outcome::Done);
+        }
+        reporter.message("computing distances".into());
+        let with_judges = |gathered: Vec<Gathered>| -> Vec<(&Judge, Gathered)> {
+            self.evaluation.judges.iter().zip(gathered).collect()
+        };
+        let (of_samples, of_reference) = (with_judges(of_samples), with_judges(of_reference));
+        if let Some(path) = &self.args.save_stats {
+            save(path, &evidence(&of_samples, None)?.statistics)?;
+        }
+        let reference = reference.map(|set| (set, of_reference.as_slice()));
+        let report = self.evaluation.report((path, &of_samples, known), reference)?;
+        let mut result = report.json();
+        if let (Some(sampling), Some(result)) = (sampling, result.as_object_mut()) {
+            result.insert("sampling".into(), sampling.clone());
+        }
+        if let Some(path) = &self.args.output_json {
+            write_json(path, &result)?;
+        }
+        reporter.finish();
+        reporter.event("evaluated", result);
         reporter.line(report.to_string().trim_end());
-        Ok(())
+        Ok(Outcome::Done)
+    }
+}
+
+/// What came of judging; nothing where it was stopped.
+pub fn gathered(outcome: gather::Outcome) -> Option<Vec<Gathered>> {
+    match outcome {
+        gather::Outcome::Done(gathered) => Some(gathered),
+        gather::Outcome::Partial => Some(Vec::new()),
+        gather::Outcome::Stopped => None,
     }
 }
 
 /// Writes a result.
-pub fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
+pub fn write_json(path: &Path, value: &Value) -> Result<()> {
     if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("{} cannot be written", folder.display()))?;

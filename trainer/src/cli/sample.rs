@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 use serde_json::json;
+use tintype::burn::tensor::Device;
 use tintype::device;
 use tintype::generate::{Event, GenerateError, ImageSpec, Pipeline, Request, Settings};
 use tintype::image::Rgb;
@@ -16,8 +17,14 @@ use tintype::sampler::Stop;
 use super::Outcome;
 use super::events::Reporter;
 use super::interrupt::on_interrupt;
+use super::judging::{Judging, JudgingArgs, gathered};
 use super::model::{ModelArgs, ModelFiles, Precision};
 use super::sampling::SamplingArgs;
+use crate::evaluate::evaluation::Evaluation;
+use crate::evaluate::gather::Gathered;
+use crate::evaluate::images::Images;
+use crate::evaluate::judge::Rows;
+use crate::evaluate::known::Known;
 use crate::rank::Rank;
 use crate::samples::{LabelSampling, Samples, labels};
 use crate::train::checkpoint::latest;
@@ -50,11 +57,17 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "f32")]
     precision: Precision,
     /// Folder in which a folder of PNG files is made, named after model and settings
-    #[arg(long, value_name = "FOLDER", required_unless_present = "npz")]
+    #[arg(long, value_name = "FOLDER", required_unless_present_any = ["npz", "evaluate"])]
     out: Option<PathBuf>,
     /// One archive with all samples as `arr_0`, as ADM's evaluator reads it
     #[arg(long, value_name = "FILE")]
     npz: Option<PathBuf>,
+    /// Measure the samples against a reference (see `tintype evaluate`); without --out and --npz no
+    /// image is written
+    #[arg(long, value_name = "REFERENCE")]
+    evaluate: Option<PathBuf>,
+    #[command(flatten)]
+    judging: JudgingArgs,
     /// Samples computed together [default: 4 on the CPU, 64 on a GPU]
     #[arg(long)]
     batch: Option<usize>,
@@ -72,12 +85,17 @@ pub fn run(args: Args) -> Result<Outcome> {
     let architecture = tintype::weights::detect(&files.model)?;
     let settings = args.sampling.settings(&architecture)?;
     settings.validate(&architecture)?;
-    let classes = architecture.num_classes();
-    let classes = match classes {
+    let classes = match architecture.num_classes() {
         0 => vec![None; args.count],
         k => labels(args.labels, args.count, k, args.seed)?.into_iter().map(Some).collect(),
     };
-    let reporter = Reporter::counting(rank.share(args.count).len() as u64, "samples", args.json);
+    let judges = match &args.evaluate {
+        Some(reference) => Some(Judges::open(reference, &args.judging, &chosen.found.device)?),
+        None => None,
+    };
+    let direct = args.out.is_none() && args.npz.is_none();
+    let total = if direct { args.count } else { rank.share(args.count).len() };
+    let reporter = Reporter::counting(total as u64, "samples", args.json);
     reporter.message(format!("loading on {}", chosen.found.id));
     let pipeline = files.load(args.precision.on(&chosen.found.device)?, &chosen.found.device)?;
     let what = json!({
@@ -87,6 +105,36 @@ pub fn run(args: Args) -> Result<Outcome> {
     });
     let sets = open_sets(&args, &settings, &pipeline, &what)?;
     drop(files);
+    let batch = args.batch.unwrap_or(if chosen.found.id == "cpu" { 4 } else { 64 }).max(1);
+    let interrupted = on_interrupt("stopping after this step; finished samples are kept")?;
+    let mut job = Job {
+        pipeline: &pipeline,
+        settings,
+        classes: &classes,
+        seed: args.seed,
+        sets: &sets,
+        reporter: &reporter,
+        interrupted: &interrupted,
+        there: 0,
+    };
+    let judging = judges.as_ref().map(|judges| Judging {
+        args: &args.judging,
+        evaluation: &judges.evaluation,
+        rank,
+        batch: args.batch.unwrap_or(if chosen.found.id == "cpu" { 8 } else { 64 }).max(1),
+        interrupted: &interrupted,
+        json: args.json,
+    });
+    if let (true, Some(judges), Some(judging)) = (direct, &judges, &judging) {
+        reporter.message(format!("sampling and judging on {}", chosen.found.id));
+        let Some(gathered) = job.judged(args.count, batch, judging, &what)? else {
+            reporter.finish();
+            return Ok(Outcome::Interrupted);
+        };
+        reporter.finish();
+        let name = PathBuf::from(format!("samples of {}", model_name(args.model.model.as_deref()).0));
+        return judging.compare((&name, gathered, None), Some(&judges.reference), Some(&what));
+    }
     let share = rank.share(args.count);
     let mut missing = Vec::new();
     for set in &sets {
@@ -95,20 +143,9 @@ pub fn run(args: Args) -> Result<Outcome> {
     missing.sort_unstable();
     missing.dedup();
     let there = share.len() - missing.len();
-    let batch = args.batch.unwrap_or(if chosen.found.id == "cpu" { 4 } else { 64 }).max(1);
-    let interrupted = on_interrupt("stopping after this step; finished samples are kept")?;
+    job.there = there;
     reporter.message(format!("sampling on {}", chosen.found.id));
     let started = Instant::now();
-    let job = Job {
-        pipeline: &pipeline,
-        settings,
-        classes: &classes,
-        seed: args.seed,
-        sets: &sets,
-        reporter: &reporter,
-        interrupted: &interrupted,
-        there,
-    };
     let made = job.run(&missing, batch)?;
     let seconds = started.elapsed().as_secs_f64();
     let rate = made as f64 / seconds.max(1e-9);
@@ -130,7 +167,30 @@ pub fn run(args: Args) -> Result<Outcome> {
         "{made} samples in {seconds:.1} s ({rate:.2} samples/s on {}), {there} were there",
         chosen.found.id
     ));
-    Ok(Outcome::Done)
+    let (Some(judges), Some(judging), Some(set), 0) = (&judges, judging, sets.first(), rank.rank)
+    else {
+        return Ok(Outcome::Done);
+    };
+    // All samples are there; judging them is short beside making them.
+    let judging = Judging { rank: Rank::ALONE, ..judging };
+    let images = Images::open(set.path(), Some(args.count))?;
+    let judged = judging.images(images.as_ref(), &format!("judging on {}", chosen.found.id))?;
+    let Some(gathered) = judged else { return Ok(Outcome::Interrupted) };
+    judging.compare((set.path(), gathered, None), Some(&judges.reference), Some(&what))
+}
+
+/// What samples are measured by.
+struct Judges {
+    reference: Known,
+    evaluation: Evaluation,
+}
+
+impl Judges {
+    fn open(reference: &Path, args: &JudgingArgs, device: &Device) -> Result<Self> {
+        let reference = Known::open(reference, None)?;
+        let evaluation = Evaluation::new(&args.options()?, None, Some(&reference), device)?;
+        Ok(Self { reference, evaluation })
+    }
 }
 
 /// The places where samples go, the reference's folder name among them.
@@ -216,6 +276,35 @@ impl Job<'_> {
             writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             Ok(made)
         })
+    }
+
+    /// Makes samples and hands them to the judges at once; nothing where the work was stopped.
+    fn judged(
+        &self,
+        count: usize,
+        batch: usize,
+        judging: &Judging<'_>,
+        what: &serde_json::Value,
+    ) -> Result<Option<Vec<Gathered>>> {
+        let cache = judging.cache(&format!("{:08x}", crc32c::crc32c(what.to_string().as_bytes())));
+        let plan = judging.evaluation.plan(count, cache.as_ref(), judging.rank);
+        let mut done = count - plan.missing().iter().map(|range| range.len()).sum::<usize>();
+        let outcome = plan.gather(self.interrupted, &mut |range| {
+            let mut rows = vec![Rows::default(); plan.judges.len()];
+            let indices: Vec<usize> = range.collect();
+            for indices in indices.chunks(batch) {
+                let Some(mut pictures) = self.batch(indices)? else { return Ok(None) };
+                pictures.sort_by_key(|(index, _)| *index);
+                let pictures: Vec<Rgb> = pictures.into_iter().map(|(_, image)| image).collect();
+                for (rows, new) in rows.iter_mut().zip(plan.judge_now(&pictures)) {
+                    rows.append(new);
+                }
+                done += indices.len();
+                self.reporter.position(done as u64);
+            }
+            Ok(Some(rows))
+        })?;
+        Ok(gathered(outcome))
     }
 
     /// Some samples; nothing where the work was stopped.

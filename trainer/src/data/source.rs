@@ -26,7 +26,7 @@ fn error(file: &Path, problem: impl std::fmt::Display) -> SourceError {
 }
 
 /// Extensions that are taken for images.
-const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "bmp", "webp", "gif", "tiff"];
+const EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "bmp", "webp", "gif", "tif", "tiff"];
 /// The label list that NVIDIA's data tools write.
 const LABEL_FILE: &str = "dataset.json";
 
@@ -96,6 +96,7 @@ impl Source {
                     "compressed tar archives cannot be read in place; decompress it to a .tar first",
                 ));
             }
+            _ if !path.exists() => return Err(error(path, "there is no such file or folder")),
             _ => return Err(error(path, "neither a folder nor a .tar, .zip or .h5 file")),
         };
         if let Some(prefix) = within {

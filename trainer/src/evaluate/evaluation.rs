@@ -118,7 +118,8 @@ impl Evaluation {
         let whole = |m: &Metric| matches!(m, Metric::Pr) || !m.is_frechet() && *m != Metric::Is;
         let deficient = n <= inception::FEATURES;
         let features = deficient || self.subsets.is_some() || self.metrics.iter().any(whole);
-        let keep = Keep { features, logits: self.metrics.contains(&Metric::Is) };
+        let spatial = deficient && self.metrics.contains(&Metric::Sfid);
+        let keep = Keep { features, spatial, logits: self.metrics.contains(&Metric::Is) };
         Plan { n, judges: &self.judges, keep, cache, rank }
     }
 
@@ -140,7 +141,9 @@ impl Evaluation {
         let mut of_reference = Evidence::default();
         if let Some((known, gathered)) = reference {
             of_reference = evidence(gathered, Some(known))?;
-            infos.push(SetInfo::new(&known.path, gathered));
+            if self.metrics.iter().any(|metric| metric.has_reference()) {
+                infos.push(SetInfo::new(&known.path, gathered));
+            }
         }
         let (protocol, metrics) = (self.protocol, &self.metrics);
         let (scores, mut notes) =
@@ -174,13 +177,15 @@ fn can(metric: Metric, set: &Known) -> bool {
 pub fn evidence(gathered: &[(&Judge, Gathered)], known: Option<&Known>) -> Result<Evidence> {
     let mut evidence = Evidence::default();
     for (judge, gathered) in gathered {
+        let feature = Feature::Of(judge.kind);
         evidence.n = Some(gathered.n);
-        evidence.statistics.insert(Feature::Of(judge.kind), gathered.statistics()?);
-        if let Some(spatial) = gathered.spatial_statistics() {
-            evidence.statistics.insert(Feature::Spatial, spatial?);
-        }
-        if let Some(features) = gathered.features() {
-            evidence.features.insert(judge.kind, features);
+        evidence.features.extend(gathered.features().map(|x| (feature, x)));
+        evidence.features.extend(gathered.spatial_features().map(|x| (Feature::Spatial, x)));
+        if gathered.n > 1 {
+            evidence.statistics.insert(feature, gathered.statistics()?);
+            if let Some(spatial) = gathered.spatial_statistics() {
+                evidence.statistics.insert(Feature::Spatial, spatial?);
+            }
         }
         if judge.kind == Kind::Inception {
             evidence.logits = gathered.logits();

@@ -32,6 +32,8 @@ const NAMES: [&str; 3] = ["features", "spatial", "logits"];
 pub struct Keep {
     /// The features of every image.
     pub features: bool,
+    /// Inception's spatial features of every image.
+    pub spatial: bool,
     /// The logits of every image.
     pub logits: bool,
 }
@@ -62,9 +64,9 @@ impl Gathered {
         }
         self.kept.append(Rows {
             features: if keep.features { rows.features } else { Vec::new() },
-            spatial: Vec::new(),
+            spatial: if keep.spatial { rows.spatial } else { Vec::new() },
             logits: if keep.logits { rows.logits } else { Vec::new() },
-            widths: [d, 0, l],
+            widths: [d, s, l],
             sizes: rows.sizes,
         });
     }
@@ -83,6 +85,11 @@ impl Gathered {
     /// The features `[n, d]`, if they were kept.
     pub fn features(&self) -> Option<Array2<f64>> {
         matrix(&self.kept.features, self.kept.widths[0])
+    }
+
+    /// Inception's spatial features `[n, 2023]`, if they were kept.
+    pub fn spatial_features(&self) -> Option<Array2<f64>> {
+        matrix(&self.kept.spatial, self.kept.widths[1])
     }
 
     /// The logits `[n, 1008]`, if they were kept.

@@ -55,6 +55,21 @@ impl Metric {
         self.to_possible_value().map_or(String::new(), |v| v.get_name().into())
     }
 
+    /// What people call it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Fid => "FID",
+            Self::Sfid => "sFID",
+            Self::Is => "Inception Score",
+            Self::Pr => "precision and recall",
+            Self::Kid => "KID",
+            Self::FdDinov2 => "FD-DINOv2",
+            Self::KdDinov2 => "KD-DINOv2",
+            Self::FdClip => "FD-CLIP",
+            Self::KdClip => "KD-CLIP",
+        }
+    }
+
     /// The network that it is about.
     pub fn kind(self) -> Kind {
         match self {

@@ -107,7 +107,7 @@ impl Reconstructor {
         let mut sums = Sums::default();
         let mut gathered = [Gathered::default(), Gathered::default()];
         let mut pending = [Rows::default(), Rows::default()];
-        let keep = Keep { features: count <= inception::FEATURES, logits: false };
+        let keep = Keep { features: count <= inception::FEATURES, ..Keep::default() };
         let mut pairs = Vec::new();
         for start in (0..count).step_by(batch) {
             if stop.load(Ordering::Relaxed) {

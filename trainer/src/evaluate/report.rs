@@ -129,8 +129,9 @@ pub fn metrics(scores: &[Score]) -> Value {
 pub fn table(f: &mut impl fmt::Write, scores: &[Score]) -> fmt::Result {
     let width = scores.iter().map(|score| score.label.chars().count()).max().unwrap_or(0);
     for Score { label, value, deviation, .. } in scores {
-        let digits = if value.abs() < 1.0 { 6 } else { 4 };
-        write!(f, "{label:<width$}  {value:>12.digits$}")?;
+        // Kernel distances are small.
+        let digits = if value.abs() < 0.01 { 6 } else { 4 };
+        write!(f, "{label:<width$}  {value:>10.digits$}")?;
         match deviation {
             Some(deviation) => writeln!(f, " ± {deviation:.digits$}")?,
             None => writeln!(f)?,

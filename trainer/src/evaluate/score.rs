@@ -6,7 +6,6 @@ use anyhow::{Context, Result, ensure};
 use ndarray::{Array2, Axis};
 
 use super::frechet::{self, Gaussian};
-use super::judge::Kind;
 use super::known::Feature;
 use super::numpy::RandomState;
 use super::protocol::{Metric, Protocol};
@@ -36,7 +35,7 @@ pub struct Evidence {
     /// Those of them that came with the file, and may be of more images than were judged.
     pub given: BTreeSet<Feature>,
     /// Features `[n, d]` of every image.
-    pub features: BTreeMap<Kind, Array2<f64>>,
+    pub features: BTreeMap<Feature, Array2<f64>>,
     /// Inception's logits without bias `[n, 1008]`.
     pub logits: Option<Array2<f64>>,
 }
@@ -44,17 +43,13 @@ pub struct Evidence {
 impl Evidence {
     /// The better of features and statistics for a Fréchet distance.
     fn gaussian(&self, feature: Feature, ridge: f64) -> Result<Gaussian> {
-        let statistics = self.statistics.get(&feature).context("there are no statistics")?;
-        let features = match feature {
-            Feature::Of(kind) => self.features.get(&kind),
-            Feature::Spatial => None,
-        };
         let deficient = |x: &&Array2<f64>| x.nrows() <= x.ncols() && ridge == 0.0;
-        if let Some(features) = features.filter(deficient)
+        if let Some(features) = self.features.get(&feature).filter(deficient)
             && !self.given.contains(&feature)
         {
             return Ok(Gaussian::from_features(features)?);
         }
+        let statistics = self.statistics.get(&feature).context("there are no statistics")?;
         let mut statistics = statistics.clone();
         statistics.sigma.diag_mut().mapv_inplace(|v| v + ridge);
         Ok(Gaussian::from_statistics(&statistics)?)
@@ -91,18 +86,19 @@ pub fn scores(
     for &metric in metrics {
         let kind = metric.kind();
         let features = |set: &Evidence| {
-            set.features.get(&kind).cloned().with_context(|| {
+            set.features.get(&Feature::Of(kind)).cloned().with_context(|| {
                 format!("{} needs images, and there are only statistics", metric.name())
             })
         };
         match metric {
             Metric::Fid | Metric::Sfid | Metric::FdDinov2 | Metric::FdClip => {
-                let (feature, key, label) = match metric {
-                    Metric::Fid => (Feature::Of(kind), "frechet_inception_distance", "FID"),
-                    Metric::Sfid => (Feature::Spatial, "sfid", "sFID"),
-                    Metric::FdDinov2 => (Feature::Of(kind), "frechet_distance_dinov2", "FD-DINOv2"),
-                    _ => (Feature::Of(kind), "frechet_distance_clip", "FD-CLIP"),
+                let (feature, key) = match metric {
+                    Metric::Fid => (Feature::Of(kind), "frechet_inception_distance"),
+                    Metric::Sfid => (Feature::Spatial, "sfid"),
+                    Metric::FdDinov2 => (Feature::Of(kind), "frechet_distance_dinov2"),
+                    _ => (Feature::Of(kind), "frechet_distance_clip"),
                 };
+                let label = metric.label();
                 let of_reference = reference.gaussian(feature, protocol.ridge())?;
                 let of_samples = samples.gaussian(feature, protocol.ridge())?;
                 let distance = frechet::terms(&of_samples, &of_reference)?.distance();
@@ -123,7 +119,7 @@ pub fn scores(
                     Protocol::Edm2 => with_some(inception_score::split(logits, splits, None)),
                     _ => with_some(inception_score::split(logits, splits, Some(SEED))),
                 };
-                scores.push(score("inception_score", "Inception Score", mean, deviation));
+                scores.push(score("inception_score", metric.label(), mean, deviation));
             }
             Metric::Pr => {
                 let (of_reference, of_samples) = (features(reference)?, features(samples)?);
@@ -137,11 +133,12 @@ pub fn scores(
                 }
             }
             Metric::Kid | Metric::KdDinov2 | Metric::KdClip => {
-                let (key, label) = match metric {
-                    Metric::Kid => ("kernel_inception_distance", "KID"),
-                    Metric::KdDinov2 => ("kernel_distance_dinov2", "KD-DINOv2"),
-                    _ => ("kernel_distance_clip", "KD-CLIP"),
+                let key = match metric {
+                    Metric::Kid => "kernel_inception_distance",
+                    Metric::KdDinov2 => "kernel_distance_dinov2",
+                    _ => "kernel_distance_clip",
                 };
+                let label = metric.label();
                 let (x, y) = (features(samples)?, features(reference)?);
                 ensure!(
                     x.ncols() == y.ncols(),
@@ -200,11 +197,11 @@ fn of_subsets(
 /// Fréchet distances grow as samples become fewer.
 fn bias(metrics: &[Metric], samples: &Evidence) -> Option<String> {
     let n = samples.n.filter(|&n| n < UNBIASED)?;
-    let named: Vec<String> =
-        metrics.iter().filter(|m| m.is_frechet()).map(|m| m.name().to_uppercase()).collect();
+    let named: Vec<&str> =
+        metrics.iter().filter(|m| m.is_frechet()).map(|m| m.label()).collect();
     (!named.is_empty()).then(|| {
         format!(
-            "{} of {n} samples is biased upwards: compare it only with values at the same number (published ones are at {UNBIASED})",
+            "{} of {n} samples is too high: it falls as samples are added, so compare it only with values at the same number (published ones are at {UNBIASED})",
             named.join(", ")
         )
     })

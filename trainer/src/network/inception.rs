@@ -355,7 +355,8 @@ impl Inception {
         Ok(load(Self::untrained(device), &weights, FloatDType::F32, device)?.network.no_grad())
     }
 
-    fn untrained(device: &Device) -> Self {
+    /// The network with every weight zero.
+    pub fn untrained(device: &Device) -> Self {
         let m = &Maker(device);
         Self {
             conv2d_1a_3x3: m.halving(3, 32),

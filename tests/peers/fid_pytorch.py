@@ -1,0 +1,133 @@
+"""FID of two folders of images, computed without Tintype: Pillow, PyTorch, numpy and scipy.
+
+    python fid_pytorch.py WEIGHTS.safetensors FOLDER FOLDER [--cache-a DIR --cache-b DIR] [--limit N]
+
+The images are resized as TensorFlow 1 does, judged by FID's Inception-v3 in PyTorch (float32), and
+compared by scipy's matrix square root. With the folders that `tintype evaluate --cache` filled, the
+distance is also computed from Tintype's own features, which tells errors of the network from errors
+of the statistics.
+"""
+import argparse, glob, json, os, time
+
+import numpy as np
+import scipy.linalg
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file
+
+
+def tf1_bilinear(image, size=299):
+    """[H, W, 3] of 0…255 → [3, size, size], pixel 0 on pixel 0."""
+    x = torch.from_numpy(np.array(image.convert("RGB"))).float()
+    def taps(n):
+        source = torch.arange(size, dtype=torch.float32) * (np.float32(n) / np.float32(size))
+        low = source.floor().long()
+        return low, (low + 1).clamp(max=n - 1), source - low
+    (y0, y1, ty), (x0, x1, tx) = taps(x.shape[0]), taps(x.shape[1])
+    tx, ty = tx[None, :, None], ty[:, None, None]
+    top = x[y0][:, x0] + (x[y0][:, x1] - x[y0][:, x0]) * tx
+    bottom = x[y1][:, x0] + (x[y1][:, x1] - x[y1][:, x0]) * tx
+    return (top + (bottom - top) * ty).permute(2, 0, 1)
+
+
+class Inception:
+    def __init__(self, path):
+        self.w = load_file(path)
+
+    def unit(self, name, x, stride=1, padding=0):
+        w, bn = self.w, f"{name}.bn."
+        x = F.conv2d(x, w[f"{name}.conv.weight"], stride=stride, padding=padding)
+        x = F.batch_norm(x, w[bn + "running_mean"], w[bn + "running_var"], w[bn + "weight"], w[bn + "bias"], eps=1e-3)
+        return F.relu(x)
+
+    def features(self, x):
+        """[B, 3, 299, 299] → [B, 2048]"""
+        u = self.unit
+        mean = lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+        row, column = (0, 3), (3, 0)
+        x = u("Conv2d_1a_3x3", x, 2)
+        x = u("Conv2d_2a_3x3", x)
+        x = F.max_pool2d(u("Conv2d_2b_3x3", x, padding=1), 3, 2)
+        x = u("Conv2d_4a_3x3", u("Conv2d_3b_1x1", x))
+        x = F.max_pool2d(x, 3, 2)
+        for block in ("5b", "5c", "5d"):
+            b = f"Mixed_{block}.branch"
+            double = u(b + "3x3dbl_2", u(b + "3x3dbl_1", x), padding=1)
+            x = torch.cat([u(b + "1x1", x), u(b + "5x5_2", u(b + "5x5_1", x), padding=2),
+                           u(b + "3x3dbl_3", double, padding=1), u(b + "_pool", mean(x))], 1)
+        b = "Mixed_6a.branch"
+        double = u(b + "3x3dbl_2", u(b + "3x3dbl_1", x), padding=1)
+        x = torch.cat([u(b + "3x3", x, 2), u(b + "3x3dbl_3", double, 2), F.max_pool2d(x, 3, 2)], 1)
+        for block in ("6b", "6c", "6d", "6e"):
+            b = f"Mixed_{block}.branch"
+            seven = u(b + "7x7_3", u(b + "7x7_2", u(b + "7x7_1", x), padding=row), padding=column)
+            double = u(b + "7x7dbl_1", x)
+            for i, p in zip((2, 3, 4, 5), (column, row, column, row)):
+                double = u(f"{b}7x7dbl_{i}", double, padding=p)
+            x = torch.cat([u(b + "1x1", x), seven, double, u(b + "_pool", mean(x))], 1)
+        b = "Mixed_7a.branch"
+        seven = u(b + "7x7x3_3", u(b + "7x7x3_2", u(b + "7x7x3_1", x), padding=row), padding=column)
+        x = torch.cat([u(b + "3x3_2", u(b + "3x3_1", x), 2), u(b + "7x7x3_4", seven, 2), F.max_pool2d(x, 3, 2)], 1)
+        for block in ("7b", "7c"):
+            b = f"Mixed_{block}.branch"
+            pool = mean(x) if block == "7b" else F.max_pool2d(x, 3, 1, 1)
+            three, double = u(b + "3x3_1", x), u(b + "3x3dbl_2", u(b + "3x3dbl_1", x), padding=1)
+            x = torch.cat([u(b + "1x1", x),
+                           u(b + "3x3_2a", three, padding=(0, 1)), u(b + "3x3_2b", three, padding=(1, 0)),
+                           u(b + "3x3dbl_3a", double, padding=(0, 1)), u(b + "3x3dbl_3b", double, padding=(1, 0)),
+                           u(b + "_pool", pool)], 1)
+        return x.mean((2, 3))
+
+
+def features(network, folder, limit, batch):
+    files = sorted(f for e in ("png", "jpg", "jpeg") for f in glob.glob(os.path.join(folder, f"*.{e}")))[:limit]
+    out, started = [], time.time()
+    with torch.no_grad():
+        for i in range(0, len(files), batch):
+            x = torch.stack([tf1_bilinear(Image.open(f)) for f in files[i:i + batch]])
+            out.append(network.features((x - 128) / 128))
+    seconds = time.time() - started
+    print(f"{folder}: {len(files)} images in {seconds:.1f} s ({len(files) / seconds:.1f} images/s)", flush=True)
+    return torch.cat(out).numpy()
+
+
+def cached(folder):
+    parts = sorted(glob.glob(os.path.join(folder, "**", "part_*.safetensors"), recursive=True))
+    return torch.cat([load_file(p)["features"] for p in parts]).numpy()
+
+
+def fid(a, b):
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    (ma, sa), (mb, sb) = [(x.mean(0), np.cov(x, rowvar=False)) for x in (a, b)]
+    root = scipy.linalg.sqrtm(sa @ sb)
+    return float(((ma - mb) ** 2).sum() + np.trace(sa) + np.trace(sb) - 2 * np.trace(root.real))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("weights")
+    parser.add_argument("folders", nargs=2)
+    parser.add_argument("--cache-a")
+    parser.add_argument("--cache-b")
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--only-cached", action="store_true")
+    args = parser.parse_args()
+    result = {}
+    if args.cache_a and args.cache_b:
+        ours = [cached(args.cache_a), cached(args.cache_b)]
+        result["fid_of_tintypes_features"] = fid(*ours)
+        print(result, flush=True)
+    if not args.only_cached:
+        network = Inception(args.weights)
+        theirs = [features(network, f, args.limit, args.batch) for f in args.folders]
+        result["fid"] = fid(*theirs)
+        if "fid_of_tintypes_features" in result:
+            n = [min(len(o), len(t)) for o, t in zip(ours, theirs)]
+            result["largest_feature_difference"] = max(
+                float(np.abs(o[:k] - t[:k]).max()) for o, t, k in zip(ours, theirs, n))
+    print(json.dumps(result))
+
+
+main()

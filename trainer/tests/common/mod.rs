@@ -1,0 +1,95 @@
+//! A folder in which the program is run as people run it.
+#![allow(dead_code)] // each test file uses a part of it
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+use tintype::image::Rgb;
+use tintype::weights::{Weights, open};
+
+/// The program.
+pub const TINTYPE: &str = env!("CARGO_BIN_EXE_tintype");
+
+/// A folder with a data set, and commands in it.
+pub struct Place(TempDir);
+
+impl Place {
+    /// 24 pictures of 20×16 pixels in three classes, plain colours with a bright bar.
+    pub fn new() -> Self {
+        let place = Self(TempDir::new().expect("a folder"));
+        for i in 0..24usize {
+            let folder = place.path("images").join(["ash", "birch", "cedar"][i % 3]);
+            std::fs::create_dir_all(&folder).expect("a folder");
+            let (width, height) = (20, 16);
+            let pixel = |x: usize, y: usize| {
+                let bar = if (x + y) / 4 % 3 == i % 3 { 200 } else { 40 };
+                [bar, (i * 10) as u8, (x * 12) as u8]
+            };
+            let pixels = (0..width * height).flat_map(|at| pixel(at % width, at / width)).collect();
+            let png = Rgb { width, height, pixels }.to_png(&[]).expect("it encodes");
+            std::fs::write(folder.join(format!("{i:02}.png")), png).expect("it is written");
+        }
+        place
+    }
+
+    /// The same, prepared.
+    pub fn prepared() -> Self {
+        let place = Self::new();
+        place.succeeds("prepare images --out store --size 16");
+        place
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(TINTYPE);
+        command.args(line.split(' ')).current_dir(self.0.path());
+        command.env("XDG_RUNTIME_DIR", std::env::temp_dir()).stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, line: &str) -> Output {
+        self.command(line).output().expect("the program starts")
+    }
+
+    pub fn succeeds(&self, line: &str) -> String {
+        let output = self.run(line);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{line}: {errors}");
+        String::from_utf8_lossy(&output.stdout).into_owned() + &errors
+    }
+
+    /// The one sentence of a command that must fail.
+    pub fn refused(&self, line: &str) -> String {
+        let output = self.run(line);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{line} succeeded");
+        let sentences: Vec<_> = errors.lines().filter(|l| l.starts_with("error: ")).collect();
+        assert_eq!(sentences.len(), 1, "{line}: {errors}");
+        sentences[0].to_string()
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).expect("it is written");
+    }
+
+    /// All tensors of a file in a run's latest checkpoint.
+    pub fn latest(&self, run: &str, file: &str) -> Weights {
+        let folder = self.path(run).join("checkpoints");
+        let steps = names(&folder);
+        open(&folder.join(steps.last().expect("a checkpoint")).join(file)).expect(file)
+    }
+}
+
+/// Names in a folder, sorted.
+pub fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(folder)
+        .expect("the folder is there")
+        .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,317 @@
+//! Evaluation as a researcher runs it: real processes over folders, archives and statistics, with a
+//! randomly weighted Inception.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ndarray::{Array1, Array2, Array4};
+use ndarray_npy::NpzWriter;
+use serde_json::Value;
+use tintype::burn::tensor::Device;
+use tintype::image::Rgb;
+use tintype::model::vavae::VaeConfig;
+use tintype::noise::{ImageKey, Stream, normals, uniforms};
+use tintype::weights::{TensorView, layout, open, snapshot, write_safetensors};
+use tintype_trainer::network::inception::Inception;
+use tintype_trainer::network::vgg::Vgg16;
+
+use common::Place;
+
+fn view(shape: &[usize], values: &[f32]) -> TensorView {
+    TensorView::from_f32(shape.to_vec(), values).expect("it fits")
+}
+
+fn write(path: &Path, tensors: &BTreeMap<String, TensorView>, metadata: &[(&str, String)]) {
+    let metadata = metadata.iter().map(|(k, v)| (k.to_string(), v.clone())).collect();
+    std::fs::write(path, write_safetensors(tensors, &metadata).expect("it fits")).expect("written");
+}
+
+/// Weights under pytorch-fid's names that keep activations of about the same size.
+fn write_inception(path: &Path) {
+    let mut tensors = BTreeMap::new();
+    for (i, (name, shape)) in layout(&Inception::untrained(&Device::flex())).iter().enumerate() {
+        let n = shape.iter().product();
+        let key = ImageKey { seed: i as u64, image: 0 };
+        let random = |scale: f32| -> Vec<f32> {
+            uniforms(key, Stream::Noise, 0, n).iter().map(|u| (2.0 * *u as f32 - 1.0) * scale).collect()
+        };
+        let (unit, part) = name.rsplit_once('.').expect("a path");
+        let unit = unit[..1].to_uppercase() + &unit[1..];
+        match (unit.as_str(), part) {
+            ("Fc", part) => {
+                tensors.insert(format!("fc.{part}"), view(shape, &random(0.1)));
+            }
+            (unit, "weight") => {
+                let fan_in: usize = shape[1..].iter().product();
+                let values = random((6.0 / fan_in as f32).sqrt());
+                tensors.insert(format!("{unit}.conv.weight"), view(shape, &values));
+                for (part, value) in
+                    [("weight", 1.0), ("bias", 0.05), ("running_mean", 0.0), ("running_var", 1.0)]
+                {
+                    let row = view(&shape[..1], &vec![value; shape[0]]);
+                    tensors.insert(format!("{unit}.bn.{part}"), row);
+                }
+            }
+            _ => {}
+        }
+    }
+    write(path, &tensors, &[]);
+}
+
+/// Coloured noise with an edge.
+fn picture(i: usize, side: usize) -> Rgb {
+    let u = uniforms(ImageKey { seed: 7, image: i as u64 }, Stream::Noise, 0, side * side * 3);
+    let value = |(at, u): (usize, &f64)| {
+        let x = at / 3 % side;
+        let base = if x * 8 / side > i % 8 { 150.0 } else { 60.0 };
+        (base + 80.0 * u * ((i + at % 3) % 3) as f64 / 2.0) as u8
+    };
+    Rgb { width: side, height: side, pixels: u.iter().enumerate().map(value).collect() }
+}
+
+fn write_folder(place: &Place, name: &str, pictures: &[Rgb]) {
+    std::fs::create_dir_all(place.path(name)).expect("a folder");
+    for (i, picture) in pictures.iter().enumerate() {
+        let png = picture.to_png(&[]).expect("it encodes");
+        std::fs::write(place.path(name).join(format!("{i:06}.png")), png).expect("it is written");
+    }
+}
+
+fn write_batch(path: &Path, pictures: &[Rgb], deflated: bool) {
+    let side = pictures[0].width;
+    let all: Vec<u8> = pictures.iter().flat_map(|p| p.pixels.clone()).collect();
+    let all = Array4::from_shape_vec((pictures.len(), side, side, 3), all).expect("they fit");
+    let file = std::fs::File::create(path).expect("a file");
+    let mut npz = if deflated { NpzWriter::new_compressed(file) } else { NpzWriter::new(file) };
+    npz.add_array("arr_0", &all).expect("it is written");
+    npz.finish().expect("it is written");
+}
+
+/// Samples `a` and a reference `b`, as folders.
+fn place() -> Place {
+    let place = Place::new();
+    write_inception(&place.path("inception.safetensors"));
+    let pictures: Vec<Rgb> = (0..14).map(|i| picture(i, 24)).collect();
+    write_folder(&place, "a", &pictures[..8]);
+    write_folder(&place, "b", &pictures[8..]);
+    write_batch(&place.path("a.npz"), &pictures[..8], false);
+    write_batch(&place.path("a-deflated.npz"), &pictures[..8], true);
+    place
+}
+
+const JUDGE: &str = "--inception inception.safetensors --device cpu";
+
+/// The result of `evaluate`.
+fn evaluate(place: &Place, line: &str) -> Value {
+    place.succeeds(&format!("evaluate {line} {JUDGE} --output-json result.json"));
+    let text = std::fs::read_to_string(place.path("result.json")).expect("a result");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+fn metric(result: &Value, key: &str) -> f64 {
+    result["metrics"][key].as_f64().unwrap_or_else(|| panic!("no {key} in {result}"))
+}
+
+const FID: &str = "frechet_inception_distance";
+
+#[test]
+fn folders_batches_stores_and_statistics_give_the_same_numbers() {
+    let place = place();
+    let folder = evaluate(&place, "a --reference b --save-stats a-stats.npz");
+    assert!(metric(&folder, FID) > 0.0);
+    assert!(metric(&folder, "inception_score_mean") >= 1.0);
+    for key in ["precision", "recall"] {
+        assert!((0.0..=1.0).contains(&metric(&folder, key)));
+    }
+    assert!(folder["notes"][0].as_str().expect("a note").contains("of 8 samples is too high"));
+    // Batches, streamed in both ways.
+    for batch in ["a.npz", "a-deflated.npz"] {
+        let other = evaluate(&place, &format!("{batch} --reference b"));
+        assert_eq!(other["metrics"], folder["metrics"], "{batch}");
+    }
+    // A store (of images that preparation leaves as they are).
+    place.succeeds("prepare a --out a-store --size 24");
+    assert_eq!(evaluate(&place, "a-store --reference b")["metrics"], folder["metrics"]);
+    // Statistics: of the samples, and as the reference. Rank-deficient ones have lost digits.
+    let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-4 * a.abs().max(1.0), "{a} {b}");
+    let of_statistics = evaluate(&place, "a-stats.npz --reference b --metrics fid,sfid");
+    near(metric(&of_statistics, FID), metric(&folder, FID));
+    near(metric(&of_statistics, "sfid"), metric(&folder, "sfid"));
+    let itself = evaluate(&place, "a --reference a-stats.npz --protocol pytorch-fid");
+    assert!(itself["metrics"].as_object().expect("metrics").len() == 1, "{itself}");
+    let twice = evaluate(&place, "a --reference a-stats.npz --metrics fid");
+    assert!(metric(&twice, FID).abs() < 1e-4, "{twice}");
+    // A set is at no distance from itself.
+    let same = evaluate(&place, "a --reference a.npz");
+    assert!(metric(&same, FID).abs() < 1e-6 && metric(&same, "sfid").abs() < 1e-6, "{same}");
+    assert_eq!((metric(&same, "precision"), metric(&same, "recall")), (1.0, 1.0));
+}
+
+#[test]
+fn protocols_differ_and_say_what_they_did() {
+    let place = place();
+    let all = |protocol: &str, more: &str| {
+        evaluate(&place, &format!("a --reference b --cache cache --protocol {protocol}{more}"))
+    };
+    let fidelity = all("torch-fidelity", "");
+    for key in ["inception_score_std", "kernel_inception_distance_mean", "f_score"] {
+        metric(&fidelity, key);
+    }
+    let notes = fidelity["notes"].to_string();
+    assert!(notes.contains("KID is of subsets of 6 images"), "{notes}");
+    let adm = all("adm", " --subsets 2");
+    assert_eq!(metric(&adm, FID), metric(&fidelity, FID));
+    // Parts have fewer samples, so they are further away.
+    assert!(metric(&adm, &format!("{FID}_subsets_mean")) > metric(&adm, FID));
+    let mut others: Vec<f64> =
+        ["pytorch-fid", "clean-fid", "k-diffusion"].map(|p| metric(&all(p, ""), FID)).into();
+    others.push(metric(&adm, FID));
+    for (i, a) in others.iter().enumerate() {
+        assert!(others[..i].iter().all(|b| (a - b).abs() > 1e-6), "{others:?}");
+    }
+}
+
+#[test]
+fn a_cache_is_used_again_and_shared_by_processes() {
+    let place = place();
+    let alone = evaluate(&place, "a --reference b --metrics fid,is,pr,kid");
+    let line = format!("evaluate a --reference b --metrics fid,is,pr,kid {JUDGE} --cache shared");
+    let mut second = place.command(&format!("{line} --json"));
+    let second = second.envs([("RANK", "1"), ("WORLD_SIZE", "2")]).spawn().expect("it starts");
+    let mut first = place.command(&format!("{line} --output-json shared.json"));
+    let first = first.envs([("RANK", "0"), ("WORLD_SIZE", "2")]).output().expect("it runs");
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    assert!(second.wait_with_output().expect("it ends").status.success());
+    let shared = std::fs::read_to_string(place.path("shared.json")).expect("a result");
+    let shared: Value = serde_json::from_str(&shared).expect("JSON");
+    assert_eq!(shared["metrics"], alone["metrics"]);
+    // Nothing is judged again, and nothing else changes.
+    let again = place.succeeds(&format!("{line} --json"));
+    assert!(!again.contains("\"judged\"") && again.contains("\"evaluated\""), "{again}");
+    // Another image is another set.
+    write_folder(&place, "a", &[picture(40, 24)]);
+    assert!(place.succeeds(&format!("{line} --json")).contains("\"judged\""));
+    let refused = place.command(&format!("evaluate a --reference b {JUDGE}"))
+        .envs([("RANK", "1"), ("WORLD_SIZE", "2")])
+        .output()
+        .expect("it runs");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--cache"));
+}
+
+#[test]
+fn what_cannot_be_measured_is_said_in_one_sentence() {
+    let place = place();
+    let refused = |line: &str| place.refused(&format!("evaluate {line} --device cpu"));
+    let judge = "--inception inception.safetensors";
+    let error = refused("a --reference b");
+    assert!(error.contains("pt_inception-2015-12-05-6726825d.pth"), "{error}");
+    let error = refused("a --reference b --inception a.npz");
+    assert!(error.contains("a.npz"), "{error}");
+    let error = refused(&format!("a --reference b {judge} --metrics fd-dinov2"));
+    assert!(error.contains("--dinov2") && error.contains("vitl14"), "{error}");
+    std::fs::create_dir(place.path("empty")).expect("a folder");
+    assert!(refused(&format!("empty --reference b {judge}")).contains("no images"));
+    assert!(refused(&format!("nowhere --reference b {judge}")).contains("no such"));
+    assert!(refused(&format!("a --count 9 --reference b {judge}")).contains("8 images, not 9"));
+    write_folder(&place, "one", &[picture(1, 24)]);
+    assert!(refused(&format!("one --reference b {judge} --metrics fid")).contains("at least 2"));
+    assert!(refused(&format!("a {judge} --metrics fid")).contains("--reference"));
+    // Statistics of another network.
+    let file = std::fs::File::create(place.path("small.npz")).expect("a file");
+    let mut npz = NpzWriter::new(file);
+    npz.add_array("mu", &Array1::<f64>::zeros(4)).expect("written");
+    npz.add_array("sigma", &Array2::<f64>::eye(4)).expect("written");
+    npz.finish().expect("written");
+    let error = refused(&format!("a --reference small.npz {judge} --metrics fid"));
+    assert!(error.contains("2048 and 4") || error.contains("4 and 2048"), "{error}");
+    let error = refused(&format!("a --reference small.npz {judge} --metrics pr"));
+    assert!(error.contains("small.npz") && error.contains("no images"), "{error}");
+    // A file that only calls itself an image would change the number if it were left out.
+    std::fs::write(place.path("a/zzz.png"), b"not a picture").expect("written");
+    let error = refused(&format!("a --reference b {judge}"));
+    assert!(error.contains("zzz.png"), "{error}");
+}
+
+#[test]
+fn images_of_several_sizes_are_judged_each_from_its_own() {
+    let place = place();
+    let pictures: Vec<Rgb> = (0..4).map(|i| picture(i, 16 + 8 * i)).collect();
+    write_folder(&place, "mixed", &pictures);
+    let result = evaluate(&place, "mixed --reference b --metrics fid");
+    assert!(result["notes"].to_string().contains("4 sizes"), "{result}");
+    assert_eq!(result["sets"]["samples"]["sizes"].as_array().expect("sizes").len(), 4);
+    // A single picture has an Inception Score, and it is 1.
+    write_folder(&place, "one", &[picture(1, 24)]);
+    assert_eq!(metric(&evaluate(&place, "one"), "inception_score_mean"), 1.0);
+}
+
+/// The embedded model's samples, judged as they come and after they were written.
+#[cfg(feature = "embedded-model")]
+#[test]
+fn samples_are_measured_without_being_written() {
+    let place = place();
+    let line = format!(
+        "sample --count 4 --labels random --steps 2 --evaluate b --metrics fid,is {JUDGE}"
+    );
+    place.succeeds(&format!("{line} --output-json direct.json"));
+    assert!(!place.path("out").exists());
+    place.succeeds(&format!("{line} --out out --output-json written.json"));
+    let read = |name: &str| -> Value {
+        let text = std::fs::read_to_string(place.path(name)).expect("a result");
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let (direct, written) = (read("direct.json"), read("written.json"));
+    assert_eq!(direct["metrics"], written["metrics"]);
+    assert_eq!(direct["sampling"]["labels"], "random");
+    // What was judged is kept: a second run makes no sample.
+    let cached = format!("{line} --cache cache --json");
+    place.succeeds(&cached);
+    let started = std::time::Instant::now();
+    assert!(place.succeeds(&cached).contains("\"evaluated\""));
+    assert!(started.elapsed().as_secs() < 60);
+}
+
+#[test]
+fn an_autoencoder_is_measured_by_what_it_gives_back() {
+    let place = place();
+    place.succeeds("prepare a --out store --size 24");
+    let config: VaeConfig = serde_json::from_str(
+        r#"{"ch": 8, "ch_mult": [1, 2], "num_res_blocks": 1, "z_channels": 4, "attn_resolutions": [], "num_groups": 4}"#,
+    )
+    .expect("a configuration");
+    let device = Device::flex();
+    let mut tensors = snapshot(&config.init_encoder(&device).expect("it fits"));
+    tensors.extend(snapshot(&config.init_decoder(&device).expect("it fits")));
+    let text = serde_json::to_string(&config).expect("JSON");
+    write(&place.path("vae.safetensors"), &tensors, &[("config", text)]);
+    let random = |(i, (name, old)): (usize, (String, TensorView))| {
+        let key = ImageKey { seed: i as u64, image: 0 };
+        let values: Vec<f32> =
+            normals(key, Stream::Noise, 0, old.len()).iter().map(|v| v * 0.03).collect();
+        (name, view(&old.shape, &values))
+    };
+    let mut vgg: BTreeMap<String, TensorView> =
+        snapshot(&Vgg16::new(&device)).into_iter().enumerate().map(random).collect();
+    for (k, c) in [64, 128, 256, 512, 512].into_iter().enumerate() {
+        vgg.insert(format!("lin{k}.model.1.weight"), view(&[1, c, 1, 1], &vec![0.1; c]));
+    }
+    write(&place.path("lpips.safetensors"), &vgg, &[]);
+    let line = "store --reconstruct vae.safetensors --vgg lpips.safetensors --pairs pairs.png";
+    let result = evaluate(&place, line);
+    for key in ["psnr", "ssim", "lpips", "rfid"] {
+        assert!(metric(&result, key).is_finite(), "{result}");
+    }
+    assert!(metric(&result, "psnr") < 30.0 && metric(&result, "ssim") < 1.0);
+    assert!(metric(&result, "lpips") > 0.0 && metric(&result, "rfid") > 0.0);
+    assert_eq!(result["protocol"], "pytorch-fid");
+    // The seed of the posterior samples decides.
+    assert_eq!(evaluate(&place, line)["metrics"], result["metrics"]);
+    let other = evaluate(&place, &format!("{line} --seed 1"));
+    assert_ne!(other["metrics"]["psnr"], result["metrics"]["psnr"]);
+    assert!(place.path("pairs.png").exists());
+    assert!(open(&place.path("vae.safetensors")).is_ok());
+    let error = place.refused("evaluate a --reconstruct vae.safetensors --device cpu");
+    assert!(error.contains("tintype prepare"), "{error}");
+}
