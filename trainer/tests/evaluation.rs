@@ -35,7 +35,10 @@ fn write_inception(path: &Path) {
         let n = shape.iter().product();
         let key = ImageKey { seed: i as u64, image: 0 };
         let random = |scale: f32| -> Vec<f32> {
-            uniforms(key, Stream::Noise, 0, n).iter().map(|u| (2.0 * *u as f32 - 1.0) * scale).collect()
+            uniforms(key, Stream::Noise, 0, n)
+                .iter()
+                .map(|u| (2.0 * *u as f32 - 1.0) * scale)
+                .collect()
         };
         let (unit, part) = name.rsplit_once('.').expect("a path");
         let unit = unit[..1].to_uppercase() + &unit[1..];
@@ -193,7 +196,8 @@ fn a_cache_is_used_again_and_shared_by_processes() {
     // Another image is another set.
     write_folder(&place, "a", &[picture(40, 24)]);
     assert!(place.succeeds(&format!("{line} --json")).contains("\"judged\""));
-    let refused = place.command(&format!("evaluate a --reference b {JUDGE}"))
+    let refused = place
+        .command(&format!("evaluate a --reference b {JUDGE}"))
         .envs([("RANK", "1"), ("WORLD_SIZE", "2")])
         .output()
         .expect("it runs");
@@ -252,9 +256,8 @@ fn images_of_several_sizes_are_judged_each_from_its_own() {
 #[test]
 fn samples_are_measured_without_being_written() {
     let place = place();
-    let line = format!(
-        "sample --count 4 --labels random --steps 2 --evaluate b --metrics fid,is {JUDGE}"
-    );
+    let line =
+        format!("sample --count 4 --labels random --steps 2 --evaluate b --metrics fid,is {JUDGE}");
     place.succeeds(&format!("{line} --output-json direct.json"));
     assert!(!place.path("out").exists());
     place.succeeds(&format!("{line} --out out --output-json written.json"));

@@ -83,8 +83,7 @@ pub fn dinov2(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
         Tensor::from_data(TensorData::new(input.to_vec(), [b, 3, h, w]), device)
     };
     let square = |input: &[f32]| tensor(input, [VIT_SIDE; 2]);
-    let sample =
-        |input: &[f32]| input.iter().step_by(997).map(|&v| v as f64).collect::<Vec<f64>>();
+    let sample = |input: &[f32]| input.iter().step_by(997).map(|&v| v as f64).collect::<Vec<f64>>();
     let patch_rows = |tokens: &Tokens, which: &[usize]| {
         let rows = tokens.patches.dims()[1];
         chosen(&values(&tokens.patches), rows, d, which)
@@ -196,10 +195,8 @@ pub fn dinov2_small(path: &Path, device: &Device, checks: &mut Checks) -> Result
     let golden = Golden::open(path)?;
     let file = open(path)?;
     let mut book = Book { golden: &golden, checks, seen: BTreeSet::new() };
-    let models: BTreeSet<String> = golden
-        .names()
-        .filter_map(|n| Some(n.split_once(".weights.")?.0.to_string()))
-        .collect();
+    let models: BTreeSet<String> =
+        golden.names().filter_map(|n| Some(n.split_once(".weights.")?.0.to_string())).collect();
     for model in &models {
         let weights = part(&file, &format!("{model}.weights."));
         let width = ["cls_token", "embeddings.cls_token"]

@@ -95,11 +95,7 @@ pub struct Judging<'a> {
 impl Judging<'_> {
     /// What each judge says of a set; nothing where it was stopped. Other processes than the first
     /// hold only a part, and say so.
-    pub fn images(
-        &self,
-        images: Option<&Images>,
-        message: &str,
-    ) -> Result<Option<Vec<Gathered>>> {
+    pub fn images(&self, images: Option<&Images>, message: &str) -> Result<Option<Vec<Gathered>>> {
         let Some(images) = images else { return Ok(Some(Vec::new())) };
         let cache = self.cache(&images.fingerprint());
         let plan = self.evaluation.plan(images.len(), cache.as_ref(), self.rank);

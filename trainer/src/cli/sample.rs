@@ -132,7 +132,8 @@ pub fn run(args: Args) -> Result<Outcome> {
             return Ok(Outcome::Interrupted);
         };
         reporter.finish();
-        let name = PathBuf::from(format!("samples of {}", model_name(args.model.model.as_deref()).0));
+        let name =
+            PathBuf::from(format!("samples of {}", model_name(args.model.model.as_deref()).0));
         return judging.compare((&name, gathered, None), Some(&judges.reference), Some(&what));
     }
     let share = rank.share(args.count);

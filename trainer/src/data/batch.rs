@@ -254,7 +254,8 @@ mod tests {
     #[test]
     fn images_are_read_in_any_order_stored_or_deflated() {
         let folder = tempfile::tempdir().unwrap();
-        let images = Array4::from_shape_fn((7, 5, 4, 3), |(n, y, x, c)| (n * 40 + y * 8 + x + c) as u8);
+        let images =
+            Array4::from_shape_fn((7, 5, 4, 3), |(n, y, x, c)| (n * 40 + y * 8 + x + c) as u8);
         for compressed in [false, true] {
             let path = folder.path().join(format!("{compressed}.npz"));
             write(&path, compressed, &images);

@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 use tintype::burn::tensor::Device;
 
 use super::gather::{Cache, Gathered, Keep, Plan};
-use super::judge::{Judge, Kind};
+use super::judge::{Judge, Kind, MAX_DRIFT};
 use super::known::{Feature, Known};
 use super::protocol::{Metric, Protocol};
 use super::report::{Report, SetInfo};
@@ -90,7 +90,10 @@ impl Evaluation {
             if kinds.is_empty() {
                 bail!("a network must judge the images: {}", Kind::Inception.wanted());
             }
-            bail!("without --reference there is nothing to measure for --protocol {}; name a reference, or ask for --metrics is, or --save-stats", options.protocol.name());
+            bail!(
+                "without --reference there is nothing to measure for --protocol {}; name a reference, or ask for --metrics is, or --save-stats",
+                options.protocol.name()
+            );
         }
         let mut judges = Vec::new();
         let wanted = |kind: Kind| metrics.iter().any(|m| m.kind() == kind);
@@ -149,11 +152,18 @@ impl Evaluation {
         let (scores, mut notes) =
             scores(protocol, metrics, &of_samples, &of_reference, self.subsets)?;
         notes.extend(SetInfo::notes(&infos));
+        notes.extend(self.judges.iter().filter(|j| j.drift > MAX_DRIFT).map(|judge| {
+            format!(
+                "this device's {:?} features are {:.0e} off the CPU's, so it does not compute in float32; use --device cpu for numbers to publish",
+                judge.kind, judge.drift
+            )
+        }));
         Ok(Report { protocol, judges: self.describe(), sets: infos, scores, notes })
     }
 
     fn describe(&self) -> Vec<String> {
-        let one = |j: &Judge| format!("{:?}: {}, weights {}", j.kind, j.preprocess.name(), j.fingerprint);
+        let one =
+            |j: &Judge| format!("{:?}: {}, weights {}", j.kind, j.preprocess.name(), j.fingerprint);
         self.judges.iter().map(one).collect()
     }
 }

@@ -48,8 +48,13 @@ pub struct Judge {
     network: Network,
     /// Fingerprint of its weights.
     pub fingerprint: String,
+    /// How far a GPU's features of one picture are from the CPU's, relative; 0 on the CPU.
+    pub drift: f64,
     device: Device,
 }
+
+/// A judge that drifts further does not compute in float32: TF32's drift is about 1e-3.
+pub const MAX_DRIFT: f64 = 1e-4;
 
 #[derive(Debug)]
 enum Network {
@@ -95,9 +100,29 @@ impl Rows {
 }
 
 impl Judge {
-    /// Loads a network's weights, in float32.
+    /// Loads a network's weights, in float32. GPUs are tried on one picture: some multiply in fewer
+    /// digits, which moves every metric.
     pub fn open(kind: Kind, path: &Path, preprocess: Preprocess, device: &Device) -> Result<Self> {
-        Self::from_weights(kind, open(path)?, preprocess, device)
+        let weights = open(path)?;
+        let mut judge = Self::from_weights(kind, weights.clone(), preprocess, device)?;
+        if *device != Device::flex() {
+            let exact = Self::from_weights(kind, weights, preprocess, &Device::flex())?;
+            judge.drift = judge.drift_from(&exact);
+        }
+        Ok(judge)
+    }
+
+    /// The relative difference of two judges' features of a fixed picture.
+    fn drift_from(&self, other: &Self) -> f64 {
+        const SIDE: usize = 64;
+        let value = |i: usize| (i * 31 % 251 ^ (i / 3 % SIDE) * 3) as u8;
+        let pixels = (0..SIDE * SIDE * 3).map(value).collect();
+        let input = self.input(&Rgb { width: SIDE, height: SIDE, pixels });
+        let (a, b) = (self.judge(input.clone()).features, other.judge(input).features);
+        let square = |v: f64| v * v;
+        let difference: f64 = a.iter().zip(&b).map(|(a, b)| square(f64::from(a - b))).sum();
+        let norm: f64 = b.iter().map(|b| square(f64::from(*b))).sum();
+        (difference / norm.max(f64::MIN_POSITIVE)).sqrt()
     }
 
     /// [`open`](Self::open) with opened weights.
@@ -122,7 +147,8 @@ impl Judge {
                 Network::Clip(Box::new(Clip::from_weights(weights, None, device).map_err(explain)?))
             }
         };
-        Ok(Self { kind, preprocess, network, fingerprint, device: device.clone() })
+        let drift = 0.0;
+        Ok(Self { kind, preprocess, network, fingerprint, drift, device: device.clone() })
     }
 
     /// Side of the network's input.
@@ -171,5 +197,44 @@ impl Judge {
     pub fn key(&self) -> String {
         let name = format!("{:?}-{:?}", self.kind, self.preprocess).to_lowercase();
         format!("{name}-{}", self.fingerprint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tintype::weights::snapshot;
+
+    #[test]
+    fn a_network_in_fewer_digits_is_noticed() {
+        let device = Device::flex();
+        let config = crate::network::dinov2::DinoConfig {
+            embed_dim: 64,
+            depth: 2,
+            num_heads: 1,
+            patch_size: 14,
+            mlp_ratio: 4,
+            img_size: 224,
+            registers: 0,
+            swiglu: false,
+        };
+        let tensors = snapshot(&config.init(&device).unwrap());
+        let weights = Weights { file: "test".into(), tensors, metadata: Default::default() };
+        let mut rounded = weights.clone();
+        for view in rounded.tensors.values_mut() {
+            // TF32 keeps ten bits of a mantissa.
+            let values: Vec<f32> = view
+                .to_f32()
+                .iter()
+                .map(|v| f32::from_bits((v.to_bits() + 0x1000) & !0x1fff))
+                .collect();
+            *view = tintype::weights::TensorView::from_f32(view.shape.clone(), &values).unwrap();
+        }
+        let judge = |weights| {
+            Judge::from_weights(Kind::DinoV2, weights, Preprocess::Edm2Dino, &device).unwrap()
+        };
+        let exact = judge(weights.clone());
+        assert_eq!(exact.drift_from(&judge(weights)), 0.0);
+        assert!(judge(rounded).drift_from(&exact) > MAX_DRIFT);
     }
 }

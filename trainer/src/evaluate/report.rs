@@ -45,11 +45,7 @@ impl SetInfo {
             && let (1, 1) = (a.sizes.len(), b.sizes.len())
             && a.sizes != b.sizes
         {
-            notes.push(format!(
-                "the samples are {} and the reference is {}",
-                a.size(),
-                b.size()
-            ));
+            notes.push(format!("the samples are {} and the reference is {}", a.size(), b.size()));
         }
         notes
     }

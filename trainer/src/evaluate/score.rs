@@ -140,10 +140,7 @@ pub fn scores(
                 };
                 let label = metric.label();
                 let (x, y) = (features(samples)?, features(reference)?);
-                ensure!(
-                    x.ncols() == y.ncols(),
-                    frechet::FrechetError::Sizes(x.ncols(), y.ncols())
-                );
+                ensure!(x.ncols() == y.ncols(), frechet::FrechetError::Sizes(x.ncols(), y.ncols()));
                 let (value, deviation) = if protocol == Protocol::KDiffusion {
                     (kernel::distance(&x, &y, K_DIFFUSION_MAX), None)
                 } else {
@@ -197,8 +194,7 @@ fn of_subsets(
 /// Fréchet distances grow as samples become fewer.
 fn bias(metrics: &[Metric], samples: &Evidence) -> Option<String> {
     let n = samples.n.filter(|&n| n < UNBIASED)?;
-    let named: Vec<&str> =
-        metrics.iter().filter(|m| m.is_frechet()).map(|m| m.label()).collect();
+    let named: Vec<&str> = metrics.iter().filter(|m| m.is_frechet()).map(|m| m.label()).collect();
     (!named.is_empty()).then(|| {
         format!(
             "{} of {n} samples is too high: it falls as samples are added, so compare it only with values at the same number (published ones are at {UNBIASED})",

@@ -98,9 +98,7 @@ fn folded(weights: &Weights) -> Result<Weights, WeightsError> {
     let wrong = |problem: String| WeightsError::Format { file: weights.file.clone(), problem };
     const LAST: &str = "Mixed_7c.branch_pool.conv.weight";
     if !weights.tensors.contains_key(LAST) {
-        return Err(wrong(format!(
-            "not FID's Inception-v3: it lacks {LAST}; {FILES} is needed"
-        )));
+        return Err(wrong(format!("not FID's Inception-v3: it lacks {LAST}; {FILES} is needed")));
     }
     let mut out = Weights { tensors: BTreeMap::new(), ..weights.clone() };
     for (name, view) in &weights.tensors {
@@ -122,12 +120,8 @@ fn folded(weights: &Weights) -> Result<Weights, WeightsError> {
         let scale: Vec<f64> =
             gain.iter().zip(&variance).map(|(g, v)| g / (v + BATCH_NORM_EPS).sqrt()).collect();
         let size = view.len() / channels.max(1);
-        let kernel: Vec<f32> = view
-            .to_f64()
-            .iter()
-            .enumerate()
-            .map(|(i, w)| (w * scale[i / size]) as f32)
-            .collect();
+        let kernel: Vec<f32> =
+            view.to_f64().iter().enumerate().map(|(i, w)| (w * scale[i / size]) as f32).collect();
         let shift: Vec<f32> =
             (0..channels).map(|c| (bias[c] - mean[c] * scale[c]) as f32).collect();
         let unit = unit.to_lowercase();

@@ -87,12 +87,14 @@ fn stack(weights: &mut Weights, parts: &[&str], whole: &str) -> Result<(), Weigh
 
 /// timm calls SwiGLU's two layers `fc1` and `fc2`, too; their widths tell.
 fn packed_swiglu(tensors: &mut BTreeMap<String, TensorView>) {
-    let width = |name: &str, axis: usize| tensors.get(name).and_then(|v| v.shape.get(axis).copied());
+    let width =
+        |name: &str, axis: usize| tensors.get(name).and_then(|v| v.shape.get(axis).copied());
     let (out, inner) = (width("blocks.0.mlp.fc1.weight", 0), width("blocks.0.mlp.fc2.weight", 1));
     if out.is_none() || out == inner {
         return;
     }
-    let rename = |name: String| name.replace(".mlp.fc1.", ".mlp.w12.").replace(".mlp.fc2.", ".mlp.w3.");
+    let rename =
+        |name: String| name.replace(".mlp.fc1.", ".mlp.w12.").replace(".mlp.fc2.", ".mlp.w3.");
     *tensors =
         std::mem::take(tensors).into_iter().map(|(name, view)| (rename(name), view)).collect();
 }
@@ -116,4 +118,110 @@ fn class_row(weights: &mut Weights) -> Result<(), WeightsError> {
 fn float(weights: &Weights, shape: Vec<usize>, values: &[f32]) -> Result<TensorView, WeightsError> {
     TensorView::from_f32(shape, values)
         .map_err(|problem| WeightsError::Format { file: weights.file.clone(), problem })
+}
+
+#[cfg(test)]
+mod tests {
+    use tintype::burn::tensor::{Device, Tensor, TensorData};
+    use tintype::noise::{ImageKey, Stream, normals};
+    use tintype::weights::snapshot;
+
+    use super::super::{DinoConfig, DinoV2};
+    use super::*;
+
+    fn normal(seed: u64, n: usize) -> Vec<f32> {
+        let key = ImageKey { seed, image: 0 };
+        normals(key, Stream::Noise, 0, n).iter().map(|v| v * 0.2).collect()
+    }
+
+    /// A small network with registers and SwiGLU under the authors' names.
+    fn authors() -> BTreeMap<String, TensorView> {
+        let config = DinoConfig {
+            embed_dim: 64,
+            depth: 2,
+            num_heads: 1,
+            patch_size: 14,
+            mlp_ratio: 4,
+            img_size: 42,
+            registers: 4,
+            swiglu: true,
+        };
+        let random = |(i, (name, view)): (usize, (String, TensorView))| {
+            let values = normal(i as u64, view.len());
+            (name, TensorView::from_f32(view.shape.clone(), &values).unwrap())
+        };
+        let network = config.init(&Device::flex()).unwrap();
+        snapshot(&network).into_iter().enumerate().map(random).collect()
+    }
+
+    fn tokens(tensors: BTreeMap<String, TensorView>) -> Vec<f32> {
+        let device = Device::flex();
+        let weights = Weights { file: "test".into(), tensors, metadata: BTreeMap::new() };
+        let network = DinoV2::from_weights(weights, None, &device).unwrap();
+        let x = TensorData::new(normal(99, 3 * 42 * 42), [1, 3, 42, 42]);
+        let out = network.forward(Tensor::from_data(x, &device));
+        let all = Tensor::cat(vec![out.registers.unwrap(), out.patches], 1);
+        let class = out.class.into_data().iter::<f32>().collect::<Vec<f32>>();
+        [class, all.into_data().iter::<f32>().collect()].concat()
+    }
+
+    /// Rows `from..to` of an axis-0 stack.
+    fn rows(view: &TensorView, from: usize, to: usize) -> TensorView {
+        let width = view.len() / view.shape[0];
+        let shape = [&[to - from], &view.shape[1..]].concat();
+        TensorView::from_f32(shape, &view.to_f32()[from * width..to * width]).unwrap()
+    }
+
+    #[test]
+    fn every_tool_s_names_give_the_same_tokens() {
+        let authors = authors();
+        let expected = tokens(authors.clone());
+
+        let mut timm = BTreeMap::new();
+        for (name, view) in &authors {
+            let name = name.replace("register_tokens", "reg_token");
+            let name = name.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2.");
+            timm.insert(name, view.clone());
+        }
+        let table = authors["pos_embed"].to_f32();
+        let class: Vec<f32> =
+            authors["cls_token"].to_f32().iter().zip(&table).map(|(c, p)| c + p).collect();
+        timm.insert("cls_token".into(), TensorView::from_f32(vec![1, 1, 64], &class).unwrap());
+        let grid = TensorView::from_f32(vec![1, 9, 64], &table[64..]).unwrap();
+        timm.insert("pos_embed".into(), grid);
+
+        let mut transformers = BTreeMap::new();
+        for (name, view) in &authors {
+            let name = match name.as_str() {
+                "pos_embed" => "embeddings.position_embeddings".into(),
+                "cls_token" | "register_tokens" => format!("embeddings.{name}"),
+                _ => name
+                    .replace("patch_embed.proj.", "embeddings.patch_embeddings.projection.")
+                    .replace("blocks.", "encoder.layer.")
+                    .replace(".attn.proj.", ".attention.o_proj.")
+                    .replace(".mlp.w3.", ".mlp.down_proj.")
+                    .replace(".ls1.gamma", ".layer_scale1.lambda1")
+                    .replace(".ls2.gamma", ".layer_scale2.lambda1"),
+            };
+            let name = if name.starts_with("norm.") { format!("layer{name}") } else { name };
+            let part = |theirs: &str, whole: &str, i: usize, n: usize| {
+                let third = view.shape[0] / n;
+                (name.replace(whole, theirs), rows(view, i * third, (i + 1) * third))
+            };
+            if name.contains(".attn.qkv.") {
+                let parts = [".attention.q_proj.", ".attention.k_proj.", ".attention.v_proj."];
+                transformers.extend((0..3).map(|i| part(parts[i], ".attn.qkv.", i, 3)));
+            } else if name.contains(".mlp.w12.") {
+                let parts = [".mlp.gate_proj.", ".mlp.up_proj."];
+                transformers.extend((0..2).map(|i| part(parts[i], ".mlp.w12.", i, 2)));
+            } else {
+                transformers.insert(format!("dinov2.{name}"), view.clone());
+            }
+        }
+        for (tool, tensors) in [("timm", timm), ("transformers", transformers)] {
+            let found = tokens(tensors);
+            let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst < 1e-5, "{tool}: {worst}");
+        }
+    }
 }

@@ -88,8 +88,8 @@ impl DinoConfig {
             )));
         }
         let rows = 1 + (self.img_size / self.patch_size).pow(2);
-        let registers = (self.registers > 0)
-            .then(|| Initializer::Zeros.init([1, self.registers, d], device));
+        let registers =
+            (self.registers > 0).then(|| Initializer::Zeros.init([1, self.registers, d], device));
         Ok(DinoV2 {
             cls_token: Initializer::Zeros.init([1, 1, d], device),
             register_tokens: registers,
