@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use tintype::image::Rgb;
 use tintype_trainer::data::crop::center_crop;
 use tintype_trainer::data::hdf5::Hdf5Store;
+use tintype_trainer::data::prepare::decode;
 use tintype_trainer::data::source::Source;
 use tintype_trainer::data::store::ImageStore;
 
@@ -179,4 +180,22 @@ fn label_lists_decide_and_must_be_complete() {
     std::fs::write(&path, tar_of(&all)).expect("it is written");
     let error = Source::open(&path, None).expect_err("a label is missing").to_string();
     assert!(error.contains("apple/0.png"), "{error}");
+}
+
+/// `jpeg/*.rgb` are the pixels that Pillow 13 gives for `jpeg/*.jpg`.
+#[test]
+fn jpegs_are_decoded_as_pillow_does() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/jpeg");
+    for name in ["colour", "progressive", "grey", "inks"] {
+        let file = std::fs::read(folder.join(format!("{name}.jpg"))).expect("a picture");
+        let expected = std::fs::read(folder.join(format!("{name}.rgb"))).expect("its pixels");
+        let image = decode(&file).expect(name);
+        assert_eq!((image.width, image.height), (25, 18), "{name}");
+        assert!(image.pixels == expected, "{name}");
+        // Half a file is an error, not half a picture.
+        assert!(decode(&file[..file.len() / 2]).is_err(), "{name}");
+        let mut damaged = file.clone();
+        damaged[3..].fill(7);
+        assert!(decode(&damaged).is_err(), "{name}");
+    }
 }

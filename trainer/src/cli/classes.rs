@@ -21,7 +21,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let files = ModelFiles::open(&args.model, None, None)?;
+    let files = ModelFiles::open(&args.model)?;
     let classes = detect(&files.model)?.num_classes();
     let labels = Labels::of(&files.model, classes);
     let found = labels.search(&args.search);

@@ -52,14 +52,16 @@ impl Reporter {
         if let (Some(line), Some(fields)) = (line.as_object_mut(), fields.as_object_mut()) {
             line.append(fields);
         }
-        // A reader that went away must not stop the work.
         let _ = writeln!(std::io::stdout(), "{line}");
     }
 
     /// A line for people.
     pub fn line(&self, text: &str) {
         if !self.json {
-            self.bar.suspend(|| println!("{text}"));
+            // A reader that went away must not stop the work.
+            self.bar.suspend(|| {
+                let _ = writeln!(std::io::stdout(), "{text}");
+            });
         }
     }
 

@@ -16,7 +16,7 @@ use tintype::sampler::Stop;
 use super::Outcome;
 use super::events::Reporter;
 use super::interrupt::on_interrupt;
-use super::model::{ModelArgs, ModelFiles, Precision};
+use super::model::{ModelFiles, PartsArgs, Precision};
 use super::output::Output;
 use super::sampling::SamplingArgs;
 use crate::files::write_whole;
@@ -40,13 +40,7 @@ pub struct Args {
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
-    model: ModelArgs,
-    /// Autoencoder of a latent model
-    #[arg(long, value_name = "FILE")]
-    vae: Option<PathBuf>,
-    /// Statistics of the latents (latents_stats.pt, *-latents-stats.pt)
-    #[arg(long, value_name = "FILE")]
-    stats: Option<PathBuf>,
+    parts: PartsArgs,
     /// auto, cpu, cuda, wgpu or vulkan, with an index like cuda:1 if there are several
     #[arg(long, default_value = "auto")]
     device: String,
@@ -92,7 +86,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let output = Output::prepare(&args.out)?;
     let chosen = device::choose(&args.device)?;
     let device = chosen.found.device;
-    let files = ModelFiles::open(&args.model, args.vae.as_deref(), args.stats.as_deref())?;
+    let files = ModelFiles::with_parts(&args.parts)?;
     let fingerprint = files.model.fingerprint();
     let origin = match &args.from {
         Some(path) => Some(read_origin(path, &fingerprint)?),

@@ -23,7 +23,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<()> {
     let model = ModelArgs { model: args.file, config: args.config };
-    let files = ModelFiles::open(&model, None, None)?;
+    let files = ModelFiles::open(&model)?;
     let weights = &files.model;
     let mut types: Vec<String> =
         weights.tensors.values().map(|v| format!("{:?}", v.dtype)).collect();

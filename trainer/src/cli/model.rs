@@ -1,6 +1,6 @@
 //! Finding and loading the model that a command is about.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -20,6 +20,19 @@ pub struct ModelArgs {
     /// LightningDiT's YAML, or this program's JSON
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// Options that name a model and what it samples with.
+#[derive(Debug, clap::Args)]
+pub struct PartsArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Autoencoder of a latent model
+    #[arg(long, value_name = "FILE")]
+    pub vae: Option<PathBuf>,
+    /// Statistics of the latents (latents_stats.pt, *-latents-stats.pt)
+    #[arg(long, value_name = "FILE")]
+    pub stats: Option<PathBuf>,
 }
 
 /// Number format of the network.
@@ -60,7 +73,7 @@ pub struct ModelFiles {
 
 impl ModelFiles {
     /// Opens the named files, or the embedded model where no model is named.
-    pub fn open(args: &ModelArgs, vae: Option<&Path>, stats: Option<&Path>) -> Result<Self> {
+    pub fn open(args: &ModelArgs) -> Result<Self> {
         let mut files = match &args.model {
             None => embedded()?,
             Some(path) => Self { model: open(path)?, vae: None, stats: None },
@@ -70,10 +83,16 @@ impl ModelFiles {
                 .with_context(|| format!("{} cannot be read", path.display()))?;
             files.model.metadata.insert("config".into(), text);
         }
-        if let Some(path) = vae {
+        Ok(files)
+    }
+
+    /// [`open`](Self::open) with autoencoder and statistics, if they are named.
+    pub fn with_parts(args: &PartsArgs) -> Result<Self> {
+        let mut files = Self::open(&args.model)?;
+        if let Some(path) = &args.vae {
             files.vae = Some(open(path)?);
         }
-        if let Some(path) = stats {
+        if let Some(path) = &args.stats {
             files.stats = Some(open(path)?);
         }
         Ok(files)

@@ -18,7 +18,7 @@ use super::Outcome;
 use super::events::Reporter;
 use super::interrupt::on_interrupt;
 use super::judging::{Judging, JudgingArgs, gathered};
-use super::model::{ModelArgs, ModelFiles, Precision};
+use super::model::{ModelFiles, PartsArgs, Precision};
 use super::sampling::SamplingArgs;
 use crate::evaluate::evaluation::Evaluation;
 use crate::evaluate::gather::Gathered;
@@ -43,13 +43,7 @@ pub struct Args {
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
-    model: ModelArgs,
-    /// Autoencoder of a latent model
-    #[arg(long, value_name = "FILE")]
-    vae: Option<PathBuf>,
-    /// Statistics of the latents (latents_stats.pt, *-latents-stats.pt)
-    #[arg(long, value_name = "FILE")]
-    stats: Option<PathBuf>,
+    parts: PartsArgs,
     /// auto, cpu, cuda, wgpu or vulkan, with an index like cuda:1 if there are several
     #[arg(long, default_value = "auto")]
     device: String,
@@ -80,7 +74,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let rank = Rank::from_environment()?;
     ensure!((1..=10_000_000).contains(&args.count), "--count is not between 1 and 10000000");
     let chosen = device::choose(&super::local_device(&args.device, rank))?;
-    let files = ModelFiles::open(&args.model, args.vae.as_deref(), args.stats.as_deref())?;
+    let files = ModelFiles::with_parts(&args.parts)?;
     let fingerprint = files.model.fingerprint();
     let architecture = tintype::weights::detect(&files.model)?;
     let settings = args.sampling.settings(&architecture)?;
@@ -132,8 +126,10 @@ pub fn run(args: Args) -> Result<Outcome> {
             return Ok(Outcome::Interrupted);
         };
         reporter.finish();
-        let name =
-            PathBuf::from(format!("samples of {}", model_name(args.model.model.as_deref()).0));
+        let name = PathBuf::from(format!(
+            "samples of {}",
+            model_name(args.parts.model.model.as_deref()).0
+        ));
         return judging.compare((&name, gathered, None), Some(&judges.reference), Some(&what));
     }
     let share = rank.share(args.count);
@@ -204,7 +200,7 @@ fn open_sets(
     let mut sets = Vec::new();
     if let Some(out) = &args.out {
         let guidance = settings.guidance;
-        let (model, step) = model_name(args.model.model.as_deref());
+        let (model, step) = model_name(args.parts.model.model.as_deref());
         let name = format!(
             "{model}_{step:07}_cfg{}-{}-{}-labelsampling-{}",
             guidance.scale,

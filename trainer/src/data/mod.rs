@@ -5,6 +5,7 @@ pub mod batch;
 pub mod crop;
 pub mod encode;
 pub mod hdf5;
+pub mod jpeg;
 pub mod latents;
 pub mod npz;
 pub mod prepare;

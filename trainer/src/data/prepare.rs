@@ -9,6 +9,7 @@ use tintype::image::Rgb;
 use tintype::weights::{Dtype, TensorView, open, write_safetensors};
 
 use super::crop::center_crop;
+use super::jpeg;
 use super::source::{Item, Source};
 use super::store::{Description, STORE_FILE, Shard, file_crc32c};
 use crate::files::write_whole;
@@ -157,6 +158,9 @@ fn encode_shard(
 
 /// Decodes an image to 8-bit RGB; transparency is dropped as Pillow's `convert("RGB")` does.
 pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
+    if jpeg::is_jpeg(bytes) {
+        return jpeg::decode(bytes, MAX_DECODED_BYTES);
+    }
     let mut reader = image::ImageReader::new(std::io::Cursor::new(bytes))
         .with_guessed_format()
         .map_err(|e| e.to_string())?;

@@ -74,46 +74,38 @@ fn weights(from: usize, to: usize, method: Method) -> Vec<Vec<(usize, f32)>> {
                 let (first, t) = (source.floor() as i64, source.fract());
                 vec![(clamp(first), 1.0 - t), (clamp(first + 1), t)]
             }
-            Method::BilinearAntialias => widened(from, to, x, 1.0, |t| (1.0 - t.abs()).max(0.0)),
-            Method::BicubicAntialias => widened(from, to, x, 2.0, |t| cubic(t, -0.5)),
-            Method::PillowBicubic => pillow_taps(from, to, x, 2.0, |t| cubic(t, -0.5)),
+            Method::BilinearAntialias => {
+                widened(from, to, x, 1.0, single, |t| (1.0 - t.abs()).max(0.0))
+            }
+            Method::BicubicAntialias => widened(from, to, x, 2.0, single, |t| cubic(t, -0.5)),
+            Method::PillowBicubic => widened(from, to, x, 2.0, |v| v, |t| cubic(t, -0.5)),
         })
         .collect()
 }
 
-/// The taps of a kernel that widens when shrinking, normalised, with PyTorch's float32 positions.
+/// A float64 result as PyTorch's float32 arithmetic would have it.
+fn single(v: f64) -> f64 {
+    v as f32 as f64
+}
+
+/// The taps of a kernel that widens when shrinking, normalised. `round` is applied to every result:
+/// PyTorch computes positions and weights in float32, Pillow in float64.
 fn widened(
     from: usize,
     to: usize,
     x: usize,
-    radius: f32,
-    kernel: impl Fn(f64) -> f64,
-) -> Vec<(usize, f32)> {
-    let scale = from as f32 / to as f32;
-    let stretch = scale.max(1.0);
-    let (support, center) = (radius * stretch, (x as f32 + 0.5) * scale);
-    let first = ((center - support + 0.5) as i64).max(0);
-    let end = ((center + support + 0.5) as i64).min(from as i64);
-    let weight = |i: i64| kernel(((i as f32 - center + 0.5) * (1.0 / stretch)) as f64) as f32;
-    let total: f32 = (first..end).map(weight).sum();
-    (first..end).map(|i| (i as usize, weight(i) / total)).collect()
-}
-
-/// The same with Pillow's float64 positions.
-fn pillow_taps(
-    from: usize,
-    to: usize,
-    x: usize,
     radius: f64,
+    round: fn(f64) -> f64,
     kernel: impl Fn(f64) -> f64,
 ) -> Vec<(usize, f32)> {
-    let scale = from as f64 / to as f64;
+    let scale = round(from as f64 / to as f64);
     let stretch = scale.max(1.0);
-    let (support, center) = (radius * stretch, (x as f64 + 0.5) * scale);
-    let first = ((center - support + 0.5) as i64).max(0);
-    let end = ((center + support + 0.5) as i64).min(from as i64);
-    let weight = |i: i64| kernel((i as f64 - center + 0.5) / stretch);
-    let total: f64 = (first..end).map(weight).sum();
+    let (support, center) = (round(radius * stretch), round((x as f64 + 0.5) * scale));
+    let first = (round(round(center - support) + 0.5) as i64).max(0);
+    let end = (round(round(center + support) + 0.5) as i64).min(from as i64);
+    let narrow = round(1.0 / stretch);
+    let weight = |i: i64| round(kernel(round(round(round(i as f64 - center) + 0.5) * narrow)));
+    let total = (first..end).fold(0.0, |total, i| round(total + weight(i)));
     (first..end).map(|i| (i as usize, (weight(i) / total) as f32)).collect()
 }
 
