@@ -13,12 +13,32 @@ pub fn is_jpeg(bytes: &[u8]) -> bool {
 
 /// Decodes to 8-bit RGB; fails where the file is damaged, truncated or larger than `max_bytes`.
 pub fn decode(bytes: &[u8], max_bytes: u64) -> Result<Rgb, String> {
+    if !is_whole(bytes) {
+        return Err("the file is truncated".into());
+    }
     // libjpeg reports errors by unwinding, without a panic's message.
     let decoded = catch_unwind(AssertUnwindSafe(|| unwinding(bytes, max_bytes)));
     decoded.unwrap_or_else(|error| {
         let message = error.downcast_ref::<String>().map_or("damaged", String::as_str);
         Err(message.trim_start_matches("libjpeg fatal error: ").to_string())
     })
+}
+
+/// Whether the picture's end is there; libjpeg would fill what is missing with grey. Inside of coded
+/// data the end's two bytes do not occur, so the first ones behind the first scan are the end.
+fn is_whole(bytes: &[u8]) -> bool {
+    const START_OF_SCAN: u8 = 0xDA;
+    let mut at = 2;
+    while let Some(&[0xFF, marker, high, low]) = bytes.get(at..at + 4) {
+        if marker == START_OF_SCAN {
+            return bytes[at..].windows(2).any(|pair| pair == [0xFF, 0xD9]);
+        }
+        at += match marker {
+            0xFF => 1, // padding
+            _ => 2 + usize::from(u16::from_be_bytes([high, low])),
+        };
+    }
+    false
 }
 
 fn unwinding(bytes: &[u8], max_bytes: u64) -> Result<Rgb, String> {
