@@ -86,7 +86,7 @@ impl Evaluation {
                 );
             }
         }
-        if metrics.is_empty() && !(options.statistics && !kinds.is_empty()) {
+        if metrics.is_empty() && (kinds.is_empty() || !options.statistics) {
             if kinds.is_empty() {
                 bail!("a network must judge the images: {}", Kind::Inception.wanted());
             }

@@ -142,8 +142,8 @@ impl Cache {
         for ((name, values), width) in
             NAMES.iter().zip([&rows.features, &rows.spatial, &rows.logits]).zip(rows.widths)
         {
-            if width > 0 {
-                let view = TensorView::from_f32(vec![values.len() / width, width], values);
+            if let Some(n) = values.len().checked_div(width) {
+                let view = TensorView::from_f32(vec![n, width], values);
                 tensors.insert(name.to_string(), view.map_err(anyhow::Error::msg)?);
             }
         }

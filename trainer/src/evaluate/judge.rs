@@ -115,7 +115,7 @@ impl Judge {
     /// The relative difference of two judges' features of a fixed picture.
     fn drift_from(&self, other: &Self) -> f64 {
         const SIDE: usize = 64;
-        let value = |i: usize| (i * 31 % 251 ^ (i / 3 % SIDE) * 3) as u8;
+        let value = |i: usize| ((i * 31 % 251) ^ (i / 3 % SIDE * 3)) as u8;
         let pixels = (0..SIDE * SIDE * 3).map(value).collect();
         let input = self.input(&Rgb { width: SIDE, height: SIDE, pixels });
         let (a, b) = (self.judge(input.clone()).features, other.judge(input).features);

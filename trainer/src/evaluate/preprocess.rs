@@ -30,9 +30,9 @@ pub enum Preprocess {
 /// Side of the images that DINOv2 and CLIP judge.
 pub const VIT_SIDE: usize = 224;
 /// CLIP's channel means in 0…1.
-const CLIP_MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
+const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// CLIP's channel standard deviations in 0…1.
-const CLIP_STD: [f32; 3] = [0.26862954, 0.26130258, 0.27577711];
+const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 impl Preprocess {
     /// Side of the network's input.
