@@ -211,8 +211,10 @@ fn what_cannot_be_measured_is_said_in_one_sentence() {
     let judge = "--inception inception.safetensors";
     let error = refused("a --reference b");
     assert!(error.contains("pt_inception-2015-12-05-6726825d.pth"), "{error}");
-    let error = refused("a --reference b --inception a.npz");
-    assert!(error.contains("a.npz"), "{error}");
+    for file in ["a.npz", "nowhere.pth"] {
+        let error = refused(&format!("a --reference b --inception {file}"));
+        assert!(error.contains(file) && error.contains("mseitzer/pytorch-fid"), "{error}");
+    }
     let error = refused(&format!("a --reference b {judge} --metrics fd-dinov2"));
     assert!(error.contains("--dinov2") && error.contains("vitl14"), "{error}");
     std::fs::create_dir(place.path("empty")).expect("a folder");
@@ -222,6 +224,9 @@ fn what_cannot_be_measured_is_said_in_one_sentence() {
     write_folder(&place, "one", &[picture(1, 24)]);
     assert!(refused(&format!("one --reference b {judge} --metrics fid")).contains("at least 2"));
     assert!(refused(&format!("a {judge} --metrics fid")).contains("--reference"));
+    place.succeeds(&format!("evaluate b {judge} --save-stats b-stats.npz --device cpu"));
+    assert!(refused("b-stats.npz --reference a").contains("--inception"));
+    assert!(refused("b-stats.npz --metrics is").contains("b-stats.npz has no images"));
     // Statistics of another network.
     let file = std::fs::File::create(place.path("small.npz")).expect("a file");
     let mut npz = NpzWriter::new(file);

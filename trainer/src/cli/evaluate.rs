@@ -1,9 +1,9 @@
 //! `tintype evaluate`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use tintype::burn::tensor::Device;
 use tintype::device;
@@ -38,9 +38,10 @@ pub struct Args {
     #[arg(long)]
     count: Option<usize>,
     /// Encode and decode an image store's images with this autoencoder and measure PSNR, SSIM, rFID
-    /// (with --inception) and LPIPS (with --vgg and --lpips)
-    #[arg(long, value_name = "VAE", conflicts_with_all = ["reference", "metrics", "subsets", "cache", "save_stats"])]
-    reconstruct: Option<PathBuf>,
+    /// (with --inception) and LPIPS (with --vgg and --lpips); twice where encoder and decoder are in
+    /// two files
+    #[arg(long, value_name = "VAE", num_args = 1, conflicts_with_all = ["reference", "metrics", "subsets", "cache", "save_stats"])]
+    reconstruct: Vec<PathBuf>,
     /// torchvision's VGG16 (vgg16-397923af.pth), or a file of a whole LPIPS
     #[arg(long, value_name = "FILE", requires = "reconstruct")]
     vgg: Option<PathBuf>,
@@ -69,9 +70,9 @@ pub fn run(args: Args) -> Result<Outcome> {
     let chosen = device::choose(&super::local_device(&args.device, rank))?;
     let (id, device) = (&chosen.found.id, &chosen.found.device);
     let batch = args.batch.unwrap_or(if id == "cpu" { 8 } else { 64 }).max(1);
-    if let Some(vae) = &args.reconstruct {
+    if !args.reconstruct.is_empty() {
         ensure!(rank.world == 1, "--reconstruct runs in one process");
-        return reconstruct(&args, vae, batch, id, device);
+        return reconstruct(&args, batch, id, device);
     }
     let options = args.judging.options()?;
     let samples = Known::open(&args.samples, args.count)?;
@@ -95,13 +96,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     judging.compare((&args.samples, of_samples, Some(&samples)), reference.as_ref(), None)
 }
 
-fn reconstruct(
-    args: &Args,
-    vae: &Path,
-    batch: usize,
-    id: &str,
-    device: &Device,
-) -> Result<Outcome> {
+fn reconstruct(args: &Args, batch: usize, id: &str, device: &Device) -> Result<Outcome> {
     let store = ImageStore::open_verified(&args.samples)?;
     let count = args.count.unwrap_or(store.len()).min(store.len());
     if count == 0 {
@@ -120,7 +115,11 @@ fn reconstruct(
         Some(vgg) => Some(Lpips::open(vgg, args.lpips.as_ref().unwrap_or(vgg), device)?),
         None => None,
     };
-    let weights = open(vae)?;
+    let mut files = args.reconstruct.iter().map(|path| open(path));
+    let mut weights = files.next().context("an autoencoder is needed")??;
+    for file in files {
+        weights.tensors.extend(file?.tensors);
+    }
     let reconstructor = Reconstructor::new(&weights, lpips, judge, args.seed, device)?;
     let interrupted = on_interrupt("stopping")?;
     let reporter = Reporter::counting(count as u64, "images", args.json);

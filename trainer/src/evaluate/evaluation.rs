@@ -50,66 +50,24 @@ impl Evaluation {
         reference: Option<&Known>,
         device: &Device,
     ) -> Result<Self> {
-        let kinds: Vec<Kind> = options.networks.keys().copied().collect();
-        let statistics_only = samples.is_some_and(|set| set.images.is_none());
-        let mut metrics = options.metrics.clone();
-        if metrics.is_empty() {
-            // Two files of statistics are compared without any network.
-            let known = match (statistics_only, samples) {
-                (true, Some(set)) => set.statistics.keys().map(|f| f.kind()).collect(),
-                _ => kinds.clone(),
-            };
-            metrics = options.protocol.metrics(&known);
-            metrics.retain(|metric| match (metric.has_reference(), reference) {
-                (true, Some(set)) => can(*metric, set) && samples.is_none_or(|s| can(*metric, s)),
-                (true, None) => false,
-                (false, _) => !statistics_only,
-            });
-        }
-        metrics.sort();
-        metrics.dedup();
-        for &metric in &metrics {
-            let Some(reference) = reference.filter(|_| metric.has_reference()) else {
-                ensure!(
-                    !metric.has_reference(),
-                    "{} compares with a reference; name one with --reference",
-                    metric.name()
-                );
-                continue;
-            };
-            for set in samples.into_iter().chain([reference]) {
-                ensure!(
-                    can(metric, set),
-                    "{} has no images and no statistics that {} could use",
-                    set.path.display(),
-                    metric.name()
-                );
-            }
-        }
-        if metrics.is_empty() && (kinds.is_empty() || !options.statistics) {
-            if kinds.is_empty() {
-                bail!("a network must judge the images: {}", Kind::Inception.wanted());
-            }
-            bail!(
-                "without --reference there is nothing to measure for --protocol {}; name a reference, or ask for --metrics is, or --save-stats",
-                options.protocol.name()
-            );
-        }
+        let metrics = metrics(options, samples, reference)?;
         let mut judges = Vec::new();
-        let wanted = |kind: Kind| metrics.iter().any(|m| m.kind() == kind);
-        let all = [Kind::Inception, Kind::DinoV2, Kind::Clip];
-        for kind in all.into_iter().filter(|&kind| wanted(kind) || options.statistics) {
-            match options.networks.get(&kind) {
-                Some(path) => {
+        // Images must be judged, unless the files say all that a metric needs.
+        let judged = |metric: &Metric| {
+            samples.is_none_or(|set| set.images.is_some())
+                || reference.is_some_and(|set| metric.has_reference() && !known(*metric, set))
+        };
+        for kind in [Kind::Inception, Kind::DinoV2, Kind::Clip] {
+            let metric = metrics.iter().find(|m| m.kind() == kind && judged(m));
+            match (options.networks.get(&kind), metric) {
+                (Some(path), metric) if metric.is_some() || options.statistics => {
                     let preprocess = options.protocol.preprocess(kind);
                     judges.push(Judge::open(kind, path, preprocess, device)?);
                 }
-                None if statistics_only || !wanted(kind) => {}
-                None => {
-                    let metric = metrics.iter().find(|m| m.kind() == kind);
-                    let name = metric.map_or(String::new(), |m| m.name());
-                    bail!("{name} needs the weights of its network: {}", kind.wanted());
+                (None, Some(metric)) => {
+                    bail!("{} needs the weights of its network: {}", metric.name(), kind.wanted());
                 }
+                _ => {}
             }
         }
         let protocol = options.protocol;
@@ -118,7 +76,7 @@ impl Evaluation {
 
     /// How samples are judged.
     pub fn plan<'a>(&'a self, n: usize, cache: Option<&'a Cache>, rank: Rank) -> Plan<'a> {
-        let whole = |m: &Metric| matches!(m, Metric::Pr) || !m.is_frechet() && *m != Metric::Is;
+        let whole = |m: &Metric| !m.is_frechet() && *m != Metric::Is;
         let deficient = n <= inception::FEATURES;
         let features = deficient || self.subsets.is_some() || self.metrics.iter().any(whole);
         let spatial = deficient && self.metrics.contains(&Metric::Sfid);
@@ -166,6 +124,56 @@ impl Evaluation {
             |j: &Judge| format!("{:?}: {}, weights {}", j.kind, j.preprocess.name(), j.fingerprint);
         self.judges.iter().map(one).collect()
     }
+}
+
+/// What is measured: what was asked for, or what the protocol's tool would print of these sets.
+fn metrics(
+    options: &Options,
+    samples: Option<&Known>,
+    reference: Option<&Known>,
+) -> Result<Vec<Metric>> {
+    let networks: Vec<Kind> = options.networks.keys().copied().collect();
+    let mut metrics = options.metrics.clone();
+    if metrics.is_empty() {
+        // Two files of statistics are compared without any network.
+        let only_statistics = samples.filter(|set| set.images.is_none());
+        let kinds = match only_statistics {
+            Some(set) => set.statistics.keys().map(|feature| feature.kind()).collect(),
+            None => networks.clone(),
+        };
+        metrics = options.protocol.metrics(&kinds);
+        metrics.retain(|metric| match (metric.has_reference(), reference) {
+            (true, Some(set)) => can(*metric, set) && samples.is_none_or(|s| can(*metric, s)),
+            (true, None) => false,
+            (false, _) => only_statistics.is_none(),
+        });
+    }
+    metrics.sort();
+    metrics.dedup();
+    for &metric in &metrics {
+        let compared = reference.filter(|_| metric.has_reference());
+        if metric.has_reference() && compared.is_none() {
+            bail!("{} compares with a reference; name one with --reference", metric.name());
+        }
+        for set in samples.into_iter().chain(compared) {
+            ensure!(
+                can(metric, set),
+                "{} has no images and no statistics that {} could use",
+                set.path.display(),
+                metric.name()
+            );
+        }
+    }
+    if metrics.is_empty() && networks.is_empty() {
+        bail!("a network must judge the images: {}", Kind::Inception.wanted());
+    }
+    if metrics.is_empty() && !options.statistics {
+        bail!(
+            "without --reference there is nothing to measure for --protocol {}; name a reference, or ask for --metrics is, or --save-stats",
+            options.protocol.name()
+        );
+    }
+    Ok(metrics)
 }
 
 /// Whether a set's file says all that a metric needs.

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use tintype::burn::tensor::{Device, Tensor, TensorData};
 use tintype::image::Rgb;
-use tintype::weights::{Weights, open};
+use tintype::weights::{Weights, WeightsError, open};
 
 use super::preprocess::{Preprocess, unit_rows};
 use crate::network::clip::Clip;
@@ -35,6 +35,11 @@ impl Kind {
             Self::DinoV2 => "--dinov2 FILE (for FD-DINOv2 dinov2_vitl14_pretrain.pth, from github.com/facebookresearch/dinov2)".into(),
             Self::Clip => "--clip FILE (a state dict of CLIP in OpenAI's names, such as ViT-B/16, from github.com/openai/CLIP)".into(),
         }
+    }
+
+    /// An error of its file, with the way out.
+    fn explain(self, error: WeightsError) -> anyhow::Error {
+        anyhow!("{error}; needed is {}", self.wanted())
     }
 }
 
@@ -103,7 +108,7 @@ impl Judge {
     /// Loads a network's weights, in float32. GPUs are tried on one picture: some multiply in fewer
     /// digits, which moves every metric.
     pub fn open(kind: Kind, path: &Path, preprocess: Preprocess, device: &Device) -> Result<Self> {
-        let weights = open(path)?;
+        let weights = open(path).map_err(|e| kind.explain(e))?;
         let mut judge = Self::from_weights(kind, weights.clone(), preprocess, device)?;
         if *device != Device::flex() {
             let exact = Self::from_weights(kind, weights, preprocess, &Device::flex())?;
@@ -133,10 +138,11 @@ impl Judge {
         device: &Device,
     ) -> Result<Self> {
         let fingerprint = weights.fingerprint();
-        let explain = |e| anyhow!("{e}; {} is needed", kind.wanted());
+        let explain = |e| kind.explain(e);
         let network = match kind {
             Kind::Inception => {
-                Network::Inception(Box::new(Inception::from_weights(&weights, device)?))
+                let network = Inception::from_weights(&weights, device).map_err(explain)?;
+                Network::Inception(Box::new(network))
             }
             Kind::DinoV2 => {
                 let network = DinoV2::from_weights(weights, None, device).map_err(explain)?;
