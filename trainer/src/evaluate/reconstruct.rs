@@ -136,7 +136,7 @@ impl Reconstructor {
         if self.judge.is_some() {
             scores.push(rfid(&gathered)?);
             if count < UNBIASED {
-                notes.push(format!("rFID of {count} images is biased upwards: published ones are of ImageNet's {UNBIASED} validation images"));
+                notes.push(format!("rFID of {count} images is too high; published ones are of ImageNet's {UNBIASED} validation images"));
             }
         }
         Ok(Some(Quality { scores, notes, pairs: Rgb::grid(&pairs, 8, 2) }))
