@@ -273,6 +273,8 @@ fn samples_are_measured_without_being_written() {
     let (direct, written) = (read("direct.json"), read("written.json"));
     assert_eq!(direct["metrics"], written["metrics"]);
     assert_eq!(direct["sampling"]["labels"], "random");
+    // Another autoencoder makes other samples.
+    assert!(direct["sampling"]["autoencoder"].is_string());
     // What was judged is kept: a second run makes no sample.
     let cached = format!("{line} --cache cache --json");
     place.succeeds(&cached);

@@ -13,6 +13,7 @@ use tintype::device;
 use tintype::generate::{Event, GenerateError, ImageSpec, Pipeline, Request, Settings};
 use tintype::image::Rgb;
 use tintype::sampler::Stop;
+use tintype::weights::Weights;
 
 use super::Outcome;
 use super::events::Reporter;
@@ -93,7 +94,9 @@ pub fn run(args: Args) -> Result<Outcome> {
     reporter.message(format!("loading on {}", chosen.found.id));
     let pipeline = files.load(args.precision.on(&chosen.found.device)?, &chosen.found.device)?;
     let what = json!({
-        "version": env!("CARGO_PKG_VERSION"), "model": fingerprint, "count": args.count,
+        "version": env!("CARGO_PKG_VERSION"), "model": fingerprint,
+        "autoencoder": files.vae.as_ref().map(Weights::fingerprint),
+        "statistics": files.stats.as_ref().map(Weights::fingerprint), "count": args.count,
         "labels": format!("{:?}", args.labels).to_lowercase(), "seed": args.seed,
         "settings": settings, "precision": args.precision,
     });
@@ -101,7 +104,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     drop(files);
     let batch = args.batch.unwrap_or(if chosen.found.id == "cpu" { 4 } else { 64 }).max(1);
     let interrupted = on_interrupt("stopping after this step; finished samples are kept")?;
-    let mut job = Job {
+    let job = Job {
         pipeline: &pipeline,
         settings,
         classes: &classes,
@@ -109,7 +112,6 @@ pub fn run(args: Args) -> Result<Outcome> {
         sets: &sets,
         reporter: &reporter,
         interrupted: &interrupted,
-        there: 0,
     };
     let judging = judges.as_ref().map(|judges| Judging {
         args: &args.judging,
@@ -132,38 +134,9 @@ pub fn run(args: Args) -> Result<Outcome> {
         ));
         return judging.compare((&name, gathered, None), Some(&judges.reference), Some(&what));
     }
-    let share = rank.share(args.count);
-    let mut missing = Vec::new();
-    for set in &sets {
-        missing.extend(set.missing(share.clone())?);
-    }
-    missing.sort_unstable();
-    missing.dedup();
-    let there = share.len() - missing.len();
-    job.there = there;
-    reporter.message(format!("sampling on {}", chosen.found.id));
-    let started = Instant::now();
-    let made = job.run(&missing, batch)?;
-    let seconds = started.elapsed().as_secs_f64();
-    let rate = made as f64 / seconds.max(1e-9);
-    if made < missing.len() {
-        reporter.finish();
-        reporter.line(&format!("{} of {} samples are there", there + made, share.len()));
+    if job.files(args.count, batch, rank, &chosen.found.id)? == Outcome::Interrupted {
         return Ok(Outcome::Interrupted);
     }
-    if rank.rank == 0 {
-        wait_for_others(&sets, args.count, rank, &reporter, &interrupted)?;
-        if interrupted.load(Ordering::Relaxed) {
-            return Ok(Outcome::Interrupted);
-        }
-        sets.iter().try_for_each(Samples::finish)?;
-    }
-    reporter.finish();
-    reporter.event("done", json!({"made": made, "seconds": seconds, "images_per_second": rate}));
-    reporter.line(&format!(
-        "{made} samples in {seconds:.1} s ({rate:.2} samples/s on {}), {there} were there",
-        chosen.found.id
-    ));
     let (Some(judges), Some(judging), Some(set), 0) = (&judges, judging, sets.first(), rank.rank)
     else {
         return Ok(Outcome::Done);
@@ -243,12 +216,48 @@ struct Job<'a> {
     sets: &'a [Samples],
     reporter: &'a Reporter,
     interrupted: &'a AtomicBool,
-    there: usize,
 }
 
 impl Job<'_> {
+    /// Writes this process's share of the samples, as far as they are missing.
+    fn files(&self, count: usize, batch: usize, rank: Rank, id: &str) -> Result<Outcome> {
+        let share = rank.share(count);
+        let mut missing = Vec::new();
+        for set in self.sets {
+            missing.extend(set.missing(share.clone())?);
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        let there = share.len() - missing.len();
+        self.reporter.message(format!("sampling on {id}"));
+        let started = Instant::now();
+        let made = self.write(&missing, batch, there)?;
+        let seconds = started.elapsed().as_secs_f64();
+        let rate = made as f64 / seconds.max(1e-9);
+        if made < missing.len() {
+            self.reporter.finish();
+            let text = format!("{} of {} samples are there", there + made, share.len());
+            self.reporter.line(&text);
+            return Ok(Outcome::Interrupted);
+        }
+        if rank.rank == 0 {
+            wait_for_others(self.sets, count, rank, self.reporter, self.interrupted)?;
+            if self.interrupted.load(Ordering::Relaxed) {
+                return Ok(Outcome::Interrupted);
+            }
+            self.sets.iter().try_for_each(Samples::finish)?;
+        }
+        self.reporter.finish();
+        let done = json!({"made": made, "seconds": seconds, "images_per_second": rate});
+        self.reporter.event("done", done);
+        self.reporter.line(&format!(
+            "{made} samples in {seconds:.1} s ({rate:.2} samples/s on {id}), {there} were there"
+        ));
+        Ok(Outcome::Done)
+    }
+
     /// Makes the missing samples; another thread encodes and writes while the device computes.
-    fn run(&self, missing: &[usize], batch: usize) -> Result<usize> {
+    fn write(&self, missing: &[usize], batch: usize, there: usize) -> Result<usize> {
         std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel::<Vec<(usize, Rgb)>>(2);
             let writer = scope.spawn(move || -> Result<()> {
@@ -267,7 +276,7 @@ impl Job<'_> {
                     break; // the writer failed; its error comes below
                 }
                 made += n;
-                self.reporter.position((self.there + made) as u64);
+                self.reporter.position((there + made) as u64);
             }
             drop(sender);
             writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
