@@ -1,11 +1,13 @@
 //! The `tintype` program as a person or a script runs it: real processes, real files.
 
+mod common;
+
 use std::path::Path;
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-const TINTYPE: &str = env!("CARGO_BIN_EXE_tintype");
+use common::{TINTYPE, names};
 
 fn run(arguments: &[&str]) -> Output {
     let mut command = Command::new(TINTYPE);
@@ -30,15 +32,6 @@ fn refused(arguments: &[&str], words: &[&str]) {
     }
 }
 
-fn files(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = std::fs::read_dir(folder)
-        .expect("the folder is there")
-        .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names
-}
-
 #[test]
 fn pictures_grids_and_comparisons_are_written_and_made_again() {
     let folder = TempDir::new().expect("a folder");
@@ -56,7 +49,7 @@ fn pictures_grids_and_comparisons_are_written_and_made_again() {
         "smiley-7.compare.png",
         "smiley-7.png",
     ];
-    assert_eq!(files(&folder.path().join("a")), expected);
+    assert_eq!(names(&folder.path().join("a")), expected);
     // The same command gives the same bytes, also in another batch.
     let again = with(&["--out", &out("b"), "--compare", "--seed", "7", "--batch", "3"]);
     assert!(again.status.success(), "{}", text(&again.stderr));
@@ -117,7 +110,7 @@ fn control_c_ends_after_the_step_and_keeps_finished_pictures() {
     }
     assert_eq!(child.wait().expect("it ends").code(), Some(130));
     assert!(last.contains("\"interrupted\":true"), "{last}");
-    let names = files(&out);
+    let names = names(&out);
     assert!(names.iter().all(|n| n.ends_with(".png")), "{names:?}");
     let pictures = names.iter().filter(|n| *n != "grid.png").count();
     assert!((1..50).contains(&pictures) && pictures == images, "{pictures} of {images}");

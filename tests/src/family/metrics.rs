@@ -15,7 +15,7 @@ use tintype_trainer::evaluate::{frechet, inception_score, kernel, numpy, precisi
 use tintype_trainer::loss::vf::{Margins, alignment};
 use tintype_trainer::train::vae::adaptive;
 
-use super::judges::all_seen;
+use super::book::Book;
 use crate::check::{Checks, Tolerance};
 use crate::golden::Golden;
 use crate::recipe;
@@ -23,33 +23,10 @@ use crate::recipe;
 const EXACT: Tolerance = Tolerance::Exact;
 const CLOSE: Tolerance = Tolerance::Relative(1e-9);
 
-/// Compares what a file has under a name and remembers that it was.
-struct Book<'a> {
-    golden: &'a Golden,
-    checks: &'a mut Checks,
-    seen: BTreeSet<String>,
-}
-
-impl Book<'_> {
-    fn check(&mut self, name: &str, actual: &[f64], tolerance: Tolerance) -> Result<()> {
-        if self.golden.has(name) {
-            self.checks.values(name, actual, tolerance)?;
-            self.seen.insert(name.into());
-        }
-        Ok(())
-    }
-
-    fn matrix(&mut self, name: &str) -> Result<Array2<f64>> {
-        self.seen.insert(name.into());
-        let view = self.golden.view(name)?;
-        Ok(Array2::from_shape_vec((view.shape[0], view.shape[1]), view.to_f64())?)
-    }
-}
-
 pub fn distributions(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let tag = golden.text("tag").context("no tag")?;
-    let mut book = Book { golden: &golden, checks, seen: BTreeSet::new() };
+    let mut book = Book::new(&golden, checks);
     let cases: BTreeSet<String> = golden
         .names()
         .filter_map(|n| Some(n.strip_prefix("fid.")?.split_once('.')?.0.to_string()))
@@ -110,7 +87,7 @@ pub fn distributions(path: &Path, _: &Device, checks: &mut Checks) -> Result<()>
         };
         book.check(name, &values, EXACT)?;
     }
-    all_seen(&golden, &book.seen, &[])
+    book.finish(&[])
 }
 
 fn fid(book: &mut Book<'_>, tag: &str, case: &str) -> Result<()> {
@@ -217,7 +194,7 @@ fn inception(book: &mut Book<'_>, tag: &str) -> Result<()> {
 pub fn recipe_check(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let tag = golden.text("tag").context("no tag")?;
-    let mut book = Book { golden: &golden, checks, seen: BTreeSet::new() };
+    let mut book = Book::new(&golden, checks);
     let cases = [
         ("case0", "a", 0.0, 1.0),
         ("case1", "Conv2d_1a_3x3.conv.weight", 0.0, 0.5),
@@ -233,7 +210,7 @@ pub fn recipe_check(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> 
     }
     let n = golden.view("u24_case1")?.len();
     book.check("u24_case1", &recipe::uniforms(&tag, cases[1].1, n), EXACT)?;
-    all_seen(&golden, &book.seen, &[])
+    book.finish(&[])
 }
 
 /// From an 8-bit value to the range that is compared in.
@@ -241,7 +218,7 @@ type Scale<'a> = &'a dyn Fn(f64) -> f64;
 
 pub fn images(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
-    let mut book = Book { golden: &golden, checks, seen: BTreeSet::new() };
+    let mut book = Book::new(&golden, checks);
     let shape = golden.view("image0")?.shape.clone();
     let (n, height, width) = (shape[0], shape[1], shape[2]);
     let size = height * width * 3;
@@ -320,11 +297,7 @@ pub fn images(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let close = Tolerance::Relative(1e-5);
     book.check("adaptive.d_weight_times0.5", &weight(0.5, 1e4)?, close)?;
     book.check("adaptive.vf_weight_times0.1", &weight(0.1, 1e8)?, close)?;
-    all_seen(
-        &golden,
-        &book.seen,
-        &["image", "vf.z", "vf.aux", "adaptive.nll", "adaptive.g", "quant.x"],
-    )
+    book.finish(&["image", "vf.z", "vf.aux", "adaptive.nll", "adaptive.g", "quant.x"])
 }
 
 /// Both of the product's conversions to 8 bits, and rounding, which it does not use.
@@ -346,7 +319,7 @@ fn quantised(book: &mut Book<'_>) -> Result<()> {
 /// Statistics and samples as other tools write them.
 pub fn archives(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
-    let mut book = Book { golden: &golden, checks, seen: BTreeSet::new() };
+    let mut book = Book::new(&golden, checks);
     let beside = |name: &str| path.with_file_name(name);
     let plain = Npz::open(&beside("eval_stats_pytorchfid.npz"))?.statistics()?;
     let flat = |s: &Statistics| s.sigma.iter().copied().collect::<Vec<_>>();
@@ -358,5 +331,5 @@ pub fn archives(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
     book.checks.against("adm sigma", &flat(&adm), &flat(&plain), Tolerance::Absolute(1e-6))?;
     let samples = Npz::open(&beside("eval_samples.npz"))?.bytes("arr_0")?;
     ensure!(samples.shape().len() == 4 && samples.shape()[3] == 3, "{:?}", samples.shape());
-    all_seen(&golden, &book.seen, &[])
+    book.finish(&[])
 }

@@ -1,5 +1,6 @@
 //! The families of reference files.
 
+mod book;
 mod diffusion_transformers;
 mod evaluation;
 mod files;

@@ -15,8 +15,9 @@ use tintype_trainer::evaluate::preprocess::{Preprocess, VIT_SIDE, unit_rows};
 use tintype_trainer::network::clip::Clip;
 use tintype_trainer::network::dinov2::{DinoV2, Interpolation, Tokens};
 
+use super::book::Book;
 use super::evaluation::planes;
-use super::judges::{all_seen, recipe, values};
+use super::judges::{recipe, values};
 use crate::check::{Checks, Tolerance};
 use crate::golden::Golden;
 
@@ -24,23 +25,6 @@ const TOKENS: Tolerance = Tolerance::Absolute(3e-5);
 const INPUT: Tolerance = Tolerance::Absolute(2e-5);
 /// Sizes of the published files and of these.
 const GRID: [usize; 2] = [16, 16];
-
-/// Compares what a file has under a name and remembers that it was.
-struct Book<'a> {
-    golden: &'a Golden,
-    checks: &'a mut Checks,
-    seen: BTreeSet<String>,
-}
-
-impl Book<'_> {
-    fn check(&mut self, name: &str, actual: &[f64], tolerance: Tolerance) -> Result<()> {
-        if self.golden.has(name) {
-            self.checks.values(name, actual, tolerance)?;
-            self.seen.insert(name.into());
-        }
-        Ok(())
-    }
-}
 
 /// Chosen rows of each matrix `[rows, d]` in `[B, rows, d]`.
 fn chosen(all: &[f64], rows: usize, d: usize, which: &[usize]) -> Vec<f64> {
@@ -75,8 +59,8 @@ pub fn dinov2(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let view = golden.view("token_index")?;
     let patches: Vec<usize> = view.to_i64().iter().map(|&i| i as usize).collect();
     let tokens: Vec<usize> = std::iter::once(0).chain(patches.iter().map(|i| i + 1)).collect();
-    let mut book = Book { golden: &golden, checks, seen: BTreeSet::new() };
-    book.seen.insert("token_index".into());
+    let mut book = Book::new(&golden, checks);
+    book.see("token_index");
 
     let tensor = |input: &[f32], [h, w]: [usize; 2]| -> Tensor<4> {
         let b = input.len() / (3 * h * w);
@@ -156,7 +140,7 @@ pub fn dinov2(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     book.check("vavae.tokens_sub", &patch_rows(&out, &patches), TOKENS)?;
 
     if golden.has("odd.input") {
-        book.seen.insert("odd.input".into());
+        book.see("odd.input");
         let input = as_it_was(golden.tensor::<4>("odd.input", device)?);
         let [_, _, h, w] = input.dims();
         let out = network([h / 14, w / 14], Interpolation::Native).forward(input);
@@ -164,8 +148,7 @@ pub fn dinov2(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
         let seventh: Vec<usize> = (0..out.patches.dims()[1]).step_by(7).collect();
         book.check("odd.patchtokens_sub", &patch_rows(&out, &seventh), TOKENS)?;
     }
-    let seen = book.seen;
-    all_seen(&golden, &seen, &["image", "stored."])
+    book.finish(&["image", "stored."])
 }
 
 /// An image whose file may hold it channels last under the shape `[B, 3, H, W]`: the order in which
@@ -194,7 +177,7 @@ pub fn dinov2_small(path: &Path, device: &Device, checks: &mut Checks) -> Result
     const HEAD: usize = 16;
     let golden = Golden::open(path)?;
     let file = open(path)?;
-    let mut book = Book { golden: &golden, checks, seen: BTreeSet::new() };
+    let mut book = Book::new(&golden, checks);
     let models: BTreeSet<String> =
         golden.names().filter_map(|n| Some(n.split_once(".weights.")?.0.to_string())).collect();
     for model in &models {
@@ -225,19 +208,18 @@ pub fn dinov2_small(path: &Path, device: &Device, checks: &mut Checks) -> Result
             }
             let map = patches.swap_dims(1, 2).reshape([b, d, grid[0], grid[1]]);
             book.check(&format!("{base}.last_layer_map"), &values(&map), TOKENS)?;
-            book.seen.insert(input);
+            book.see(&input);
         }
     }
-    let mut seen = book.seen;
-    seen.extend(golden.names().filter(|n| n.contains(".weights.")).cloned());
-    all_seen(&golden, &seen, &[])
+    golden.names().filter(|n| n.contains(".weights.")).for_each(|n| book.see(n));
+    book.finish(&[])
 }
 
 pub fn positions(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let view = golden.view("table")?;
     let (table, dim) = (view.to_f32(), view.shape[2]);
-    let mut book = Book { golden: &golden, checks, seen: BTreeSet::new() };
+    let mut book = Book::new(&golden, checks);
     for name in golden.names() {
         let Some((variant, size)) = name.rsplit_once('.') else { continue };
         let (height, width) = size.split_once('x').context("a size")?;
@@ -251,8 +233,7 @@ pub fn positions(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
         let out: Vec<f64> = out.into_iter().map(f64::from).collect();
         book.check(name, &out, Tolerance::Absolute(2e-5))?;
     }
-    let seen = book.seen;
-    all_seen(&golden, &seen, &["table"])
+    book.finish(&["table"])
 }
 
 pub fn clip(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
@@ -263,7 +244,7 @@ pub fn clip(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     anyhow::ensure!(network.resolution() == side, "resolution {}", network.resolution());
     let (bytes, size) = planes(&golden, "image")?;
     let input = Preprocess::KDiffusionClip.planes_to(&bytes, size, side);
-    let mut book = Book { golden: &golden, checks, seen: BTreeSet::new() };
+    let mut book = Book::new(&golden, checks);
     let wide: Vec<f64> = input.iter().map(|&v| v as f64).collect();
     book.check("input", &wide, INPUT)?;
     let b = input.len() / (3 * side * side);
@@ -275,6 +256,5 @@ pub fn clip(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     unit_rows(&mut rows, features);
     let rows: Vec<f64> = rows.into_iter().map(f64::from).collect();
     book.check("kdiff_features", &rows, close)?;
-    let seen = book.seen;
-    all_seen(&golden, &seen, &["image", "weights.", "config_"])
+    book.finish(&["image", "weights.", "config_"])
 }
