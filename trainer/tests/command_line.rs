@@ -3,7 +3,7 @@
 mod common;
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
@@ -212,4 +212,19 @@ fn without_a_tensor(bytes: &[u8]) -> Vec<u8> {
         tintype::weights::Weights::from_bytes(bytes.to_vec(), "the model").expect("it is whole");
     weights.tensors.remove("blocks.9.mlp.fc2.weight");
     tintype::weights::write_safetensors(&weights.tensors, &weights.metadata).expect("it writes")
+}
+
+/// `tintype classes | head -1` is no error.
+#[test]
+fn a_reader_may_leave_early() {
+    for name in ["classes", "info"] {
+        let mut command = Command::new(TINTYPE);
+        command.arg(name).env("XDG_RUNTIME_DIR", std::env::temp_dir());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("it ends");
+        let errors = text(&output.stderr);
+        assert!(output.status.success() && !errors.contains("error"), "{name}: {errors}");
+    }
 }

@@ -64,6 +64,9 @@ pub fn main() -> ExitCode {
             .cloned()
             .or_else(|| payload.downcast_ref::<&str>().map(|s| s.to_string()))
             .unwrap_or_else(|| "unknown".into());
+        if message.starts_with("failed printing to stdout") {
+            std::process::exit(0); // the reader has seen enough, as `| head` has
+        }
         eprintln!(
             "error: the computation failed ({}); try --device cpu, and report it if that works",
             message.lines().next().unwrap_or_default()
@@ -84,12 +87,19 @@ pub fn main() -> ExitCode {
     match result {
         Ok(Ok(Outcome::Done)) => ExitCode::SUCCESS,
         Ok(Ok(Outcome::Interrupted)) => ExitCode::from(INTERRUPTED),
+        Ok(Err(error)) if reader_is_gone(&error) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
         Err(_panic) => ExitCode::FAILURE,
     }
+}
+
+/// Whether standard output was closed by who read it.
+fn reader_is_gone(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// How a command ended.
