@@ -11,6 +11,7 @@ use tintype_trainer::data::resize::{Method, resize};
 use tintype_trainer::evaluate::preprocess::Preprocess;
 use tintype_trainer::network::inception::{Inception, SIDE};
 
+use super::book::Book;
 use super::judges::{all_seen, recipe, values};
 use crate::check::{Checks, Tolerance};
 use crate::golden::Golden;
@@ -34,14 +35,7 @@ pub(super) fn planes(golden: &Golden, name: &str) -> Result<(Vec<u8>, [usize; 2]
 pub fn inception(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let network = Inception::from_weights(&recipe(path)?, device)?;
-    let mut seen = BTreeSet::new();
-    let mut compare = |name: String, actual: &[f64], tolerance: Tolerance| -> Result<()> {
-        if golden.has(&name) {
-            checks.values(&name, actual, tolerance)?;
-            seen.insert(name);
-        }
-        Ok(())
-    };
+    let mut book = Book::new(&golden, checks);
     let close = Tolerance::Absolute(2e-5);
     let tools = [
         ("tf", Preprocess::Adm),
@@ -56,7 +50,7 @@ pub fn inception(path: &Path, device: &Device, checks: &mut Checks) -> Result<()
         for (name, tool) in tools {
             let input = tool.planes(&bytes, size);
             let sample: Vec<f64> = input.iter().step_by(997).map(|&v| v as f64).collect();
-            compare(format!("{name}.{set}.input_sample"), &sample, Tolerance::Absolute(1e-5))?;
+            book.check(&format!("{name}.{set}.input_sample"), &sample, Tolerance::Absolute(1e-5))?;
             let n = input.len() / (3 * SIDE * SIDE);
             let x = Tensor::<4>::from_data(TensorData::new(input, [n, 3, SIDE, SIDE]), device);
             let mut stages = Vec::new();
@@ -74,20 +68,20 @@ pub fn inception(path: &Path, device: &Device, checks: &mut Checks) -> Result<()
                 ("pool192", &features.pool192),
                 ("pool768", &features.pool768),
             ] {
-                compare(format!("{name}.{set}.{key}"), &values(tensor), close)?;
+                book.check(&format!("{name}.{set}.{key}"), &values(tensor), close)?;
             }
             for (stage, shape, all) in stages {
                 let shape: Vec<f64> = shape.iter().map(|&d| d as f64).collect();
-                compare(format!("stage.{stage}.shape"), &shape, Tolerance::Exact)?;
+                book.check(&format!("stage.{stage}.shape"), &shape, Tolerance::Exact)?;
                 let sample: Vec<f64> = (0..64).map(|i| all[i * all.len() / 64]).collect();
                 let near = Tolerance::RelativeL2(1e-5);
-                compare(format!("stage.{stage}.sample64"), &sample, near)?;
+                book.check(&format!("stage.{stage}.sample64"), &sample, near)?;
                 let n = all.len() as f64;
                 let mean = all.iter().sum::<f64>() / n;
                 let std = (all.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
                 let largest = all.iter().fold(0.0f64, |m, v| m.max(v.abs()));
                 let name = format!("stage.{stage}.mean_std_absmax");
-                compare(name, &[mean, std, largest], Tolerance::RelativeL2(1e-4))?;
+                book.check(&name, &[mean, std, largest], Tolerance::RelativeL2(1e-4))?;
             }
         }
     }
@@ -96,10 +90,10 @@ pub fn inception(path: &Path, device: &Device, checks: &mut Checks) -> Result<()
     let input = recipe::values(&tag, "small.input", 0.0, 1.0, shape.iter().product());
     let x = Tensor::<4>::from_data(TensorData::new(input, shape), device);
     let features = network.forward(x);
-    compare("small.feat2048".into(), &values(&features.pool2048), close)?;
-    compare("small.logits".into(), &values(&features.logits), close)?;
-    compare("small.spatial7".into(), &values(&features.spatial), close)?;
-    all_seen(&golden, &seen, &["image.", "stored."])
+    book.check("small.feat2048", &values(&features.pool2048), close)?;
+    book.check("small.logits", &values(&features.logits), close)?;
+    book.check("small.spatial7", &values(&features.spatial), close)?;
+    book.finish(&["image.", "stored."])
 }
 
 pub fn resizing(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
