@@ -11,8 +11,23 @@ pub struct Found {
     pub description: String,
     /// Whether it is a processor pretending to be a GPU.
     pub software: bool,
+    /// Its own memory in bytes, where the driver tells; the processor has the machine's.
+    pub memory: Option<u64>,
     /// The handle.
     pub device: Device,
+}
+
+impl Found {
+    /// Bytes that a network may take: what is free of the machine's memory, or all that a GPU has.
+    pub fn free_memory(&self) -> Option<u64> {
+        #[cfg(not(target_family = "wasm"))]
+        if self.id == "cpu" {
+            let mut system = sysinfo::System::new();
+            system.refresh_memory();
+            return Some(system.available_memory()).filter(|bytes| *bytes > 0);
+        }
+        self.memory
+    }
 }
 
 /// A choice.
@@ -67,6 +82,7 @@ fn of(backend: &str) -> Vec<Found> {
             id: "cpu".into(),
             description: "this machine's processor".into(),
             software: false,
+            memory: None,
             device: Device::flex(),
         }],
         #[cfg(feature = "cuda")]
@@ -161,24 +177,28 @@ fn cuda() -> Vec<Found> {
         id: format!("cuda:{i}"),
         description: "NVIDIA GPU".into(),
         software: false,
+        memory: None,
         device,
     };
     devices.into_iter().enumerate().map(found).collect()
 }
 
+/// What wgpu enumerates: one driver interface a system, so that no GPU is listed twice.
+#[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
+const INTERFACE: wgpu::Backends =
+    if cfg!(target_vendor = "apple") { wgpu::Backends::METAL } else { wgpu::Backends::VULKAN };
+
 #[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
 fn wgpu_adapters(name: &str, device: impl Fn(burn::tensor::DeviceKind) -> Device) -> Vec<Found> {
     use burn::tensor::DeviceKind;
     use wgpu::DeviceType;
-    let backend =
-        if cfg!(target_vendor = "apple") { wgpu::Backends::METAL } else { wgpu::Backends::VULKAN };
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-        backends: backend,
+        backends: INTERFACE,
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     });
     // Burn counts adapters of one kind from 0.
     let mut of_kind = std::collections::BTreeMap::new();
-    let adapters = pollster::block_on(instance.enumerate_adapters(backend));
+    let adapters = pollster::block_on(instance.enumerate_adapters(INTERFACE));
     let found = |(n, adapter): (usize, wgpu::Adapter)| {
         let info = adapter.get_info();
         let index = of_kind.entry(format!("{:?}", info.device_type)).or_insert(0usize);
@@ -190,14 +210,75 @@ fn wgpu_adapters(name: &str, device: impl Fn(burn::tensor::DeviceKind) -> Device
             DeviceType::Other => DeviceKind::DefaultDevice,
         };
         *index += 1;
-        Found {
-            id: format!("{name}:{n}"),
-            description: format!("{} ({:?}, {})", info.name, info.device_type, info.backend),
-            software: info.device_type == DeviceType::Cpu,
-            device: device(kind),
-        }
+        describe(format!("{name}:{n}"), &adapter, device(kind))
     };
     adapters.into_iter().enumerate().map(found).collect()
+}
+
+#[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
+fn describe(id: String, adapter: &wgpu::Adapter, device: Device) -> Found {
+    let info = adapter.get_info();
+    Found {
+        id,
+        description: format!("{} ({:?}, {})", info.name, info.device_type, info.backend),
+        software: info.device_type == wgpu::DeviceType::Cpu,
+        memory: memory_of(adapter),
+        device,
+    }
+}
+
+/// Asks for a GPU in the way Burn does, so that both can share it: everything it can do.
+#[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
+pub fn descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescriptor<'static> {
+    wgpu::DeviceDescriptor {
+        label: Some("tintype"),
+        required_features: adapter.features() - wgpu::Features::MAPPABLE_PRIMARY_BUFFERS,
+        required_limits: adapter.limits(),
+        memory_hints: wgpu::MemoryHints::MemoryUsage,
+        // SAFETY: the features are those that Burn itself enables on a device of its own.
+        experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
+        trace: wgpu::Trace::Off,
+    }
+}
+
+/// Lets Burn compute on a device that draws a window, made with [`descriptor`]. To be called once a
+/// device. Nothing where Burn cannot use it: behind another interface than the one that is listed.
+#[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
+pub fn share(
+    instance: wgpu::Instance,
+    adapter: wgpu::Adapter,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+) -> Option<Found> {
+    use burn::backend::DispatchDevice;
+    use burn::backend::wgpu::{WgpuSetup, init_device};
+    let info = adapter.get_info();
+    let adapters = pollster::block_on(instance.enumerate_adapters(INTERFACE));
+    let number = adapters.iter().position(|other| other.get_info() == info)?;
+    let backend = info.backend;
+    let setup = WgpuSetup { instance, adapter: adapter.clone(), device, queue, backend };
+    let shared = init_device(setup, Default::default());
+    let device = Device::new(DispatchDevice::Wgpu(shared));
+    Some(describe(format!("wgpu:{number}"), &adapter, device))
+}
+
+/// The largest heap of a GPU's own memory.
+#[cfg(all(feature = "wgpu", not(any(target_family = "wasm", target_vendor = "apple"))))]
+fn memory_of(adapter: &wgpu::Adapter) -> Option<u64> {
+    // SAFETY: the driver's handles are only asked for their properties while the adapter lives.
+    let properties = unsafe {
+        let vulkan = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
+        let instance = vulkan.shared_instance().raw_instance();
+        instance.get_physical_device_memory_properties(vulkan.raw_physical_device())
+    };
+    let own =
+        |heap: &&ash::vk::MemoryHeap| heap.flags.contains(ash::vk::MemoryHeapFlags::DEVICE_LOCAL);
+    properties.memory_heaps_as_slice().iter().filter(own).map(|heap| heap.size).max()
+}
+
+#[cfg(all(feature = "wgpu", target_vendor = "apple", not(target_family = "wasm")))]
+fn memory_of(_: &wgpu::Adapter) -> Option<u64> {
+    None
 }
 
 #[cfg(test)]

@@ -11,12 +11,15 @@
 
 pub mod device;
 pub mod diffusion;
+#[cfg(feature = "files")]
+pub mod files;
 pub mod generate;
 pub mod image;
 pub mod labels;
 pub mod model;
 pub mod nn;
 pub mod noise;
+pub mod precision;
 pub mod preset;
 pub mod sampler;
 pub mod weights;

@@ -1,11 +1,155 @@
-//! `tintype-desktop`: will be the app in which a person picks a class and watches the image
-//! develop. Not built yet; this program says so.
+//! `tintype-desktop`: pick a class and watch the picture develop.
+#![recursion_limit = "256"]
+#![cfg_attr(windows, windows_subsystem = "windows")]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use eframe::egui;
+use eframe::egui_wgpu::{WgpuConfiguration, WgpuSetup, WgpuSetupCreateNew};
+use tintype::generate::ModelPaths;
+use tintype_desktop::app::{App, Start};
+use tintype_desktop::preferences::Preferences;
+
+/// Pick a class and watch the picture develop
+#[derive(Debug, Parser)]
+#[command(name = "tintype-desktop", version)]
+struct Args {
+    /// Weights to open or pictures whose settings to use, as if dropped on the window
+    files: Vec<PathBuf>,
+    /// Weights of the network [default: the latest ones, at first the emoji model inside the program]
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// Configuration of the network, where the weights do not hold it
+    #[arg(long, value_name = "FILE", requires = "model")]
+    config: Option<PathBuf>,
+    /// Autoencoder of a latent model
+    #[arg(long, value_name = "FILE")]
+    vae: Option<PathBuf>,
+    /// Statistics of the latents
+    #[arg(long, value_name = "FILE")]
+    stats: Option<PathBuf>,
+    /// auto, cpu, cuda, wgpu or vulkan, with an index like wgpu:1 [default: the latest one]
+    #[arg(long)]
+    device: Option<String>,
+    /// Folder for pictures [default: the latest one, at first Tintype in the pictures' folder]
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// File in which settings are remembered
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
+    /// A message to begin with
+    #[arg(long, hide = true)]
+    notice: Option<String>,
+    /// Repaint without pause and report on standard error how long frames took
+    #[arg(long)]
+    frame_times: bool,
+}
 
 fn main() -> ExitCode {
-    eprintln!(
-        "error: the desktop app does not exist yet; `cargo run --release -- generate fruit` makes pictures"
-    );
-    ExitCode::FAILURE
+    let args = Args::parse();
+    let start = start(&args);
+    // A device of which everything is asked may be refused by a driver that promised it; a window
+    // needs little.
+    let mut result = Err(eframe::Error::AppCreation("no window".into()));
+    for sharing in [true, false] {
+        result = window(&start, sharing);
+        if result.is_ok() {
+            break;
+        }
+    }
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let sentence = format!(
+                "no window could be opened ({error}); a screen and a graphics driver are needed, of \
+                 which Mesa's software drivers are enough (Debian: mesa-vulkan-drivers). Without \
+                 either, the `tintype` program makes pictures, too."
+            );
+            eprintln!("error: {sentence}");
+            rfd::MessageDialog::new()
+                .set_level(rfd::MessageLevel::Error)
+                .set_title("Tintype")
+                .set_description(sentence)
+                .show();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the command line says.
+fn start(args: &Args) -> Start {
+    let paths = ModelPaths {
+        model: args.model.clone(),
+        config: args.config.clone(),
+        vae: args.vae.clone(),
+        stats: args.stats.clone(),
+    };
+    let project = directories::ProjectDirs::from("", "", "tintype");
+    let users = directories::UserDirs::new();
+    let pictures = users.as_ref().and_then(|dirs| {
+        Some(dirs.picture_dir().map_or_else(|| dirs.home_dir().join("Pictures"), Into::into))
+    });
+    Start {
+        preferences: args.settings.clone().unwrap_or_else(|| {
+            project.map_or_else(PathBuf::new, |dirs| dirs.config_dir().into()).join("settings.json")
+        }),
+        pictures: pictures.unwrap_or_default().join("Tintype"),
+        paths: (paths != ModelPaths::default()).then_some(paths),
+        device: args.device.clone(),
+        output: args.out.clone(),
+        files: args.files.clone(),
+        notice: args.notice.clone(),
+        frame_times: args.frame_times,
+    }
+}
+
+/// Opens the window and returns when it is closed. With `sharing` the device that draws it is made so
+/// that Burn can compute on it, too.
+fn window(start: &Start, sharing: bool) -> eframe::Result {
+    let mut viewport = egui::ViewportBuilder::default()
+        .with_title("Tintype")
+        .with_app_id("tintype")
+        .with_inner_size([1180.0, 780.0])
+        .with_min_inner_size([760.0, 480.0])
+        .with_drag_and_drop(true);
+    if let Some(window) = Preferences::load(&start.preferences).0.window {
+        viewport = viewport.with_inner_size(window.size).with_maximized(window.maximized);
+        if let Some(position) = window.position {
+            viewport = viewport.with_position(position);
+        }
+    }
+    let asked_for = start.device.as_deref().is_some_and(|device| device.starts_with("wgpu"));
+    let mut setup = WgpuSetupCreateNew::without_display_handle();
+    let modest = setup.device_descriptor.clone();
+    if sharing {
+        setup.device_descriptor = Arc::new(move |adapter| {
+            // On a processor in disguise nobody computes unless asked to.
+            let software = adapter.get_info().device_type == eframe::wgpu::DeviceType::Cpu;
+            match software && !asked_for {
+                true => modest(adapter),
+                false => tintype::device::descriptor(adapter),
+            }
+        });
+    }
+    let options = eframe::NativeOptions {
+        viewport,
+        wgpu_options: WgpuConfiguration {
+            wgpu_setup: WgpuSetup::CreateNew(setup),
+            ..WgpuConfiguration::default()
+        },
+        persist_window: false,
+        ..Default::default()
+    };
+    let start = start.clone();
+    eframe::run_native(
+        "Tintype",
+        options,
+        Box::new(move |cc| {
+            let window = cc.wgpu_render_state.clone();
+            Ok(Box::new(App::new(&cc.egui_ctx, window, start)))
+        }),
+    )
 }

@@ -8,6 +8,8 @@
 #[cfg(feature = "cpu")]
 mod cpu;
 mod plain;
+#[cfg(feature = "present")]
+pub mod present;
 
 use burn::tensor::{Bool, Tensor};
 

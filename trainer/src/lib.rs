@@ -10,7 +10,6 @@
 pub mod cli;
 pub mod data;
 pub mod evaluate;
-pub mod files;
 pub mod loss;
 pub mod network;
 pub mod rank;

@@ -12,7 +12,7 @@ use tintype::noise::{ImageKey, Stream, uniforms};
 use zip::CompressionMethod;
 use zip::write::{SimpleFileOptions, ZipWriter};
 
-use crate::files::{temporary_name, write_whole};
+use tintype::files::{temporary_name, write_whole};
 
 /// How classes are given to samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -104,7 +104,7 @@ impl Samples {
     /// Adds a sample.
     pub fn write(&self, index: usize, image: &Rgb) -> Result<()> {
         match self {
-            Self::Folder(folder) => write_whole(&png(folder, index), &image.to_png(&[])?),
+            Self::Folder(folder) => Ok(write_whole(&png(folder, index), &image.to_png(&[])?)?),
             Self::Npz(file) => file.write(index, image),
         }
     }
@@ -135,7 +135,7 @@ fn same_description(path: &Path, what: &Value) -> Result<()> {
             }
             Ok(())
         }
-        Err(_) => write_whole(path, &serde_json::to_vec_pretty(what)?),
+        Err(_) => Ok(write_whole(path, &serde_json::to_vec_pretty(what)?)?),
     }
 }
 

@@ -30,6 +30,10 @@ pub(super) async fn generate(
         request.images.iter().map(|i| ImageKey { seed: i.seed, image: i.index }).collect();
     let start =
         noise::batch(&keys, Stream::Start, 0, pipeline.state_shape(), &pipeline.state_device);
+    let network = match settings.tau {
+        Some(tau) => &network.clone().with_gate(tau),
+        None => network,
+    };
     let [width, height] = pipeline.image_size();
     let mut run = Run {
         pipeline,
@@ -38,6 +42,7 @@ pub(super) async fn generate(
         classes: request.images.iter().map(|i| i.class).collect(),
         keys,
         image: [3, height, width],
+        clean_image: None,
         on_event,
     };
     let result = sample(&mut run, start, &times, stepper, PixelInit::Decode).await?;
@@ -61,6 +66,8 @@ struct Run<'a> {
     classes: Vec<Option<usize>>,
     keys: Vec<ImageKey>,
     image: [usize; 3],
+    /// The latest estimate of the image, kept on the network's device for previews.
+    clean_image: Option<Tensor<4>>,
     on_event: OnEvent<'a>,
 }
 
@@ -71,16 +78,14 @@ impl Run<'_> {
         Ok(if guided { Tensor::cat(vec![x.clone(), x], 0) } else { x })
     }
 
-    /// The guided prediction as a state.
-    async fn output(&self, y: Tensor<4>, guided: bool) -> Result<State, Stop> {
+    /// The guided prediction in float32, `[B, …]` of `[B or 2B, …]`.
+    fn guide(&self, y: Tensor<4>, guided: bool) -> Tensor<4> {
         let b = self.keys.len();
         let y = y.cast(FloatDType::F32);
-        self.pipeline
-            .to_state(match guided {
-                true => self.guidance.combine(y.clone().narrow(0, 0, b), y.narrow(0, b, b)),
-                false => y,
-            })
-            .await
+        match guided {
+            true => self.guidance.combine(y.clone().narrow(0, 0, b), y.narrow(0, b, b)),
+            false => y,
+        }
     }
 }
 
@@ -98,7 +103,8 @@ impl HybridModel for Run<'_> {
         let z = self.input(z, guided).await?;
         let times = self.pipeline.times(t, z.dims()[0]);
         let y = self.pipeline.labels_tensor(&self.classes, guided);
-        self.output(self.network.forward_latent(z, times, y), guided).await
+        let velocity = self.guide(self.network.forward_latent(z, times, y), guided);
+        self.pipeline.to_state(velocity).await
     }
 
     async fn hybrid(&mut self, z: State, x: State, t: f64) -> Result<(State, State), Stop> {
@@ -107,10 +113,10 @@ impl HybridModel for Run<'_> {
         let times = self.pipeline.times(t, z.dims()[0]);
         let y = self.pipeline.labels_tensor(&self.classes, guided);
         let streams = self.network.forward(z, x, times, y);
-        Ok((
-            self.output(streams.velocity, guided).await?,
-            self.output(streams.image, guided).await?,
-        ))
+        let velocity = self.guide(streams.velocity, guided);
+        let image = self.guide(streams.image, guided);
+        self.clean_image = Some(image.clone());
+        Ok((self.pipeline.to_state(velocity).await?, self.pipeline.to_state(image).await?))
     }
 
     async fn decode(&mut self, z: State) -> Result<State, Stop> {
@@ -128,7 +134,8 @@ impl HybridModel for Run<'_> {
     }
 
     fn on_step(&mut self, step: Step<'_>, pixels: Option<Pixels<'_>>) -> Result<(), Stop> {
-        let preview = Preview { clean: step.clean, pixels: pixels.map(|p| p.clean) };
+        let pixels = pixels.and(self.clean_image.as_ref());
+        let preview = Preview { clean: step.clean, pixels };
         let Step { index, total, time, .. } = step;
         (self.on_event)(Event::Step { index, total, time, preview })
     }

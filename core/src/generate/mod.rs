@@ -2,12 +2,22 @@
 //! share.
 
 mod hybrid;
+mod load;
+#[cfg(feature = "files")]
+mod model_files;
+mod origin;
 mod pipeline;
 mod request;
 mod run;
 
-pub use pipeline::{LatentStats, LoadError, Parts, Pipeline};
+pub use load::{LatentStats, LoadError, Parts};
+#[cfg(feature = "files")]
+pub use model_files::{Inspection, ModelFiles, ModelPaths};
+pub use origin::{Origin, OriginError};
+pub use pipeline::Pipeline;
 pub use request::{ImageSpec, InvalidRequest, Request, Sampler, Settings};
+
+use burn::tensor::Tensor;
 
 use crate::image::Rgb;
 use crate::sampler::{State, Stop};
@@ -35,8 +45,9 @@ pub enum Event<'a> {
 pub struct Preview<'a> {
     /// Of the latents in normalised space (or of the image in pixel models), `[B, C, H, W]`.
     pub clean: &'a State,
-    /// Of the image, once Hi-DiT's gate is open: `[B, 3, H, W]` in −1…1.
-    pub pixels: Option<&'a State>,
+    /// Of the image, once Hi-DiT's gate is open: `[B, 3, H, W]` in −1…1, float32, as the network
+    /// left it on its device. What the last step shows is the picture.
+    pub pixels: Option<&'a Tensor<4>>,
 }
 
 /// A finished picture.
@@ -61,4 +72,13 @@ pub enum GenerateError {
     /// It was stopped, or the device failed.
     #[error(transparent)]
     Stopped(#[from] Stop),
+}
+
+/// A size for people.
+pub fn bytes(n: u64) -> String {
+    match n {
+        n if n >= 1 << 30 => format!("{:.1} GiB", n as f64 / (1u64 << 30) as f64),
+        n if n >= 1 << 20 => format!("{:.1} MiB", n as f64 / (1u64 << 20) as f64),
+        n => format!("{:.1} KiB", n as f64 / 1024.0),
+    }
 }

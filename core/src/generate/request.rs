@@ -91,6 +91,9 @@ pub struct Settings {
     /// LightningDiT's time shift; 0 for none.
     #[serde(default)]
     pub shift: f64,
+    /// Another time for a Hi-DiT's gate than the one it was trained with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tau: Option<f64>,
     /// Whether a Hi-DiT also decodes its latent, for comparison.
     #[serde(default)]
     pub keep_latent: bool,
@@ -145,7 +148,7 @@ impl Settings {
                 (Sampler::DpmPp3mSde, 50, Guidance { high: f64::MAX, ..Guidance::new(scale) }, 0.0)
             }
         };
-        Self { sampler, steps, guidance, shift, keep_latent: false }
+        Self { sampler, steps, guidance, shift, tau: None, keep_latent: false }
     }
 
     /// Checks the settings against a network.
@@ -172,6 +175,15 @@ impl Settings {
         }
         if !self.shift.is_finite() || self.shift < 0.0 {
             return invalid(format!("--shift {} is not a number from 0 upwards", self.shift));
+        }
+        match (self.tau, architecture) {
+            (Some(tau), _) if !(0.0..=1.0).contains(&tau) => {
+                return invalid(format!("--tau {tau} is not between 0 and 1"));
+            }
+            (Some(_), Architecture::HiDiT(_)) | (None, _) => {}
+            (Some(_), other) => {
+                return invalid(format!("--tau is Hi-DiT's; {} has no gate", other.name()));
+            }
         }
         let samplers = Sampler::of(architecture);
         if !samplers.contains(&self.sampler) {

@@ -2,7 +2,8 @@
 
 use burn::tensor::{FloatDType, Tensor};
 
-use super::pipeline::{Network, Pipeline};
+use super::load::Network;
+use super::pipeline::Pipeline;
 use super::request::{Request, Sampler, Settings};
 use super::{Event, GenerateError, Preview};
 use crate::diffusion::flow::{Path, ode_times, sde_times, shifted_times};

@@ -129,6 +129,12 @@ impl HiDiT {
         (t as f32) < self.tau as f32
     }
 
+    /// The network with its gate at another time, 0 (pixels never) to 1 (always).
+    pub fn with_gate(mut self, tau: f64) -> Self {
+        self.tau = tau;
+        self
+    }
+
     /// The network with the statistics of a data set's latents.
     pub fn with_latent_stats(mut self, mean: &[f32], std: &[f32]) -> Self {
         self.sit.bn = self.sit.bn.with_stats(mean, std);

@@ -3,10 +3,11 @@
 use std::io::Write;
 
 use anyhow::{Result, bail};
+use tintype::generate::ModelFiles;
 use tintype::labels::Labels;
 use tintype::weights::detect;
 
-use super::model::{ModelArgs, ModelFiles};
+use super::model::ModelArgs;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -21,7 +22,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let files = ModelFiles::open(&args.model)?;
+    let files = ModelFiles::open(&args.model.paths())?;
     let classes = detect(&files.model)?.num_classes();
     let labels = Labels::of(&files.model, classes);
     let found = labels.search(&args.search);

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use tintype::weights::{Dtype, open, write_safetensors};
 
-use super::model::bytes;
-use crate::files::write_whole;
+use tintype::files::write_whole;
+use tintype::generate::bytes;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

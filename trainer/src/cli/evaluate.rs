@@ -20,9 +20,9 @@ use crate::evaluate::known::Known;
 use crate::evaluate::protocol::Protocol;
 use crate::evaluate::reconstruct::Reconstructor;
 use crate::evaluate::report::{metrics, table};
-use crate::files::write_whole;
 use crate::network::lpips::Lpips;
 use crate::rank::Rank;
+use tintype::files::write_whole;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

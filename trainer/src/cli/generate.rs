@@ -6,23 +6,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tintype::device;
-use tintype::generate::{Event, GenerateError, ImageSpec, Picture, Pipeline, Request, Settings};
-use tintype::image::{Rgb, png_text};
+use tintype::files::write_whole;
+use tintype::generate::{
+    Event, GenerateError, ImageSpec, ModelFiles, Origin, Picture, Pipeline, Request, Settings,
+};
+use tintype::image::Rgb;
+use tintype::precision::Precision;
 use tintype::sampler::Stop;
 
 use super::Outcome;
 use super::events::Reporter;
 use super::interrupt::on_interrupt;
-use super::model::{ModelFiles, PartsArgs, Precision};
+use super::model::PartsArgs;
 use super::output::Output;
 use super::sampling::SamplingArgs;
-use crate::files::write_whole;
 
-/// Key of the text in a PNG that says how it was made.
-pub const PNG_KEY: &str = "tintype";
 /// White pixels between the pictures of a grid.
 const GAP: usize = 4;
 
@@ -44,8 +44,8 @@ pub struct Args {
     /// auto, cpu, cuda, wgpu or vulkan, with an index like cuda:1 if there are several
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Number format of the network [default: f32, or that of the picture with --from]
-    #[arg(long, value_enum)]
+    /// Number format of the network, f32, f16 or bf16 [default: f32, or the picture's with --from]
+    #[arg(long)]
     precision: Option<Precision>,
     /// Folder for the pictures, or one .png file
     #[arg(long, default_value = "out")]
@@ -60,40 +60,25 @@ pub struct Args {
     #[arg(long)]
     batch: Option<usize>,
     /// Make this picture again from the settings that it carries
-    #[arg(long, value_name = "PNG", conflicts_with_all = ["classes", "seed", "count", "steps", "sampler", "cfg", "cfg_interval", "cfg_channels", "shift"])]
+    #[arg(long, value_name = "PNG", conflicts_with_all = ["classes", "seed", "count", "steps", "sampler", "cfg", "cfg_interval", "cfg_channels", "shift", "tau"])]
     from: Option<PathBuf>,
     /// Print machine-readable events
     #[arg(long)]
     json: bool,
 }
 
-/// What a PNG says about itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Origin {
-    version: String,
-    /// Fingerprint of the network's weights.
-    model: String,
-    class_name: String,
-    #[serde(flatten)]
-    spec: ImageSpec,
-    settings: Settings,
-    precision: Precision,
-    device: String,
-}
-
 pub fn run(args: Args) -> Result<Outcome> {
     let started = Instant::now();
     let output = Output::prepare(&args.out)?;
     let chosen = device::choose(&args.device)?;
-    let device = chosen.found.device;
-    let files = ModelFiles::with_parts(&args.parts)?;
+    let files = ModelFiles::open(&args.parts.paths())?;
     let fingerprint = files.model.fingerprint();
     let origin = match &args.from {
         Some(path) => Some(read_origin(path, &fingerprint)?),
         None => None,
     };
     let asked = args.precision.or(origin.as_ref().map(|o| o.precision)).unwrap_or_default();
-    let precision = asked.on(&device)?;
+    asked.on(&chosen.found.device)?;
     // Whatever can be wrong with the request is said before the weights are read.
     let architecture = tintype::weights::detect(&files.model)?;
     let mut settings = match &origin {
@@ -116,7 +101,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         "loading",
         json!({"model": files.model.file, "device": chosen.found.id, "reason": chosen.reason}),
     );
-    let pipeline = files.load(precision, &device)?;
+    let pipeline = files.load(asked, &chosen.found)?;
     drop(files);
     for (file, report) in pipeline.reports() {
         if !report.unexpected.is_empty() {
@@ -236,21 +221,11 @@ impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
     fn save(&mut self, mut picture: Picture, before: usize) -> Result<()> {
         picture.index += before;
         let origin = (self.origin)(picture.spec);
-        let text = serde_json::to_string(&origin)?;
-        let png = picture.image.to_png(&[(PNG_KEY, &text)])?;
+        let png = origin.to_png(&picture.image)?;
         let path = match self.output {
             Output::File(path) if self.alone => Some(path.clone()),
             Output::File(_) => None, // the grid goes there
-            Output::Folder(folder) => {
-                let class: String = origin
-                    .class_name
-                    .split(',')
-                    .next()
-                    .unwrap_or_default()
-                    .trim()
-                    .replace(['/', '\\', ' '], "-");
-                Some(folder.join(format!("{class}-{}.png", picture.spec.seed)))
-            }
+            Output::Folder(folder) => Some(folder.join(format!("{}.png", origin.file_stem()))),
         };
         if let Some(path) = path {
             write_whole(&path, &png)?;
@@ -262,7 +237,7 @@ impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
             if let Some(latent) = &picture.latent {
                 let pair = Rgb::grid(&[picture.image.clone(), latent.clone()], 2, GAP);
                 let path = path.with_extension("compare.png");
-                write_whole(&path, &pair.to_png(&[(PNG_KEY, &text)])?)?;
+                write_whole(&path, &origin.to_png(&pair)?)?;
                 self.written.push(path);
             }
         }
@@ -332,11 +307,7 @@ fn specs(args: &Args, labels: &tintype::labels::Labels) -> Result<Vec<ImageSpec>
 fn read_origin(path: &Path, fingerprint: &str) -> Result<Origin> {
     let name = path.display();
     let bytes = std::fs::read(path).with_context(|| format!("--from {name} cannot be read"))?;
-    let text = png_text(&bytes, PNG_KEY)
-        .with_context(|| format!("--from {name}"))?
-        .with_context(|| format!("--from {name} carries no settings of this program"))?;
-    let origin: Origin = serde_json::from_str(&text)
-        .with_context(|| format!("--from {name} carries settings of another version"))?;
+    let origin = Origin::read(&bytes).with_context(|| format!("--from {name}"))?;
     if origin.model != fingerprint {
         bail!("--from {name} was made with another model; pass that one with --model");
     }

@@ -6,7 +6,9 @@ use tintype::device;
 use tintype::model::vavae::VaeConfig;
 use tintype::weights::{Architecture, Weights, compare, detect, vae_config};
 
-use super::model::{ModelArgs, ModelFiles, bytes};
+use tintype::generate::{ModelFiles, bytes};
+
+use super::model::ModelArgs;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -23,7 +25,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<()> {
     let model = ModelArgs { model: args.file, config: args.config };
-    let files = ModelFiles::open(&model)?;
+    let files = ModelFiles::open(&model.paths())?;
     let weights = &files.model;
     let mut types: Vec<String> =
         weights.tensors.values().map(|v| format!("{:?}", v.dtype)).collect();
@@ -45,7 +47,7 @@ pub fn run(args: Args) -> Result<()> {
         "types": types,
         "fingerprint": weights.fingerprint(),
         "devices": devices.iter().map(|d| json!({
-            "id": d.id, "description": d.description, "software": d.software,
+            "id": d.id, "description": d.description, "software": d.software, "memory": d.memory,
         })).collect::<Vec<_>>(),
         "chosen": {"id": chosen.found.id, "reason": chosen.reason},
         "memory": {"total": system.total_memory(), "available": system.available_memory()},
@@ -68,7 +70,8 @@ pub fn run(args: Args) -> Result<()> {
     for found in &devices {
         let mark = if found.id == chosen.found.id { "*" } else { " " };
         let software = if found.software { ", software" } else { "" };
-        println!("device  {mark} {:<9} {}{software}", found.id, found.description);
+        let memory = found.memory.map_or(String::new(), |n| format!(", {}", bytes(n)));
+        println!("device  {mark} {:<9} {}{memory}{software}", found.id, found.description);
     }
     println!("chosen    {} because {}", chosen.found.id, chosen.reason);
     println!(

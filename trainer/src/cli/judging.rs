@@ -17,8 +17,8 @@ use crate::evaluate::images::Images;
 use crate::evaluate::judge::{Judge, Kind};
 use crate::evaluate::known::{Known, save};
 use crate::evaluate::protocol::{Metric, Protocol};
-use crate::files::write_whole;
 use crate::rank::Rank;
+use tintype::files::write_whole;
 
 /// How samples are judged.
 #[derive(Debug, clap::Args)]
@@ -185,5 +185,5 @@ pub fn write_json(path: &Path, value: &Value) -> Result<()> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("{} cannot be written", folder.display()))?;
     }
-    write_whole(path, format!("{value:#}\n").as_bytes())
+    Ok(write_whole(path, format!("{value:#}\n").as_bytes())?)
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use tintype::files::writable_folder;
 
 /// A folder of pictures, or one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,10 +29,7 @@ impl Output {
             false => path,
         };
         let unwritable = || format!("--out {} cannot be written", path.display());
-        std::fs::create_dir_all(folder).with_context(unwritable)?;
-        let probe = folder.join(format!(".tintype-{}.tmp", std::process::id()));
-        std::fs::write(&probe, []).with_context(unwritable)?;
-        std::fs::remove_file(&probe).with_context(unwritable)?;
+        writable_folder(folder).map_err(|e| e.source).with_context(unwritable)?;
         Ok(match is_file {
             true => Self::File(path.into()),
             false => Self::Folder(path.into()),

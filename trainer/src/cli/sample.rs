@@ -10,8 +10,9 @@ use rayon::prelude::*;
 use serde_json::json;
 use tintype::burn::tensor::Device;
 use tintype::device;
-use tintype::generate::{Event, GenerateError, ImageSpec, Pipeline, Request, Settings};
+use tintype::generate::{Event, GenerateError, ImageSpec, ModelFiles, Pipeline, Request, Settings};
 use tintype::image::Rgb;
+use tintype::precision::Precision;
 use tintype::sampler::Stop;
 use tintype::weights::Weights;
 
@@ -19,7 +20,7 @@ use super::Outcome;
 use super::events::Reporter;
 use super::interrupt::on_interrupt;
 use super::judging::{Judging, JudgingArgs, gathered};
-use super::model::{ModelFiles, PartsArgs, Precision};
+use super::model::PartsArgs;
 use super::sampling::SamplingArgs;
 use crate::evaluate::evaluation::Evaluation;
 use crate::evaluate::gather::Gathered;
@@ -48,8 +49,8 @@ pub struct Args {
     /// auto, cpu, cuda, wgpu or vulkan, with an index like cuda:1 if there are several
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Number format of the network
-    #[arg(long, value_enum, default_value = "f32")]
+    /// Number format of the network: f32, f16 or bf16
+    #[arg(long, default_value_t)]
     precision: Precision,
     /// Folder in which a folder of PNG files is made, named after model and settings
     #[arg(long, value_name = "FOLDER", required_unless_present_any = ["npz", "evaluate"])]
@@ -75,7 +76,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let rank = Rank::from_environment()?;
     ensure!((1..=10_000_000).contains(&args.count), "--count is not between 1 and 10000000");
     let chosen = device::choose(&super::local_device(&args.device, rank))?;
-    let files = ModelFiles::with_parts(&args.parts)?;
+    let files = ModelFiles::open(&args.parts.paths())?;
     let fingerprint = files.model.fingerprint();
     let architecture = tintype::weights::detect(&files.model)?;
     let settings = args.sampling.settings(&architecture)?;
@@ -92,7 +93,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let total = if direct { args.count } else { rank.share(args.count).len() };
     let reporter = Reporter::counting(total as u64, "samples", args.json);
     reporter.message(format!("loading on {}", chosen.found.id));
-    let pipeline = files.load(args.precision.on(&chosen.found.device)?, &chosen.found.device)?;
+    let pipeline = files.load(args.precision, &chosen.found)?;
     let what = json!({
         "version": env!("CARGO_PKG_VERSION"), "model": fingerprint,
         "autoencoder": files.vae.as_ref().map(Weights::fingerprint),

@@ -26,6 +26,9 @@ pub struct SamplingArgs {
     /// LightningDiT's time shift
     #[arg(long)]
     pub shift: Option<f64>,
+    /// Time below which Hi-DiT's pixels take part, 0 to 1 [default: the network's own]
+    #[arg(long)]
+    pub tau: Option<f64>,
 }
 
 impl SamplingArgs {
@@ -41,6 +44,7 @@ impl SamplingArgs {
         }
         settings.steps = self.steps.unwrap_or(settings.steps);
         settings.shift = self.shift.unwrap_or(settings.shift);
+        settings.tau = self.tau;
         let interval = self.cfg_interval.as_deref().and_then(|i| Some((*i.first()?, *i.get(1)?)));
         let (low, high) = interval.unwrap_or((settings.guidance.low, settings.guidance.high));
         settings.guidance = Guidance {

@@ -16,8 +16,8 @@ use super::latents::LatentShards;
 use super::prepare::Progress;
 use super::pt;
 use super::store::ImageStore;
-use crate::files::write_whole;
 use crate::rank::Rank;
+use tintype::files::write_whole;
 
 /// Bytes of one shard's latents, about; LightningDiT puts at most 10,000 into one.
 const SHARD_BYTES: usize = 64 << 20;
@@ -194,7 +194,7 @@ fn write_statistics(folder: &Path) -> Result<()> {
         pt::Entry { name: "mean", shape: &shape, values: &stats.mean },
         pt::Entry { name: "std", shape: &shape, values: &stats.std },
     ])?;
-    write_whole(&folder.join(STATS_FILE), &bytes)
+    Ok(write_whole(&folder.join(STATS_FILE), &bytes)?)
 }
 
 /// Mean and standard deviation of every image's posterior, as REPA-E and Hi-DiT store them.

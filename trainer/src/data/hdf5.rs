@@ -149,7 +149,7 @@ impl Hdf5Writer {
         }
         let stem = self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let list = self.path.with_file_name(format!("{stem}_h5.json"));
-        crate::files::write_whole(&list, &serde_json::to_vec(&names)?)?;
+        tintype::files::write_whole(&list, &serde_json::to_vec(&names)?)?;
         std::fs::rename(&self.partial, &self.path)?;
         Ok(())
     }

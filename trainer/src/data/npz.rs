@@ -7,7 +7,7 @@ use anyhow::Context;
 use ndarray::{Array1, Array2, ArrayD};
 use ndarray_npy::{NpzReader, NpzWriter};
 
-use crate::files::temporary_name;
+use tintype::files::temporary_name;
 
 /// What can be wrong with an archive.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,7 @@ use super::crop::center_crop;
 use super::jpeg;
 use super::source::{Item, Source};
 use super::store::{Description, STORE_FILE, Shard, file_crc32c};
-use crate::files::write_whole;
+use tintype::files::write_whole;
 
 /// Bytes of a shard, about.
 const SHARD_BYTES: usize = 128 << 20;

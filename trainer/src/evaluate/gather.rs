@@ -18,8 +18,8 @@ use super::frechet::Accumulator;
 use super::images::Images;
 use super::judge::{Judge, Rows};
 use crate::data::npz::Statistics;
-use crate::files::write_whole;
 use crate::rank::Rank;
+use tintype::files::write_whole;
 
 /// Images of a part, which is what a kill loses.
 const PART: usize = 1000;
@@ -149,7 +149,7 @@ impl Cache {
         }
         let metadata = BTreeMap::from([("sizes".into(), serde_json::to_string(&rows.sizes)?)]);
         let bytes = write_safetensors(&tensors, &metadata).map_err(anyhow::Error::msg)?;
-        write_whole(&path, &bytes)
+        Ok(write_whole(&path, &bytes)?)
     }
 
     fn read(&self, judge: &Judge, part: usize, n: usize) -> Result<Rows> {

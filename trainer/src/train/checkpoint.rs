@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tintype::weights::{TensorView, write_safetensors};
 
-use crate::files::write_durably;
+use tintype::files::write_durably;
 
 /// Where a run keeps its checkpoints.
 pub const FOLDER: &str = "checkpoints";
@@ -67,7 +67,7 @@ fn write_into(folder: &Path, state: &State, files: &[TensorFile]) -> Result<()> 
         let bytes = write_safetensors(&file.tensors, &file.metadata).map_err(anyhow::Error::msg)?;
         write_durably(&folder.join(file.name), &bytes)?;
     }
-    write_durably(&folder.join(STATE_FILE), &serde_json::to_vec_pretty(state)?)
+    Ok(write_durably(&folder.join(STATE_FILE), &serde_json::to_vec_pretty(state)?)?)
 }
 
 /// The latest checkpoint of a run, if there is one; removes what a killed process left half done.

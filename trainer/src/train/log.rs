@@ -26,7 +26,7 @@ impl Log {
                 line.and_then(|l| l["step"].as_u64()).is_some_and(|s| s <= step)
             };
             let kept: String = text.lines().filter(is_done).map(|l| format!("{l}\n")).collect();
-            crate::files::write_whole(&path, kept.as_bytes())?;
+            tintype::files::write_whole(&path, kept.as_bytes())?;
         }
         let append = |path: &Path| OpenOptions::new().create(true).append(true).open(path);
         let lines = append(&path).with_context(|| path.display().to_string())?;

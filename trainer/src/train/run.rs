@@ -14,7 +14,7 @@ use super::comm::Comm;
 use super::config::{Activations, Config};
 use super::log::Log;
 use super::system::{Report, System};
-use crate::files::write_whole;
+use tintype::files::write_whole;
 
 /// What a run has besides its system.
 #[derive(Clone, Debug)]

@@ -38,6 +38,21 @@ pub enum LabelError {
     },
 }
 
+/// How close a class is to a text in lower case, 0 the closest; nothing where it does not hold it.
+fn rank(class: usize, name: &str, text: &str) -> Option<u8> {
+    let name = name.to_lowercase();
+    let synonyms = || name.split(',').map(str::trim);
+    let mut words = name.split(|c: char| !c.is_alphanumeric());
+    match text {
+        "" => Some(0),
+        _ if class.to_string() == text => Some(0),
+        _ if synonyms().any(|synonym| synonym == text) => Some(1),
+        _ if synonyms().any(|synonym| synonym.starts_with(text)) => Some(2),
+        _ if words.any(|word| word.starts_with(text)) => Some(3),
+        _ => name.contains(text).then_some(4),
+    }
+}
+
 fn suggest(near: &[String]) -> String {
     if near.is_empty() {
         "; `tintype classes` lists them".into()
@@ -52,15 +67,22 @@ impl Labels {
         Self { names }
     }
 
-    /// The class names in a checkpoint's metadata, or numbers where it has none for its `n`
-    /// classes.
+    /// The class names in a checkpoint's metadata; where it has none for its `n` classes,
+    /// ImageNet's for 1000 and else numbers.
     pub fn of(weights: &crate::weights::Weights, n: usize) -> Self {
         let names = weights.metadata.get("classes");
         let names = names.and_then(|text| serde_json::from_str::<Vec<String>>(text).ok());
         match names {
             Some(names) if names.len() == n => Self::new(names),
+            _ if n == 1000 => Self::imagenet(),
             _ => Self::numbered(n),
         }
+    }
+
+    /// The thousand classes of ImageNet (ILSVRC 2012) in the order of their WordNet numbers,
+    /// which is the order of every published checkpoint; each with its synonyms in WordNet 3.0.
+    pub fn imagenet() -> Self {
+        Self::new(include_str!("imagenet.txt").lines().map(String::from).collect())
     }
 
     /// `n` classes known by number only.
@@ -84,15 +106,19 @@ impl Labels {
     }
 
     /// Number and name of every class whose name contains the text, ignoring case; all for "".
+    ///
+    /// The closest come first: the class of that number, names and synonyms that are the text, that
+    /// begin with it, that have a word which does; within each kind in the order of the labels.
     pub fn search(&self, text: &str) -> Vec<(usize, &str)> {
-        let text = text.to_lowercase();
-        let hit = |name: &str| name.to_lowercase().contains(&text);
-        self.names
+        let text = text.trim().to_lowercase();
+        let mut hits: Vec<(u8, usize, &str)> = self
+            .names
             .iter()
             .enumerate()
-            .filter(|(i, name)| hit(name) || i.to_string() == text)
-            .map(|(i, name)| (i, name.as_str()))
-            .collect()
+            .filter_map(|(i, name)| Some((rank(i, name, &text)?, i, name.as_str())))
+            .collect();
+        hits.sort_by_key(|(rank, i, _)| (*rank, *i));
+        hits.into_iter().map(|(_, i, name)| (i, name)).collect()
     }
 
     /// The class that a number, a name, a synonym or an unambiguous part of a name means.
@@ -153,6 +179,20 @@ mod tests {
         {
             assert_eq!(labels().find(query), Ok(class), "{query}");
         }
+    }
+
+    #[test]
+    fn the_closest_come_first() {
+        let labels = Labels::imagenet();
+        let first = |text: &str| labels.search(text).first().map(|(class, _)| *class);
+        assert_eq!(first("207"), Some(207));
+        assert_eq!(first("Golden Retriever"), Some(207));
+        assert_eq!(first("panda bear"), Some(388)); // a synonym
+        assert_eq!(first("daisy"), Some(985));
+        assert_eq!(first("gold"), Some(1)); // goldfish begins with it, marigold does not
+        assert_eq!(labels.search("").len(), 1000);
+        assert_eq!(labels.search("  ")[999].1, "toilet tissue, toilet paper, bathroom tissue");
+        assert!(labels.search("no such thing").is_empty());
     }
 
     #[test]

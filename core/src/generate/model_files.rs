@@ -1,0 +1,150 @@
+//! A model as people have it: a file or several, or the one inside the program.
+
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use super::load::{LatentStats, LoadError, Parts, check_parts, image_size, is_decoder};
+use super::pipeline::Pipeline;
+use crate::device::Found;
+use crate::labels::Labels;
+use crate::precision::Precision;
+use crate::weights::{
+    Architecture, Report, Weights, WeightsError, compare, detect, open, vae_config,
+};
+
+/// Where a model is. Without a network's file it is the emoji model inside the program.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelPaths {
+    /// Weights of the network: .safetensors, .pt, .ckpt, a shard index or a folder.
+    pub model: Option<PathBuf>,
+    /// Configuration of the network, where the weights do not hold it.
+    pub config: Option<PathBuf>,
+    /// The autoencoder of a latent model.
+    pub vae: Option<PathBuf>,
+    /// Statistics of the latents.
+    pub stats: Option<PathBuf>,
+}
+
+/// A network's weights and what goes with them, opened and not yet loaded.
+#[derive(Debug)]
+pub struct ModelFiles {
+    /// The network.
+    pub model: Weights,
+    /// The autoencoder.
+    pub vae: Option<Weights>,
+    /// Statistics of the latents.
+    pub stats: Option<Weights>,
+}
+
+/// What the files of a model hold.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    /// The network.
+    pub architecture: Architecture,
+    /// Its classes.
+    pub labels: Labels,
+    /// Width and height of its pictures.
+    pub image_size: [usize; 2],
+    /// How each file fits, by file name.
+    pub reports: Vec<(String, Report)>,
+}
+
+impl ModelFiles {
+    /// Opens the named files, and the embedded model where none is named.
+    pub fn open(paths: &ModelPaths) -> Result<Self, LoadError> {
+        let mut files = match &paths.model {
+            None => Self::embedded()?,
+            Some(path) => Self { model: open(path)?, vae: None, stats: None },
+        };
+        if let Some(path) = &paths.config {
+            let io = |source| WeightsError::Io { path: path.display().to_string(), source };
+            let text = std::fs::read_to_string(path).map_err(io)?;
+            files.model.metadata.insert("config".into(), text);
+        }
+        if let Some(path) = &paths.vae {
+            files.vae = Some(open(path)?);
+        }
+        if let Some(path) = &paths.stats {
+            files.stats = Some(open(path)?);
+        }
+        Ok(files)
+    }
+
+    /// The emoji model inside the program.
+    #[cfg(feature = "embedded-model")]
+    pub fn embedded() -> Result<Self, LoadError> {
+        const MODEL: &[u8] = include_bytes!("../../../models/emoji/hidit.safetensors");
+        const DECODER: &[u8] = include_bytes!("../../../models/emoji/vae-decoder.safetensors");
+        Ok(Self {
+            model: Weights::from_bytes(MODEL, "the embedded emoji model")?,
+            vae: Some(Weights::from_bytes(DECODER, "the embedded emoji decoder")?),
+            stats: None,
+        })
+    }
+
+    /// The emoji model inside the program, which this one was built without.
+    #[cfg(not(feature = "embedded-model"))]
+    pub fn embedded() -> Result<Self, LoadError> {
+        Err(LoadError::NotEmbedded)
+    }
+
+    /// Describes the model and tells whether it would load, without reading weights. Networks are
+    /// created lazily, so the device allocates nothing.
+    pub fn inspect(&self, device: &Device) -> Result<Inspection, LoadError> {
+        let architecture = detect(&self.model)?;
+        let invalid = |e| LoadError::Weights(WeightsError::Config(e));
+        let report = match &architecture {
+            Architecture::HiDiT(c) => compare(&c.init(device).map_err(invalid)?, &self.model),
+            Architecture::SiT(c) => compare(&c.init(device).map_err(invalid)?, &self.model),
+            Architecture::LightningDiT(c) => {
+                compare(&c.init(device).map_err(invalid)?, &self.model)
+            }
+            Architecture::HDiT(c) => compare(&c.init(device).map_err(invalid)?, &self.model),
+        };
+        let mut reports = vec![(self.model.file.clone(), report)];
+        let vae = self.vae.as_ref().map(vae_config).transpose()?;
+        if let (Some(config), Some(weights)) = (&vae, &self.vae) {
+            let decoder = weights.clone().filtered(is_decoder);
+            let network = config.init_decoder(device).map_err(invalid)?;
+            reports.push((weights.file.clone(), compare(&network, &decoder)));
+        }
+        if let Some((file, report)) = reports.iter().find(|(_, report)| !report.fits()) {
+            let (file, report) = (file.clone(), report.clone());
+            return Err(WeightsError::Mismatch { file, report }.into());
+        }
+        let stats = self.stats.as_ref().map(LatentStats::from_weights).transpose()?;
+        check_parts(&architecture, vae.as_ref(), stats.as_ref())?;
+        Ok(Inspection {
+            labels: Labels::of(&self.model, architecture.num_classes()),
+            image_size: image_size(&architecture, vae.as_ref()),
+            architecture,
+            reports,
+        })
+    }
+
+    /// Loads the networks onto a device.
+    pub fn load(&self, precision: Precision, found: &Found) -> Result<Pipeline, LoadError> {
+        let dtype = precision.on(&found.device)?;
+        self.check_memory(precision, found)?;
+        let parts =
+            Parts { model: &self.model, vae: self.vae.as_ref(), stats: self.stats.as_ref() };
+        Pipeline::load(parts, dtype, &found.device)
+    }
+
+    /// Refuses a model that the device's memory cannot hold, where the device tells how much it
+    /// has.
+    fn check_memory(&self, precision: Precision, found: &Found) -> Result<(), LoadError> {
+        let count = |weights: &Weights| weights.tensors.values().map(|v| v.len()).sum::<usize>();
+        let size = if precision == Precision::F32 { 4 } else { 2 };
+        let needed = (size * count(&self.model) + 4 * self.vae.as_ref().map_or(0, count)) as u64;
+        match found.free_memory() {
+            Some(free) if needed > free => {
+                Err(LoadError::Memory { file: self.model.file.clone(), needed, free })
+            }
+            _ => Ok(()),
+        }
+    }
+}

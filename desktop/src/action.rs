@@ -1,0 +1,60 @@
+//! What can be asked of the app. Views push these; `app` alone acts on them.
+
+use std::path::PathBuf;
+
+use tintype::precision::Precision;
+
+use crate::dialogs::Purpose;
+use crate::preferences::Theme;
+
+/// What fills the middle of the window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum View {
+    /// The pictures in the making, or the latest finished one.
+    #[default]
+    Develop,
+    /// All pictures.
+    Gallery,
+    /// One picture of the gallery.
+    Picture(u64),
+    /// Two of them.
+    Compare(u64, u64),
+}
+
+/// A wish.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)] // each says what it wants
+pub enum Action {
+    Generate,
+    Surprise,
+    Cancel(u64),
+    CancelAll,
+    /// Moves a waiting job towards the front (−1) or the end (1).
+    Shift(u64, isize),
+    Choose {
+        class: usize,
+        add: bool,
+    },
+    Favourite(usize),
+    NewSeed,
+    Defaults,
+    Ask(Purpose),
+    EmbeddedModel,
+    Device(String),
+    Precision(Precision),
+    DefaultFolder,
+    Drop(Vec<PathBuf>),
+    Show(View),
+    /// Settings, seed and class of a picture become the current ones.
+    UseSettings(u64),
+    UseSeed(u64),
+    /// Another seed, everything else as in the picture, at once.
+    OtherSeed(u64),
+    /// Keeps seed and settings of the picture and lets people pick a class.
+    OtherClass(u64),
+    Copy(u64),
+    Delete(u64),
+    Undo,
+    Dismiss(u64),
+    Theme(Theme),
+}

@@ -1,0 +1,194 @@
+//! The thread that loads networks and computes. GPU work stays on one thread, and the window's never
+//! waits for it: orders go in by one channel, news come out by another.
+
+mod latent_map;
+mod preview;
+mod saving;
+mod worker;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use eframe::{egui, egui_wgpu};
+use serde::{Deserialize, Serialize};
+use tintype::generate::{ImageSpec, ModelPaths, Origin, Settings};
+use tintype::precision::Precision;
+
+pub use preview::{Frame, colour_image};
+pub use saving::save;
+
+/// Which networks, where and in which number format.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Choice {
+    /// The files.
+    pub paths: ModelPaths,
+    /// As on the command line: `auto`, `cpu`, `wgpu:1`, …; empty for `auto`.
+    pub device: String,
+    /// The number format.
+    pub precision: Precision,
+}
+
+/// Pictures to make.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// Whose they are.
+    pub job: u64,
+    /// What makes them.
+    pub choice: Choice,
+    /// How.
+    pub settings: Settings,
+    /// Which.
+    pub images: Vec<ImageSpec>,
+    /// Where they are saved.
+    pub folder: PathBuf,
+    /// Set to stop after the step in hand.
+    pub cancelled: Arc<AtomicBool>,
+}
+
+/// What the engine is asked for.
+#[derive(Debug)]
+enum Order {
+    /// Load this, so that the first picture need not wait for it.
+    Prepare(Choice),
+    /// Make these.
+    Work(Work),
+}
+
+/// What the engine tells.
+#[derive(Debug)]
+pub enum Update {
+    /// The devices of this machine, the best first.
+    Devices(Vec<DeviceRow>),
+    /// Networks are being loaded.
+    Loading(String),
+    /// They are ready.
+    Ready(Ready),
+    /// They could not be loaded.
+    NotReady(String),
+    /// A step was taken.
+    Step(StepNews),
+    /// A picture is finished.
+    Picture(Box<Made>),
+    /// A job came to its end.
+    End {
+        /// Whose.
+        job: u64,
+        /// Which.
+        outcome: Outcome,
+    },
+}
+
+/// A device of this machine.
+#[derive(Clone, Debug)]
+pub struct DeviceRow {
+    /// How to ask for it.
+    pub id: String,
+    /// What it calls itself.
+    pub description: String,
+    /// Whether it is a processor pretending to be a GPU.
+    pub software: bool,
+    /// Bytes of memory a network may take there, where that is known.
+    pub memory: Option<u64>,
+}
+
+/// Where the networks run.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// What was asked for.
+    pub choice: Choice,
+    /// The device.
+    pub device: String,
+    /// Why this one.
+    pub reason: String,
+    /// Whether it also draws the window.
+    pub shared: bool,
+    /// Number formats that it computes in.
+    pub precisions: Vec<Precision>,
+}
+
+/// A step of the pictures in hand.
+#[derive(Debug)]
+pub struct StepNews {
+    /// Whose.
+    pub job: u64,
+    /// How many pictures of the job came before these.
+    pub first: usize,
+    /// The pictures.
+    pub images: Vec<ImageSpec>,
+    /// The step, counted from 0.
+    pub index: usize,
+    /// How many there are; unknown to adaptive samplers.
+    pub total: Option<usize>,
+    /// Time of a flow (1 is noise), noise level of a denoiser.
+    pub time: f64,
+    /// Whether Hi-DiT's pixel stream is at work.
+    pub pixels: bool,
+    /// What can be seen, a frame a picture; nothing where the last ones are still fresh.
+    pub frames: Option<Vec<Frame>>,
+}
+
+/// A finished picture.
+#[derive(Debug)]
+pub struct Made {
+    /// Whose.
+    pub job: u64,
+    /// How it was made.
+    pub origin: Origin,
+    /// The picture.
+    pub image: Arc<egui::ColorImage>,
+    /// What the latent of a Hi-DiT decodes to.
+    pub latent: Option<Arc<egui::ColorImage>>,
+    /// The file's content.
+    pub png: Arc<Vec<u8>>,
+    /// Where it was saved, or why it was not.
+    pub saved: Result<PathBuf, String>,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All pictures are made.
+    Done,
+    /// It was cancelled.
+    Cancelled,
+    /// It cannot be done.
+    Failed(String),
+    /// The device gave up.
+    DeviceLost(String),
+}
+
+/// The window's end of the channels.
+#[derive(Debug)]
+pub struct Engine {
+    orders: Sender<Order>,
+    updates: Receiver<Update>,
+}
+
+impl Engine {
+    /// Starts the thread. `window` is what draws the window, to be shared.
+    pub fn start(ctx: egui::Context, window: Option<egui_wgpu::RenderState>) -> Self {
+        let (orders, inbox) = channel();
+        let (outbox, updates) = channel();
+        let tell = worker::Tell::new(outbox, ctx);
+        std::thread::spawn(move || worker::run(inbox, tell, window));
+        Self { orders, updates }
+    }
+
+    /// Loads networks ahead of the first picture.
+    pub fn prepare(&self, choice: Choice) {
+        let _ = self.orders.send(Order::Prepare(choice));
+    }
+
+    /// Makes pictures.
+    pub fn work(&self, work: Work) {
+        let _ = self.orders.send(Order::Work(work));
+    }
+
+    /// News since the last call.
+    pub fn news(&self) -> Vec<Update> {
+        self.updates.try_iter().collect()
+    }
+}

@@ -1,0 +1,35 @@
+//! Pictures into files, never over another one.
+
+use std::path::{Path, PathBuf};
+
+use tintype::files::{writable_folder, write_whole};
+
+/// Writes a PNG under the first free name, `stem.png`, `stem-2.png`, …; the error says why not.
+pub fn save(folder: &Path, stem: &str, png: &[u8]) -> Result<PathBuf, String> {
+    let sentence = |e: tintype::files::WriteError| format!("{e}: {}", e.source);
+    writable_folder(folder).map_err(sentence)?;
+    let names = std::iter::once(format!("{stem}.png"))
+        .chain((2..).map(|number| format!("{stem}-{number}.png")));
+    let free = names.map(|name| folder.join(name)).find(|path| !path.exists());
+    let path = free.unwrap_or_else(|| folder.join(format!("{stem}.png")));
+    write_whole(&path, png).map_err(sentence)?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_never_replaces_another() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let inside = folder.path().join("new");
+        let first = save(&inside, "fruit-7", b"one").expect("saved");
+        let second = save(&inside, "fruit-7", b"two").expect("saved");
+        assert_eq!(first, inside.join("fruit-7.png"));
+        assert_eq!(second, inside.join("fruit-7-2.png"));
+        assert_eq!(std::fs::read(first).expect("there"), b"one");
+        let blocked = save(&second, "fruit-7", b"three").expect_err("that is a file");
+        assert!(blocked.contains("cannot be written"), "{blocked}");
+    }
+}

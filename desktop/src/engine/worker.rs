@@ -1,0 +1,268 @@
+//! The thread itself.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender};
+
+use eframe::{egui, egui_wgpu};
+use tintype::device::{self, Chosen, Found};
+use tintype::generate::{
+    Event, GenerateError, ModelFiles, Origin, Picture, Pipeline, Request, Settings,
+};
+use tintype::precision::Precision;
+use tintype::sampler::Stop;
+use tintype_shaders::present::Presenter;
+
+use super::latent_map::LatentMap;
+use super::preview::{Previewer, colour_image};
+use super::saving::save;
+use super::{Choice, DeviceRow, Made, Order, Outcome, Ready, StepNews, Update, Work};
+use crate::words;
+
+/// Pictures made together on a GPU; a processor is as fast with one, and shows it sooner.
+const GPU_BATCH: usize = 4;
+
+/// Sends news and wakes the window.
+pub struct Tell {
+    outbox: Sender<Update>,
+    ctx: egui::Context,
+}
+
+impl Tell {
+    pub fn new(outbox: Sender<Update>, ctx: egui::Context) -> Self {
+        Self { outbox, ctx }
+    }
+
+    fn tell(&self, update: Update) {
+        // A window that is gone wants no news.
+        let _ = self.outbox.send(update);
+        self.ctx.request_repaint();
+    }
+}
+
+/// Works until the window is gone.
+pub fn run(inbox: Receiver<Order>, tell: Tell, window: Option<egui_wgpu::RenderState>) {
+    step_back();
+    let devices = device::list().into_iter().map(|found| DeviceRow {
+        memory: found.free_memory(),
+        id: found.id,
+        description: found.description,
+        software: found.software,
+    });
+    tell.tell(Update::Devices(devices.collect()));
+    let mut worker = Worker { tell, window, shared: None, loaded: None };
+    for order in inbox {
+        match order {
+            Order::Prepare(choice) => worker.prepare(&choice),
+            Order::Work(work) => worker.work(&work),
+        }
+    }
+}
+
+/// Lets the window's thread go first: this one, and those that the processor's kernels run on.
+fn step_back() {
+    let lower = || {
+        // Below normal, above idle; where the system refuses, nothing is lost but smoothness.
+        if let Ok(value) = 25u8.try_into() {
+            let _ = thread_priority::set_current_thread_priority(
+                thread_priority::ThreadPriority::Crossplatform(value),
+            );
+        }
+    };
+    lower();
+    // An error says that the pool is there already.
+    let _ = rayon::ThreadPoolBuilder::new().start_handler(move |_| lower()).build_global();
+}
+
+struct Worker {
+    tell: Tell,
+    /// What draws the window.
+    window: Option<egui_wgpu::RenderState>,
+    /// The same as Burn's device, once it was asked for.
+    shared: Option<(Found, Arc<Presenter>)>,
+    loaded: Option<Loaded>,
+}
+
+/// Networks on a device.
+struct Loaded {
+    choice: Choice,
+    pipeline: Pipeline,
+    fingerprint: String,
+    device: String,
+    map: LatentMap,
+    presenter: Option<Arc<Presenter>>,
+}
+
+impl Worker {
+    fn prepare(&mut self, choice: &Choice) {
+        if let Err(trouble) = self.load(choice) {
+            self.tell.tell(Update::NotReady(trouble));
+        }
+    }
+
+    /// Makes sure that the chosen networks are loaded; the error is a sentence.
+    fn load(&mut self, choice: &Choice) -> Result<(), String> {
+        if self.loaded.as_ref().is_some_and(|loaded| loaded.choice == *choice) {
+            return Ok(());
+        }
+        // Two models at once may not fit.
+        self.loaded = None;
+        let result = catch_unwind(AssertUnwindSafe(|| self.load_anew(choice)));
+        result.unwrap_or_else(|panic| Err(words::failed_device(&words::panic_message(&*panic))))
+    }
+
+    fn load_anew(&mut self, choice: &Choice) -> Result<(), String> {
+        let Chosen { found, reason } = self.choose(&choice.device)?;
+        self.tell.tell(Update::Loading(found.id.clone()));
+        let presenter = match &self.shared {
+            Some((shared, presenter)) if shared.device == found.device => Some(presenter.clone()),
+            _ => None,
+        };
+        let files = ModelFiles::open(&choice.paths).map_err(|e| words::load_error(&e))?;
+        let pipeline = files.load(choice.precision, &found).map_err(|e| words::load_error(&e))?;
+        let precisions = Precision::ALL.into_iter().filter(|p| p.on(&found.device).is_ok());
+        self.tell.tell(Update::Ready(Ready {
+            choice: choice.clone(),
+            device: found.id.clone(),
+            reason,
+            shared: presenter.is_some(),
+            precisions: precisions.collect(),
+        }));
+        self.loaded = Some(Loaded {
+            choice: choice.clone(),
+            fingerprint: files.model.fingerprint(),
+            device: found.id,
+            map: LatentMap::new(pipeline.latent_channels().unwrap_or(0)),
+            presenter,
+            pipeline,
+        });
+        Ok(())
+    }
+
+    /// The device of a name; the one that draws the window where it is the same GPU.
+    fn choose(&mut self, name: &str) -> Result<Chosen, String> {
+        let name = if name.is_empty() { "auto" } else { name };
+        let chosen = device::choose(name).map_err(|e| words::plain(&e.to_string()))?;
+        if !chosen.found.id.starts_with("wgpu") {
+            return Ok(chosen);
+        }
+        if self.shared.is_none() {
+            self.shared = self.window.take().and_then(|window| {
+                let presenter = Presenter::new(window.device.clone(), window.queue.clone());
+                let found = device::share(
+                    window.instance.clone(),
+                    window.adapter.clone(),
+                    window.device.clone(),
+                    window.queue.clone(),
+                )?;
+                Some((found, Arc::new(presenter)))
+            });
+        }
+        Ok(match &self.shared {
+            Some((shared, _)) if shared.id == chosen.found.id => {
+                Chosen { found: shared.clone(), reason: chosen.reason }
+            }
+            _ => chosen,
+        })
+    }
+
+    fn work(&mut self, work: &Work) {
+        let outcome = if work.cancelled.load(Ordering::Relaxed) {
+            Outcome::Cancelled
+        } else {
+            match self.load(&work.choice) {
+                Err(trouble) => Outcome::Failed(trouble),
+                Ok(()) => match catch_unwind(AssertUnwindSafe(|| self.make(work))) {
+                    Ok(outcome) => outcome,
+                    Err(panic) => Outcome::DeviceLost(words::panic_message(&*panic)),
+                },
+            }
+        };
+        if matches!(outcome, Outcome::DeviceLost(_)) {
+            self.loaded = None;
+        }
+        self.tell.tell(Update::End { job: work.job, outcome });
+    }
+
+    fn make(&mut self, work: &Work) -> Outcome {
+        let Some(loaded) = &mut self.loaded else {
+            return Outcome::Failed("no model is loaded".into());
+        };
+        let batch = if loaded.device == "cpu" { 1 } else { GPU_BATCH };
+        for (number, images) in work.images.chunks(batch).enumerate() {
+            let request = Request { settings: work.settings, images: images.to_vec() };
+            let first = number * batch;
+            match loaded.batch(work, first, &request, &self.tell) {
+                Ok(()) => {}
+                Err(GenerateError::Stopped(Stop::Cancelled)) => return Outcome::Cancelled,
+                Err(GenerateError::Stopped(Stop::Device(e))) => return Outcome::DeviceLost(e),
+                Err(GenerateError::Request(e)) => {
+                    return Outcome::Failed(words::plain(&e.to_string()));
+                }
+            }
+        }
+        Outcome::Done
+    }
+}
+
+impl Loaded {
+    /// Makes pictures together.
+    fn batch(
+        &mut self,
+        work: &Work,
+        first: usize,
+        request: &Request,
+        tell: &Tell,
+    ) -> Result<(), GenerateError> {
+        let Self { pipeline, map, presenter, fingerprint, device, choice } = self;
+        let mut previewer = Previewer::new(pipeline, presenter.as_deref(), map);
+        let origin = |spec: tintype::generate::ImageSpec| Origin {
+            version: env!("CARGO_PKG_VERSION").into(),
+            model: fingerprint.clone(),
+            class_name: spec.class.map_or("none".into(), |class| pipeline.labels().name(class)),
+            spec,
+            settings: Settings { keep_latent: false, ..work.settings },
+            precision: choice.precision,
+            device: device.clone(),
+        };
+        pollster::block_on(pipeline.generate(request, &mut |event| {
+            match event {
+                Event::Step { index, total, time, preview } => {
+                    if work.cancelled.load(Ordering::Relaxed) {
+                        return Err(Stop::Cancelled);
+                    }
+                    tell.tell(Update::Step(StepNews {
+                        job: work.job,
+                        first,
+                        images: request.images.clone(),
+                        index,
+                        total,
+                        time,
+                        pixels: preview.pixels.is_some(),
+                        frames: previewer.frames(preview)?,
+                    }));
+                }
+                Event::Image(picture) => {
+                    let origin = origin(picture.spec);
+                    tell.tell(Update::Picture(Box::new(finished(work, picture, origin)?)));
+                }
+            }
+            Ok(())
+        }))
+    }
+}
+
+fn finished(work: &Work, picture: Picture, origin: Origin) -> Result<Made, Stop> {
+    // 8-bit pictures always encode; should one not, the run ends with the reason.
+    let png = origin.to_png(&picture.image).map_err(|e| Stop::Device(e.to_string()))?;
+    let saved = save(&work.folder, &origin.file_stem(), &png);
+    Ok(Made {
+        job: work.job,
+        image: Arc::new(colour_image(&picture.image)),
+        latent: picture.latent.as_ref().map(|latent| Arc::new(colour_image(latent))),
+        origin,
+        png: Arc::new(png),
+        saved,
+    })
+}

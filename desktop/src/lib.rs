@@ -1,0 +1,24 @@
+//! Tintype's desktop app: pick a class and watch the picture develop.
+//!
+//! * [`app`] — the app's state and the one place that changes it; [`action`] — what can be asked of it
+//! * [`engine`] — the thread that loads networks and computes, and the only one that does
+//! * [`model`] — what is in the files that people bring; [`queue`] — what waits to be made
+//! * [`gallery`] — finished pictures, in memory and on disk
+//! * [`preferences`] — what is remembered; [`ui`] — what is seen, a file a panel
+//!
+//! Views read the state, push [`action::Action`]s and change nothing but the fields that people type
+//! into. The window's thread never waits: for the device, for files or for dialogs.
+#![recursion_limit = "256"]
+
+pub mod action;
+pub mod app;
+pub mod dialogs;
+pub mod engine;
+pub mod form;
+pub mod gallery;
+pub mod model;
+pub mod notices;
+pub mod preferences;
+pub mod queue;
+pub mod ui;
+pub mod words;

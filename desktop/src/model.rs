@@ -1,0 +1,247 @@
+//! What is in the files that people bring: read in a thread of its own, without loading weights, so
+//! that classes and settings are there at once, whatever the engine is busy with.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use eframe::egui;
+use tintype::burn::tensor::Device;
+use tintype::generate::{Inspection, LatentStats, ModelFiles, ModelPaths, Origin, Settings};
+use tintype::weights::{Architecture, detect, open, vae_config};
+
+use crate::words;
+
+/// A model that would load.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Its files.
+    pub paths: ModelPaths,
+    /// Tells its weights from others.
+    pub fingerprint: String,
+    /// What people call it.
+    pub name: String,
+    /// Values in its network's file.
+    pub values: usize,
+    /// What it is.
+    pub inspection: Inspection,
+    /// What its authors sample with.
+    pub defaults: Settings,
+}
+
+impl Model {
+    /// The time below which pixels take part, in networks that have such a gate.
+    pub fn gate(&self) -> Option<f64> {
+        match &self.inspection.architecture {
+            Architecture::HiDiT(config) => Some(config.tau),
+            _ => None,
+        }
+    }
+
+    /// Whether it makes pictures of classes.
+    pub fn has_classes(&self) -> bool {
+        !self.inspection.labels.is_empty()
+    }
+}
+
+/// What is wanted of files.
+#[derive(Debug)]
+enum Question {
+    Model(ModelPaths),
+    Sort { files: Vec<PathBuf>, present: ModelPaths },
+}
+
+/// What is in files.
+#[derive(Debug)]
+pub enum Answer {
+    /// A model that would load.
+    Model(Box<Model>),
+    /// One that would not, and why.
+    Trouble(ModelPaths, String),
+    /// The model that dropped files make with the present ones.
+    Paths(ModelPaths),
+    /// A picture and how it was made.
+    Picture(PathBuf, Box<Origin>),
+    /// A file that is of no use, and why.
+    Useless(String),
+}
+
+/// The thread's other end.
+#[derive(Debug)]
+pub struct Inspector {
+    questions: Sender<Question>,
+    answers: Receiver<Answer>,
+}
+
+impl Inspector {
+    /// Starts the thread.
+    pub fn start(ctx: egui::Context) -> Self {
+        let (questions, inbox) = channel();
+        let (outbox, answers) = channel();
+        std::thread::spawn(move || {
+            for question in inbox {
+                for answer in answer(question) {
+                    let _ = outbox.send(answer);
+                }
+                ctx.request_repaint();
+            }
+        });
+        Self { questions, answers }
+    }
+
+    /// Looks into a model's files.
+    pub fn inspect(&self, paths: ModelPaths) {
+        let _ = self.questions.send(Question::Model(paths));
+    }
+
+    /// Finds out what files are that were dropped while `present` was the model.
+    pub fn sort(&self, files: Vec<PathBuf>, present: ModelPaths) {
+        let _ = self.questions.send(Question::Sort { files, present });
+    }
+
+    /// Answers since the last call.
+    pub fn answers(&self) -> Vec<Answer> {
+        self.answers.try_iter().collect()
+    }
+}
+
+fn answer(question: Question) -> Vec<Answer> {
+    match question {
+        Question::Model(paths) => vec![match inspect(&paths) {
+            Ok(model) => Answer::Model(Box::new(model)),
+            Err(trouble) => Answer::Trouble(paths, trouble),
+        }],
+        Question::Sort { files, present } => sort(&files, present),
+    }
+}
+
+fn inspect(paths: &ModelPaths) -> Result<Model, String> {
+    let files = ModelFiles::open(paths).map_err(|e| words::load_error(&e))?;
+    let inspection = files.inspect(&Device::flex()).map_err(|e| words::load_error(&e))?;
+    let name = match &paths.model {
+        None => "Emoji (built in)".into(),
+        Some(path) => file_name(path),
+    };
+    Ok(Model {
+        paths: paths.clone(),
+        fingerprint: files.model.fingerprint(),
+        name,
+        values: files.model.tensors.values().map(|tensor| tensor.len()).sum(),
+        defaults: Settings::default_for(&inspection.architecture),
+        inspection,
+    })
+}
+
+/// What one file is.
+enum Kind {
+    Network,
+    Autoencoder,
+    Statistics,
+    Configuration,
+}
+
+fn kind(path: &Path) -> Result<Kind, String> {
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
+    let is_index = path.to_string_lossy().ends_with(".index.json");
+    if !is_index && ["json", "yaml", "yml"].contains(&extension.as_str()) {
+        return Ok(Kind::Configuration);
+    }
+    let weights = open(path).map_err(|e| words::plain(&e.to_string()))?;
+    let needs_configuration = |e: &str| e.contains("--config");
+    match detect(&weights) {
+        Ok(_) => Ok(Kind::Network),
+        Err(e) if needs_configuration(&e.to_string()) => Ok(Kind::Network),
+        Err(_) if vae_config(&weights).is_ok() => Ok(Kind::Autoencoder),
+        Err(_) if LatentStats::from_weights(&weights).is_ok() => Ok(Kind::Statistics),
+        Err(e) => Err(words::plain(&e.to_string())),
+    }
+}
+
+fn sort(files: &[PathBuf], present: ModelPaths) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    let mut dropped = ModelPaths::default();
+    for path in files {
+        let is_png = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"));
+        if is_png {
+            let origin = std::fs::read(path).map_err(|e| e.to_string());
+            answers.push(match origin.and_then(|b| Origin::read(&b).map_err(|e| e.to_string())) {
+                Ok(origin) => Answer::Picture(path.clone(), Box::new(origin)),
+                Err(e) => Answer::Useless(format!("{}: {e}", file_name(path))),
+            });
+            continue;
+        }
+        let slot = match kind(path) {
+            Ok(Kind::Network) => &mut dropped.model,
+            Ok(Kind::Autoencoder) => &mut dropped.vae,
+            Ok(Kind::Statistics) => &mut dropped.stats,
+            Ok(Kind::Configuration) => &mut dropped.config,
+            Err(trouble) => {
+                answers.push(Answer::Useless(trouble));
+                continue;
+            }
+        };
+        *slot = Some(path.clone());
+    }
+    if dropped != ModelPaths::default() {
+        answers.push(Answer::Paths(joined(dropped, present)));
+    }
+    answers
+}
+
+/// A new network comes with its own parts; parts that were there before a network was are for it.
+pub fn joined(new: ModelPaths, present: ModelPaths) -> ModelPaths {
+    let keep = new.model.is_none() || present.model.is_none();
+    let present = if keep { present } else { ModelPaths::default() };
+    ModelPaths {
+        model: new.model.or(present.model),
+        config: new.config.or(present.config),
+        vae: new.vae.or(present.vae),
+        stats: new.stats.or(present.stats),
+    }
+}
+
+/// The last part of a path.
+pub fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(model: Option<&str>, vae: Option<&str>) -> ModelPaths {
+        ModelPaths { model: model.map(Into::into), vae: vae.map(Into::into), ..Default::default() }
+    }
+
+    #[test]
+    fn a_network_takes_the_parts_that_came_for_it() {
+        let emoji = paths(None, None);
+        let alone = joined(paths(Some("a"), None), emoji.clone());
+        assert_eq!(alone, paths(Some("a"), None));
+        assert_eq!(joined(paths(None, Some("v")), alone), paths(Some("a"), Some("v")));
+        // The autoencoder first, its network after it.
+        let early = joined(paths(None, Some("v")), emoji);
+        assert_eq!(joined(paths(Some("a"), None), early), paths(Some("a"), Some("v")));
+        // Another network leaves the old one's parts behind.
+        let both = paths(Some("a"), Some("v"));
+        assert_eq!(joined(paths(Some("b"), None), both), paths(Some("b"), None));
+    }
+
+    #[test]
+    fn files_are_known_by_their_content() {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/emoji");
+        let [network, vae] =
+            ["hidit.safetensors", "vae-decoder.safetensors"].map(|f| models.join(f));
+        let readme = models.join("README.md");
+        let answers = sort(&[network.clone(), vae.clone(), readme], ModelPaths::default());
+        let [Answer::Useless(trouble), Answer::Paths(found)] = answers.as_slice() else {
+            panic!("{answers:?}")
+        };
+        assert!(trouble.contains("README.md"), "{trouble}");
+        let wanted = ModelPaths { model: Some(network), vae: Some(vae), ..Default::default() };
+        assert_eq!(*found, wanted);
+        let model = inspect(&wanted).expect("it would load");
+        assert_eq!((model.inspection.labels.len(), model.gate()), (41, Some(0.3)));
+        let trouble = inspect(&ModelPaths { vae: None, ..wanted }).expect_err("no autoencoder");
+        assert!(trouble.contains("“Autoencoder…”"), "{trouble}");
+    }
+}

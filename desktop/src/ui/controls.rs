@@ -1,0 +1,343 @@
+//! Everything that can be set, each with a word on what it does.
+
+use eframe::egui::{self, Response, RichText, Ui, WidgetText};
+use tintype::generate::{Sampler, Settings, bytes};
+use tintype::precision::Precision;
+use tintype::weights::Architecture;
+
+use crate::action::Action;
+use crate::app::{App, Chosen, Networks};
+use crate::dialogs::Purpose;
+use crate::form::MOST;
+
+pub(super) fn show(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
+    ui.add_space(4.0);
+    pictures(app, ui, actions);
+    sampler(app, ui, actions);
+    model(app, ui, actions);
+    device(app, ui, actions);
+    folder(app, ui, actions);
+}
+
+fn heading(ui: &mut Ui, text: &str) {
+    ui.add_space(8.0);
+    ui.label(RichText::new(text).strong());
+}
+
+/// A name, a widget that answers to it, and what it means.
+fn row(
+    ui: &mut Ui,
+    name: &str,
+    tip: impl Into<WidgetText> + Clone,
+    widget: impl FnOnce(&mut Ui) -> Response,
+) -> Response {
+    let label = ui.label(name).on_hover_text(tip.clone());
+    let response = ui.horizontal(widget).inner;
+    let response = response.labelled_by(label.id).on_hover_text(tip);
+    ui.end_row();
+    response
+}
+
+fn grid<R>(ui: &mut Ui, name: &str, contents: impl FnOnce(&mut Ui) -> R) -> R {
+    egui::Grid::new(name).num_columns(2).spacing([10.0, 6.0]).show(ui, contents).inner
+}
+
+/// Seeds and counts.
+fn pictures(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
+    ui.label(RichText::new("Pictures").strong());
+    let form = &mut app.preferences.form;
+    grid(ui, "pictures", |ui| {
+        row(
+            ui,
+            "Seed",
+            "The number that all noise comes from: the same seed, class and settings make the same \
+             picture",
+            |ui| {
+                let seed = ui.add(egui::DragValue::new(&mut form.seed).speed(1.0));
+                let new = ui.small_button("New").on_hover_text("Another seed");
+                if new.clicked() {
+                    actions.push(Action::NewSeed);
+                }
+                seed
+            },
+        );
+        ui.label("");
+        let lock = ui.checkbox(&mut form.seed_locked, "Keep the seed");
+        lock.on_hover_text("Otherwise it is another one after each press of Generate");
+        ui.end_row();
+        row(ui, "Count", "Pictures of each class; their seeds count up", |ui| {
+            ui.add(egui::Slider::new(&mut form.count, 1..=MOST).logarithmic(true))
+        });
+    });
+}
+
+/// How pictures are sampled.
+fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
+    let (Some(mut settings), Some(model)) = (app.settings(), app.model()) else { return };
+    let before = settings;
+    let architecture = model.inspection.architecture.clone();
+    let (gate, defaults) = (model.gate(), model.defaults);
+    heading(ui, "Sampler");
+    grid(ui, "sampler", |ui| {
+        row(ui, "Sampler", "The way from noise to the picture", |ui| {
+            let mut choice = settings.sampler;
+            let response = egui::ComboBox::from_id_salt("sampler")
+                .selected_text(choice.name())
+                .width(140.0)
+                .show_ui(ui, |ui| {
+                    for sampler in Sampler::of(&architecture) {
+                        ui.selectable_value(&mut choice, *sampler, sampler.name());
+                    }
+                })
+                .response;
+            settings.sampler = choice;
+            response
+        });
+        row(ui, "Steps", "More steps take longer and follow the noise more exactly", |ui| {
+            let least = match settings.sampler {
+                Sampler::EulerMaruyama => 2,
+                Sampler::DpmFast => 3,
+                _ => 1,
+            };
+            settings.steps = settings.steps.max(least);
+            ui.add(egui::Slider::new(&mut settings.steps, least..=500).logarithmic(true))
+        });
+        row(
+            ui,
+            "Guidance",
+            "How strongly the picture keeps to its class; 1 is none, large values exaggerate",
+            |ui| {
+                let scale = &mut settings.guidance.scale;
+                ui.add(egui::Slider::new(scale, 1.0..=12.0).max_decimals(2))
+            },
+        );
+        interval(&mut settings, &architecture, ui);
+        if let Architecture::LightningDiT(config) = &architecture {
+            row(
+                ui,
+                "Channels",
+                "Guides only the first latent channels; the authors guide 3",
+                |ui| {
+                    let all = config.in_channels;
+                    let mut channels = settings.guidance.channels.unwrap_or(all);
+                    let response = ui.add(egui::Slider::new(&mut channels, 1..=all));
+                    settings.guidance.channels = (channels < all).then_some(channels);
+                    response
+                },
+            );
+            row(ui, "Time shift", "Spends more of the steps on strong noise; 0 is even", |ui| {
+                ui.add(egui::Slider::new(&mut settings.shift, 0.0..=2.0).max_decimals(2))
+            });
+        }
+        if let Some(gate) = gate {
+            row(
+                ui,
+                "Gate τ",
+                "The time at which the network begins to work on pixels, too; it was trained with \
+                 its default",
+                |ui| {
+                    let mut tau = settings.tau.unwrap_or(gate);
+                    let response = ui.add(egui::Slider::new(&mut tau, 0.0..=1.0).max_decimals(2));
+                    settings.tau = (tau != gate).then_some(tau);
+                    response
+                },
+            );
+        }
+        precision(app, ui, actions);
+    });
+    if settings != before {
+        app.edit_settings(|current| *current = settings);
+    }
+    if settings != defaults {
+        let tip = "The sampler, steps and guidance that the authors of the model use";
+        if ui.button("Back to the model's defaults").on_hover_text(tip).clicked() {
+            actions.push(Action::Defaults);
+        }
+    }
+}
+
+/// The times at which guidance acts.
+fn interval(settings: &mut Settings, architecture: &Architecture, ui: &mut Ui) {
+    // Noise levels of a denoiser, times of a flow.
+    let most = match architecture {
+        Architecture::HDiT(config) => config.sigma_max,
+        _ => 1.0,
+    };
+    let guidance = &mut settings.guidance;
+    let tip = "Guidance acts while the noise is between these: 0 is the picture, the largest value \
+               pure noise";
+    let mut high = guidance.high.min(most);
+    let label = ui.label("Guide from").on_hover_text(tip);
+    ui.horizontal(|ui| {
+        let speed = most / 200.0;
+        let low = egui::DragValue::new(&mut guidance.low).speed(speed).max_decimals(3);
+        ui.add(low.range(0.0..=high)).labelled_by(label.id).on_hover_text(tip);
+        let to = ui.label("to");
+        let upper = egui::DragValue::new(&mut high).speed(speed).max_decimals(3);
+        ui.add(upper.range(guidance.low..=most)).labelled_by(to.id).on_hover_text(tip);
+    });
+    ui.end_row();
+    if high < most || guidance.high < most {
+        guidance.high = high;
+    }
+}
+
+fn precision(app: &App, ui: &mut Ui, actions: &mut Vec<Action>) {
+    let current = app.preferences.choice.precision;
+    let able = match &app.networks {
+        Networks::Ready(ready) => ready.precisions.clone(),
+        _ => Precision::ALL.to_vec(),
+    };
+    row(ui, "Precision", "16-bit numbers need half the memory and are faster on many GPUs", |ui| {
+        egui::ComboBox::from_id_salt("precision")
+            .selected_text(current.to_string())
+            .width(140.0)
+            .show_ui(ui, |ui| {
+                for precision in Precision::ALL {
+                    let name =
+                        egui::Button::selectable(precision == current, precision.to_string());
+                    let able = able.contains(&precision);
+                    let choice = ui.add_enabled(able, name);
+                    if choice.on_disabled_hover_text("This device does not have it").clicked() {
+                        actions.push(Action::Precision(precision));
+                    }
+                }
+            })
+            .response
+    });
+}
+
+/// The model, its files and how they fit.
+fn model(app: &App, ui: &mut Ui, actions: &mut Vec<Action>) {
+    heading(ui, "Model");
+    match &app.chosen {
+        Chosen::Reading => {
+            ui.horizontal(|ui| {
+                ui.spinner();
+                ui.label("Reading…");
+            });
+        }
+        Chosen::Trouble(trouble) => {
+            ui.colored_label(ui.visuals().warn_fg_color, trouble);
+        }
+        Chosen::Model(model) => {
+            let inspection = &model.inspection;
+            let [width, height] = inspection.image_size;
+            let classes = match inspection.labels.len() {
+                0 => "no classes".into(),
+                n => format!("{n} classes"),
+            };
+            ui.add(egui::Label::new(&model.name).truncate()).on_hover_text(
+                model
+                    .paths
+                    .model
+                    .as_ref()
+                    .map_or("It is part of the program".into(), |path| path.display().to_string()),
+            );
+            let kind = format!(
+                "{}, {:.1} million weights, {width}×{height} pixels, {classes}",
+                inspection.architecture.name(),
+                model.values as f64 / 1e6
+            );
+            ui.add(egui::Label::new(RichText::new(kind).weak()).wrap());
+            egui::CollapsingHeader::new("How the weights fit").show(ui, |ui| {
+                for (file, report) in &inspection.reports {
+                    let name = crate::model::file_name(file.as_ref());
+                    ui.add(egui::Label::new(RichText::new(name).strong()).truncate());
+                    ui.add(egui::Label::new(report.to_string()).wrap());
+                }
+            });
+        }
+    }
+    ui.horizontal_wrapped(|ui| {
+        for (name, tip, purpose) in [
+            (
+                "Model…",
+                "Opens weights: .safetensors, .pt, .ckpt (Ctrl+O, or drop them)",
+                Purpose::Model,
+            ),
+            ("Autoencoder…", "What turns latents into pictures", Purpose::Autoencoder),
+            (
+                "Statistics…",
+                "Mean and spread of the latents: latents_stats.pt",
+                Purpose::Statistics,
+            ),
+            (
+                "Configuration…",
+                "Describes the network where its weights do not",
+                Purpose::Configuration,
+            ),
+        ] {
+            if ui.button(name).on_hover_text(tip).clicked() {
+                actions.push(Action::Ask(purpose));
+            }
+        }
+        let own = app.preferences.choice.paths != Default::default();
+        if own && ui.button("Emoji").on_hover_text("The model inside the program").clicked() {
+            actions.push(Action::EmbeddedModel);
+        }
+    });
+}
+
+/// Where the networks run.
+fn device(app: &App, ui: &mut Ui, actions: &mut Vec<Action>) {
+    heading(ui, "Device");
+    let current = match app.preferences.choice.device.as_str() {
+        "" => "auto",
+        name => name,
+    };
+    let name = |id: &str| {
+        let row = app.devices.iter().find(|device| device.id == id);
+        match (id, row) {
+            ("auto", _) => "automatic".to_string(),
+            ("cpu", _) => "processor".into(),
+            (_, Some(row)) => row.description.clone(),
+            (id, None) => id.into(),
+        }
+    };
+    let label = ui.label(RichText::new("Where pictures are computed").weak());
+    let width = ui.available_width() - 8.0;
+    let response = egui::ComboBox::from_id_salt("device")
+        .selected_text(name(current))
+        .width(width)
+        .truncate()
+        .show_ui(ui, |ui| {
+            let ids = std::iter::once("auto").chain(app.devices.iter().map(|d| d.id.as_str()));
+            for id in ids {
+                let row = app.devices.iter().find(|device| device.id == id);
+                let memory = row.and_then(|row| row.memory).map(|memory| {
+                    let whose = if id == "cpu" { "free" } else { "of memory" };
+                    format!(", {} {whose}", bytes(memory))
+                });
+                let software = row.is_some_and(|row| row.software);
+                let software = if software { ", a processor in disguise: slow" } else { "" };
+                let text = format!("{}{}{software}", name(id), memory.unwrap_or_default());
+                if ui.selectable_label(id == current, text).clicked() {
+                    actions.push(Action::Device(id.into()));
+                }
+            }
+        })
+        .response;
+    response.labelled_by(label.id).on_hover_text(
+        "Automatic takes the fastest kind: an NVIDIA GPU, another GPU, the processor",
+    );
+}
+
+/// Where pictures are saved.
+fn folder(app: &App, ui: &mut Ui, actions: &mut Vec<Action>) {
+    heading(ui, "Pictures are saved in");
+    let path = app.folder().display().to_string();
+    ui.add(egui::Label::new(RichText::new(&path).weak()).truncate()).on_hover_text(&path);
+    ui.horizontal(|ui| {
+        let change = ui.button("Change…").on_hover_text("Another folder for pictures");
+        if change.clicked() {
+            actions.push(Action::Ask(Purpose::Output));
+        }
+        if app.preferences.output.is_some() {
+            let default = ui.button("Default").on_hover_text("The folder of a first start");
+            if default.clicked() {
+                actions.push(Action::DefaultFolder);
+            }
+        }
+    });
+}

@@ -1,0 +1,83 @@
+//! What is seen, a file a panel.
+
+mod controls;
+pub mod develop;
+mod filmstrip;
+pub mod frame_times;
+mod gallery;
+pub mod keys;
+mod live;
+mod messages;
+pub mod picker;
+mod picture;
+mod queue;
+pub mod style;
+mod timeline;
+mod top;
+
+use eframe::egui;
+
+use crate::action::{Action, View};
+use crate::app::App;
+
+/// The window.
+pub fn show(app: &mut App, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
+    egui::Panel::top("top").show(ui, |ui| top::show(app, ui, actions));
+    if !app.notices.shown().is_empty() {
+        egui::Panel::top("notices").show(ui, |ui| messages::show(app, ui, actions));
+    }
+    egui::Panel::left("classes")
+        .default_size(250.0)
+        .size_range(190.0..=420.0)
+        .show(ui, |ui| picker::show(app, ui, actions));
+    egui::Panel::right("settings").default_size(270.0).size_range(230.0..=420.0).show(ui, |ui| {
+        egui::ScrollArea::vertical().auto_shrink([false, false]).show(ui, |ui| {
+            controls::show(app, ui, actions);
+            queue::show(app, ui, actions);
+        });
+    });
+    let strip = matches!(app.view, View::Develop) && !app.gallery.entries().is_empty();
+    if strip {
+        egui::Panel::bottom("latest")
+            .exact_size(filmstrip::HEIGHT)
+            .show(ui, |ui| filmstrip::show(app, ui, actions));
+    }
+    egui::CentralPanel::default().show(ui, |ui| match app.view {
+        View::Develop => develop::show(app, ui, actions),
+        View::Gallery => gallery::show(app, ui, actions),
+        View::Picture(id) => picture::show(app, id, ui, actions),
+        View::Compare(left, right) => picture::compare(app, [left, right], ui, actions),
+    });
+    hint_at_drop(ui);
+}
+
+/// While files hover over the window, says what dropping them does.
+fn hint_at_drop(ui: &egui::Ui) {
+    if ui.input(|input| input.raw.hovered_files.is_empty()) {
+        return;
+    }
+    let screen = ui.ctx().content_rect();
+    let painter = ui
+        .ctx()
+        .layer_painter(egui::LayerId::new(egui::Order::Foreground, egui::Id::unique("drop")));
+    painter.rect_filled(screen, 0.0, egui::Color32::from_black_alpha(200));
+    painter.text(
+        screen.center(),
+        egui::Align2::CENTER_CENTER,
+        "Drop weights to open them, or a picture to use its settings",
+        egui::FontId::proportional(24.0),
+        egui::Color32::WHITE,
+    );
+}
+
+/// The largest rectangle of a shape in the middle of another.
+fn fit(shape: egui::Vec2, into: egui::Rect) -> egui::Rect {
+    let scale = (into.width() / shape.x.max(1.0)).min(into.height() / shape.y.max(1.0));
+    egui::Rect::from_center_size(into.center(), shape * scale.max(0.0))
+}
+
+/// Draws a texture.
+fn paint(ui: &egui::Ui, texture: egui::TextureId, rect: egui::Rect) {
+    let all = egui::Rect::from_min_max(egui::Pos2::ZERO, egui::pos2(1.0, 1.0));
+    ui.painter().image(texture, rect, all, egui::Color32::WHITE);
+}
