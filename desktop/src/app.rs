@@ -84,8 +84,6 @@ pub struct App {
     pub(crate) notices: Notices,
     dialogs: Dialogs,
     pub(crate) frame_times: Option<FrameTimes>,
-    /// Whether the window is drawn by a processor.
-    pub(crate) software_window: bool,
     window_lost: Arc<AtomicBool>,
 }
 
@@ -115,7 +113,7 @@ impl App {
         }
         crate::ui::style::set_theme(ctx, preferences.theme);
         let window_lost = Arc::new(AtomicBool::new(false));
-        let software_window = window.as_ref().is_none_or(|state| {
+        if let Some(state) = &window {
             let (lost, ctx) = (window_lost.clone(), ctx.clone());
             state.device.set_device_lost_callback(move |reason, _| {
                 if reason != eframe::wgpu::DeviceLostReason::Destroyed {
@@ -123,10 +121,9 @@ impl App {
                     ctx.request_repaint();
                 }
             });
-            state.adapter.get_info().device_type == eframe::wgpu::DeviceType::Cpu
-        });
+        }
         let folder = preferences.output.clone().unwrap_or_else(|| start.pictures.clone());
-        let app = Self {
+        let mut app = Self {
             saved: (preferences.clone(), Instant::now()),
             inspector: Inspector::start(ctx.clone()),
             chosen: Chosen::Reading,
@@ -141,11 +138,11 @@ impl App {
             notices,
             dialogs: Dialogs::new(ctx.clone()),
             frame_times: start.frame_times.then(FrameTimes::default),
-            software_window,
             window_lost,
             preferences,
             start,
         };
+        app.picker.focus();
         app.inspector.inspect(app.preferences.choice.paths.clone());
         if !app.start.files.is_empty() {
             let present = app.preferences.choice.paths.clone();
@@ -640,6 +637,10 @@ impl eframe::App for App {
             self.act(action, &ctx);
         }
         self.remember(&ctx);
+    }
+
+    fn clear_color(&self, visuals: &egui::Visuals) -> [f32; 4] {
+        crate::ui::style::background(visuals).to_normalized_gamma_f32()
     }
 
     fn on_exit(&mut self) {

@@ -141,6 +141,8 @@ fn window(start: &Start, sharing: bool) -> eframe::Result {
             ..WgpuConfiguration::default()
         },
         persist_window: false,
+        // There are no gradients that it would smooth.
+        dithering: false,
         ..Default::default()
     };
     let start = start.clone();
@@ -149,6 +151,12 @@ fn window(start: &Start, sharing: bool) -> eframe::Result {
         options,
         Box::new(move |cc| {
             let window = cc.wgpu_render_state.clone();
+            let ctx = cc.egui_ctx.clone();
+            // Ctrl-C and SIGTERM close the window, so that settings are saved. The second window of a
+            // process finds the handler set.
+            let _ = ctrlc::set_handler(move || {
+                ctx.send_viewport_cmd(egui::ViewportCommand::Close);
+            });
             Ok(Box::new(App::new(&cc.egui_ctx, window, start)))
         }),
     )

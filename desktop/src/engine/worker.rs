@@ -64,7 +64,7 @@ pub fn run(inbox: Receiver<Order>, tell: Tell, window: Option<egui_wgpu::RenderS
 fn step_back() {
     let lower = || {
         // Below normal, above idle; where the system refuses, nothing is lost but smoothness.
-        if let Ok(value) = 25u8.try_into() {
+        if let Ok(value) = 2u8.try_into() {
             let _ = thread_priority::set_current_thread_priority(
                 thread_priority::ThreadPriority::Crossplatform(value),
             );

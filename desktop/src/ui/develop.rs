@@ -149,7 +149,9 @@ fn developing(app: &App, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
             let name = format!("{name} developing");
             egui::WidgetInfo::labeled(egui::accesskit::Role::Image, true, name)
         });
-        response.on_hover_text(name);
+        if textures.len() > 1 {
+            response.on_hover_text(name);
+        }
     }
 }
 

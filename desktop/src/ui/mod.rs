@@ -27,10 +27,10 @@ pub fn show(app: &mut App, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
         egui::Panel::top("notices").show(ui, |ui| messages::show(app, ui, actions));
     }
     egui::Panel::left("classes")
+        .size_range(200.0..=420.0)
         .default_size(250.0)
-        .size_range(190.0..=420.0)
         .show(ui, |ui| picker::show(app, ui, actions));
-    egui::Panel::right("settings").default_size(270.0).size_range(230.0..=420.0).show(ui, |ui| {
+    egui::Panel::right("settings").size_range(240.0..=420.0).default_size(280.0).show(ui, |ui| {
         egui::ScrollArea::vertical().auto_shrink([false, false]).show(ui, |ui| {
             controls::show(app, ui, actions);
             queue::show(app, ui, actions);

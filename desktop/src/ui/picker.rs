@@ -317,19 +317,18 @@ fn generate(app: &App, labels: &Labels, ui: &mut egui::Ui, actions: &mut Vec<Act
     let form = &app.preferences.form;
     let count = form.count * if labels.is_empty() { 1 } else { form.classes.len() };
     let text = if count > 1 { format!("Generate {count}") } else { "Generate".into() };
-    let size = egui::vec2(ui.available_width(), 34.0);
-    let button = egui::Button::new(RichText::new(text).size(16.0).strong())
-        .fill(ui.visuals().selection.bg_fill)
-        .min_size(size);
-    let tip = "Makes the pictures; while others are made they wait in the queue (Enter)";
-    if ui.add(button).on_hover_text(tip).clicked() {
-        actions.push(Action::Generate);
-    }
-    if !labels.is_empty() {
-        let surprise = egui::Button::new("Surprise me").min_size(egui::vec2(size.x, 0.0));
-        if ui.add(surprise).on_hover_text("A picture of any class (Ctrl+R)").clicked() {
+    ui.vertical_centered_justified(|ui| {
+        let button = egui::Button::new(RichText::new(text).size(16.0).strong())
+            .fill(ui.visuals().selection.bg_fill)
+            .min_size(egui::vec2(0.0, 34.0));
+        let tip = "Makes the pictures; while others are made they wait in the queue (Enter)";
+        if ui.add(button).on_hover_text(tip).clicked() {
+            actions.push(Action::Generate);
+        }
+        let tip = "A picture of any class (Ctrl+R)";
+        if !labels.is_empty() && ui.button("Surprise me").on_hover_text(tip).clicked() {
             actions.push(Action::Surprise);
         }
-    }
+    });
     ui.add_space(4.0);
 }
