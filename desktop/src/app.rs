@@ -164,6 +164,11 @@ impl App {
         self.preferences.models.get(&self.model()?.fingerprint)
     }
 
+    /// Whether the networks are loaded.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.networks, Networks::Ready(_))
+    }
+
     /// The settings of the next pictures.
     pub fn settings(&self) -> Option<Settings> {
         let model = self.model()?;

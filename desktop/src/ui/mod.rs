@@ -26,15 +26,21 @@ pub fn show(app: &mut App, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
     if !app.notices.shown().is_empty() {
         egui::Panel::top("notices").show(ui, |ui| messages::show(app, ui, actions));
     }
-    egui::Panel::left("classes")
-        .size_range(200.0..=420.0)
-        .default_size(250.0)
-        .show(ui, |ui| picker::show(app, ui, actions));
-    egui::Panel::right("settings").size_range(240.0..=420.0).default_size(280.0).show(ui, |ui| {
-        egui::ScrollArea::vertical().auto_shrink([false, false]).show(ui, |ui| {
-            controls::show(app, ui, actions);
-            queue::show(app, ui, actions);
-        });
+    let left = egui::Panel::left("classes").size_range(200.0..=420.0).default_size(250.0);
+    left.show(ui, |ui| {
+        // A panel is as wide as what is in it, and stays so.
+        ui.set_min_width(ui.available_width());
+        picker::show(app, ui, actions);
+    });
+    let right = egui::Panel::right("settings").size_range(240.0..=420.0).default_size(280.0);
+    right.show(ui, |ui| {
+        ui.set_min_width(ui.available_width());
+        if !app.queue.is_empty() {
+            egui::Panel::bottom("queue").show(ui, |ui| queue::show(app, ui, actions));
+        }
+        egui::ScrollArea::vertical()
+            .auto_shrink([false, false])
+            .show(ui, |ui| controls::show(app, ui, actions));
     });
     let strip = matches!(app.view, View::Develop) && !app.gallery.entries().is_empty();
     if strip {

@@ -189,8 +189,9 @@ fn list(
         for index in visible {
             match &rows[index] {
                 Row::Heading(name) => {
-                    ui.allocate_ui(egui::vec2(ui.available_width(), height), |ui| {
-                        ui.set_min_height(height);
+                    let size = egui::vec2(ui.available_width(), height);
+                    let layout = egui::Layout::left_to_right(egui::Align::Max);
+                    ui.allocate_ui_with_layout(size, layout, |ui| {
                         ui.label(RichText::new(*name).weak().small());
                     });
                 }

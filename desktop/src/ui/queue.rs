@@ -7,10 +7,7 @@ use crate::app::App;
 use crate::queue::Job;
 
 pub fn show(app: &App, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
-    if app.queue.is_empty() {
-        return;
-    }
-    ui.add_space(8.0);
+    ui.add_space(4.0);
     ui.horizontal(|ui| {
         ui.label(RichText::new("Queue").strong());
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
@@ -26,9 +23,11 @@ pub fn show(app: &App, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
         row(job, None, app.queue.is_cancelled(job.id), ui, actions);
     }
     let count = app.queue.waiting().len();
-    for (at, job) in app.queue.waiting().enumerate() {
-        row(job, Some((at, count)), false, ui, actions);
-    }
+    egui::ScrollArea::vertical().max_height(160.0).show(ui, |ui| {
+        for (at, job) in app.queue.waiting().enumerate() {
+            row(job, Some((at, count)), false, ui, actions);
+        }
+    });
 }
 
 /// `place` is the number among those that wait, and how many wait.

@@ -1,0 +1,310 @@
+//! The app as people use it: by accessible names and the keyboard, with the embedded model.
+
+use super::bench::{Bench, STEPS, settings, sized};
+use eframe::egui::accesskit::Role;
+use eframe::egui::{Key, Modifiers};
+use egui_kittest::kittest::Queryable;
+use tintype::generate::Origin;
+use tintype_desktop::action::View;
+use tintype_desktop::preferences::Preferences;
+
+/// Types into the search field and presses Enter.
+fn generate(bench: &mut Bench, class: &str) {
+    bench.harness.get_by_label("Search classes").focus();
+    bench.harness.step();
+    bench.harness.get_by_label("Search classes").type_text(class);
+    bench.harness.step();
+    bench.harness.key_press(Key::Enter);
+    bench.harness.step();
+    // The next search begins anew.
+    bench.harness.get_by_label("Search classes").focus();
+    bench.harness.step();
+    bench.harness.key_press(Key::Escape);
+    bench.harness.step();
+}
+
+fn origin(bench: &Bench, at: usize) -> Origin {
+    let entry = &bench.harness.state().gallery().entries()[at];
+    entry.origin.clone().expect("it says how it was made")
+}
+
+#[test]
+fn type_a_class_press_enter_and_there_is_a_picture() {
+    let mut bench = Bench::new(&settings(STEPS));
+    generate(&mut bench, "frui");
+    bench.until("a picture in the making", |app| app.queue().running().is_some());
+    bench.harness.get_by_label("Stop");
+    bench.idle();
+    let origin = origin(&bench, 0);
+    assert_eq!((origin.class_name.as_str(), origin.spec.seed), ("fruit", 7));
+    assert_eq!(origin.settings.steps, STEPS);
+    let saved = bench.pictures().join("fruit-7.png");
+    let png = std::fs::read(&saved).expect("it is saved");
+    assert_eq!(Origin::read(&png).expect("it carries its settings"), origin);
+    // It is shown with what can be done with it, and in the strip below.
+    bench.harness.get_by_role_and_label(Role::Image, "fruit, seed 7");
+    bench.harness.get_by_label("Show fruit, seed 7");
+    bench.harness.get_by_label("Compare with the decoded latent");
+    assert!(bench.harness.state().of_model().is_some_and(|m| m.recent == [17]));
+    assert!(bench.notices().is_empty(), "{:?}", bench.notices());
+}
+
+#[test]
+fn the_keyboard_walks_through_the_classes() {
+    let mut bench = Bench::new(&settings(STEPS));
+    // Letters typed anywhere go into the search.
+    bench.harness.get_by_label("Search classes");
+    bench.harness.event(eframe::egui::Event::Text("sea".into()));
+    bench.harness.step();
+    bench.harness.step();
+    bench.harness.get_by_label("sea-creature, class 32");
+    assert!(bench.harness.query_by_label("fruit, class 17").is_none());
+    bench.harness.key_press_modifiers(Modifiers::COMMAND, Key::Enter);
+    bench.harness.step();
+    assert_eq!(bench.harness.state().preferences().form.classes, [32]);
+    bench.harness.key_press(Key::Escape);
+    bench.harness.step();
+    // Down twice from the first class, and add it.
+    bench.harness.key_press(Key::ArrowDown);
+    bench.harness.step();
+    bench.harness.key_press(Key::ArrowDown);
+    bench.harness.step();
+    bench.harness.key_press_modifiers(Modifiers::COMMAND, Key::Enter);
+    bench.harness.step();
+    assert_eq!(bench.harness.state().preferences().form.classes, [32, 2]);
+    // A misspelt class is answered.
+    bench.harness.event(eframe::egui::Event::Text("frut".into()));
+    bench.harness.step();
+    bench.harness.step();
+    bench.harness.get_by_label("Did you mean fruit?").click();
+    bench.harness.step();
+    bench.harness.step();
+    bench.harness.get_by_label("fruit, class 17").click();
+    bench.harness.step();
+    assert_eq!(bench.harness.state().preferences().form.classes, [17]);
+    bench.harness.get_by_label("Give fruit a star").click();
+    bench.harness.step();
+    bench.harness.step();
+    bench.harness.get_by_label("Take the star from fruit");
+}
+
+#[test]
+fn jobs_queue_move_and_stop_after_the_step_in_hand() {
+    let mut bench = Bench::new(&settings(400));
+    generate(&mut bench, "heart");
+    generate(&mut bench, "bird");
+    generate(&mut bench, "flower");
+    bench.until("a step", |app| app.queue().running().is_some());
+    let waiting = |bench: &Bench| -> Vec<String> {
+        bench.harness.state().queue().waiting().map(|job| job.name.clone()).collect()
+    };
+    assert_eq!(waiting(&bench), ["bird", "flower"]);
+    bench.harness.get_by_label("Move flower up").click();
+    bench.harness.step();
+    assert_eq!(waiting(&bench), ["flower", "bird"]);
+    bench.harness.step();
+    bench.harness.get_by_label("Remove bird").click();
+    bench.harness.step();
+    assert_eq!(waiting(&bench), ["flower"]);
+    bench.harness.get_by_label("Stop all").click();
+    bench.harness.step();
+    bench.idle();
+    assert!(bench.harness.state().gallery().entries().is_empty());
+    // The engine is as good as new, and finished pictures of a stopped job are kept.
+    let mut bench = Bench::new(&settings(STEPS));
+    bench.harness.get_by_label("Search classes").type_text("heart");
+    bench.harness.step();
+    let count = bench.harness.get_by_role_and_label(Role::Slider, "Count");
+    count.set_value_accesskit(64.0);
+    bench.harness.step();
+    bench.harness.key_press(Key::Enter);
+    bench.until("two pictures", |app| app.gallery().entries().len() >= 2);
+    let job = bench.harness.state().queue().running().map(|job| job.images.len());
+    assert_eq!(job, Some(64));
+    bench.harness.get_by_label("Stop").click();
+    bench.idle();
+    let made = bench.harness.state().gallery().entries().len();
+    assert!((2..64).contains(&made), "{made}");
+    let seeds: Vec<u64> = (0..made).map(|at| origin(&bench, at).spec.seed).collect();
+    assert_eq!(seeds, (0..made as u64).rev().map(|k| 7 + k).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_gallery_shows_compares_deletes_and_varies() {
+    let mut bench = Bench::new(&settings(STEPS));
+    generate(&mut bench, "smiley");
+    bench.idle();
+    bench.harness.get_by_label("Another seed").click();
+    bench.idle();
+    let (latest, first) = (origin(&bench, 0), origin(&bench, 1));
+    assert_eq!((latest.spec.class, first.spec.seed), (first.spec.class, 7));
+    assert_ne!(latest.spec.seed, first.spec.seed);
+
+    bench.harness.key_press_modifiers(Modifiers::COMMAND, Key::Num2);
+    bench.harness.step();
+    bench.harness.step();
+    bench.harness.get_by_label("2 pictures");
+    bench.harness.get_by_label("Show smiley, seed 7").click();
+    bench.harness.step();
+    bench.harness.step();
+    let shown = bench.harness.state().gallery().entries()[1].id;
+    assert_eq!(bench.harness.state().view(), View::Picture(shown));
+    // Looking at a picture does not change the current settings; a wish does.
+    let mut preferences = bench.harness.state().preferences().clone();
+    bench.harness.get_by_label("Use seed").click();
+    bench.harness.step();
+    preferences.form.seed = 7;
+    assert_eq!(bench.harness.state().preferences().form, preferences.form);
+    bench.harness.get_by_label("Compare with").click();
+    bench.harness.step();
+    bench.harness.step();
+    let other = format!("smiley, seed {}", latest.spec.seed);
+    bench.harness.get_by_label(&other).click();
+    bench.harness.step();
+    bench.harness.step();
+    assert!(matches!(bench.harness.state().view(), View::Compare(..)));
+    bench.harness.get_by_label("Back").click();
+    bench.harness.step();
+
+    let file = bench.pictures().join("smiley-7.png");
+    let content = std::fs::read(&file).expect("it is saved");
+    bench.harness.step();
+    bench.harness.get_by_label("Show smiley, seed 7").click();
+    bench.harness.step();
+    bench.harness.step();
+    bench.harness.get_by_label("Delete").click();
+    bench.harness.step();
+    assert!(!file.exists());
+    assert_eq!(bench.harness.state().gallery().entries().len(), 1);
+    bench.harness.step();
+    bench.harness.get_by_label("Undo").click();
+    bench.harness.step();
+    assert_eq!(std::fs::read(&file).expect("it is back"), content);
+    assert_eq!(origin(&bench, 1).spec.seed, 7);
+}
+
+#[test]
+fn pictures_of_earlier_sessions_are_in_the_gallery() {
+    let mut first = Bench::new(&settings(STEPS));
+    generate(&mut first, "bug");
+    first.idle();
+    let pictures = first.pictures();
+    std::fs::write(pictures.join("broken.png"), b"no picture").expect("written");
+    let mut later = Bench::built(&settings(STEPS), sized([1180.0, 780.0]), |start| {
+        start.output = Some(pictures.clone());
+    });
+    later.until("listed", |app| app.gallery().entries().len() == 2);
+    later.harness.key_press_modifiers(Modifiers::COMMAND, Key::Num2);
+    later.until("read", |app| {
+        let read = |entry: &tintype_desktop::gallery::Entry| {
+            entry.origin.is_some() || entry.trouble.is_some()
+        };
+        app.gallery().entries().iter().all(read)
+    });
+    later.harness.get_by_label("Show bug, seed 7");
+    later.harness.get_by_label("Show broken.png");
+}
+
+#[test]
+fn a_dropped_picture_brings_its_settings() {
+    let mut bench = Bench::new(&settings(STEPS));
+    generate(&mut bench, "clock");
+    bench.idle();
+    let picture = bench.pictures().join("clock-7.png");
+    let mut other = Bench::new(&settings(50));
+    other.drop_files(&[&picture]);
+    other.until("taken over", |app| !app.notices().shown().is_empty());
+    let app = other.harness.state();
+    assert_eq!(app.preferences().form.classes, [8]);
+    assert_eq!((app.preferences().form.seed, app.preferences().form.seed_locked), (7, true));
+    assert_eq!(app.settings().map(|settings| settings.steps), Some(STEPS));
+    assert!(other.notices()[0].contains("settings, class and seed"));
+}
+
+#[test]
+fn dropped_weights_open_or_say_why_not() {
+    let models = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/emoji");
+    let network = models.join("hidit.safetensors");
+    let vae = models.join("vae-decoder.safetensors");
+    let mut bench = Bench::new(&settings(STEPS));
+    bench.drop_files(&[&network]);
+    bench.until("told", |app| !app.notices().shown().is_empty());
+    assert!(bench.notices()[0].contains("“Autoencoder…”"), "{:?}", bench.notices());
+    assert!(bench.harness.state().model().is_none());
+    bench.drop_files(&[&vae]);
+    bench.until("open", |app| app.model().is_some());
+    assert_eq!(bench.harness.state().model().map(|m| m.name.as_str()), Some("hidit.safetensors"));
+    assert!(bench.notices().is_empty(), "the trouble is over: {:?}", bench.notices());
+    generate(&mut bench, "fruit");
+    bench.idle();
+    assert_eq!(bench.harness.state().gallery().entries().len(), 1);
+    bench.drop_files(&[&models.join("README.md")]);
+    bench.until("told", |app| !app.notices().shown().is_empty());
+    assert!(bench.harness.state().model().is_some(), "the model is still there");
+}
+
+#[test]
+fn a_locked_folder_is_told_and_the_picture_is_kept() {
+    let mut bench = Bench::built(&settings(STEPS), sized([1180.0, 780.0]), |start| {
+        // A file where the folder should be cannot be written into, even by an administrator.
+        std::fs::write(&start.pictures, b"").expect("written");
+    });
+    generate(&mut bench, "dish");
+    bench.idle();
+    assert!(bench.notices()[0].contains("not saved"), "{:?}", bench.notices());
+    bench.harness.get_by_label("Choose a folder…");
+    bench.harness.get_by_role_and_label(Role::Image, "dish, seed 7");
+    assert!(bench.harness.state().gallery().entries()[0].path.is_none());
+    // Once the way is free, the picture is saved after all.
+    std::fs::remove_file(bench.pictures()).expect("removed");
+    let ctx = bench.harness.ctx.clone();
+    bench.harness.state_mut().act(tintype_desktop::action::Action::DefaultFolder, &ctx);
+    assert!(bench.pictures().join("dish-7.png").exists());
+}
+
+#[test]
+fn a_damaged_settings_file_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("settings.json");
+    std::fs::write(&path, "not JSON").expect("written");
+    let bench = Bench::built(&settings(STEPS), sized([1180.0, 780.0]), |start| {
+        start.preferences = path.clone();
+    });
+    assert!(bench.notices()[0].contains("could not be read"), "{:?}", bench.notices());
+    bench.harness.get_by_label("Generate");
+    assert!(folder.path().join("settings.damaged.json").exists());
+}
+
+#[test]
+fn an_unknown_device_is_told_and_another_can_be_chosen() {
+    let mut bench = Bench::built(&settings(STEPS), sized([1180.0, 780.0]), |start| {
+        start.device = Some("wgpu:77".into());
+    });
+    bench.until("told", |app| !app.notices().shown().is_empty());
+    assert!(bench.notices()[0].contains("no wgpu:77 device"), "{:?}", bench.notices());
+    assert!(!bench.notices()[0].contains("--device"), "{:?}", bench.notices());
+    let ctx = bench.harness.ctx.clone();
+    let cpu = tintype_desktop::action::Action::Device("cpu".into());
+    bench.harness.state_mut().act(cpu, &ctx);
+    generate(&mut bench, "fruit");
+    bench.idle();
+    assert_eq!(origin(&bench, 0).device, "cpu");
+}
+
+#[test]
+fn what_was_set_is_remembered() {
+    let mut bench = Bench::new(&settings(STEPS));
+    bench.harness.get_by_role_and_label(Role::Slider, "Steps").set_value_accesskit(12.0);
+    bench.harness.step();
+    bench.harness.step();
+    bench.harness.get_by_label("Generate").click();
+    bench.harness.step();
+    assert!(bench.notices()[0].starts_with("Pick a class first"));
+    let file = bench.folder.path().join("settings.json");
+    let mut app = bench.harness.into_state();
+    eframe::App::on_exit(&mut app);
+    let (preferences, trouble) = Preferences::load(&file);
+    assert_eq!(trouble, None);
+    let steps = preferences.models.values().next().and_then(|m| m.settings).map(|s| s.steps);
+    assert_eq!(steps, Some(12));
+}
