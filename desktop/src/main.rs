@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use clap::Parser;
 use eframe::egui;
-use eframe::egui_wgpu::{WgpuConfiguration, WgpuSetup, WgpuSetupCreateNew};
+use eframe::egui_wgpu::{SurfaceErrorAction, WgpuConfiguration, WgpuSetup, WgpuSetupCreateNew};
+use eframe::wgpu::CurrentSurfaceTexture;
 use tintype::generate::ModelPaths;
 use tintype_desktop::app::{App, Start};
 use tintype_desktop::preferences::Preferences;
@@ -138,6 +139,14 @@ fn window(start: &Start, sharing: bool) -> eframe::Result {
         viewport,
         wgpu_options: WgpuConfiguration {
             wgpu_setup: WgpuSetup::CreateNew(setup),
+            // A surface that could not be configured while networks were computing is tried again.
+            on_surface_status: Arc::new(|status| match status {
+                CurrentSurfaceTexture::Outdated | CurrentSurfaceTexture::Validation => {
+                    SurfaceErrorAction::Reconfigure
+                }
+                CurrentSurfaceTexture::Lost => SurfaceErrorAction::RecreateSurface,
+                _ => SurfaceErrorAction::SkipFrame,
+            }),
             ..WgpuConfiguration::default()
         },
         persist_window: false,

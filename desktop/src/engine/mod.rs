@@ -4,6 +4,7 @@
 mod latent_map;
 mod preview;
 mod saving;
+mod watch;
 mod worker;
 
 use std::path::PathBuf;
@@ -170,10 +171,14 @@ pub struct Engine {
 impl Engine {
     /// Starts the thread. `window` is what draws the window, to be shared.
     pub fn start(ctx: egui::Context, window: Option<egui_wgpu::RenderState>) -> Self {
+        let watch = Arc::new(watch::Watch::default());
+        if let Some(window) = &window {
+            watch.listen(&window.device, ctx.clone());
+        }
         let (orders, inbox) = channel();
         let (outbox, updates) = channel();
         let tell = worker::Tell::new(outbox, ctx);
-        std::thread::spawn(move || worker::run(inbox, tell, window));
+        std::thread::spawn(move || worker::run(inbox, tell, window, watch));
         Self { orders, updates }
     }
 

@@ -17,6 +17,7 @@ use tintype_shaders::present::Presenter;
 use super::latent_map::LatentMap;
 use super::preview::{Previewer, colour_image};
 use super::saving::save;
+use super::watch::Watch;
 use super::{Choice, DeviceRow, Made, Order, Outcome, Ready, StepNews, Update, Work};
 use crate::words;
 
@@ -42,7 +43,12 @@ impl Tell {
 }
 
 /// Works until the window is gone.
-pub fn run(inbox: Receiver<Order>, tell: Tell, window: Option<egui_wgpu::RenderState>) {
+pub fn run(
+    inbox: Receiver<Order>,
+    tell: Tell,
+    window: Option<egui_wgpu::RenderState>,
+    watch: Arc<Watch>,
+) {
     step_back();
     let devices = device::list().into_iter().map(|found| DeviceRow {
         memory: found.free_memory(),
@@ -51,7 +57,7 @@ pub fn run(inbox: Receiver<Order>, tell: Tell, window: Option<egui_wgpu::RenderS
         software: found.software,
     });
     tell.tell(Update::Devices(devices.collect()));
-    let mut worker = Worker { tell, window, shared: None, loaded: None };
+    let mut worker = Worker { tell, window, watch, shared: None, loaded: None };
     for order in inbox {
         match order {
             Order::Prepare(choice) => worker.prepare(&choice),
@@ -79,6 +85,7 @@ struct Worker {
     tell: Tell,
     /// What draws the window.
     window: Option<egui_wgpu::RenderState>,
+    watch: Arc<Watch>,
     /// The same as Burn's device, once it was asked for.
     shared: Option<(Found, Arc<Presenter>)>,
     loaded: Option<Loaded>,
@@ -193,7 +200,7 @@ impl Worker {
         for (number, images) in work.images.chunks(batch).enumerate() {
             let request = Request { settings: work.settings, images: images.to_vec() };
             let first = number * batch;
-            match loaded.batch(work, first, &request, &self.tell) {
+            match loaded.batch(work, first, &request, &self.tell, &self.watch) {
                 Ok(()) => {}
                 Err(GenerateError::Stopped(Stop::Cancelled)) => return Outcome::Cancelled,
                 Err(GenerateError::Stopped(Stop::Device(e))) => return Outcome::DeviceLost(e),
@@ -214,9 +221,11 @@ impl Loaded {
         first: usize,
         request: &Request,
         tell: &Tell,
+        watch: &Watch,
     ) -> Result<(), GenerateError> {
         let Self { pipeline, map, presenter, fingerprint, device, choice } = self;
         let mut previewer = Previewer::new(pipeline, presenter.as_deref(), map);
+        let shared = presenter.is_some();
         let origin = |spec: tintype::generate::ImageSpec| Origin {
             version: env!("CARGO_PKG_VERSION").into(),
             model: fingerprint.clone(),
@@ -231,6 +240,12 @@ impl Loaded {
                 Event::Step { index, total, time, preview } => {
                     if work.cancelled.load(Ordering::Relaxed) {
                         return Err(Stop::Cancelled);
+                    }
+                    if shared {
+                        watch.give_way();
+                        if let Some(failure) = watch.failure() {
+                            return Err(Stop::Device(failure));
+                        }
                     }
                     tell.tell(Update::Step(StepNews {
                         job: work.job,
