@@ -163,6 +163,7 @@ fn bad_input_is_one_sentence() {
     generate(&["fruit", "--steps", "1"], &["--steps 1", "euler"]);
     generate(&["fruit", "--cfg", "NaN"], &["--cfg NaN"]);
     generate(&["fruit", "--cfg-interval", "0.9", "0.1"], &["--cfg-interval"]);
+    generate(&["fruit", "--tau", "1.5"], &["--tau 1.5", "between 0 and 1"]);
     generate(&["fruit", "--count", "0"], &["--count 0"]);
     generate(&["fruit", "--sampler", "magic"], &["--sampler magic", "euler-maruyama"]);
     generate(&["fruit", "--sampler", "dpmpp-2m"], &["dpmpp-2m", "Hi-DiT"]);

@@ -1,0 +1,89 @@
+//! Models as people have them: what is said of them before and while they load.
+#![cfg(all(feature = "cpu", feature = "embedded-model"))]
+
+use tintype::burn::tensor::Device;
+use tintype::device::Found;
+use tintype::generate::{
+    Event, ImageSpec, LoadError, ModelFiles, ModelPaths, Pipeline, Request, Settings,
+};
+use tintype::precision::Precision;
+
+fn found(memory: Option<u64>) -> Found {
+    Found {
+        id: "gpu:0".into(),
+        description: "a device with this much memory".into(),
+        software: false,
+        memory,
+        device: Device::flex(),
+    }
+}
+
+#[test]
+fn a_model_that_does_not_fit_is_refused_with_both_sizes() {
+    let files = ModelFiles::embedded().expect("it is inside");
+    match files.load(Precision::F32, &found(Some(1 << 20))) {
+        Err(LoadError::Memory { needed, free, .. }) => {
+            assert!(needed > 50_000_000 && free == 1 << 20, "{needed} of {free}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(files.load(Precision::F32, &found(Some(1 << 30))).is_ok());
+    assert!(files.load(Precision::F32, &found(None)).is_ok());
+}
+
+#[test]
+fn inspecting_tells_what_loading_would() {
+    let device = Device::flex();
+    let files = ModelFiles::embedded().expect("it is inside");
+    let inspection = files.inspect(&device).expect("it would load");
+    let pipeline = files.load(Precision::F32, &found(None)).expect("it loads");
+    assert_eq!(inspection.architecture, *pipeline.architecture());
+    assert_eq!(inspection.image_size, pipeline.image_size());
+    assert_eq!(inspection.labels, *pipeline.labels());
+    assert_eq!(inspection.reports.len(), 2);
+    assert!(inspection.reports.iter().all(|(_, report)| report.fits()));
+    let alone = ModelFiles { vae: None, ..ModelFiles::embedded().expect("it is inside") };
+    assert!(matches!(alone.inspect(&device), Err(LoadError::NoVae("Hi-DiT"))));
+    let models = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/emoji");
+    let paths =
+        ModelPaths { model: Some(models.join("vae-decoder.safetensors")), ..Default::default() };
+    let vae = ModelFiles::open(&paths).expect("it opens");
+    let trouble = vae.inspect(&device).expect_err("an autoencoder is no network").to_string();
+    assert!(trouble.contains("autoencoder"), "{trouble}");
+}
+
+/// Steps at which the pixel stream was at work.
+fn pixel_steps(pipeline: &Pipeline, settings: Settings) -> Vec<usize> {
+    let request =
+        Request { settings, images: vec![ImageSpec { class: Some(1), seed: 1, index: 0 }] };
+    let mut steps = Vec::new();
+    let mut on_event = |event: Event<'_>| {
+        if let Event::Step { index, preview, .. } = event
+            && let Some(pixels) = preview.pixels
+        {
+            assert_eq!(pixels.dims(), [1, 3, 128, 128]);
+            steps.push(index);
+        }
+        Ok(())
+    };
+    pollster::block_on(pipeline.generate(&request, &mut on_event)).expect("a picture");
+    steps
+}
+
+#[test]
+fn the_gate_opens_where_the_request_says() {
+    let files = ModelFiles::embedded().expect("it is inside");
+    let pipeline = files.load(Precision::F32, &found(None)).expect("it loads");
+    assert_eq!(pipeline.gate(), Some(0.3));
+    let settings = Settings {
+        steps: 4,
+        sampler: tintype::generate::Sampler::Euler,
+        ..Settings::default_for(pipeline.architecture())
+    };
+    // Times 1, 0.75, 0.5, 0.25.
+    assert_eq!(pixel_steps(&pipeline, settings), [3]);
+    let at = |tau| pixel_steps(&pipeline, Settings { tau: Some(tau), ..settings });
+    assert_eq!(at(0.3), [3]);
+    assert_eq!(at(0.6), [2, 3]);
+    assert_eq!(at(0.0), [0; 0]);
+}
