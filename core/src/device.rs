@@ -2,6 +2,19 @@
 
 use burn::tensor::Device;
 
+/// What a device is made of, the preferred kind first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A GPU with memory of its own.
+    Discrete,
+    /// A GPU that shares the processor's memory, or of which nothing is known.
+    Integrated,
+    /// The processor.
+    Processor,
+    /// The processor pretending to be a GPU.
+    Software,
+}
+
 /// A device that this program can use.
 #[derive(Clone, Debug)]
 pub struct Found {
@@ -9,8 +22,8 @@ pub struct Found {
     pub id: String,
     /// What it calls itself.
     pub description: String,
-    /// Whether it is a processor pretending to be a GPU.
-    pub software: bool,
+    /// What it is made of.
+    pub kind: Kind,
     /// Its own memory in bytes, where the driver tells; the processor has the machine's.
     pub memory: Option<u64>,
     /// The handle.
@@ -66,11 +79,11 @@ const BACKENDS: [(&str, bool); 4] = [
     ("vulkan", cfg!(feature = "vulkan")),
 ];
 
-/// Every device that this program can use, the preferred one first: CUDA, then real GPUs through
-/// Vulkan or wgpu, then the CPU, then software GPUs.
+/// Every device that this program can use, the preferred one first: CUDA, then GPUs through Vulkan or
+/// wgpu, those with memory of their own before others, then the CPU, then software GPUs.
 pub fn list() -> Vec<Found> {
     let mut all: Vec<Found> = ["cuda", "vulkan", "wgpu", "cpu"].into_iter().flat_map(of).collect();
-    all.sort_by_key(|found| found.software);
+    all.sort_by_key(|found| found.kind);
     all
 }
 
@@ -81,7 +94,7 @@ fn of(backend: &str) -> Vec<Found> {
         "cpu" => vec![Found {
             id: "cpu".into(),
             description: "this machine's processor".into(),
-            software: false,
+            kind: Kind::Processor,
             memory: None,
             device: Device::flex(),
         }],
@@ -122,7 +135,7 @@ pub fn choose(name: &str) -> Result<Chosen, DeviceError> {
 
 fn choose_best() -> Result<Chosen, DeviceError> {
     let devices = list();
-    let software = devices.iter().any(|found| found.software);
+    let software = devices.iter().any(|found| found.kind == Kind::Software);
     let missing = || DeviceError::Missing("usable".into(), Vec::new());
     let found = devices.into_iter().next().ok_or_else(missing)?;
     let reason = match (found.id.as_str(), software) {
@@ -176,7 +189,7 @@ fn cuda() -> Vec<Found> {
     let found = |(i, device)| Found {
         id: format!("cuda:{i}"),
         description: "NVIDIA GPU".into(),
-        software: false,
+        kind: Kind::Discrete,
         memory: None,
         device,
     };
@@ -221,7 +234,11 @@ fn describe(id: String, adapter: &wgpu::Adapter, device: Device) -> Found {
     Found {
         id,
         description: format!("{} ({:?}, {})", info.name, info.device_type, info.backend),
-        software: info.device_type == wgpu::DeviceType::Cpu,
+        kind: match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => Kind::Discrete,
+            wgpu::DeviceType::Cpu => Kind::Software,
+            _ => Kind::Integrated,
+        },
         memory: memory_of(adapter),
         device,
     }
@@ -287,7 +304,8 @@ mod tests {
 
     #[test]
     fn names_mean_devices_or_say_why_not() {
-        assert_eq!(choose("auto").map(|c| c.found.software), Ok(false));
+        assert!(choose("auto").is_ok_and(|c| c.found.kind != Kind::Software));
+        assert!(list().is_sorted_by_key(|found| found.kind));
         let error = |name: &str| choose(name).map(|c| c.found.id).expect_err(name).to_string();
         assert!(error("tpu").contains("auto, cpu, cuda"));
         assert!(error("cuda:x").starts_with("unknown device"));

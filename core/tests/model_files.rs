@@ -2,7 +2,7 @@
 #![cfg(all(feature = "cpu", feature = "embedded-model"))]
 
 use tintype::burn::tensor::Device;
-use tintype::device::Found;
+use tintype::device::{Found, Kind};
 use tintype::generate::{
     Event, ImageSpec, LoadError, ModelFiles, ModelPaths, Pipeline, Request, Settings,
 };
@@ -12,7 +12,7 @@ fn found(memory: Option<u64>) -> Found {
     Found {
         id: "gpu:0".into(),
         description: "a device with this much memory".into(),
-        software: false,
+        kind: Kind::Discrete,
         memory,
         device: Device::flex(),
     }

@@ -17,6 +17,7 @@ use crate::model::{Answer, Inspector, Model};
 use crate::notices::{Notices, Severity};
 use crate::preferences::{OfModel, Preferences, Window};
 use crate::queue::Queue;
+use crate::restart;
 use crate::ui::develop::Develop;
 use crate::ui::frame_times::FrameTimes;
 use crate::ui::picker::Picker;
@@ -591,34 +592,10 @@ impl App {
         self.saved = (self.preferences.clone(), Instant::now());
     }
 
-    /// A device that no longer draws the window takes the window with it: starts the app again, where
-    /// it says what happened.
-    fn leave_lost_window(&mut self, ctx: &egui::Context) {
-        self.preferences.choice.device = "cpu".into();
+    /// The device that draws the window is gone.
+    fn leave_lost_window(&mut self) -> ! {
         self.save();
-        let waiting = self.queue.waiting().len() + usize::from(self.queue.running().is_some());
-        let lost = match waiting {
-            0 => String::new(),
-            n => format!(" {n} unfinished jobs were lost."),
-        };
-        let notice = format!(
-            "The graphics device stopped working, and the app was started again on the processor.{lost} \
-             Finished pictures are in the gallery; try the device again under “Device”."
-        );
-        let program = std::env::current_exe();
-        let again = program.and_then(|program| {
-            std::process::Command::new(program)
-                .args(["--device", "cpu", "--notice", &notice])
-                .arg("--settings")
-                .arg(&self.start.preferences)
-                .arg("--out")
-                .arg(self.folder())
-                .spawn()
-        });
-        if let Err(e) = again {
-            eprintln!("error: {notice} It could not be started again: {e}");
-        }
-        ctx.send_viewport_cmd(egui::ViewportCommand::Close);
+        restart::again(&self.start, &restart::notice("The graphics device stopped working"))
     }
 }
 
@@ -626,7 +603,7 @@ impl eframe::App for App {
     fn logic(&mut self, ctx: &egui::Context, _frame: &mut eframe::Frame) {
         self.update(ctx);
         if self.window_lost.swap(false, Ordering::Relaxed) {
-            self.leave_lost_window(ctx);
+            self.leave_lost_window();
         }
     }
 

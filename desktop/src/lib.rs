@@ -20,5 +20,6 @@ pub mod model;
 pub mod notices;
 pub mod preferences;
 pub mod queue;
+pub mod restart;
 pub mod ui;
 pub mod words;

@@ -2,9 +2,11 @@
 #![recursion_limit = "256"]
 #![cfg_attr(windows, windows_subsystem = "windows")]
 
+use std::panic::catch_unwind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use eframe::egui;
@@ -13,6 +15,7 @@ use eframe::wgpu::CurrentSurfaceTexture;
 use tintype::generate::ModelPaths;
 use tintype_desktop::app::{App, Start};
 use tintype_desktop::preferences::Preferences;
+use tintype_desktop::{restart, words};
 
 /// Pick a class and watch the picture develop
 #[derive(Debug, Parser)]
@@ -50,17 +53,18 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map_or(String::new(), |place| format!(" ({place})"));
+        eprintln!("error: {}{place}", words::panic_message(info.payload()));
+    }));
     let args = Args::parse();
     let start = start(&args);
     // A device of which everything is asked may be refused by a driver that promised it; a window
     // needs little.
-    let mut result = Err(eframe::Error::AppCreation("no window".into()));
-    for sharing in [true, false] {
-        result = window(&start, sharing);
-        if result.is_ok() {
-            break;
-        }
-    }
+    let result = match guarded(&start, true) {
+        Err(refused @ eframe::Error::Wgpu(_)) => guarded(&start, false).map_err(|_| refused),
+        result => result,
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -78,6 +82,23 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A window that fails sooner would fail again.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Opens the window; should it stop working later, starts the app again.
+fn guarded(start: &Start, sharing: bool) -> eframe::Result {
+    let opened = Instant::now();
+    catch_unwind(|| window(start, sharing)).unwrap_or_else(|panic| {
+        let reason = words::panic_message(&*panic);
+        if opened.elapsed() > SOON {
+            // What cannot draw the window any more cannot say so in it either.
+            let trouble = format!("The window stopped working ({reason})");
+            restart::again(start, &restart::notice(&trouble))
+        }
+        Err(eframe::Error::AppCreation(reason.into()))
+    })
 }
 
 /// What the command line says.

@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use eframe::{egui, egui_wgpu};
 use serde::{Deserialize, Serialize};
+use tintype::device::Kind;
 use tintype::generate::{ImageSpec, ModelPaths, Origin, Settings};
 use tintype::precision::Precision;
 
@@ -89,8 +90,8 @@ pub struct DeviceRow {
     pub id: String,
     /// What it calls itself.
     pub description: String,
-    /// Whether it is a processor pretending to be a GPU.
-    pub software: bool,
+    /// What it is made of.
+    pub kind: Kind,
     /// Bytes of memory a network may take there, where that is known.
     pub memory: Option<u64>,
 }

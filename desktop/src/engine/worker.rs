@@ -54,7 +54,7 @@ pub fn run(
         memory: found.free_memory(),
         id: found.id,
         description: found.description,
-        software: found.software,
+        kind: found.kind,
     });
     tell.tell(Update::Devices(devices.collect()));
     let mut worker = Worker { tell, window, watch, shared: None, loaded: None };

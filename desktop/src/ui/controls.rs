@@ -1,6 +1,7 @@
 //! Everything that can be set, each with a word on what it does.
 
 use eframe::egui::{self, Response, RichText, Ui, WidgetText};
+use tintype::device::Kind;
 use tintype::generate::{Sampler, Settings, bytes};
 use tintype::precision::Precision;
 use tintype::weights::Architecture;
@@ -309,7 +310,7 @@ fn device(app: &App, ui: &mut Ui, actions: &mut Vec<Action>) {
                     let whose = if id == "cpu" { "free" } else { "of memory" };
                     format!(", {} {whose}", bytes(memory))
                 });
-                let software = row.is_some_and(|row| row.software);
+                let software = row.is_some_and(|row| row.kind == Kind::Software);
                 let software = if software { ", a processor in disguise: slow" } else { "" };
                 let text = format!("{}{}{software}", name(id), memory.unwrap_or_default());
                 if ui.selectable_label(id == current, text).clicked() {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use tintype::device;
+use tintype::device::{self, Kind};
 use tintype::model::vavae::VaeConfig;
 use tintype::weights::{Architecture, Weights, compare, detect, vae_config};
 
@@ -47,7 +47,7 @@ pub fn run(args: Args) -> Result<()> {
         "types": types,
         "fingerprint": weights.fingerprint(),
         "devices": devices.iter().map(|d| json!({
-            "id": d.id, "description": d.description, "software": d.software, "memory": d.memory,
+            "id": d.id, "description": d.description, "software": d.kind == Kind::Software, "memory": d.memory,
         })).collect::<Vec<_>>(),
         "chosen": {"id": chosen.found.id, "reason": chosen.reason},
         "memory": {"total": system.total_memory(), "available": system.available_memory()},
@@ -69,7 +69,7 @@ pub fn run(args: Args) -> Result<()> {
     println!();
     for found in &devices {
         let mark = if found.id == chosen.found.id { "*" } else { " " };
-        let software = if found.software { ", software" } else { "" };
+        let software = if found.kind == Kind::Software { ", software" } else { "" };
         let memory = found.memory.map_or(String::new(), |n| format!(", {}", bytes(n)));
         println!("device  {mark} {:<9} {}{memory}{software}", found.id, found.description);
     }

@@ -1,0 +1,54 @@
+//! Starting again, on the processor: a graphics device that stops working takes the window with it.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::app::Start;
+
+/// What the app says after the start; `trouble` is what happened.
+pub fn notice(trouble: &str) -> String {
+    format!(
+        "{trouble}, and the app was started again on the processor. Finished pictures are in the \
+         gallery, unfinished jobs are lost; try the device again under “Device”."
+    )
+}
+
+/// How the app is started again with the same settings and folder.
+pub fn command(program: &Path, start: &Start, notice: &str) -> Command {
+    let mut command = Command::new(program);
+    command.args(["--device", "cpu", "--notice", notice, "--settings"]).arg(&start.preferences);
+    if let Some(folder) = &start.output {
+        command.arg("--out").arg(folder);
+    }
+    command
+}
+
+/// Starts the app again and ends this process.
+pub fn again(start: &Start, notice: &str) -> ! {
+    let started =
+        std::env::current_exe().and_then(|program| command(&program, start, notice).spawn());
+    match started {
+        Ok(_) => std::process::exit(0),
+        Err(e) => {
+            eprintln!("error: {notice} It could not be started again: {e}");
+            std::process::exit(1)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_starts_on_the_processor_and_says_why() {
+        let notice = notice("The GPU went away");
+        let start =
+            Start { preferences: "s.json".into(), output: Some("out".into()), ..Start::default() };
+        let command = command("app".as_ref(), &start, &notice);
+        let args: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy()).collect();
+        let wanted =
+            ["--device", "cpu", "--notice", &notice, "--settings", "s.json", "--out", "out"];
+        assert_eq!(args, wanted);
+    }
+}
