@@ -111,14 +111,14 @@ fn start(args: &Args) -> Start {
     };
     let project = directories::ProjectDirs::from("", "", "tintype");
     let users = directories::UserDirs::new();
-    let pictures = users.as_ref().and_then(|dirs| {
-        Some(dirs.picture_dir().map_or_else(|| dirs.home_dir().join("Pictures"), Into::into))
+    let pictures = users.map_or_else(PathBuf::new, |dirs| {
+        dirs.picture_dir().map_or_else(|| dirs.home_dir().join("Pictures"), Into::into)
     });
     Start {
         preferences: args.settings.clone().unwrap_or_else(|| {
             project.map_or_else(PathBuf::new, |dirs| dirs.config_dir().into()).join("settings.json")
         }),
-        pictures: pictures.unwrap_or_default().join("Tintype"),
+        pictures: pictures.join("Tintype"),
         paths: (paths != ModelPaths::default()).then_some(paths),
         device: args.device.clone(),
         output: args.out.clone(),

@@ -27,8 +27,8 @@ impl Watch {
             if text.contains("Surface") || text.contains("surface") {
                 *held(&watch.refused) = Some(Instant::now());
             } else {
-                let reason = text.lines().map(str::trim).filter(|line| !line.is_empty());
-                *held(&watch.failure) = reason.last().map(String::from);
+                let mut reason = text.lines().map(str::trim).filter(|line| !line.is_empty());
+                *held(&watch.failure) = reason.next_back().map(String::from);
             }
             ctx.request_repaint();
         }));

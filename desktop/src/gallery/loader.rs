@@ -38,7 +38,7 @@ pub enum News {
     /// The pictures of a folder, the latest first.
     Listed(PathBuf, Vec<PathBuf>),
     /// A picture, or why it cannot be shown.
-    Loaded { id: u64, size: Size, result: Result<File, String> },
+    Loaded { id: u64, size: Size, result: Result<Box<File>, String> },
 }
 
 /// The other end.
@@ -96,7 +96,7 @@ fn list(folder: &Path) -> Vec<PathBuf> {
     found.into_iter().map(|(_, path)| path).collect()
 }
 
-fn load(path: &Path, size: Size) -> Result<File, String> {
+fn load(path: &Path, size: Size) -> Result<Box<File>, String> {
     let name = || path.display();
     let bytes = std::fs::read(path).map_err(|e| format!("{} cannot be read: {e}", name()))?;
     let image = image::load_from_memory(&bytes);
@@ -107,8 +107,8 @@ fn load(path: &Path, size: Size) -> Result<File, String> {
     };
     let pixels = image.to_rgba8();
     let shape = [pixels.width() as usize, pixels.height() as usize];
-    Ok(File {
+    Ok(Box::new(File {
         image: egui::ColorImage::from_rgba_unmultiplied(shape, &pixels),
         origin: Origin::read(&bytes).ok(),
-    })
+    }))
 }
