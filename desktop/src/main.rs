@@ -47,7 +47,7 @@ struct Args {
     /// A message to begin with
     #[arg(long, hide = true)]
     notice: Option<String>,
-    /// Repaint without pause and report on standard error how long frames took
+    /// Repaint without pause while pictures develop, and report on standard error how long frames took
     #[arg(long)]
     frame_times: bool,
 }
@@ -137,7 +137,7 @@ fn window(start: &Start, sharing: bool) -> eframe::Result {
         .with_inner_size([1180.0, 780.0])
         .with_min_inner_size([760.0, 480.0])
         .with_drag_and_drop(true);
-    if let Some(window) = Preferences::load(&start.preferences).0.window {
+    if let Some(window) = Preferences::window_in(&start.preferences) {
         viewport = viewport.with_inner_size(window.size).with_maximized(window.maximized);
         if let Some(position) = window.position {
             viewport = viewport.with_position(position);

@@ -104,6 +104,12 @@ impl Preferences {
         }
     }
 
+    /// The window of the last time, asked for before there is one that could tell of trouble.
+    pub fn window_in(path: &Path) -> Option<Window> {
+        let preferences: Self = serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
+        preferences.window
+    }
+
     /// Writes the file; the error is a sentence.
     pub fn save(&self, path: &Path) -> Result<(), String> {
         let sentence = |reason: String| format!("The settings could not be saved: {reason}");
@@ -148,6 +154,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("settings.json");
         std::fs::write(&path, "{\"theme\": \"da").expect("written");
+        assert_eq!(Preferences::window_in(&path), None);
         let (preferences, trouble) = Preferences::load(&path);
         assert_eq!(preferences.theme, Theme::System);
         assert!(trouble.expect("a sentence").contains("settings.damaged.json"));

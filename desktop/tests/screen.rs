@@ -194,6 +194,8 @@ fn a_picture_develops_on_the_processor() -> Result<()> {
 /// Network and window share one device, and what is developing is drawn from its memory.
 #[test]
 fn a_picture_develops_on_the_device_that_draws_the_window() -> Result<()> {
-    println!("shared device: {}", develop("wgpu", 4)?);
+    let said = develop("wgpu", 4)?;
+    println!("shared device: {said}");
+    assert!(said.contains("which also drew the window"), "{said}");
     Ok(())
 }

@@ -234,7 +234,8 @@ pub(super) fn compare(app: &mut App, ids: [u64; 2], ui: &mut egui::Ui, actions: 
     ui.columns(2, |columns| {
         for ((ui, id), (title, line)) in columns.iter_mut().zip(ids).zip(&lines) {
             ui.label(RichText::new(title).strong());
-            ui.add(egui::Label::new(RichText::new(line).weak()).wrap());
+            let line = egui::Label::new(RichText::new(line).weak()).wrap();
+            ui.add(line.halign(egui::Align::Min));
             let area = ui.available_rect_before_wrap().shrink(4.0);
             let Some(texture) = app.gallery.texture(id, Size::Full, ui.ctx()) else {
                 ui.spinner();

@@ -292,6 +292,25 @@ fn an_unknown_device_is_told_and_another_can_be_chosen() {
 }
 
 #[test]
+fn the_smallest_window_at_twice_the_density_has_room_for_everything() {
+    let size = [760.0, 480.0];
+    let builder = sized(size).with_pixels_per_point(2.0);
+    let mut bench = Bench::built(&settings(400), builder, |_| {});
+    generate(&mut bench, "heart");
+    generate(&mut bench, "bird");
+    bench.until("at work", |app| app.queue().running().is_some());
+    let window = eframe::egui::Rect::from_min_size(eframe::egui::Pos2::ZERO, size.into());
+    let names =
+        ["Generate", "Surprise me", "Stop", "Stop all", "Remove bird", "Search classes", "Keys"];
+    for name in names {
+        let rect = bench.harness.get_by_label(name).rect();
+        assert!(window.contains_rect(rect), "{name} is at {rect}");
+    }
+    bench.harness.get_by_label("Stop all").click();
+    bench.idle();
+}
+
+#[test]
 fn what_was_set_is_remembered() {
     let mut bench = Bench::new(&settings(STEPS));
     bench.harness.get_by_role_and_label(Role::Slider, "Steps").set_value_accesskit(12.0);

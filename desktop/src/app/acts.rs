@@ -1,0 +1,178 @@
+//! What people want done.
+
+use eframe::egui;
+use tintype::generate::{ImageSpec, ModelPaths, Origin, Settings};
+
+use super::App;
+use crate::action::{Action, View};
+use crate::form::{random, random_seed};
+use crate::notices::Severity;
+use crate::preferences::OfModel;
+use crate::words;
+
+impl App {
+    /// Acts on a wish.
+    pub fn act(&mut self, action: Action, ctx: &egui::Context) {
+        match action {
+            Action::Generate => self.generate(),
+            Action::Surprise => {
+                let classes = self.model().map_or(0, |model| model.inspection.labels.len());
+                if classes > 0 {
+                    self.preferences.form.classes = vec![random(classes as u64) as usize];
+                }
+                self.generate();
+            }
+            Action::Cancel(job) => self.queue.cancel(job),
+            Action::CancelAll => self.queue.cancel_all(),
+            Action::Shift(job, by) => self.queue.shift(job, by),
+            Action::Choose { class, add } => self.preferences.form.choose(class, add),
+            Action::Favourite(class) => {
+                if let Some(of_model) = self.edit_model() {
+                    of_model.toggle_favourite(class);
+                }
+            }
+            Action::NewSeed => self.preferences.form.seed = random_seed(),
+            Action::Defaults => {
+                if let Some(model) = self.model() {
+                    self.set_settings(model.defaults);
+                }
+            }
+            Action::Ask(purpose) => self.dialogs.ask(purpose),
+            Action::EmbeddedModel => self.set_paths(ModelPaths::default()),
+            Action::Device(device) => {
+                self.preferences.choice.device = device;
+                self.prepare();
+            }
+            Action::Precision(precision) => {
+                self.preferences.choice.precision = precision;
+                self.prepare();
+            }
+            Action::DefaultFolder => self.set_folder(None),
+            Action::Drop(files) => {
+                self.inspector.sort(files, self.preferences.choice.paths.clone());
+            }
+            Action::Show(view) => self.view = view,
+            Action::UseSettings(id) => {
+                if let Some(origin) = self.origin(id) {
+                    self.restore(&origin);
+                }
+            }
+            Action::UseSeed(id) => {
+                if let Some(origin) = self.origin(id) {
+                    let form = &mut self.preferences.form;
+                    (form.seed, form.seed_locked) = (origin.spec.seed, true);
+                }
+            }
+            Action::OtherSeed(id) => self.other_seed(id),
+            Action::OtherClass(id) => {
+                if let Some(origin) = self.origin(id) {
+                    self.restore(&origin);
+                    self.preferences.form.classes.clear();
+                    self.picker.focus();
+                    self.view = View::Develop;
+                    self.notices.info(format!(
+                        "Pick another class: seed {} and the settings stay.",
+                        origin.spec.seed
+                    ));
+                }
+            }
+            Action::Copy(id) => match self.gallery.image(id) {
+                Some(image) => {
+                    ctx.copy_image(image);
+                    self.notices.info("The picture is in the clipboard.");
+                }
+                None => self.notices.trouble("The picture is not loaded yet."),
+            },
+            Action::Delete(id) => self.delete(id),
+            Action::Undo => match self.gallery.undo() {
+                Ok(Some(_)) => self.notices.withdraw(|action| *action == Action::Undo),
+                Ok(None) => {}
+                Err(trouble) => self.notices.trouble(trouble),
+            },
+            Action::Dismiss(notice) => self.notices.dismiss(notice),
+            Action::Theme(theme) => {
+                self.preferences.theme = theme;
+                crate::ui::style::set_theme(ctx, theme);
+            }
+        }
+    }
+
+    fn origin(&self, id: u64) -> Option<Origin> {
+        self.gallery.get(id)?.origin.clone()
+    }
+
+    fn edit_model(&mut self) -> Option<&mut OfModel> {
+        let key = self.model()?.fingerprint.clone();
+        Some(self.preferences.models.entry(key).or_default())
+    }
+
+    /// Loads ahead what was just chosen, unless pictures are being made.
+    fn prepare(&mut self) {
+        if self.queue.is_empty() && self.model().is_some() {
+            self.engine.prepare(self.preferences.choice.clone());
+        }
+    }
+
+    fn generate(&mut self) {
+        let (Some(settings), Some(model)) = (self.settings(), self.model()) else { return };
+        let has_classes = model.has_classes();
+        if has_classes && self.preferences.form.classes.is_empty() {
+            self.picker.focus();
+            self.notices.info("Pick a class first, or press “Surprise me”.");
+            return;
+        }
+        let images = self.preferences.form.images(has_classes);
+        self.enqueue(settings, images);
+    }
+
+    fn other_seed(&mut self, id: u64) {
+        let Some(origin) = self.origin(id) else { return };
+        let Some(model) = self.model() else { return };
+        if origin.model != model.fingerprint {
+            self.notices.info("The picture was made with another model; open that one first.");
+            return;
+        }
+        let spec = ImageSpec { seed: random_seed(), ..origin.spec };
+        self.enqueue(origin.settings, vec![spec]);
+        self.view = View::Develop;
+    }
+
+    fn enqueue(&mut self, settings: Settings, images: Vec<ImageSpec>) {
+        let Some(model) = self.model() else { return };
+        let labels = &model.inspection.labels;
+        let mut classes: Vec<usize> = images.iter().filter_map(|image| image.class).collect();
+        classes.dedup();
+        let names: Vec<String> =
+            classes.iter().map(|class| words::short(&labels.name(*class)).into()).collect();
+        let name = match names.as_slice() {
+            [] => "picture".into(),
+            [one] => one.clone(),
+            [one, two] => format!("{one}, {two}"),
+            [one, rest @ ..] => format!("{one} and {} more", rest.len()),
+        };
+        let settings = Settings { keep_latent: model.gate().is_some(), ..settings };
+        if let Some(of_model) = self.edit_model() {
+            classes.iter().rev().for_each(|class| of_model.made(*class));
+        }
+        self.view = View::Develop;
+        self.queue.add(name, self.preferences.choice.clone(), settings, images);
+    }
+
+    fn delete(&mut self, id: u64) {
+        let next = self.gallery.neighbour(id, 1).or_else(|| self.gallery.neighbour(id, -1));
+        match self.gallery.delete(id) {
+            Ok(()) => {
+                self.develop.forget(id);
+                self.notices.withdraw(|action| *action == Action::Undo);
+                let undo = Some(("Undo", Action::Undo));
+                self.notices.add(Severity::Info, "The picture is deleted.", undo);
+                self.view = match (self.view, next) {
+                    (View::Picture(_), Some(next)) => View::Picture(next),
+                    (View::Picture(_) | View::Compare(..), _) => View::Gallery,
+                    (view, _) => view,
+                };
+            }
+            Err(trouble) => self.notices.trouble(trouble),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What the other threads did.
+
+use std::path::PathBuf;
+
+use eframe::egui;
+use tintype::generate::{ModelPaths, Origin};
+
+use super::{App, Chosen, Networks};
+use crate::action::Action;
+use crate::dialogs::{Answer as DialogAnswer, Purpose};
+use crate::engine::{Outcome, Update};
+use crate::form::fitted;
+use crate::model::Answer;
+use crate::notices::Severity;
+
+impl App {
+    pub(super) fn inspected(&mut self, answer: Answer) {
+        match answer {
+            Answer::Model(model) if model.paths == self.preferences.choice.paths => {
+                let classes = model.inspection.labels.len();
+                self.preferences.form.classes.retain(|class| *class < classes);
+                self.notices.withdraw(|action| *action == Action::EmbeddedModel);
+                self.chosen = Chosen::Model(model);
+                if self.queue.is_empty() {
+                    self.engine.prepare(self.preferences.choice.clone());
+                }
+            }
+            Answer::Trouble(paths, trouble) if paths == self.preferences.choice.paths => {
+                let way_out = paths.model.is_some() || paths.vae.is_some();
+                let way_out = way_out.then_some(("Use the emoji model", Action::EmbeddedModel));
+                self.notices.add(Severity::Trouble, trouble.clone(), way_out);
+                self.chosen = Chosen::Trouble(trouble);
+            }
+            // The answer to an older question.
+            Answer::Model(_) | Answer::Trouble(..) => {}
+            Answer::Paths(paths) => self.set_paths(paths),
+            Answer::Picture(_, origin) => self.restore(&origin),
+            Answer::Useless(trouble) => self.notices.trouble(trouble),
+        }
+    }
+
+    pub(super) fn set_paths(&mut self, paths: ModelPaths) {
+        self.chosen = Chosen::Reading;
+        self.preferences.choice.paths = paths.clone();
+        self.inspector.inspect(paths);
+    }
+
+    /// Takes over how a picture was made.
+    pub(super) fn restore(&mut self, origin: &Origin) {
+        let Some(model) = self.model() else { return };
+        let settings = fitted(origin.settings, &model.inspection.architecture);
+        let class = origin.spec.class.filter(|class| *class < model.inspection.labels.len());
+        match (origin.model == model.fingerprint, settings == origin.settings) {
+            (true, _) => self.notices.info("These are the picture's settings, class and seed now."),
+            (false, true) => self.notices.info(
+                "The picture was made with another model: its settings are here, the picture will \
+                 be another one.",
+            ),
+            (false, false) => self.notices.info(
+                "The picture was made with another kind of model, whose settings this one does not \
+                 have.",
+            ),
+        }
+        self.set_settings(settings);
+        let form = &mut self.preferences.form;
+        (form.seed, form.seed_locked) = (origin.spec.seed, true);
+        if let Some(class) = class {
+            form.classes = vec![class];
+        }
+    }
+
+    pub(super) fn news(&mut self, update: Update, ctx: &egui::Context) {
+        match update {
+            Update::Devices(devices) => self.devices = devices,
+            Update::Loading(device) => self.networks = Networks::Loading(device),
+            Update::Ready(ready) => self.networks = Networks::Ready(ready),
+            Update::NotReady(trouble) => {
+                self.networks = Networks::None;
+                self.notices.trouble(trouble);
+            }
+            Update::Step(step) => self.develop.step(step, ctx),
+            Update::Picture(made) => {
+                self.queue.picture(made.job);
+                let job = made.job;
+                if let Err(trouble) = &made.saved {
+                    self.notices.add(
+                        Severity::Trouble,
+                        format!("The picture is not saved: {trouble}. Choose another folder."),
+                        Some(("Choose a folder…", Action::Ask(Purpose::Output))),
+                    );
+                }
+                let id = self.gallery.add(*made);
+                self.develop.finished(job, id);
+            }
+            Update::End { job, outcome } => self.ended(job, outcome),
+        }
+    }
+
+    fn ended(&mut self, job: u64, outcome: Outcome) {
+        self.develop.end(job);
+        let Some(job) = self.queue.end(job) else { return };
+        match outcome {
+            Outcome::Done | Outcome::Cancelled => {}
+            Outcome::Failed(trouble) => {
+                self.networks = Networks::None;
+                self.notices.trouble(trouble);
+            }
+            Outcome::DeviceLost(reason) if job.choice.device == "cpu" => {
+                self.networks = Networks::None;
+                let sentence = format!("The computation failed ({reason}). Please report it.");
+                self.notices.trouble(sentence);
+            }
+            Outcome::DeviceLost(reason) => {
+                self.networks = Networks::None;
+                self.preferences.choice.device = "cpu".into();
+                self.notices.trouble(format!(
+                    "The device stopped working ({reason}). The processor goes on; try the device \
+                     again under “Device”."
+                ));
+                self.queue.again(job, "cpu");
+            }
+        }
+    }
+
+    pub(super) fn answered(&mut self, purpose: Purpose, answer: DialogAnswer) {
+        let path = match answer {
+            DialogAnswer::Chosen(path) => path,
+            DialogAnswer::Closed => return,
+            DialogAnswer::Unavailable => {
+                self.notices.trouble(
+                    "The system's file dialog did not open. Drop the file on the window instead, or \
+                     name it when starting the app.",
+                );
+                return;
+            }
+        };
+        let mut paths = self.preferences.choice.paths.clone();
+        match purpose {
+            Purpose::Model => {
+                let new = ModelPaths { model: Some(path), ..Default::default() };
+                paths = crate::model::joined(new, paths);
+            }
+            Purpose::Autoencoder => paths.vae = Some(path),
+            Purpose::Statistics => paths.stats = Some(path),
+            Purpose::Configuration => paths.config = Some(path),
+            Purpose::Output => {
+                self.set_folder(Some(path));
+                return;
+            }
+            Purpose::SaveAs(id, _) => {
+                match self.gallery.save_as(id, &path) {
+                    Ok(()) => self.notices.info(format!("Saved as {}.", path.display())),
+                    Err(trouble) => self.notices.trouble(trouble),
+                }
+                return;
+            }
+        }
+        self.set_paths(paths);
+    }
+
+    pub(super) fn set_folder(&mut self, folder: Option<PathBuf>) {
+        self.preferences.output = folder;
+        let folder = self.folder().to_path_buf();
+        self.gallery.set_folder(&folder);
+        self.notices.withdraw(|action| *action == Action::Ask(Purpose::Output));
+        match self.gallery.save_unsaved() {
+            Ok(0) => {}
+            Ok(n) => self.notices.info(format!("{n} pictures are saved there now.")),
+            Err(trouble) => self.notices.trouble(trouble),
+        }
+    }
+}

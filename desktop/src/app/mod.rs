@@ -1,0 +1,320 @@
+//! The app's state, and the one place that changes it: what people want done is in `acts`, what the
+//! other threads did in `events`.
+
+mod acts;
+mod events;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use eframe::{egui, egui_wgpu};
+use tintype::generate::{ModelPaths, Settings};
+
+use crate::action::View;
+use crate::dialogs::Dialogs;
+use crate::engine::{DeviceRow, Engine, Ready};
+use crate::gallery::Gallery;
+use crate::model::{Inspector, Model};
+use crate::notices::Notices;
+use crate::preferences::{OfModel, Preferences, Window};
+use crate::queue::Queue;
+use crate::restart;
+use crate::ui::develop::Develop;
+use crate::ui::frame_times::FrameTimes;
+use crate::ui::picker::Picker;
+
+/// How the app is started.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// The file of the preferences.
+    pub preferences: PathBuf,
+    /// Where pictures are saved unless somebody chose another folder.
+    pub pictures: PathBuf,
+    /// Model, instead of the remembered one.
+    pub paths: Option<ModelPaths>,
+    /// Device, instead of the remembered one.
+    pub device: Option<String>,
+    /// Folder for pictures, instead of the remembered one.
+    pub output: Option<PathBuf>,
+    /// Files to open, as if they were dropped on the window.
+    pub files: Vec<PathBuf>,
+    /// A message to begin with.
+    pub notice: Option<String>,
+    /// Repaint without pause while pictures develop, and report how long frames took.
+    pub frame_times: bool,
+}
+
+/// What the engine said last about its networks.
+#[derive(Clone, Debug, Default)]
+pub enum Networks {
+    /// Nothing yet.
+    #[default]
+    None,
+    /// Being loaded onto a device.
+    Loading(String),
+    /// Ready.
+    Ready(Ready),
+}
+
+/// The model that the next pictures are made with.
+#[derive(Debug)]
+pub enum Chosen {
+    /// Its files are being read.
+    Reading,
+    /// It would load.
+    Model(Box<Model>),
+    /// It would not, and why.
+    Trouble(String),
+}
+
+/// Everything.
+pub struct App {
+    pub(crate) preferences: Preferences,
+    start: Start,
+    saved: (Preferences, Instant),
+    inspector: Inspector,
+    pub(crate) chosen: Chosen,
+    engine: Engine,
+    pub(crate) devices: Vec<DeviceRow>,
+    pub(crate) networks: Networks,
+    pub(crate) queue: Queue,
+    pub(crate) develop: Develop,
+    pub(crate) gallery: Gallery,
+    pub(crate) picker: Picker,
+    pub(crate) view: View,
+    pub(crate) notices: Notices,
+    dialogs: Dialogs,
+    pub(crate) frame_times: Option<FrameTimes>,
+    window_lost: Arc<AtomicBool>,
+}
+
+/// How long changes wait before they are written.
+const SAVE_AFTER: Duration = Duration::from_secs(2);
+
+impl App {
+    /// The app of a window; `window` is what draws it.
+    pub fn new(ctx: &egui::Context, window: Option<egui_wgpu::RenderState>, start: Start) -> Self {
+        crate::ui::style::apply(ctx);
+        let (mut preferences, trouble) = Preferences::load(&start.preferences);
+        let mut notices = Notices::default();
+        if let Some(trouble) = trouble {
+            notices.trouble(trouble);
+        }
+        if let Some(notice) = &start.notice {
+            notices.trouble(notice.clone());
+        }
+        if let Some(paths) = &start.paths {
+            preferences.choice.paths = paths.clone();
+        }
+        if let Some(device) = &start.device {
+            preferences.choice.device = device.clone();
+        }
+        if start.output.is_some() {
+            preferences.output = start.output.clone();
+        }
+        crate::ui::style::set_theme(ctx, preferences.theme);
+        let window_lost = Arc::new(AtomicBool::new(false));
+        if let Some(state) = &window {
+            let (lost, ctx) = (window_lost.clone(), ctx.clone());
+            state.device.set_device_lost_callback(move |reason, _| {
+                if reason != eframe::wgpu::DeviceLostReason::Destroyed {
+                    lost.store(true, Ordering::Relaxed);
+                    ctx.request_repaint();
+                }
+            });
+        }
+        let folder = preferences.output.clone().unwrap_or_else(|| start.pictures.clone());
+        let mut app = Self {
+            saved: (preferences.clone(), Instant::now()),
+            inspector: Inspector::start(ctx.clone()),
+            chosen: Chosen::Reading,
+            engine: Engine::start(ctx.clone(), window.clone()),
+            devices: Vec::new(),
+            networks: Networks::None,
+            queue: Queue::default(),
+            develop: Develop::new(window),
+            gallery: Gallery::open(&folder, ctx.clone()),
+            picker: Picker::default(),
+            view: View::Develop,
+            notices,
+            dialogs: Dialogs::new(ctx.clone()),
+            frame_times: start.frame_times.then(FrameTimes::default),
+            window_lost,
+            preferences,
+            start,
+        };
+        app.picker.focus();
+        app.inspector.inspect(app.preferences.choice.paths.clone());
+        if !app.start.files.is_empty() {
+            let present = app.preferences.choice.paths.clone();
+            app.inspector.sort(app.start.files.clone(), present);
+        }
+        app
+    }
+
+    /// The model, if it would load.
+    pub fn model(&self) -> Option<&Model> {
+        match &self.chosen {
+            Chosen::Model(model) => Some(model),
+            _ => None,
+        }
+    }
+
+    /// What is remembered of the model.
+    pub fn of_model(&self) -> Option<&OfModel> {
+        self.preferences.models.get(&self.model()?.fingerprint)
+    }
+
+    /// Whether the networks are loaded.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.networks, Networks::Ready(_))
+    }
+
+    /// The settings of the next pictures.
+    pub fn settings(&self) -> Option<Settings> {
+        let model = self.model()?;
+        Some(self.of_model().and_then(|m| m.settings).unwrap_or(model.defaults))
+    }
+
+    fn set_settings(&mut self, settings: Settings) {
+        let Some(model) = self.model() else { return };
+        let (key, defaults) = (model.fingerprint.clone(), model.defaults);
+        let of_model = self.preferences.models.entry(key).or_default();
+        of_model.settings = (settings != defaults).then_some(settings);
+    }
+
+    /// The settings of the next pictures, to be typed into.
+    pub(crate) fn edit_settings(&mut self, edit: impl FnOnce(&mut Settings)) {
+        if let Some(mut settings) = self.settings() {
+            edit(&mut settings);
+            self.set_settings(settings);
+        }
+    }
+
+    /// The jobs, for those who watch.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// The pictures, for those who watch.
+    pub fn gallery(&self) -> &Gallery {
+        &self.gallery
+    }
+
+    /// What is remembered, for those who watch.
+    pub fn preferences(&self) -> &Preferences {
+        &self.preferences
+    }
+
+    /// What fills the window, for those who watch.
+    pub fn view(&self) -> View {
+        self.view
+    }
+
+    /// The messages in the window, for those who watch.
+    pub fn notices(&self) -> &Notices {
+        &self.notices
+    }
+
+    /// Where pictures are saved.
+    pub fn folder(&self) -> &Path {
+        self.preferences.output.as_deref().unwrap_or(&self.start.pictures)
+    }
+
+    /// Takes in what the other threads did, and gives the engine its next job.
+    pub fn update(&mut self, ctx: &egui::Context) {
+        for answer in self.inspector.answers() {
+            self.inspected(answer);
+        }
+        for update in self.engine.news() {
+            self.news(update, ctx);
+        }
+        self.gallery.update();
+        for (purpose, answer) in self.dialogs.answers() {
+            self.answered(purpose, answer);
+        }
+        let folder = self.folder().to_path_buf();
+        if let Some(work) = self.queue.next(&folder) {
+            self.develop.begin(&work, self.queue.running().map(|job| job.name.clone()));
+            self.engine.work(work);
+        }
+    }
+
+    /// Remembers the window, and writes preferences some time after they changed.
+    fn remember(&mut self, ctx: &egui::Context) {
+        let window = ctx.input(|input| {
+            let viewport = input.viewport();
+            let size = viewport.inner_rect?.size();
+            Some(Window {
+                position: viewport.outer_rect.map(|rect| [rect.min.x, rect.min.y]),
+                size: [size.x, size.y],
+                maximized: viewport.maximized.unwrap_or(false),
+            })
+        });
+        // A maximised window remembers the size it goes back to.
+        if let Some(window) = window {
+            let before = self.preferences.window;
+            self.preferences.window = Some(match (window.maximized, before) {
+                (true, Some(before)) => Window { maximized: true, ..before },
+                _ => window,
+            });
+        }
+        if self.preferences != self.saved.0 && self.saved.1.elapsed() > SAVE_AFTER {
+            self.save();
+        }
+    }
+
+    fn save(&mut self) {
+        if let Err(trouble) = self.preferences.save(&self.start.preferences) {
+            self.notices.trouble(trouble);
+        }
+        self.saved = (self.preferences.clone(), Instant::now());
+    }
+
+    /// The device that draws the window is gone.
+    fn leave_lost_window(&mut self) -> ! {
+        self.save();
+        restart::again(&self.start, &restart::notice("The graphics device stopped working"))
+    }
+}
+
+impl eframe::App for App {
+    fn logic(&mut self, ctx: &egui::Context, _frame: &mut eframe::Frame) {
+        self.update(ctx);
+        if self.window_lost.swap(false, Ordering::Relaxed) {
+            self.leave_lost_window();
+        }
+    }
+
+    fn ui(&mut self, ui: &mut egui::Ui, _frame: &mut eframe::Frame) {
+        if let Some(times) = &mut self.frame_times {
+            let developing = self.queue.running().is_some();
+            times.frame(developing);
+            if developing {
+                ui.ctx().request_repaint();
+            }
+        }
+        let mut actions = crate::ui::keys::actions(self, ui.ctx());
+        crate::ui::show(self, ui, &mut actions);
+        let ctx = ui.ctx().clone();
+        for action in actions {
+            self.act(action, &ctx);
+        }
+        self.remember(&ctx);
+    }
+
+    fn clear_color(&self, visuals: &egui::Visuals) -> [f32; 4] {
+        crate::ui::style::background(visuals).to_normalized_gamma_f32()
+    }
+
+    fn on_exit(&mut self) {
+        self.queue.cancel_all();
+        self.save();
+        if let (Some(times), Networks::Ready(ready)) = (&self.frame_times, &self.networks) {
+            let shared = if ready.shared { ", which also drew the window" } else { "" };
+            eprintln!("{times}; networks on {}{shared}", ready.device);
+        }
+    }
+}
