@@ -249,7 +249,7 @@ fn describe(id: String, adapter: &wgpu::Adapter, device: Device) -> Found {
 pub fn descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescriptor<'static> {
     wgpu::DeviceDescriptor {
         label: Some("tintype"),
-        required_features: adapter.features() - wgpu::Features::MAPPABLE_PRIMARY_BUFFERS,
+        required_features: needed(adapter),
         required_limits: adapter.limits(),
         memory_hints: wgpu::MemoryHints::MemoryUsage,
         // SAFETY: the features are those that Burn itself enables on a device of its own.
@@ -258,8 +258,15 @@ pub fn descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescriptor<'static> {
     }
 }
 
-/// Lets Burn compute on a device that draws a window, made with [`descriptor`]. To be called once a
-/// device. Nothing where Burn cannot use it: behind another interface than the one that is listed.
+/// Burn takes for granted that a device has whatever its adapter has.
+#[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
+fn needed(adapter: &wgpu::Adapter) -> wgpu::Features {
+    adapter.features() - wgpu::Features::MAPPABLE_PRIMARY_BUFFERS
+}
+
+/// Lets Burn compute on a device that draws a window. To be called once a device. Nothing where Burn
+/// cannot use it: one not made with [`descriptor`], or behind another interface than the one that is
+/// listed.
 #[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
 pub fn share(
     instance: wgpu::Instance,
@@ -269,6 +276,9 @@ pub fn share(
 ) -> Option<Found> {
     use burn::backend::DispatchDevice;
     use burn::backend::wgpu::{WgpuSetup, init_device};
+    if !device.features().contains(needed(&adapter)) || device.limits() != adapter.limits() {
+        return None;
+    }
     let info = adapter.get_info();
     let adapters = pollster::block_on(instance.enumerate_adapters(INTERFACE));
     let number = adapters.iter().position(|other| other.get_info() == info)?;

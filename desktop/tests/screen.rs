@@ -20,7 +20,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const WIDTH: u16 = 1000;
 const HEIGHT: u16 = 700;
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A process that does not outlive the test.
 struct Process(Child);

@@ -167,9 +167,12 @@ impl App {
         self.preferences.models.get(&self.model()?.fingerprint)
     }
 
-    /// Whether the networks are loaded.
-    pub fn is_ready(&self) -> bool {
-        matches!(self.networks, Networks::Ready(_))
+    /// Where the networks run, once they are loaded.
+    pub fn ready(&self) -> Option<&Ready> {
+        match &self.networks {
+            Networks::Ready(ready) => Some(ready),
+            _ => None,
+        }
     }
 
     /// The settings of the next pictures.

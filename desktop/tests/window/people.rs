@@ -310,6 +310,21 @@ fn the_smallest_window_at_twice_the_density_has_room_for_everything() {
     bench.idle();
 }
 
+/// A window's device that was made for drawing alone lacks what networks need.
+#[test]
+fn a_gpu_computes_beside_a_window_that_draws_modestly() {
+    let mut settings = settings(STEPS);
+    settings["choice"]["device"] = "wgpu".into();
+    let mut bench = Bench::built(&settings, sized([1180.0, 780.0]).wgpu(), |_| {});
+    bench.until("loaded", |app| app.ready().is_some());
+    let ready = bench.harness.state().ready().expect("loaded").clone();
+    assert!(ready.device.starts_with("wgpu") && !ready.shared, "{ready:?}");
+    generate(&mut bench, "fruit");
+    bench.idle();
+    assert_eq!(origin(&bench, 0).device, ready.device);
+    assert!(bench.notices().is_empty(), "{:?}", bench.notices());
+}
+
 #[test]
 fn what_was_set_is_remembered() {
     let mut bench = Bench::new(&settings(STEPS));

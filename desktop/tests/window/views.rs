@@ -16,7 +16,7 @@ fn bench(size: [f32; 2], theme: Theme) -> Bench {
     settings["form"]["classes"] = serde_json::json!([17]);
     let builder = sized(size).wgpu().with_theme(theme).with_render_cursor(false);
     let mut bench = Bench::built(&settings, builder, |_| {});
-    bench.until("ready", |app| app.is_ready());
+    bench.until("ready", |app| app.ready().is_some());
     bench
 }
 
