@@ -76,14 +76,17 @@ fn hint_at_drop(ui: &egui::Ui) {
     );
 }
 
-/// Points that a pixel is wide at most: beyond that a picture shows its blur, and costs a processor
-/// that draws the window most of its time.
+/// Points that a pixel is wide at most, but for tiny pictures: beyond that a picture shows its blur, and
+/// costs a processor that draws the window most of its time.
 const LARGEST_PIXEL: f32 = 3.0;
+/// Points that a tiny picture may have all the same.
+const TINY: f32 = 384.0;
 
 /// The largest rectangle of a picture's shape in the middle of another.
 fn fit(shape: egui::Vec2, into: egui::Rect) -> egui::Rect {
     let scale = (into.width() / shape.x.max(1.0)).min(into.height() / shape.y.max(1.0));
-    egui::Rect::from_center_size(into.center(), shape * scale.clamp(0.0, LARGEST_PIXEL))
+    let largest = LARGEST_PIXEL.max(TINY / shape.max_elem().max(1.0));
+    egui::Rect::from_center_size(into.center(), shape * scale.clamp(0.0, largest))
 }
 
 /// Draws a texture.

@@ -242,8 +242,10 @@ fn row(
                     actions.push(Action::Choose { class, add: true });
                 }
                 let width = ui.available_width();
+                // Classes without names are known by their numbers alone.
+                let number = if short == class.to_string() { "" } else { &class.to_string() };
                 let label = egui::Button::selectable(chosen, short.as_str())
-                    .right_text(RichText::new(class.to_string()).weak())
+                    .right_text(RichText::new(number).weak())
                     .truncate()
                     .min_size(egui::vec2(width, 0.0));
                 let response = ui.add(label);

@@ -243,6 +243,32 @@ fn dropped_weights_open_or_say_why_not() {
     assert!(bench.harness.state().model().is_some(), "the model is still there");
 }
 
+/// A small HDiT: its classes have no names, its picture comes without latents.
+#[test]
+fn a_model_of_pixels_develops_too() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let golden = root.join("tests/goldens/hdit_denoiser.safetensors");
+    let mut weights = tintype::weights::open(&golden).expect("it opens");
+    let own = |name: String| name.strip_prefix("w.").map(String::from);
+    weights.tensors =
+        weights.tensors.into_iter().filter_map(|(name, view)| Some((own(name)?, view))).collect();
+    weights.metadata.retain(|key, _| key == "config");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("hdit.safetensors");
+    let bytes = tintype::weights::write_safetensors(&weights.tensors, &weights.metadata);
+    std::fs::write(&path, bytes.expect("it is written")).expect("written");
+    let mut bench = Bench::new(&settings(STEPS));
+    bench.drop_files(&[&path]);
+    bench.until("open", |app| app.model().is_some_and(|m| m.name == "hdit.safetensors"));
+    let before = bench.harness.state().settings();
+    generate(&mut bench, "2");
+    bench.idle();
+    let origin = origin(&bench, 0);
+    assert_eq!((origin.spec.class, Some(origin.settings)), (Some(2), before));
+    assert!(bench.harness.query_by_label("Compare with the decoded latent").is_none());
+    assert!(bench.notices().is_empty(), "{:?}", bench.notices());
+}
+
 #[test]
 fn a_locked_folder_is_told_and_the_picture_is_kept() {
     let mut bench = Bench::built(&settings(STEPS), sized([1180.0, 780.0]), |start| {
