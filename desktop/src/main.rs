@@ -47,7 +47,7 @@ struct Args {
     /// A message to begin with
     #[arg(long, hide = true)]
     notice: Option<String>,
-    /// Repaint without pause while pictures develop, and report on standard error how long frames took
+    /// Repaint 60 times a second while pictures develop, and tell on standard error how long frames took
     #[arg(long)]
     frame_times: bool,
 }

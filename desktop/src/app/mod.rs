@@ -42,7 +42,7 @@ pub struct Start {
     pub files: Vec<PathBuf>,
     /// A message to begin with.
     pub notice: Option<String>,
-    /// Repaint without pause while pictures develop, and report how long frames took.
+    /// Repaint 60 times a second while pictures develop, and report how long frames took.
     pub frame_times: bool,
 }
 
@@ -89,6 +89,9 @@ pub struct App {
     pub(crate) frame_times: Option<FrameTimes>,
     window_lost: Arc<AtomicBool>,
 }
+
+/// A frame of a common screen.
+const SIXTIETH: Duration = Duration::from_micros(16_667);
 
 /// How long changes wait before they are written.
 const SAVE_AFTER: Duration = Duration::from_secs(2);
@@ -296,7 +299,7 @@ impl eframe::App for App {
             let developing = self.queue.running().is_some();
             times.frame(developing);
             if developing {
-                ui.ctx().request_repaint();
+                ui.ctx().request_repaint_after(SIXTIETH);
             }
         }
         let mut actions = crate::ui::keys::actions(self, ui.ctx());
