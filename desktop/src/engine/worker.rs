@@ -66,19 +66,29 @@ pub fn run(
     }
 }
 
-/// Lets the window's thread go first: this one, and those that the processor's kernels run on.
+/// Lets the window's thread go first: before this one, and before those that the processor's kernels run
+/// on. Where the system refuses, nothing is lost but smoothness.
 fn step_back() {
-    let lower = || {
-        // Below normal, above idle; where the system refuses, nothing is lost but smoothness.
-        if let Ok(value) = 2u8.try_into() {
-            let _ = thread_priority::set_current_thread_priority(
-                thread_priority::ThreadPriority::Crossplatform(value),
-            );
-        }
-    };
-    lower();
+    step_back_here();
     // An error says that the pool is there already.
-    let _ = rayon::ThreadPoolBuilder::new().start_handler(move |_| lower()).build_global();
+    let _ = rayon::ThreadPoolBuilder::new().start_handler(|_| step_back_here()).build_global();
+}
+
+/// Linux knows threads that run whenever no other wants to; elsewhere a low priority comes close.
+fn step_back_here() {
+    use thread_priority::ThreadPriority;
+    #[cfg(target_os = "linux")]
+    let _ = thread_priority::set_thread_priority_and_policy(
+        thread_priority::thread_native_id(),
+        ThreadPriority::Min,
+        thread_priority::ThreadSchedulePolicy::Normal(
+            thread_priority::NormalThreadSchedulePolicy::Idle,
+        ),
+    );
+    #[cfg(not(target_os = "linux"))]
+    if let Ok(value) = 2u8.try_into() {
+        let _ = thread_priority::set_current_thread_priority(ThreadPriority::Crossplatform(value));
+    }
 }
 
 struct Worker {
