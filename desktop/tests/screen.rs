@@ -7,6 +7,7 @@ use std::error::Error;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -21,6 +22,9 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const WIDTH: u16 = 1000;
 const HEIGHT: u16 = 700;
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Programs side by side would only take each other's processor.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A process that does not outlive the test.
 struct Process(Child);
@@ -119,6 +123,7 @@ fn colours(photograph: &[[u8; 3]]) -> usize {
 /// Starts the app on a device, asks for a picture and returns what the app said at the end. `name` is of
 /// the photograph, `environment` is what the app finds in addition.
 fn develop(name: &str, device: &str, steps: usize, environment: &[(&str, &str)]) -> Result<String> {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir()?;
     let settings = folder.path().join("settings.json");
     let fingerprint = ModelFiles::embedded()?.model.fingerprint();
