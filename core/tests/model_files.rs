@@ -57,7 +57,7 @@ fn pixel_steps(pipeline: &Pipeline, settings: Settings) -> Vec<usize> {
     let request =
         Request { settings, images: vec![ImageSpec { class: Some(1), seed: 1, index: 0 }] };
     let mut steps = Vec::new();
-    let mut on_event = |event: Event<'_>| {
+    let mut on_event = async |event: Event<'_>| {
         if let Event::Step { index, preview, .. } = event
             && let Some(pixels) = preview.pixels
         {

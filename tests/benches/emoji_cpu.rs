@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tintype::burn::tensor::{Device, FloatDType, Int, Tensor};
 use tintype::diffusion::guidance::Guidance;
-use tintype::generate::{ImageSpec, Parts, Pipeline, Request, Settings};
+use tintype::generate::{Event, ImageSpec, Parts, Pipeline, Request, Settings};
 use tintype::model::hidit::HiDiTConfig;
 use tintype::weights::{load, open, vae_config};
 use tintype_tests::family::emoji_folder;
@@ -57,7 +57,7 @@ fn main() {
     let picture = time(3, || {
         let images = vec![ImageSpec { class: Some(17), seed: 0, index: 0 }];
         let request = Request { settings, images };
-        pollster::block_on(pipeline.generate(&request, &mut |_| Ok(()))).expect("a picture");
+        pollster::block_on(pipeline.generate(&request, &mut async |_: Event<'_>| Ok(()))).expect("a picture");
     });
     println!(
         "{}",

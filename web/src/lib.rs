@@ -1,5 +1,23 @@
-//! `tintype-web`: will be the engine that runs Tintype in a browser worker on WebGPU. Not built
-//! yet; the library itself (`tintype`) already compiles for `wasm32-unknown-unknown`.
+//! The browser engine of Tintype: the library in WebAssembly, in a worker, on WebGPU or on the
+//! processor.
+//!
+//! * [`session`] — a loaded model that makes pictures; nothing in it is a browser's
+//! * [`ask`] — what a page asks for, in JavaScript's spelling
+//! * `engine` — the session as JavaScript sees it; the page's side of it is `web/engine/`
+//!
+//! Only `engine` and its neighbours need a browser, so the rest is tested natively too.
+#![recursion_limit = "256"]
 
-/// The version of the engine that a page would load.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub mod ask;
+pub mod session;
+pub mod words;
+
+mod checksum;
+#[cfg(target_family = "wasm")]
+mod engine;
+#[cfg(target_family = "wasm")]
+mod file;
+#[cfg(target_family = "wasm")]
+mod turn;
+
+pub use checksum::Checksum;

@@ -12,14 +12,12 @@ use crate::noise::{self, ImageKey, Stream};
 use crate::sampler::hidit::{Draw, HybridModel, PixelInit, Pixels, Stepper, sample};
 use crate::sampler::{State, Step, Stop};
 
-type OnEvent<'a> = &'a mut dyn FnMut(Event<'_>) -> Result<(), Stop>;
-
 /// The pictures and, where wanted, the decoded latents, `[B, 3, H, W]`.
-pub(super) async fn generate(
+pub(super) async fn generate<E: AsyncFnMut(Event<'_>) -> Result<(), Stop>>(
     pipeline: &Pipeline,
     network: &HiDiT,
     request: &Request,
-    on_event: OnEvent<'_>,
+    on_event: &mut E,
 ) -> Result<(State, Option<State>), GenerateError> {
     let settings = request.settings;
     let (stepper, times) = match settings.sampler {
@@ -59,7 +57,7 @@ pub(super) async fn generate(
     }
 }
 
-struct Run<'a> {
+struct Run<'a, E> {
     pipeline: &'a Pipeline,
     network: &'a HiDiT,
     guidance: Guidance,
@@ -68,10 +66,10 @@ struct Run<'a> {
     image: [usize; 3],
     /// The latest estimate of the image, kept on the network's device for previews.
     clean_image: Option<Tensor<4>>,
-    on_event: OnEvent<'a>,
+    on_event: &'a mut E,
 }
 
-impl Run<'_> {
+impl<E> Run<'_, E> {
     /// A state for the network, twice where guidance wants both halves.
     async fn input(&self, x: State, guided: bool) -> Result<Tensor<4>, Stop> {
         let x = self.pipeline.to_device(x, self.pipeline.precision).await?;
@@ -89,7 +87,7 @@ impl Run<'_> {
     }
 }
 
-impl HybridModel for Run<'_> {
+impl<E: AsyncFnMut(Event<'_>) -> Result<(), Stop>> HybridModel for Run<'_, E> {
     fn gate(&self, t: f64) -> bool {
         self.network.gate(t)
     }
@@ -133,10 +131,14 @@ impl HybridModel for Run<'_> {
         noise::batch(&self.keys, stream, step as u32, shape, &self.pipeline.state_device)
     }
 
-    fn on_step(&mut self, step: Step<'_>, pixels: Option<Pixels<'_>>) -> Result<(), Stop> {
+    async fn on_step(
+        &mut self,
+        step: Step<'_>,
+        pixels: Option<Pixels<'_>>,
+    ) -> Result<(), Stop> {
         let pixels = pixels.and(self.clean_image.as_ref());
         let preview = Preview { clean: step.clean, pixels };
         let Step { index, total, time, .. } = step;
-        (self.on_event)(Event::Step { index, total, time, preview })
+        (self.on_event)(Event::Step { index, total, time, preview }).await
     }
 }

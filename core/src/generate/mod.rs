@@ -2,19 +2,23 @@
 //! share.
 
 mod hybrid;
+mod latent_map;
 mod load;
 #[cfg(feature = "files")]
 mod model_files;
 mod origin;
 mod pipeline;
+mod previewer;
 mod request;
 mod run;
 
+pub use latent_map::LatentMap;
 pub use load::{LatentStats, LoadError, Parts};
 #[cfg(feature = "files")]
 pub use model_files::{Inspection, ModelFiles, ModelPaths};
 pub use origin::{Origin, OriginError};
 pub use pipeline::Pipeline;
+pub use previewer::Previewer;
 pub use request::{ImageSpec, InvalidRequest, Request, Sampler, Settings};
 
 use burn::tensor::Tensor;

@@ -103,7 +103,7 @@ impl Pipeline {
     pub async fn generate(
         &self,
         request: &Request,
-        on_event: &mut dyn FnMut(Event<'_>) -> Result<(), Stop>,
+        on_event: &mut impl AsyncFnMut(Event<'_>) -> Result<(), Stop>,
     ) -> Result<(), GenerateError> {
         request.validate(&self.architecture)?;
         let (image, latent) = match &self.network {
@@ -127,7 +127,7 @@ impl Pipeline {
         for (index, image) in images.into_iter().enumerate() {
             let latent = latents[index].take();
             let spec = request.images[index];
-            on_event(Event::Image(Picture { index, spec, image, latent }))?;
+            on_event(Event::Image(Picture { index, spec, image, latent })).await?;
         }
         Ok(())
     }

@@ -14,13 +14,11 @@ use crate::noise::{self, ImageKey, Stream};
 use crate::sampler::{Model, State, Step, Stop, dpm_solver, flow, karras, schedules};
 use crate::weights::Architecture;
 
-type OnEvent<'a> = &'a mut dyn FnMut(Event<'_>) -> Result<(), Stop>;
-
 /// The final states `[B, C, H, W]`.
-pub(super) async fn generate(
+pub(super) async fn generate<E: AsyncFnMut(Event<'_>) -> Result<(), Stop>>(
     pipeline: &Pipeline,
     request: &Request,
-    on_event: OnEvent<'_>,
+    on_event: &mut E,
 ) -> Result<State, GenerateError> {
     let keys: Vec<ImageKey> =
         request.images.iter().map(|i| ImageKey { seed: i.seed, image: i.index }).collect();
@@ -42,7 +40,7 @@ pub(super) async fn generate(
     })
 }
 
-async fn flow_down(run: &mut Run<'_>, x: State, settings: Settings) -> Result<State, Stop> {
+async fn flow_down<M: Model>(run: &mut M, x: State, settings: Settings) -> Result<State, Stop> {
     let path = Path::Linear;
     let times = match (settings.sampler, settings.shift > 0.0) {
         (Sampler::EulerMaruyama, _) => sde_times(settings.steps),
@@ -62,8 +60,8 @@ async fn flow_down(run: &mut Run<'_>, x: State, settings: Settings) -> Result<St
     }
 }
 
-async fn denoise(
-    run: &mut Run<'_>,
+async fn denoise<M: Model>(
+    run: &mut M,
     x: State,
     settings: Settings,
     [min, max]: [f64; 2],
@@ -95,15 +93,15 @@ async fn denoise(
     }
 }
 
-struct Run<'a> {
+struct Run<'a, E> {
     pipeline: &'a Pipeline,
     guidance: Guidance,
     classes: Vec<Option<usize>>,
     keys: Vec<ImageKey>,
-    on_event: OnEvent<'a>,
+    on_event: &'a mut E,
 }
 
-impl Run<'_> {
+impl<E> Run<'_, E> {
     /// The network's prediction in float32: a velocity on this library's clock, or a denoised
     /// image.
     fn evaluate(&self, x: Tensor<4>, time: f64, guided: bool) -> Tensor<4> {
@@ -132,7 +130,7 @@ impl Run<'_> {
     }
 }
 
-impl Model for Run<'_> {
+impl<E: AsyncFnMut(Event<'_>) -> Result<(), Stop>> Model for Run<'_, E> {
     async fn predict(&mut self, x: State, time: f64, step_time: f64) -> Result<State, Stop> {
         let guided = self.guidance.active(step_time);
         let b = self.keys.len();
@@ -152,9 +150,9 @@ impl Model for Run<'_> {
         noise::batch(&self.keys, Stream::Step, draw as u32, shape, device)
     }
 
-    fn on_step(&mut self, step: Step<'_>) -> Result<(), Stop> {
+    async fn on_step(&mut self, step: Step<'_>) -> Result<(), Stop> {
         let preview = Preview { clean: step.clean, pixels: None };
         let Step { index, total, time, .. } = step;
-        (self.on_event)(Event::Step { index, total, time, preview })
+        (self.on_event)(Event::Step { index, total, time, preview }).await
     }
 }

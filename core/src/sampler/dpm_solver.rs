@@ -102,7 +102,7 @@ pub async fn dpm_fast<M: Model>(
         let (target, deviation) = solver_noise(t, next, t_end, noise.eta);
         let mut solver = Solver { model, start: (-t).exp() };
         let eps = solver.eps(&x, t).await?;
-        report_solver(solver.model, i, Some(steps), t, &x, &eps)?;
+        report_solver(solver.model, i, Some(steps), t, &x, &eps).await?;
         x = match order {
             1 => Solver::<M>::first(&x, t, target, &eps),
             2 => solver.second(&x, t, target, &eps, 0.5).await?.0,
@@ -114,7 +114,7 @@ pub async fn dpm_fast<M: Model>(
     Ok(x)
 }
 
-fn report_solver<M: Model>(
+async fn report_solver<M: Model>(
     model: &mut M,
     index: usize,
     total: Option<usize>,
@@ -124,7 +124,7 @@ fn report_solver<M: Model>(
 ) -> Result<(), Stop> {
     let sigma = (-t).exp();
     let clean = x.clone() - eps.clone() * sigma;
-    model.on_step(Step { index, total, time: sigma, state: x, clean: &clean })
+    model.on_step(Step { index, total, time: sigma, state: x, clean: &clean }).await
 }
 
 /// Settings of [`dpm_adaptive`].
@@ -199,7 +199,7 @@ pub async fn dpm_adaptive<M: Model>(
         let (target, deviation) = solver_noise(t, next, t_end, noise.eta);
         let mut solver = Solver { model, start: (-t).exp() };
         let eps = solver.eps(&x, t).await?;
-        report_solver(solver.model, info.steps, None, t, &x, &eps)?;
+        report_solver(solver.model, info.steps, None, t, &x, &eps).await?;
         let (low, high) = if order == 2 {
             let (high, _) = solver.second(&x, t, target, &eps, 0.5).await?;
             (Solver::<M>::first(&x, t, target, &eps), high)

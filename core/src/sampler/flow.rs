@@ -13,7 +13,7 @@ pub async fn euler<M: Model>(
     for (index, pair) in times.windows(2).enumerate() {
         let (t, next) = (pair[0], pair[1]);
         let v = model.predict(x.clone(), t, t).await?;
-        report(model, index, times.len() - 1, t, &x, &v, path)?;
+        report(model, index, times.len() - 1, t, &x, &v, path).await?;
         x = x + v * (next - t);
     }
     Ok(x)
@@ -30,7 +30,7 @@ pub async fn heun<M: Model>(
     for (index, pair) in times.windows(2).enumerate() {
         let (t, next) = (pair[0], pair[1]);
         let v = model.predict(x.clone(), t, t).await?;
-        report(model, index, steps, t, &x, &v, path)?;
+        report(model, index, steps, t, &x, &v, path).await?;
         let ahead = x.clone() + v.clone() * (next - t);
         x = if index + 1 < steps {
             let corrected = model.predict(ahead, next, t).await?;
@@ -55,7 +55,7 @@ pub async fn euler_maruyama<M: Model>(
         let (t, next) = (pair[0], pair[1]);
         let eps = (index + 1 < steps).then(|| model.noise(index));
         let v = model.predict(x.clone(), t, t).await?;
-        report(model, index, steps, t, &x, &v, path)?;
+        report(model, index, steps, t, &x, &v, path).await?;
         x = maruyama_step(x, v, t, next, eps, path);
     }
     Ok(x)
@@ -79,7 +79,7 @@ pub(super) fn maruyama_step(
     }
 }
 
-fn report<M: Model>(
+async fn report<M: Model>(
     model: &mut M,
     index: usize,
     total: usize,
@@ -89,7 +89,7 @@ fn report<M: Model>(
     path: Path,
 ) -> Result<(), Stop> {
     let clean = path.clean(x.clone(), v.clone(), t);
-    model.on_step(Step { index, total: Some(total), time: t, state: x, clean: &clean })
+    model.on_step(Step { index, total: Some(total), time: t, state: x, clean: &clean }).await
 }
 
 /// Tolerances of [`dopri5`].
@@ -119,7 +119,7 @@ pub async fn dopri5<M: Model>(
     let mut index = 0;
     while out.len() < times.len() {
         let clean = Path::Linear.clean(y.clone(), f.clone(), t);
-        model.on_step(Step { index, total: None, time: t, state: &y, clean: &clean })?;
+        model.on_step(Step { index, total: None, time: t, state: &y, clean: &clean }).await?;
         index += 1;
         let dt = h * direction;
         let mut k = vec![f.clone()];

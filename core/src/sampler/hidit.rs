@@ -27,7 +27,11 @@ pub trait HybridModel {
     fn noise(&mut self, draw: Draw) -> State;
 
     /// Told before every step, with the clean image estimate once the gate is open.
-    fn on_step(&mut self, _step: Step<'_>, _pixels: Option<Pixels<'_>>) -> Result<(), Stop> {
+    async fn on_step(
+        &mut self,
+        _step: Step<'_>,
+        _pixels: Option<Pixels<'_>>,
+    ) -> Result<(), Stop> {
         Ok(())
     }
 
@@ -112,7 +116,7 @@ pub async fn sample<M: HybridModel>(
                 let v = model.latent(z.clone(), t).await?;
                 let clean = path.clean(z.clone(), v.clone(), t);
                 let step = Step { index, total: Some(steps), time: t, state: &z, clean: &clean };
-                model.on_step(step, None)?;
+                model.on_step(step, None).await?;
                 z = advance(z, v, eps_z);
             }
             Some(x) => {
@@ -120,7 +124,7 @@ pub async fn sample<M: HybridModel>(
                 let (v, image) = model.hybrid(z.clone(), x.clone(), t).await?;
                 let clean = path.clean(z.clone(), v.clone(), t);
                 let step = Step { index, total: Some(steps), time: t, state: &z, clean: &clean };
-                model.on_step(step, Some(Pixels { state: &x, clean: &image }))?;
+                model.on_step(step, Some(Pixels { state: &x, clean: &image })).await?;
                 z = advance(z, v, eps_z);
                 pixels = Some(if last {
                     image

@@ -85,7 +85,7 @@ async fn begin<M: Model>(
 ) -> Result<State, Stop> {
     let denoised = model.predict(x.clone(), s, s).await?;
     let total = Some(sigmas.len() - 1);
-    model.on_step(Step { index, total, time: s, state: x, clean: &denoised })?;
+    model.on_step(Step { index, total, time: s, state: x, clean: &denoised }).await?;
     Ok(denoised)
 }
 

@@ -54,7 +54,7 @@ pub trait Model {
     fn noise(&mut self, draw: usize) -> State;
 
     /// Told before every step; an error stops the run.
-    fn on_step(&mut self, _step: Step<'_>) -> Result<(), Stop> {
+    async fn on_step(&mut self, _step: Step<'_>) -> Result<(), Stop> {
         Ok(())
     }
 }

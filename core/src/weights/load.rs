@@ -1,7 +1,6 @@
 //! From a checkpoint into a network, and back.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
@@ -35,10 +34,10 @@ pub fn load<M: Module>(
     if !report.fits() {
         return Err(WeightsError::Mismatch { file: weights.file.clone(), report });
     }
-    let mut loader = Loader { weights, precision, device, path: Vec::new(), bad: None };
+    let mut loader = Loader { weights, precision, device, path: Vec::new(), failure: None };
     let network = network.map(&mut loader);
-    match loader.bad {
-        Some(tensor) => Err(WeightsError::NotFinite { file: weights.file.clone(), tensor }),
+    match loader.failure {
+        Some(failure) => Err(failure),
         None => Ok(Loaded { network, report }),
     }
 }
@@ -129,8 +128,34 @@ struct Loader<'a> {
     precision: FloatDType,
     device: &'a Device,
     path: Vec<String>,
-    /// The first tensor with a value that is not finite.
-    bad: Option<String>,
+    /// What was wrong with the first tensor that could not be loaded.
+    failure: Option<WeightsError>,
+}
+
+impl Loader<'_> {
+    /// A tensor's values, in the network's format where the file has the same, else in float32.
+    fn values(&self, name: &str, precision: DType) -> Result<TensorData, WeightsError> {
+        let view = &self.weights.tensors[name];
+        let file = || self.weights.file.clone();
+        let bytes = view.read().map_err(|source| WeightsError::Io { path: file(), source })?;
+        let diverged = || WeightsError::NotFinite { file: file(), tensor: name.into() };
+        let same = match view.dtype {
+            Dtype::F16 => precision == DType::F16,
+            Dtype::BF16 => precision == DType::BF16,
+            _ => false,
+        };
+        if same {
+            let finite = view.dtype.all_finite(&bytes).then_some(()).ok_or_else(diverged);
+            return finite.map(|()| {
+                TensorData::from_bytes_vec(bytes.into_owned(), view.shape.clone(), precision)
+            });
+        }
+        let values = view.dtype.widen(&bytes);
+        match values.iter().all(|v| v.is_finite()) {
+            true => Ok(TensorData::new(values, view.shape.clone())),
+            false => Err(diverged()),
+        }
+    }
 }
 
 impl ModuleMapper for Loader<'_> {
@@ -142,17 +167,17 @@ impl ModuleMapper for Loader<'_> {
     }
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let name = authors_name(&self.path);
-        if self.bad.is_some() {
-            return param;
-        }
-        let view = &self.weights.tensors[&name];
-        let values = view.to_f32();
-        if !values.iter().all(|v| v.is_finite()) {
-            self.bad = Some(name);
+        if self.failure.is_some() {
             return param;
         }
         let precision = if is_buffer(&name) { DType::F32 } else { DType::from(self.precision) };
-        let data = TensorData::new(values, view.shape.clone());
+        let data = match self.values(&name, precision) {
+            Ok(data) => data,
+            Err(failure) => {
+                self.failure = Some(failure);
+                return param;
+            }
+        };
         let tensor = Tensor::from_data(data, (self.device, precision));
         let trains = param.is_require_grad();
         // Initialised in place of the lazy value, which is never computed.
@@ -165,6 +190,6 @@ fn view<const D: usize>(tensor: Tensor<D>) -> TensorView {
     let shape = tensor.dims().to_vec();
     let values: Vec<f32> = tensor.into_data().convert::<f32>().iter::<f32>().collect();
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    TensorView::new(Dtype::F32, shape, None, 0, Arc::new(bytes))
+    TensorView::from_bytes(Dtype::F32, shape, bytes)
         .expect("a tensor's own bytes have its shape")
 }

@@ -15,6 +15,7 @@ mod pickle;
 mod pytorch;
 mod report;
 mod safetensors;
+mod source;
 mod store;
 
 #[cfg(feature = "files")]
@@ -25,6 +26,7 @@ pub use infer::{Architecture, detect, sit_config, vae_config};
 pub use load::{Loaded, compare, layout, load, parameter_count, snapshot};
 pub use report::{Misshapen, Report};
 pub use safetensors::write as write_safetensors;
+pub use source::Source;
 pub use store::{Dtype, TensorView, Weights};
 
 /// What can be wrong with a checkpoint.

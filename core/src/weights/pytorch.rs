@@ -5,7 +5,8 @@ use std::io::{Cursor, Read};
 use std::sync::Arc;
 
 use super::pickle::{Id, Node, Pickle};
-use super::store::{Bytes, Dtype, TensorView, Weights};
+use super::source::{Bytes, Memory};
+use super::store::{Dtype, TensorView, Weights};
 
 /// Deepest dictionary in a dictionary that is searched for tensors.
 const MAX_DEPTH: usize = 6;
@@ -54,7 +55,7 @@ fn bare(mut name: &str) -> String {
     name.to_string()
 }
 
-pub(super) fn read(bytes: Bytes) -> Result<Sections, String> {
+pub(super) fn read(bytes: Memory) -> Result<Sections, String> {
     let container = if (*bytes).as_ref().starts_with(&LEGACY) {
         read_legacy(&bytes)?
     } else {
@@ -73,12 +74,12 @@ struct Container {
 
 #[derive(Clone)]
 struct Storage {
-    bytes: Bytes,
+    bytes: Memory,
     offset: usize,
     length: usize,
 }
 
-fn read_zip(bytes: &Bytes) -> Result<Container, String> {
+fn read_zip(bytes: &Memory) -> Result<Container, String> {
     let damaged = |e: zip::result::ZipError| {
         format!("the archive is damaged or truncated ({e}); download or copy it again")
     };
@@ -125,7 +126,7 @@ fn read_zip(bytes: &Bytes) -> Result<Container, String> {
     Ok(Container { pickle, storages })
 }
 
-fn read_legacy(bytes: &Bytes) -> Result<Container, String> {
+fn read_legacy(bytes: &Memory) -> Result<Container, String> {
     let all = (**bytes).as_ref();
     let (_magic, rest) = Pickle::read(all)?;
     let (_protocol, rest) = Pickle::read(rest)?;
@@ -271,7 +272,7 @@ fn rebuild(container: &Container, arguments: &[Id]) -> Result<TensorView, String
         .ok_or("its offset is not a number")?;
     let shape = axes(size).ok_or("its shape is not a list of numbers")?;
     let strides = axes(stride).ok_or("its strides are not a list of numbers")?;
-    let slice = Arc::new(Slice(storage.clone()));
+    let slice = Bytes::Memory(Arc::new(Slice(storage.clone())));
     TensorView::new(dtype, shape, Some(strides), start, slice)
 }
 

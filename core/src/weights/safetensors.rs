@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use ::safetensors::tensor::{Dtype as Stored, SafeTensors};
+use ::safetensors::tensor::{Dtype as Stored, Metadata, SafeTensors};
 
-use super::store::{Bytes, Dtype, TensorView, Weights};
+use super::source::Bytes;
+use super::store::{Dtype, TensorView, Weights};
 
 pub(super) fn read(bytes: Bytes, file: &str) -> Result<Weights, String> {
-    let all = (*bytes).as_ref();
-    let (header, metadata) = SafeTensors::read_metadata(all).map_err(|e| {
+    let (data, metadata) = header(&bytes).map_err(|e| {
         format!("not a safetensors or PyTorch file, or damaged ({e}); download or copy it again")
     })?;
-    let data = 8 + header;
     let mut tensors = BTreeMap::new();
     for (name, info) in metadata.tensors() {
         let dtype = match info.dtype {
@@ -35,6 +34,30 @@ pub(super) fn read(bytes: Bytes, file: &str) -> Result<Weights, String> {
     let metadata =
         metadata.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
     Ok(Weights { file: file.into(), tensors, metadata })
+}
+
+/// Where the tensors begin, and what they are.
+fn header(bytes: &Bytes) -> Result<(usize, Metadata), String> {
+    if let Bytes::Memory(memory) = bytes {
+        let (length, metadata) =
+            SafeTensors::read_metadata((**memory).as_ref()).map_err(|e| e.to_string())?;
+        return Ok((8 + length, metadata));
+    }
+    // The library wants the whole file; of one that is elsewhere only the header is read.
+    const LARGEST: u64 = 100 << 20;
+    let io = |e: std::io::Error| e.to_string();
+    let length = bytes.read(0, 8).map_err(io)?;
+    let length = u64::from_le_bytes(length.as_ref().try_into().expect("eight bytes were read"));
+    if length > LARGEST {
+        return Err("its header is too long".into());
+    }
+    let data = 8 + length as usize;
+    let text = bytes.read(8, length as usize).map_err(io)?;
+    let metadata: Metadata = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+    if metadata.data_len().checked_add(data) != Some(bytes.len()) {
+        return Err("it has not the length that its header says".into());
+    }
+    Ok((data, metadata))
 }
 
 /// Serialises tensors and metadata; write the bytes under a temporary name and rename.

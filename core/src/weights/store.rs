@@ -1,11 +1,14 @@
 //! Tensors of a checkpoint as they lie in memory or in a mapped file.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
 use half::{bf16, f16};
 
 use super::WeightsError;
+use super::source::{Bytes, Memory, Source};
 
 /// Element types that checkpoints use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,14 +37,40 @@ impl Dtype {
         }
     }
 
+    /// Little-endian elements as float32; integers and booleans are converted.
+    pub(super) fn widen(self, bytes: &[u8]) -> Vec<f32> {
+        self.convert(bytes, |v| v as f32)
+    }
+
+    /// Whether no element is infinite or NaN; 16-bit numbers by their exponents alone.
+    pub(super) fn all_finite(self, bytes: &[u8]) -> bool {
+        match self {
+            Dtype::F16 => bytes.chunks_exact(2).all(|b| b[1] & 0x7c != 0x7c),
+            Dtype::BF16 => bytes.chunks_exact(2).all(|b| b[1] & 0x7f != 0x7f || b[0] & 0x80 == 0),
+            _ => self.widen(bytes).iter().all(|v| v.is_finite()),
+        }
+    }
+
+    fn convert<T>(self, bytes: &[u8], from: impl Fn(f64) -> T) -> Vec<T> {
+        let chunks = bytes.chunks_exact(self.size());
+        match self {
+            Dtype::F64 => chunks.map(|b| from(f64::from_le_bytes(array(b)))).collect(),
+            Dtype::F32 => chunks.map(|b| from(f32::from_le_bytes(array(b)) as f64)).collect(),
+            Dtype::F16 => chunks.map(|b| from(f16::from_le_bytes(array(b)).to_f64())).collect(),
+            Dtype::BF16 => chunks.map(|b| from(bf16::from_le_bytes(array(b)).to_f64())).collect(),
+            Dtype::I64 => chunks.map(|b| from(i64::from_le_bytes(array(b)) as f64)).collect(),
+            Dtype::I32 => chunks.map(|b| from(i32::from_le_bytes(array(b)) as f64)).collect(),
+            Dtype::I16 => chunks.map(|b| from(i16::from_le_bytes(array(b)) as f64)).collect(),
+            Dtype::I8 => chunks.map(|b| from(b[0] as i8 as f64)).collect(),
+            Dtype::U8 | Dtype::Bool => chunks.map(|b| from(b[0] as f64)).collect(),
+        }
+    }
+
     /// Whether the elements are floating-point numbers.
     pub fn is_float(self) -> bool {
         matches!(self, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16)
     }
 }
-
-/// Bytes that several tensors share.
-pub(super) type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// One tensor: a strided view of shared bytes. Bounds were checked when it was made.
 #[derive(Clone)]
@@ -91,7 +120,7 @@ impl TensorView {
                 .and_then(|n| n.checked_mul(dtype.size()))
                 .and_then(|n| n.checked_add(offset))
                 .ok_or_else(too_large)?;
-            let available = (*bytes).as_ref().len();
+            let available = bytes.len();
             if end > available {
                 return Err(format!(
                     "a tensor of shape {shape:?} ends at byte {end} of {available}; the file is truncated"
@@ -107,7 +136,7 @@ impl TensorView {
     /// A tensor of little-endian bytes in row-major order; fails with a sentence where there are
     /// too few of them.
     pub fn from_bytes(dtype: Dtype, shape: Vec<usize>, bytes: Vec<u8>) -> Result<Self, String> {
-        Self::new(dtype, shape, None, 0, Arc::new(bytes))
+        Self::new(dtype, shape, None, 0, Bytes::Memory(Arc::new(bytes)))
     }
 
     /// A float32 tensor; `values` has as many elements as the shape.
@@ -126,21 +155,24 @@ impl TensorView {
     }
 
     /// Up to `n` bytes from the first element on.
-    fn head(&self, n: usize) -> &[u8] {
-        let all = (*self.bytes).as_ref();
-        let start = self.offset.min(all.len());
-        &all[start..(start + n.min(self.len() * self.dtype.size())).min(all.len())]
+    fn head(&self, n: usize) -> io::Result<Cow<'_, [u8]>> {
+        let start = self.offset.min(self.bytes.len());
+        let n = n.min(self.len() * self.dtype.size()).min(self.bytes.len() - start);
+        self.bytes.read(start, n)
     }
 
     /// The bytes of `count` elements from element `first` on, without copying; nothing where the
-    /// tensor is not contiguous or ends before.
+    /// tensor is not contiguous, not in memory, or ends before.
     pub fn slice(&self, first: usize, count: usize) -> Option<&[u8]> {
         let inside = first.checked_add(count)? <= self.len();
         if !inside || self.strides != contiguous(&self.shape) {
             return None;
         }
         let start = self.offset + first * self.dtype.size();
-        (*self.bytes).as_ref().get(start..start + count * self.dtype.size())
+        match self.bytes.read(start, count * self.dtype.size()).ok()? {
+            Cow::Borrowed(bytes) => Some(bytes),
+            Cow::Owned(_) => None,
+        }
     }
 
     /// `len` elements from the `row`-th group of `len` on, widened to float32.
@@ -154,19 +186,19 @@ impl TensorView {
         }
     }
 
-    /// The elements' bytes in row-major order, little-endian.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    /// The elements' bytes in row-major order, little-endian; fails where a file cannot be read.
+    pub fn read(&self) -> io::Result<Cow<'_, [u8]>> {
         let (size, count) = (self.dtype.size(), self.len());
-        let all = (*self.bytes).as_ref();
         if self.strides == contiguous(&self.shape) || count == 0 {
-            return all[self.offset..self.offset + count * size].to_vec();
+            return self.bytes.read(self.offset, count * size);
         }
+        let reach: usize = self.shape.iter().zip(&self.strides).map(|(d, s)| (d - 1) * s).sum();
+        let storage = self.bytes.read(self.offset, (reach + 1) * size)?;
         let mut out = Vec::with_capacity(count * size);
         let mut index = vec![0usize; self.shape.len()];
         for _ in 0..count {
             let at: usize = index.iter().zip(&self.strides).map(|(i, s)| i * s).sum();
-            let start = self.offset + at * size;
-            out.extend_from_slice(&all[start..start + size]);
+            out.extend_from_slice(&storage[at * size..(at + 1) * size]);
             for axis in (0..index.len()).rev() {
                 index[axis] += 1;
                 if index[axis] < self.shape[axis] {
@@ -175,7 +207,14 @@ impl TensorView {
                 index[axis] = 0;
             }
         }
-        out
+        Ok(Cow::Owned(out))
+    }
+
+    /// [`Self::read`] for tensors in memory. What cannot be read of a file has all bits set, which
+    /// is NaN in floating-point types.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let unreadable = |_| Cow::Owned(vec![0xff; self.len() * self.dtype.size()]);
+        self.read().unwrap_or_else(unreadable).into_owned()
     }
 
     /// The same numbers in another floating-point type; nothing where a finite number would
@@ -203,7 +242,7 @@ impl TensorView {
             }
             bytes.extend(encoded);
         }
-        Self::new(dtype, self.shape.clone(), None, 0, Arc::new(bytes)).ok()
+        Self::from_bytes(dtype, self.shape.clone(), bytes).ok()
     }
 
     /// The elements in row-major order as float32; integers and booleans are converted.
@@ -227,19 +266,7 @@ impl TensorView {
     }
 
     fn convert<T>(&self, from: impl Fn(f64) -> T) -> Vec<T> {
-        let bytes = self.to_bytes();
-        let chunks = bytes.chunks_exact(self.dtype.size());
-        match self.dtype {
-            Dtype::F64 => chunks.map(|b| from(f64::from_le_bytes(array(b)))).collect(),
-            Dtype::F32 => chunks.map(|b| from(f32::from_le_bytes(array(b)) as f64)).collect(),
-            Dtype::F16 => chunks.map(|b| from(f16::from_le_bytes(array(b)).to_f64())).collect(),
-            Dtype::BF16 => chunks.map(|b| from(bf16::from_le_bytes(array(b)).to_f64())).collect(),
-            Dtype::I64 => chunks.map(|b| from(i64::from_le_bytes(array(b)) as f64)).collect(),
-            Dtype::I32 => chunks.map(|b| from(i32::from_le_bytes(array(b)) as f64)).collect(),
-            Dtype::I16 => chunks.map(|b| from(i16::from_le_bytes(array(b)) as f64)).collect(),
-            Dtype::I8 => chunks.map(|b| from(b[0] as i8 as f64)).collect(),
-            Dtype::U8 | Dtype::Bool => chunks.map(|b| from(b[0] as f64)).collect(),
-        }
+        self.dtype.convert(&self.to_bytes(), from)
     }
 }
 
@@ -275,16 +302,31 @@ impl Weights {
         bytes: impl AsRef<[u8]> + Send + Sync + 'static,
         file: &str,
     ) -> Result<Self, WeightsError> {
-        let bytes: Bytes = Arc::new(bytes);
+        Self::read(Bytes::Memory(Arc::new(bytes)), file)
+    }
+
+    /// The same of a file that is read piece by piece: a safetensors file as its tensors are
+    /// needed, a PyTorch file at once.
+    pub fn from_source(source: Arc<dyn Source>, file: &str) -> Result<Self, WeightsError> {
+        Self::read(Bytes::Source(source), file)
+    }
+
+    fn read(bytes: Bytes, file: &str) -> Result<Self, WeightsError> {
         let problem = |problem: String| WeightsError::Format { file: file.into(), problem };
-        let start = &(*bytes).as_ref()[..(*bytes).as_ref().len().min(16)];
+        let io = |source| WeightsError::Io { path: file.into(), source };
+        let start = bytes.read(0, bytes.len().min(16)).map_err(io)?;
         if start.is_empty() {
             return Err(problem("the file is empty".into()));
         }
-        if super::pytorch::is_pytorch(start) {
-            let sections = super::pytorch::read(bytes).map_err(problem)?;
+        if super::pytorch::is_pytorch(&start) {
+            let memory: Memory = match &bytes {
+                Bytes::Memory(memory) => memory.clone(),
+                Bytes::Source(_) => Arc::new(bytes.read(0, bytes.len()).map_err(io)?.into_owned()),
+            };
+            let sections = super::pytorch::read(memory).map_err(problem)?;
             return sections.into_inference_weights(file).map_err(problem);
         }
+        drop(start);
         super::safetensors::read(bytes, file).map_err(problem)
     }
 
@@ -311,7 +353,8 @@ impl Weights {
         for (name, view) in &self.tensors {
             eat(name.as_bytes());
             view.shape.iter().for_each(|d| eat(&d.to_le_bytes()));
-            eat(view.head(64));
+            // A file that cannot be read fails to load; here it only has a fingerprint of its own.
+            eat(&view.head(64).unwrap_or_default());
         }
         format!("{hash:016x}")
     }

@@ -1,7 +1,6 @@
 //! The thread that loads networks and computes. GPU work stays on one thread, and the window's never
 //! waits for it: orders go in by one channel, news come out by another.
 
-mod latent_map;
 mod preview;
 mod saving;
 mod watch;

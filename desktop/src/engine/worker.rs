@@ -8,14 +8,13 @@ use std::sync::mpsc::{Receiver, Sender};
 use eframe::{egui, egui_wgpu};
 use tintype::device::{self, Chosen, Found};
 use tintype::generate::{
-    Event, GenerateError, ModelFiles, Origin, Picture, Pipeline, Request, Settings,
+    Event, GenerateError, LatentMap, ModelFiles, Origin, Picture, Pipeline, Request, Settings,
 };
 use tintype::precision::Precision;
 use tintype::sampler::Stop;
 use tintype_shaders::present::Presenter;
 
-use super::latent_map::LatentMap;
-use super::preview::{Previewer, colour_image};
+use super::preview::{Frames, colour_image};
 use super::saving::save;
 use super::watch::Watch;
 use super::{Choice, DeviceRow, Made, Order, Outcome, Ready, StepNews, Update, Work};
@@ -234,7 +233,7 @@ impl Loaded {
         watch: &Watch,
     ) -> Result<(), GenerateError> {
         let Self { pipeline, map, presenter, fingerprint, device, choice } = self;
-        let mut previewer = Previewer::new(pipeline, presenter.as_deref(), map);
+        let mut frames = Frames::new(pipeline, presenter.as_deref(), map);
         let shared = presenter.is_some();
         let origin = |spec: tintype::generate::ImageSpec| Origin {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -245,7 +244,7 @@ impl Loaded {
             precision: choice.precision,
             device: device.clone(),
         };
-        pollster::block_on(pipeline.generate(request, &mut |event| {
+        pollster::block_on(pipeline.generate(request, &mut async |event: Event<'_>| {
             match event {
                 Event::Step { index, total, time, preview } => {
                     if work.cancelled.load(Ordering::Relaxed) {
@@ -265,7 +264,7 @@ impl Loaded {
                         total,
                         time,
                         pixels: preview.pixels.is_some(),
-                        frames: previewer.frames(preview)?,
+                        frames: frames.of(preview).await?,
                     }));
                 }
                 Event::Image(picture) => {

@@ -47,7 +47,7 @@ impl Model for Recorder<'_> {
     fn noise(&mut self, draw: usize) -> State {
         (self.noise)(draw)
     }
-    fn on_step(&mut self, step: Step<'_>) -> Result<(), Stop> {
+    async fn on_step(&mut self, step: Step<'_>) -> Result<(), Stop> {
         self.xs.push(step.state.clone());
         self.denoised.push(step.clean.clone());
         Ok(())

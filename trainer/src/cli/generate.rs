@@ -167,7 +167,7 @@ impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
             let request = Request { settings: self.settings, images: images.to_vec() };
             let before = number * batch;
             let mut failed = None;
-            let result = pollster::block_on(self.pipeline.generate(&request, &mut |event| {
+            let result = pollster::block_on(self.pipeline.generate(&request, &mut async |event: Event<'_>| {
                 self.on_event(event, before, images).map_err(|stop| match stop {
                     Ok(stop) => stop,
                     Err(error) => {

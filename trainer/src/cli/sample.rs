@@ -321,7 +321,7 @@ impl Job<'_> {
         let request =
             Request { settings: self.settings, images: indices.iter().map(spec).collect() };
         let mut pictures = Vec::with_capacity(indices.len());
-        let result = pollster::block_on(self.pipeline.generate(&request, &mut |event| {
+        let result = pollster::block_on(self.pipeline.generate(&request, &mut async |event: Event<'_>| {
             if self.interrupted.load(Ordering::Relaxed) {
                 return Err(Stop::Cancelled);
             }

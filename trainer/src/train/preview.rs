@@ -67,7 +67,7 @@ impl Previewer {
         let mut pictures = Vec::new();
         for images in images.chunks(8) {
             let request = Request { settings, images: images.to_vec() };
-            pollster::block_on(pipeline.generate(&request, &mut |event| {
+            pollster::block_on(pipeline.generate(&request, &mut async |event: Event<'_>| {
                 if let Event::Image(picture) = event {
                     pictures.push(picture.image);
                 }

@@ -1,5 +1,8 @@
 //! Choosing where to compute, and saying why.
 
+#[cfg(all(feature = "wgpu", target_family = "wasm"))]
+pub mod browser;
+
 use burn::tensor::Device;
 
 /// What a device is made of, the preferred kind first.
@@ -245,7 +248,7 @@ fn describe(id: String, adapter: &wgpu::Adapter, device: Device) -> Found {
 }
 
 /// Asks for a GPU in the way Burn does, so that both can share it: everything it can do.
-#[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
+#[cfg(feature = "wgpu")]
 pub fn descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescriptor<'static> {
     wgpu::DeviceDescriptor {
         label: Some("tintype"),
@@ -259,7 +262,7 @@ pub fn descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescriptor<'static> {
 }
 
 /// Burn takes for granted that a device has whatever its adapter has.
-#[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
+#[cfg(feature = "wgpu")]
 fn needed(adapter: &wgpu::Adapter) -> wgpu::Features {
     adapter.features() - wgpu::Features::MAPPABLE_PRIMARY_BUFFERS
 }

@@ -1,0 +1,74 @@
+//! The GPU that a browser lends to a page.
+
+use std::sync::{Arc, Mutex};
+
+use burn::backend::DispatchDevice;
+use burn::backend::wgpu::{WgpuSetup, init_device};
+use burn::tensor::Device;
+
+use super::{DeviceError, Found, Kind, descriptor};
+
+/// An open GPU.
+#[derive(Clone, Debug)]
+pub struct BrowserGpu {
+    /// The device and what it is; its id is `webgpu`.
+    pub found: Found,
+    failure: Arc<Mutex<Option<String>>>,
+}
+
+impl BrowserGpu {
+    /// What went wrong on the GPU, once something did: it was lost, it is out of memory, it refused a
+    /// kernel. Results after that are worth nothing.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(|poison| poison.into_inner()).clone()
+    }
+}
+
+/// Opens the fastest GPU that the browser has and hands it to Burn. To be called once: a page has
+/// one.
+pub async fn open() -> Result<BrowserGpu, DeviceError> {
+    let missing = |reason: String| DeviceError::Missing(format!("WebGPU ({reason})"), Vec::new());
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: wgpu::Backends::BROWSER_WEBGPU,
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let options = wgpu::RequestAdapterOptions {
+        power_preference: wgpu::PowerPreference::HighPerformance,
+        ..Default::default()
+    };
+    let adapter =
+        instance.request_adapter(&options).await.map_err(|e| missing(e.to_string()))?;
+    let (device, queue) =
+        adapter.request_device(&descriptor(&adapter)).await.map_err(|e| missing(e.to_string()))?;
+
+    let failure: Arc<Mutex<Option<String>>> = Arc::default();
+    let note = |failure: &Arc<Mutex<Option<String>>>, text: String| {
+        let mut first = failure.lock().unwrap_or_else(|poison| poison.into_inner());
+        first.get_or_insert(text);
+    };
+    let lost = failure.clone();
+    device.set_device_lost_callback(move |_, reason| {
+        note(&lost, format!("the GPU was lost ({reason})"));
+    });
+    let refused = failure.clone();
+    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+        note(&refused, error.to_string());
+    }));
+
+    let info = adapter.get_info();
+    let found = Found {
+        id: "webgpu".into(),
+        description: info.name.clone(),
+        kind: match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => Kind::Discrete,
+            wgpu::DeviceType::Cpu => Kind::Software,
+            _ => Kind::Integrated,
+        },
+        memory: None,
+        device: Device::new(DispatchDevice::Wgpu(init_device(
+            WgpuSetup { backend: info.backend, instance, adapter, device, queue },
+            Default::default(),
+        ))),
+    };
+    Ok(BrowserGpu { found, failure })
+}

@@ -1,0 +1,89 @@
+//! What can be seen of a picture while it develops.
+//!
+//! Pixels are shown as they are. Latents are decoded every few steps; in between, the change since
+//! then is added in colours that a linear map makes of it, so that the picture moves at every step and
+//! keeps its detail.
+
+use std::time::Duration;
+
+use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
+use burn::tensor::{FloatDType, Tensor, TensorData, module};
+use web_time::Instant;
+
+use super::latent_map::LatentMap;
+use super::pipeline::read;
+use super::{Pipeline, Preview};
+use crate::sampler::{State, Stop};
+
+/// The share of time that decoding may take from the sampler is one in this many.
+const DECODE_SHARE: u32 = 9;
+
+/// The latest decoded latents of a batch.
+#[derive(Debug)]
+struct Decoded {
+    latents: Vec<f32>,
+    images: Tensor<4>,
+    /// When that was done, and how long it took.
+    at: Instant,
+    took: Duration,
+}
+
+/// Makes images of the clean estimates of one batch.
+#[derive(Debug)]
+pub struct Previewer<'a> {
+    pipeline: &'a Pipeline,
+    map: &'a mut LatentMap,
+    decoded: Option<Decoded>,
+}
+
+impl<'a> Previewer<'a> {
+    /// For the pictures that a pipeline makes together; the map serves every batch of the pipeline.
+    pub fn new(pipeline: &'a Pipeline, map: &'a mut LatentMap) -> Self {
+        Self { pipeline, map, decoded: None }
+    }
+
+    /// What a step shows: `[B, 3, H, W]` in −1…1, float32 (pixel models with one channel have one).
+    pub async fn images(&mut self, preview: Preview<'_>) -> Result<Tensor<4>, Stop> {
+        match (preview.pixels, self.pipeline.latent_channels()) {
+            (Some(pixels), _) => Ok(pixels.clone()),
+            (None, Some(_)) => self.latents(preview.clean).await,
+            (None, None) => Ok(preview.clean.clone().cast(FloatDType::F32)),
+        }
+    }
+
+    /// Images `[B, 3, H, W]` of latents `[B, C, h, w]`.
+    async fn latents(&mut self, clean: &State) -> Result<Tensor<4>, Stop> {
+        let latents = values(clean.clone()).await?;
+        match &self.decoded {
+            Some(last) if last.at.elapsed() < last.took * DECODE_SHARE => {
+                let [batch, _, h, w] = clean.dims();
+                let change: Vec<f32> =
+                    latents.iter().zip(&last.latents).map(|(now, then)| now - then).collect();
+                let colours = self.map.colours(&change, h * w);
+                let colours = TensorData::new(colours, [batch, 3, h, w]);
+                let colours = Tensor::<4>::from_data(colours, self.pipeline.device());
+                let [_, _, height, width] = last.images.dims();
+                let smooth = InterpolateOptions::new(InterpolateMode::Bilinear);
+                Ok(last.images.clone() + module::interpolate(colours, [height, width], smooth))
+            }
+            _ => self.decode(clean, latents).await,
+        }
+    }
+
+    async fn decode(&mut self, clean: &State, latents: Vec<f32>) -> Result<Tensor<4>, Stop> {
+        let started = Instant::now();
+        let images = self.pipeline.decode(clean.clone()).await?;
+        let [_, _, h, w] = clean.dims();
+        let [_, _, height, width] = images.dims();
+        let means = module::adaptive_avg_pool2d(images.clone(), [h, w]); // [B, 3, h, w]
+        debug_assert!(height % h == 0 && width % w == 0);
+        self.map.observe(&latents, h * w, &values(means).await?);
+        let (at, took) = (Instant::now(), started.elapsed());
+        self.decoded = Some(Decoded { latents, images: images.clone(), at, took });
+        Ok(images)
+    }
+}
+
+async fn values(x: Tensor<4>) -> Result<Vec<f32>, Stop> {
+    read(x).await?.try_to_vec().map_err(|e| Stop::Device(format!("{e:?}")))
+}

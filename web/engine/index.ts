@@ -1,0 +1,2 @@
+export { Tintype, TintypeError } from "./tintype.js";
+export type * from "./types.js";

@@ -1,0 +1,177 @@
+/** A file on a server. With a checksum it is kept under that version and checked; without one it is
+ * kept under its address and checked against what first arrived. */
+export interface RemoteFile {
+  url: string | URL;
+  /** Size in bytes, for progress before the server answers. */
+  bytes?: number;
+  /** SHA-256, 64 hexadecimal digits. */
+  sha256?: string;
+}
+
+/** Weights: an address, or a file that a person chose or dropped. */
+export type Weights = string | URL | RemoteFile | File;
+
+export interface LoadOptions {
+  /** The network's weights: `.safetensors` (read piece by piece) or `.pt` (read at once). */
+  model: Weights;
+  /** The autoencoder of a latent model. */
+  vae?: Weights;
+  /** Statistics of the latents, where the network does not hold them (LightningDiT). */
+  stats?: Weights;
+  /** Configuration of the network as text, where its weights do not hold it. */
+  config?: string;
+  /** Where to compute; `auto` takes a GPU, and the processor where there is none. */
+  device?: "auto" | "webgpu" | "cpu";
+  /** Number format of the network; by default that of the weights where the GPU has it, else `f32`.
+   * `f32` makes the pictures of the command line. */
+  precision?: "f32" | "f16" | "bf16";
+  /** Whether files from a server are kept for the next visit; they are by default. */
+  cache?: boolean;
+  /** Told while the files arrive and go to the device. */
+  onProgress?: (progress: Progress) => void;
+  /** Stops loading. What has arrived of a file is kept, and the next attempt goes on from there. */
+  signal?: AbortSignal;
+}
+
+export interface Progress {
+  /** `download`: from the server. `verify`: checking what an earlier visit kept. `upload`: to the device. */
+  phase: "download" | "verify" | "upload";
+  /** Bytes so far and in all, of all files; `total` is null where a server does not tell. */
+  bytes: number;
+  total: number | null;
+  /** Since loading began. */
+  seconds: number;
+}
+
+/** What this browser can compute on. */
+export interface Capability {
+  device: "webgpu" | "cpu";
+  /** What the GPU calls itself; empty on the processor. */
+  adapter: string;
+  /** Whether the GPU is the processor in disguise. */
+  software: boolean;
+  /** Whether the GPU computes in 16-bit numbers. */
+  f16: boolean;
+  /** A sentence for people: why not a GPU, or what is odd about it. Empty where all is well. */
+  notice: string;
+}
+
+export interface ModelInfo {
+  /** Hi-DiT, SiT, LightningDiT, HDiT. */
+  architecture: string;
+  /** Fingerprint of the network's weights. */
+  fingerprint: string;
+  /** The classes by name, with synonyms after commas, in the order of their numbers. */
+  classes: string[];
+  /** Width and height of the pictures. */
+  imageSize: [number, number];
+  /** The time below which a Hi-DiT's pixels take part; null for other networks. */
+  gate: number | null;
+  /** What the authors sample with. */
+  defaults: {
+    sampler: string;
+    steps: number;
+    cfg: number;
+    cfgInterval: [number, number];
+    cfgChannels: number | null;
+    shift: number;
+  };
+  /** The samplers of the network. */
+  samplers: string[];
+  device: "webgpu" | "cpu";
+  precision: "f32" | "f16" | "bf16";
+  /** Tensors in the files that the networks have no use for. */
+  unused: string[];
+  /** Seconds that a step takes on the processor, measured while loading; null on a GPU, whose first
+   * steps say nothing about the rest. */
+  secondsPerStep: number | null;
+  /** Why files were not kept for the next visit; empty where they were. */
+  notKept: string;
+}
+
+/** What to make. Options are those of `tintype generate`; what is absent is the model's default. */
+export interface Request {
+  /** Number, or name, synonym or part of a name; without one the null class. */
+  class?: string | number | null;
+  /** Seed of the first picture, 0 by default. */
+  seed?: number | bigint;
+  /** Number of the picture under this seed. */
+  index?: number;
+  /** How many pictures, of consecutive seeds. */
+  count?: number;
+  steps?: number;
+  sampler?: string;
+  /** Strength of the guidance; 1 is none. */
+  cfg?: number;
+  /** The times that guidance acts in; 1 is noise. */
+  cfgInterval?: [number, number];
+  cfgChannels?: number;
+  /** LightningDiT's time shift. */
+  shift?: number;
+  /** The time below which a Hi-DiT's pixels take part. */
+  tau?: number;
+  /** Whether a Hi-DiT also decodes its latent, for comparison. */
+  compare?: boolean;
+  /** Whether steps show the picture so far; they do by default. */
+  preview?: boolean;
+}
+
+/** How a picture was made: what every PNG of Tintype carries. */
+export interface Origin {
+  version: string;
+  model: string;
+  class_name: string;
+  class: number | null;
+  seed: number | bigint;
+  index: number | bigint;
+  settings: {
+    sampler: string;
+    steps: number;
+    guidance: { scale: number; low: number; high: number; channels: number | null };
+    shift: number;
+    tau?: number;
+    keep_latent: boolean;
+  };
+  precision: "f32" | "f16" | "bf16";
+  device: string;
+}
+
+/** A step is about to be taken. */
+export interface StepEvent {
+  type: "step";
+  /** Counted from 0. */
+  step: number;
+  /** How many there are; null for adaptive samplers. */
+  steps: number | null;
+  /** Time of a flow (1 is noise), noise level of a denoiser. */
+  time: number;
+  /** Whether a Hi-DiT's pixel stream is at work. */
+  pixelsAtWork: boolean;
+  /** The place in the request of the first picture in hand. */
+  first: number;
+  /** The pictures in hand so far. */
+  previews: ImageData[];
+}
+
+/** A picture is finished. */
+export interface PictureEvent {
+  type: "picture";
+  /** Its place in the request. */
+  index: number;
+  image: ImageData;
+  /** The decoded latent of a Hi-DiT, where `compare` asked for it. */
+  latent: ImageData | null;
+  /** How it was made. */
+  origin: Origin;
+  /** A PNG file that carries `origin`. */
+  png: Blob;
+  /** A name for that file. */
+  name: string;
+}
+
+/** `cancel` ended the request; nothing follows. */
+export interface CancelledEvent {
+  type: "cancelled";
+}
+
+export type TintypeEvent = StepEvent | PictureEvent | CancelledEvent;

@@ -1,0 +1,153 @@
+// The worker: owns the engine and the device, and does one thing after the other.
+
+import init, { Checksum, Engine } from "./wasm/tintype_web.js";
+import { Unsupported, choose } from "./capability.js";
+import type { FromWorker, RawEvent, ToWorker, WorkerLoadOptions } from "./messages.js";
+import { FileError, fileName, obtain } from "./store.js";
+import type { Capability, ModelInfo, Progress, RemoteFile, Request, Weights } from "./types.js";
+
+declare const self: DedicatedWorkerGlobalScope & { tintypeEngineFailed?: (message: string) => void };
+
+const say = (message: FromWorker, transfer: Transferable[] = []) => self.postMessage(message, transfer);
+
+// Called by the engine when it breaks, which it does not survive.
+self.tintypeEngineFailed = (message) => {
+  console.error(message);
+  say({ failed: message.split("\n").at(-1) ?? message });
+};
+
+let ready: ReturnType<typeof init> | undefined;
+let engine: Engine | undefined;
+let capability: Capability | undefined;
+const loading = new Map<number, AbortController>();
+
+self.onmessage = ({ data }: MessageEvent<ToWorker>) => {
+  switch (data.call) {
+    case "load":
+      return void answer(data.id, () => load(data.id, data.options));
+    case "generate":
+      return void answer(data.id, () => generate(data.id, data.request));
+    case "abort":
+      return loading.get(data.id)?.abort();
+    case "cancel":
+      return engine?.cancel();
+  }
+};
+
+async function answer(id: number, work: () => Promise<void>) {
+  try {
+    await work();
+  } catch (error) {
+    const known = error instanceof FileError || error instanceof Unsupported || error instanceof DOMException;
+    const { message } = error as Error;
+    say({ id, error: message, name: known ? (error as Error).name : "TintypeError" });
+  }
+}
+
+async function load(id: number, options: WorkerLoadOptions) {
+  const started = performance.now();
+  const abort = new AbortController();
+  loading.set(id, abort);
+  const report = (phase: Progress["phase"], bytes: number, total: number | null) => {
+    say({ id, progress: { phase, bytes, total, seconds: (performance.now() - started) / 1000 } });
+  };
+  try {
+    // The engine comes first: the checksum is in it, and it says soonest what cannot work.
+    capability ??= await choose(options.device ?? "auto");
+    ready ??= init();
+    await ready;
+    engine ??= await Engine.open(capability.device === "webgpu");
+
+    const wanted = { model: options.model, vae: options.vae, stats: options.stats };
+    const { files, notKept } = await fetchAll(wanted, options.cache ?? true, abort.signal, report);
+    abort.signal.throwIfAborted();
+
+    const sizes = Object.values(files).map((file) => file?.blob.size ?? 0);
+    const total = sizes.reduce((a, b) => a + b);
+    const read = new Map<string, number>();
+    let told = 0;
+    const info = engine.load({ ...files, config: options.config, precision: options.precision }, (name: string, bytes: number) => {
+      read.set(name, bytes);
+      if (performance.now() - told < 50) return;
+      told = performance.now();
+      report("upload", [...read.values()].reduce((a, b) => a + b), total);
+    }) as ModelInfo;
+    report("upload", total, total);
+    info.notKept = notKept;
+    info.secondsPerStep = capability.device === "cpu" ? await secondsPerStep(engine) : null;
+    say({ id, loaded: info, capability });
+  } finally {
+    loading.delete(id);
+  }
+}
+
+type Role = "model" | "vae" | "stats";
+type Files = Partial<Record<Role, { name: string; blob: Blob }>>;
+
+async function fetchAll(
+  wanted: Partial<Record<Role, Weights | undefined>>,
+  keep: boolean,
+  signal: AbortSignal,
+  report: (phase: Progress["phase"], bytes: number, total: number | null) => void,
+) {
+  const entries = Object.entries(wanted).filter(([, file]) => file) as [Role, Weights][];
+  const files: Files = {};
+  const amounts = new Map<Role, { bytes: number; total: number | null }>();
+  for (const [role, file] of entries) {
+    const total = file instanceof Blob ? 0 : (remote(file).bytes ?? null);
+    amounts.set(role, { bytes: 0, total });
+  }
+  const sum = (phase: Progress["phase"]) => {
+    const all = [...amounts.values()];
+    const total = all.some((a) => a.total === null) ? null : all.reduce((n, a) => n + a.total!, 0);
+    report(phase, all.reduce((n, a) => n + a.bytes, 0), total);
+  };
+  let notKept = "";
+  for (const [role, file] of entries) {
+    if (file instanceof Blob) {
+      files[role] = { name: file.name, blob: file };
+      continue;
+    }
+    const { url, bytes, sha256 } = remote(file);
+    const obtained = await obtain({ url: String(url), bytes, sha256 }, {
+      checksum: () => new Checksum(),
+      keep,
+      signal,
+      progress: (phase, bytes, total) => {
+        amounts.set(role, { bytes, total });
+        sum(phase);
+      },
+    });
+    files[role] = { name: fileName(String(url)), blob: obtained.blob };
+    notKept ||= obtained.notKept;
+  }
+  return { files, notKept };
+}
+
+function remote(file: string | URL | RemoteFile): RemoteFile {
+  return typeof file === "string" || file instanceof URL ? { url: file } : file;
+}
+
+async function generate(id: number, request: Request) {
+  if (!engine) throw new Error("no model is loaded");
+  const done = await engine.generate(request, (event: RawEvent, transfer: Transferable[]) => {
+    say({ id, event }, transfer);
+  });
+  say({ id, done });
+}
+
+/** Times one step on the processor: the second, for the first is slower. */
+async function secondsPerStep(engine: Engine): Promise<number> {
+  let before = 0;
+  let seconds = 0;
+  await engine.generate({ class: null, preview: false }, (event: RawEvent) => {
+    if (event.type !== "step") return;
+    const now = performance.now();
+    if (event.step === 1) {
+      seconds = (now - before) / 1000;
+      engine.cancel();
+    }
+    before = now;
+  });
+  return seconds;
+}

@@ -1,0 +1,351 @@
+// The page: everything that happens, in one place.
+
+import { Tintype, type LoadOptions, type PictureEvent, type Progress, type Request } from "../engine/index.js";
+import { sort } from "./files.js";
+import { Form, again } from "./form.js";
+import { Gallery, title } from "./gallery.js";
+import { decode, encode } from "./link.js";
+import { bytes, shipped } from "./model.js";
+import { Picker } from "./picker.js";
+import { readOrigin } from "./png.js";
+import { Stage } from "./stage.js";
+
+const $ = <T extends HTMLElement = HTMLElement>(id: string) => document.getElementById(id) as T;
+
+const options = new URLSearchParams(location.search);
+const stage = new Stage($("frame"), $("canvas"), $("latent"), $("wipe"), $("timeline"), $("words"));
+const form = new Form(() => settingsChanged());
+const picker = new Picker($("search"), $("classes"), $("count"), () => settingsChanged(), () => void generate());
+const gallery = new Gallery($("pictures"), $("gallery"), (picture) => show(picture));
+
+let tintype: Tintype | undefined;
+let loading: Promise<void> | undefined;
+/** A request that waits for the model. */
+let wanted: Request | null = decode(location.hash);
+let generating = false;
+let shown: PictureEvent | undefined;
+/** When Generate was last pressed, for the time to the first step. */
+let pressed = 0;
+
+// ---- Models ----
+
+/** Loads a model; the page says what goes on, and what went wrong. */
+function load(name: string, find: () => Promise<Omit<LoadOptions, "device" | "precision">>): Promise<void> {
+  const abort = new AbortController();
+  const attempt = async () => {
+    $("loading").hidden = false;
+    // Whether or not it works, the model before it is gone.
+    ready(false);
+    $("frame").dataset.state = "empty";
+    progress(name, null);
+    try {
+      const load: LoadOptions = {
+        ...(await find()),
+        device: (options.get("device") as LoadOptions["device"]) ?? "auto",
+        precision: (options.get("precision") as LoadOptions["precision"]) ?? undefined,
+        onProgress: (p) => progress(name, p),
+        signal: abort.signal,
+      };
+      if (tintype) await tintype.use(load);
+      else tintype = await Tintype.load(load);
+      loaded(name);
+    } catch (error) {
+      broken(error as Error);
+      notice(`${(error as Error).message}`, "Try again", () => void load(name, find));
+    } finally {
+      $("loading").hidden = true;
+    }
+  };
+  loading = attempt();
+  return loading;
+}
+
+function progress(name: string, progress: Progress | null) {
+  const bar = $<HTMLProgressElement>("loading-bar");
+  const total = progress?.total ?? null;
+  if (progress && total !== null) {
+    bar.max = total;
+    bar.value = progress.bytes;
+  } else {
+    bar.removeAttribute("value");
+  }
+  const verb = { download: "Fetching", verify: "Checking", upload: "Starting" }[progress?.phase ?? "download"];
+  const amount = !progress ? "" : total === null ? bytes(progress.bytes) : `${bytes(progress.bytes)} of ${bytes(total)}`;
+  $("loading-words").textContent = `${verb} ${name}${amount && `: ${amount}, ${progress!.seconds.toFixed(1)} s`}`;
+}
+
+function loaded(name: string) {
+  const { info, capability } = tintype!;
+  form.reset(info);
+  picker.show(info.classes);
+  stage.clear(info.imageSize, info.gate);
+  const place = info.device === "webgpu" ? capability.adapter : "this processor";
+  $("device").hidden = false;
+  $("device").textContent = `${name} · ${place} · ${info.precision}`;
+  $("device").title = `${info.architecture}, ${info.classes.length} classes, ${info.imageSize.join(" × ")} pixels`;
+  const notices = [
+    capability.notice && `${capability.notice}${info.device === "cpu" ? " Pictures are made on the processor." : ""}`,
+    info.notKept && `The model is fetched again next time: ${info.notKept}.`,
+    info.unused.length > 0 && `${info.unused.length} tensors in the files are not used.`,
+  ].filter(Boolean);
+  notice(notices.join(" "));
+  document.documentElement.dataset.ready = "";
+  ready(true);
+  settingsChanged();
+  if (wanted) {
+    form.fill(wanted);
+    const found = classOf(wanted);
+    if (found !== null) picker.choose(found);
+    const asked = wanted;
+    wanted = null;
+    if (asked.class !== undefined) void generate();
+  }
+}
+
+/** The class that a link or picture names. */
+function classOf({ class: name }: Request): number | null {
+  if (name === undefined || name === null) return null;
+  const classes = tintype!.info.classes;
+  const text = String(name).toLowerCase();
+  const found = classes.findIndex((c) => c.toLowerCase().split(",").some((s) => s.trim() === text));
+  if (found >= 0) return found;
+  const number = Number(name);
+  if (Number.isInteger(number) && number >= 0 && number < classes.length) return number;
+  notice(`This model has no class “${name}”.`);
+  return null;
+}
+
+function ready(is: boolean) {
+  $<HTMLButtonElement>("surprise").disabled = !is;
+  if (!is) $<HTMLInputElement>("search").disabled = true;
+}
+
+// ---- Pictures ----
+
+async function generate() {
+  pressed = performance.now();
+  if (generating) return;
+  if (loading) await loading;
+  if (!tintype || generating) return;
+  const { info } = tintype;
+  if (picker.chosen === null && info.classes.length > 0) {
+    stage.say("Pick a class first.");
+    $("search").focus();
+    return;
+  }
+  const request: Request = { class: picker.chosen, ...form.request() };
+  const gate = form.gate;
+  generating = true;
+  $("generate").hidden = true;
+  $("stop").hidden = false;
+  $("after").hidden = true;
+  stage.clear(info.imageSize, gate);
+  stage.say("Starting; the first steps on a GPU build its kernels");
+  const started = performance.now();
+  let first = 0;
+  try {
+    for await (const event of tintype.generate({ ...request, compare: form.compares })) {
+      if (event.type === "step") {
+        if (!first) {
+          first = performance.now();
+          document.documentElement.dataset.firstStep = String(Math.round(first - pressed));
+        }
+        stage.step(event, gate);
+      } else if (event.type === "picture") {
+        const seconds = (performance.now() - started) / 1000;
+        document.documentElement.dataset.seconds = seconds.toFixed(2);
+        gallery.add(event);
+        show(event);
+        stage.say(`${title(event)}: ${seconds.toFixed(1)} s`);
+        history.replaceState(null, "", encode({ ...request, class: name(event) }));
+        form.advance();
+      } else {
+        stage.say("Stopped.");
+      }
+    }
+  } catch (error) {
+    broken(error as Error);
+    stage.say("");
+    notice((error as Error).message, tintype ? undefined : "Start again", () => void start());
+  } finally {
+    generating = false;
+    $("generate").hidden = false;
+    $("stop").hidden = true;
+  }
+}
+
+/** An engine that stopped is of no more use. */
+function broken(error: Error) {
+  if (tintype?.failed) tintype = undefined;
+  console.error(error);
+}
+
+function name({ origin }: PictureEvent): string {
+  return origin.class === null ? "" : origin.class_name.split(",")[0]!.trim();
+}
+
+function show(picture: PictureEvent) {
+  shown = picture;
+  stage.picture(picture.image, picture.latent, title(picture));
+  if (!generating) stage.say(title(picture));
+  const download = $<HTMLAnchorElement>("download");
+  URL.revokeObjectURL(download.href);
+  download.href = URL.createObjectURL(picture.png);
+  download.download = picture.name;
+  $("after").hidden = false;
+}
+
+/** How long a picture will take, where that was measured; and the gate on the time line. */
+function settingsChanged() {
+  const info = tintype?.info;
+  if (!info) return;
+  if (!generating) stage.mark(form.gate);
+  const each = info.secondsPerStep;
+  $("estimate").textContent = each === null ? "" : `About ${duration(each * (form.stepCount + 1))} a picture on this processor.`;
+}
+
+function duration(seconds: number): string {
+  return seconds < 90 ? `${Math.ceil(seconds)} s` : `${Math.ceil(seconds / 60)} min`;
+}
+
+// ---- The page around them ----
+
+function notice(text: string, action?: string, act?: () => void) {
+  const bar = $("notice");
+  bar.hidden = text === "";
+  bar.textContent = text;
+  if (action && act) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = action;
+    button.addEventListener("click", act);
+    bar.append(" ", button);
+  }
+}
+
+async function take(files: File[]) {
+  if (files.length === 0) return;
+  try {
+    const picture = files.find((file) => file.name.endsWith(".png"));
+    if (picture) {
+      const origin = await readOrigin(picture);
+      if (!origin) throw new Error(`${picture.name} carries no settings of Tintype.`);
+      use(again(origin));
+      if (tintype && origin.model !== tintype.info.fingerprint) notice(`${picture.name} was made by another model.`);
+      return;
+    }
+    const sorted = await sort(files);
+    tintype?.cancel();
+    await load((sorted.model as File).name, () => Promise.resolve(sorted));
+  } catch (error) {
+    notice((error as Error).message);
+  }
+}
+
+function use(request: Request) {
+  if (!tintype) {
+    wanted = request;
+    return;
+  }
+  form.fill(request);
+  const found = classOf(request);
+  if (found !== null) picker.choose(found);
+  settingsChanged();
+}
+
+$("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  void generate();
+});
+$("stop").addEventListener("click", () => {
+  stage.say("Stopping after this step");
+  tintype?.cancel();
+});
+$("surprise").addEventListener("click", () => {
+  picker.choose(Math.floor(Math.random() * tintype!.info.classes.length));
+  void generate();
+});
+$("reuse").addEventListener("click", () => shown && use(again(shown.origin)));
+$("again").addEventListener("click", () => {
+  if (shown) use(again(shown.origin));
+  form.roll();
+  void generate();
+});
+$("share").addEventListener("click", async () => {
+  if (!shown) return;
+  // The form's own spelling leaves out what is the default.
+  const { class: _, ...settings } = again(shown.origin);
+  const request = { ...form.shorten(settings), class: name(shown) };
+  const link = new URL(encode(request), location.href).href;
+  try {
+    await navigator.clipboard.writeText(link);
+    stage.say("The link is copied.");
+  } catch {
+    history.replaceState(null, "", link);
+    stage.say("The link is in the address bar.");
+  }
+});
+$("open").addEventListener("click", () => $("files").click());
+$("files").addEventListener("change", () => {
+  const chooser = $<HTMLInputElement>("files");
+  void take([...chooser.files!]);
+  chooser.value = "";
+});
+$("theme").addEventListener("click", () => {
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const now = document.documentElement.dataset.theme ?? (dark ? "dark" : "light");
+  theme(now === "dark" ? "light" : "dark");
+});
+window.addEventListener("keydown", (event) => {
+  const typing = event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement;
+  if (event.key === "Escape" && generating) tintype?.cancel();
+  if (event.key === "/" && !typing) {
+    event.preventDefault();
+    $("search").focus();
+  }
+});
+window.addEventListener("hashchange", () => {
+  const request = decode(location.hash);
+  if (!request) return;
+  use(request);
+  if (tintype && request.class !== undefined) void generate();
+});
+window.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  $("drop").hidden = false;
+});
+window.addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) $("drop").hidden = true;
+});
+window.addEventListener("drop", (event) => {
+  event.preventDefault();
+  $("drop").hidden = true;
+  void take([...(event.dataTransfer?.files ?? [])]);
+});
+
+function theme(name: string) {
+  document.documentElement.dataset.theme = name;
+  try {
+    localStorage.setItem("theme", name);
+  } catch {
+    // A browser that keeps nothing shows its own theme next time.
+  }
+}
+
+function start(): Promise<void> {
+  return load("the emoji model", () => shipped("models/emoji/manifest.json"));
+}
+
+try {
+  const kept = localStorage.getItem("theme");
+  if (kept) document.documentElement.dataset.theme = kept;
+} catch {
+  // As above.
+}
+// Keeps the page itself for visits without a network; weights keep themselves.
+if ("serviceWorker" in navigator && isSecureContext) {
+  void navigator.serviceWorker.register("sw.js").catch(() => undefined);
+}
+const saving = (navigator as Navigator & { connection?: { saveData?: boolean } }).connection?.saveData;
+if (saving) notice("The model is 31 MiB.", "Fetch it", () => void start());
+else void start();

@@ -1,0 +1,144 @@
+// The settings of the next picture.
+
+import type { ModelInfo, Origin, Request } from "../engine/index.js";
+
+export class Form {
+  private seed = field("seed");
+  private lock = field("lock");
+  private steps = field("steps");
+  private cfg = field("cfg");
+  private tau = field("tau");
+  private compare = field("compare");
+  private sampler = document.querySelector<HTMLSelectElement>("#sampler")!;
+  private info: ModelInfo | undefined;
+  /** Fields that the form has no place for, from a link. */
+  private others: Pick<Request, "index" | "shift" | "cfgInterval" | "cfgChannels"> = {};
+
+  constructor(onChange: () => void) {
+    for (const range of [this.steps, this.cfg, this.tau]) {
+      range.addEventListener("input", () => {
+        show(range);
+        onChange();
+      });
+    }
+    document.querySelector("#dice")!.addEventListener("click", () => this.roll());
+  }
+
+  /** The model's defaults. */
+  reset(info: ModelInfo) {
+    this.info = info;
+    const { steps, cfg, sampler } = info.defaults;
+    this.steps.max = String(Math.max(100, steps));
+    this.set(this.steps, steps);
+    this.set(this.cfg, cfg);
+    this.sampler.replaceChildren(...info.samplers.map((name) => new Option(name, name, false, name === sampler)));
+    const gated = info.gate !== null;
+    document.querySelector<HTMLElement>("#tau-row")!.hidden = !gated;
+    document.querySelector<HTMLElement>("#compare-row")!.hidden = !gated;
+    this.set(this.tau, info.gate ?? 0);
+    this.others = {};
+  }
+
+  /** What the form asks for; defaults are left out, so that links stay short. */
+  request(): Request {
+    return this.shorten({
+      ...this.others,
+      seed: this.seedValue(),
+      steps: Number(this.steps.value),
+      cfg: Number(this.cfg.value),
+      tau: this.gate ?? undefined,
+      sampler: this.sampler.value,
+    });
+  }
+
+  /** A request without what is the model's default anyway. */
+  shorten(request: Request): Request {
+    const { defaults, gate } = this.info!;
+    const [low, high] = request.cfgInterval ?? defaults.cfgInterval;
+    const usual: Request = { ...defaults, cfgChannels: defaults.cfgChannels ?? undefined, tau: gate ?? undefined };
+    const differs = ([key, value]: [string, unknown]) => value !== undefined && value !== usual[key as keyof Request];
+    const { cfgInterval: _, ...others } = request;
+    const short = Object.fromEntries(Object.entries(others).filter(differs));
+    const interval = low !== defaults.cfgInterval[0] || high !== defaults.cfgInterval[1];
+    return interval ? { ...short, cfgInterval: [low, high] } : short;
+  }
+
+  /** Whether to decode the latent, too. */
+  get compares(): boolean {
+    return this.info!.gate !== null && this.compare.checked;
+  }
+
+  /** Steps of the next picture. */
+  get stepCount(): number {
+    return Number(this.steps.value);
+  }
+
+  /** The gate of the next picture. */
+  get gate(): number | null {
+    return this.info!.gate === null ? null : Number(this.tau.value);
+  }
+
+  /** Puts a request into the form. */
+  fill(request: Request) {
+    const info = this.info!;
+    this.reset(info);
+    if (request.seed !== undefined) this.seed.value = String(request.seed);
+    if (request.steps !== undefined) this.set(this.steps, request.steps);
+    if (request.cfg !== undefined) this.set(this.cfg, request.cfg);
+    if (request.tau !== undefined) this.set(this.tau, request.tau);
+    if (request.sampler && info.samplers.includes(request.sampler)) this.sampler.value = request.sampler;
+    const { index, shift, cfgInterval, cfgChannels } = request;
+    this.others = Object.fromEntries(
+      Object.entries({ index, shift, cfgInterval, cfgChannels }).filter(([, value]) => value !== undefined),
+    );
+  }
+
+  /** The next picture gets the next seed, unless this one is to be kept. */
+  advance() {
+    if (!this.lock.checked) this.seed.value = String((BigInt(this.seedValue()) + 1n) & 0xffff_ffff_ffff_ffffn);
+  }
+
+  roll() {
+    this.seed.value = String(crypto.getRandomValues(new Uint32Array(1))[0]!);
+  }
+
+  private seedValue(): number | bigint {
+    const digits = /^\d{1,20}$/.test(this.seed.value) ? this.seed.value : "0";
+    const number = Number(digits);
+    return Number.isSafeInteger(number) ? number : BigInt.asUintN(64, BigInt(digits));
+  }
+
+  private set(input: HTMLInputElement, value: number) {
+    // A link may ask for more than the slider offers.
+    if (value > Number(input.max)) input.max = String(value);
+    if (value < Number(input.min)) input.min = String(value);
+    if (!Number.isInteger(value * 10) && input === this.cfg) input.step = "0.01";
+    input.value = String(value);
+    show(input);
+  }
+}
+
+/** The request that makes a picture again. */
+export function again({ class: number, class_name, seed, index, settings }: Origin): Request {
+  const { steps, sampler, guidance, shift, tau } = settings;
+  return {
+    class: number === null ? null : class_name.split(",")[0]!.trim(),
+    seed,
+    index: Number(index),
+    steps,
+    sampler,
+    cfg: guidance.scale,
+    cfgInterval: [guidance.low, guidance.high],
+    cfgChannels: guidance.channels ?? undefined,
+    shift,
+    tau,
+  };
+}
+
+function field(id: string): HTMLInputElement {
+  return document.querySelector<HTMLInputElement>(`#${id}`)!;
+}
+
+function show(range: HTMLInputElement) {
+  document.querySelector<HTMLOutputElement>(`output[for=${range.id}]`)!.value = range.value;
+}

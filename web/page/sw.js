@@ -1,0 +1,35 @@
+// Keeps the page for visits without a network. Weights are not here: the engine keeps them itself.
+// The build puts the list of files and their common version in place of the two names.
+
+const VERSION = "%VERSION%";
+const FILES = ["%FILES%"];
+
+self.addEventListener("install", (event) => {
+  const fill = async () => {
+    const cache = await caches.open(VERSION);
+    await cache.addAll(FILES.map((file) => new Request(file, { cache: "reload" })));
+    await self.skipWaiting();
+  };
+  event.waitUntil(fill());
+});
+
+self.addEventListener("activate", (event) => {
+  const clean = async () => {
+    for (const name of await caches.keys()) {
+      if (name !== VERSION) await caches.delete(name);
+    }
+    await self.clients.claim();
+  };
+  event.waitUntil(clean());
+});
+
+// A version is one whole: what is kept comes first, and a new version comes with the next visit.
+self.addEventListener("fetch", (event) => {
+  if (event.request.method !== "GET") return;
+  const answer = async () => {
+    const cache = await caches.open(VERSION);
+    const kept = await cache.match(event.request, { ignoreSearch: event.request.mode === "navigate" });
+    return kept ?? fetch(event.request);
+  };
+  event.respondWith(answer());
+});

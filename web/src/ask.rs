@@ -1,0 +1,127 @@
+//! What a page asks for.
+
+use serde::Deserialize;
+use tintype::diffusion::guidance::Guidance;
+use tintype::generate::{ImageSpec, InvalidRequest, Request, Sampler, Settings};
+use tintype::labels::{LabelError, Labels};
+use tintype::weights::Architecture;
+
+/// Options of `generate`, as the command line has them; what is absent is the model's default.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Ask {
+    /// The class; the null class of a model with classes where absent.
+    pub class: Option<Class>,
+    /// Seed of the first picture.
+    pub seed: u64,
+    /// Number of the picture under this seed.
+    pub index: u64,
+    /// How many pictures, of consecutive seeds.
+    pub count: u64,
+    /// Steps of the sampler.
+    pub steps: Option<usize>,
+    /// The sampler, by the command line's name.
+    pub sampler: Option<String>,
+    /// Strength of the guidance; 1 is none.
+    pub cfg: Option<f64>,
+    /// The times that guidance acts in, 1 is noise.
+    pub cfg_interval: Option<[f64; 2]>,
+    /// How many channels guidance acts on.
+    pub cfg_channels: Option<usize>,
+    /// LightningDiT's time shift.
+    pub shift: Option<f64>,
+    /// The time below which a Hi-DiT's pixels take part.
+    pub tau: Option<f64>,
+    /// Whether a Hi-DiT also decodes its latent.
+    pub compare: bool,
+    /// Whether steps show the picture so far.
+    pub preview: bool,
+}
+
+/// A class by number, or by name, synonym or part of a name.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(untagged)]
+#[allow(missing_docs)] // the documentation of the type says it
+pub enum Class {
+    Number(usize),
+    Name(String),
+}
+
+/// Why it cannot be done.
+#[derive(Debug, thiserror::Error, PartialEq)]
+#[allow(missing_docs)] // the errors say it
+pub enum AskError {
+    #[error(transparent)]
+    Class(#[from] LabelError),
+    #[error(transparent)]
+    Request(#[from] InvalidRequest),
+}
+
+impl Default for Ask {
+    fn default() -> Self {
+        Self {
+            class: None,
+            seed: 0,
+            index: 0,
+            count: 1,
+            steps: None,
+            sampler: None,
+            cfg: None,
+            cfg_interval: None,
+            cfg_channels: None,
+            shift: None,
+            tau: None,
+            compare: false,
+            preview: true,
+        }
+    }
+}
+
+/// More pictures than anybody waits for in one request.
+const MOST: u64 = 10_000;
+
+impl Ask {
+    /// The request that the command line would make of the same options.
+    pub fn request(
+        &self,
+        architecture: &Architecture,
+        labels: &Labels,
+    ) -> Result<Request, AskError> {
+        let class = match &self.class {
+            None => None,
+            Some(Class::Number(number)) => Some(labels.find(&number.to_string())?),
+            Some(Class::Name(name)) => Some(labels.find(name)?),
+        };
+        if self.count > MOST {
+            let sentence = format!("--count {} is more than {MOST}", self.count);
+            return Err(InvalidRequest(sentence).into());
+        }
+        let defaults = Settings::default_for(architecture);
+        let sampler = match &self.sampler {
+            None => defaults.sampler,
+            Some(name) => Sampler::from_name(name).ok_or_else(|| {
+                let names: Vec<_> = Sampler::of(architecture).iter().map(|s| s.name()).collect();
+                InvalidRequest(format!("--sampler {name:?} is unknown; use {}", names.join(", ")))
+            })?,
+        };
+        let [low, high] =
+            self.cfg_interval.unwrap_or([defaults.guidance.low, defaults.guidance.high]);
+        let settings = Settings {
+            sampler,
+            steps: self.steps.unwrap_or(defaults.steps),
+            guidance: Guidance {
+                scale: self.cfg.unwrap_or(defaults.guidance.scale),
+                low,
+                high,
+                channels: self.cfg_channels.or(defaults.guidance.channels),
+            },
+            shift: self.shift.unwrap_or(defaults.shift),
+            tau: self.tau,
+            keep_latent: self.compare,
+        };
+        let spec = |k| ImageSpec { class, seed: self.seed.wrapping_add(k), index: self.index };
+        let request = Request { settings, images: (0..self.count).map(spec).collect() };
+        request.validate(architecture)?;
+        Ok(request)
+    }
+}

@@ -1,0 +1,223 @@
+//! The session as JavaScript sees it. It lives in a worker; `web/engine/worker.ts` is its only
+//! caller.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use js_sys::{Array, Function, Object, Reflect, Uint8Array, Uint8ClampedArray};
+use serde::Serialize;
+use serde_wasm_bindgen::Serializer;
+use tintype::burn::tensor::Device;
+use tintype::device::browser::{self, BrowserGpu};
+use tintype::device::{Found, Kind};
+use tintype::generate::{GenerateError, ImageSpec, Origin, Parts};
+use tintype::image::Rgb;
+use tintype::sampler::Stop;
+use tintype::weights::Weights;
+use wasm_bindgen::prelude::*;
+use web_sys::Blob;
+
+use crate::ask::Ask;
+use crate::file::BrowserFile;
+use crate::session::{News, Session, SessionError};
+use crate::turn::others_first;
+use crate::words::plain;
+
+#[wasm_bindgen]
+extern "C" {
+    /// Tells the page, from `web/engine/worker.ts`, of a panic that ends this engine.
+    #[wasm_bindgen(js_namespace = globalThis, js_name = tintypeEngineFailed)]
+    fn engine_failed(message: &str);
+
+    /// A model's files: `{ model, vae, stats, config, precision }`.
+    pub type Files;
+    #[wasm_bindgen(method, getter)]
+    fn model(this: &Files) -> NamedFile;
+    #[wasm_bindgen(method, getter)]
+    fn vae(this: &Files) -> Option<NamedFile>;
+    #[wasm_bindgen(method, getter)]
+    fn stats(this: &Files) -> Option<NamedFile>;
+    #[wasm_bindgen(method, getter)]
+    fn config(this: &Files) -> Option<String>;
+    #[wasm_bindgen(method, getter)]
+    fn precision(this: &Files) -> Option<String>;
+
+    /// `{ name, blob }`
+    type NamedFile;
+    #[wasm_bindgen(method, getter)]
+    fn name(this: &NamedFile) -> String;
+    #[wasm_bindgen(method, getter)]
+    fn blob(this: &NamedFile) -> Blob;
+}
+
+#[wasm_bindgen(start)]
+fn start() {
+    std::panic::set_hook(Box::new(|panic| engine_failed(&panic.to_string())));
+}
+
+/// A device and, once loaded, a model on it.
+#[wasm_bindgen]
+pub struct Engine {
+    found: Found,
+    gpu: Option<BrowserGpu>,
+    session: RefCell<Option<Session>>,
+    cancelled: Cell<bool>,
+}
+
+#[wasm_bindgen]
+impl Engine {
+    /// Opens the GPU, or the processor.
+    pub async fn open(webgpu: bool) -> Result<Engine, JsError> {
+        let gpu = match webgpu {
+            true => Some(browser::open().await.map_err(|e| JsError::new(&e.to_string()))?),
+            false => None,
+        };
+        let processor = || Found {
+            id: "cpu".into(),
+            description: "this machine's processor".into(),
+            kind: Kind::Processor,
+            memory: None,
+            device: Device::flex(),
+        };
+        let found = gpu.as_ref().map_or_else(processor, |gpu| gpu.found.clone());
+        Ok(Self { found, gpu, session: RefCell::new(None), cancelled: Cell::new(false) })
+    }
+
+    /// Loads a model in place of the one before; `progress` is told the bytes of each file's name
+    /// that went to the device.
+    pub fn load(&self, files: &Files, progress: &Function) -> Result<JsValue, JsError> {
+        let busy = || JsError::new("a picture is in the making; stop it first");
+        let mut session = self.session.try_borrow_mut().map_err(|_| busy())?;
+        // Two models at once may not fit.
+        *session = None;
+        let failed = |e: &dyn std::error::Error| JsError::new(&plain(&e.to_string()));
+        let open = |file: NamedFile| {
+            let (name, progress) = (JsValue::from(file.name()), progress.clone());
+            let told = move |bytes: f64| {
+                // Progress is only told; a page that is gone needs none.
+                let _ = progress.call2(&JsValue::NULL, &name, &bytes.into());
+            };
+            let unreadable = |_| JsError::new("files can only be read in a worker");
+            let source = BrowserFile::new(file.blob(), told).map_err(unreadable)?;
+            Weights::from_source(Arc::new(source), &file.name()).map_err(|e| failed(&e))
+        };
+        let mut model = open(files.model())?;
+        if let Some(config) = files.config() {
+            model.metadata.insert("config".into(), config);
+        }
+        let vae = files.vae().map(open).transpose()?;
+        let stats = files.stats().map(open).transpose()?;
+        let wish = files.precision().map(|name| name.parse()).transpose();
+        let parts = Parts { model: &model, vae: vae.as_ref(), stats: stats.as_ref() };
+        let loaded = Session::load(parts, wish.map_err(|e| failed(&e))?, &self.found);
+        let loaded = session.insert(loaded.map_err(|e| failed(&e))?);
+        self.check_gpu().map_err(|reason| JsError::new(&reason))?;
+        Ok(plain_object(&loaded.info()))
+    }
+
+    /// Makes pictures; `tell` is called with each event. Comes back with whether all were made, and
+    /// false where [`Self::cancel`] stopped it.
+    pub async fn generate(&self, request: JsValue, tell: &Function) -> Result<bool, JsError> {
+        let ask: Ask = serde_wasm_bindgen::from_value(request)
+            .map_err(|e| JsError::new(&format!("the request makes no sense: {e}")))?;
+        let busy = || JsError::new("a picture is in the making; wait for it or stop it");
+        let mut session = self.session.try_borrow_mut().map_err(|_| busy())?;
+        let session = session.as_mut().ok_or_else(|| JsError::new("no model is loaded"))?;
+        self.cancelled.set(false);
+        let mut tell = async |news: News| {
+            self.check_gpu().map_err(Stop::Device)?;
+            let (event, transfer) = event(news);
+            // A page that is gone hears nothing, and its worker ends with it.
+            let _ = tell.call2(&JsValue::NULL, &event, &transfer);
+            others_first().await;
+            if self.cancelled.get() { Err(Stop::Cancelled) } else { Ok(()) }
+        };
+        match session.generate(&ask, &mut tell).await {
+            Ok(()) => Ok(true),
+            Err(SessionError::Generate(GenerateError::Stopped(Stop::Cancelled))) => Ok(false),
+            Err(e) => Err(JsError::new(&plain(&e.to_string()))),
+        }
+    }
+
+    /// Ends the run in hand after its step.
+    pub fn cancel(&self) {
+        self.cancelled.set(true);
+    }
+
+    fn check_gpu(&self) -> Result<(), String> {
+        self.gpu.as_ref().and_then(BrowserGpu::failure).map_or(Ok(()), Err)
+    }
+}
+
+/// An event as a plain object, and the buffers in it that can change threads without a copy.
+fn event(news: News) -> (Object, Array) {
+    let (event, transfer) = (Object::new(), Array::new());
+    let set = |key: &str, value: JsValue| {
+        // A new object takes every property.
+        let _ = Reflect::set(&event, &key.into(), &value);
+    };
+    let picture = |rgb: &Rgb| {
+        let pixels = rgba(rgb);
+        transfer.push(&pixels.buffer());
+        let object = Object::new();
+        for (key, value) in [
+            ("width", rgb.width.into()),
+            ("height", rgb.height.into()),
+            ("pixels", JsValue::from(pixels)),
+        ] {
+            let _ = Reflect::set(&object, &key.into(), &value);
+        }
+        JsValue::from(object)
+    };
+    match news {
+        News::Step { index, total, time, pixels, first, previews } => {
+            set("type", "step".into());
+            set("step", index.into());
+            set("steps", total.into());
+            set("time", time.into());
+            set("pixelsAtWork", pixels.into());
+            set("first", first.into());
+            set("previews", previews.iter().map(picture).collect::<Array>().into());
+        }
+        News::Picture { index, origin, image, latent, png } => {
+            set("type", "picture".into());
+            set("index", index.into());
+            set("origin", origin_object(&origin));
+            set("name", format!("{}.png", origin.file_stem()).into());
+            set("image", picture(&image));
+            set("latent", latent.as_ref().map_or(JsValue::NULL, picture));
+            let png = Uint8Array::from(png.as_slice());
+            transfer.push(&png.buffer());
+            set("png", png.into());
+        }
+    }
+    (event, transfer)
+}
+
+fn rgba(rgb: &Rgb) -> Uint8ClampedArray {
+    let pixels: Vec<u8> =
+        rgb.pixels.chunks_exact(3).flat_map(|p| [p[0], p[1], p[2], 255]).collect();
+    Uint8ClampedArray::from(pixels.as_slice())
+}
+
+/// Maps become objects, absent values null.
+fn plain_object(value: &impl Serialize) -> JsValue {
+    // What is serialised here holds strings and small numbers, which cannot fail.
+    value.serialize(&Serializer::json_compatible()).unwrap_or(JsValue::NULL)
+}
+
+/// With a seed of 64 bits, which only a BigInt holds where it is large.
+fn origin_object(origin: &Origin) -> JsValue {
+    const LARGEST_NUMBER: u64 = (1 << 53) - 1;
+    let ImageSpec { seed, index, .. } = origin.spec;
+    let small = ImageSpec { seed: 0, index: 0, ..origin.spec };
+    let object = plain_object(&Origin { spec: small, ..origin.clone() });
+    for (key, value) in [("seed", seed), ("index", index)] {
+        let value = match value {
+            0..=LARGEST_NUMBER => (value as f64).into(),
+            _ => value.into(),
+        };
+        let _ = Reflect::set(&object, &key.into(), &value);
+    }
+    object
+}

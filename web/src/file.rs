@@ -1,0 +1,58 @@
+//! Files that the browser holds.
+
+use std::cell::Cell;
+use std::io;
+
+use js_sys::Uint8Array;
+use tintype::weights::Source;
+use wasm_bindgen::{JsCast, JsValue};
+use web_sys::{Blob, FileReaderSync};
+
+/// A file on disk or in the browser's memory, of which only the piece in hand is in the engine's.
+pub struct BrowserFile {
+    blob: Blob,
+    reader: FileReaderSync,
+    /// Told how many bytes were read so far.
+    progress: Box<dyn Fn(f64)>,
+    read: Cell<f64>,
+}
+
+// SAFETY: a worker's objects never leave its thread, and without shared memory there is no other.
+unsafe impl Send for BrowserFile {}
+// SAFETY: as above.
+unsafe impl Sync for BrowserFile {}
+
+impl BrowserFile {
+    /// For workers; a page's own thread has no way to read at once.
+    pub fn new(blob: Blob, progress: impl Fn(f64) + 'static) -> Result<Self, JsValue> {
+        let (reader, progress) = (FileReaderSync::new()?, Box::new(progress));
+        Ok(Self { blob, reader, progress, read: Cell::new(0.0) })
+    }
+}
+
+impl Source for BrowserFile {
+    fn len(&self) -> usize {
+        self.blob.size() as usize
+    }
+
+    fn read(&self, start: usize, into: &mut [u8]) -> io::Result<()> {
+        let gone = |e: JsValue| {
+            let reason = e.dyn_ref::<js_sys::Error>().map(|e| String::from(e.message()));
+            io::Error::other(format!(
+                "the browser cannot read it any more ({}); choose it again",
+                reason.unwrap_or_else(|| "no reason given".into())
+            ))
+        };
+        let end = start + into.len();
+        let piece = self.blob.slice_with_f64_and_f64(start as f64, end as f64).map_err(gone)?;
+        let buffer = self.reader.read_as_array_buffer(&piece).map_err(gone)?;
+        let bytes = Uint8Array::new(&buffer);
+        if bytes.length() as usize != into.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        bytes.copy_to(into);
+        self.read.set(self.read.get() + into.len() as f64);
+        (self.progress)(self.read.get());
+        Ok(())
+    }
+}

@@ -1,0 +1,220 @@
+//! A loaded model that makes pictures.
+
+use serde::Serialize;
+use tintype::burn::tensor::FloatDType;
+use tintype::device::{Found, Kind};
+use tintype::generate::{
+    Event, GenerateError, LatentMap, LoadError, Origin, Parts, Picture, Pipeline, Previewer,
+    Sampler, Settings,
+};
+use tintype::image::{Rgb, to_rgb};
+use tintype::precision::Precision;
+use tintype::sampler::Stop;
+use tintype::weights::{Dtype, Weights};
+
+use crate::ask::{Ask, AskError};
+
+/// Pictures made together on a GPU; a processor is as fast with one, and shows it sooner.
+const GPU_BATCH: usize = 4;
+
+/// A model on a device.
+#[derive(Debug)]
+pub struct Session {
+    pipeline: Pipeline,
+    fingerprint: String,
+    device: String,
+    precision: Precision,
+    batch: usize,
+    map: LatentMap,
+    unused: Vec<String>,
+}
+
+/// What a page needs to know about a model.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Info {
+    /// The network: Hi-DiT, SiT, LightningDiT, HDiT.
+    pub architecture: &'static str,
+    /// Fingerprint of its weights.
+    pub fingerprint: String,
+    /// The classes by name, in the order of their numbers.
+    pub classes: Vec<String>,
+    /// Width and height of the pictures.
+    pub image_size: [usize; 2],
+    /// The time below which a Hi-DiT's pixels take part.
+    pub gate: Option<f64>,
+    /// What the authors sample with.
+    pub defaults: Defaults,
+    /// The samplers of the network.
+    pub samplers: Vec<String>,
+    /// Where it computes: `webgpu` or `cpu`.
+    pub device: String,
+    /// In which number format.
+    pub precision: Precision,
+    /// Tensors in the files that the networks have no use for.
+    pub unused: Vec<String>,
+}
+
+/// Settings by the names that requests use.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // see `Ask`
+pub struct Defaults {
+    pub sampler: String,
+    pub steps: usize,
+    pub cfg: f64,
+    pub cfg_interval: [f64; 2],
+    pub cfg_channels: Option<usize>,
+    pub shift: f64,
+}
+
+/// What happens while a request is worked on.
+#[derive(Debug)]
+pub enum News {
+    /// A step is about to be taken.
+    Step {
+        /// Counted from 0.
+        index: usize,
+        /// How many there are; unknown to adaptive samplers.
+        total: Option<usize>,
+        /// Time of a flow (1 is noise), noise level of a denoiser.
+        time: f64,
+        /// Whether the pixel stream is at work.
+        pixels: bool,
+        /// The first of the pictures in hand.
+        first: usize,
+        /// The pictures in hand so far; empty where none were asked for.
+        previews: Vec<Rgb>,
+    },
+    /// A picture is finished.
+    Picture {
+        /// Its place in the request.
+        index: usize,
+        /// How it was made.
+        origin: Box<Origin>,
+        /// The picture.
+        image: Rgb,
+        /// The decoded latent, where the request asked for it.
+        latent: Option<Rgb>,
+        /// A PNG file that carries `origin`.
+        png: Vec<u8>,
+    },
+}
+
+/// Why there are no pictures.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the errors say it
+pub enum SessionError {
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+}
+
+impl Session {
+    /// Loads a model. Without a wish for a number format it is that of the weights where a GPU
+    /// computes in it, else float32.
+    pub fn load(
+        parts: Parts<'_>,
+        wish: Option<Precision>,
+        found: &Found,
+    ) -> Result<Self, LoadError> {
+        let precision = wish.unwrap_or_else(|| natural(parts.model, found));
+        let pipeline = Pipeline::load(parts, precision.on(&found.device)?, &found.device)?;
+        let unused = pipeline.reports().iter().flat_map(|(_, report)| report.unexpected.clone());
+        Ok(Self {
+            fingerprint: parts.model.fingerprint(),
+            device: found.id.clone(),
+            precision,
+            batch: if found.kind == Kind::Processor { 1 } else { GPU_BATCH },
+            map: LatentMap::new(pipeline.latent_channels().unwrap_or(0)),
+            unused: unused.collect(),
+            pipeline,
+        })
+    }
+
+    /// What a page needs to know.
+    pub fn info(&self) -> Info {
+        let architecture = self.pipeline.architecture();
+        let Settings { sampler, steps, guidance, shift, .. } = Settings::default_for(architecture);
+        let labels = self.pipeline.labels();
+        Info {
+            architecture: architecture.name(),
+            fingerprint: self.fingerprint.clone(),
+            classes: (0..labels.len()).map(|class| labels.name(class)).collect(),
+            image_size: self.pipeline.image_size(),
+            gate: self.pipeline.gate(),
+            defaults: Defaults {
+                sampler: sampler.name(),
+                steps,
+                cfg: guidance.scale,
+                cfg_interval: [guidance.low, guidance.high],
+                cfg_channels: guidance.channels,
+                shift,
+            },
+            samplers: Sampler::of(architecture).iter().map(|s| s.name()).collect(),
+            device: self.device.clone(),
+            precision: self.precision,
+            unused: self.unused.clone(),
+        }
+    }
+
+    /// Makes what is asked for; `tell` may stop it.
+    pub async fn generate(
+        &mut self,
+        ask: &Ask,
+        tell: &mut impl AsyncFnMut(News) -> Result<(), Stop>,
+    ) -> Result<(), SessionError> {
+        let Self { pipeline, map, .. } = self;
+        let request = ask.request(pipeline.architecture(), pipeline.labels())?;
+        let origin = |picture: &Picture| Origin {
+            version: env!("CARGO_PKG_VERSION").into(),
+            model: self.fingerprint.clone(),
+            class_name: picture.spec.class.map_or("none".into(), |c| pipeline.labels().name(c)),
+            spec: picture.spec,
+            settings: Settings { keep_latent: false, ..request.settings },
+            precision: self.precision,
+            device: self.device.clone(),
+        };
+        for (number, batch) in request.images.chunks(self.batch).enumerate() {
+            let first = number * self.batch;
+            let request = tintype::generate::Request { images: batch.to_vec(), ..request.clone() };
+            let mut previewer = Previewer::new(pipeline, map);
+            let mut on_event = async |event: Event<'_>| match event {
+                Event::Step { index, total, time, preview } => {
+                    let pixels = preview.pixels.is_some();
+                    let previews = match ask.preview {
+                        false => Vec::new(),
+                        true => {
+                            let images = previewer.images(preview).await?.cast(FloatDType::F32);
+                            let data = images.into_data_async().await;
+                            let data = data.map_err(|e| Stop::Device(format!("{e:?}")))?;
+                            to_rgb(&data, pipeline.rounding())
+                        }
+                    };
+                    tell(News::Step { index, total, time, pixels, first, previews }).await
+                }
+                Event::Image(picture) => {
+                    let origin = Box::new(origin(&picture));
+                    let png = origin.to_png(&picture.image);
+                    // 8-bit pictures always encode; should one not, the run ends with the reason.
+                    let png = png.map_err(|e| Stop::Device(e.to_string()))?;
+                    let Picture { index, image, latent, .. } = picture;
+                    tell(News::Picture { index: first + index, origin, image, latent, png }).await
+                }
+            };
+            pipeline.generate(&request, &mut on_event).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The number format of most weights, where a GPU computes in it.
+fn natural(model: &Weights, found: &Found) -> Precision {
+    let half = model.tensors.values().filter(|view| view.dtype == Dtype::F16).count();
+    let mostly = 2 * half > model.tensors.len();
+    match mostly && found.kind != Kind::Processor && Precision::F16.on(&found.device).is_ok() {
+        true => Precision::F16,
+        false => Precision::F32,
+    }
+}
