@@ -57,7 +57,8 @@ fn main() {
     let picture = time(3, || {
         let images = vec![ImageSpec { class: Some(17), seed: 0, index: 0 }];
         let request = Request { settings, images };
-        pollster::block_on(pipeline.generate(&request, &mut async |_: Event<'_>| Ok(()))).expect("a picture");
+        pollster::block_on(pipeline.generate(&request, &mut async |_: Event<'_>| Ok(())))
+            .expect("a picture");
     });
     println!(
         "{}",

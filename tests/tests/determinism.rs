@@ -93,7 +93,9 @@ fn a_run_can_be_cancelled_at_every_step() {
     let request = Request { settings, images: specs()[..1].to_vec() };
     for stop_at in [0, 3, 5] {
         let mut seen = 0;
-        let result = pollster::block_on(pipeline.generate(&request, &mut async |event: Event<'_>| match event {
+        let result = pollster::block_on(pipeline.generate(&request, &mut async |event: Event<
+            '_,
+        >| match event {
             Event::Step { index, .. } if index == stop_at => Err(Stop::Cancelled),
             Event::Step { .. } => {
                 seen += 1;

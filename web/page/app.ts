@@ -18,6 +18,9 @@ const form = new Form(() => settingsChanged());
 const picker = new Picker($("search"), $("classes"), $("count"), () => settingsChanged(), () => void generate());
 const gallery = new Gallery($("pictures"), $("gallery"), (picture) => show(picture));
 
+/** Whether steps are shown; `?preview=0` spares a slow GPU the decoding. */
+const preview = options.get("preview") !== "0";
+
 let tintype: Tintype | undefined;
 let loading: Promise<void> | undefined;
 /** A request that waits for the model. */
@@ -136,6 +139,7 @@ async function generate() {
   const request: Request = { class: picker.chosen, ...form.request() };
   const gate = form.gate;
   generating = true;
+  delete document.documentElement.dataset.seconds;
   $("generate").hidden = true;
   $("stop").hidden = false;
   $("after").hidden = true;
@@ -144,7 +148,7 @@ async function generate() {
   const started = performance.now();
   let first = 0;
   try {
-    for await (const event of tintype.generate({ ...request, compare: form.compares })) {
+    for await (const event of tintype.generate({ ...request, compare: form.compares, preview })) {
       if (event.type === "step") {
         if (!first) {
           first = performance.now();

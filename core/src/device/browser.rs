@@ -36,8 +36,7 @@ pub async fn open() -> Result<BrowserGpu, DeviceError> {
         power_preference: wgpu::PowerPreference::HighPerformance,
         ..Default::default()
     };
-    let adapter =
-        instance.request_adapter(&options).await.map_err(|e| missing(e.to_string()))?;
+    let adapter = instance.request_adapter(&options).await.map_err(|e| missing(e.to_string()))?;
     let (device, queue) =
         adapter.request_device(&descriptor(&adapter)).await.map_err(|e| missing(e.to_string()))?;
 

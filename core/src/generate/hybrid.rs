@@ -131,11 +131,7 @@ impl<E: AsyncFnMut(Event<'_>) -> Result<(), Stop>> HybridModel for Run<'_, E> {
         noise::batch(&self.keys, stream, step as u32, shape, &self.pipeline.state_device)
     }
 
-    async fn on_step(
-        &mut self,
-        step: Step<'_>,
-        pixels: Option<Pixels<'_>>,
-    ) -> Result<(), Stop> {
+    async fn on_step(&mut self, step: Step<'_>, pixels: Option<Pixels<'_>>) -> Result<(), Stop> {
         let pixels = pixels.and(self.clean_image.as_ref());
         let preview = Preview { clean: step.clean, pixels };
         let Step { index, total, time, .. } = step;

@@ -27,11 +27,7 @@ pub trait HybridModel {
     fn noise(&mut self, draw: Draw) -> State;
 
     /// Told before every step, with the clean image estimate once the gate is open.
-    async fn on_step(
-        &mut self,
-        _step: Step<'_>,
-        _pixels: Option<Pixels<'_>>,
-    ) -> Result<(), Stop> {
+    async fn on_step(&mut self, _step: Step<'_>, _pixels: Option<Pixels<'_>>) -> Result<(), Stop> {
         Ok(())
     }
 

@@ -190,6 +190,5 @@ fn view<const D: usize>(tensor: Tensor<D>) -> TensorView {
     let shape = tensor.dims().to_vec();
     let values: Vec<f32> = tensor.into_data().convert::<f32>().iter::<f32>().collect();
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    TensorView::from_bytes(Dtype::F32, shape, bytes)
-        .expect("a tensor's own bytes have its shape")
+    TensorView::from_bytes(Dtype::F32, shape, bytes).expect("a tensor's own bytes have its shape")
 }

@@ -352,7 +352,8 @@ impl Weights {
         };
         for (name, view) in &self.tensors {
             eat(name.as_bytes());
-            view.shape.iter().for_each(|d| eat(&d.to_le_bytes()));
+            // 64 bits on every machine.
+            view.shape.iter().for_each(|&d| eat(&(d as u64).to_le_bytes()));
             // A file that cannot be read fails to load; here it only has a fingerprint of its own.
             eat(&view.head(64).unwrap_or_default());
         }

@@ -233,11 +233,7 @@ impl HybridModel for Emoji<'_> {
         self.golden.state(&name, &self.state_device).expect("every draw is recorded")
     }
 
-    async fn on_step(
-        &mut self,
-        step: Step<'_>,
-        pixels: Option<Pixels<'_>>,
-    ) -> Result<(), Stop> {
+    async fn on_step(&mut self, step: Step<'_>, pixels: Option<Pixels<'_>>) -> Result<(), Stop> {
         self.z_traj.push(step.state.clone());
         self.x_traj.extend(pixels.map(|p| p.state.clone()));
         Ok(())

@@ -167,15 +167,18 @@ impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
             let request = Request { settings: self.settings, images: images.to_vec() };
             let before = number * batch;
             let mut failed = None;
-            let result = pollster::block_on(self.pipeline.generate(&request, &mut async |event: Event<'_>| {
-                self.on_event(event, before, images).map_err(|stop| match stop {
-                    Ok(stop) => stop,
-                    Err(error) => {
-                        failed = Some(error);
-                        Stop::Cancelled
-                    }
-                })
-            }));
+            let result =
+                pollster::block_on(self.pipeline.generate(&request, &mut async |event: Event<
+                    '_,
+                >| {
+                    self.on_event(event, before, images).map_err(|stop| match stop {
+                        Ok(stop) => stop,
+                        Err(error) => {
+                            failed = Some(error);
+                            Stop::Cancelled
+                        }
+                    })
+                }));
             match (result, failed) {
                 (_, Some(error)) => return Err(error),
                 (Ok(()), None) => {}

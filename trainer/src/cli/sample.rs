@@ -321,15 +321,16 @@ impl Job<'_> {
         let request =
             Request { settings: self.settings, images: indices.iter().map(spec).collect() };
         let mut pictures = Vec::with_capacity(indices.len());
-        let result = pollster::block_on(self.pipeline.generate(&request, &mut async |event: Event<'_>| {
-            if self.interrupted.load(Ordering::Relaxed) {
-                return Err(Stop::Cancelled);
-            }
-            if let Event::Image(picture) = event {
-                pictures.push((indices[picture.index], picture.image));
-            }
-            Ok(())
-        }));
+        let result =
+            pollster::block_on(self.pipeline.generate(&request, &mut async |event: Event<'_>| {
+                if self.interrupted.load(Ordering::Relaxed) {
+                    return Err(Stop::Cancelled);
+                }
+                if let Event::Image(picture) = event {
+                    pictures.push((indices[picture.index], picture.image));
+                }
+                Ok(())
+            }));
         match result {
             Ok(()) => Ok(Some(pictures)),
             Err(GenerateError::Stopped(Stop::Cancelled)) => Ok(None),

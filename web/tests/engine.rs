@@ -1,0 +1,328 @@
+//! The engine with a tiny model. The same bodies run natively (`cargo test`) and in a browser's
+//! worker (`wasm-bindgen-test`, see `web/test.mjs`); the last one needs a browser's GPU.
+
+use std::io;
+use std::sync::Arc;
+
+use serde_json::json;
+use tintype::burn::tensor::Device;
+use tintype::device::{Found, Kind};
+use tintype::generate::{Origin, Parts, Sampler, Settings};
+use tintype::image::Rgb;
+use tintype::labels::Labels;
+use tintype::model::hidit::HiDiTConfig;
+use tintype::model::sit::SiTConfig;
+use tintype::model::vavae::VaeConfig;
+use tintype::precision::Precision;
+use tintype::sampler::Stop;
+use tintype::weights::{Architecture, Source, TensorView, Weights, layout, write_safetensors};
+use tintype_web::Checksum;
+use tintype_web::ask::{Ask, Class};
+use tintype_web::session::{News, Session};
+
+#[cfg(target_family = "wasm")]
+wasm_bindgen_test::wasm_bindgen_test_configure!(run_in_dedicated_worker);
+
+fn hidit() -> HiDiTConfig {
+    let sit = SiTConfig {
+        input_size: 4,
+        patch_size: 1,
+        in_channels: 4,
+        hidden_size: 32,
+        depth: 2,
+        num_heads: 2,
+        mlp_ratio: 2.0,
+        num_classes: 3,
+        qk_norm: false,
+        encoder_depth: 1,
+        z_dims: Vec::new(),
+        projector_dim: 4,
+    };
+    HiDiTConfig { sit, image: 32, pixel_patch: 8, tau: 0.5, t_min: 0.05 }
+}
+
+fn vae() -> VaeConfig {
+    VaeConfig {
+        ch: 8,
+        ch_mult: vec![1, 1, 1, 1],
+        num_res_blocks: 1,
+        z_channels: 4,
+        attn_resolutions: Vec::new(),
+        num_groups: 4,
+        ..VaeConfig::f16d32()
+    }
+}
+
+/// Weights by a formula, as a file.
+fn file<M: tintype::burn::module::Module>(network: &M, config: &impl serde::Serialize) -> Vec<u8> {
+    let mut n = 0u32;
+    let mut value = |scale: f32| {
+        n = n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (n >> 8) as f32 / (1 << 23) as f32 * scale - scale
+    };
+    let tensors = layout(network).into_iter().map(|(name, shape)| {
+        let count: usize = shape.iter().product();
+        let values: Vec<f32> = match name.as_str() {
+            name if name.ends_with("running_var") => vec![1.0; count],
+            name if name.contains("norm") && name.ends_with("weight") => vec![1.0; count],
+            _ => (0..count).map(|_| value(0.3)).collect(),
+        };
+        (name, TensorView::from_f32(shape, &values).expect("as many as the shape"))
+    });
+    let metadata = [
+        ("config".into(), serde_json::to_string(config).expect("it serialises")),
+        ("classes".into(), json!(["apple, pome", "pear", "quince"]).to_string()),
+    ];
+    write_safetensors(&tensors.collect(), &metadata.into()).expect("it writes")
+}
+
+fn model_file() -> Vec<u8> {
+    file(&hidit().init(&Device::flex()).expect("valid"), &hidit())
+}
+
+fn vae_file() -> Vec<u8> {
+    file(&vae().init_decoder(&Device::flex()).expect("valid"), &vae())
+}
+
+fn processor() -> Found {
+    Found {
+        id: "cpu".into(),
+        description: String::new(),
+        kind: Kind::Processor,
+        memory: None,
+        device: Device::flex(),
+    }
+}
+
+fn session(found: &Found) -> Session {
+    let model = Weights::from_bytes(model_file(), "model").expect("it reads");
+    let vae = Weights::from_bytes(vae_file(), "vae").expect("it reads");
+    let parts = Parts { model: &model, vae: Some(&vae), stats: None };
+    Session::load(parts, None, found).expect("it loads")
+}
+
+fn ask() -> Ask {
+    Ask {
+        class: Some(Class::Name("pome".into())),
+        seed: 7,
+        count: 2,
+        steps: Some(6),
+        compare: true,
+        ..Ask::default()
+    }
+}
+
+fn difference(a: &Rgb, b: &Rgb) -> f64 {
+    let each = a.pixels.iter().zip(&b.pixels).map(|(a, b)| a.abs_diff(*b) as f64);
+    each.sum::<f64>() / a.pixels.len() as f64
+}
+
+/// Everything a session tells; on the processor futures are ready at once.
+fn run(session: &mut Session, ask: &Ask, stop_at: Option<usize>) -> (Vec<News>, bool) {
+    let mut all = Vec::new();
+    let mut tell = async |news: News| {
+        let stop = matches!(news, News::Step { index, .. } if Some(index) == stop_at);
+        all.push(news);
+        if stop { Err(Stop::Cancelled) } else { Ok(()) }
+    };
+    let done = pollster::block_on(session.generate(ask, &mut tell)).is_ok();
+    (all, done)
+}
+
+fn pictures(news: Vec<News>) -> Vec<(Origin, Rgb, Option<Rgb>, Vec<u8>)> {
+    let finished = news.into_iter().filter_map(|news| match news {
+        News::Picture { origin, image, latent, png, .. } => Some((*origin, image, latent, png)),
+        News::Step { .. } => None,
+    });
+    finished.collect()
+}
+
+#[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
+#[cfg_attr(not(target_family = "wasm"), test)]
+fn a_request_is_that_of_the_command_line() {
+    let architecture = Architecture::HiDiT(hidit());
+    let labels = Labels::new(["apple, pome", "pear"].map(String::from).to_vec());
+    let ask = |value| serde_json::from_value::<Ask>(value);
+    let given = json!({"class": "pear", "seed": 7, "count": 2, "steps": 9, "cfg": 3.0, "tau": 0.4});
+    let request = ask(given).expect("it reads").request(&architecture, &labels).expect("valid");
+    let seeds: Vec<_> = request.images.iter().map(|i| (i.class, i.seed, i.index)).collect();
+    assert_eq!(seeds, [(Some(1), 7, 0), (Some(1), 8, 0)]);
+    let Settings { sampler, steps, guidance, tau, .. } = request.settings;
+    assert_eq!((sampler, steps, guidance.scale, tau), (Sampler::EulerMaruyama, 9, 3.0, Some(0.4)));
+
+    for (given, trouble) in [
+        (json!({"class": "grape"}), "there is no class \"grape\""),
+        (json!({"class": 2}), "from 0 to 1"),
+        (json!({"steps": 0}), "steps 0 is not between"),
+        (json!({"sampler": "dpmpp-2m"}), "use euler, euler-maruyama"),
+        (json!({"sampler": "magic"}), "\"magic\" is unknown"),
+        (json!({"count": 0}), "count must be positive"),
+        (json!({"tau": 2.0}), "tau 2 is not between 0 and 1"),
+    ] {
+        let ask = ask(given).expect("it reads");
+        let error = ask.request(&architecture, &labels).expect_err(trouble).to_string();
+        let plain = tintype_web::words::plain(&error);
+        assert!(plain.contains(trouble) && !plain.contains("--"), "{plain}");
+    }
+    assert!(ask(json!({"sead": 7})).expect_err("a typing error").to_string().contains("sead"));
+}
+
+#[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
+#[cfg_attr(not(target_family = "wasm"), test)]
+fn pictures_develop_and_carry_their_settings() {
+    let mut session = session(&processor());
+    let info = session.info();
+    assert_eq!((info.architecture, info.image_size, info.gate), ("Hi-DiT", [32, 32], Some(0.5)));
+    assert_eq!((info.classes[0].as_str(), info.classes.len()), ("apple, pome", 3));
+    let (news, done) = run(&mut session, &ask(), None);
+    assert!(done);
+    let mut steps = Vec::new();
+    for news in &news {
+        if let News::Step { index, pixels, first, previews, .. } = news {
+            steps.push((*first, *index, *pixels));
+            assert_eq!((previews.len(), previews[0].width), (1, 32));
+        }
+    }
+    let open = |index: usize| (index >= 3, index);
+    let expected = (0..2)
+        .flat_map(|first| (0..6).map(open).map(move |(pixels, index)| (first, index, pixels)));
+    assert_eq!(steps, expected.collect::<Vec<_>>());
+    let pictures = pictures(news);
+    assert_eq!(pictures.iter().map(|(o, ..)| o.spec.seed).collect::<Vec<_>>(), [7, 8]);
+    for (origin, image, latent, png) in &pictures {
+        assert_eq!(Origin::read(png).expect("it carries them"), *origin);
+        assert_eq!(origin.class_name, "apple, pome");
+        let latent = latent.as_ref().expect("it was asked for");
+        assert!(difference(image, latent) > 0.5, "two streams are two pictures");
+    }
+    assert!(difference(&pictures[0].1, &pictures[1].1) > 1.0, "two seeds are two pictures");
+}
+
+/// The picture of a native build on x86-64: the mean of each of 16 tiles, all colours together.
+#[rustfmt::skip]
+const TILES: [f64; 16] = [
+    139.8, 132.9, 137.8, 128.3,
+    130.7, 125.1, 126.1, 129.9,
+    123.6, 120.5, 126.9, 125.7,
+    128.6, 129.4, 133.9, 132.7,
+];
+
+#[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
+#[cfg_attr(not(target_family = "wasm"), test)]
+fn a_browser_makes_the_pictures_of_a_native_program() {
+    let (news, _) = run(&mut session(&processor()), &ask(), None);
+    let image = &pictures(news)[0].1;
+    let mean = |tile: usize| {
+        let (x, y) = (tile % 4 * 8, tile / 4 * 8);
+        let row = |y: usize| &image.pixels[(y * 32 + x) * 3..(y * 32 + x + 8) * 3];
+        let sum: u32 = (y..y + 8).flat_map(row).map(|v| *v as u32).sum();
+        sum as f64 / 192.0
+    };
+    let means: Vec<f64> = (0..16).map(mean).collect();
+    let close = means.iter().zip(TILES).all(|(mean, expected)| (mean - expected).abs() < 0.1);
+    assert!(close, "{means:.1?}");
+}
+
+#[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
+#[cfg_attr(not(target_family = "wasm"), test)]
+fn a_model_has_the_same_fingerprint_everywhere() {
+    assert_eq!(session(&processor()).info().fingerprint, "a8454562b8209a49");
+}
+
+#[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
+#[cfg_attr(not(target_family = "wasm"), test)]
+fn a_run_stops_after_its_step_and_another_can_follow() {
+    let mut session = session(&processor());
+    let (news, done) = run(&mut session, &ask(), Some(2));
+    assert!(!done);
+    assert!(matches!(news.last(), Some(News::Step { index: 2, .. })));
+    assert_eq!(news.len(), 3);
+    let quick = Ask { preview: false, count: 1, ..ask() };
+    let (news, done) = run(&mut session, &quick, None);
+    assert!(done);
+    assert!(matches!(&news[0], News::Step { previews, .. } if previews.is_empty()));
+}
+
+/// A file that is read piece by piece, and that can vanish.
+struct Pieces(Vec<u8>, usize);
+
+impl Source for Pieces {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    fn read(&self, start: usize, into: &mut [u8]) -> io::Result<()> {
+        if start > self.1 {
+            return Err(io::Error::other("it is gone"));
+        }
+        into.copy_from_slice(&self.0[start..start + into.len()]);
+        Ok(())
+    }
+}
+
+#[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
+#[cfg_attr(not(target_family = "wasm"), test)]
+fn weights_load_piece_by_piece() {
+    let load = |bytes: Vec<u8>, readable: usize| {
+        let model = Weights::from_source(Arc::new(Pieces(bytes, readable)), "model.safetensors")?;
+        let vae = Weights::from_bytes(vae_file(), "vae")?;
+        let parts = Parts { model: &model, vae: Some(&vae), stats: None };
+        Session::load(parts, None, &processor())
+    };
+    let (whole, _) = run(&mut session(&processor()), &ask(), None);
+    let mut loaded = load(model_file(), usize::MAX).expect("it loads");
+    let (pieces, _) = run(&mut loaded, &ask(), None);
+    assert_eq!(pictures(whole)[0].1, pictures(pieces)[0].1);
+
+    let trouble = |bytes, readable| match load(bytes, readable) {
+        Ok(_) => panic!("it cannot load"),
+        Err(error) => error.to_string(),
+    };
+    assert!(trouble(model_file(), 20_000).contains("model.safetensors: it is gone"));
+    let cut = model_file()[..30_000].to_vec();
+    assert!(trouble(cut, usize::MAX).contains("not the length that its header says"));
+    assert!(trouble(b"<!doctype html><p>404".to_vec(), usize::MAX).contains("damaged"));
+    assert!(trouble(Vec::new(), usize::MAX).contains("empty"));
+}
+
+#[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
+#[cfg_attr(not(target_family = "wasm"), test)]
+fn sixteen_bits_are_for_gpus() {
+    let model = Weights::from_bytes(model_file(), "model").expect("it reads");
+    let vae = Weights::from_bytes(vae_file(), "vae").expect("it reads");
+    let half = |view: &TensorView| view.converted(tintype::weights::Dtype::F16).expect("small");
+    let tensors = model.tensors.iter().map(|(name, view)| (name.clone(), half(view))).collect();
+    let model = Weights { tensors, ..model };
+    let parts = Parts { model: &model, vae: Some(&vae), stats: None };
+    let session = Session::load(parts, None, &processor()).expect("it loads");
+    assert_eq!(session.info().precision, Precision::F32);
+}
+
+#[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
+#[cfg_attr(not(target_family = "wasm"), test)]
+fn a_checksum_is_sha_256() {
+    let mut sum = Checksum::new();
+    sum.update(b"a");
+    sum.update(b"bc");
+    let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert_eq!(sum.hex(), abc);
+    assert_eq!(sum.hex(), abc, "asking does not end it");
+}
+
+#[cfg(target_family = "wasm")]
+#[wasm_bindgen_test::wasm_bindgen_test]
+async fn a_gpu_makes_the_pictures_of_the_processor() {
+    let gpu = tintype::device::browser::open().await.expect("the test browser has one");
+    let mut on_gpu = session(&gpu.found);
+    assert_eq!(on_gpu.info().device, "webgpu");
+    let mut all = Vec::new();
+    let mut tell = async |news: News| {
+        all.push(news);
+        Ok(())
+    };
+    on_gpu.generate(&ask(), &mut tell).await.expect("it computes");
+    assert_eq!(gpu.failure(), None);
+    let (expected, _) = run(&mut session(&processor()), &ask(), None);
+    for (gpu, cpu) in pictures(all).iter().zip(&pictures(expected)) {
+        assert!(difference(&gpu.1, &cpu.1) < 0.5, "{}", difference(&gpu.1, &cpu.1));
+    }
+}

@@ -1,0 +1,230 @@
+// The built page in a real browser, on the processor: what a person does, and what goes wrong.
+
+import assert from "node:assert/strict";
+import { createReadStream, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { difference, finished, launch, models, native, open, origin, picture, ready, screenshot, site, words } from "./browser.mjs";
+
+let browser;
+before(async () => {
+  browser = await launch();
+});
+after(() => browser.close());
+
+const MODEL = "/models/emoji/hidit.safetensors";
+
+test("a class is picked by typing, and the picture is the native one", async () => {
+  const { visit, stop, requests, origin: home, context } = await open(browser);
+  const page = await visit("/?device=cpu#seed=7&steps=4");
+  await ready(page);
+  await page.keyboard.press("/");
+  await page.keyboard.type("fru");
+  assert.equal(await words(page, "#count"), "1 of 41 classes");
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => document.querySelector("#words").textContent.startsWith("step"));
+  await screenshot(page, "developing");
+  await finished(page);
+  const made = await picture(page);
+  assert.equal(made.name, "fruit-7.png");
+  const expected = native(["fruit", "--seed", "7", "--steps", "4"]);
+  const apart = await difference(page, made.png, expected);
+  console.log(`processor against native: mean absolute difference ${apart.toFixed(4)} of 255`);
+  assert.ok(apart <= 0.5, `${apart}`);
+  assert.deepEqual(origin(made.png), { ...origin(expected), device: "cpu" });
+  assert.match(await words(page, "#words"), /^fruit, seed 7: /);
+  assert.equal(new URL(page.url()).hash, "#class=fruit&seed=7&steps=4");
+  assert.equal(await page.inputValue("#seed"), "8");
+  await page.fill("#wipe", "50");
+  await screenshot(page, "finished");
+  const elsewhere = requests.map((r) => r.url()).filter((url) => !url.startsWith(home) && !/^(blob|data):/.test(url));
+  assert.deepEqual(elsewhere, [], "nothing comes from elsewhere");
+  assert.deepEqual(page.errors, []);
+  await context.close();
+  await stop();
+});
+
+test("a link makes its picture again", async () => {
+  const { visit, stop, context } = await open(browser);
+  const page = await visit("/?device=cpu#class=heart&seed=3&steps=3&cfg=1&tau=0.5");
+  await finished(page);
+  const first = origin((await picture(page)).png);
+  assert.deepEqual([first.class_name, first.seed, first.settings.steps, first.settings.guidance.scale, first.settings.tau], ["heart", 3, 3, 1, 0.5]);
+  await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+  await page.click("#share");
+  await page.waitForFunction(() => document.querySelector("#words").textContent.includes("copied"));
+  const link = await page.evaluate(() => navigator.clipboard.readText());
+  assert.equal(new URL(link).hash, "#class=heart&seed=3&steps=3&cfg=1&tau=0.5");
+  await context.close();
+  await stop();
+});
+
+test("stopping takes effect within a step, and another picture can follow", async () => {
+  const { visit, stop, context } = await open(browser);
+  const page = await visit("/?device=cpu#class=smiley&seed=1&steps=100");
+  const step = () => page.evaluate(() => Number(/^step (\d+)/.exec(document.querySelector("#words").dataset.last ?? document.querySelector("#words").textContent)?.[1] ?? 0));
+  // Remembers the last step that was shown.
+  await page.evaluate(() => {
+    const line = document.querySelector("#words");
+    new MutationObserver(() => {
+      if (line.textContent.startsWith("step")) line.dataset.last = line.textContent;
+    }).observe(line, { childList: true, characterData: true, subtree: true });
+  });
+  await page.waitForFunction(() => /^step [3-9]/.test(document.querySelector("#words").textContent), null, { timeout: 120_000 });
+  const before = await step();
+  await page.keyboard.press("Escape");
+  await page.waitForFunction(() => document.querySelector("#words").textContent === "Stopped.");
+  assert.ok((await step()) <= before + 1, `${await step()} steps, and it was stopped at ${before}`);
+  await page.evaluate(() => (location.hash = "#class=smiley&seed=1&steps=2"));
+  await finished(page);
+  await context.close();
+  await stop();
+});
+
+test("the second visit needs no network", async () => {
+  const { visit, stop, context, requests } = await open(browser);
+  const first = await visit();
+  await ready(first);
+  await first.waitForFunction(() => navigator.serviceWorker.controller !== null);
+  await first.close();
+  await stop();
+  const before = requests.length;
+  const page = await visit("/?device=cpu#class=bird&seed=2&steps=2");
+  await finished(page);
+  assert.equal(await page.isHidden("#notice"), true, await words(page, "#notice"));
+  const weights = requests.slice(before).filter((r) => r.url().endsWith(".safetensors"));
+  assert.deepEqual(weights, [], "the weights are kept");
+  await screenshot(page, "offline");
+  await context.close();
+});
+
+test("a damaged file is refused, and fetched again", async () => {
+  let damaged = true;
+  const meddle = (path, response) => {
+    if (path !== MODEL || !damaged) return false;
+    const bytes = readFileSync(join(site, path));
+    bytes[bytes.length - 1000] ^= 1;
+    response.writeHead(200, { "Content-Length": bytes.length }).end(bytes);
+    return true;
+  };
+  const { visit, stop, context } = await open(browser, { meddle });
+  const page = await visit();
+  await page.waitForSelector("#notice button");
+  assert.match(await words(page, "#notice"), /hidit\.safetensors is damaged, or of another version than this page: its checksum begins with/);
+  await screenshot(page, "damaged");
+  damaged = false;
+  await page.click("#notice button");
+  await ready(page);
+  await context.close();
+  await stop();
+});
+
+test("a download that broke goes on where it was", async () => {
+  const ranges = [];
+  const meddle = (path, response, request) => {
+    if (path !== MODEL) return false;
+    ranges.push(request.headers.range);
+    if (ranges.length > 1) return false;
+    response.writeHead(200, { "Content-Length": statSync(join(site, path)).size });
+    createReadStream(join(site, path), { end: 9_999_999 }).on("end", () => setTimeout(() => response.destroy(), 500)).pipe(response, { end: false });
+    return true;
+  };
+  const { visit, stop, context } = await open(browser, { meddle });
+  const page = await visit();
+  await page.waitForSelector("#notice button");
+  assert.match(await words(page, "#notice"), /The connection broke while hidit\.safetensors arrived/);
+  await page.click("#notice button");
+  await ready(page);
+  assert.deepEqual(ranges, [undefined, "bytes=10000000-"]);
+  await context.close();
+  await stop();
+});
+
+test("without room for the files they stay in memory", async () => {
+  const { visit, stop, context, origin: home } = await open(browser);
+  const page = await visit("/style.css");
+  const session = await context.newCDPSession(page);
+  await session.send("Storage.overrideQuotaForOrigin", { origin: home, quotaSize: 8 << 20 });
+  await page.goto(`${home}/?device=cpu#class=fruit&seed=7&steps=2`);
+  await finished(page);
+  assert.match(await words(page, "#notice"), /fetched again next time: the browser's storage is full/);
+  await context.close();
+  await stop();
+});
+
+test("weights of one's own, and settings from a picture", async () => {
+  const { visit, stop, context } = await open(browser);
+  const page = await visit();
+  await ready(page);
+  const [model, vae] = ["hidit.safetensors", "vae-decoder.safetensors"].map((name) => join(models, name));
+  await page.setInputFiles("#files", [model]);
+  await page.waitForSelector("#notice button");
+  assert.match(await words(page, "#notice"), /Hi-DiT works on latents and needs an autoencoder; give its file as `vae`/);
+  await page.setInputFiles("#files", [vae]);
+  await page.waitForFunction(() => document.querySelector("#notice").textContent.includes("The network's weights are missing"));
+  await page.evaluate(() => delete document.documentElement.dataset.ready);
+  await page.setInputFiles("#files", [vae, model]);
+  await ready(page);
+  assert.match(await words(page, "#device"), /^hidit\.safetensors · this processor/);
+  const made = native(["bird", "--seed", "5", "--steps", "3", "--cfg", "3"]);
+  await page.setInputFiles("#files", [{ name: "bird-5.png", mimeType: "image/png", buffer: made }]);
+  await page.waitForFunction(() => document.querySelector("#seed").value === "5");
+  assert.equal(await words(page, '#classes [aria-selected="true"]'), "bird");
+  await page.click("#generate");
+  await finished(page);
+  assert.ok((await difference(page, (await picture(page)).png, made)) <= 0.5);
+  await page.setInputFiles("#files", [{ name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("hello") }]);
+  await page.waitForFunction(() => document.querySelector("#notice").textContent.includes("notes.txt is no model"));
+  await context.close();
+  await stop();
+});
+
+test("it fits a phone, by day and by night", async () => {
+  for (const colorScheme of ["light", "dark"]) {
+    const contextOptions = { viewport: { width: 375, height: 760 }, colorScheme, hasTouch: true };
+    const { visit, stop, context } = await open(browser, { context: contextOptions });
+    const page = await visit("/?device=cpu#class=fruit&seed=7&steps=3");
+    await finished(page);
+    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(overflow <= 0, `${overflow} pixels stick out`);
+    await screenshot(page, `phone-${colorScheme}`);
+    await context.close();
+    await stop();
+  }
+});
+
+test("everything has a name and can be reached by keyboard", async () => {
+  const { visit, stop, context } = await open(browser);
+  const page = await visit("/?device=cpu#class=fruit&seed=7&steps=2");
+  await finished(page);
+  const nameless = await page.evaluate(() => {
+    const controls = [...document.querySelectorAll("button, input, select, a, [role=img]")].filter((e) => e.checkVisibility());
+    return controls.filter((e) => !(e.ariaLabel || e.textContent.trim() || e.labels?.length)).map((e) => e.outerHTML);
+  });
+  assert.deepEqual(nameless, []);
+  await page.focus("#search");
+  const reached = new Set();
+  for (let i = 0; i < 40; i++) {
+    await page.keyboard.press("Tab");
+    reached.add(await page.evaluate(() => document.activeElement.id || document.activeElement.tagName));
+  }
+  for (const id of ["seed", "dice", "steps", "cfg", "generate", "wipe", "download", "share", "reuse", "again", "open", "theme"]) {
+    assert.ok(reached.has(id), `${id} is not reached: ${[...reached]}`);
+  }
+  await context.close();
+  await stop();
+});
+
+test("without WebGPU the processor computes, and says how long it will take", async () => {
+  const without = await launch({ gpu: false });
+  const { visit, stop } = await open(without);
+  const page = await visit("/");
+  await ready(page);
+  assert.match(await words(page, "#notice"), /WebGPU.*Pictures are made on the processor\.$/);
+  assert.match(await words(page, "#estimate"), /^About \d+ (s|min) a picture on this processor\.$/);
+  await screenshot(page, "without-webgpu");
+  await page.evaluate(() => (location.hash = "#class=fruit&seed=7&steps=2"));
+  await finished(page);
+  await without.close();
+  await stop();
+});
