@@ -8,7 +8,6 @@ self.addEventListener("install", (event) => {
   const fill = async () => {
     const cache = await caches.open(VERSION);
     await cache.addAll(FILES.map((file) => new Request(file, { cache: "reload" })));
-    await self.skipWaiting();
   };
   event.waitUntil(fill());
 });
@@ -23,7 +22,7 @@ self.addEventListener("activate", (event) => {
   event.waitUntil(clean());
 });
 
-// A version is one whole: what is kept comes first, and a new version comes with the next visit.
+// A version is one whole: what is kept comes first, and a new version waits until no page shows the old.
 self.addEventListener("fetch", (event) => {
   if (event.request.method !== "GET") return;
   const answer = async () => {
