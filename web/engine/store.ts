@@ -40,42 +40,37 @@ export class FileError extends Error {
 const PIECE = 4 << 20;
 
 export async function obtain(wanted: Wanted, around: Surroundings): Promise<Obtained> {
-  let notKept = around.keep ? "" : "keeping files is switched off";
-  if (around.keep) {
-    try {
-      const kept = await Kept.of(wanted);
-      const whole = await kept.whole(around);
-      return { blob: whole ?? (await download(wanted, around, kept)), notKept };
-    } catch (error) {
-      if (error instanceof FileError || around.signal.aborted) throw error;
-      if (error instanceof NotKept) return { blob: error.blob, notKept: error.message };
-      notKept = `this browser keeps no files here (${(error as Error).message})`;
-    }
+  if (!around.keep) return download(wanted, around, null, "keeping files is switched off");
+  let kept: Kept;
+  try {
+    kept = await Kept.of(wanted);
+    const whole = await kept.whole(around);
+    if (whole) return { blob: whole, notKept: "" };
+  } catch (error) {
+    around.signal.throwIfAborted();
+    return download(wanted, around, null, `this browser keeps no files here (${(error as Error).message})`);
   }
-  return { blob: await download(wanted, around, null), notKept };
+  return download(wanted, around, kept, "");
 }
 
-/** The download went well and could not be kept. */
-class NotKept extends Error {
-  constructor(
-    message: string,
-    readonly blob: Blob,
-  ) {
-    super(message);
-  }
-}
-
-async function download(wanted: Wanted, around: Surroundings, kept: Kept | null): Promise<Blob> {
+/** Fetches what is missing of a file. `notKept` says why nothing is to be written, where that is so. */
+async function download(wanted: Wanted, around: Surroundings, kept: Kept | null, notKept: string): Promise<Obtained> {
   const name = fileName(wanted.url);
   let sum = around.checksum();
-  const part = kept ? await kept.part(sum, around).catch(() => null) : null;
+  let part: Part | null = null;
   try {
-    let refused = kept && !part ? "another page of this site is fetching the same file" : "";
+    part = (await kept?.part(sum, around)) ?? null;
+  } catch (error) {
+    around.signal.throwIfAborted();
+    notKept = `another page may be fetching the same file (${(error as Error).message})`;
+    sum.free();
+    sum = around.checksum();
+  }
+  try {
     let have = part?.size ?? 0;
-    const complete = have > 0 && have === wanted.bytes;
+    let total = wanted.bytes ?? null;
     const memory: Uint8Array<ArrayBuffer>[] = [];
-    let total: number | null = wanted.bytes ?? null;
-    if (!complete) {
+    if (have === 0 || have !== total) {
       const response = await request(wanted, have, around.signal);
       if (have > 0 && response.status !== 206) {
         // The server sends the whole again.
@@ -85,25 +80,18 @@ async function download(wanted: Wanted, around: Surroundings, kept: Kept | null)
         have = 0;
       }
       const rest = Number(response.headers.get("Content-Length")) || null;
-      total = rest && !response.headers.get("Content-Encoding") ? have + rest : total;
+      if (rest && !response.headers.get("Content-Encoding")) total = have + rest;
       around.progress("download", have, total);
-      const reader = response.body!.getReader();
-      for (;;) {
-        const { done, value } = await reader.read().catch((error: Error) => {
-          around.signal.throwIfAborted();
-          throw new FileError(`The connection broke while ${name} arrived (${error.message}). Try again: it goes on from here.`);
-        });
-        if (done) break;
-        sum.update(value);
-        if (part && !refused) {
-          refused = part.append(value);
-          if (refused) memory.push(value);
-        } else {
-          memory.push(value);
-        }
-        have += value.length;
+      for await (const piece of pieces(response, name, around.signal)) {
+        sum.update(piece);
+        if (part && !notKept) notKept = part.append(piece);
+        if (!part || notKept) memory.push(piece);
+        have += piece.length;
         around.progress("download", have, total);
       }
+    }
+    if (total !== null && have < total) {
+      throw new FileError(`${name} ended after ${have} of ${total} bytes. Try again: it goes on from there.`);
     }
     const found = sum.hex();
     if (wanted.sha256 && found !== wanted.sha256) {
@@ -112,19 +100,29 @@ async function download(wanted: Wanted, around: Surroundings, kept: Kept | null)
         `${name} is damaged, or of another version than this page: its checksum begins with ${found.slice(0, 8)} and should begin with ${wanted.sha256.slice(0, 8)}. Reload the page; if that does not help, the file on the server is wrong.`,
       );
     }
-    if (total !== null && have !== total) {
-      throw new FileError(`${name} ended after ${have} of ${total} bytes. Try again: it goes on from there.`);
-    }
-    if (!part) {
-      const blob = new Blob(memory);
-      if (refused) throw new NotKept(refused, blob);
-      return blob;
-    }
-    if (refused) throw new NotKept(refused, new Blob([await part.file(), ...memory]));
-    return await part.finish(found);
+    if (!part) return { blob: new Blob(memory), notKept };
+    const written = await part.file();
+    if (notKept) return { blob: new Blob([written, ...memory]), notKept };
+    return await part.finish(found).then(
+      (blob) => ({ blob, notKept: "" }),
+      (error: Error) => ({ blob: written, notKept: `this browser does not rename files (${error.message})` }),
+    );
   } finally {
     part?.close();
     sum.free();
+  }
+}
+
+/** The body of an answer as it arrives. */
+async function* pieces(response: Response, name: string, signal: AbortSignal): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+  const reader = response.body!.getReader();
+  for (;;) {
+    const { done, value } = await reader.read().catch((error: Error) => {
+      signal.throwIfAborted();
+      throw new FileError(`The connection broke while ${name} arrived (${error.message}). Try again: it goes on from here.`);
+    });
+    if (done) return;
+    yield value;
   }
 }
 
@@ -261,14 +259,13 @@ class Part {
     this.size = 0;
   }
 
+  /** What was written; nothing more can be. */
   async file(): Promise<Blob> {
     this.close();
     return this.handle.getFile();
   }
 
   async finish(sum: string): Promise<Blob> {
-    this.access.flush();
-    this.close();
     return this.kept.finish(this.handle, sum);
   }
 
@@ -278,8 +275,14 @@ class Part {
   }
 
   close() {
-    if (!this.closed) this.access.close();
+    if (this.closed) return;
     this.closed = true;
+    try {
+      this.access.flush();
+    } catch {
+      // What did not reach the disk is fetched again.
+    }
+    this.access.close();
   }
 }
 

@@ -1,7 +1,9 @@
 // Parts of the page and the engine that need no browser.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { site } from "./browser.mjs";
@@ -103,6 +105,20 @@ test("dropped files are told apart by what is in them", async () => {
   await assert.rejects(sort([model, file("d.safetensors", ["blocks.0"])]), /Both a\.safetensors and d\.safetensors look like the network/);
   await assert.rejects(sort([new File(["ten bytes!"], "e.safetensors")]), /e\.safetensors is damaged/);
   await assert.rejects(sort([new File([""], "f.txt")]), /f\.txt is no model/);
+});
+
+test("the package resolves and its types fit the README's example", () => {
+  const project = mkdtempSync(join(tmpdir(), "tintype-package-"));
+  mkdirSync(join(project, "node_modules"));
+  symlinkSync(join(site, "../package"), join(project, "node_modules", "tintype"));
+  const readme = readFileSync(join(site, "../package/README.md"), "utf8");
+  const example = /```ts\n([\s\S]*?)```/.exec(readme)[1];
+  const context = "declare const context: CanvasRenderingContext2D;\n";
+  writeFileSync(join(project, "example.ts"), context + example);
+  writeFileSync(join(project, "package.json"), '{"type": "module"}');
+  const tsc = join(import.meta.dirname, "../node_modules/typescript/bin/tsc");
+  const options = "--noEmit --strict --target es2022 --module nodenext --lib es2022,dom,dom.asynciterable --types".split(" ");
+  execFileSync(process.execPath, [tsc, ...options, "", "example.ts"], { cwd: project, stdio: "inherit" });
 });
 
 test("the engine stays small", () => {
