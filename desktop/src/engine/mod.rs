@@ -8,8 +8,10 @@ mod worker;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use eframe::{egui, egui_wgpu};
 use serde::{Deserialize, Serialize};
@@ -56,6 +58,8 @@ enum Order {
     Prepare(Choice),
     /// Make these.
     Work(Work),
+    /// The window is gone.
+    End,
 }
 
 /// What the engine tells.
@@ -166,7 +170,13 @@ pub enum Outcome {
 pub struct Engine {
     orders: Sender<Order>,
     updates: Receiver<Update>,
+    /// Set to stop after the step in hand, whatever it is.
+    closing: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
 }
+
+/// How long a step in hand may keep a program whose window is gone.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Engine {
     /// Starts the thread. `window` is what draws the window, to be shared.
@@ -178,8 +188,10 @@ impl Engine {
         let (orders, inbox) = channel();
         let (outbox, updates) = channel();
         let tell = worker::Tell::new(outbox, ctx);
-        std::thread::spawn(move || worker::run(inbox, tell, window, watch));
-        Self { orders, updates }
+        let closing = Arc::new(AtomicBool::new(false));
+        let closed = closing.clone();
+        let thread = std::thread::spawn(move || worker::run(inbox, tell, window, watch, closed));
+        Self { orders, updates, closing, thread }
     }
 
     /// Loads networks ahead of the first picture.
@@ -195,5 +207,18 @@ impl Engine {
     /// News since the last call.
     pub fn news(&self) -> Vec<Update> {
         self.updates.try_iter().collect()
+    }
+}
+
+/// Graphics drivers take themselves down when the program ends; a thread that still computes with one
+/// would crash then.
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Relaxed);
+        let _ = self.orders.send(Order::End);
+        let until = Instant::now() + PATIENCE;
+        while !self.thread.is_finished() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 }

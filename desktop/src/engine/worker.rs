@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 
 use eframe::{egui, egui_wgpu};
@@ -47,6 +47,7 @@ pub fn run(
     tell: Tell,
     window: Option<egui_wgpu::RenderState>,
     watch: Arc<Watch>,
+    closing: Arc<AtomicBool>,
 ) {
     step_back();
     let devices = device::list().into_iter().map(|found| DeviceRow {
@@ -56,11 +57,12 @@ pub fn run(
         kind: found.kind,
     });
     tell.tell(Update::Devices(devices.collect()));
-    let mut worker = Worker { tell, window, watch, shared: None, loaded: None };
+    let mut worker = Worker { tell, window, watch, closing, shared: None, loaded: None };
     for order in inbox {
         match order {
             Order::Prepare(choice) => worker.prepare(&choice),
             Order::Work(work) => worker.work(&work),
+            Order::End => break,
         }
     }
 }
@@ -95,6 +97,8 @@ struct Worker {
     /// What draws the window.
     window: Option<egui_wgpu::RenderState>,
     watch: Arc<Watch>,
+    /// Set once the window is gone.
+    closing: Arc<AtomicBool>,
     /// The same as Burn's device, once it was asked for.
     shared: Option<(Found, Arc<Presenter>)>,
     loaded: Option<Loaded>,
@@ -184,7 +188,8 @@ impl Worker {
     }
 
     fn work(&mut self, work: &Work) {
-        let outcome = if work.cancelled.load(Ordering::Relaxed) {
+        let closing = self.closing.load(Ordering::Relaxed);
+        let outcome = if closing || work.cancelled.load(Ordering::Relaxed) {
             Outcome::Cancelled
         } else {
             match self.load(&work.choice) {
@@ -209,7 +214,7 @@ impl Worker {
         for (number, images) in work.images.chunks(batch).enumerate() {
             let request = Request { settings: work.settings, images: images.to_vec() };
             let first = number * batch;
-            match loaded.batch(work, first, &request, &self.tell, &self.watch) {
+            match loaded.batch(work, first, &request, &self.tell, &self.watch, &self.closing) {
                 Ok(()) => {}
                 Err(GenerateError::Stopped(Stop::Cancelled)) => return Outcome::Cancelled,
                 Err(GenerateError::Stopped(Stop::Device(e))) => return Outcome::DeviceLost(e),
@@ -231,6 +236,7 @@ impl Loaded {
         request: &Request,
         tell: &Tell,
         watch: &Watch,
+        closing: &AtomicBool,
     ) -> Result<(), GenerateError> {
         let Self { pipeline, map, presenter, fingerprint, device, choice } = self;
         let mut frames = Frames::new(pipeline, presenter.as_deref(), map);
@@ -247,7 +253,7 @@ impl Loaded {
         pollster::block_on(pipeline.generate(request, &mut async |event: Event<'_>| {
             match event {
                 Event::Step { index, total, time, preview } => {
-                    if work.cancelled.load(Ordering::Relaxed) {
+                    if closing.load(Ordering::Relaxed) || work.cancelled.load(Ordering::Relaxed) {
                         return Err(Stop::Cancelled);
                     }
                     if shared {
