@@ -117,6 +117,8 @@ impl Engine {
 
     /// Makes pictures; `tell` is called with each event. Comes back with whether all were made, and
     /// false where [`Self::cancel`] stopped it.
+    // The borrow lasts for the whole run on purpose: by it a second call learns that it must wait.
+    #[allow(clippy::await_holding_refcell_ref)]
     pub async fn generate(&self, request: JsValue, tell: &Function) -> Result<bool, JsError> {
         let ask: Ask = serde_wasm_bindgen::from_value(request)
             .map_err(|e| JsError::new(&format!("the request makes no sense: {e}")))?;
