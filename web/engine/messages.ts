@@ -1,6 +1,6 @@
 // What the page and its worker say to each other.
 
-import type { Capability, LoadOptions, ModelInfo, Origin, Progress, Request } from "./types.js";
+import type { Capability, LoadOptions, ModelInfo, PictureEvent, Progress, Request, StepEvent } from "./types.js";
 
 /** Options that can change threads; addresses are absolute. */
 export type WorkerLoadOptions = Omit<LoadOptions, "onProgress" | "signal">;
@@ -17,25 +17,14 @@ export interface RawPicture {
   pixels: Uint8ClampedArray<ArrayBuffer>;
 }
 
+/** Events with buffers instead of images, which can change threads without a copy. */
 export type RawEvent =
-  | {
-      type: "step";
-      step: number;
-      steps: number | null;
-      time: number;
-      pixelsAtWork: boolean;
-      first: number;
-      previews: RawPicture[];
-    }
-  | {
-      type: "picture";
-      index: number;
+  | (Omit<StepEvent, "previews"> & { previews: RawPicture[] })
+  | (Omit<PictureEvent, "image" | "latent" | "png"> & {
       image: RawPicture;
       latent: RawPicture | null;
-      origin: Origin;
       png: Uint8Array<ArrayBuffer>;
-      name: string;
-    };
+    });
 
 export type FromWorker =
   | { id: number; progress: Progress }
