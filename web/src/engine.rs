@@ -7,9 +7,8 @@ use std::sync::Arc;
 use js_sys::{Array, Function, Object, Reflect, Uint8Array, Uint8ClampedArray};
 use serde::Serialize;
 use serde_wasm_bindgen::Serializer;
-use tintype::burn::tensor::Device;
 use tintype::device::browser::{self, BrowserGpu};
-use tintype::device::{Found, Kind};
+use tintype::device::{self, DeviceError, Found};
 use tintype::generate::{GenerateError, ImageSpec, Origin, Parts};
 use tintype::image::Rgb;
 use tintype::sampler::Stop;
@@ -68,18 +67,14 @@ pub struct Engine {
 impl Engine {
     /// Opens the GPU, or the processor.
     pub async fn open(webgpu: bool) -> Result<Engine, JsError> {
-        let gpu = match webgpu {
-            true => Some(browser::open().await.map_err(|e| JsError::new(&e.to_string()))?),
-            false => None,
+        let missing = |e: DeviceError| JsError::new(&e.to_string());
+        let (gpu, found) = if webgpu {
+            let gpu = browser::open().await.map_err(missing)?;
+            let found = gpu.found.clone();
+            (Some(gpu), found)
+        } else {
+            (None, device::choose("cpu").map_err(missing)?.found)
         };
-        let processor = || Found {
-            id: "cpu".into(),
-            description: "this machine's processor".into(),
-            kind: Kind::Processor,
-            memory: None,
-            device: Device::flex(),
-        };
-        let found = gpu.as_ref().map_or_else(processor, |gpu| gpu.found.clone());
         Ok(Self { found, gpu, session: RefCell::new(None), cancelled: Cell::new(false) })
     }
 

@@ -1,13 +1,12 @@
 //! A loaded model that makes pictures.
 
 use serde::Serialize;
-use tintype::burn::tensor::FloatDType;
 use tintype::device::{Found, Kind};
 use tintype::generate::{
     Event, GenerateError, LatentMap, LoadError, Origin, Parts, Picture, Pipeline, Previewer,
     Sampler, Settings,
 };
-use tintype::image::{Rgb, to_rgb};
+use tintype::image::Rgb;
 use tintype::precision::Precision;
 use tintype::sampler::Stop;
 use tintype::weights::{Dtype, Weights};
@@ -186,10 +185,8 @@ impl Session {
                     let previews = match ask.preview {
                         false => Vec::new(),
                         true => {
-                            let images = previewer.images(preview).await?.cast(FloatDType::F32);
-                            let data = images.into_data_async().await;
-                            let data = data.map_err(|e| Stop::Device(format!("{e:?}")))?;
-                            to_rgb(&data, pipeline.rounding())
+                            let images = previewer.images(preview).await?;
+                            pipeline.pictures(images).await?
                         }
                     };
                     tell(News::Step { index, total, time, pixels, first, previews }).await

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 use tintype::burn::tensor::Device;
-use tintype::device::{Found, Kind};
+use tintype::device::Found;
 use tintype::generate::{Origin, Parts, Sampler, Settings};
 use tintype::image::Rgb;
 use tintype::labels::Labels;
@@ -85,13 +85,7 @@ fn vae_file() -> Vec<u8> {
 }
 
 fn processor() -> Found {
-    Found {
-        id: "cpu".into(),
-        description: String::new(),
-        kind: Kind::Processor,
-        memory: None,
-        device: Device::flex(),
-    }
+    tintype::device::choose("cpu").expect("it is built in").found
 }
 
 fn session(found: &Found) -> Session {

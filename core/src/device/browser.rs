@@ -6,7 +6,7 @@ use burn::backend::DispatchDevice;
 use burn::backend::wgpu::{WgpuSetup, init_device};
 use burn::tensor::Device;
 
-use super::{DeviceError, Found, Kind, descriptor};
+use super::{DeviceError, Found, descriptor, kind_of};
 
 /// An open GPU.
 #[derive(Clone, Debug)]
@@ -58,11 +58,7 @@ pub async fn open() -> Result<BrowserGpu, DeviceError> {
     let found = Found {
         id: "webgpu".into(),
         description: info.name.clone(),
-        kind: match info.device_type {
-            wgpu::DeviceType::DiscreteGpu => Kind::Discrete,
-            wgpu::DeviceType::Cpu => Kind::Software,
-            _ => Kind::Integrated,
-        },
+        kind: kind_of(&info),
         memory: None,
         device: Device::new(DispatchDevice::Wgpu(init_device(
             WgpuSetup { backend: info.backend, instance, adapter, device, queue },

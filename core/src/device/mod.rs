@@ -237,13 +237,18 @@ fn describe(id: String, adapter: &wgpu::Adapter, device: Device) -> Found {
     Found {
         id,
         description: format!("{} ({:?}, {})", info.name, info.device_type, info.backend),
-        kind: match info.device_type {
-            wgpu::DeviceType::DiscreteGpu => Kind::Discrete,
-            wgpu::DeviceType::Cpu => Kind::Software,
-            _ => Kind::Integrated,
-        },
+        kind: kind_of(&info),
         memory: memory_of(adapter),
         device,
+    }
+}
+
+#[cfg(feature = "wgpu")]
+fn kind_of(info: &wgpu::AdapterInfo) -> Kind {
+    match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => Kind::Discrete,
+        wgpu::DeviceType::Cpu => Kind::Software,
+        _ => Kind::Integrated,
     }
 }
 

@@ -9,7 +9,7 @@ use super::load::{
 use super::request::Request;
 use super::{Event, GenerateError, Picture};
 use crate::device::state_device;
-use crate::image::{Rounding, to_rgb};
+use crate::image::{Rgb, Rounding, to_rgb};
 use crate::labels::Labels;
 use crate::model::vavae::{VaeConfig, VaeDecoder};
 use crate::sampler::{State, Stop};
@@ -118,10 +118,9 @@ impl Pipeline {
                 }
             }
         };
-        let rounding = self.rounding();
-        let images = to_rgb(&read(image).await?, rounding);
+        let images = self.pictures(image).await?;
         let mut latents = match latent {
-            Some(latent) => to_rgb(&read(latent).await?, rounding).into_iter().map(Some).collect(),
+            Some(latent) => self.pictures(latent).await?.into_iter().map(Some).collect(),
             None => vec![None; images.len()],
         };
         for (index, image) in images.into_iter().enumerate() {
@@ -130,6 +129,11 @@ impl Pipeline {
             on_event(Event::Image(Picture { index, spec, image, latent })).await?;
         }
         Ok(())
+    }
+
+    /// Reads images `[B, C, H, W]` in −1…1 back and makes bytes of them as the authors do.
+    pub async fn pictures(&self, images: Tensor<4>) -> Result<Vec<Rgb>, Stop> {
+        Ok(to_rgb(&read(images).await?, self.rounding()))
     }
 
     /// How the authors of the network make bytes of its pictures.

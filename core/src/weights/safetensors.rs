@@ -47,7 +47,7 @@ fn header(bytes: &Bytes) -> Result<(usize, Metadata), String> {
     const LARGEST: u64 = 100 << 20;
     let io = |e: std::io::Error| e.to_string();
     let length = bytes.read(0, 8).map_err(io)?;
-    let length = u64::from_le_bytes(length.as_ref().try_into().expect("eight bytes were read"));
+    let length = length.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     if length > LARGEST {
         return Err("its header is too long".into());
     }

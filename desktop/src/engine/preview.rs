@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use eframe::{egui, wgpu};
-use tintype::burn::tensor::{FloatDType, Tensor};
+use tintype::burn::tensor::Tensor;
 use tintype::generate::{LatentMap, Pipeline, Preview, Previewer};
-use tintype::image::{Rgb, Rounding, to_rgb};
+use tintype::image::{Rgb, Rounding};
 use tintype::sampler::Stop;
 use tintype_shaders::present::Presenter;
 
@@ -23,8 +23,8 @@ const SHORTEST: Duration = Duration::from_millis(15);
 
 /// Makes frames of the clean estimates of one batch.
 pub struct Frames<'a> {
+    pipeline: &'a Pipeline,
     previewer: Previewer<'a>,
-    rounding: Rounding,
     /// Draws tensors without reading them back, where network and window share a device.
     presenter: Option<&'a Presenter>,
     shown: Option<Instant>,
@@ -37,8 +37,7 @@ impl<'a> Frames<'a> {
         presenter: Option<&'a Presenter>,
         map: &'a mut LatentMap,
     ) -> Self {
-        let previewer = Previewer::new(pipeline, map);
-        Self { previewer, rounding: pipeline.rounding(), presenter, shown: None }
+        Self { pipeline, previewer: Previewer::new(pipeline, map), presenter, shown: None }
     }
 
     /// A frame of each picture of the batch; none where the last ones are still fresh.
@@ -54,7 +53,7 @@ impl<'a> Frames<'a> {
 
     async fn show(&self, images: Tensor<4>) -> Result<Vec<Frame>, Stop> {
         if let Some(presenter) = self.presenter {
-            let grey = match self.rounding {
+            let grey = match self.pipeline.rounding() {
                 Rounding::Half => 127.5,
                 Rounding::Up => 128.0,
             };
@@ -65,9 +64,8 @@ impl<'a> Frames<'a> {
                 return Ok(drawn);
             }
         }
-        let data = images.cast(FloatDType::F32).into_data_async().await;
-        let data = data.map_err(|e| Stop::Device(format!("{e:?}")))?;
-        Ok(to_rgb(&data, self.rounding).iter().map(|rgb| Frame::Host(colour_image(rgb))).collect())
+        let pictures = self.pipeline.pictures(images).await?;
+        Ok(pictures.iter().map(|rgb| Frame::Host(colour_image(rgb))).collect())
     }
 }
 
