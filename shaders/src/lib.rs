@@ -1,26 +1,68 @@
 //! Kernels of Tintype as operations on Burn tensors.
 //!
 //! Every operation here has one meaning and several bodies: the plain-Burn twin in [`plain`],
-//! which is the oracle of the tests, the way gradients flow and the fallback of every backend,
-//! and a fused body where one pays. A fused body returns nothing for tensors that it is not made
-//! for (another backend, another type, gradients), and the plain one takes over.
+//! which is the oracle of the tests and the fallback of every backend, and fused bodies where they
+//! pay: `cpu` for Burn's CPU backend, without gradients, and `gpu` for CUDA and wgpu, with them. A
+//! fused body returns nothing for tensors that it is not made for, and the plain one takes over;
+//! [`use_plain`] makes it take over everywhere.
 
 #[cfg(feature = "cpu")]
 mod cpu;
-mod plain;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod gpu;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod gradient;
+pub mod plain;
 #[cfg(feature = "present")]
 pub mod present;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use burn::tensor::{Bool, Tensor};
 
-/// Returns from the operation with the fused CPU body where it applies.
+static PLAIN: AtomicBool = AtomicBool::new(false);
+
+/// Computes every operation by its plain twin from now on, in the whole process: to find out
+/// whether a kernel is at fault, and to measure what the kernels gain.
+pub fn use_plain(plain: bool) {
+    PLAIN.store(plain, Ordering::Relaxed);
+}
+
+/// Whether kernels are used.
+fn fusing() -> bool {
+    !PLAIN.load(Ordering::Relaxed)
+}
+
+/// Returns from the operation with a fused body where one applies: an expression for the CPU, an
+/// operation and its inputs for GPUs.
 macro_rules! fused {
-    ($body:expr) => {
+    (cpu $body:expr) => {
         #[cfg(feature = "cpu")]
-        if let Some(result) = $body {
+        if fusing()
+            && let Some(result) = $body
+        {
             return result;
         }
     };
+    (gpu $operation:expr, $inputs:expr) => {
+        #[cfg(any(feature = "wgpu", feature = "cuda"))]
+        if fusing()
+            && let Some(result) = gradient::apply($operation, $inputs)
+        {
+            return Tensor::from_dispatch(result);
+        }
+    };
+}
+
+/// Clones of tensors of any rank, those that are there.
+macro_rules! given {
+    ($($tensor:expr),* ; $($option:expr),*) => {{
+        #[allow(unused_mut)]
+        let mut tensors = vec![$($tensor.clone().into_dispatch()),*];
+        $(if let Some(tensor) = &$option { tensors.push(tensor.clone().into_dispatch()) })*
+        tensors
+    }};
+    ($($tensor:expr),*) => { given!($($tensor),* ;) };
 }
 
 /// `x Wᵀ + b`: `[…, in]` → `[…, out]`, weight `[out, in]`, bias `[out]`.
@@ -29,7 +71,7 @@ pub fn linear<const D: usize>(
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
-    fused!(cpu::linear(&x, &weight, bias.as_ref(), cpu::Epilogue::None));
+    fused!(cpu cpu::linear(&x, &weight, bias.as_ref(), cpu::Epilogue::None));
     plain::linear(x, weight, bias)
 }
 
@@ -39,33 +81,87 @@ pub fn linear_gelu_tanh<const D: usize>(
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
-    fused!(cpu::linear(&x, &weight, bias.as_ref(), cpu::Epilogue::GeluTanh));
-    plain::gelu_tanh(plain::linear(x, weight, bias))
+    fused!(cpu cpu::linear(&x, &weight, bias.as_ref(), cpu::Epilogue::GeluTanh));
+    bias_gelu_tanh(linear(x, weight, None), bias)
 }
 
 /// GELU with the tanh approximation, elementwise.
 pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    fused!(cpu::gelu_tanh(&x));
-    plain::gelu_tanh(x)
+    fused!(cpu cpu::gelu_tanh(&x));
+    bias_gelu_tanh(x, None)
 }
 
-/// `LayerNorm(x)·(1 + scale) + shift` over the last axis, without affine parameters.
+/// `gelu_tanh(x + bias)`: `x` `[…, d]`, bias `[d]`.
+fn bias_gelu_tanh<const D: usize>(x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    fused!(gpu gpu::activation::BiasActivation {
+        activation: gpu::activation::Activation::GeluTanh,
+        bias: bias.is_some(),
+    }, given!(x ; bias));
+    plain::gelu_tanh(match bias {
+        Some(bias) => x + bias.unsqueeze(),
+        None => x,
+    })
+}
+
+/// `silu(a)·b` of the halves `[a, b]` of `[…, 2·d]` → `[…, d]`.
+pub fn swiglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    fused!(gpu gpu::activation::Glu {
+        activation: gpu::activation::Activation::Silu,
+        first: true,
+    }, given!(x));
+    plain::swiglu(x)
+}
+
+/// `a·gelu(b)`, the exact GELU, of the halves `[a, b]` of `[…, 2·d]` → `[…, d]`.
+pub fn geglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    fused!(gpu gpu::activation::Glu {
+        activation: gpu::activation::Activation::Gelu,
+        first: false,
+    }, given!(x));
+    plain::geglu(x)
+}
+
+/// By what a norm divides a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Normalization {
+    /// The deviation from its mean, which it also subtracts.
+    LayerNorm,
+    /// Its root mean square.
+    RmsNorm,
+}
+
+/// `n(x)·weight·(1 + scale) + shift` with `n` over the last axis; each parameter may be absent.
 ///
-/// * `x`: `[B, N, D]`
-/// * `shift`, `scale`: `[B, D]`
-pub fn layer_norm_modulate(
-    x: Tensor<3>,
-    shift: Tensor<2>,
-    scale: Tensor<2>,
+/// * `x`: `[B, …, d]`
+/// * `weight`: `[d]`
+/// * `scale`, `shift`: `[B, d]`
+pub fn modulated_norm<const D: usize>(
+    x: Tensor<D>,
+    normalization: Normalization,
+    weight: Option<Tensor<1>>,
+    scale: Option<Tensor<2>>,
+    shift: Option<Tensor<2>>,
     eps: f64,
-) -> Tensor<3> {
-    fused!(cpu::layer_norm_modulate(&x, &shift, &scale, eps));
-    plain::layer_norm_modulate(x, shift, scale, eps)
+) -> Tensor<D> {
+    if let (Normalization::LayerNorm, None, Some(scale), Some(shift)) =
+        (normalization, &weight, &scale, &shift)
+    {
+        fused!(cpu cpu::layer_norm_modulate(&x, shift, scale, eps));
+    }
+    fused!(gpu gpu::norm::Norm {
+        centred: normalization == Normalization::LayerNorm,
+        eps,
+        weight: weight.is_some(),
+        scale: scale.is_some(),
+        shift: shift.is_some(),
+    }, given!(x ; weight, scale, shift));
+    plain::modulated_norm(x, normalization, weight, scale, shift, eps)
 }
 
 /// `x + gate·y`: `[B, N, D]`, gate `[B, D]`.
 pub fn gated_residual(x: Tensor<3>, y: Tensor<3>, gate: Tensor<2>) -> Tensor<3> {
-    fused!(cpu::gated_residual(&x, &y, &gate));
+    fused!(cpu cpu::gated_residual(&x, &y, &gate));
+    fused!(gpu gpu::gated::GatedResidual, given!(x, y, gate));
     plain::gated_residual(x, y, gate)
 }
 
@@ -81,7 +177,13 @@ pub fn attention(
     mask: Option<Tensor<4, Bool>>,
 ) -> Tensor<4> {
     if mask.is_none() {
-        fused!(cpu::attention(&q, &k, &v, scale));
+        fused!(cpu cpu::attention(&q, &k, &v, scale));
+        #[cfg(any(feature = "wgpu", feature = "cuda"))]
+        if fusing()
+            && let Some(out) = gradient::apply(gpu::attention::Attention { scale }, given!(q, k, v))
+        {
+            return Tensor::<4>::from_dispatch(out).swap_dims(1, 2); // [B, heads, N, e]
+        }
     }
     plain::attention(q, k, v, scale, mask)
 }
@@ -89,7 +191,7 @@ pub fn attention(
 /// Self-attention on a packed projection: `[B, N, 3·heads·d]` (q, k, v; head-major) →
 /// `[B, N, heads·d]`.
 pub fn qkv_attention(qkv: Tensor<3>, heads: usize, scale: f64) -> Tensor<3> {
-    fused!(cpu::qkv_attention(&qkv, heads, scale));
+    fused!(cpu cpu::qkv_attention(&qkv, heads, scale));
     plain::qkv_attention(qkv, heads, scale)
 }
 
@@ -101,7 +203,7 @@ pub fn group_norm_silu(
     groups: usize,
     eps: f64,
 ) -> Tensor<4> {
-    fused!(cpu::group_norm_silu(&x, &weight, &bias, groups, eps));
+    fused!(cpu cpu::group_norm_silu(&x, &weight, &bias, groups, eps));
     plain::group_norm_silu(x, weight, bias, groups, eps)
 }
 

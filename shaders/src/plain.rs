@@ -1,10 +1,13 @@
 //! The plain-Burn twin of every kernel: the oracle in tests, the fallback everywhere, and the
-//! version that gradients flow through.
+//! version that gradients flow through where no kernel has its own.
 
 use burn::tensor::activation::{gelu_approximate, silu, softmax};
 use burn::tensor::{Bool, DType, FloatDType, Tensor};
 
-pub(crate) fn linear<const D: usize>(
+use crate::Normalization;
+
+/// See [`crate::linear`].
+pub fn linear<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
@@ -21,29 +24,71 @@ pub(crate) fn linear<const D: usize>(
     y.reshape(shape)
 }
 
-pub(crate) fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+/// See [`crate::gelu_tanh`].
+pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     gelu_approximate(x)
 }
 
-pub(crate) fn layer_norm_modulate(
-    x: Tensor<3>,
-    shift: Tensor<2>,
-    scale: Tensor<2>,
+/// See [`crate::modulated_norm`].
+pub fn modulated_norm<const D: usize>(
+    x: Tensor<D>,
+    normalization: Normalization,
+    weight: Option<Tensor<1>>,
+    scale: Option<Tensor<2>>,
+    shift: Option<Tensor<2>>,
     eps: f64,
-) -> Tensor<3> {
+) -> Tensor<D> {
     let dtype = x.dtype();
-    let x = statistics_type(x);
-    let x = x.clone() - x.mean_dim(2);
-    let variance = x.clone().square().mean_dim(2);
-    let y = (x / (variance + eps).sqrt()).cast(dtype);
-    y * (scale + 1.0).unsqueeze_dim::<3>(1) + shift.unsqueeze_dim::<3>(1)
+    let (shape, b) = (x.dims(), x.dims()[0]);
+    let x = statistics_type(x.reshape([b as i32, -1, shape[D - 1] as i32])); // [B, N, d]
+    let x = match normalization {
+        Normalization::LayerNorm => x.clone() - x.mean_dim(2),
+        Normalization::RmsNorm => x,
+    };
+    let mean_square = x.clone().square().mean_dim(2);
+    let mut y: Tensor<3> = (x / (mean_square + eps).sqrt()).cast(dtype);
+    if let Some(weight) = weight {
+        // As rows: the gradients of a parameter then sum a plain matrix. With more axes they may
+        // arrive transposed, and wgpu's sums over the first of several axes of a transposed tensor
+        // are wrong.
+        let rows: Tensor<2> = y.reshape([-1, shape[D - 1] as i32]) * weight.unsqueeze();
+        y = rows.reshape([b as i32, -1, shape[D - 1] as i32]);
+    }
+    if let Some(scale) = scale {
+        y = y * (scale + 1.0).unsqueeze_dim::<3>(1);
+    }
+    if let Some(shift) = shift {
+        y = y + shift.unsqueeze_dim::<3>(1);
+    }
+    y.reshape(shape)
 }
 
-pub(crate) fn gated_residual(x: Tensor<3>, y: Tensor<3>, gate: Tensor<2>) -> Tensor<3> {
+/// See [`crate::swiglu`].
+pub fn swiglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let d = x.dims()[D - 1] / 2;
+    silu(x.clone().narrow(D - 1, 0, d)) * x.narrow(D - 1, d, d)
+}
+
+/// See [`crate::geglu`].
+pub fn geglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let d = x.dims()[D - 1] / 2;
+    x.clone().narrow(D - 1, 0, d) * gelu(x.narrow(D - 1, d, d))
+}
+
+/// The exact GELU, `x/2 · (1 + erf(x/√2))`. Spelt out: the derivative of Burn's own `gelu` is that
+/// of the tanh approximation on GPU backends.
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let erf = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf();
+    x * (erf + 1.0) * 0.5
+}
+
+/// See [`crate::gated_residual`].
+pub fn gated_residual(x: Tensor<3>, y: Tensor<3>, gate: Tensor<2>) -> Tensor<3> {
     x + y * gate.unsqueeze_dim::<3>(1)
 }
 
-pub(crate) fn attention(
+/// See [`crate::attention`].
+pub fn attention(
     q: Tensor<4>,
     k: Tensor<4>,
     v: Tensor<4>,
@@ -62,7 +107,8 @@ pub(crate) fn attention(
     softmax(scores, 3).cast(dtype).matmul(v) // [B, heads, N, e]
 }
 
-pub(crate) fn qkv_attention(qkv: Tensor<3>, heads: usize, scale: f64) -> Tensor<3> {
+/// See [`crate::qkv_attention`].
+pub fn qkv_attention(qkv: Tensor<3>, heads: usize, scale: f64) -> Tensor<3> {
     let [b, n, width] = qkv.dims();
     let d = width / 3;
     let qkv = qkv.reshape([b, n, 3, heads, d / heads]);
@@ -72,7 +118,8 @@ pub(crate) fn qkv_attention(qkv: Tensor<3>, heads: usize, scale: f64) -> Tensor<
     attention(q, k, v, scale, None).swap_dims(1, 2).reshape([b, n, d])
 }
 
-pub(crate) fn group_norm_silu(
+/// See [`crate::group_norm_silu`].
+pub fn group_norm_silu(
     x: Tensor<4>,
     weight: Tensor<1>,
     bias: Tensor<1>,

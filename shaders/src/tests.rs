@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData, Tolerance};
 
-use crate::{cpu, plain};
+use crate::{Normalization, cpu, plain};
 
 /// Reproducible values in about −1…1.
 fn values<const D: usize>(shape: [usize; D], seed: u32) -> Tensor<D> {
@@ -74,7 +74,9 @@ fn norms_and_residuals() {
         let (x, y) = (values([b, n, d], 8), values([b, n, d], 9));
         let (shift, scale) = (values([b, d], 10), values([b, d], 11));
         let fused = cpu::layer_norm_modulate(&x, &shift, &scale, 1e-6);
-        same(fused, plain::layer_norm_modulate(x.clone(), shift, scale.clone(), 1e-6));
+        let kind = Normalization::LayerNorm;
+        let (of, add) = (Some(scale.clone()), Some(shift));
+        same(fused, plain::modulated_norm(x.clone(), kind, None, of, add, 1e-6));
         same(cpu::gated_residual(&x, &y, &scale), plain::gated_residual(x.clone(), y, scale));
         same(cpu::gelu_tanh(&x), plain::gelu_tanh(x));
     }

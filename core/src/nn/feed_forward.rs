@@ -3,7 +3,6 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::activation::silu;
 use super::linear::{Init, Linear};
 
 /// `fc2(gelu_tanh(fc1(x)))`, the MLP of DiT and SiT.
@@ -47,8 +46,6 @@ impl SwiGlu {
     /// `[B, N, D]` → `[B, N, D]`
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let ab = self.w12.forward(x); // [B, N, 2·inner]
-        let inner = ab.dims()[2] / 2;
-        let (a, b) = (ab.clone().narrow(2, 0, inner), ab.narrow(2, inner, inner));
-        self.w3.forward(silu(a) * b) // [B, N, D]
+        self.w3.forward(tintype_shaders::swiglu(ab)) // [B, N, D]
     }
 }

@@ -2,24 +2,26 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
+use tintype_shaders::{Normalization, modulated_norm};
 
-use super::{constant, in_f32};
+use super::constant;
 
 /// LayerNorm over the last axis without affine parameters.
 pub fn layer_norm<const D: usize>(x: Tensor<D>, eps: f64) -> Tensor<D> {
-    in_f32(x, |x| {
-        let x = x.clone() - x.mean_dim(D - 1);
-        let variance = x.clone().square().mean_dim(D - 1);
-        x / (variance + eps).sqrt()
-    })
+    modulated_norm(x, Normalization::LayerNorm, None, None, None, eps)
 }
 
-/// `x / √(mean(x²) + eps)` over the last axis.
-pub fn rms_norm<const D: usize>(x: Tensor<D>, eps: f64) -> Tensor<D> {
-    in_f32(x, |x| {
-        let mean_square = x.clone().square().mean_dim(D - 1);
-        x / (mean_square + eps).sqrt()
-    })
+/// LayerNorm over the last axis with weight and bias `[d]`.
+pub fn layer_norm_affine<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    eps: f64,
+) -> Tensor<D> {
+    let shape = x.dims();
+    let rows: Tensor<3> = x.reshape([1, -1, shape[D - 1] as i32]); // one group of all rows
+    let shift = Some(bias.unsqueeze());
+    modulated_norm(rows, Normalization::LayerNorm, Some(weight), None, shift, eps).reshape(shape)
 }
 
 /// `x / max(‖x‖, eps)` over an axis.
@@ -41,8 +43,7 @@ pub fn cosine_similarity<const D: usize>(
 /// RMSNorm with a learned gain, eps 1e-6. `gain` is called `weight` in LightningDiT and `scale`
 /// in k-diffusion; the field is named by the owner.
 pub fn rms_norm_scaled<const D: usize>(x: Tensor<D>, gain: Tensor<1>) -> Tensor<D> {
-    let dtype = x.dtype();
-    rms_norm(x, 1e-6).cast(dtype) * gain.unsqueeze()
+    modulated_norm(x, Normalization::RmsNorm, Some(gain), None, None, 1e-6)
 }
 
 /// The norms a DiT block chooses from.
@@ -67,6 +68,17 @@ pub enum NormKind {
     RmsNorm,
 }
 
+impl NormKind {
+    /// The statistic, and what is added to the mean square.
+    fn normalization(self) -> (Normalization, f64) {
+        match self {
+            Self::LayerNorm => (Normalization::LayerNorm, 1e-6),
+            Self::LayerNormAffine => (Normalization::LayerNorm, 1e-5),
+            Self::RmsNorm => (Normalization::RmsNorm, 1e-6),
+        }
+    }
+}
+
 impl Norm {
     /// A norm over `d` features.
     pub fn new(kind: NormKind, d: usize, device: &Device) -> Self {
@@ -79,22 +91,12 @@ impl Norm {
 
     /// Normalises the last axis.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let y = match self.kind {
-            NormKind::LayerNorm => layer_norm(x, 1e-6),
-            NormKind::LayerNormAffine => layer_norm(x, 1e-5),
-            NormKind::RmsNorm => rms_norm(x, 1e-6),
-        };
-        let Some(weight) = &self.weight else { return y };
-        // As rows: the gradients of weight and bias then sum a plain matrix. With more axes they
-        // may arrive transposed, and wgpu's sums over the first of several axes of a transposed
-        // tensor are wrong.
-        let shape = y.dims();
-        let y = y.reshape([-1, shape[D - 1] as i32]) * weight.val().unsqueeze(); // [rows, d]
-        let y: Tensor<2> = match &self.bias {
-            Some(bias) => y + bias.val().unsqueeze(),
-            None => y,
-        };
-        y.reshape(shape)
+        let (kind, eps) = self.kind.normalization();
+        let weight = self.weight.as_ref().map(|w| w.val());
+        match (weight, &self.bias) {
+            (Some(weight), Some(bias)) => layer_norm_affine(x, weight, bias.val(), eps),
+            (weight, _) => modulated_norm(x, kind, weight, None, None, eps),
+        }
     }
 
     /// `norm(x)·(1 + scale) + shift`, the adaLN of DiT; the shift may be absent (`wo_shift`).
@@ -102,14 +104,10 @@ impl Norm {
     /// * `x`: `[B, N, D]`
     /// * `shift`, `scale`: `[B, D]`
     pub fn modulated(&self, x: Tensor<3>, shift: Option<Tensor<2>>, scale: Tensor<2>) -> Tensor<3> {
-        if let (NormKind::LayerNorm, Some(shift)) = (self.kind, &shift) {
-            return tintype_shaders::layer_norm_modulate(x, shift.clone(), scale, 1e-6);
-        }
-        let y = self.forward(x) * (scale + 1.0).unsqueeze_dim::<3>(1);
-        match shift {
-            Some(shift) => y + shift.unsqueeze_dim::<3>(1),
-            None => y,
-        }
+        debug_assert!(self.bias.is_none(), "no model modulates an affine LayerNorm");
+        let (kind, eps) = self.kind.normalization();
+        let weight = self.weight.as_ref().map(|w| w.val());
+        modulated_norm(x, kind, weight, Some(scale), shift, eps)
     }
 }
 

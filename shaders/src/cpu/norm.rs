@@ -10,14 +10,14 @@ use super::{for_each_piece, math};
 const PIECE: usize = 1 << 14;
 
 /// `LayerNorm(x)·(1 + scale) + shift`
-pub(crate) fn layer_norm_modulate(
-    x: &Tensor<3>,
+pub(crate) fn layer_norm_modulate<const D: usize>(
+    x: &Tensor<D>,
     shift: &Tensor<2>,
     scale: &Tensor<2>,
     eps: f64,
-) -> Option<Tensor<3>> {
+) -> Option<Tensor<D>> {
     let shape = x.dims();
-    let [_, n, d] = shape;
+    let (n, d) = (shape[1..D - 1].iter().product::<usize>(), shape[D - 1]);
     let (x, shift, scale) = (Values::of(x)?, Values::of(shift)?, Values::of(scale)?);
     let (x, shift, scale) = (x.slice(), shift.slice(), scale.slice());
     Some(make(shape, |out| {

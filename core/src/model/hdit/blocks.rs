@@ -2,14 +2,13 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Bool, Device, Tensor, TensorData};
+use tintype_shaders::{Normalization, modulated_norm};
 
 use super::config::LevelAttention;
-use crate::nn::activation::gelu_erf;
 use crate::nn::attention::attention;
 use crate::nn::dropout::dropout;
 use crate::nn::linear::{Init, Linear};
 use crate::nn::neighborhood::neighborhood_attention;
-use crate::nn::norm::rms_norm;
 use crate::nn::rope::HeadRope;
 use crate::nn::{constant, in_f32};
 
@@ -270,9 +269,7 @@ impl FeedForwardBlock {
 
 /// `value ⊙ gelu(gate)` with `[value, gate] = x Wᵀ` and the exact GELU.
 pub fn geglu<const D: usize>(x: Tensor<D>, up_proj: &Linear) -> Tensor<D> {
-    let h = up_proj.forward(x); // […, 2·f]
-    let f = h.dims()[D - 1] / 2;
-    h.clone().narrow(D - 1, 0, f) * gelu_erf(h.narrow(D - 1, f, f))
+    tintype_shaders::geglu(up_proj.forward(x)) // […, 2·f] → […, f]
 }
 
 /// RMSNorm whose gain is `1 + linear(cond)`; there is no other gain.
@@ -287,8 +284,7 @@ impl AdaRmsNorm {
     }
 
     fn forward(&self, x: Tensor<4>, cond: Tensor<2>) -> Tensor<4> {
-        let [b, width] = [x.dims()[0], x.dims()[3]];
-        let gain = (self.linear.forward(cond) + 1.0).reshape([b, 1, 1, width]);
-        rms_norm(x, 1e-6) * gain
+        let scale = self.linear.forward(cond); // [B, w]
+        modulated_norm(x, Normalization::RmsNorm, None, Some(scale), None, 1e-6)
     }
 }

@@ -12,7 +12,7 @@ use tintype::nn::activation::gelu_erf;
 use tintype::nn::attention::SelfAttention;
 use tintype::nn::feed_forward::SwiGlu;
 use tintype::nn::linear::{Init, Linear};
-use tintype::nn::norm::layer_norm;
+use tintype::nn::norm::layer_norm_affine;
 use tintype::nn::patch::PatchEmbed;
 use tintype::weights::{Weights, WeightsError, load};
 
@@ -305,6 +305,6 @@ impl AffineNorm {
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        layer_norm(x, 1e-6) * self.weight.val().unsqueeze() + self.bias.val().unsqueeze()
+        layer_norm_affine(x, self.weight.val(), self.bias.val(), 1e-6)
     }
 }

@@ -1,0 +1,156 @@
+//! From Burn's tensors to buffers on a GPU, whatever backend holds them, and back.
+
+use burn::backend::{BackendTensor, DispatchKindConversion, DispatchTensor, DispatchTensorKind};
+use burn::tensor::{DType, Shape};
+use burn_backend::{Backend, BackendTypes, TensorMetadata};
+use burn_cubecl::tensor::CubeTensor;
+use burn_cubecl::{CubeBackend, CubeRuntime};
+
+/// Shape and type of a tensor.
+#[derive(Clone, Debug)]
+pub(crate) struct Form {
+    pub shape: Shape,
+    pub dtype: DType,
+}
+
+impl Form {
+    pub(crate) fn new(shape: impl Into<Shape>, dtype: DType) -> Self {
+        Self { shape: shape.into(), dtype }
+    }
+
+    /// Of each tensor.
+    pub(crate) fn of<R: CubeRuntime>(tensors: &[CubeTensor<R>]) -> Vec<Self> {
+        tensors.iter().map(|x| Self::new(x.meta.shape().clone(), x.dtype)).collect()
+    }
+}
+
+/// An operation on the GPU: what it makes, and how it starts.
+pub(crate) trait Kernel: Clone + std::fmt::Debug + Send + Sync + 'static {
+    /// Its name in the queue of operations, where Burn fuses some.
+    #[cfg_attr(not(feature = "fusion"), allow(dead_code))]
+    const NAME: &'static str;
+
+    /// What it makes of such inputs.
+    fn outputs(&self, inputs: &[Form]) -> Vec<Form>;
+
+    /// Starts it. The outputs are contiguous and not initialised.
+    fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>);
+}
+
+/// Runs a kernel where its inputs are; nothing for tensors that are not on one GPU, not of floats,
+/// of a type that kernels are not made for, or under automatic differentiation.
+pub(crate) fn run<K: Kernel, const M: usize>(
+    kernel: K,
+    inputs: Vec<DispatchTensor>,
+) -> Option<[DispatchTensor; M]> {
+    #[allow(unreachable_patterns)] // where every backend is a GPU
+    let outputs = match inputs.first()?.kind {
+        #[cfg(feature = "wgpu")]
+        DispatchTensorKind::Wgpu(_) => on::<burn::backend::Wgpu, K>(kernel, inputs)?,
+        #[cfg(feature = "vulkan")]
+        DispatchTensorKind::Vulkan(_) => on::<burn::backend::Vulkan, K>(kernel, inputs)?,
+        #[cfg(feature = "cuda")]
+        DispatchTensorKind::Cuda(_) => on::<burn::backend::Cuda, K>(kernel, inputs)?,
+        _ => return None,
+    };
+    outputs.try_into().ok()
+}
+
+fn on<B: Gpu, K: Kernel>(kernel: K, inputs: Vec<DispatchTensor>) -> Option<Vec<DispatchTensor>>
+where
+    DispatchTensor: DispatchKindConversion<B>,
+{
+    let float =
+        |tensor| match <DispatchTensor as DispatchKindConversion<B>>::try_into_backend(tensor) {
+            Ok(BackendTensor::Float(tensor)) => supported(&tensor).then_some(tensor),
+            _ => None,
+        };
+    let inputs = inputs.into_iter().map(float).collect::<Option<Vec<_>>>()?;
+    let outputs = B::run(kernel, inputs);
+    Some(
+        outputs
+            .into_iter()
+            .map(|tensor| DispatchTensor::from_backend(BackendTensor::<B>::Float(tensor)))
+            .collect(),
+    )
+}
+
+fn supported(tensor: &impl TensorMetadata) -> bool {
+    matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16)
+}
+
+type Floats<B> = <B as BackendTypes>::FloatTensorPrimitive;
+
+/// A backend whose tensors are buffers that kernels take.
+pub(crate) trait Gpu: Backend {
+    /// Runs a kernel on tensors of this backend.
+    fn run<K: Kernel>(kernel: K, inputs: Vec<Floats<Self>>) -> Vec<Floats<Self>>;
+}
+
+#[cfg(not(feature = "fusion"))]
+impl<R: CubeRuntime> Gpu for CubeBackend<R> {
+    fn run<K: Kernel>(kernel: K, inputs: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>> {
+        start(&kernel, inputs)
+    }
+}
+
+/// Makes room for what a kernel makes, and starts it.
+fn start<R: CubeRuntime, K: Kernel>(kernel: &K, inputs: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>> {
+    let forms = Form::of(&inputs);
+    let (client, device) = (inputs[0].client.clone(), inputs[0].device.clone());
+    let room = |form: Form| {
+        let bytes = form.shape.num_elements() * form.dtype.size();
+        let handle = client.empty(bytes);
+        CubeTensor::new_contiguous(client.clone(), device.clone(), form.shape, handle, form.dtype)
+    };
+    let outputs: Vec<_> = kernel.outputs(&forms).into_iter().map(room).collect();
+    kernel.launch(inputs, outputs.clone());
+    outputs
+}
+
+#[cfg(feature = "fusion")]
+mod fused {
+    //! With fusion, operations wait in a queue until they are needed; a kernel waits with them.
+
+    use burn_cubecl::fusion::FusionCubeRuntime;
+    use burn_fusion::stream::{Operation, StreamId};
+    use burn_fusion::{Fusion, FusionTensor};
+    use burn_ir::{CustomOpIr, HandleContainer, OperationIr, TensorIr};
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    struct Queued<K> {
+        kernel: K,
+        description: CustomOpIr,
+    }
+
+    impl<R: CubeRuntime, K: Kernel> Operation<FusionCubeRuntime<R>> for Queued<K> {
+        fn execute(&self, handles: &mut HandleContainer<burn_cubecl::fusion::CubeFusionHandle<R>>) {
+            let inputs = &self.description.inputs;
+            let inputs = inputs.iter().map(|x| handles.get_float_tensor::<CubeBackend<R>>(x));
+            let outputs = start(&self.kernel, inputs.collect());
+            for (ir, tensor) in self.description.outputs.iter().zip(outputs) {
+                handles.register_float_tensor::<CubeBackend<R>>(&ir.id, tensor);
+            }
+        }
+    }
+
+    impl<R: CubeRuntime> Gpu for Fusion<CubeBackend<R>> {
+        fn run<K: Kernel>(
+            kernel: K,
+            inputs: Vec<FusionTensor<FusionCubeRuntime<R>>>,
+        ) -> Vec<FusionTensor<FusionCubeRuntime<R>>> {
+            let client = inputs[0].client.clone();
+            let forms: Vec<Form> =
+                inputs.iter().map(|x| Form::new(x.shape.clone(), x.dtype)).collect();
+            let empty =
+                |form: Form| TensorIr::uninit(client.create_empty_handle(), form.shape, form.dtype);
+            let outputs: Vec<TensorIr> = kernel.outputs(&forms).into_iter().map(empty).collect();
+            let inputs: Vec<TensorIr> = inputs.into_iter().map(|x| x.into_ir()).collect();
+            let description = CustomOpIr::new(K::NAME, &inputs, &outputs);
+            let operation = Queued { kernel, description: description.clone() };
+            client.register(StreamId::current(), OperationIr::Custom(description), operation)
+        }
+    }
+}

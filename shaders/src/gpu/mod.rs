@@ -1,0 +1,12 @@
+//! Fused kernels for GPUs, written once in CubeCL for CUDA and for WGSL.
+
+pub(crate) mod activation;
+pub(crate) mod attention;
+mod bridge;
+mod columns;
+mod flash;
+pub(crate) mod gated;
+pub(crate) mod norm;
+mod rows;
+mod tile;
+mod view;

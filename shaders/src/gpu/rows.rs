@@ -1,0 +1,122 @@
+//! What kernels over rows share: the layout of a matrix, and sums over a row.
+
+use burn::tensor::DType;
+use burn_cubecl::CubeRuntime;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::ir::ElemType;
+use cubecl::prelude::*;
+
+/// Units of a cube.
+pub(super) const UNITS: u32 = 256;
+
+/// A tensor seen as rows of `d` values that lie together.
+#[derive(Debug)]
+pub(super) struct Rows<R: CubeRuntime> {
+    pub tensor: CubeTensor<R>,
+    /// Rows.
+    pub count: usize,
+    /// Values of a row.
+    pub d: usize,
+    /// Values from the start of one row to the start of the next.
+    pub stride: usize,
+}
+
+impl<R: CubeRuntime> Rows<R> {
+    /// Copies only where the rows are not evenly spaced.
+    pub(super) fn of(tensor: CubeTensor<R>) -> Self {
+        let shape: Vec<usize> = tensor.meta.shape().iter().copied().collect();
+        let d = *shape.last().expect("a matrix has axes");
+        let count = shape.iter().product::<usize>() / d.max(1);
+        match even_stride(&shape, tensor.meta.strides()) {
+            Some(stride) => Self { tensor, count, d, stride },
+            None => Self { tensor: into_contiguous(tensor), count, d, stride: d },
+        }
+    }
+
+    /// Whether rows can be read in vectors of `n` values.
+    pub(super) fn allows(&self, n: usize) -> bool {
+        self.d.is_multiple_of(n) && self.stride.is_multiple_of(n)
+    }
+
+    /// The whole buffer.
+    pub(super) fn arg(self) -> BufferArg<R> {
+        self.tensor.into_buffer_arg()
+    }
+}
+
+/// The distance of consecutive rows, where it is the same for all of them.
+fn even_stride(shape: &[usize], strides: &[usize]) -> Option<usize> {
+    let last = shape.len() - 1;
+    if shape[last] > 1 && strides[last] != 1 {
+        return None;
+    }
+    let mut axes = (0..last).rev().filter(|&i| shape[i] > 1);
+    let Some(inner) = axes.next() else { return Some(shape[last]) };
+    let (stride, mut count) = (strides[inner], shape[inner]);
+    for i in axes {
+        if strides[i] != stride * count {
+            return None;
+        }
+        count *= shape[i];
+    }
+    Some(stride)
+}
+
+/// The longest vectors, of 16 bytes at most, that all rows can be read in.
+pub(super) fn vector_size<R: CubeRuntime>(rows: &[&Rows<R>]) -> usize {
+    let longest = 16 / rows[0].tensor.dtype.size();
+    let longest = longest.min(rows[0].tensor.client.properties().hardware.max_vector_size);
+    let mut sizes = [8, 4, 2].into_iter().filter(|&n| n <= longest);
+    sizes.find(|&n| rows.iter().all(|rows| rows.allows(n))).unwrap_or(1)
+}
+
+/// CubeCL's name of a type of floats.
+pub(super) fn elem(dtype: DType) -> ElemType {
+    burn_backend::cubecl::dtype_to_storage_type(dtype)
+}
+
+/// Units that share a row of `vectors`: few enough that each has something to do, many enough that
+/// neighbouring units read neighbouring memory.
+pub(super) fn units_per_row(vectors: usize) -> u32 {
+    (vectors.div_ceil(2).next_power_of_two() as u32).clamp(8, UNITS)
+}
+
+/// Enough cubes for `count`, spread over two axes where one has not enough room.
+pub(super) fn cubes(count: usize) -> CubeCount {
+    const ROOM: usize = 65_535;
+    let y = count.div_ceil(ROOM).max(1);
+    CubeCount::Static(count.div_ceil(y) as u32, y as u32, 1)
+}
+
+/// The sum of `value` over the `width` units of a row, given to each of them. Every unit of the
+/// cube takes part; `sums` has a place for each.
+#[cube]
+pub(super) fn row_sum(value: f32, sums: &mut Shared<[f32]>, #[comptime] width: u32) -> f32 {
+    let start = (UNIT_POS_Y * width) as usize;
+    let own = start + UNIT_POS_X as usize;
+    sums[own] = value;
+    sync_cube();
+    #[unroll]
+    for halving in 1..comptime!(width.ilog2() + 1) {
+        let step = comptime!(width >> halving);
+        if UNIT_POS_X < step {
+            sums[own] += sums[own + step as usize];
+        }
+        sync_cube();
+    }
+    let total = sums[start];
+    sync_cube();
+    total
+}
+
+/// The sum of the parts of a vector.
+#[cube]
+pub(super) fn vector_sum<N: Size>(vector: Vector<f32, N>) -> f32 {
+    let mut sum = 0.0f32;
+    #[unroll]
+    for i in 0..N::value() {
+        sum += vector.extract(i);
+    }
+    sum
+}

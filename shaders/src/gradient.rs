@@ -1,0 +1,171 @@
+//! Operations that know their own gradient.
+
+use burn::backend::DispatchTensor;
+#[cfg(feature = "autodiff")]
+use burn::backend::DispatchTensorKind;
+use burn_backend::TensorMetadata;
+
+/// An operation with one result, and its derivative written by hand.
+pub(crate) trait Operation: Clone + std::fmt::Debug + Send + Sync + 'static {
+    /// The result, and what [`backward`](Self::backward) wants to have besides the inputs; nothing
+    /// where these inputs are better left to the plain operations.
+    fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)>;
+
+    /// The gradients of the inputs from that of the result, in the inputs' order. Those that are
+    /// not `wanted` need not be there.
+    fn backward(
+        &self,
+        inputs: &[DispatchTensor],
+        kept: &[DispatchTensor],
+        gradient: DispatchTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<DispatchTensor>>;
+}
+
+/// The result of an operation, tracked where one of its inputs is; nothing where they are not
+/// all of one type and in one place, or where the operation leaves them.
+pub(crate) fn apply<O: Operation>(
+    operation: O,
+    inputs: Vec<DispatchTensor>,
+) -> Option<DispatchTensor> {
+    if inputs.iter().any(|x| x.dtype() != inputs[0].dtype()) {
+        return None;
+    }
+    #[cfg(feature = "autodiff")]
+    {
+        let is_tracked = |x: &DispatchTensor| matches!(x.kind, DispatchTensorKind::Autodiff(_));
+        if let Some(DispatchTensorKind::Autodiff(kind)) =
+            inputs.iter().find(|x| is_tracked(x)).map(|x| &x.kind)
+        {
+            #[allow(unreachable_patterns)] // where every backend is a GPU
+            return match **kind {
+                #[cfg(feature = "wgpu")]
+                DispatchTensorKind::Wgpu(_) => {
+                    tracked::apply::<burn::backend::Wgpu, O>(operation, inputs)
+                }
+                #[cfg(feature = "vulkan")]
+                DispatchTensorKind::Vulkan(_) => {
+                    tracked::apply::<burn::backend::Vulkan, O>(operation, inputs)
+                }
+                #[cfg(feature = "cuda")]
+                DispatchTensorKind::Cuda(_) => {
+                    tracked::apply::<burn::backend::Cuda, O>(operation, inputs)
+                }
+                _ => None,
+            };
+        }
+    }
+    operation.forward(&inputs).map(|(result, _)| result)
+}
+
+#[cfg(feature = "autodiff")]
+mod tracked {
+    use burn::backend::{Autodiff, BackendTensor, DispatchKindConversion, DispatchTensor};
+    use burn_autodiff::checkpoint::base::Checkpointer;
+    use burn_autodiff::checkpoint::strategy::NoCheckpointing;
+    use burn_autodiff::grads::Gradients;
+    use burn_autodiff::ops::{Backward, Ops, OpsKind};
+    use burn_backend::{Backend, BackendTypes};
+
+    use super::Operation;
+
+    type Floats<B> = <B as BackendTypes>::FloatTensorPrimitive;
+    type Tracked<B> = <Autodiff<B> as BackendTypes>::FloatTensorPrimitive;
+
+    #[derive(Clone, Debug)]
+    struct Step<O>(O);
+
+    impl<B: Backend, O: Operation, const N: usize> Backward<B, N> for Step<O>
+    where
+        DispatchTensor: DispatchKindConversion<B>,
+    {
+        /// The inputs, and what the forward pass kept.
+        type State = (Vec<DispatchTensor>, Vec<DispatchTensor>);
+
+        fn backward(
+            self,
+            ops: Ops<Self::State, N>,
+            gradients: &mut Gradients,
+            _: &mut Checkpointer,
+        ) {
+            let gradient = wrap::<B>(gradients.consume::<B>(&ops.node));
+            let wanted: Vec<bool> = ops.parents.iter().map(|parent| parent.is_some()).collect();
+            let (inputs, kept) = ops.state;
+            let found = self.0.backward(&inputs, &kept, gradient, &wanted);
+            for (parent, gradient) in ops.parents.iter().zip(found) {
+                if let Some(parent) = parent {
+                    let gradient = gradient.and_then(unwrap::<B>);
+                    let gradient =
+                        gradient.expect("an operation gives the gradients it is asked for");
+                    gradients.register::<B>(parent.id, gradient);
+                }
+            }
+        }
+    }
+
+    pub(super) fn apply<B: Backend, O: Operation>(
+        operation: O,
+        inputs: Vec<DispatchTensor>,
+    ) -> Option<DispatchTensor>
+    where
+        DispatchTensor: DispatchKindConversion<B> + DispatchKindConversion<Autodiff<B>>,
+    {
+        let float = |x: DispatchTensor| -> Option<Tracked<B>> {
+            match <DispatchTensor as DispatchKindConversion<Autodiff<B>>>::try_into_backend(x) {
+                Ok(BackendTensor::Float(x)) => Some(x),
+                _ => None,
+            }
+        };
+        let inputs = inputs.into_iter().map(float).collect::<Option<Vec<_>>>()?;
+        let inner: Vec<_> = inputs.iter().map(|x| wrap::<B>(x.primitive.clone())).collect();
+        let (result, kept) = operation.forward(&inner)?;
+        let result = unwrap::<B>(result)?;
+        let state = (inner, kept);
+        let result = match inputs.len() {
+            1 => record::<B, O, 1>(operation, &inputs, state, result),
+            2 => record::<B, O, 2>(operation, &inputs, state, result),
+            3 => record::<B, O, 3>(operation, &inputs, state, result),
+            4 => record::<B, O, 4>(operation, &inputs, state, result),
+            5 => record::<B, O, 5>(operation, &inputs, state, result),
+            6 => record::<B, O, 6>(operation, &inputs, state, result),
+            7 => record::<B, O, 7>(operation, &inputs, state, result),
+            n => unreachable!("no operation has {n} inputs"),
+        };
+        Some(DispatchTensor::from_backend(BackendTensor::<Autodiff<B>>::Float(result)))
+    }
+
+    /// Enters a step into the graph.
+    fn record<B: Backend, O: Operation, const N: usize>(
+        operation: O,
+        inputs: &[Tracked<B>],
+        state: (Vec<DispatchTensor>, Vec<DispatchTensor>),
+        result: Floats<B>,
+    ) -> Tracked<B>
+    where
+        DispatchTensor: DispatchKindConversion<B>,
+    {
+        let nodes = std::array::from_fn::<_, N, _>(|i| inputs[i].node.clone());
+        let step = Step(operation).prepare::<NoCheckpointing>(nodes).compute_bound().stateful();
+        match step {
+            OpsKind::Tracked(step) => step.finish(state, result),
+            OpsKind::UnTracked(step) => step.finish(result),
+        }
+    }
+
+    fn wrap<B: Backend>(tensor: Floats<B>) -> DispatchTensor
+    where
+        DispatchTensor: DispatchKindConversion<B>,
+    {
+        <DispatchTensor as DispatchKindConversion<B>>::from_backend(BackendTensor::Float(tensor))
+    }
+
+    fn unwrap<B: Backend>(tensor: DispatchTensor) -> Option<Floats<B>>
+    where
+        DispatchTensor: DispatchKindConversion<B>,
+    {
+        match <DispatchTensor as DispatchKindConversion<B>>::try_into_backend(tensor) {
+            Ok(BackendTensor::Float(tensor)) => Some(tensor),
+            _ => None,
+        }
+    }
+}
