@@ -179,20 +179,127 @@ pub fn attention(
     if mask.is_none() {
         fused!(cpu cpu::attention(&q, &k, &v, scale));
         #[cfg(any(feature = "wgpu", feature = "cuda"))]
-        if fusing()
-            && let Some(out) = gradient::apply(gpu::attention::Attention { scale }, given!(q, k, v))
-        {
-            return Tensor::<4>::from_dispatch(out).swap_dims(1, 2); // [B, heads, N, e]
+        if let Some(out) = attention_on_gpu([&q, &k, &v], scale, None) {
+            return out.swap_dims(1, 2);
         }
     }
     plain::attention(q, k, v, scale, mask)
 }
 
+/// As the kernels give it, `[B, N, heads, e]`.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn attention_on_gpu(
+    [q, k, v]: [&Tensor<4>; 3],
+    scale: f64,
+    neighborhood: Option<gpu::neighborhood::Image>,
+) -> Option<Tensor<4>> {
+    let attention = gpu::attention::Attention { scale, neighborhood };
+    let out = fusing().then(|| gradient::apply(attention, given!(q, k, v)))??;
+    Some(Tensor::from_dispatch(out))
+}
+
+/// `softmax(q·k · scale)·v` over the K×K neighborhood of each query, with NATTEN's semantics: the
+/// window is centred where it fits and shifts inward at the borders, so that every query sees
+/// exactly K² keys.
+///
+/// `q`, `k`, `v`: `[B, H, W, heads, d]` with `H, W ≥ kernel`; returns the same shape.
+pub fn neighborhood_attention(
+    q: Tensor<5>,
+    k: Tensor<5>,
+    v: Tensor<5>,
+    kernel: usize,
+    scale: f64,
+) -> Tensor<5> {
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    {
+        let [b, height, width, heads, d] = q.dims();
+        let first = |x: &Tensor<5>| -> Tensor<4> {
+            x.clone().reshape([b, height * width, heads, d]).swap_dims(1, 2)
+        };
+        let image = gpu::neighborhood::Image { height, width, kernel };
+        if let Some(out) =
+            attention_on_gpu([&first(&q), &first(&k), &first(&v)], scale, Some(image))
+        {
+            return out.reshape([b, height, width, heads, d]);
+        }
+    }
+    plain::neighborhood_attention(q, k, v, kernel, scale)
+}
+
+/// How [`qkv_attention`] prepares queries and keys.
+#[derive(Clone, Debug)]
+pub enum Preparation {
+    /// Not at all.
+    Plain,
+    /// [`plain::rotate_pairs`]: cosines and sines, `[N, d]`.
+    Rotary {
+        /// `[N, d]`
+        cos: Tensor<2>,
+        /// `[N, d]`
+        sin: Tensor<2>,
+    },
+    /// [`plain::cosine_similarity_scale`], then [`plain::rotate_halves`] by the places of the
+    /// tokens in an image.
+    Cosine {
+        /// `[heads]`
+        scale: Tensor<1>,
+        /// `[heads, d/8]`
+        freqs: Tensor<2>,
+        /// Rows of tokens.
+        height: usize,
+        /// Tokens of a row.
+        width: usize,
+    },
+}
+
+/// What a query of [`qkv_attention`] sees.
+#[derive(Clone, Copy, Debug)]
+pub enum Reach {
+    /// Every key.
+    Global,
+    /// As in [`neighborhood_attention`].
+    Neighborhood {
+        /// Rows of tokens.
+        height: usize,
+        /// Tokens of a row.
+        width: usize,
+        /// Side K of the window.
+        kernel: usize,
+    },
+}
+
 /// Self-attention on a packed projection: `[B, N, 3·heads·d]` (q, k, v; head-major) →
-/// `[B, N, heads·d]`.
-pub fn qkv_attention(qkv: Tensor<3>, heads: usize, scale: f64) -> Tensor<3> {
-    fused!(cpu cpu::qkv_attention(&qkv, heads, scale));
-    plain::qkv_attention(qkv, heads, scale)
+/// `[B, N, heads·d]`. Tables and frequencies get no gradient.
+pub fn qkv_attention(
+    qkv: Tensor<3>,
+    heads: usize,
+    scale: f64,
+    preparation: Preparation,
+    reach: Reach,
+) -> Tensor<3> {
+    if let (Preparation::Plain, Reach::Global) = (&preparation, reach) {
+        fused!(cpu cpu::qkv_attention(&qkv, heads, scale));
+    }
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    {
+        use gpu::qkv::Preparation as Kind;
+        let (kind, inputs) = match &preparation {
+            Preparation::Plain => (Kind::Plain, given!(qkv)),
+            Preparation::Rotary { cos, sin } => (Kind::Rotary, given!(qkv, cos, sin)),
+            Preparation::Cosine { scale, freqs, height, width } => {
+                (Kind::Cosine { height: *height, width: *width }, given!(qkv, scale, freqs))
+            }
+        };
+        let neighborhood = match reach {
+            Reach::Global => None,
+            Reach::Neighborhood { height, width, kernel } => {
+                Some(gpu::neighborhood::Image { height, width, kernel })
+            }
+        };
+        let attention = gpu::qkv::QkvAttention { heads, scale, preparation: kind, neighborhood };
+        fused!(gpu attention, inputs);
+    }
+    plain::qkv_attention(qkv, heads, scale, preparation, reach)
 }
 
 /// `SiLU(GroupNorm(x))` with affine parameters `[C]`; `x`: `[B, C, H, W]`.

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData, Tolerance};
 
-use crate::{Normalization, cpu, plain};
+use crate::{Normalization, Preparation, Reach, cpu, plain};
 
 /// Reproducible values in about −1…1.
 fn values<const D: usize>(shape: [usize; D], seed: u32) -> Tensor<D> {
@@ -60,7 +60,7 @@ fn attention() {
         let qkv = values([b, n, 3 * heads * d], 4);
         let scale = 1.0 / (d as f64).sqrt();
         let fused = cpu::qkv_attention(&qkv, heads, scale);
-        same(fused, plain::qkv_attention(qkv, heads, scale));
+        same(fused, plain::qkv_attention(qkv, heads, scale, Preparation::Plain, Reach::Global));
     }
     let (q, k) = (values([2, 3, 128, 24], 5), values([2, 3, 50, 24], 6));
     let v = values([2, 3, 50, 10], 7);

@@ -169,3 +169,69 @@ fn attention() {
         same(&inputs, with(fused::attention), with(plain::attention), 5e-5);
     }
 }
+
+#[test]
+fn neighborhoods() {
+    for ([b, h, w, heads, d], kernel) in [
+        ([1, 3, 3, 1, 8], 3),
+        ([2, 7, 13, 2, 16], 7),
+        ([1, 9, 11, 1, 64], 5),
+        ([1, 16, 17, 2, 24], 4),
+        ([1, 14, 25, 1, 20], 13),
+        ([1, 5, 6, 1, 128], 3),
+    ] {
+        let inputs = [1, 2, 3].map(|seed| values([b, h, w, heads, d], seed));
+        let with = |f: fn(Tensor<5>, Tensor<5>, Tensor<5>, usize, f64) -> Tensor<5>| {
+            move |x: &[Flat]| -> Flat {
+                let image = |i: usize| x[i].clone().reshape([b, h, w, heads, d]);
+                f(image(0) * 2.0, image(1) * 2.0, image(2), kernel, 0.3).reshape([-1])
+            }
+        };
+        let (fused, twin) =
+            (with(fused::neighborhood_attention), with(plain::neighborhood_attention));
+        same(&inputs, fused, twin, 5e-5);
+    }
+}
+
+#[test]
+fn packed_attention() {
+    use tintype_shaders::{Preparation, Reach};
+    type Attention = fn(Tensor<3>, usize, f64, Preparation, Reach) -> Tensor<3>;
+    for ([b, height, width, heads, d], kernel) in
+        [([1, 1, 1, 2, 8], 1), ([2, 5, 7, 3, 16], 3), ([1, 8, 9, 2, 72], 5)]
+    {
+        let n = height * width;
+        let qkv = values([b, n, 3 * heads * d], 1);
+        for reach in [Reach::Global, Reach::Neighborhood { height, width, kernel }] {
+            let plainly = |f: Attention| {
+                move |x: &[Flat]| -> Flat {
+                    let qkv = x[0].clone().reshape([b, n, 3 * heads * d]) * 2.0;
+                    f(qkv, heads, 0.25, Preparation::Plain, reach).reshape([-1])
+                }
+            };
+            let (with, twin) = (plainly(fused::qkv_attention), plainly(plain::qkv_attention));
+            same(&[qkv.clone()], with, twin, 5e-5);
+            let rotary = |f: Attention| {
+                move |x: &[Flat]| -> Flat {
+                    let qkv = x[0].clone().reshape([b, n, 3 * heads * d]) * 2.0;
+                    let table = |seed| Tensor::from_data(values([n, d], seed), &qkv.device());
+                    let preparation = Preparation::Rotary { cos: table(4), sin: table(5) };
+                    f(qkv, heads, 0.25, preparation, reach).reshape([-1])
+                }
+            };
+            let (with, twin) = (rotary(fused::qkv_attention), rotary(plain::qkv_attention));
+            same(&[qkv.clone()], with, twin, 5e-5);
+            let cosine = |f: Attention| {
+                move |x: &[Flat]| -> Flat {
+                    let qkv = x[0].clone().reshape([b, n, 3 * heads * d]);
+                    let freqs = Tensor::from_data(values([heads, d / 8], 6), &qkv.device()) * 9.0;
+                    let scale = x[1].clone() * 3.0 + 6.0;
+                    let preparation = Preparation::Cosine { scale, freqs, height, width };
+                    f(qkv, heads, 1.0, preparation, reach).reshape([-1])
+                }
+            };
+            let (with, twin) = (cosine(fused::qkv_attention), cosine(plain::qkv_attention));
+            same(&[qkv.clone(), values([heads], 7)], with, twin, 1e-4);
+        }
+    }
+}

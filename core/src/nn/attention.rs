@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Tensor};
+use tintype_shaders::{Preparation, Reach};
 
 use super::linear::{Init, Linear};
 use super::norm::{Norm, NormKind};
@@ -53,9 +54,11 @@ impl SelfAttention {
         let head = d / self.heads;
         let qkv = self.qkv.forward(x); // [B, N, 3·D]
         let scale = 1.0 / (head as f64).sqrt();
-        if self.q_norm.is_none() && rope.is_none() {
-            let out = tintype_shaders::qkv_attention(qkv, self.heads, scale); // [B, N, D]
-            return self.proj.forward(out);
+        if self.q_norm.is_none() {
+            let preparation = rope.map_or(Preparation::Plain, AxialRope::preparation);
+            let out =
+                tintype_shaders::qkv_attention(qkv, self.heads, scale, preparation, Reach::Global);
+            return self.proj.forward(out); // [B, N, D]
         }
         let qkv = qkv.reshape([b, n, 3, self.heads, head]);
         let part = |i: usize| -> Tensor<4> {

@@ -19,7 +19,7 @@ pub mod position;
 pub mod rope;
 
 use burn::module::{Initializer, Param};
-use burn::tensor::{DType, Device, FloatDType, Tensor};
+use burn::tensor::{Device, Tensor};
 
 /// A parameter filled with one value.
 pub(crate) fn constant<const D: usize>(
@@ -52,16 +52,4 @@ pub(crate) fn table<const D: usize>(
         false,
         shape.into(),
     )
-}
-
-/// Runs `f` in float32 when the activations are 16-bit, and returns to their type: statistics of
-/// norms and softmaxes overflow or drown otherwise.
-pub(crate) fn in_f32<const D: usize>(
-    x: Tensor<D>,
-    f: impl FnOnce(Tensor<D>) -> Tensor<D>,
-) -> Tensor<D> {
-    match x.dtype() {
-        dtype @ (DType::F16 | DType::BF16) => f(x.cast(FloatDType::F32)).cast(dtype),
-        _ => f(x),
-    }
 }

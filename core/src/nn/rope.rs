@@ -1,7 +1,9 @@
 //! Rotary position embeddings: LightningDiT's over adjacent pairs, HDiT's over split halves.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
+pub use tintype_shaders::plain::{axial_grid, rotate_halves};
+use tintype_shaders::{Preparation, plain};
 
 use super::table;
 
@@ -49,30 +51,13 @@ impl AxialRope {
     ///
     /// `[B, heads, N, head_dim]` → the same
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let [b, h, n, d] = x.dims();
-        let pairs = x.clone().reshape([b, h, n, d / 2, 2]);
-        let first = pairs.clone().narrow(4, 0, 1);
-        let second = pairs.narrow(4, 1, 1);
-        let turned = Tensor::cat(vec![-second, first], 4).reshape([b, h, n, d]);
-        let cos = self.freqs_cos.val().reshape([1, 1, n, d]);
-        let sin = self.freqs_sin.val().reshape([1, 1, n, d]);
-        x * cos + turned * sin
+        plain::rotate_pairs(x, self.freqs_cos.val(), self.freqs_sin.val())
     }
-}
 
-/// HDiT's axial grid `[H, W, 2]` of cell centres as (y, x): the longer side spans −1…1, the
-/// shorter one proportionally less (`hdit` §3).
-pub fn axial_grid(height: usize, width: usize) -> Vec<f64> {
-    let longer = height.max(width) as f64;
-    let (y_span, x_span) = (height as f64 / longer, width as f64 / longer);
-    let centre = |i: usize, n: usize, span: f64| -span + (2 * i + 1) as f64 * span / n as f64;
-    let mut grid = Vec::with_capacity(height * width * 2);
-    for i in 0..height {
-        for j in 0..width {
-            grid.extend([centre(i, height, y_span), centre(j, width, x_span)]);
-        }
+    /// The same inside of attention.
+    pub fn preparation(&self) -> Preparation {
+        Preparation::Rotary { cos: self.freqs_cos.val(), sin: self.freqs_sin.val() }
     }
-    grid
 }
 
 /// HDiT's frequencies `[heads, head_dim/8]`: one geometric ladder from π to 10π (end excluded),
@@ -105,33 +90,6 @@ impl HeadRope {
 
     /// Angles `[H, W, heads, head_dim/4]` of an axial grid, vertical first, in float32.
     pub fn angles(&self, height: usize, width: usize) -> Tensor<4> {
-        let freqs = self.freqs.val().cast(FloatDType::F32);
-        let [heads, n] = freqs.dims();
-        let grid: Vec<f32> = axial_grid(height, width).into_iter().map(|p| p as f32).collect();
-        let grid = Tensor::<5>::from_data(
-            TensorData::new(grid, [height, width, 1, 2, 1]),
-            (&freqs.device(), burn::tensor::DType::F32),
-        );
-        let angles = grid * freqs.reshape([1, 1, heads, 1, n]); // [H, W, heads, 2, n]
-        angles.reshape([height, width, heads, 2 * n])
-    }
-
-    /// Rotates pairs `(u_i, u_{i+d/4})` of the lower half of every head; the upper half passes.
-    ///
-    /// * `x`: `[B, H, W, heads, head_dim]`
-    /// * `angles`: `[H, W, heads, head_dim/4]`
-    pub fn rotate(x: Tensor<5>, angles: Tensor<4>) -> Tensor<5> {
-        let dtype = x.dtype();
-        let dims = x.dims();
-        let (d, quarter) = (dims[4], dims[4] / 4);
-        let x = x.cast(FloatDType::F32);
-        let a = x.clone().narrow(4, 0, quarter);
-        let b = x.clone().narrow(4, quarter, quarter);
-        let rest = x.narrow(4, 2 * quarter, d - 2 * quarter);
-        let cos = angles.clone().cos().unsqueeze::<5>();
-        let sin = angles.sin().unsqueeze::<5>();
-        let first = a.clone() * cos.clone() - b.clone() * sin.clone();
-        let second = b * cos + a * sin;
-        Tensor::cat(vec![first, second, rest], 4).cast(dtype)
+        plain::head_angles(self.freqs.val(), height, width)
     }
 }

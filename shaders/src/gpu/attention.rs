@@ -2,11 +2,13 @@
 
 use burn::backend::DispatchTensor;
 use burn::tensor::DType;
+use burn_backend::TensorMetadata;
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::bridge::{Form, Kernel, run};
-use super::flash::{self, Dims};
+use super::flash::{self, Dims, LARGEST_HEAD};
+use super::neighborhood::{self, Image};
 use super::view::View;
 use crate::gradient::Operation;
 
@@ -15,10 +17,9 @@ use crate::gradient::Operation;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attention {
     pub scale: f64,
+    /// The image whose neighborhoods are seen; everything where there is none.
+    pub neighborhood: Option<Image>,
 }
-
-/// Head sizes that the tiles hold in registers.
-const LARGEST_HEAD: usize = 128;
 
 fn dims(inputs: &[Form]) -> Dims {
     let (q, v) = (&inputs[0].shape, &inputs[2].shape);
@@ -52,7 +53,11 @@ impl Kernel for Forward {
         let dims = dims(&Form::of(&inputs));
         let views: Vec<_> = inputs.into_iter().map(View::heads_first).collect();
         let out = tokens_first(outputs[0].clone());
-        flash::forward(dims, self.0.scale, [&views[0], &views[1], &views[2]], &out, &outputs[1]);
+        let (qkv, lse) = ([&views[0], &views[1], &views[2]], &outputs[1]);
+        match self.0.neighborhood {
+            None => flash::forward(dims, self.0.scale, qkv, &out, lse),
+            Some(image) => neighborhood::forward(dims, image, self.0.scale, qkv, &out, lse),
+        }
     }
 }
 
@@ -73,22 +78,22 @@ impl Kernel for Backward {
         let [q, k, v] = [0, 1, 2].map(|i| heads_first(&inputs[i]));
         let [dq, dk, dv] = [0, 1, 2].map(|i| heads_first(&outputs[i]));
         let [out, gradient] = [3, 5].map(|i| tokens_first(inputs[i].clone()));
-        flash::backward(
-            dims,
-            self.0.scale,
-            [&q, &k, &v],
-            [&out, &gradient],
-            &inputs[4],
-            [&dq, &dk, &dv],
-        );
+        let (qkv, results, gradients) = ([&q, &k, &v], [&out, &gradient], [&dq, &dk, &dv]);
+        let (scale, lse) = (self.0.scale, &inputs[4]);
+        match self.0.neighborhood {
+            None => flash::backward(dims, scale, qkv, results, lse, gradients),
+            Some(image) => {
+                neighborhood::backward(dims, image, scale, qkv, results, lse, gradients);
+            }
+        }
     }
 }
 
 impl Operation for Attention {
     fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)> {
-        use burn_backend::TensorMetadata;
-        let head = |x: &DispatchTensor| x.shape()[3];
-        if inputs.iter().any(|x| head(x) > LARGEST_HEAD) {
+        let head = inputs.iter().map(|x| x.shape()[3]).max()?;
+        let fits = self.neighborhood.is_none_or(|image| neighborhood::fits(image.kernel, head));
+        if head > LARGEST_HEAD || !fits {
             return None;
         }
         let [out, lse] = run(Forward(*self), inputs.to_vec())?;

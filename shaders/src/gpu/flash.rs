@@ -16,6 +16,9 @@ use super::view::{Layout, View};
 /// Below every score; not infinite, since WGSL has no infinities.
 const LOWEST: f32 = -1.0e30;
 
+/// The longest rows of a head that units hold in registers.
+pub(super) const LARGEST_HEAD: usize = 128;
+
 /// The sizes of an attention.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dims {

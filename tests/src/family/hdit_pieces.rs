@@ -12,7 +12,7 @@ use tintype::model::hdit::{
 use tintype::nn::linear::{Init, Linear};
 use tintype::nn::neighborhood::{neighborhood_attention, window_start};
 use tintype::nn::norm::rms_norm_scaled;
-use tintype::nn::rope::{HeadRope, axial_grid, head_frequencies};
+use tintype::nn::rope::{HeadRope, axial_grid, head_frequencies, rotate_halves};
 
 use super::hdit_model::{conditions, config};
 use crate::check::{Checks, Tolerance};
@@ -45,7 +45,7 @@ pub fn rope(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
         let theta = rope.angles(h, w);
         checks.tensor(&key("theta"), &theta, STATED)?;
         let x = golden.tensor::<5>(&format!("in.{case}.x"), device)?;
-        checks.tensor(&key("y"), &HeadRope::rotate(x, theta), STATED)?;
+        checks.tensor(&key("y"), &rotate_halves(x, theta), STATED)?;
     }
     Ok(())
 }

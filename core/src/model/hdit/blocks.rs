@@ -2,15 +2,15 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Bool, Device, Tensor, TensorData};
-use tintype_shaders::{Normalization, modulated_norm};
+pub use tintype_shaders::plain::cosine_similarity_scale;
+use tintype_shaders::{Normalization, Preparation, modulated_norm, qkv_attention};
 
 use super::config::LevelAttention;
 use crate::nn::attention::attention;
+use crate::nn::constant;
 use crate::nn::dropout::dropout;
 use crate::nn::linear::{Init, Linear};
-use crate::nn::neighborhood::neighborhood_attention;
-use crate::nn::rope::HeadRope;
-use crate::nn::{constant, in_f32};
+use crate::nn::rope::{HeadRope, rotate_halves};
 
 /// One layer: attention (where the level has any) and feed-forward, both residual.
 #[derive(Module, Debug)]
@@ -129,48 +129,35 @@ impl AttentionBlock {
         let heads = self.scale.lazy_shape()[0];
         let d = width / heads;
         let qkv = self.qkv_proj.forward(self.norm.forward(x.clone(), cond)); // [B, H, W, 3·w]
-        let part = |i: usize| -> Tensor<5> {
-            qkv.clone().narrow(3, i * width, width).reshape([b, h, w, heads, d])
+        let (scale, freqs) = (self.scale.val(), self.pos_emb.freqs.val());
+        let attend = |reach: tintype_shaders::Reach| {
+            let preparation = Preparation::Cosine {
+                scale: scale.clone(),
+                freqs: freqs.clone(),
+                height: h,
+                width: w,
+            };
+            let tokens = qkv.clone().reshape([b, h * w, 3 * width]); // [B, N, 3·w]
+            qkv_attention(tokens, heads, 1.0, preparation, reach).reshape([b, h, w, width])
         };
-        let [q, k, v] = [part(0), part(1), part(2)]; // [B, H, W, heads, d]
-        let (q, k) = cosine_similarity_scale(q, k, self.scale.val());
-        let angles = self.pos_emb.angles(h, w); // [H, W, heads, d/4]
-        let (q, k) = (HeadRope::rotate(q, angles.clone()), HeadRope::rotate(k, angles));
         let out = match self.reach {
-            Reach::Global => {
-                let tokens = |x: Tensor<5>| x.reshape([b, h * w, heads, d]).swap_dims(1, 2);
-                attention(tokens(q), tokens(k), tokens(v), 1.0, None) // [B, heads, N, d]
-                    .swap_dims(1, 2)
-                    .reshape([b, h, w, width])
-            }
+            Reach::Global => attend(tintype_shaders::Reach::Global),
             Reach::Neighborhood { kernel } => {
-                neighborhood_attention(q, k, v, kernel, 1.0).reshape([b, h, w, width])
+                attend(tintype_shaders::Reach::Neighborhood { height: h, width: w, kernel })
             }
-            Reach::Window { size, shift } => window_attention(q, k, v, size, shift),
+            Reach::Window { size, shift } => {
+                let part = |i: usize| -> Tensor<5> {
+                    qkv.clone().narrow(3, i * width, width).reshape([b, h, w, heads, d])
+                };
+                let [q, k, v] = [part(0), part(1), part(2)]; // [B, H, W, heads, d]
+                let (q, k) = cosine_similarity_scale(q, k, scale);
+                let angles = self.pos_emb.angles(h, w); // [H, W, heads, d/4]
+                let (q, k) = (rotate_halves(q, angles.clone()), rotate_halves(k, angles));
+                window_attention(q, k, v, size, shift)
+            }
         };
         x + self.out_proj.forward(dropout.apply(out))
     }
-}
-
-/// `q̂ = q·√scale / √(Σq² + 1e-6)`, likewise k: their product is `scale` times the cosine.
-///
-/// * `q`, `k`: `[…, heads, d]` with five axes
-/// * `scale`: `[heads]`
-pub fn cosine_similarity_scale(
-    q: Tensor<5>,
-    k: Tensor<5>,
-    scale: Tensor<1>,
-) -> (Tensor<5>, Tensor<5>) {
-    let heads = scale.dims()[0];
-    let root = scale.sqrt().reshape([1, 1, 1, heads, 1]);
-    let unit = |x: Tensor<5>| {
-        let unit = in_f32(x, |x| {
-            let norm = (x.clone().square().sum_dim(4) + 1e-6).sqrt();
-            x / norm
-        });
-        unit * root.clone()
-    };
-    (unit(q), unit(k))
 }
 
 /// Attention inside shifted windows: content rolls by `+shift`, wrapped tokens see only wrapped

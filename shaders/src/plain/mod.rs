@@ -1,8 +1,14 @@
 //! The plain-Burn twin of every kernel: the oracle in tests, the fallback everywhere, and the
 //! version that gradients flow through where no kernel has its own.
 
-use burn::tensor::activation::{gelu_approximate, silu, softmax};
-use burn::tensor::{Bool, DType, FloatDType, Tensor};
+mod attention;
+mod rotary;
+
+pub use attention::{attention, neighborhood_attention, qkv_attention, window_start};
+pub use rotary::{axial_grid, cosine_similarity_scale, head_angles, rotate_halves, rotate_pairs};
+
+use burn::tensor::activation::{gelu_approximate, silu};
+use burn::tensor::{DType, FloatDType, Tensor};
 
 use crate::Normalization;
 
@@ -85,37 +91,6 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 /// See [`crate::gated_residual`].
 pub fn gated_residual(x: Tensor<3>, y: Tensor<3>, gate: Tensor<2>) -> Tensor<3> {
     x + y * gate.unsqueeze_dim::<3>(1)
-}
-
-/// See [`crate::attention`].
-pub fn attention(
-    q: Tensor<4>,
-    k: Tensor<4>,
-    v: Tensor<4>,
-    scale: f64,
-    mask: Option<Tensor<4, Bool>>,
-) -> Tensor<4> {
-    let dtype = q.dtype();
-    let scores = statistics_type((q * scale).matmul(k.swap_dims(2, 3))); // [B, heads, N, M]
-    let scores = match mask {
-        Some(mask) => {
-            let dims = scores.dims();
-            scores.mask_fill(mask.expand(dims), f32::NEG_INFINITY)
-        }
-        None => scores,
-    };
-    softmax(scores, 3).cast(dtype).matmul(v) // [B, heads, N, e]
-}
-
-/// See [`crate::qkv_attention`].
-pub fn qkv_attention(qkv: Tensor<3>, heads: usize, scale: f64) -> Tensor<3> {
-    let [b, n, width] = qkv.dims();
-    let d = width / 3;
-    let qkv = qkv.reshape([b, n, 3, heads, d / heads]);
-    let [q, k, v] = [0, 1, 2].map(|i| -> Tensor<4> {
-        qkv.clone().narrow(2, i, 1).reshape([b, n, heads, d / heads]).swap_dims(1, 2)
-    });
-    attention(q, k, v, scale, None).swap_dims(1, 2).reshape([b, n, d])
 }
 
 /// See [`crate::group_norm_silu`].
