@@ -7,7 +7,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::bridge::{Form, Kernel, run};
+use super::bridge::{Form, Kernel, buffers, run};
 use super::columns::Columns;
 use super::rows::{Rows, UNITS, cubes, elem, vector_size};
 use crate::gradient::Operation;
@@ -94,6 +94,7 @@ impl Kernel for GluKernel {
         let halves = Rows { tensor: out.tensor.clone(), count: out.count, d: half, stride: half };
         let n = vector_size(&[&rows[0], rows.last().expect("there is one"), &halves]);
         let gradient = rows.last().expect("there is one");
+        let [x, gradient_arg, out] = buffers([&rows[0].tensor, &gradient.tensor, &out.tensor]);
         // SAFETY: units beyond the last row do nothing.
         unsafe {
             glu_kernel::launch_unchecked::<R>(
@@ -101,9 +102,9 @@ impl Kernel for GluKernel {
                 cubes((rows[0].count * half / n).div_ceil(UNITS as usize)),
                 CubeDim::new_1d(UNITS),
                 n,
-                rows[0].tensor.clone().into_buffer_arg(),
-                gradient.tensor.clone().into_buffer_arg(),
-                out.arg(),
+                x,
+                gradient_arg,
+                out,
                 rows[0].count as u32,
                 (half / n) as u32,
                 (rows[0].stride / n) as u32,
@@ -196,12 +197,14 @@ impl Kernel for BiasKernel {
         vec![inputs[0].clone()]
     }
 
-    fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, mut outputs: Vec<CubeTensor<R>>) {
+    fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
         let rows: Vec<Rows<R>> = inputs.into_iter().map(Rows::of).collect();
         let n = vector_size(&rows.iter().collect::<Vec<_>>());
         let (x, d) = (&rows[0], rows[0].d / n);
         let bias = &rows[usize::from(self.of.bias)];
         let gradient = rows.last().expect("there is one");
+        let [x_arg, bias, gradient_arg, out] =
+            buffers([&x.tensor, &bias.tensor, &gradient.tensor, &outputs[0]]);
         // SAFETY: units beyond the last row do nothing.
         unsafe {
             bias_kernel::launch_unchecked::<R>(
@@ -209,10 +212,10 @@ impl Kernel for BiasKernel {
                 cubes((x.count * d).div_ceil(UNITS as usize)),
                 CubeDim::new_1d(UNITS),
                 n,
-                x.tensor.clone().into_buffer_arg(),
-                bias.tensor.clone().into_buffer_arg(),
-                gradient.tensor.clone().into_buffer_arg(),
-                outputs.remove(0).into_buffer_arg(),
+                x_arg,
+                bias,
+                gradient_arg,
+                out,
                 x.count as u32,
                 d as u32,
                 (x.stride / n) as u32,

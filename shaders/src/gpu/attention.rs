@@ -4,12 +4,14 @@ use burn::backend::DispatchTensor;
 use burn::tensor::DType;
 use burn_backend::TensorMetadata;
 use burn_cubecl::CubeRuntime;
+use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::bridge::{Form, Kernel, run};
 use super::flash::{self, Dims, LARGEST_HEAD};
 use super::neighborhood::{self, Image};
-use super::view::View;
+use super::rows::Rows;
+use super::view::{View, together};
 use crate::gradient::Operation;
 
 /// `softmax(q kᵀ·scale) v` of `[B, heads, N, d]`, `[B, heads, M, d]` and `[B, heads, M, e]`; the
@@ -26,12 +28,11 @@ fn dims(inputs: &[Form]) -> Dims {
     Dims { batch: q[0], heads: q[1], queries: q[2], keys: v[2], d: q[3], e: v[3] }
 }
 
-/// A contiguous `[B, N, heads, e]`.
-fn tokens_first<R: CubeRuntime>(tensor: CubeTensor<R>) -> View<R> {
-    let tensor = burn_cubecl::kernel::into_contiguous(tensor);
-    let shape = tensor.meta.shape();
-    let dims = [shape[1], 1, shape[2], shape[3]];
-    View::packed(tensor, 0, dims)
+/// `[B, N, heads, e]` as rows of tokens.
+fn tokens<R: CubeRuntime>(tensor: CubeTensor<R>) -> Rows<R> {
+    let rows = Rows::of(into_contiguous(tensor));
+    let parts = rows.tensor.meta.shape()[2];
+    Rows { count: rows.count / parts, d: rows.d * parts, stride: rows.d * parts, ..rows }
 }
 
 #[derive(Clone, Debug)]
@@ -51,12 +52,13 @@ impl Kernel for Forward {
 
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
         let dims = dims(&Form::of(&inputs));
-        let views: Vec<_> = inputs.into_iter().map(View::heads_first).collect();
-        let out = tokens_first(outputs[0].clone());
-        let (qkv, lse) = ([&views[0], &views[1], &views[2]], &outputs[1]);
+        let inputs: Vec<_> = inputs.into_iter().map(together).collect();
+        let qkv = [0, 1, 2].map(|i| View::heads_first(&inputs[i]));
+        let (out, lse) = (tokens(outputs[0].clone()), &outputs[1]);
+        let out = View::packed(&out, 0, dims.queries, [dims.heads, dims.e]);
         match self.0.neighborhood {
-            None => flash::forward(dims, self.0.scale, qkv, &out, lse),
-            Some(image) => neighborhood::forward(dims, image, self.0.scale, qkv, &out, lse),
+            None => flash::forward(dims, self.0.scale, qkv, out, lse),
+            Some(image) => neighborhood::forward(dims, image, self.0.scale, qkv, out, lse),
         }
     }
 }
@@ -74,11 +76,12 @@ impl Kernel for Backward {
 
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
         let dims = dims(&Form::of(&inputs));
-        let heads_first = |x: &CubeTensor<R>| View::heads_first(x.clone());
-        let [q, k, v] = [0, 1, 2].map(|i| heads_first(&inputs[i]));
-        let [dq, dk, dv] = [0, 1, 2].map(|i| heads_first(&outputs[i]));
-        let [out, gradient] = [3, 5].map(|i| tokens_first(inputs[i].clone()));
-        let (qkv, results, gradients) = ([&q, &k, &v], [&out, &gradient], [&dq, &dk, &dv]);
+        let qkv = [0, 1, 2].map(|i| together(inputs[i].clone()));
+        let qkv = [0, 1, 2].map(|i| View::heads_first(&qkv[i]));
+        let gradients = [0, 1, 2].map(|i| View::heads_first(&outputs[i]));
+        let results = [3, 5].map(|i| tokens(inputs[i].clone()));
+        let results =
+            [0, 1].map(|i| View::packed(&results[i], 0, dims.queries, [dims.heads, dims.e]));
         let (scale, lse) = (self.0.scale, &inputs[4]);
         match self.0.neighborhood {
             None => flash::backward(dims, scale, qkv, results, lse, gradients),

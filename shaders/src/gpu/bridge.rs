@@ -5,6 +5,7 @@ use burn::tensor::{DType, Shape};
 use burn_backend::{Backend, BackendTypes, TensorMetadata};
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeRuntime};
+use cubecl::prelude::BufferArg;
 
 /// Shape and type of a tensor.
 #[derive(Clone, Debug)]
@@ -106,6 +107,24 @@ fn start<R: CubeRuntime, K: Kernel>(kernel: &K, inputs: Vec<CubeTensor<R>>) -> V
     let outputs: Vec<_> = kernel.outputs(&forms).into_iter().map(room).collect();
     kernel.launch(inputs, outputs.clone());
     outputs
+}
+
+/// The buffers of a kernel's tensors, in the order of its arguments, which come first. A tensor
+/// that is named again is bound once: the web forbids a second binding of what a kernel may write,
+/// and counts bindings.
+pub(super) fn buffers<R: CubeRuntime, const N: usize>(
+    tensors: [&CubeTensor<R>; N],
+) -> [BufferArg<R>; N] {
+    let mut bound: Vec<&CubeTensor<R>> = Vec::new();
+    tensors.map(|tensor| match bound.iter().position(|&other| std::ptr::eq(other, tensor)) {
+        Some(place) => {
+            BufferArg::alias(place, tensor.handle.size_in_used() as usize / tensor.dtype.size())
+        }
+        None => {
+            bound.push(tensor);
+            tensor.clone().into_buffer_arg()
+        }
+    })
 }
 
 #[cfg(feature = "fusion")]

@@ -7,7 +7,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::bridge::{Form, Kernel, run};
+use super::bridge::{Form, Kernel, buffers, run};
 use super::rows::{Rows, elem};
 
 /// Columns of a cube.
@@ -55,34 +55,32 @@ impl Kernel for Columns {
         vec![Form::new([kinds, self.groups, a[a.num_dims() - 1]], DType::F32)]
     }
 
-    fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, mut outputs: Vec<CubeTensor<R>>) {
+    fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
         let product = inputs.len() > 1;
-        let stats = inputs.get(2).unwrap_or(&inputs[0]).clone();
-        let mut rows = inputs.into_iter().take(2).map(Rows::of);
-        let a = rows.next().expect("there is an `a`");
-        let (client, dtype) = (a.tensor.client.clone(), a.tensor.dtype);
-        let (d, count, a_stride) = (a.d, a.count, a.stride);
-        let b = rows.next();
-        let b_stride = b.as_ref().map_or(0, |b| b.stride);
-        let b = b.map_or_else(|| a.tensor.clone(), |b| b.tensor);
+        let stats = inputs.get(2).cloned();
+        let rows: Vec<Rows<R>> = inputs.into_iter().take(2).map(Rows::of).collect();
+        let (a, b) = (&rows[0], rows.last().expect("there is an `a`"));
+        let stats = stats.as_ref().unwrap_or(&a.tensor);
+        let d = a.d;
+        let [a_arg, b_arg, stats, sums] = buffers([&a.tensor, &b.tensor, stats, &outputs[0]]);
         // SAFETY: every index is within the rows that the counts describe.
         unsafe {
             columns::launch_unchecked::<R>(
-                &client,
+                &a.tensor.client,
                 CubeCount::Static((d as u32).div_ceil(WIDTH), self.groups as u32, 1),
                 CubeDim::new_2d(WIDTH, HEIGHT),
-                a.arg(),
-                b.into_buffer_arg(),
-                stats.into_buffer_arg(),
-                outputs.remove(0).into_buffer_arg(),
+                a_arg,
+                b_arg,
+                stats,
+                sums,
                 d as u32,
-                (count / self.groups) as u32,
-                a_stride as u32,
-                b_stride as u32,
+                (a.count / self.groups) as u32,
+                a.stride as u32,
+                b.stride as u32,
                 self.sum,
                 product,
                 self.normalised,
-                elem(dtype),
+                elem(a.tensor.dtype),
             );
         }
     }

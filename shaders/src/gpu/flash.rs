@@ -9,6 +9,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
+use super::bridge::buffers;
 use super::rows::{cubes, elem};
 use super::tile::{SIDE, Span, rows_by_rows, side, stage_size, tile_by_rows, tile_size};
 use super::view::{Layout, View};
@@ -52,23 +53,25 @@ fn rows_per_unit<R: CubeRuntime>(tensor: &CubeTensor<R>, dims: Dims) -> u32 {
 pub(super) fn forward<R: CubeRuntime>(
     dims: Dims,
     scale: f64,
-    [q, k, v]: [&View<R>; 3],
-    out: &View<R>,
+    [q, k, v]: [View<'_, R>; 3],
+    out: View<'_, R>,
     lse: &CubeTensor<R>,
 ) {
     let per = rows_per_unit(&q.tensor, dims);
     let tiles = dims.queries.div_ceil(side(per) as usize);
+    let [q_arg, k_arg, v_arg, out_arg, lse_arg] =
+        buffers([q.tensor, k.tensor, v.tensor, out.tensor, lse]);
     // SAFETY: tiles are read and written within the counts.
     unsafe {
         forward_kernel::launch_unchecked::<R>(
             &q.tensor.client,
             cubes(tiles * dims.batch * dims.heads),
             CubeDim::new_2d(SIDE, SIDE),
-            q.arg(),
-            k.arg(),
-            v.arg(),
-            out.arg(),
-            lse.clone().into_buffer_arg(),
+            q_arg,
+            k_arg,
+            v_arg,
+            out_arg,
+            lse_arg,
             q.place(),
             k.place(),
             v.place(),
@@ -90,30 +93,31 @@ pub(super) fn forward<R: CubeRuntime>(
 pub(super) fn backward<R: CubeRuntime>(
     dims: Dims,
     scale: f64,
-    [q, k, v]: [&View<R>; 3],
-    [out, gradient]: [&View<R>; 2],
+    [q, k, v]: [View<'_, R>; 3],
+    [out, gradient]: [View<'_, R>; 2],
     lse: &CubeTensor<R>,
-    [dq, dk, dv]: [&View<R>; 3],
+    [dq, dk, dv]: [View<'_, R>; 3],
 ) {
     let client = q.tensor.client.clone();
-    let delta = delta(dims, out, gradient);
+    let stats = statistics(dims, out, gradient, lse);
     let per = rows_per_unit(&q.tensor, dims);
     let cube = CubeDim::new_2d(SIDE, SIDE);
     let heads = dims.batch * dims.heads;
     // SAFETY: tiles are read and written within the counts.
     unsafe {
+        let [q_arg, k_arg, v_arg, gradient_arg, stats_arg, dk_arg, dv_arg] =
+            buffers([q.tensor, k.tensor, v.tensor, gradient.tensor, &stats, dk.tensor, dv.tensor]);
         backward_keys::launch_unchecked::<R>(
             &client,
             cubes(dims.keys.div_ceil(side(per) as usize) * heads),
             cube,
-            q.arg(),
-            k.arg(),
-            v.arg(),
-            gradient.arg(),
-            lse.clone().into_buffer_arg(),
-            delta.clone().into_buffer_arg(),
-            dk.arg(),
-            dv.arg(),
+            q_arg,
+            k_arg,
+            v_arg,
+            gradient_arg,
+            stats_arg,
+            dk_arg,
+            dv_arg,
             q.place(),
             k.place(),
             v.place(),
@@ -130,17 +134,18 @@ pub(super) fn backward<R: CubeRuntime>(
             per,
             elem(q.tensor.dtype),
         );
+        let [q_arg, k_arg, v_arg, gradient_arg, stats_arg, dq_arg] =
+            buffers([q.tensor, k.tensor, v.tensor, gradient.tensor, &stats, dq.tensor]);
         backward_queries::launch_unchecked::<R>(
             &client,
             cubes(dims.queries.div_ceil(side(per) as usize) * heads),
             cube,
-            q.arg(),
-            k.arg(),
-            v.arg(),
-            gradient.arg(),
-            lse.clone().into_buffer_arg(),
-            delta.into_buffer_arg(),
-            dq.arg(),
+            q_arg,
+            k_arg,
+            v_arg,
+            gradient_arg,
+            stats_arg,
+            dq_arg,
             q.place(),
             k.place(),
             v.place(),
@@ -159,27 +164,31 @@ pub(super) fn backward<R: CubeRuntime>(
     }
 }
 
-/// `Σ out·gradient` of each token of each head, `[B, heads, N]`, float32: what the softmax's
-/// derivative subtracts.
-pub(super) fn delta<R: CubeRuntime>(
+/// What the backward pass knows of each query, `[B, heads, N, 2]`, float32: the logarithm of its
+/// sum, and `Σ out·gradient`, which the softmax's derivative subtracts.
+pub(super) fn statistics<R: CubeRuntime>(
     dims: Dims,
-    out: &View<R>,
-    gradient: &View<R>,
+    out: View<'_, R>,
+    gradient: View<'_, R>,
+    lse: &CubeTensor<R>,
 ) -> CubeTensor<R> {
-    let (client, device) = (out.tensor.client.clone(), out.tensor.device.clone());
-    let handle = client.empty(dims.rows() * size_of::<f32>());
-    let shape = [dims.batch, dims.heads, dims.queries].into();
-    let delta = CubeTensor::new_contiguous(client.clone(), device, shape, handle, DType::F32);
+    let (client, device) = (lse.client.clone(), lse.device.clone());
+    let handle = client.empty(2 * dims.rows() * size_of::<f32>());
+    let shape = [dims.batch, dims.heads, dims.queries, 2].into();
+    let stats = CubeTensor::new_contiguous(client.clone(), device, shape, handle, DType::F32);
     const UNITS: u32 = 64;
+    let [out_arg, gradient_arg, lse, stats_arg] =
+        buffers([out.tensor, gradient.tensor, lse, &stats]);
     // SAFETY: units beyond the last row do nothing.
     unsafe {
-        delta_kernel::launch_unchecked::<R>(
+        statistics_kernel::launch_unchecked::<R>(
             &client,
             cubes(dims.rows().div_ceil(UNITS as usize)),
             CubeDim::new_1d(UNITS),
-            out.arg(),
-            gradient.arg(),
-            delta.clone().into_buffer_arg(),
+            out_arg,
+            gradient_arg,
+            lse,
+            stats_arg,
             out.place(),
             gradient.place(),
             dims.rows() as u32,
@@ -189,14 +198,15 @@ pub(super) fn delta<R: CubeRuntime>(
             elem(out.tensor.dtype),
         );
     }
-    delta
+    stats
 }
 
 #[cube(launch_unchecked)]
-fn delta_kernel<F: Float>(
+fn statistics_kernel<F: Float>(
     out: &[F],
     gradient: &[F],
-    delta: &mut [f32],
+    lse: &[f32],
+    stats: &mut [f32],
     out_layout: Layout,
     gradient_layout: Layout,
     rows: u32,
@@ -216,7 +226,9 @@ fn delta_kernel<F: Float>(
         for i in 0..comptime!(e as usize) {
             sum += f32::cast_from(out[a + i]) * f32::cast_from(gradient[b + i]);
         }
-        delta[((image * heads + head) * queries + token) as usize] = sum;
+        let at = ((image * heads + head) * queries + token) as usize;
+        stats[2 * at] = lse[at];
+        stats[2 * at + 1] = sum;
     }
 }
 
@@ -385,8 +397,7 @@ fn weights_and_gradients<F: Float>(
     v_span: &Span,
     gradient: &[F],
     gradient_span: &Span,
-    lse: &[f32],
-    delta: &[f32],
+    stats: &[f32],
     row_start: u32,
     scale: f32,
     stage: &mut Shared<[f32]>,
@@ -408,8 +419,9 @@ fn weights_and_gradients<F: Float>(
             let element = comptime!((i * per + j) as usize);
             let column = k_span.first + UNIT_POS_X + j * SIDE;
             if inside && column < k_span.count {
-                weights[element] = (weights[element] * scale - lse[at]).exp();
-                gradients[element] = weights[element] * (gradients[element] - delta[at]) * scale;
+                weights[element] = (weights[element] * scale - stats[2 * at]).exp();
+                gradients[element] =
+                    weights[element] * (gradients[element] - stats[2 * at + 1]) * scale;
             } else {
                 weights[element] = 0.0f32;
                 gradients[element] = 0.0f32;
@@ -439,8 +451,7 @@ fn backward_keys<F: Float>(
     k: &[F],
     v: &[F],
     gradient: &[F],
-    lse: &[f32],
-    delta: &[f32],
+    stats: &[f32],
     dk: &mut [F],
     dv: &mut [F],
     q_layout: Layout,
@@ -499,8 +510,7 @@ fn backward_keys<F: Float>(
                 &v_span,
                 gradient,
                 &o_span,
-                lse,
-                delta,
+                stats,
                 (image * heads + head) * queries,
                 scale,
                 &mut stage,
@@ -527,8 +537,7 @@ fn backward_queries<F: Float>(
     k: &[F],
     v: &[F],
     gradient: &[F],
-    lse: &[f32],
-    delta: &[f32],
+    stats: &[f32],
     dq: &mut [F],
     q_layout: Layout,
     k_layout: Layout,
@@ -580,8 +589,7 @@ fn backward_queries<F: Float>(
                 &v_span,
                 gradient,
                 &o_span,
-                lse,
-                delta,
+                stats,
                 (image * heads + head) * queries,
                 scale,
                 &mut stage,

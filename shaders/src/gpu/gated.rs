@@ -7,7 +7,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::bridge::{Form, Kernel, run};
+use super::bridge::{Form, Kernel, buffers, run};
 use super::columns::Columns;
 use super::rows::{Rows, UNITS, cubes, elem, vector_size};
 use crate::gradient::Operation;
@@ -29,12 +29,14 @@ impl Kernel for Gate {
         vec![inputs[0].clone()]
     }
 
-    fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, mut outputs: Vec<CubeTensor<R>>) {
+    fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
         let rows: Vec<Rows<R>> = inputs.into_iter().map(Rows::of).collect();
         let n = vector_size(&rows.iter().collect::<Vec<_>>());
         let [x, y, gate] = [0, rows.len() - 2, rows.len() - 1].map(|i| &rows[i]);
         let (count, d) = (x.count, x.d / n);
         let stride = |rows: &Rows<R>| (rows.stride / n) as u32;
+        let [x_arg, y_arg, gate_arg, out] =
+            buffers([&x.tensor, &y.tensor, &gate.tensor, &outputs[0]]);
         // SAFETY: units beyond the last row do nothing.
         unsafe {
             gate_kernel::launch_unchecked::<R>(
@@ -42,10 +44,10 @@ impl Kernel for Gate {
                 cubes((count * d).div_ceil(UNITS as usize)),
                 CubeDim::new_1d(UNITS),
                 n,
-                x.tensor.clone().into_buffer_arg(),
-                y.tensor.clone().into_buffer_arg(),
-                gate.tensor.clone().into_buffer_arg(),
-                outputs.remove(0).into_buffer_arg(),
+                x_arg,
+                y_arg,
+                gate_arg,
+                out,
                 count as u32,
                 d as u32,
                 (count / gate.count) as u32,

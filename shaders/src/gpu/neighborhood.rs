@@ -10,7 +10,8 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::flash::{Dims, delta};
+use super::bridge::buffers;
+use super::flash::{Dims, statistics};
 use super::rows::{cubes, elem};
 use super::view::{Layout, View};
 
@@ -68,23 +69,25 @@ pub(super) fn forward<R: CubeRuntime>(
     dims: Dims,
     image: Image,
     scale: f64,
-    [q, k, v]: [&View<R>; 3],
-    out: &View<R>,
+    [q, k, v]: [View<'_, R>; 3],
+    out: View<'_, R>,
     lse: &CubeTensor<R>,
 ) {
     let window = image.kernel * image.kernel;
     let tile = rectangle(window + dims.d).expect("`fits` was asked");
+    let [q_arg, k_arg, v_arg, out_arg, lse_arg] =
+        buffers([q.tensor, k.tensor, v.tensor, out.tensor, lse]);
     // SAFETY: rectangles are read and written within the image.
     unsafe {
         forward_kernel::launch_unchecked::<R>(
             &q.tensor.client,
             grid(image, tile, dims),
             CubeDim::new_1d(UNITS),
-            q.arg(),
-            k.arg(),
-            v.arg(),
-            out.arg(),
-            lse.clone().into_buffer_arg(),
+            q_arg,
+            k_arg,
+            v_arg,
+            out_arg,
+            lse_arg,
             q.place(),
             k.place(),
             v.place(),
@@ -108,28 +111,29 @@ pub(super) fn backward<R: CubeRuntime>(
     dims: Dims,
     image: Image,
     scale: f64,
-    [q, k, v]: [&View<R>; 3],
-    [out, gradient]: [&View<R>; 2],
+    [q, k, v]: [View<'_, R>; 3],
+    [out, gradient]: [View<'_, R>; 2],
     lse: &CubeTensor<R>,
-    [dq, dk, dv]: [&View<R>; 3],
+    [dq, dk, dv]: [View<'_, R>; 3],
 ) {
     let client = q.tensor.client.clone();
-    let delta = delta(dims, out, gradient);
+    let stats = statistics(dims, out, gradient, lse);
     let queries = rectangle(image.kernel * image.kernel + 2 * dims.d).expect("`fits` was asked");
     let keys = rectangle(2 * CHUNK as usize + 2 * dims.d).expect("`fits` was asked");
     // SAFETY: rectangles are read and written within the image.
     unsafe {
+        let [q_arg, k_arg, v_arg, gradient_arg, stats_arg, dq_arg] =
+            buffers([q.tensor, k.tensor, v.tensor, gradient.tensor, &stats, dq.tensor]);
         backward_queries::launch_unchecked::<R>(
             &client,
             grid(image, queries, dims),
             CubeDim::new_1d(UNITS),
-            q.arg(),
-            k.arg(),
-            v.arg(),
-            gradient.arg(),
-            lse.clone().into_buffer_arg(),
-            delta.clone().into_buffer_arg(),
-            dq.arg(),
+            q_arg,
+            k_arg,
+            v_arg,
+            gradient_arg,
+            stats_arg,
+            dq_arg,
             q.place(),
             k.place(),
             v.place(),
@@ -146,18 +150,19 @@ pub(super) fn backward<R: CubeRuntime>(
             queries[1],
             elem(q.tensor.dtype),
         );
+        let [q_arg, k_arg, v_arg, gradient_arg, stats_arg, dk_arg, dv_arg] =
+            buffers([q.tensor, k.tensor, v.tensor, gradient.tensor, &stats, dk.tensor, dv.tensor]);
         backward_keys::launch_unchecked::<R>(
             &client,
             grid(image, keys, dims),
             CubeDim::new_1d(UNITS),
-            q.arg(),
-            k.arg(),
-            v.arg(),
-            gradient.arg(),
-            lse.clone().into_buffer_arg(),
-            delta.into_buffer_arg(),
-            dk.arg(),
-            dv.arg(),
+            q_arg,
+            k_arg,
+            v_arg,
+            gradient_arg,
+            stats_arg,
+            dk_arg,
+            dv_arg,
             q.place(),
             k.place(),
             v.place(),
@@ -395,8 +400,7 @@ fn backward_queries<F: Float>(
     k: &[F],
     v: &[F],
     gradient: &[F],
-    lse: &[f32],
-    delta: &[f32],
+    stats: &[f32],
     dq: &mut [F],
     q_layout: Layout,
     k_layout: Layout,
@@ -463,8 +467,8 @@ fn backward_queries<F: Float>(
             let s = dot::<F>(&shared, token * d, k, k_start + (at * k_layout.row) as usize, d);
             let v_row = v_start + (at * v_layout.row) as usize;
             let dp = dot::<F>(&shared, gradients + token * d, v, v_row, d);
-            let weight = (s * scale - lse[row]).exp();
-            shared[(own + key) as usize] = weight * (dp - delta[row]) * scale;
+            let weight = (s * scale - stats[2 * row]).exp();
+            shared[(own + key) as usize] = weight * (dp - stats[2 * row + 1]) * scale;
             key += lanes;
         }
         sync_cube();
@@ -505,8 +509,7 @@ fn backward_keys<F: Float>(
     k: &[F],
     v: &[F],
     gradient: &[F],
-    lse: &[f32],
-    delta: &[f32],
+    stats: &[f32],
     dk: &mut [F],
     dv: &mut [F],
     q_layout: Layout,
@@ -589,9 +592,9 @@ fn backward_keys<F: Float>(
                     let o_row = o_start + (at * gradient_layout.row) as usize;
                     let s = dot::<F>(&shared, token * d, q, q_row, d);
                     let dp = dot::<F>(&shared, values + token * d, gradient, o_row, d);
-                    let weight = (s * scale - lse[row]).exp();
+                    let weight = (s * scale - stats[2 * row]).exp();
                     shared[(own + i) as usize] = weight;
-                    shared[(own + CHUNK + i) as usize] = weight * (dp - delta[row]) * scale;
+                    shared[(own + CHUNK + i) as usize] = weight * (dp - stats[2 * row + 1]) * scale;
                 }
                 i += lanes;
             }

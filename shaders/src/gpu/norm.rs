@@ -11,7 +11,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::bridge::{Form, Kernel, run};
+use super::bridge::{Form, Kernel, buffers, run};
 use super::columns::Columns;
 use super::rows::{Rows, UNITS, cubes, elem, row_sum, units_per_row, vector_size, vector_sum};
 use crate::gradient::Operation;
@@ -57,7 +57,7 @@ impl Kernel for Forward {
         vec![inputs[0].clone()]
     }
 
-    fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, mut outputs: Vec<CubeTensor<R>>) {
+    fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
         let forms = Form::of(&inputs);
         let groups = self.0.groups(&forms);
         let rows: Vec<Rows<R>> = inputs.into_iter().map(Rows::of).collect();
@@ -65,9 +65,11 @@ impl Kernel for Forward {
         let (x, d, dtype) = (&rows[0], rows[0].d, rows[0].tensor.dtype);
         let (count, stride, client) = (x.count, x.stride, x.tensor.client.clone());
         let strides = self.0.places().map(|i| i.map_or(0, |i| rows[i].stride / n) as u32);
-        // Absent parameters are never read; something must stand in their place.
-        let arg = |i: Option<usize>| rows[i.unwrap_or(0)].tensor.clone().into_buffer_arg();
-        let [weight, scale, shift] = self.0.places().map(arg);
+        // Absent parameters are never read; `x` stands in their place.
+        let tensor = |i: Option<usize>| &rows[i.unwrap_or(0)].tensor;
+        let [weight, scale, shift] = self.0.places().map(tensor);
+        let [x, weight, scale, shift, y] =
+            buffers([tensor(None), weight, scale, shift, &outputs[0]]);
         let width = units_per_row(d / n);
         let cube = CubeDim::new_2d(width, UNITS / width);
         // SAFETY: every index is within the rows that the counts describe.
@@ -77,11 +79,11 @@ impl Kernel for Forward {
                 cubes(count.div_ceil(cube.y as usize)),
                 cube,
                 n,
-                arg(None),
+                x,
                 weight,
                 scale,
                 shift,
-                outputs.remove(0).into_buffer_arg(),
+                y,
                 count as u32,
                 (d / n) as u32,
                 (stride / n) as u32,
@@ -197,7 +199,7 @@ impl Kernel for Backward {
         vec![x.clone(), Form::new([rows, 2], DType::F32)]
     }
 
-    fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, mut outputs: Vec<CubeTensor<R>>) {
+    fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
         let forms = Form::of(&inputs);
         let [weight, scale, _] = self.0.places();
         let groups = scale.map_or(1, |i| forms[i].shape[0]);
@@ -206,7 +208,16 @@ impl Kernel for Backward {
         let (x, d, dtype) = (&rows[0], rows[0].d, rows[0].tensor.dtype);
         let (count, stride, client) = (x.count, x.stride, x.tensor.client.clone());
         let last = rows.len() - 1;
-        let arg = |i: Option<usize>| rows[i.unwrap_or(0)].tensor.clone().into_buffer_arg();
+        let tensor = |i: Option<usize>| &rows[i.unwrap_or(0)].tensor;
+        let scale_stride = scale.map_or(0, |i| rows[i].stride / n) as u32;
+        let [x, weight, scale, gradient, dx, stats] = buffers([
+            tensor(None),
+            tensor(weight),
+            tensor(scale),
+            tensor(Some(last)),
+            &outputs[0],
+            &outputs[1],
+        ]);
         let width = units_per_row(d / n);
         let cube = CubeDim::new_2d(width, UNITS / width);
         // SAFETY: every index is within the rows that the counts describe.
@@ -216,16 +227,16 @@ impl Kernel for Backward {
                 cubes(count.div_ceil(cube.y as usize)),
                 cube,
                 n,
-                arg(None),
-                arg(weight),
-                arg(scale),
-                arg(Some(last)),
-                outputs.remove(0).into_buffer_arg(),
-                outputs.remove(0).into_buffer_arg(),
+                x,
+                weight,
+                scale,
+                gradient,
+                dx,
+                stats,
                 count as u32,
                 (d / n) as u32,
                 (stride / n) as u32,
-                scale.map_or(0, |i| rows[i].stride / n) as u32,
+                scale_stride,
                 (rows[last].stride / n) as u32,
                 (count / groups) as u32,
                 self.0.eps as f32,

@@ -6,6 +6,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
+use super::bridge::buffers;
 use super::rows::{cubes, elem};
 use super::view::{Layout, View};
 
@@ -30,21 +31,22 @@ impl Tokens {
 /// For gradients it rotates what is in `to` the other way round, in place.
 pub(super) fn rotate<R: CubeRuntime>(
     tokens: Tokens,
-    from: &View<R>,
+    from: View<'_, R>,
     [cos, sin]: [&CubeTensor<R>; 2],
-    to: &View<R>,
+    to: View<'_, R>,
     backward: bool,
 ) {
+    let [from_arg, cos, sin, to_arg] = buffers([from.tensor, cos, sin, to.tensor]);
     // SAFETY: units beyond the last row do nothing.
     unsafe {
         rotate_kernel::launch_unchecked::<R>(
             &from.tensor.client,
             cubes((tokens.rows() * tokens.d / 2).div_ceil(UNITS as usize)),
             CubeDim::new_1d(UNITS),
-            from.arg(),
-            cos.clone().into_buffer_arg(),
-            sin.clone().into_buffer_arg(),
-            to.arg(),
+            from_arg,
+            cos,
+            sin,
+            to_arg,
             from.place(),
             to.place(),
             (tokens.rows() * tokens.d / 2) as u32,
@@ -112,20 +114,21 @@ pub(super) struct Cosine<'a, R: CubeRuntime> {
 /// The preparation of a query or key.
 pub(super) fn cosine<R: CubeRuntime>(
     tokens: Tokens,
-    from: &View<R>,
+    from: View<'_, R>,
     of: Cosine<'_, R>,
-    to: &View<R>,
+    to: View<'_, R>,
 ) {
+    let [from_arg, scale, freqs, to_arg] = buffers([from.tensor, of.scale, of.freqs, to.tensor]);
     // SAFETY: units beyond the last row do nothing.
     unsafe {
         cosine_kernel::launch_unchecked::<R>(
             &from.tensor.client,
             cubes(tokens.rows().div_ceil(UNITS as usize)),
             CubeDim::new_1d(UNITS),
-            from.arg(),
-            of.scale.clone().into_buffer_arg(),
-            of.freqs.clone().into_buffer_arg(),
-            to.arg(),
+            from_arg,
+            scale,
+            freqs,
+            to_arg,
             from.place(),
             to.place(),
             tokens.rows() as u32,
@@ -142,22 +145,24 @@ pub(super) fn cosine<R: CubeRuntime>(
 /// `scale` of each row goes to `scales` `[B·N, heads]`, float32.
 pub(super) fn cosine_backward<R: CubeRuntime>(
     tokens: Tokens,
-    from: &View<R>,
+    from: View<'_, R>,
     of: Cosine<'_, R>,
-    gradient: &View<R>,
+    gradient: View<'_, R>,
     scales: &CubeTensor<R>,
 ) {
+    let [from_arg, scale, freqs, gradient_arg, scales] =
+        buffers([from.tensor, of.scale, of.freqs, gradient.tensor, scales]);
     // SAFETY: units beyond the last row do nothing.
     unsafe {
         cosine_backward_kernel::launch_unchecked::<R>(
             &from.tensor.client,
             cubes(tokens.rows().div_ceil(UNITS as usize)),
             CubeDim::new_1d(UNITS),
-            from.arg(),
-            of.scale.clone().into_buffer_arg(),
-            of.freqs.clone().into_buffer_arg(),
-            gradient.arg(),
-            scales.clone().into_buffer_arg(),
+            from_arg,
+            scale,
+            freqs,
+            gradient_arg,
+            scales,
             from.place(),
             gradient.place(),
             tokens.rows() as u32,

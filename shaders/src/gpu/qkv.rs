@@ -5,6 +5,7 @@ use burn::backend::DispatchTensor;
 use burn::tensor::{DType, Tensor};
 use burn_backend::TensorMetadata;
 use burn_cubecl::CubeRuntime;
+use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::bridge::{Form, Kernel, run};
@@ -44,63 +45,56 @@ impl QkvAttention {
         Dims { batch, heads: self.heads, queries: n, keys: n, d, e: d }
     }
 
-    /// Prepared queries and keys, and the values as they are.
-    fn views<R: CubeRuntime>(&self, dims: Dims, inputs: &[CubeTensor<R>]) -> [View<R>; 3] {
-        let raw = packed(&inputs[0], dims);
-        let from = [&raw[0], &raw[1]];
+    /// Prepared queries and keys, `[B·N, 2·heads·d]`; nothing where they are taken as they are.
+    fn prepare<R: CubeRuntime>(
+        &self,
+        dims: Dims,
+        qkv: &Rows<R>,
+        parameters: &[CubeTensor<R>],
+    ) -> Option<Rows<R>> {
         if let Preparation::Plain = self.preparation {
-            return raw;
+            return None;
         }
-        let (client, device, dtype) =
-            (inputs[0].client.clone(), inputs[0].device.clone(), inputs[0].dtype);
-        let shape = [dims.batch, dims.queries, 2, dims.heads, dims.d];
+        let (client, device) = (qkv.tensor.client.clone(), qkv.tensor.device.clone());
+        let shape = [dims.batch * dims.queries, 2 * dims.heads * dims.d];
+        let dtype = qkv.tensor.dtype;
         let handle = client.empty(shape.iter().product::<usize>() * dtype.size());
-        let both = CubeTensor::new_contiguous(client, device, shape.into(), handle, dtype);
-        let place = [dims.queries, 2, dims.heads, dims.d];
-        let to = [0, 1].map(|part| View::packed(both.clone(), part, place));
-        for (from, to) in from.into_iter().zip(&to) {
+        let to = Rows::of(CubeTensor::new_contiguous(client, device, shape.into(), handle, dtype));
+        for part in [0, 1] {
+            let [from, to] = [qkv, &to].map(|rows| view(rows, part, dims));
             match self.preparation {
                 Preparation::Plain => unreachable!("it returned above"),
                 Preparation::Rotary => {
-                    prepare::rotate(tokens(dims), from, [&inputs[1], &inputs[2]], to, false);
+                    prepare::rotate(tokens(dims), from, tables(parameters), to, false);
                 }
-                Preparation::Cosine { .. } => {
-                    prepare::cosine(tokens(dims), from, self.cosine(inputs), to);
+                Preparation::Cosine { height, width } => {
+                    prepare::cosine(tokens(dims), from, cosine(parameters, height, width), to);
                 }
             }
         }
-        let [q, k] = to;
-        let [_, _, v] = raw;
-        [q, k, v]
+        Some(to)
     }
+}
 
-    fn cosine<'a, R: CubeRuntime>(&self, inputs: &'a [CubeTensor<R>]) -> Cosine<'a, R> {
-        let Preparation::Cosine { height, width } = self.preparation else {
-            unreachable!("only that preparation asks")
-        };
-        Cosine { scale: &inputs[1], freqs: &inputs[2], height, width }
-    }
+fn tables<R: CubeRuntime>(parameters: &[CubeTensor<R>]) -> [&CubeTensor<R>; 2] {
+    [&parameters[0], &parameters[1]]
+}
+
+fn cosine<R: CubeRuntime>(
+    parameters: &[CubeTensor<R>],
+    height: usize,
+    width: usize,
+) -> Cosine<'_, R> {
+    Cosine { scale: &parameters[0], freqs: &parameters[1], height, width }
 }
 
 fn tokens(dims: Dims) -> Tokens {
     Tokens { batch: dims.batch, n: dims.queries, heads: dims.heads, d: dims.d }
 }
 
-/// q, k and v of a packed projection.
-fn packed<R: CubeRuntime>(qkv: &CubeTensor<R>, dims: Dims) -> [View<R>; 3] {
-    let rows = Rows::of(qkv.clone());
-    [0, 1, 2].map(|part| {
-        let offset = part * dims.heads * dims.d;
-        let layout = [offset, dims.queries * rows.stride, rows.stride, dims.d];
-        View { tensor: rows.tensor.clone(), layout }
-    })
-}
-
-/// The heads of `[B, N, heads·d]`.
-fn heads<R: CubeRuntime>(tensor: &CubeTensor<R>, dims: Dims) -> View<R> {
-    let rows = Rows::of(tensor.clone());
-    let layout = [0, dims.queries * rows.stride, rows.stride, dims.e];
-    View { tensor: rows.tensor, layout }
+/// Queries (0), keys (1) or values (2) of packed rows.
+fn view<R: CubeRuntime>(rows: &Rows<R>, part: usize, dims: Dims) -> View<'_, R> {
+    View::packed(rows, part, dims.queries, [dims.heads, dims.d])
 }
 
 #[derive(Clone, Debug)]
@@ -119,23 +113,24 @@ impl Kernel for Forward {
     }
 
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
-        let inputs = contiguous_parameters(inputs);
         let dims = self.0.dims(&Form::of(&inputs)[0]);
-        let [q, k, v] = self.0.views(dims, &inputs);
-        let out = heads(&outputs[0], dims);
-        let (qkv, lse) = ([&q, &k, &v], &outputs[1]);
+        let (packed, parameters) = split(inputs);
+        let prepared = self.0.prepare(dims, &packed, &parameters);
+        let both = prepared.as_ref().unwrap_or(&packed);
+        let qkv = [view(both, 0, dims), view(both, 1, dims), view(&packed, 2, dims)];
+        let (out, lse) = (Rows::of(outputs[0].clone()), &outputs[1]);
+        let out = view(&out, 0, dims);
         match self.0.neighborhood {
-            None => flash::forward(dims, self.0.scale, qkv, &out, lse),
-            Some(image) => neighborhood::forward(dims, image, self.0.scale, qkv, &out, lse),
+            None => flash::forward(dims, self.0.scale, qkv, out, lse),
+            Some(image) => neighborhood::forward(dims, image, self.0.scale, qkv, out, lse),
         }
     }
 }
 
-/// Everything but the projection itself, whose rows may be spaced.
-fn contiguous_parameters<R: CubeRuntime>(mut inputs: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>> {
-    let parameters = inputs.split_off(1);
-    inputs.extend(parameters.into_iter().map(burn_cubecl::kernel::into_contiguous));
-    inputs
+/// The projection, whose rows may be spaced, and what follows it.
+fn split<R: CubeRuntime>(mut inputs: Vec<CubeTensor<R>>) -> (Rows<R>, Vec<CubeTensor<R>>) {
+    let parameters = inputs.split_off(1).into_iter().map(into_contiguous).collect();
+    (Rows::of(inputs.remove(0)), parameters)
 }
 
 #[derive(Clone, Debug)]
@@ -157,13 +152,16 @@ impl Kernel for Backward {
     }
 
     fn launch<R: CubeRuntime>(&self, mut inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
-        let kept = inputs.split_off(inputs.len() - 3);
-        let inputs = contiguous_parameters(inputs);
         let dims = self.0.dims(&Form::of(&inputs)[0]);
-        let [q, k, v] = self.0.views(dims, &inputs);
-        let [out, gradient] = [&kept[0], &kept[2]].map(|x| heads(x, dims));
-        let [dq, dk, dv] = packed(&outputs[0], dims);
-        let (qkv, results, gradients) = ([&q, &k, &v], [&out, &gradient], [&dq, &dk, &dv]);
+        let kept = inputs.split_off(inputs.len() - 3);
+        let (packed, parameters) = split(inputs);
+        let prepared = self.0.prepare(dims, &packed, &parameters);
+        let both = prepared.as_ref().unwrap_or(&packed);
+        let qkv = [view(both, 0, dims), view(both, 1, dims), view(&packed, 2, dims)];
+        let results = [&kept[0], &kept[2]].map(|x| Rows::of(x.clone()));
+        let results = [0, 1].map(|i| view(&results[i], 0, dims));
+        let to = Rows::of(outputs[0].clone());
+        let gradients = [0, 1, 2].map(|part| view(&to, part, dims));
         let (scale, lse) = (self.0.scale, &kept[1]);
         match self.0.neighborhood {
             None => flash::backward(dims, scale, qkv, results, lse, gradients),
@@ -171,18 +169,17 @@ impl Kernel for Backward {
                 neighborhood::backward(dims, image, scale, qkv, results, lse, gradients);
             }
         }
-        let raw = packed(&inputs[0], dims);
-        for (part, gradient) in [&dq, &dk].into_iter().enumerate() {
+        // From the gradients of what was prepared to those of the projection, in place.
+        for part in [0, 1] {
+            let (from, gradient) = (view(&packed, part, dims), gradients[part]);
             match self.0.preparation {
                 Preparation::Plain => {}
                 Preparation::Rotary => {
-                    let tables = [&inputs[1], &inputs[2]];
-                    prepare::rotate(tokens(dims), &raw[part], tables, gradient, true);
+                    prepare::rotate(tokens(dims), from, tables(&parameters), gradient, true);
                 }
-                Preparation::Cosine { .. } => {
-                    let of = self.0.cosine(&inputs);
-                    let to = &outputs[1 + part];
-                    prepare::cosine_backward(tokens(dims), &raw[part], of, gradient, to);
+                Preparation::Cosine { height, width } => {
+                    let (of, to) = (cosine(&parameters, height, width), &outputs[1 + part]);
+                    prepare::cosine_backward(tokens(dims), from, of, gradient, to);
                 }
             }
         }

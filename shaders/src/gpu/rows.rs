@@ -38,11 +38,6 @@ impl<R: CubeRuntime> Rows<R> {
     pub(super) fn allows(&self, n: usize) -> bool {
         self.d.is_multiple_of(n) && self.stride.is_multiple_of(n)
     }
-
-    /// The whole buffer.
-    pub(super) fn arg(self) -> BufferArg<R> {
-        self.tensor.into_buffer_arg()
-    }
 }
 
 /// The distance of consecutive rows, where it is the same for all of them.

@@ -5,6 +5,8 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
+use super::rows::Rows;
+
 /// Where the values of a token's head begin: `offset + image·batch + token·row + head·head`.
 #[derive(CubeType, CubeLaunch, Clone, Copy, Debug)]
 pub(super) struct Layout {
@@ -24,39 +26,35 @@ impl Layout {
 
 /// A tensor and where its heads are.
 #[derive(Debug)]
-pub(super) struct View<R: CubeRuntime> {
-    pub tensor: CubeTensor<R>,
-    pub layout: [usize; 4],
+pub(super) struct View<'a, R: CubeRuntime> {
+    pub tensor: &'a CubeTensor<R>,
+    layout: [usize; 4],
 }
 
-impl<R: CubeRuntime> Clone for View<R> {
+impl<R: CubeRuntime> Clone for View<'_, R> {
     fn clone(&self) -> Self {
-        Self { tensor: self.tensor.clone(), layout: self.layout }
+        *self
     }
 }
 
-impl<R: CubeRuntime> View<R> {
-    /// Of `[B, heads, N, d]`, copied only where the values of a head do not lie together.
-    pub(super) fn heads_first(tensor: CubeTensor<R>) -> Self {
-        let tensor = if tensor.meta.strides()[3] == 1 { tensor } else { into_contiguous(tensor) };
+impl<R: CubeRuntime> Copy for View<'_, R> {}
+
+/// A `[B, heads, N, d]` whose heads' values lie together, copied only where they do not.
+pub(super) fn together<R: CubeRuntime>(tensor: CubeTensor<R>) -> CubeTensor<R> {
+    if tensor.meta.strides()[3] == 1 { tensor } else { into_contiguous(tensor) }
+}
+
+impl<'a, R: CubeRuntime> View<'a, R> {
+    /// Of `[B, heads, N, d]` that [`together`] gave.
+    pub(super) fn heads_first(tensor: &'a CubeTensor<R>) -> Self {
         let strides = tensor.meta.strides();
-        let layout = [0, strides[0], strides[2], strides[1]];
-        Self { tensor, layout }
+        Self { tensor, layout: [0, strides[0], strides[2], strides[1]] }
     }
 
-    /// Part `part` of a contiguous `[B, N, parts, heads, d]`.
-    pub(super) fn packed(
-        tensor: CubeTensor<R>,
-        part: usize,
-        [n, parts, heads, d]: [usize; 4],
-    ) -> Self {
-        let row = parts * heads * d;
-        Self { tensor, layout: [part * heads * d, n * row, row, d] }
-    }
-
-    /// The buffer.
-    pub(super) fn arg(&self) -> BufferArg<R> {
-        self.tensor.clone().into_buffer_arg()
+    /// Part `part` of rows `[B·N, parts·heads·d]`, of which an image has `n`.
+    pub(super) fn packed(rows: &'a Rows<R>, part: usize, n: usize, [heads, d]: [usize; 2]) -> Self {
+        let layout = [part * heads * d, n * rows.stride, rows.stride, d];
+        Self { tensor: &rows.tensor, layout }
     }
 
     /// The layout.
