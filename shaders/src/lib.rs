@@ -311,6 +311,7 @@ pub fn group_norm_silu(
     eps: f64,
 ) -> Tensor<4> {
     fused!(cpu cpu::group_norm_silu(&x, &weight, &bias, groups, eps));
+    fused!(gpu gpu::group_norm::GroupNormSilu { groups, eps }, given!(x, weight, bias));
     plain::group_norm_silu(x, weight, bias, groups, eps)
 }
 

@@ -1,237 +1,91 @@
-//! Kernels for GPUs against their plain twins, and their gradients against the twins' and against
-//! finite differences, odd sizes and batch 1 included. Needs a GPU, or Mesa's software one.
+//! Kernels for GPUs against their plain twins: results, and the gradients of every input. Needs a
+//! GPU, or Mesa's software one.
 #![cfg(all(feature = "wgpu", feature = "autodiff"))]
 
+mod cases;
+
 use burn::tensor::{Device, DeviceKind, Tensor, TensorData, Tolerance};
-use tintype_shaders::{self as fused, plain};
+use cases::{Body, Flat, values};
 
-fn device() -> Device {
-    Device::wgpu(DeviceKind::Cpu)
-}
-
-/// Reproducible values in about −1…1.
-fn values<const D: usize>(shape: [usize; D], seed: u32) -> TensorData {
-    let count = shape.iter().product();
-    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
-    let next = |_| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-    };
-    let data: Vec<f32> = (0..count).map(next).collect();
-    TensorData::new(data, shape)
-}
-
-/// Any tensor, as one row: what a test compares.
-type Flat = Tensor<1>;
-
-/// Holds an operation to its twin: results, and the gradients of every input under a weighted sum.
-fn same(
-    inputs: &[TensorData],
-    fused: impl Fn(&[Flat]) -> Flat,
-    twin: impl Fn(&[Flat]) -> Flat,
-    tolerance: f32,
-) {
-    let device = device();
+/// Holds an operation to its twin, under a weighted sum for the gradients.
+fn same(inputs: &[TensorData], fused: Body<'_>, twin: Body<'_>, tolerance: f32) {
+    let device = Device::wgpu(DeviceKind::Cpu);
     let tolerance = Tolerance::<f32>::rel_abs(tolerance, tolerance);
-    let run = |f: &dyn Fn(&[Flat]) -> Flat, device: &Device, track: bool| {
+    let run = |f: Body<'_>, device: &Device, track: bool| {
         let leaf = |data: &TensorData| -> Flat {
-            let n = data.num_elements();
-            let x =
-                Tensor::from_data(TensorData::new(data.try_to_vec::<f32>().unwrap(), [n]), device);
+            let x = Tensor::from_data(flat(data), device);
             if track { x.require_grad() } else { x }
         };
         let inputs: Vec<Flat> = inputs.iter().map(leaf).collect();
         (f(&inputs), inputs)
     };
-    let (a, _) = run(&fused, &device, false);
-    let (b, _) = run(&twin, &device, false);
+    let (a, _) = run(fused, &device, false);
+    let (b, _) = run(twin, &device, false);
     let count = b.dims()[0];
     a.into_data().assert_approx_eq::<f32>(&b.clone().into_data(), tolerance);
 
-    let tracked = device.autodiff();
+    let tracked = device.clone().autodiff();
     let weights = values([count], 99);
-    let gradients = |f: &dyn Fn(&[Flat]) -> Flat| -> Vec<TensorData> {
+    let gradients = |f: Body<'_>| -> Vec<TensorData> {
         let (y, inputs) = run(f, &tracked, true);
         let loss = (y * Tensor::from_data(weights.clone(), &tracked)).sum();
         let gradients = loss.backward();
         inputs.iter().map(|x| x.grad(&gradients).expect("it has one").into_data()).collect()
     };
-    for (i, (a, b)) in gradients(&fused).iter().zip(gradients(&twin)).enumerate() {
-        println!("gradient of input {i}");
+    for (a, b) in gradients(fused).iter().zip(gradients(twin)) {
         a.assert_approx_eq::<f32>(&b, tolerance);
     }
 }
 
-#[test]
-fn norms() {
-    use tintype_shaders::Normalization::{LayerNorm, RmsNorm};
-    for [b, n, d] in [[1, 1, 4], [3, 17, 100], [2, 9, 33], [2, 64, 256], [1, 5, 1152]] {
-        for kind in [LayerNorm, RmsNorm] {
-            for [weight, scale, shift] in [
-                [false, true, true],
-                [true, true, true],
-                [true, true, false],
-                [true, false, false],
-                [false, false, false],
-            ] {
-                let mut inputs = vec![values([b, n, d], 1)];
-                inputs.extend(weight.then(|| values([d], 2)));
-                inputs.extend(scale.then(|| values([b, d], 3)));
-                inputs.extend(shift.then(|| values([b, d], 4)));
-                type Norm = fn(
-                    Tensor<3>,
-                    fused::Normalization,
-                    Option<Tensor<1>>,
-                    Option<Tensor<2>>,
-                    Option<Tensor<2>>,
-                    f64,
-                ) -> Tensor<3>;
-                let with = |f: Norm| {
-                    move |x: &[Flat]| -> Flat {
-                        let mut rest = x[1..].iter().cloned();
-                        let w = weight.then(|| rest.next().unwrap());
-                        let [s, t] = [scale, shift]
-                            .map(|there| there.then(|| rest.next().unwrap().reshape([b, d])));
-                        f(x[0].clone().reshape([b, n, d]), kind, w, s, t, 1e-6).reshape([-1])
-                    }
-                };
-                same(&inputs, with(fused::modulated_norm), with(plain::modulated_norm), 3e-5);
-            }
-        }
-    }
+fn flat(data: &TensorData) -> TensorData {
+    let values = data.try_to_vec::<f32>().expect("float32");
+    let n = values.len();
+    TensorData::new(values, [n])
 }
 
-#[test]
-fn gates() {
-    for [b, n, d] in [[1, 1, 3], [3, 17, 100], [2, 64, 256]] {
-        let inputs = [values([b, n, d], 1), values([b, n, d], 2), values([b, d], 3)];
-        let with = |f: fn(Tensor<3>, Tensor<3>, Tensor<2>) -> Tensor<3>| {
-            move |x: &[Flat]| -> Flat {
-                let tokens = |i: usize| x[i].clone().reshape([b, n, d]);
-                f(tokens(0), tokens(1), x[2].clone().reshape([b, d])).reshape([-1])
-            }
-        };
-        same(&inputs, with(fused::gated_residual), with(plain::gated_residual), 2e-5);
-    }
+/// Gradients by differences, on a direction in the space of all inputs: a check that owes nothing
+/// to the twins.
+fn slopes(inputs: &[TensorData], fused: Body<'_>, _: Body<'_>, _: f32) {
+    let device = Device::wgpu(DeviceKind::Cpu);
+    let tracked = device.clone().autodiff();
+    let leaf = |data| -> Flat { Tensor::from_data(flat(data), &tracked).require_grad() };
+    let leaves: Vec<Flat> = inputs.iter().map(leaf).collect();
+    let y = fused(&leaves);
+    let weights = values(y.dims(), 98);
+    let gradients = (y * Tensor::from_data(weights.clone(), &tracked)).sum().backward();
+    let directions: Vec<Vec<f32>> = (0..inputs.len())
+        .map(|i| values([inputs[i].shape.num_elements()], 50 + i as u32).try_to_vec().expect("float32"))
+        .collect();
+    let along = |gradient: TensorData, direction: &[f32]| -> f64 {
+        let gradient = gradient.try_to_vec::<f32>().expect("float32");
+        gradient.iter().zip(direction).map(|(g, d)| f64::from(*g) * f64::from(*d)).sum()
+    };
+    let slope: f64 = leaves
+        .iter()
+        .zip(&directions)
+        .map(|(x, d)| along(x.grad(&gradients).expect("it has one").into_data(), d))
+        .sum();
+    // Sums over results in float64: in float32 they drown the difference.
+    let value = |step: f32| -> f64 {
+        let moved = inputs.iter().zip(&directions).map(|(x, d)| -> Flat {
+            let x = x.try_to_vec::<f32>().expect("float32");
+            let x: Vec<f32> = x.iter().zip(d).map(|(x, d)| x + step * d).collect();
+            let n = x.len();
+            Tensor::from_data(TensorData::new(x, [n]), &device)
+        });
+        let y = fused(&moved.collect::<Vec<_>>()).into_data();
+        along(y, &weights.try_to_vec::<f32>().expect("float32"))
+    };
+    let step = 1e-3;
+    let difference = (value(step) - value(-step)) / f64::from(2.0 * step);
+    let scale = slope.abs().max(1.0);
+    assert!((slope - difference).abs() < 0.01 * scale, "{slope} but by differences {difference}");
 }
 
-#[test]
-fn activations() {
-    for [n, d] in [[1, 1], [17, 50], [64, 256]] {
-        let inputs = [values([n, 2 * d], 1)];
-        let with = |f: fn(Tensor<2>) -> Tensor<2>| {
-            move |x: &[Flat]| -> Flat { f(x[0].clone().reshape([n, 2 * d]) * 4.0).reshape([-1]) }
-        };
-        same(&inputs, with(fused::swiglu), with(plain::swiglu), 2e-5);
-        same(&inputs, with(fused::geglu), with(plain::geglu), 2e-5);
-        same(&inputs, with(fused::gelu_tanh), with(plain::gelu_tanh), 2e-5);
-        let inputs = [values([n, 7], 1), values([d, 7], 2), values([d], 3)];
-        let with = |f: fn(Tensor<2>, Tensor<2>, Option<Tensor<1>>) -> Tensor<2>| {
-            move |x: &[Flat]| -> Flat {
-                let (rows, weight) = (x[0].clone().reshape([n, 7]), x[1].clone().reshape([d, 7]));
-                f(rows, weight, Some(x[2].clone())).reshape([-1])
-            }
-        };
-        let twin = |x: Tensor<2>, w: Tensor<2>, b: Option<Tensor<1>>| {
-            plain::gelu_tanh(plain::linear(x, w, b))
-        };
-        same(&inputs, with(fused::linear_gelu_tanh), with(twin), 2e-5);
-    }
+macro_rules! families {
+    ($($family:ident),*) => {
+        mod twins { $(#[test] fn $family() { super::cases::$family(&mut super::same); })* }
+        mod differences { $(#[test] fn $family() { super::cases::$family(&mut super::slopes); })* }
+    };
 }
-
-#[test]
-fn attention() {
-    for [b, heads, n, m, d, e] in [
-        [1, 1, 1, 1, 32, 32],
-        [2, 3, 36, 36, 16, 16],
-        [1, 2, 64, 64, 72, 72],
-        [1, 2, 130, 50, 24, 10],
-        [2, 1, 33, 257, 128, 128],
-        [1, 1, 70, 70, 5, 5],
-    ] {
-        let inputs =
-            [values([b, heads, n, d], 1), values([b, heads, m, d], 2), values([b, heads, m, e], 3)];
-        type Attention = fn(
-            Tensor<4>,
-            Tensor<4>,
-            Tensor<4>,
-            f64,
-            Option<Tensor<4, burn::tensor::Bool>>,
-        ) -> Tensor<4>;
-        let with = |f: Attention| {
-            move |x: &[Flat]| -> Flat {
-                let q = x[0].clone().reshape([b, heads, n, d]) * 3.0;
-                let k = x[1].clone().reshape([b, heads, m, d]) * 3.0;
-                let v = x[2].clone().reshape([b, heads, m, e]);
-                f(q, k, v, 1.0 / (d as f64).sqrt(), None).reshape([-1])
-            }
-        };
-        same(&inputs, with(fused::attention), with(plain::attention), 5e-5);
-    }
-}
-
-#[test]
-fn neighborhoods() {
-    for ([b, h, w, heads, d], kernel) in [
-        ([1, 3, 3, 1, 8], 3),
-        ([2, 7, 13, 2, 16], 7),
-        ([1, 9, 11, 1, 64], 5),
-        ([1, 16, 17, 2, 24], 4),
-        ([1, 14, 25, 1, 20], 13),
-        ([1, 5, 6, 1, 128], 3),
-    ] {
-        let inputs = [1, 2, 3].map(|seed| values([b, h, w, heads, d], seed));
-        let with = |f: fn(Tensor<5>, Tensor<5>, Tensor<5>, usize, f64) -> Tensor<5>| {
-            move |x: &[Flat]| -> Flat {
-                let image = |i: usize| x[i].clone().reshape([b, h, w, heads, d]);
-                f(image(0) * 2.0, image(1) * 2.0, image(2), kernel, 0.3).reshape([-1])
-            }
-        };
-        let (fused, twin) =
-            (with(fused::neighborhood_attention), with(plain::neighborhood_attention));
-        same(&inputs, fused, twin, 5e-5);
-    }
-}
-
-#[test]
-fn packed_attention() {
-    use tintype_shaders::{Preparation, Reach};
-    type Attention = fn(Tensor<3>, usize, f64, Preparation, Reach) -> Tensor<3>;
-    for ([b, height, width, heads, d], kernel) in
-        [([1, 1, 1, 2, 8], 1), ([2, 5, 7, 3, 16], 3), ([1, 8, 9, 2, 72], 5)]
-    {
-        let n = height * width;
-        let qkv = values([b, n, 3 * heads * d], 1);
-        for reach in [Reach::Global, Reach::Neighborhood { height, width, kernel }] {
-            let plainly = |f: Attention| {
-                move |x: &[Flat]| -> Flat {
-                    let qkv = x[0].clone().reshape([b, n, 3 * heads * d]) * 2.0;
-                    f(qkv, heads, 0.25, Preparation::Plain, reach).reshape([-1])
-                }
-            };
-            let (with, twin) = (plainly(fused::qkv_attention), plainly(plain::qkv_attention));
-            same(&[qkv.clone()], with, twin, 5e-5);
-            let rotary = |f: Attention| {
-                move |x: &[Flat]| -> Flat {
-                    let qkv = x[0].clone().reshape([b, n, 3 * heads * d]) * 2.0;
-                    let table = |seed| Tensor::from_data(values([n, d], seed), &qkv.device());
-                    let preparation = Preparation::Rotary { cos: table(4), sin: table(5) };
-                    f(qkv, heads, 0.25, preparation, reach).reshape([-1])
-                }
-            };
-            let (with, twin) = (rotary(fused::qkv_attention), rotary(plain::qkv_attention));
-            same(&[qkv.clone()], with, twin, 5e-5);
-            let cosine = |f: Attention| {
-                move |x: &[Flat]| -> Flat {
-                    let qkv = x[0].clone().reshape([b, n, 3 * heads * d]);
-                    let freqs = Tensor::from_data(values([heads, d / 8], 6), &qkv.device()) * 9.0;
-                    let scale = x[1].clone() * 3.0 + 6.0;
-                    let preparation = Preparation::Cosine { scale, freqs, height, width };
-                    f(qkv, heads, 1.0, preparation, reach).reshape([-1])
-                }
-            };
-            let (with, twin) = (cosine(fused::qkv_attention), cosine(plain::qkv_attention));
-            same(&[qkv.clone(), values([heads], 7)], with, twin, 1e-4);
-        }
-    }
-}
+families!(norms, gates, activations, attention, neighborhoods, packed_attention, group_norms);

@@ -6,6 +6,7 @@ mod bridge;
 mod columns;
 mod flash;
 pub(crate) mod gated;
+pub(crate) mod group_norm;
 pub(crate) mod neighborhood;
 pub(crate) mod norm;
 mod prepare;

@@ -1,0 +1,211 @@
+//! Every operation with kernels of its own, at odd and even sizes, batch 1 included.
+
+use burn::tensor::{Bool, Tensor, TensorData};
+use tintype_shaders::{self as fused, plain};
+
+/// Any tensor, as one row.
+pub type Flat = Tensor<1>;
+
+/// An operation on rows, with kernels or without.
+pub type Body<'a> = &'a dyn Fn(&[Flat]) -> Flat;
+
+/// What is done with an operation: its inputs, itself, its plain twin, and how close they are.
+pub type Visit<'a> = &'a mut dyn FnMut(&[TensorData], Body<'_>, Body<'_>, f32);
+
+/// Reproducible values in about −1…1.
+pub fn values<const D: usize>(shape: [usize; D], seed: u32) -> TensorData {
+    let count = shape.iter().product();
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
+    let next = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    let data: Vec<f32> = (0..count).map(next).collect();
+    TensorData::new(data, shape)
+}
+
+/// See the operations named in it.
+pub fn norms(visit: Visit<'_>) {
+    use tintype_shaders::Normalization::{LayerNorm, RmsNorm};
+    for [b, n, d] in [[1, 1, 4], [3, 17, 100], [2, 9, 33], [2, 64, 256], [1, 5, 1152]] {
+        for kind in [LayerNorm, RmsNorm] {
+            for [weight, scale, shift] in [
+                [false, true, true],
+                [true, true, true],
+                [true, true, false],
+                [true, false, false],
+                [false, false, false],
+            ] {
+                let mut inputs = vec![values([b, n, d], 1)];
+                inputs.extend(weight.then(|| values([d], 2)));
+                inputs.extend(scale.then(|| values([b, d], 3)));
+                inputs.extend(shift.then(|| values([b, d], 4)));
+                type Norm = fn(
+                    Tensor<3>,
+                    fused::Normalization,
+                    Option<Tensor<1>>,
+                    Option<Tensor<2>>,
+                    Option<Tensor<2>>,
+                    f64,
+                ) -> Tensor<3>;
+                let with = |f: Norm| {
+                    move |x: &[Flat]| -> Flat {
+                        let mut rest = x[1..].iter().cloned();
+                        let w = weight.then(|| rest.next().unwrap());
+                        let [s, t] = [scale, shift]
+                            .map(|there| there.then(|| rest.next().unwrap().reshape([b, d])));
+                        f(x[0].clone().reshape([b, n, d]), kind, w, s, t, 1e-6).reshape([-1])
+                    }
+                };
+                visit(&inputs, &with(fused::modulated_norm), &with(plain::modulated_norm), 3e-5);
+            }
+        }
+    }
+}
+
+/// See the operations named in it.
+pub fn gates(visit: Visit<'_>) {
+    for [b, n, d] in [[1, 1, 3], [3, 17, 100], [2, 64, 256]] {
+        let inputs = [values([b, n, d], 1), values([b, n, d], 2), values([b, d], 3)];
+        let with = |f: fn(Tensor<3>, Tensor<3>, Tensor<2>) -> Tensor<3>| {
+            move |x: &[Flat]| -> Flat {
+                let tokens = |i: usize| x[i].clone().reshape([b, n, d]);
+                f(tokens(0), tokens(1), x[2].clone().reshape([b, d])).reshape([-1])
+            }
+        };
+        visit(&inputs, &with(fused::gated_residual), &with(plain::gated_residual), 2e-5);
+    }
+}
+
+/// See the operations named in it.
+pub fn activations(visit: Visit<'_>) {
+    for [n, d] in [[1, 1], [17, 50], [64, 256]] {
+        let inputs = [values([n, 2 * d], 1)];
+        let with = |f: fn(Tensor<2>) -> Tensor<2>| {
+            move |x: &[Flat]| -> Flat { f(x[0].clone().reshape([n, 2 * d]) * 4.0).reshape([-1]) }
+        };
+        visit(&inputs, &with(fused::swiglu), &with(plain::swiglu), 2e-5);
+        visit(&inputs, &with(fused::geglu), &with(plain::geglu), 2e-5);
+        visit(&inputs, &with(fused::gelu_tanh), &with(plain::gelu_tanh), 2e-5);
+        let inputs = [values([n, 7], 1), values([d, 7], 2), values([d], 3)];
+        let with = |f: fn(Tensor<2>, Tensor<2>, Option<Tensor<1>>) -> Tensor<2>| {
+            move |x: &[Flat]| -> Flat {
+                let (rows, weight) = (x[0].clone().reshape([n, 7]), x[1].clone().reshape([d, 7]));
+                f(rows, weight, Some(x[2].clone())).reshape([-1])
+            }
+        };
+        let twin = |x: Tensor<2>, w: Tensor<2>, b: Option<Tensor<1>>| {
+            plain::gelu_tanh(plain::linear(x, w, b))
+        };
+        visit(&inputs, &with(fused::linear_gelu_tanh), &with(twin), 2e-5);
+    }
+}
+
+/// See the operations named in it.
+pub fn attention(visit: Visit<'_>) {
+    for [b, heads, n, m, d, e] in [
+        [1, 1, 1, 1, 32, 32],
+        [2, 3, 36, 36, 16, 16],
+        [1, 2, 64, 64, 72, 72],
+        [1, 2, 130, 50, 24, 10],
+        [2, 1, 33, 257, 128, 128],
+        [1, 1, 70, 70, 5, 5],
+    ] {
+        let inputs =
+            [values([b, heads, n, d], 1), values([b, heads, m, d], 2), values([b, heads, m, e], 3)];
+        type Attention =
+            fn(Tensor<4>, Tensor<4>, Tensor<4>, f64, Option<Tensor<4, Bool>>) -> Tensor<4>;
+        let with = |f: Attention| {
+            move |x: &[Flat]| -> Flat {
+                let q = x[0].clone().reshape([b, heads, n, d]) * 3.0;
+                let k = x[1].clone().reshape([b, heads, m, d]) * 3.0;
+                let v = x[2].clone().reshape([b, heads, m, e]);
+                f(q, k, v, 1.0 / (d as f64).sqrt(), None).reshape([-1])
+            }
+        };
+        visit(&inputs, &with(fused::attention), &with(plain::attention), 5e-5);
+    }
+}
+
+/// See the operations named in it.
+pub fn neighborhoods(visit: Visit<'_>) {
+    for ([b, h, w, heads, d], kernel) in [
+        ([1, 3, 3, 1, 8], 3),
+        ([2, 7, 13, 2, 16], 7),
+        ([1, 9, 11, 1, 64], 5),
+        ([1, 16, 17, 2, 24], 4),
+        ([1, 14, 25, 1, 20], 13),
+        ([1, 5, 6, 1, 128], 3),
+    ] {
+        let inputs = [1, 2, 3].map(|seed| values([b, h, w, heads, d], seed));
+        let with = |f: fn(Tensor<5>, Tensor<5>, Tensor<5>, usize, f64) -> Tensor<5>| {
+            move |x: &[Flat]| -> Flat {
+                let image = |i: usize| x[i].clone().reshape([b, h, w, heads, d]);
+                f(image(0) * 2.0, image(1) * 2.0, image(2), kernel, 0.3).reshape([-1])
+            }
+        };
+        let (fused, twin) =
+            (with(fused::neighborhood_attention), with(plain::neighborhood_attention));
+        visit(&inputs, &fused, &twin, 5e-5);
+    }
+}
+
+/// See the operations named in it.
+pub fn packed_attention(visit: Visit<'_>) {
+    use tintype_shaders::{Preparation, Reach};
+    type Attention = fn(Tensor<3>, usize, f64, Preparation, Reach) -> Tensor<3>;
+    for ([b, height, width, heads, d], kernel) in
+        [([1, 1, 1, 2, 8], 1), ([2, 5, 7, 3, 16], 3), ([1, 8, 9, 2, 72], 5)]
+    {
+        let n = height * width;
+        let qkv = values([b, n, 3 * heads * d], 1);
+        for reach in [Reach::Global, Reach::Neighborhood { height, width, kernel }] {
+            let plainly = |f: Attention| {
+                move |x: &[Flat]| -> Flat {
+                    let qkv = x[0].clone().reshape([b, n, 3 * heads * d]) * 2.0;
+                    f(qkv, heads, 0.25, Preparation::Plain, reach).reshape([-1])
+                }
+            };
+            let (with, twin) = (plainly(fused::qkv_attention), plainly(plain::qkv_attention));
+            visit(&[qkv.clone()], &with, &twin, 5e-5);
+            let rotary = |f: Attention| {
+                move |x: &[Flat]| -> Flat {
+                    let qkv = x[0].clone().reshape([b, n, 3 * heads * d]) * 2.0;
+                    let table = |seed| Tensor::from_data(values([n, d], seed), &qkv.device());
+                    let preparation = Preparation::Rotary { cos: table(4), sin: table(5) };
+                    f(qkv, heads, 0.25, preparation, reach).reshape([-1])
+                }
+            };
+            let (with, twin) = (rotary(fused::qkv_attention), rotary(plain::qkv_attention));
+            visit(&[qkv.clone()], &with, &twin, 5e-5);
+            let cosine = |f: Attention| {
+                move |x: &[Flat]| -> Flat {
+                    let qkv = x[0].clone().reshape([b, n, 3 * heads * d]);
+                    let freqs = Tensor::from_data(values([heads, d / 8], 6), &qkv.device()) * 9.0;
+                    let scale = x[1].clone() * 3.0 + 6.0;
+                    let preparation = Preparation::Cosine { scale, freqs, height, width };
+                    f(qkv, heads, 1.0, preparation, reach).reshape([-1])
+                }
+            };
+            let (with, twin) = (cosine(fused::qkv_attention), cosine(plain::qkv_attention));
+            visit(&[qkv.clone(), values([heads], 7)], &with, &twin, 1e-4);
+        }
+    }
+}
+
+/// See the operations named in it.
+pub fn group_norms(visit: Visit<'_>) {
+    for ([b, c, h, w], groups) in
+        [([1, 4, 1, 1], 2), ([2, 32, 5, 7], 8), ([1, 6, 33, 31], 3), ([2, 2, 150, 121], 1)]
+    {
+        let inputs = [values([b, c, h, w], 1), values([c], 2), values([c], 3)];
+        type Norm = fn(Tensor<4>, Tensor<1>, Tensor<1>, usize, f64) -> Tensor<4>;
+        let with = |f: Norm| {
+            move |x: &[Flat]| -> Flat {
+                let image = x[0].clone().reshape([b, c, h, w]) * 2.0 + 0.7;
+                f(image, x[1].clone(), x[2].clone(), groups, 1e-6).reshape([-1])
+            }
+        };
+        visit(&inputs, &with(fused::group_norm_silu), &with(plain::group_norm_silu), 1e-4);
+    }
+}

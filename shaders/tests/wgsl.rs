@@ -1,0 +1,123 @@
+//! The WGSL of every kernel, as it is generated for real sizes: valid, and modest enough for the web.
+#![cfg(all(feature = "wgpu", feature = "autodiff"))]
+
+mod cases;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use burn::tensor::{Device, DeviceKind, Tensor, TensorData};
+use cases::{Body, Flat};
+
+/// Storage buffers of a stage, and bytes of shared memory, that every desktop browser has.
+const BUFFERS: usize = 8;
+const SHARED_MEMORY: u32 = 32 * 1024;
+
+#[test]
+fn kernels_are_valid_and_modest() {
+    let folder = std::env::temp_dir().join(format!("tintype-wgsl-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a temporary folder");
+    let log = folder.join("kernels.log");
+    // SAFETY: the only test of this process, before anything has started.
+    unsafe { std::env::set_var("CUBECL_DEBUG_LOG", &log) };
+    for family in [
+        cases::norms as fn(cases::Visit<'_>),
+        cases::gates,
+        cases::activations,
+        cases::attention,
+        cases::neighborhoods,
+        cases::packed_attention,
+        cases::group_norms,
+    ] {
+        family(&mut run);
+    }
+    let names = kernels();
+    let sources = written(&log, &names);
+    for name in &names {
+        let found = sources.get(name).unwrap_or_else(|| panic!("{name} was never compiled"));
+        for source in found {
+            check(name, source);
+        }
+    }
+    std::fs::remove_dir_all(&folder).expect("the folder is ours");
+}
+
+/// Computes an operation and its gradient.
+fn run(inputs: &[TensorData], fused: Body<'_>, _: Body<'_>, _: f32) {
+    let device = Device::wgpu(DeviceKind::Cpu).autodiff();
+    let leaf = |data: &TensorData| -> Flat {
+        let values = data.try_to_vec::<f32>().expect("float32");
+        let n = values.len();
+        Tensor::from_data(TensorData::new(values, [n]), &device).require_grad()
+    };
+    let leaves: Vec<Flat> = inputs.iter().map(leaf).collect();
+    let gradients = fused(&leaves).sum().backward();
+    leaves[0].grad(&gradients).expect("it has one").into_data();
+}
+
+/// `module::function` of every kernel in the source.
+fn kernels() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gpu");
+    let mut names = Vec::new();
+    for file in std::fs::read_dir(folder).expect("the kernels' folder") {
+        let path = file.expect("a file").path();
+        let source = std::fs::read_to_string(&path).expect("a source");
+        let module = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        for part in source.split("#[cube(launch_unchecked)]\nfn ").skip(1) {
+            let end = part.find(['<', '(']).expect("a signature");
+            names.push(format!("{module}::{}", &part[..end]));
+        }
+    }
+    assert!(names.len() > 10, "{names:?}");
+    names
+}
+
+/// The sources of our kernels, once all are there: they are written behind the scenes.
+fn written(log: &Path, names: &[String]) -> BTreeMap<String, Vec<String>> {
+    let mut sources = BTreeMap::new();
+    for _ in 0..100 {
+        sources = parse(&std::fs::read_to_string(log).unwrap_or_default());
+        if names.iter().all(|name| sources.contains_key(name)) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    sources
+}
+
+fn parse(log: &str) -> BTreeMap<String, Vec<String>> {
+    let mut sources: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for block in log.split("[START_KERNEL_COMPILATION]").skip(1) {
+        let Some((block, _)) = block.split_once("[END_KERNEL_COMPILATION]") else { continue };
+        let Some((_, rest)) = block.split_once("name: tintype_shaders::gpu::") else { continue };
+        let name: Vec<&str> = rest.split(['<', '\n']).next().expect("a name").split("::").collect();
+        let (_, source) = block.split_once("```wgsl\n").expect("a source");
+        let source = source.split("```").next().expect("an end").to_owned();
+        sources.entry(name[..2].join("::")).or_default().push(source);
+    }
+    sources
+}
+
+fn check(name: &str, source: &str) {
+    let module = naga::front::wgsl::parse_str(source)
+        .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(source)));
+    let mut validator = naga::valid::Validator::new(
+        naga::valid::ValidationFlags::all(),
+        naga::valid::Capabilities::empty(),
+    );
+    if let Err(error) = validator.validate(&module) {
+        panic!("{name}: {}", error.emit_to_string(source));
+    }
+    let variables = || module.global_variables.iter().map(|(_, variable)| variable);
+    let buffers =
+        variables().filter(|v| matches!(v.space, naga::AddressSpace::Storage { .. })).count();
+    assert!(buffers <= BUFFERS, "{name} binds {buffers} storage buffers");
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(module.to_ctx()).expect("it is valid");
+    let shared: u32 = variables()
+        .filter(|v| v.space == naga::AddressSpace::WorkGroup)
+        .map(|v| layouter[v.ty].size)
+        .sum();
+    assert!(shared <= SHARED_MEMORY, "{name} takes {shared} bytes of shared memory");
+}
