@@ -26,3 +26,6 @@ pub mod weights;
 
 /// The Burn that this library is built on.
 pub use burn;
+pub use precision::Precision;
+/// The operations that networks are made of, with their kernels.
+pub use tintype_shaders as shaders;

@@ -28,8 +28,8 @@ pub fn use_plain(plain: bool) {
     PLAIN.store(plain, Ordering::Relaxed);
 }
 
-/// Whether kernels are used.
-fn fusing() -> bool {
+/// Whether kernels are used, see [`use_plain`].
+pub fn uses_kernels() -> bool {
     !PLAIN.load(Ordering::Relaxed)
 }
 
@@ -38,7 +38,7 @@ fn fusing() -> bool {
 macro_rules! fused {
     (cpu $body:expr) => {
         #[cfg(feature = "cpu")]
-        if fusing()
+        if uses_kernels()
             && let Some(result) = $body
         {
             return result;
@@ -46,7 +46,7 @@ macro_rules! fused {
     };
     (gpu $operation:expr, $inputs:expr) => {
         #[cfg(any(feature = "wgpu", feature = "cuda"))]
-        if fusing()
+        if uses_kernels()
             && let Some(result) = gradient::apply($operation, $inputs)
         {
             return Tensor::from_dispatch(result);
@@ -194,7 +194,7 @@ fn attention_on_gpu(
     neighborhood: Option<gpu::neighborhood::Image>,
 ) -> Option<Tensor<4>> {
     let attention = gpu::attention::Attention { scale, neighborhood };
-    let out = fusing().then(|| gradient::apply(attention, given!(q, k, v)))??;
+    let out = uses_kernels().then(|| gradient::apply(attention, given!(q, k, v)))??;
     Some(Tensor::from_dispatch(out))
 }
 
@@ -313,6 +313,42 @@ pub fn group_norm_silu(
     fused!(cpu cpu::group_norm_silu(&x, &weight, &bias, groups, eps));
     fused!(gpu gpu::group_norm::GroupNormSilu { groups, eps }, given!(x, weight, bias));
     plain::group_norm_silu(x, weight, bias, groups, eps)
+}
+
+/// The numbers of a step of AdamW (Loshchilov & Hutter, arXiv 1711.05101), bias corrections taken
+/// into them.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamWStep {
+    /// Decay of the first and the second moment.
+    pub betas: [f64; 2],
+    /// `1 − lr·weight_decay`
+    pub decay: f64,
+    /// `lr / (1 − β₁ⁿ)`
+    pub rate: f64,
+    /// `1 / √(1 − β₂ⁿ)`
+    pub root: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+}
+
+/// A parameter and its first and second moment after a step, of those before and the gradient:
+/// `m ← β₁m + (1 − β₁)g`, `v ← β₂v + (1 − β₂)g²`, `p ← decay·p − rate·m / (root·√v + eps)`.
+pub fn adamw(
+    parameter: Tensor<1>,
+    gradient: Tensor<1>,
+    moments: [Tensor<1>; 2],
+    step: AdamWStep,
+) -> (Tensor<1>, [Tensor<1>; 2]) {
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    if uses_kernels() {
+        let [first, second] = &moments;
+        let inputs = given!(parameter, gradient, first, second);
+        if let Some(after) = gpu::adamw::step(step, inputs) {
+            let [parameter, first, second] = after.map(Tensor::from_dispatch);
+            return (parameter, [first, second]);
+        }
+    }
+    plain::adamw(parameter, gradient, moments, step)
 }
 
 #[cfg(all(test, feature = "cpu"))]

@@ -54,7 +54,9 @@ fn slopes(inputs: &[TensorData], fused: Body<'_>, _: Body<'_>, _: f32) {
     let weights = values(y.dims(), 98);
     let gradients = (y * Tensor::from_data(weights.clone(), &tracked)).sum().backward();
     let directions: Vec<Vec<f32>> = (0..inputs.len())
-        .map(|i| values([inputs[i].shape.num_elements()], 50 + i as u32).try_to_vec().expect("float32"))
+        .map(|i| {
+            values([inputs[i].shape.num_elements()], 50 + i as u32).try_to_vec().expect("float32")
+        })
         .collect();
     let along = |gradient: TensorData, direction: &[f32]| -> f64 {
         let gradient = gradient.try_to_vec::<f32>().expect("float32");
@@ -89,3 +91,48 @@ macro_rules! families {
     };
 }
 families!(norms, gates, activations, attention, neighborhoods, packed_attention, group_norms);
+
+#[test]
+fn adamw_steps() {
+    use tintype_shaders::{AdamWStep, adamw, plain};
+    let device = Device::wgpu(DeviceKind::Cpu);
+    let step = AdamWStep {
+        betas: [0.9, 0.999],
+        decay: 1.0 - 1e-4,
+        rate: 1e-3 / (1.0 - 0.9f64.powi(3)),
+        root: 1.0 / (1.0 - 0.999f64.powi(3)).sqrt(),
+        eps: 1e-8,
+    };
+    for n in [1, 7, 1000, 4096] {
+        let row = |seed| -> Flat { Tensor::from_data(values([n], seed), &device) };
+        let (p, g, first, second) = (row(1), row(2), row(3), row(4).abs());
+        let moments = || [first.clone(), second.clone()];
+        let (a, [a1, a2]) = adamw(p.clone(), g.clone(), moments(), step);
+        let (b, [b1, b2]) = plain::adamw(p, g, moments(), step);
+        for (a, b) in [(a, b), (a1, b1), (a2, b2)] {
+            let tolerance = Tolerance::<f32>::rel_abs(1e-5, 1e-6);
+            a.into_data().assert_approx_eq::<f32>(&b.into_data(), tolerance);
+        }
+    }
+}
+
+/// In half precision, sums are in float32 all the same: results are those of float32, rounded.
+#[test]
+fn half_precision() {
+    let device = Device::wgpu(DeviceKind::Cpu);
+    assert!(device.supports_dtype(burn::tensor::DType::F16), "Mesa's software GPU has float16");
+    let mut compare = |inputs: &[TensorData], fused: Body<'_>, twin: Body<'_>, _: f32| {
+        let full: Vec<Flat> =
+            inputs.iter().map(|data| Tensor::from_data(flat(data), &device)).collect();
+        let half: Vec<Flat> =
+            full.iter().map(|x| x.clone().cast(burn::tensor::FloatDType::F16)).collect();
+        let a = fused(&half).cast(burn::tensor::FloatDType::F32).into_data();
+        a.assert_approx_eq::<f32>(&twin(&full).into_data(), Tolerance::rel_abs(2e-2, 2e-2));
+    };
+    cases::norms(&mut compare);
+    cases::gates(&mut compare);
+    cases::activations(&mut compare);
+    cases::attention(&mut compare);
+    cases::neighborhoods(&mut compare);
+    cases::group_norms(&mut compare);
+}

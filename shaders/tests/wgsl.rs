@@ -32,6 +32,15 @@ fn kernels_are_valid_and_modest() {
     ] {
         family(&mut run);
     }
+    let one = || -> Flat { Tensor::ones([5], &Device::wgpu(DeviceKind::Cpu)) };
+    let step = tintype_shaders::AdamWStep {
+        betas: [0.9, 0.999],
+        decay: 1.0,
+        rate: 1e-3,
+        root: 1.0,
+        eps: 1e-8,
+    };
+    tintype_shaders::adamw(one(), one(), [one(), one()], step).0.into_data();
     let names = kernels();
     let sources = written(&log, &names);
     for name in &names {

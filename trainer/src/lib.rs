@@ -7,6 +7,7 @@
 //! * [`cli`] — the `tintype` program
 #![recursion_limit = "256"]
 
+pub mod bench;
 pub mod cli;
 pub mod data;
 pub mod evaluate;

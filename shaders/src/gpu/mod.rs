@@ -1,6 +1,7 @@
 //! Fused kernels for GPUs, written once in CubeCL for CUDA and for WGSL.
 
 pub(crate) mod activation;
+pub(crate) mod adamw;
 pub(crate) mod attention;
 mod bridge;
 mod columns;

@@ -10,7 +10,7 @@ pub use rotary::{axial_grid, cosine_similarity_scale, head_angles, rotate_halves
 use burn::tensor::activation::{gelu_approximate, silu};
 use burn::tensor::{DType, FloatDType, Tensor};
 
-use crate::Normalization;
+use crate::{AdamWStep, Normalization};
 
 /// See [`crate::linear`].
 pub fn linear<const D: usize>(
@@ -108,6 +108,21 @@ pub fn group_norm_silu(
     let variance = x.clone().square().mean_dim(2);
     let y = (x / (variance + eps).sqrt()).reshape([b, c, h, w]).cast(dtype);
     silu(y * weight.reshape([1, c, 1, 1]) + bias.reshape([1, c, 1, 1]))
+}
+
+/// See [`crate::adamw`].
+pub fn adamw(
+    parameter: Tensor<1>,
+    gradient: Tensor<1>,
+    [first, second]: [Tensor<1>; 2],
+    step: AdamWStep,
+) -> (Tensor<1>, [Tensor<1>; 2]) {
+    let [beta1, beta2] = step.betas;
+    let first = first * beta1 + gradient.clone() * (1.0 - beta1);
+    let second = second * beta2 + gradient.square() * (1.0 - beta2);
+    let denominator = second.clone().sqrt() * step.root + step.eps;
+    let parameter = parameter * step.decay - first.clone() / denominator * step.rate;
+    (parameter, [first, second])
 }
 
 /// 16-bit activations in float32 for sums; the others as they are.

@@ -1,5 +1,6 @@
 //! The `tintype` program, one file a command.
 
+mod bench;
 mod classes;
 mod convert;
 mod encode;
@@ -24,6 +25,9 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "tintype", version, about, propagate_version = true)]
 struct Args {
+    /// Compute without kernels, by the library's plain operations: to find out whether one is at fault
+    #[arg(long, global = true)]
+    plain: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -49,6 +53,8 @@ enum Command {
     Train(train::Args),
     /// Encode a store's images into latents, once for all epochs
     Encode(encode::Args),
+    /// Measure how fast this machine computes a network, and compare with what was measured before
+    Bench(bench::Args),
 }
 
 /// Exit code after Ctrl-C, as shells expect it.
@@ -73,6 +79,7 @@ pub fn main() -> ExitCode {
         );
     }));
     let args = Args::parse();
+    tintype::shaders::use_plain(args.plain);
     let result = std::panic::catch_unwind(|| match args.command {
         Command::Generate(args) => generate::run(*args),
         Command::Classes(args) => classes::run(args).map(|()| Outcome::Done),
@@ -81,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Prepare(args) => prepare::run(args),
         Command::Encode(args) => encode::run(args),
         Command::Evaluate(args) => evaluate::run(*args),
+        Command::Bench(args) => bench::run(args).map(|()| Outcome::Done),
         Command::Train(args) => train::run(args),
         Command::Sample(args) => sample::run(*args),
     });

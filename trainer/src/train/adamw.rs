@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tintype::burn::tensor::{Device, Tensor, TensorData};
+use tintype::shaders::{AdamWStep, adamw};
 use tintype::weights::{Dtype, Flat, TensorView, Weights, views};
 
 /// The settings of an optimizer.
@@ -102,12 +103,15 @@ impl AdamW {
             .remove(name)
             .unwrap_or_else(|| Moments { first: g.zeros_like(), second: g.zeros_like(), steps: 0 });
         let n = (steps + 1) as i32;
-        let first = first * beta1 + g.clone() * (1.0 - beta1);
-        let second = second * beta2 + g.square() * (1.0 - beta2);
-        // With the bias corrections 1 − βⁿ taken into the scalars.
         let (bias1, bias2) = (1.0 - beta1.powi(n), 1.0 - beta2.powi(n));
-        let denominator = second.clone().sqrt() * (1.0 / bias2.sqrt()) + eps;
-        let p = p * decay - first.clone() / denominator * (lr / bias1);
+        let step = AdamWStep {
+            betas: [beta1, beta2],
+            decay,
+            rate: lr / bias1,
+            root: 1.0 / bias2.sqrt(),
+            eps,
+        };
+        let (p, [first, second]) = adamw(p, g, [first, second], step);
         self.moments.insert(name.into(), Moments { first, second, steps: steps + 1 });
         p
     }

@@ -10,6 +10,7 @@ use tintype::burn::tensor::{Device, FloatDType, Tensor};
 use tintype::diffusion::flow::{Path, TimeDensity};
 use tintype::diffusion::loss::{mean_squared_error, pixel_velocity_loss, projection_loss};
 use tintype::model::hidit::{HiDiT, HiDiTConfig};
+use tintype::model::sit::SiTConfig;
 use tintype::noise::{ImageKey, Stream, normals, uniforms};
 
 use super::adamw::{Group, Groups};
@@ -262,16 +263,21 @@ impl Objective for HiDiTObjective {
     }
 
     fn macs(&self) -> f64 {
-        let sit = &self.model.sit;
-        let (l, n, d) = (sit.depth as f64, sit.tokens() as f64, sit.hidden_size as f64);
-        let patch = (sit.patch_size * sit.patch_size * 2 * sit.in_channels) as f64;
-        let blocks = l * (12.0 * n * d * d + 2.0 * n * n * d + 6.0 * d * d);
-        let ends = n * d * patch + 3.0 * d * d + 256.0 * d;
         match self.loss.stage {
-            1 => blocks + ends,
-            _ => (blocks + ends) * 1.034, // the pixel branch, `hidit` §6
+            1 => macs(&self.model.sit),
+            _ => macs(&self.model.sit) * PIXEL_BRANCH,
         }
     }
+}
+
+/// What the pixel branch adds to the multiply-adds of the latents (`hidit` §6).
+pub const PIXEL_BRANCH: f64 = 1.034;
+
+/// Multiply-adds of one sample's forward pass.
+pub fn macs(sit: &SiTConfig) -> f64 {
+    let (l, n, d) = (sit.depth as f64, sit.tokens() as f64, sit.hidden_size as f64);
+    let patch = (sit.patch_size * sit.patch_size * 2 * sit.in_channels) as f64;
+    l * (12.0 * n * d * d + 2.0 * n * n * d + 6.0 * d * d) + n * d * patch + 3.0 * d * d + 256.0 * d
 }
 
 /// Device values of some samples.

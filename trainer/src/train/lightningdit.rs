@@ -132,15 +132,16 @@ impl Objective for LightningDiTObjective {
     }
 
     fn macs(&self) -> f64 {
-        let m = &self.model;
-        let n = ((m.input_size / m.patch_size) as f64).powi(2);
-        let (l, d) = (m.depth as f64, m.hidden_size as f64);
-        let patch = (m.patch_size * m.patch_size * 2 * m.in_channels) as f64;
-        l * (12.0 * n * d * d + 2.0 * n * n * d + 6.0 * d * d)
-            + n * d * patch
-            + 3.0 * d * d
-            + 256.0 * d
+        macs(&self.model)
     }
+}
+
+/// Multiply-adds of one sample's forward pass.
+pub fn macs(m: &LightningDiTConfig) -> f64 {
+    let n = ((m.input_size / m.patch_size) as f64).powi(2);
+    let (l, d) = (m.depth as f64, m.hidden_size as f64);
+    let patch = (m.patch_size * m.patch_size * 2 * m.in_channels) as f64;
+    l * (12.0 * n * d * d + 2.0 * n * n * d + 6.0 * d * d) + n * d * patch + 3.0 * d * d + 256.0 * d
 }
 
 /// Mean squared error of the velocity and, where wanted, the direction loss of some samples.

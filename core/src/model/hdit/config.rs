@@ -142,7 +142,7 @@ impl HDiTConfig {
     }
 
     /// Feed-forward width of a level.
-    pub(super) fn d_ff(&self, level: usize) -> usize {
+    pub fn d_ff(&self, level: usize) -> usize {
         self.d_ffs.as_ref().map_or(3 * self.widths[level], |d_ffs| d_ffs[level])
     }
 

@@ -4,55 +4,72 @@ use tintype::model::vavae::VaeConfig;
 
 /// Multiply-adds of encoding and decoding one square image: convolutions and attention.
 pub fn macs(config: &VaeConfig, side: usize) -> f64 {
-    let conv = |side: usize, c_in: usize, c_out: usize, k: usize| {
-        (side * side * c_in * c_out * k * k) as f64
-    };
-    let block = |side: usize, c_in: usize, c_out: usize| {
-        let skip = if c_in == c_out { 0.0 } else { conv(side, c_in, c_out, 1) };
-        conv(side, c_in, c_out, 3) + conv(side, c_out, c_out, 3) + skip
-    };
-    let attention = |side: usize, c: usize| {
-        let n = (side * side) as f64;
-        4.0 * conv(side, c, c, 1) + 2.0 * n * n * c as f64
-    };
-    let levels = config.ch_mult.len();
-    let width = |l: usize| config.ch * config.ch_mult[l];
-    let attends = |l: usize| config.attn_resolutions.contains(&(config.resolution >> l));
-    let (inner, small) = (width(levels - 1), side >> (levels - 1));
-    let mid = 2.0 * block(small, inner, inner) + attention(small, inner);
-    let (z, e) = (config.z_channels, config.latent_channels());
-    let mut total = conv(side, config.in_channels, config.ch, 3)
-        + conv(small, inner, 2 * z, 3)
-        + conv(small, 2 * z, 2 * e, 1)
-        + conv(small, e, z, 1)
-        + conv(small, z, inner, 3)
-        + conv(side, width(0), config.out_ch, 3)
-        + 2.0 * mid;
-    let mut c = config.ch;
-    for l in 0..levels {
-        let s = side >> l;
-        for _ in 0..config.num_res_blocks {
-            total += block(s, c, width(l));
-            c = width(l);
-            total += if attends(l) { attention(s, c) } else { 0.0 };
-        }
-        if l + 1 < levels {
-            total += conv(s / 2, c, c, 3);
-        }
-    }
-    let mut c = inner;
-    for l in (0..levels).rev() {
-        let s = side >> l;
-        for _ in 0..=config.num_res_blocks {
-            total += block(s, c, width(l));
-            c = width(l);
-            total += if attends(l) { attention(s, c) } else { 0.0 };
-        }
-        if l > 0 {
-            total += conv(2 * s, c, c, 3);
-        }
+    encoder_macs(config, side) + decoder_macs(config, side)
+}
+
+fn conv(side: usize, c_in: usize, c_out: usize, k: usize) -> f64 {
+    (side * side * c_in * c_out * k * k) as f64
+}
+
+fn block(side: usize, c_in: usize, c_out: usize) -> f64 {
+    let skip = if c_in == c_out { 0.0 } else { conv(side, c_in, c_out, 1) };
+    conv(side, c_in, c_out, 3) + conv(side, c_out, c_out, 3) + skip
+}
+
+fn attention(side: usize, c: usize) -> f64 {
+    let n = (side * side) as f64;
+    4.0 * conv(side, c, c, 1) + 2.0 * n * n * c as f64
+}
+
+/// The residual blocks of a level, from `c` channels on.
+fn level(config: &VaeConfig, l: usize, side: usize, blocks: usize, mut c: usize) -> f64 {
+    let attends = config.attn_resolutions.contains(&(config.resolution >> l));
+    let width = config.ch * config.ch_mult[l];
+    let mut total = 0.0;
+    for _ in 0..blocks {
+        total += block(side, c, width) + if attends { attention(side, width) } else { 0.0 };
+        c = width;
     }
     total
+}
+
+/// Width and side of the innermost level, and what its middle costs.
+fn inner(config: &VaeConfig, side: usize) -> (usize, usize, f64) {
+    let last = config.ch_mult.len() - 1;
+    let (width, small) = (config.ch * config.ch_mult[last], side >> last);
+    (width, small, 2.0 * block(small, width, width) + attention(small, width))
+}
+
+/// Multiply-adds of encoding one square image.
+pub fn encoder_macs(config: &VaeConfig, side: usize) -> f64 {
+    let (inner, small, mid) = inner(config, side);
+    let (z, e) = (config.z_channels, config.latent_channels());
+    let mut total = conv(side, config.in_channels, config.ch, 3) + mid;
+    let mut c = config.ch;
+    for l in 0..config.ch_mult.len() {
+        total += level(config, l, side >> l, config.num_res_blocks, c);
+        c = config.ch * config.ch_mult[l];
+        if l + 1 < config.ch_mult.len() {
+            total += conv((side >> l) / 2, c, c, 3);
+        }
+    }
+    total + conv(small, inner, 2 * z, 3) + conv(small, 2 * z, 2 * e, 1)
+}
+
+/// Multiply-adds of decoding to one square image of this side.
+pub fn decoder_macs(config: &VaeConfig, side: usize) -> f64 {
+    let (inner, small, mid) = inner(config, side);
+    let (z, e) = (config.z_channels, config.latent_channels());
+    let mut total = conv(small, e, z, 1) + conv(small, z, inner, 3) + mid;
+    let mut c = inner;
+    for l in (0..config.ch_mult.len()).rev() {
+        total += level(config, l, side >> l, config.num_res_blocks + 1, c);
+        c = config.ch * config.ch_mult[l];
+        if l > 0 {
+            total += conv(2 * (side >> l), c, c, 3);
+        }
+    }
+    total + conv(side, config.ch * config.ch_mult[0], config.out_ch, 3)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ mod training;
 
 use serde::{Deserialize, Serialize};
 
-pub use cost::macs;
+pub use cost::{decoder_macs, macs};
 pub use networks::{LinearProj, Networks};
 pub use passes::{
     DiscriminatorPass, GeneratorPass, Inputs, Perceptual, adaptive, discriminator_pass,

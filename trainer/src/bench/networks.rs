@@ -1,0 +1,292 @@
+//! Whole networks: forward passes, training steps, decoding, a sampling run, and how the time of a
+//! pixel grows with the picture.
+
+use anyhow::{Context, Result, bail};
+use tintype::burn::module::AutodiffModule;
+use tintype::burn::tensor::{FloatDType, Int, Tensor};
+use tintype::generate::{
+    Event, ImageSpec, ModelFiles, ModelPaths, Parts, Pipeline, Request, Settings,
+};
+use tintype::model::hdit::{Conditions, HDiTConfig};
+use tintype::model::vavae::VaeConfig;
+use tintype::weights::{
+    Architecture, Weights, Which, computing_in, detect, flat, flat_gradients, snapshot, vae_config,
+    with_flat,
+};
+
+use super::{Bench, Measurement};
+use crate::train::adamw::{AdamW, AdamWConfig, Group, clip, global_norm};
+use crate::train::{hdit, hidit, lightningdit, vae};
+
+/// A network to be measured.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// How it is called.
+    pub name: String,
+    /// Its shape; weights are drawn at random.
+    pub architecture: Architecture,
+    /// The autoencoder of its latents.
+    pub vae: Option<VaeConfig>,
+}
+
+impl Subject {
+    /// A preset by its name, or `emoji`.
+    pub fn named(name: &str) -> Result<Self> {
+        if name == "emoji" {
+            let files = ModelFiles::open(&ModelPaths::default())?;
+            return Ok(Self {
+                name: name.into(),
+                architecture: detect(&files.model)?,
+                vae: files.vae.as_ref().map(vae_config).transpose()?,
+            });
+        }
+        let Some(preset) = tintype::preset::find(name) else {
+            let known: Vec<_> = tintype::preset::all().iter().map(|preset| preset.name).collect();
+            bail!("there is no network {name:?}; known are emoji, {}", known.join(", "));
+        };
+        let latent = !matches!(preset.architecture, Architecture::HDiT(_));
+        Ok(Self {
+            name: name.into(),
+            architecture: preset.architecture,
+            vae: latent.then(VaeConfig::f16d32),
+        })
+    }
+
+    /// Shape of one state `[C, H, W]`.
+    fn state(&self) -> [usize; 3] {
+        match &self.architecture {
+            Architecture::HiDiT(c) => [c.sit.in_channels, c.sit.input_size, c.sit.input_size],
+            Architecture::SiT(c) => [c.in_channels, c.input_size, c.input_size],
+            Architecture::LightningDiT(c) => [c.in_channels, c.input_size, c.input_size],
+            Architecture::HDiT(c) => [c.input_channels, c.input_size[0], c.input_size[1]],
+        }
+    }
+
+    /// Floating-point operations of one sample's forward pass (Hi-DiT: of its latents).
+    fn flops(&self) -> f64 {
+        2.0 * match &self.architecture {
+            Architecture::HiDiT(c) => hidit::macs(&c.sit),
+            Architecture::SiT(c) => hidit::macs(c),
+            Architecture::LightningDiT(c) => lightningdit::macs(c),
+            Architecture::HDiT(c) => hdit::macs(c),
+        }
+    }
+}
+
+/// State, times and classes of a batch.
+struct Inputs {
+    x: Tensor<4>,
+    t: Tensor<1>,
+    y: Tensor<1, Int>,
+}
+
+fn inputs(bench: &Bench, subject: &Subject, batch: usize) -> Inputs {
+    let [c, h, w] = subject.state();
+    let t: Vec<f32> = (0..batch).map(|i| (i as f32 + 0.5) / batch as f32).collect();
+    Inputs {
+        x: bench.values([batch, c, h, w]),
+        t: Tensor::from_floats(t.as_slice(), &bench.device),
+        y: Tensor::zeros([batch], &bench.device),
+    }
+}
+
+/// Runs `$body` with the subject's network type: its constructor on a device, and its forward pass.
+macro_rules! with_network {
+    ($subject:expr, |$init:ident, $forward:ident| $body:expr) => {
+        match &$subject.architecture {
+            Architecture::HiDiT(c) => {
+                let $init = |device: &_| c.init(device);
+                let $forward = |network: &tintype::model::hidit::HiDiT, i: &Inputs| {
+                    network.forward_latent(i.x.clone(), i.t.clone(), i.y.clone())
+                };
+                $body
+            }
+            Architecture::SiT(c) => {
+                let $init = |device: &_| c.init(device);
+                let $forward = |network: &tintype::model::sit::SiT, i: &Inputs| {
+                    network.forward(i.x.clone(), i.t.clone(), i.y.clone())
+                };
+                $body
+            }
+            Architecture::LightningDiT(c) => {
+                let $init = |device: &_| c.init(device);
+                let $forward = |network: &tintype::model::lightningdit::LightningDiT,
+                                i: &Inputs| {
+                    network.forward(i.x.clone(), i.t.clone(), i.y.clone())
+                };
+                $body
+            }
+            Architecture::HDiT(c) => {
+                let $init = |device: &_| c.init(device);
+                let $forward = |network: &tintype::model::hdit::HDiT, i: &Inputs| {
+                    let class = network.null_class().map(|_| i.y.clone());
+                    let conditions = Conditions { class, ..Conditions::default() };
+                    network.forward(i.x.clone(), i.t.clone(), conditions)
+                };
+                $body
+            }
+        }
+    };
+}
+
+/// Forward passes of a batch.
+pub fn forward(bench: &Bench, subject: &Subject, batch: usize) -> Result<Measurement> {
+    let given = inputs(bench, subject, batch);
+    let timing = with_network!(subject, |init, forward| {
+        let network = computing_in(&init(&bench.device)?, bench.precision);
+        bench.clock.time(&bench.device, || {
+            forward(&network, &given);
+        })
+    });
+    let flops = subject.flops() * batch as f64;
+    Ok(Measurement::new(format!("forward {batch}"), timing, batch as f64, "images/s")
+        .operations(flops))
+}
+
+/// Training steps of a batch: forward, backward, clipping by the global norm, AdamW on float32
+/// parameters. Counted as three forward passes.
+pub fn train(bench: &Bench, subject: &Subject, batch: usize) -> Result<Measurement> {
+    let tracked = Bench { device: bench.device.clone().autodiff(), ..bench.clone() };
+    let given = inputs(&tracked, subject, batch);
+    let target = tracked.values_on(given.x.dims(), &tracked.device);
+    let timing = with_network!(subject, |init, forward| {
+        let mut step = Step::new(init(&tracked.device)?);
+        bench.clock.time(&bench.device, || {
+            step.run(|network| {
+                let y = forward(&computing_in(network, bench.precision), &given);
+                (y.cast(FloatDType::F32) - target.clone()).square().mean()
+            });
+        })
+    });
+    let flops = 3.0 * subject.flops() * batch as f64;
+    Ok(Measurement::new(format!("train {batch}"), timing, batch as f64, "images/s")
+        .operations(flops))
+}
+
+/// A network and its optimizer.
+struct Step<M> {
+    network: M,
+    optimizer: AdamW,
+}
+
+impl<M: AutodiffModule> Step<M> {
+    fn new(network: M) -> Self {
+        let config = AdamWConfig {
+            lr: 1e-4,
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            weight_decay: 0.01,
+            max_grad_norm: Some(1.0),
+            warmup: 0.0,
+        };
+        Self { network, optimizer: AdamW::new(config, |_| Group::PLAIN) }
+    }
+
+    fn run(&mut self, loss: impl FnOnce(&M) -> Tensor<1>) {
+        let gradients = flat_gradients(&self.network, &loss(&self.network).backward());
+        let norm = global_norm(&gradients).map_or(0.0, |norm| {
+            norm.into_data().convert::<f32>().iter::<f64>().next().unwrap_or(0.0)
+        });
+        let gradients = clip(gradients, norm, 1.0);
+        let parameters = flat(&self.network, Which::Trainable);
+        let parameters = self.optimizer.update(parameters, &gradients, 1e-4);
+        self.network = with_flat(self.network.clone(), &parameters);
+    }
+}
+
+/// Decoding of a batch of latents.
+pub fn decode(bench: &Bench, subject: &Subject, batch: usize) -> Result<Measurement> {
+    let config = subject.vae.as_ref().with_context(|| no_autoencoder(subject))?;
+    let decoder = computing_in(&config.init_decoder(&bench.device)?, bench.precision);
+    let [_, h, w] = subject.state();
+    let z = bench.values([batch, config.latent_channels(), h, w]);
+    let timing = bench.clock.time(&bench.device, || {
+        decoder.decode(z.clone());
+    });
+    let flops = 2.0 * vae::decoder_macs(config, h * config.downsampling()) * batch as f64;
+    Ok(Measurement::new(format!("decode {batch}"), timing, batch as f64, "images/s")
+        .operations(flops))
+}
+
+fn no_autoencoder(subject: &Subject) -> String {
+    format!("{} has no autoencoder", subject.name)
+}
+
+/// A sampling run of the whole pipeline with the network's own settings, from noise to 8-bit
+/// pictures on the host; `steps` replaces the number of steps.
+pub fn sample(
+    bench: &Bench,
+    subject: &Subject,
+    batch: usize,
+    steps: Option<usize>,
+) -> Result<Measurement> {
+    let cpu = tintype::burn::tensor::Device::flex();
+    let model = with_network!(subject, |init, _forward| snapshot(&init(&cpu)?));
+    let config = match &subject.architecture {
+        Architecture::HiDiT(c) => serde_json::json!(c),
+        Architecture::SiT(c) => serde_json::json!(c),
+        Architecture::LightningDiT(c) => serde_json::json!(c),
+        Architecture::HDiT(c) => hdit::config(c),
+    };
+    let weights = |tensors, config: serde_json::Value| Weights {
+        file: "random weights".into(),
+        tensors,
+        metadata: [("config".to_string(), config.to_string())].into(),
+    };
+    let model = weights(model, config);
+    let vae = match &subject.vae {
+        Some(config) => {
+            Some(weights(snapshot(&config.init_decoder(&cpu)?), serde_json::json!(config)))
+        }
+        None => None,
+    };
+    let stats = stats(subject)?;
+    let parts = Parts { model: &model, vae: vae.as_ref(), stats: stats.as_ref() };
+    let pipeline = Pipeline::load(parts, bench.precision, &bench.device)?;
+    let mut settings = Settings::default_for(pipeline.architecture());
+    settings.steps = steps.unwrap_or(settings.steps);
+    let images = |seed| ImageSpec { class: pipeline.labels().len().checked_sub(1), seed, index: 0 };
+    let request = Request { settings, images: (0..batch as u64).map(images).collect() };
+    let mut failed = None;
+    let timing = bench.clock.time(&bench.device, || {
+        let mut quiet = async |_: Event<'_>| Ok(());
+        if let Err(error) = pollster::block_on(pipeline.generate(&request, &mut quiet)) {
+            failed = Some(error);
+        }
+    });
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(Measurement::new(format!("sample {batch}"), timing, batch as f64, "images/s")),
+    }
+}
+
+/// Statistics of latents, for networks that do not hold them.
+fn stats(subject: &Subject) -> Result<Option<Weights>> {
+    let Architecture::LightningDiT(c) = &subject.architecture else { return Ok(None) };
+    let row = |value: f32| {
+        let shape = vec![1, c.in_channels, 1, 1];
+        tintype::weights::TensorView::from_f32(shape, &vec![value; c.in_channels])
+            .map_err(anyhow::Error::msg)
+    };
+    let tensors = [("mean".to_string(), row(0.0)?), ("std".to_string(), row(1.0)?)].into();
+    Ok(Some(Weights { file: "statistics".into(), tensors, metadata: Default::default() }))
+}
+
+/// The forward time of a pixel on pictures of each side, one picture at a time: flat where a
+/// network is linear in the pixels.
+pub fn scaling(bench: &Bench, subject: &Subject, sides: &[usize]) -> Result<Vec<Measurement>> {
+    let Architecture::HDiT(config) = &subject.architecture else {
+        bail!("{} works at one size; --scaling is for HDiT, such as hdit-ffhq-1024", subject.name)
+    };
+    let measure = |&side: &usize| {
+        let config = HDiTConfig { input_size: [side, side], ..config.clone() };
+        let sized = Subject { architecture: Architecture::HDiT(config), ..subject.clone() };
+        let mut measurement = forward(bench, &sized, 1)?;
+        let pixels = (side * side) as f64;
+        measurement.name = format!("forward {side} x {side}");
+        measurement.rate *= pixels / 1e6;
+        measurement.unit = "Mpixel/s";
+        Ok(measurement)
+    };
+    sides.iter().map(measure).collect()
+}

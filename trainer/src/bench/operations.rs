@@ -1,0 +1,119 @@
+//! The operations that a transformer is made of, one by one, at a network's own sizes.
+
+use tintype::burn::tensor::Tensor;
+use tintype::shaders::{
+    Normalization, Preparation, Reach, gated_residual, geglu, linear, linear_gelu_tanh,
+    modulated_norm, qkv_attention, swiglu,
+};
+use tintype::weights::Architecture;
+
+use super::{Bench, Measurement, Subject};
+
+/// Sizes of a block: tokens, width, heads, width of the feed-forward network.
+struct Block {
+    n: usize,
+    d: usize,
+    heads: usize,
+    inner: usize,
+    /// Side K of neighborhoods.
+    kernel: Option<usize>,
+}
+
+/// The block that most of a network's time goes into.
+fn block(architecture: &Architecture) -> Block {
+    match architecture {
+        Architecture::HiDiT(c) => block(&Architecture::SiT(c.sit.clone())),
+        Architecture::SiT(c) => Block {
+            n: c.tokens(),
+            d: c.hidden_size,
+            heads: c.num_heads,
+            inner: (c.hidden_size as f64 * c.mlp_ratio) as usize,
+            kernel: None,
+        },
+        Architecture::LightningDiT(c) => Block {
+            n: (c.input_size / c.patch_size).pow(2),
+            d: c.hidden_size,
+            heads: c.num_heads,
+            inner: (c.hidden_size as f64 * c.mlp_ratio * 2.0 / 3.0) as usize,
+            kernel: None,
+        },
+        Architecture::HDiT(c) => Block {
+            n: c.input_size[0] / c.patch_size[0] * (c.input_size[1] / c.patch_size[1]),
+            d: c.widths[0],
+            heads: (c.widths[0] / 64).max(1),
+            inner: c.d_ff(0),
+            kernel: Some(7),
+        },
+    }
+}
+
+/// Measures each operation, forward and, of attention, backward.
+pub fn operations(bench: &Bench, subject: &Subject, batch: usize) -> Vec<Measurement> {
+    let Block { n, d, heads, inner, kernel } = block(&subject.architecture);
+    let (rows, size) = (batch * n, bench.size());
+    let x: Tensor<3> = bench.values([batch, n, d]);
+    let condition: Tensor<2> = bench.values([batch, d]);
+    let wide: Tensor<3> = bench.values([batch, n, inner]);
+    let mut found = Vec::new();
+    let mut add = |name: &str, flops: f64, values: f64, call: &mut dyn FnMut()| {
+        let timing = bench.clock.time(&bench.device, call);
+        let named = Measurement::new(format!("{name} {batch}"), timing, 1.0, "calls/s");
+        found.push(match flops > 0.0 {
+            true => named.operations(flops).bytes(values * size),
+            false => named.bytes(values * size),
+        });
+    };
+    let f = |n: usize| n as f64;
+    for (name, from, to) in [("linear qkv", d, 3 * d), ("linear out", inner, d)] {
+        let (given, weight) = (bench.values([batch, n, from]), bench.values([to, from]));
+        let (flops, values) = (2.0 * f(rows * from) * f(to), f(rows * (from + to) + from * to));
+        let bias: Tensor<1> = bench.values([to]);
+        add(name, flops, values, &mut || {
+            let _: Tensor<3> = linear(given.clone(), weight.clone(), Some(bias.clone()));
+        });
+    }
+    let (weight, bias): (Tensor<2>, Tensor<1>) = (bench.values([inner, d]), bench.values([inner]));
+    let flops = 2.0 * f(rows * d) * f(inner);
+    add("linear and gelu", flops, f(rows * (d + inner) + d * inner), &mut || {
+        linear_gelu_tanh(x.clone(), weight.clone(), Some(bias.clone()));
+    });
+    let qkv: Tensor<3> = bench.values([batch, n, 3 * d]);
+    let scale = (f(heads) / f(d)).sqrt();
+    let side = n.isqrt();
+    let (reach, seen) = match kernel {
+        Some(kernel) => {
+            (Reach::Neighborhood { height: side, width: side, kernel }, kernel * kernel)
+        }
+        None => (Reach::Global, n),
+    };
+    let flops = 4.0 * f(rows * seen) * f(d);
+    add("attention", flops, f(4 * rows * d), &mut || {
+        qkv_attention(qkv.clone(), heads, scale, Preparation::Plain, reach);
+    });
+    let tracked = bench.device.clone().autodiff();
+    let leaf = bench.values_on([batch, n, 3 * d], &tracked).cast(bench.precision);
+    add("attention and its gradient", 3.5 * flops, f(12 * rows * d), &mut || {
+        let leaf = leaf.clone().detach().require_grad();
+        let out = qkv_attention(leaf.clone(), heads, scale, Preparation::Plain, reach);
+        leaf.grad(&out.sum().backward());
+    });
+    for (name, kind) in
+        [("layer norm", Normalization::LayerNorm), ("rms norm", Normalization::RmsNorm)]
+    {
+        add(&format!("{name}, modulated"), 0.0, f(2 * rows * d), &mut || {
+            let (scale, shift) = (Some(condition.clone()), Some(condition.clone()));
+            modulated_norm(x.clone(), kind, None, scale, shift, 1e-6);
+        });
+    }
+    add("gated residual", 0.0, f(3 * rows * d), &mut || {
+        gated_residual(x.clone(), x.clone(), condition.clone());
+    });
+    let pairs: Tensor<3> = Tensor::cat(vec![wide.clone(), wide], 2); // [B, N, 2·inner]
+    add("swiglu", 0.0, f(3 * rows * inner), &mut || {
+        swiglu(pairs.clone());
+    });
+    add("geglu", 0.0, f(3 * rows * inner), &mut || {
+        geglu(pairs.clone());
+    });
+    found
+}

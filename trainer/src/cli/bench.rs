@@ -1,0 +1,169 @@
+//! `tintype bench`
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use tintype::Precision;
+use tintype::device::{self, Kind};
+use tintype::files::write_whole;
+
+use crate::bench::{
+    Baseline, Bench, Clock, Measurement, Report, Subject, ceilings, decode, forward, operations,
+    sample, scaling, train,
+};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to measure [default: all but scaling]
+    #[arg(value_name = "WHAT", value_enum)]
+    what: Vec<What>,
+    /// The network: a preset, with random weights, or `emoji` [default: hidit-xl-1-256 on a GPU, emoji
+    /// elsewhere]
+    #[arg(long, value_name = "NAME")]
+    network: Option<String>,
+    /// Batches, of each measurement [default: 1 and 64 on a GPU, 1 and 4 elsewhere]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    batch: Vec<u16>,
+    /// Batches of training [default: 64 and 256 on a GPU, those of --batch elsewhere]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    train_batch: Vec<u16>,
+    /// Sides of the pictures for `scaling`
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [256, 512, 1024])]
+    sides: Vec<usize>,
+    /// Steps of the sampling run [default: the network's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    steps: Option<u16>,
+    /// auto, cpu, cuda, wgpu or vulkan, with an index like cuda:1 if there are several
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// f32, f16 or bf16 [default: bf16 on CUDA, f32 elsewhere]
+    #[arg(long)]
+    precision: Option<Precision>,
+    /// Rounds; the median counts
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Calls before the first round
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    warm_up: u16,
+    /// Print the ratio of each measurement to what this file holds: over 1 is faster
+    #[arg(long, value_name = "FILE")]
+    compare: Vec<PathBuf>,
+    /// Write what was measured, for a later --compare
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// The operations of a block, one by one
+    Operations,
+    /// Forward passes
+    Forward,
+    /// Training steps
+    Train,
+    /// The autoencoder's decoding
+    Decode,
+    /// A full sampling run
+    Sample,
+    /// The forward time of a pixel on larger and larger pictures (HDiT)
+    Scaling,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let baselines =
+        args.compare.iter().map(|path| Baseline::open(path)).collect::<Result<Vec<_>>>()?;
+    let found = device::choose(&args.device)?.found;
+    let gpu = matches!(found.kind, Kind::Discrete | Kind::Integrated);
+    let cuda = found.id.starts_with("cuda");
+    let precision = args.precision.unwrap_or(if cuda { Precision::Bf16 } else { Precision::F32 });
+    let clock = Clock { warm_up: args.warm_up.into(), rounds: args.rounds.into() };
+    let bench =
+        Bench { precision: precision.on(&found.device)?, device: found.device.clone(), clock };
+    let name = args.network.clone().unwrap_or(if gpu { "hidit-xl-1-256" } else { "emoji" }.into());
+    let subject = Subject::named(&name)?;
+    let or = |given: &[u16], default: &[u16]| -> Vec<usize> {
+        let list = if given.is_empty() { default } else { given };
+        list.iter().map(|&n| n.into()).collect()
+    };
+    let batches = or(&args.batch, if gpu { &[1, 64] } else { &[1, 4] });
+    let train_batches = match gpu && args.batch.is_empty() {
+        true => or(&args.train_batch, &[64, 256]),
+        false => or(&args.train_batch, &batches.iter().map(|&n| n as u16).collect::<Vec<_>>()),
+    };
+    let last = *batches.last().expect("there is a default");
+    let ceilings = ceilings(&bench);
+    if !args.json {
+        println!("{} on {} ({}), {precision}", subject.name, found.id, found.description);
+        println!(
+            "a product reaches {:.2} TFLOP/s, a copy {:.0} GB/s",
+            ceilings.product_tflops, ceilings.copy_gbytes
+        );
+    }
+    let mut results: Vec<Measurement> = Vec::new();
+    let mut add = |measured: Vec<Measurement>| {
+        for measurement in measured {
+            if !args.json {
+                let ratio = |baseline: &Baseline| {
+                    let ratio =
+                        *baseline.ratios(std::slice::from_ref(&measurement)).values().next()?;
+                    Some(format!("  {ratio:.2} x {}", baseline.program))
+                };
+                println!("{measurement}{}", baselines.iter().filter_map(ratio).collect::<String>());
+            }
+            results.push(measurement);
+        }
+    };
+    for what in args.wanted(&subject) {
+        match what {
+            What::Operations => add(operations(&bench, &subject, last)),
+            What::Forward => {
+                for &batch in &batches {
+                    add(vec![forward(&bench, &subject, batch)?]);
+                }
+            }
+            What::Train => {
+                for &batch in &train_batches {
+                    add(vec![train(&bench, &subject, batch)?]);
+                }
+            }
+            What::Decode => add(vec![decode(&bench, &subject, last)?]),
+            What::Sample => {
+                add(vec![sample(&bench, &subject, last, args.steps.map(usize::from))?]);
+            }
+            What::Scaling => add(scaling(&bench, &subject, &args.sides)?),
+        }
+    }
+    let report = Report {
+        program: format!("Tintype {}", env!("CARGO_PKG_VERSION")),
+        device: format!("{} ({})", found.id, found.description),
+        precision: precision.to_string(),
+        network: subject.name,
+        plain: !tintype::shaders::uses_kernels(),
+        ceilings,
+        results,
+    };
+    if let Some(path) = &args.out {
+        let text = serde_json::to_string_pretty(&report)?;
+        write_whole(path, text.as_bytes())?;
+    }
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    }
+    Ok(())
+}
+
+impl Args {
+    /// What was asked for, or everything that the network has.
+    fn wanted(&self, subject: &Subject) -> Vec<What> {
+        if !self.what.is_empty() {
+            return self.what.clone();
+        }
+        let all = [What::Operations, What::Forward, What::Train, What::Decode, What::Sample];
+        let has = |what: &What| *what != What::Decode || subject.vae.is_some();
+        all.into_iter().filter(has).collect()
+    }
+}
