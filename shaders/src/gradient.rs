@@ -22,15 +22,17 @@ pub(crate) trait Operation: Clone + std::fmt::Debug + Send + Sync + 'static {
     ) -> Vec<Option<DispatchTensor>>;
 }
 
+/// Whether tensors are all of one type, as most kernels want their inputs.
+pub(crate) fn of_one_type(inputs: &[DispatchTensor]) -> bool {
+    inputs.iter().all(|x| x.dtype() == inputs[0].dtype())
+}
+
 /// The result of an operation, tracked where one of its inputs is; nothing where they are not
-/// all of one type and in one place, or where the operation leaves them.
+/// all in one place, or where the operation leaves them.
 pub(crate) fn apply<O: Operation>(
     operation: O,
     inputs: Vec<DispatchTensor>,
 ) -> Option<DispatchTensor> {
-    if inputs.iter().any(|x| x.dtype() != inputs[0].dtype()) {
-        return None;
-    }
     #[cfg(feature = "autodiff")]
     {
         let is_tracked = |x: &DispatchTensor| matches!(x.kind, DispatchTensorKind::Autodiff(_));

@@ -8,9 +8,9 @@
 
 #[cfg(feature = "cpu")]
 mod cpu;
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
+#[cfg(feature = "gpu")]
 mod gpu;
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
+#[cfg(feature = "gpu")]
 mod gradient;
 pub mod plain;
 #[cfg(feature = "present")]
@@ -18,6 +18,8 @@ pub mod present;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(feature = "gpu")]
+use burn::tensor::FloatDType;
 use burn::tensor::{Bool, Tensor};
 
 static PLAIN: AtomicBool = AtomicBool::new(false);
@@ -45,7 +47,7 @@ macro_rules! fused {
         }
     };
     (gpu $operation:expr, $inputs:expr) => {
-        #[cfg(any(feature = "wgpu", feature = "cuda"))]
+        #[cfg(feature = "gpu")]
         if uses_kernels()
             && let Some(result) = gradient::apply($operation, $inputs)
         {
@@ -178,7 +180,7 @@ pub fn attention(
 ) -> Tensor<4> {
     if mask.is_none() {
         fused!(cpu cpu::attention(&q, &k, &v, scale));
-        #[cfg(any(feature = "wgpu", feature = "cuda"))]
+        #[cfg(feature = "gpu")]
         if let Some(out) = attention_on_gpu([&q, &k, &v], scale, None) {
             return out.swap_dims(1, 2);
         }
@@ -187,7 +189,7 @@ pub fn attention(
 }
 
 /// As the kernels give it, `[B, N, heads, e]`.
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
+#[cfg(feature = "gpu")]
 fn attention_on_gpu(
     [q, k, v]: [&Tensor<4>; 3],
     scale: f64,
@@ -210,7 +212,7 @@ pub fn neighborhood_attention(
     kernel: usize,
     scale: f64,
 ) -> Tensor<5> {
-    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    #[cfg(feature = "gpu")]
     {
         let [b, height, width, heads, d] = q.dims();
         let first = |x: &Tensor<5>| -> Tensor<4> {
@@ -280,14 +282,20 @@ pub fn qkv_attention(
     if let (Preparation::Plain, Reach::Global) = (&preparation, reach) {
         fused!(cpu cpu::qkv_attention(&qkv, heads, scale));
     }
-    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    #[cfg(feature = "gpu")]
     {
         use gpu::qkv::Preparation as Kind;
         let (kind, inputs) = match &preparation {
             Preparation::Plain => (Kind::Plain, given!(qkv)),
-            Preparation::Rotary { cos, sin } => (Kind::Rotary, given!(qkv, cos, sin)),
+            Preparation::Rotary { cos, sin } => {
+                let [cos, sin] = [cos, sin].map(|table| table.clone().cast(FloatDType::F32));
+                (Kind::Rotary, given!(qkv, cos, sin))
+            }
             Preparation::Cosine { scale, freqs, height, width } => {
-                (Kind::Cosine { height: *height, width: *width }, given!(qkv, scale, freqs))
+                let (scale, freqs) =
+                    (scale.clone().cast(FloatDType::F32), freqs.clone().cast(FloatDType::F32));
+                let kind = Kind::Cosine { height: *height, width: *width };
+                (kind, given!(qkv, scale, freqs))
             }
         };
         let neighborhood = match reach {
@@ -339,7 +347,7 @@ pub fn adamw(
     moments: [Tensor<1>; 2],
     step: AdamWStep,
 ) -> (Tensor<1>, [Tensor<1>; 2]) {
-    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    #[cfg(feature = "gpu")]
     if uses_kernels() {
         let [first, second] = &moments;
         let inputs = given!(parameter, gradient, first, second);

@@ -134,5 +134,6 @@ fn half_precision() {
     cases::activations(&mut compare);
     cases::attention(&mut compare);
     cases::neighborhoods(&mut compare);
+    cases::packed_attention(&mut compare);
     cases::group_norms(&mut compare);
 }

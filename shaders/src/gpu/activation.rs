@@ -10,7 +10,7 @@ use cubecl::prelude::*;
 use super::bridge::{Form, Kernel, buffers, run};
 use super::columns::Columns;
 use super::rows::{Rows, UNITS, cubes, elem, vector_size};
-use crate::gradient::Operation;
+use crate::gradient::{Operation, of_one_type};
 
 /// Which function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -263,7 +263,8 @@ fn bias_kernel<F: Float, N: Size>(
 
 impl Operation for BiasActivation {
     fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)> {
-        let [out] = run(BiasKernel { of: *self, backward: false }, inputs.to_vec())?;
+        let [out] = of_one_type(inputs)
+            .then(|| run(BiasKernel { of: *self, backward: false }, inputs.to_vec()))??;
         Some((out, Vec::new()))
     }
 

@@ -8,6 +8,7 @@ use cubecl::prelude::*;
 use super::bridge::{Form, Kernel, buffers, run};
 use super::rows::{Rows, UNITS, cubes, elem, vector_size};
 use crate::AdamWStep;
+use crate::gradient::of_one_type;
 
 impl Kernel for AdamWStep {
     const NAME: &'static str = "adamw";
@@ -59,7 +60,7 @@ impl Kernel for AdamWStep {
 
 /// The parameter and its moments after a step.
 pub(crate) fn step(step: AdamWStep, inputs: Vec<DispatchTensor>) -> Option<[DispatchTensor; 3]> {
-    run(step, inputs)
+    of_one_type(&inputs).then(|| run(step, inputs))?
 }
 
 #[cube(launch_unchecked)]

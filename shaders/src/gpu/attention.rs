@@ -12,7 +12,7 @@ use super::flash::{self, Dims, LARGEST_HEAD};
 use super::neighborhood::{self, Image};
 use super::rows::Rows;
 use super::view::{View, together};
-use crate::gradient::Operation;
+use crate::gradient::{Operation, of_one_type};
 
 /// `softmax(q kᵀ·scale) v` of `[B, heads, N, d]`, `[B, heads, M, d]` and `[B, heads, M, e]`; the
 /// result is **`[B, N, heads, e]`**, as the projection behind it wants it.
@@ -99,7 +99,7 @@ impl Operation for Attention {
         if head > LARGEST_HEAD || !fits {
             return None;
         }
-        let [out, lse] = run(Forward(*self), inputs.to_vec())?;
+        let [out, lse] = of_one_type(inputs).then(|| run(Forward(*self), inputs.to_vec()))??;
         Some((out.clone(), vec![out, lse]))
     }
 

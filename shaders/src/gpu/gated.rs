@@ -10,7 +10,7 @@ use cubecl::prelude::*;
 use super::bridge::{Form, Kernel, buffers, run};
 use super::columns::Columns;
 use super::rows::{Rows, UNITS, cubes, elem, vector_size};
-use crate::gradient::Operation;
+use crate::gradient::{Operation, of_one_type};
 
 /// Inputs `x`, `y` (`[…, d]`) and `gate` (`[groups, d]`).
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +90,8 @@ fn gate_kernel<F: Float, N: Size>(
 
 impl Operation for GatedResidual {
     fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)> {
-        let [out] = run(Gate { residual: true }, inputs.to_vec())?;
+        let [out] =
+            of_one_type(inputs).then(|| run(Gate { residual: true }, inputs.to_vec()))??;
         Some((out, Vec::new()))
     }
 

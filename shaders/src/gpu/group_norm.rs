@@ -14,7 +14,7 @@ use cubecl::prelude::*;
 use super::activation::{Activation, with_derivative};
 use super::bridge::{Form, Kernel, buffers, run};
 use super::rows::{UNITS, cubes, elem, row_sum};
-use crate::gradient::Operation;
+use crate::gradient::{Operation, of_one_type};
 
 /// Inputs `x` `[B, C, H, W]`, weight `[C]`, bias `[C]`.
 #[derive(Clone, Copy, Debug)]
@@ -400,7 +400,7 @@ fn backward<F: Float>(
 
 impl Operation for GroupNormSilu {
     fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)> {
-        let [y] = run(Forward(*self), inputs.to_vec())?;
+        let [y] = of_one_type(inputs).then(|| run(Forward(*self), inputs.to_vec()))??;
         Some((y, Vec::new()))
     }
 

@@ -14,7 +14,7 @@ use cubecl::prelude::*;
 use super::bridge::{Form, Kernel, buffers, run};
 use super::columns::Columns;
 use super::rows::{Rows, UNITS, cubes, elem, row_sum, units_per_row, vector_size, vector_sum};
-use crate::gradient::Operation;
+use crate::gradient::{Operation, of_one_type};
 
 /// Which norm, and which of its parameters follow `x`, in this order.
 #[derive(Clone, Copy, Debug)]
@@ -329,7 +329,7 @@ fn backward<F: Float, N: Size>(
 
 impl Operation for Norm {
     fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)> {
-        let [y] = run(Forward(*self), inputs.to_vec())?;
+        let [y] = of_one_type(inputs).then(|| run(Forward(*self), inputs.to_vec()))??;
         Some((y, Vec::new()))
     }
 

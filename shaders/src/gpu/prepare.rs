@@ -62,8 +62,8 @@ pub(super) fn rotate<R: CubeRuntime>(
 #[cube(launch_unchecked)]
 fn rotate_kernel<F: Float>(
     from: &[F],
-    cos: &[F],
-    sin: &[F],
+    cos: &[f32],
+    sin: &[f32],
     to: &mut [F],
     from_layout: Layout,
     to_layout: Layout,
@@ -83,8 +83,8 @@ fn rotate_kernel<F: Float>(
         let at = from_layout.start(image, head) + (token * from_layout.row + column) as usize;
         let place = to_layout.start(image, head) + (token * to_layout.row + column) as usize;
         let table = (token * d + column) as usize;
-        let (cos_a, cos_b) = (f32::cast_from(cos[table]), f32::cast_from(cos[table + 1]));
-        let (sin_a, sin_b) = (f32::cast_from(sin[table]), f32::cast_from(sin[table + 1]));
+        let (cos_a, cos_b) = (cos[table], cos[table + 1]);
+        let (sin_a, sin_b) = (sin[table], sin[table + 1]);
         if backward {
             let a = f32::cast_from(to[place]);
             let b = f32::cast_from(to[place + 1]);
@@ -178,8 +178,8 @@ pub(super) fn cosine_backward<R: CubeRuntime>(
 /// Angle `i` of `d/4`: vertical positions first, then horizontal, on a grid of cell centres whose
 /// longer side spans −1…1.
 #[cube]
-fn angle<F: Float>(
-    freqs: &[F],
+fn angle(
+    freqs: &[f32],
     token: u32,
     height: u32,
     width: u32,
@@ -197,7 +197,7 @@ fn angle<F: Float>(
     }
     let span = f32::cast_from(side) / longer;
     let position = f32::cast_from(2 * cell + 1) / longer - span;
-    position * f32::cast_from(freqs[(head * eighth + i % eighth) as usize])
+    position * freqs[(head * eighth + i % eighth) as usize]
 }
 
 #[cube]
@@ -213,8 +213,8 @@ fn inverse_norm<F: Float>(from: &[F], start: usize, #[comptime] d: u32) -> f32 {
 #[cube(launch_unchecked)]
 fn cosine_kernel<F: Float>(
     from: &[F],
-    scale: &[F],
-    freqs: &[F],
+    scale: &[f32],
+    freqs: &[f32],
     to: &mut [F],
     from_layout: Layout,
     to_layout: Layout,
@@ -233,9 +233,9 @@ fn cosine_kernel<F: Float>(
         let at = from_layout.start(image, head) + (token * from_layout.row) as usize;
         let place = to_layout.start(image, head) + (token * to_layout.row) as usize;
         let quarter = comptime!((d / 4) as usize);
-        let factor = f32::cast_from(scale[head as usize]).sqrt() * inverse_norm::<F>(from, at, d);
+        let factor = scale[head as usize].sqrt() * inverse_norm::<F>(from, at, d);
         for i in 0..quarter {
-            let theta = angle::<F>(freqs, token, height, width, head, i as u32, d);
+            let theta = angle(freqs, token, height, width, head, i as u32, d);
             let a = f32::cast_from(from[at + i]) * factor;
             let b = f32::cast_from(from[at + i + quarter]) * factor;
             to[place + i] = F::cast_from(a * theta.cos() - b * theta.sin());
@@ -252,8 +252,8 @@ fn cosine_kernel<F: Float>(
 #[cube(launch_unchecked)]
 fn cosine_backward_kernel<F: Float>(
     from: &[F],
-    scale: &[F],
-    freqs: &[F],
+    scale: &[f32],
+    freqs: &[f32],
     gradient: &mut [F],
     scales: &mut [f32],
     from_layout: Layout,
@@ -274,11 +274,11 @@ fn cosine_backward_kernel<F: Float>(
         let place = gradient_layout.start(image, head) + (token * gradient_layout.row) as usize;
         let quarter = comptime!((d / 4) as usize);
         let inverse = inverse_norm::<F>(from, at, d);
-        let root = f32::cast_from(scale[head as usize]).sqrt();
+        let root = scale[head as usize].sqrt();
         let mut g = Array::<f32>::new(comptime!(d as usize));
         let mut product = 0.0f32;
         for i in 0..quarter {
-            let theta = angle::<F>(freqs, token, height, width, head, i as u32, d);
+            let theta = angle(freqs, token, height, width, head, i as u32, d);
             let a = f32::cast_from(gradient[place + i]);
             let b = f32::cast_from(gradient[place + i + quarter]);
             let ga = a * theta.cos() + b * theta.sin();

@@ -16,7 +16,8 @@ use super::rows::Rows;
 use super::view::View;
 use crate::gradient::Operation;
 
-/// How queries and keys are prepared; what it takes follows `qkv` among the inputs.
+/// How queries and keys are prepared; what it takes follows `qkv` among the inputs, in float32
+/// whatever `qkv` is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Preparation {
     /// Not at all.
@@ -211,7 +212,7 @@ impl Operation for QkvAttention {
                 let scale = || {
                     let [dq, dk] = [dq, dk].map(Tensor::<2>::from_dispatch);
                     let sum: Tensor<1> = (dq + dk).sum_dim(0).squeeze_dim(0);
-                    sum.cast(inputs[1].dtype()).into_dispatch()
+                    sum.into_dispatch()
                 };
                 vec![Some(dqkv), wanted[1].then(scale)]
             }

@@ -272,21 +272,17 @@ fn stats(subject: &Subject) -> Result<Option<Weights>> {
     Ok(Some(Weights { file: "statistics".into(), tensors, metadata: Default::default() }))
 }
 
-/// The forward time of a pixel on pictures of each side, one picture at a time: flat where a
+/// A forward pass of one picture of this side, in pixels a second: the same at every side where a
 /// network is linear in the pixels.
-pub fn scaling(bench: &Bench, subject: &Subject, sides: &[usize]) -> Result<Vec<Measurement>> {
+pub fn scaling(bench: &Bench, subject: &Subject, side: usize) -> Result<Measurement> {
     let Architecture::HDiT(config) = &subject.architecture else {
-        bail!("{} works at one size; --scaling is for HDiT, such as hdit-ffhq-1024", subject.name)
+        bail!("{} works at one size; `scaling` is for HDiT, such as hdit-ffhq-1024", subject.name)
     };
-    let measure = |&side: &usize| {
-        let config = HDiTConfig { input_size: [side, side], ..config.clone() };
-        let sized = Subject { architecture: Architecture::HDiT(config), ..subject.clone() };
-        let mut measurement = forward(bench, &sized, 1)?;
-        let pixels = (side * side) as f64;
-        measurement.name = format!("forward {side} x {side}");
-        measurement.rate *= pixels / 1e6;
-        measurement.unit = "Mpixel/s";
-        Ok(measurement)
-    };
-    sides.iter().map(measure).collect()
+    let config = HDiTConfig { input_size: [side, side], ..config.clone() };
+    let sized = Subject { architecture: Architecture::HDiT(config), ..subject.clone() };
+    let mut measurement = forward(bench, &sized, 1)?;
+    measurement.name = format!("forward {side} x {side}");
+    measurement.rate *= (side * side) as f64 / 1e6;
+    measurement.unit = "Mpixel/s";
+    Ok(measurement)
 }

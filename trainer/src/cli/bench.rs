@@ -134,7 +134,11 @@ pub fn run(args: Args) -> Result<()> {
             What::Sample => {
                 add(vec![sample(&bench, &subject, last, args.steps.map(usize::from))?]);
             }
-            What::Scaling => add(scaling(&bench, &subject, &args.sides)?),
+            What::Scaling => {
+                for &side in &args.sides {
+                    add(vec![scaling(&bench, &subject, side)?]);
+                }
+            }
         }
     }
     let report = Report {
