@@ -10,8 +10,10 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::bridge::buffers;
-use super::rows::{cubes, elem};
-use super::tile::{SIDE, Span, rows_by_rows, side, stage_size, tile_by_rows, tile_size};
+use super::rows::{cubes, elem, vector_sum};
+use super::tile::{
+    PRODUCT_STAGE, SIDE, Span, rows_by_rows, side, stage_size, tile_by_rows, tile_size,
+};
 use super::view::{Layout, View};
 
 /// Below every score; not infinite, since WGSL has no infinities.
@@ -45,7 +47,8 @@ impl Dims {
 /// Rows a unit holds: large tiles where shared memory has room for them.
 fn rows_per_unit<R: CubeRuntime>(tensor: &CubeTensor<R>, dims: Dims) -> u32 {
     let room = tensor.client.properties().hardware.max_shared_memory_size;
-    let needed = |per| 4 * (tile_size(per) + stage_size(per, dims.d.max(dims.e) as u32));
+    let rows = stage_size(dims.d.max(dims.e) as u32);
+    let needed = |per| 4 * (tile_size(per) + PRODUCT_STAGE * per as usize + rows);
     if dims.queries > side(2) as usize && needed(4) <= room { 4 } else { 2 }
 }
 
@@ -67,6 +70,7 @@ pub(super) fn forward<R: CubeRuntime>(
             &q.tensor.client,
             cubes(tiles * dims.batch * dims.heads),
             CubeDim::new_2d(SIDE, SIDE),
+            per as usize,
             q_arg,
             k_arg,
             v_arg,
@@ -111,6 +115,7 @@ pub(super) fn backward<R: CubeRuntime>(
             &client,
             cubes(dims.keys.div_ceil(side(per) as usize) * heads),
             cube,
+            per as usize,
             q_arg,
             k_arg,
             v_arg,
@@ -140,6 +145,7 @@ pub(super) fn backward<R: CubeRuntime>(
             &client,
             cubes(dims.queries.div_ceil(side(per) as usize) * heads),
             cube,
+            per as usize,
             q_arg,
             k_arg,
             v_arg,
@@ -251,7 +257,7 @@ fn write<F: Float>(
     let columns = comptime!(d.div_ceil(SIDE));
     #[unroll]
     for i in 0..per {
-        let row = span.first + UNIT_POS_Y + i * SIDE;
+        let row = span.first + UNIT_POS_Y * per + i;
         if row < span.count {
             #[unroll]
             for j in 0..columns {
@@ -266,7 +272,7 @@ fn write<F: Float>(
 }
 
 #[cube(launch_unchecked)]
-fn forward_kernel<F: Float>(
+fn forward_kernel<F: Float, N: Size>(
     q: &[F],
     k: &[F],
     v: &[F],
@@ -288,17 +294,16 @@ fn forward_kernel<F: Float>(
 ) {
     let tile = comptime!(side(per));
     let columns = comptime!(e.div_ceil(SIDE));
-    let pitch = comptime!(side(per) + 1);
     let mut p = Shared::<[f32]>::new_slice(comptime!(tile_size(per)));
-    let mut stage =
-        Shared::<[f32]>::new_slice(comptime!(stage_size(per, if d > e { d } else { e })));
+    let mut stage = Shared::<[f32]>::new_slice(comptime!(stage_size(if d > e { d } else { e })));
+    let mut product = Shared::<[Vector<f32, N>]>::new_slice(PRODUCT_STAGE);
     let tiles = queries.div_ceil(tile);
     let place = CUBE_POS as u32;
     if place < tiles * heads * batch {
         let (first, head) = (place % tiles * tile, place / tiles % heads);
         let image = place / tiles / heads;
         let q_span = span(&q_layout, image, head, first, queries);
-        let mut s = Array::<f32>::new(comptime!((per * per) as usize));
+        let mut s = Array::<Vector<f32, N>>::new(comptime!(per as usize));
         let mut o = Array::<f32>::new(comptime!((per * columns) as usize));
         // Each query's maximum so far, and this unit's part of its sum.
         let mut maximum = Array::<f32>::new(comptime!(per as usize));
@@ -315,26 +320,28 @@ fn forward_kernel<F: Float>(
         for step in 0..keys.div_ceil(tile) {
             let k_span = span(&k_layout, image, head, step * tile, keys);
             let v_span = span(&v_layout, image, head, step * tile, keys);
-            rows_by_rows::<F>(q, &q_span, k, &k_span, &mut stage, &mut s, d, per);
+            rows_by_rows::<F, N>(q, &q_span, k, &k_span, &mut product, &mut s, d, per);
             #[unroll]
             for i in 0..per {
                 let mut largest = f32::new(LOWEST);
+                let mut row = s[i as usize];
                 #[unroll]
                 for j in 0..per {
-                    let at = comptime!((i * per + j) as usize);
-                    if k_span.first + UNIT_POS_X + j * SIDE < keys {
-                        s[at] *= scale;
+                    let at = comptime!(j as usize);
+                    if k_span.first + UNIT_POS_X * per + j < keys {
+                        row.insert(at, row.extract(at) * scale);
                     } else {
-                        s[at] = f32::new(LOWEST);
+                        row.insert(at, f32::new(LOWEST));
                     }
-                    largest = max(largest, s[at]);
+                    largest = max(largest, row.extract(at));
                 }
-                p[((UNIT_POS_Y + i * SIDE) * SIDE + UNIT_POS_X) as usize] = largest;
+                s[i as usize] = row;
+                p[((UNIT_POS_Y * per + i) * SIDE + UNIT_POS_X) as usize] = largest;
             }
             sync_cube();
             #[unroll]
             for i in 0..per {
-                let start = ((UNIT_POS_Y + i * SIDE) * SIDE) as usize;
+                let start = ((UNIT_POS_Y * per + i) * SIDE) as usize;
                 let mut largest = maximum[i as usize];
                 for x in 0..comptime!(SIDE as usize) {
                     largest = max(largest, p[start + x]);
@@ -350,26 +357,21 @@ fn forward_kernel<F: Float>(
             sync_cube();
             #[unroll]
             for i in 0..per {
-                #[unroll]
-                for j in 0..per {
-                    let at = comptime!((i * per + j) as usize);
-                    let weight = (s[at] - maximum[i as usize]).exp();
-                    sum[i as usize] += weight;
-                    let (row, column) = (UNIT_POS_Y + i * SIDE, UNIT_POS_X + j * SIDE);
-                    p[(row * pitch + column) as usize] = weight;
-                }
+                let weights = (s[i as usize] - Vector::new(maximum[i as usize])).exp();
+                sum[i as usize] += vector_sum::<N>(weights);
+                s[i as usize] = weights;
             }
-            sync_cube();
+            share::<N>(&s, &mut p, per);
             tile_by_rows::<F>(&p, v, &v_span, &mut stage, &mut o, false, e, per);
         }
         #[unroll]
         for i in 0..per {
-            p[((UNIT_POS_Y + i * SIDE) * SIDE + UNIT_POS_X) as usize] = sum[i as usize];
+            p[((UNIT_POS_Y * per + i) * SIDE + UNIT_POS_X) as usize] = sum[i as usize];
         }
         sync_cube();
         #[unroll]
         for i in 0..per {
-            let row = UNIT_POS_Y + i * SIDE;
+            let row = UNIT_POS_Y * per + i;
             let mut total = 0.0f32;
             for x in 0..comptime!(SIDE as usize) {
                 total += p[(row * SIDE) as usize + x];
@@ -388,7 +390,7 @@ fn forward_kernel<F: Float>(
 /// Of a tile of queries and keys, the weights `P = exp(q kᵀ·scale − lse)` and the gradients of the
 /// scores `P∘(dO vᵀ − delta)·scale`.
 #[cube]
-fn weights_and_gradients<F: Float>(
+fn weights_and_gradients<F: Float, N: Size>(
     q: &[F],
     q_span: &Span,
     k: &[F],
@@ -400,45 +402,44 @@ fn weights_and_gradients<F: Float>(
     stats: &[f32],
     row_start: u32,
     scale: f32,
-    stage: &mut Shared<[f32]>,
-    weights: &mut Array<f32>,
-    gradients: &mut Array<f32>,
+    stage: &mut Shared<[Vector<f32, N>]>,
+    weights: &mut Array<Vector<f32, N>>,
+    gradients: &mut Array<Vector<f32, N>>,
     #[comptime] d: u32,
     #[comptime] e: u32,
     #[comptime] per: u32,
 ) {
-    rows_by_rows::<F>(q, q_span, k, k_span, stage, weights, d, per);
-    rows_by_rows::<F>(gradient, gradient_span, v, v_span, stage, gradients, e, per);
+    rows_by_rows::<F, N>(q, q_span, k, k_span, stage, weights, d, per);
+    rows_by_rows::<F, N>(gradient, gradient_span, v, v_span, stage, gradients, e, per);
     #[unroll]
     for i in 0..per {
-        let row = q_span.first + UNIT_POS_Y + i * SIDE;
+        let row = q_span.first + UNIT_POS_Y * per + i;
         let inside = row < q_span.count;
         let at = (row_start + min(row, q_span.count - 1)) as usize;
+        let (lse, delta) = (stats[2 * at], stats[2 * at + 1]);
+        let mut p = (weights[i as usize] * Vector::new(scale) - Vector::new(lse)).exp();
+        let mut ds = p * (gradients[i as usize] - Vector::new(delta)) * Vector::new(scale);
         #[unroll]
         for j in 0..per {
-            let element = comptime!((i * per + j) as usize);
-            let column = k_span.first + UNIT_POS_X + j * SIDE;
-            if inside && column < k_span.count {
-                weights[element] = (weights[element] * scale - stats[2 * at]).exp();
-                gradients[element] =
-                    weights[element] * (gradients[element] - stats[2 * at + 1]) * scale;
-            } else {
-                weights[element] = 0.0f32;
-                gradients[element] = 0.0f32;
+            if !inside || k_span.first + UNIT_POS_X * per + j >= k_span.count {
+                p.insert(comptime!(j as usize), 0.0f32);
+                ds.insert(comptime!(j as usize), 0.0f32);
             }
         }
+        weights[i as usize] = p;
+        gradients[i as usize] = ds;
     }
 }
 
 /// Puts a unit's part of a tile where all units find it.
 #[cube]
-fn share(values: &Array<f32>, p: &mut Shared<[f32]>, #[comptime] per: u32) {
+fn share<N: Size>(values: &Array<Vector<f32, N>>, p: &mut Shared<[f32]>, #[comptime] per: u32) {
     #[unroll]
     for i in 0..per {
+        let start = (UNIT_POS_Y * per + i) * comptime!(side(per) + 1) + UNIT_POS_X * per;
         #[unroll]
         for j in 0..per {
-            let (row, column) = (UNIT_POS_Y + i * SIDE, UNIT_POS_X + j * SIDE);
-            p[(row * comptime!(side(per) + 1) + column) as usize] = values[(i * per + j) as usize];
+            p[(start + j) as usize] = values[i as usize].extract(comptime!(j as usize));
         }
     }
     sync_cube();
@@ -446,7 +447,7 @@ fn share(values: &Array<f32>, p: &mut Shared<[f32]>, #[comptime] per: u32) {
 
 /// `dv = Pᵀ dO` and `dk = dSᵀ q` of a tile of keys.
 #[cube(launch_unchecked)]
-fn backward_keys<F: Float>(
+fn backward_keys<F: Float, N: Size>(
     q: &[F],
     k: &[F],
     v: &[F],
@@ -472,8 +473,8 @@ fn backward_keys<F: Float>(
 ) {
     let tile = comptime!(side(per));
     let mut p = Shared::<[f32]>::new_slice(comptime!(tile_size(per)));
-    let mut stage =
-        Shared::<[f32]>::new_slice(comptime!(stage_size(per, if d > e { d } else { e })));
+    let mut stage = Shared::<[f32]>::new_slice(comptime!(stage_size(if d > e { d } else { e })));
+    let mut product = Shared::<[Vector<f32, N>]>::new_slice(PRODUCT_STAGE);
     let tiles = keys.div_ceil(tile);
     let place = CUBE_POS as u32;
     if place < tiles * heads * batch {
@@ -481,8 +482,8 @@ fn backward_keys<F: Float>(
         let image = place / tiles / heads;
         let k_span = span(&k_layout, image, head, first, keys);
         let v_span = span(&v_layout, image, head, first, keys);
-        let mut s = Array::<f32>::new(comptime!((per * per) as usize));
-        let mut ds = Array::<f32>::new(comptime!((per * per) as usize));
+        let mut s = Array::<Vector<f32, N>>::new(comptime!(per as usize));
+        let mut ds = Array::<Vector<f32, N>>::new(comptime!(per as usize));
         let mut dk_sum = Array::<f32>::new(comptime!((per * d.div_ceil(SIDE)) as usize));
         let mut dv_sum = Array::<f32>::new(comptime!((per * e.div_ceil(SIDE)) as usize));
         let mut ones = Array::<f32>::new(comptime!(per as usize));
@@ -501,7 +502,7 @@ fn backward_keys<F: Float>(
         for step in 0..queries.div_ceil(tile) {
             let q_span = span(&q_layout, image, head, step * tile, queries);
             let o_span = span(&gradient_layout, image, head, step * tile, queries);
-            weights_and_gradients::<F>(
+            weights_and_gradients::<F, N>(
                 q,
                 &q_span,
                 k,
@@ -513,16 +514,16 @@ fn backward_keys<F: Float>(
                 stats,
                 (image * heads + head) * queries,
                 scale,
-                &mut stage,
+                &mut product,
                 &mut s,
                 &mut ds,
                 d,
                 e,
                 per,
             );
-            share(&s, &mut p, per);
+            share::<N>(&s, &mut p, per);
             tile_by_rows::<F>(&p, gradient, &o_span, &mut stage, &mut dv_sum, true, e, per);
-            share(&ds, &mut p, per);
+            share::<N>(&ds, &mut p, per);
             tile_by_rows::<F>(&p, q, &q_span, &mut stage, &mut dk_sum, true, d, per);
         }
         write::<F>(&dk_sum, &ones, dk, &span(&dk_layout, image, head, first, keys), d, per);
@@ -532,7 +533,7 @@ fn backward_keys<F: Float>(
 
 /// `dq = dS k` of a tile of queries.
 #[cube(launch_unchecked)]
-fn backward_queries<F: Float>(
+fn backward_queries<F: Float, N: Size>(
     q: &[F],
     k: &[F],
     v: &[F],
@@ -556,8 +557,8 @@ fn backward_queries<F: Float>(
 ) {
     let tile = comptime!(side(per));
     let mut p = Shared::<[f32]>::new_slice(comptime!(tile_size(per)));
-    let mut stage =
-        Shared::<[f32]>::new_slice(comptime!(stage_size(per, if d > e { d } else { e })));
+    let mut stage = Shared::<[f32]>::new_slice(comptime!(stage_size(if d > e { d } else { e })));
+    let mut product = Shared::<[Vector<f32, N>]>::new_slice(PRODUCT_STAGE);
     let tiles = queries.div_ceil(tile);
     let place = CUBE_POS as u32;
     if place < tiles * heads * batch {
@@ -565,8 +566,8 @@ fn backward_queries<F: Float>(
         let image = place / tiles / heads;
         let q_span = span(&q_layout, image, head, first, queries);
         let o_span = span(&gradient_layout, image, head, first, queries);
-        let mut s = Array::<f32>::new(comptime!((per * per) as usize));
-        let mut ds = Array::<f32>::new(comptime!((per * per) as usize));
+        let mut s = Array::<Vector<f32, N>>::new(comptime!(per as usize));
+        let mut ds = Array::<Vector<f32, N>>::new(comptime!(per as usize));
         let mut dq_sum = Array::<f32>::new(comptime!((per * d.div_ceil(SIDE)) as usize));
         let mut ones = Array::<f32>::new(comptime!(per as usize));
         #[unroll]
@@ -580,7 +581,7 @@ fn backward_queries<F: Float>(
         for step in 0..keys.div_ceil(tile) {
             let k_span = span(&k_layout, image, head, step * tile, keys);
             let v_span = span(&v_layout, image, head, step * tile, keys);
-            weights_and_gradients::<F>(
+            weights_and_gradients::<F, N>(
                 q,
                 &q_span,
                 k,
@@ -592,14 +593,14 @@ fn backward_queries<F: Float>(
                 stats,
                 (image * heads + head) * queries,
                 scale,
-                &mut stage,
+                &mut product,
                 &mut s,
                 &mut ds,
                 d,
                 e,
                 per,
             );
-            share(&ds, &mut p, per);
+            share::<N>(&ds, &mut p, per);
             tile_by_rows::<F>(&p, k, &k_span, &mut stage, &mut dq_sum, false, d, per);
         }
         write::<F>(&dq_sum, &ones, dq, &span(&dq_layout, image, head, first, queries), d, per);

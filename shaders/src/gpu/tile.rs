@@ -1,8 +1,9 @@
 //! Products of tiles, the two of which flash attention is made: `A Bᵀ` of rows in memory, and
 //! `P B` of a tile in shared memory with rows in memory.
 //!
-//! A cube of 16 × 16 units works on a square tile; unit `(x, y)` holds rows `y + 16·i` and columns
-//! `x + 16·j` of it, `i, j < per`, so that neighbouring units read neighbouring places.
+//! A cube of 16 × 16 units works on a square tile, of which a unit holds a square of `per` rows and
+//! columns: unit `(x, y)` those from row `per·y` and column `per·x` on, a row as one vector. Of the
+//! second product it holds the same rows, and columns `x + 16·j`.
 
 use cubecl::prelude::*;
 
@@ -16,11 +17,12 @@ pub(super) const fn side(per: u32) -> u32 {
     SIDE * per
 }
 
-/// Places that the staging area needs, for rows of at most `d` values.
-pub(super) const fn stage_size(per: u32, d: u32) -> usize {
-    let product = 2 * side(per) * DEPTH;
-    let rows = d.div_ceil(SIDE) * SIDE * DEPTH;
-    (if product > rows { product } else { rows }) as usize
+/// Vectors that staging `A` and `B` takes: `per` rows of a column each.
+pub(super) const PRODUCT_STAGE: usize = (2 * SIDE * DEPTH) as usize;
+
+/// Places that staging rows of at most `d` values takes.
+pub(super) const fn stage_size(d: u32) -> usize {
+    (d.div_ceil(SIDE) * SIDE * DEPTH) as usize
 }
 
 /// Places that a tile in shared memory takes: a row is one place longer than the tile, so that
@@ -52,45 +54,47 @@ fn read<F: Float>(values: &[F], span: &Span, row: u32, column: u32, #[comptime] 
     value
 }
 
-/// `result[i·per + j]` = the product of rows `i` of `a` and `j` of `b`, over `d` columns.
+/// `result[i]` = the products of row `i` of `a` with the unit's rows of `b`, over `d` columns.
 #[cube]
-pub(super) fn rows_by_rows<F: Float>(
+pub(super) fn rows_by_rows<F: Float, N: Size>(
     a: &[F],
     a_span: &Span,
     b: &[F],
     b_span: &Span,
-    stage: &mut Shared<[f32]>,
-    result: &mut Array<f32>,
+    stage: &mut Shared<[Vector<f32, N>]>,
+    result: &mut Array<Vector<f32, N>>,
     #[comptime] d: u32,
     #[comptime] per: u32,
 ) {
-    let tile = comptime!(side(per));
     #[unroll]
-    for i in 0..comptime!(per * per) {
-        result[i as usize] = 0.0f32;
+    for i in 0..per {
+        result[i as usize] = Vector::new(0.0f32);
     }
+    // Half of the units stage `a`, the other half `b`: `per` rows of one column each.
+    let half = comptime!(SIDE * DEPTH);
+    let (column, group) = (UNIT_POS % DEPTH, UNIT_POS % half / DEPTH);
+    let to = (UNIT_POS / half * half + column * SIDE + group) as usize;
     for chunk in 0..comptime!(d.div_ceil(DEPTH)) {
+        let from = chunk * DEPTH + column;
+        let mut rows = Vector::<f32, N>::new(0.0f32);
         #[unroll]
-        for load in 0..comptime!(tile * DEPTH / (SIDE * SIDE)) {
-            let element = load * SIDE * SIDE + UNIT_POS;
-            let (row, column) = (element / DEPTH, element % DEPTH);
-            let at = (column * tile + row) as usize;
-            let column = chunk * DEPTH + column;
-            stage[at] = read::<F>(a, a_span, row, column, d);
-            stage[at + comptime!((tile * DEPTH) as usize)] = read::<F>(b, b_span, row, column, d);
+        for i in 0..per {
+            let row = group * per + i;
+            let value = if UNIT_POS < half {
+                read::<F>(a, a_span, row, from, d)
+            } else {
+                read::<F>(b, b_span, row, from, d)
+            };
+            rows.insert(comptime!(i as usize), value);
         }
+        stage[to] = rows;
         sync_cube();
         for column in 0..DEPTH {
-            let a_at = (column * tile + UNIT_POS_Y) as usize;
-            let b_at = ((column + DEPTH) * tile + UNIT_POS_X) as usize;
+            let a_rows = stage[(column * SIDE + UNIT_POS_Y) as usize];
+            let b_rows = stage[(half + column * SIDE + UNIT_POS_X) as usize];
             #[unroll]
             for i in 0..per {
-                let v = stage[a_at + comptime!((i * SIDE) as usize)];
-                #[unroll]
-                for j in 0..per {
-                    result[(i * per + j) as usize] +=
-                        v * stage[b_at + comptime!((j * SIDE) as usize)];
-                }
+                result[i as usize] += Vector::new(a_rows.extract(comptime!(i as usize))) * b_rows;
             }
         }
         sync_cube();
@@ -127,7 +131,7 @@ pub(super) fn tile_by_rows<F: Float>(
             let b_at = (row * width + UNIT_POS_X) as usize;
             #[unroll]
             for i in 0..per {
-                let own = UNIT_POS_Y + i * SIDE;
+                let own = UNIT_POS_Y * per + i;
                 let at = if transposed { k * pitch + own } else { own * pitch + k };
                 let v = p[at as usize];
                 #[unroll]
