@@ -60,7 +60,7 @@ pub(super) fn forward<R: CubeRuntime>(
     out: View<'_, R>,
     lse: &CubeTensor<R>,
 ) {
-    let per = rows_per_unit(&q.tensor, dims);
+    let per = rows_per_unit(q.tensor, dims);
     let tiles = dims.queries.div_ceil(side(per) as usize);
     let [q_arg, k_arg, v_arg, out_arg, lse_arg] =
         buffers([q.tensor, k.tensor, v.tensor, out.tensor, lse]);
@@ -104,7 +104,7 @@ pub(super) fn backward<R: CubeRuntime>(
 ) {
     let client = q.tensor.client.clone();
     let stats = statistics(dims, out, gradient, lse);
-    let per = rows_per_unit(&q.tensor, dims);
+    let per = rows_per_unit(q.tensor, dims);
     let cube = CubeDim::new_2d(SIDE, SIDE);
     let heads = dims.batch * dims.heads;
     // SAFETY: tiles are read and written within the counts.

@@ -194,7 +194,7 @@ fn window_start(i: u32, n: u32, #[comptime] kernel: u32) -> u32 {
 /// First query whose window holds key `j`.
 #[cube]
 fn first_query(j: u32, #[comptime] kernel: u32) -> u32 {
-    let mut first = j - j;
+    let mut first = u32::new(0);
     if j >= kernel {
         first = j + comptime!(1 + kernel / 2) - kernel;
     }

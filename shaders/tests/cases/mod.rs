@@ -167,7 +167,7 @@ pub fn packed_attention(visit: Visit<'_>) {
                 }
             };
             let (with, twin) = (plainly(fused::qkv_attention), plainly(plain::qkv_attention));
-            visit(&[qkv.clone()], &with, &twin, 5e-5);
+            visit(std::slice::from_ref(&qkv), &with, &twin, 5e-5);
             let rotary = |f: Attention| {
                 move |x: &[Flat]| -> Flat {
                     let qkv = x[0].clone().reshape([b, n, 3 * heads * d]) * 2.0;
@@ -177,7 +177,7 @@ pub fn packed_attention(visit: Visit<'_>) {
                 }
             };
             let (with, twin) = (rotary(fused::qkv_attention), rotary(plain::qkv_attention));
-            visit(&[qkv.clone()], &with, &twin, 5e-5);
+            visit(std::slice::from_ref(&qkv), &with, &twin, 5e-5);
             let cosine = |f: Attention| {
                 move |x: &[Flat]| -> Flat {
                     let qkv = x[0].clone().reshape([b, n, 3 * heads * d]);
