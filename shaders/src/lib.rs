@@ -8,9 +8,12 @@
 
 #[cfg(feature = "cpu")]
 mod cpu;
+// Without automatic differentiation, nobody asks for the backward halves.
 #[cfg(feature = "gpu")]
+#[cfg_attr(not(feature = "autodiff"), allow(dead_code))]
 mod gpu;
 #[cfg(feature = "gpu")]
+#[cfg_attr(not(feature = "autodiff"), allow(dead_code))]
 mod gradient;
 pub mod plain;
 #[cfg(feature = "present")]
