@@ -110,6 +110,7 @@ fn bias_gelu_tanh<const D: usize>(x: Tensor<D>, bias: Option<Tensor<1>>) -> Tens
 
 /// `silu(a)·b` of the halves `[a, b]` of `[…, 2·d]` → `[…, d]`.
 pub fn swiglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    fused!(cpu cpu::swiglu(&x));
     fused!(gpu gpu::activation::Glu {
         activation: gpu::activation::Activation::Silu,
         first: true,
@@ -119,6 +120,7 @@ pub fn swiglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 
 /// `a·gelu(b)`, the exact GELU, of the halves `[a, b]` of `[…, 2·d]` → `[…, d]`.
 pub fn geglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    fused!(cpu cpu::geglu(&x));
     fused!(gpu gpu::activation::Glu {
         activation: gpu::activation::Activation::Gelu,
         first: false,
@@ -282,9 +284,12 @@ pub fn qkv_attention(
     preparation: Preparation,
     reach: Reach,
 ) -> Tensor<3> {
-    if let (Preparation::Plain, Reach::Global) = (&preparation, reach) {
-        fused!(cpu cpu::qkv_attention(&qkv, heads, scale));
-    }
+    fused!(cpu cpu::prepare(&qkv, heads, &preparation).and_then(|qkv| match reach {
+        Reach::Global => cpu::qkv_attention(&qkv, heads, scale),
+        Reach::Neighborhood { height, width, kernel } => {
+            cpu::qkv_neighborhood(&qkv, heads, scale, [height, width, kernel])
+        }
+    }));
     #[cfg(feature = "gpu")]
     {
         use gpu::qkv::Preparation as Kind;

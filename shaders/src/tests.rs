@@ -69,6 +69,47 @@ fn attention() {
 }
 
 #[test]
+fn prepared_and_neighborhood_attention() {
+    for ([b, height, width, heads, d], kernel) in
+        [([1, 1, 1, 2, 8], 1), ([2, 5, 7, 3, 16], 3), ([1, 9, 8, 2, 64], 7)]
+    {
+        let n = height * width;
+        let qkv: Tensor<3> = values([b, n, 3 * heads * d], 1);
+        let preparations = [
+            Preparation::Plain,
+            Preparation::Rotary { cos: values([n, d], 2), sin: values([n, d], 3) },
+            Preparation::Cosine {
+                scale: values([heads], 4) + 2.0,
+                freqs: values([heads, d / 8], 5) * 9.0,
+                height,
+                width,
+            },
+        ];
+        for preparation in preparations {
+            for reach in [Reach::Global, Reach::Neighborhood { height, width, kernel }] {
+                let fused =
+                    crate::qkv_attention(qkv.clone(), heads, 0.3, preparation.clone(), reach);
+                let twin =
+                    plain::qkv_attention(qkv.clone(), heads, 0.3, preparation.clone(), reach);
+                same(Some(fused), twin);
+            }
+        }
+        let prepared = cpu::prepare(&qkv, heads, &Preparation::Plain);
+        let image = [height, width, kernel];
+        assert!(prepared.and_then(|qkv| cpu::qkv_neighborhood(&qkv, heads, 0.3, image)).is_some());
+    }
+}
+
+#[test]
+fn gated_linear_units() {
+    for [n, d] in [[1, 1], [17, 50], [40, 256]] {
+        let x: Tensor<2> = values([n, 2 * d], 1) * 4.0;
+        same(cpu::swiglu(&x), plain::swiglu(x.clone()));
+        same(cpu::geglu(&x), plain::geglu(x));
+    }
+}
+
+#[test]
 fn norms_and_residuals() {
     for [b, n, d] in [[1, 1, 4], [3, 17, 100], [2, 256, 256]] {
         let (x, y) = (values([b, n, d], 8), values([b, n, d], 9));

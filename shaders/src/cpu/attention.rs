@@ -149,7 +149,7 @@ fn attend(
 }
 
 #[inline(always)]
-fn softmax(row: &mut [f32]) {
+pub(super) fn softmax(row: &mut [f32]) {
     let largest = math::max(row);
     for v in row.iter_mut() {
         *v = math::exp(*v - largest);

@@ -35,6 +35,21 @@ pub(crate) fn gelu_tanh(x: f32) -> f32 {
     x / (1.0 + exp(-SQRT_8_OVER_PI * (x + 0.044_715 * x * x * x)))
 }
 
+/// The exact GELU, `x/2·(1 + erf(x/√2))`, to about 3e-7·|x| (Abramowitz & Stegun 7.1.26).
+#[inline(always)]
+pub(crate) fn gelu(x: f32) -> f32 {
+    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let t = 1.0 / (1.0 + 0.327_591_1 * z);
+    let mut p = 1.061_405_4;
+    p = p * t - 1.453_152;
+    p = p * t + 1.421_413_7;
+    p = p * t - 0.284_496_74;
+    p = p * t + 0.254_829_6;
+    let tail = p * t * exp(-z * z); // 1 − erf(z)
+    let cdf = 0.5 * tail;
+    x * if x < 0.0 { cdf } else { 1.0 - cdf }
+}
+
 /// Sum in eight interleaved parts, which vector registers hold.
 #[inline(always)]
 pub(crate) fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
@@ -99,6 +114,8 @@ mod tests {
             let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
             let gelu = 0.5 * x * (1.0 + u.tanh());
             assert!((gelu_tanh(x as f32) as f64 - gelu).abs() < 1e-6 * (1.0 + x.abs()), "{x}");
+            let exact = 0.5 * x * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2);
+            assert!((super::gelu(x as f32) as f64 - exact).abs() < 5e-7 * (1.0 + x.abs()), "{x}");
             let expected = x / (1.0 + (-x).exp());
             assert!((silu(x as f32) as f64 - expected).abs() < 1e-6 * (1.0 + x.abs()), "{x}");
         }

@@ -9,14 +9,20 @@
 //! computed beside it.
 
 mod attention;
+mod glu;
 mod linear;
 mod math;
+mod neighborhood;
 mod norm;
+mod prepare;
 mod tensor;
 
 pub(crate) use attention::{attention, qkv_attention};
+pub(crate) use glu::{geglu, swiglu};
 pub(crate) use linear::{Epilogue, linear};
+pub(crate) use neighborhood::qkv_neighborhood;
 pub(crate) use norm::{gated_residual, gelu_tanh, group_norm_silu, layer_norm_modulate};
+pub(crate) use prepare::prepare;
 
 /// Runs `f(index, piece)` for consecutive pieces of `data`, on all cores where there are several.
 pub(crate) fn for_each_piece(
