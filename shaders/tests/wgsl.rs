@@ -67,19 +67,26 @@ fn run(inputs: &[TensorData], fused: Body<'_>, _: Body<'_>, _: f32) {
 
 /// `module::function` of every kernel in the source.
 fn kernels() -> Vec<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gpu");
     let mut names = Vec::new();
-    for file in std::fs::read_dir(folder).expect("the kernels' folder") {
-        let path = file.expect("a file").path();
-        let source = std::fs::read_to_string(&path).expect("a source");
-        let module = path.file_stem().expect("a name").to_string_lossy().into_owned();
-        for part in source.split("#[cube(launch_unchecked)]\nfn ").skip(1) {
-            let end = part.find(['<', '(']).expect("a signature");
-            names.push(format!("{module}::{}", &part[..end]));
-        }
-    }
+    gather(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gpu"), "", &mut names);
     assert!(names.len() > 10, "{names:?}");
     names
+}
+
+fn gather(folder: &Path, prefix: &str, names: &mut Vec<String>) {
+    for file in std::fs::read_dir(folder).expect("the kernels' folder") {
+        let path = file.expect("a file").path();
+        let stem = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        if path.is_dir() {
+            gather(&path, &format!("{prefix}{stem}::"), names);
+            continue;
+        }
+        let source = std::fs::read_to_string(&path).expect("a source");
+        for part in source.split("#[cube(launch_unchecked)]\nfn ").skip(1) {
+            let end = part.find(['<', '(']).expect("a signature");
+            names.push(format!("{prefix}{stem}::{}", &part[..end]));
+        }
+    }
 }
 
 /// The sources of our kernels, once all are there: they are written behind the scenes.
@@ -103,7 +110,9 @@ fn parse(log: &str) -> BTreeMap<String, Vec<String>> {
         let name: Vec<&str> = rest.split(['<', '\n']).next().expect("a name").split("::").collect();
         let (_, source) = block.split_once("```wgsl\n").expect("a source");
         let source = source.split("```").next().expect("an end").to_owned();
-        sources.entry(name[..2].join("::")).or_default().push(source);
+        // The last part is the type that the macro makes of the function.
+        let name = name[..name.len() - 1].join("::");
+        sources.entry(name).or_default().push(source);
     }
     sources
 }

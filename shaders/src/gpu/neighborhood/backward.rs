@@ -1,113 +1,20 @@
-//! Two-dimensional neighborhood attention (Hassani et al., CVPR 2023, arXiv 2204.07143): every
-//! query of an image sees the K×K keys around it, in a window that shifts inward at the borders.
-//! Work and memory are linear in the tokens, and nothing is gathered in memory.
-//!
-//! A cube takes a small rectangle of tokens of one head. Its units first share out the pairs of
-//! token and neighbor, a product of rows each, and put the scores into shared memory; then a few
-//! units a token share out its columns.
+//! The backward pass, from the side of the queries and from that of the keys.
 
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::bridge::buffers;
-use super::flash::{Dims, statistics};
-use super::rows::{cubes, elem};
-use super::view::{Layout, View};
+use super::super::bridge::buffers;
+use super::super::flash::{Dims, statistics};
+use super::super::rows::elem;
+use super::super::view::{Layout, View};
+use super::{Image, UNITS, dot, grid, load, place, rectangle, window_start};
 
-/// Units of a cube.
-const UNITS: u32 = 128;
-/// Places of shared memory that a cube may take: 16 KiB, which every device has.
-const PLACES: usize = 4096;
 /// Queries of a key that are worked on at a time.
 const CHUNK: u32 = 32;
 
-/// The image that the tokens make.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Image {
-    pub height: usize,
-    pub width: usize,
-    /// Side K of the window, at most height and width.
-    pub kernel: usize,
-}
-
-impl Image {
-    /// The most queries that one key is seen by.
-    fn most_queries(&self) -> usize {
-        let axis = |n: usize| {
-            let (half, last) = (self.kernel / 2, n - self.kernel);
-            let count = |j: usize| {
-                let low = if j < self.kernel { 0 } else { j + 1 + half - self.kernel };
-                let high = if j >= last { n - 1 } else { j + half };
-                high + 1 - low
-            };
-            (0..n).map(count).max().unwrap_or(0)
-        };
-        axis(self.height) * axis(self.width)
-    }
-}
-
-/// Rows and columns of the largest rectangle whose tokens, of `places` places each, fit.
-fn rectangle(places: usize) -> Option<[u32; 2]> {
-    let shapes = [[8, 8], [4, 8], [4, 4], [2, 4], [2, 2], [1, 1]];
-    shapes.into_iter().find(|[h, w]| (h * w) as usize * places <= PLACES)
-}
-
-/// Whether the kernels hold a neighborhood of this size.
-pub(super) fn fits(kernel: usize, d: usize) -> bool {
-    rectangle(kernel * kernel + 2 * d).is_some() && d <= 128
-}
-
-/// Cubes for rectangles of every head.
-fn grid(image: Image, [h, w]: [u32; 2], dims: Dims) -> CubeCount {
-    let tiles = image.height.div_ceil(h as usize) * image.width.div_ceil(w as usize);
-    cubes(tiles * dims.batch * dims.heads)
-}
-
-/// As [`super::flash::forward`], each query among its neighbors.
-pub(super) fn forward<R: CubeRuntime>(
-    dims: Dims,
-    image: Image,
-    scale: f64,
-    [q, k, v]: [View<'_, R>; 3],
-    out: View<'_, R>,
-    lse: &CubeTensor<R>,
-) {
-    let window = image.kernel * image.kernel;
-    let tile = rectangle(window + dims.d).expect("`fits` was asked");
-    let [q_arg, k_arg, v_arg, out_arg, lse_arg] =
-        buffers([q.tensor, k.tensor, v.tensor, out.tensor, lse]);
-    // SAFETY: rectangles are read and written within the image.
-    unsafe {
-        forward_kernel::launch_unchecked::<R>(
-            &q.tensor.client,
-            grid(image, tile, dims),
-            CubeDim::new_1d(UNITS),
-            q_arg,
-            k_arg,
-            v_arg,
-            out_arg,
-            lse_arg,
-            q.place(),
-            k.place(),
-            v.place(),
-            out.place(),
-            image.height as u32,
-            image.width as u32,
-            dims.heads as u32,
-            dims.batch as u32,
-            scale as f32,
-            dims.d as u32,
-            image.kernel as u32,
-            tile[0],
-            tile[1],
-            elem(q.tensor.dtype),
-        );
-    }
-}
-
 /// As [`super::flash::backward`], each query among its neighbors.
-pub(super) fn backward<R: CubeRuntime>(
+pub(in crate::gpu) fn backward<R: CubeRuntime>(
     dims: Dims,
     image: Image,
     scale: f64,
@@ -184,13 +91,6 @@ pub(super) fn backward<R: CubeRuntime>(
     }
 }
 
-/// First key of the window of query `i` on an axis of `n` keys.
-#[cube]
-fn window_start(i: u32, n: u32, #[comptime] kernel: u32) -> u32 {
-    let half = comptime!(kernel / 2);
-    min(max(i, half) - half, n - kernel)
-}
-
 /// First query whose window holds key `j`.
 #[cube]
 fn first_query(j: u32, #[comptime] kernel: u32) -> u32 {
@@ -209,188 +109,6 @@ fn last_query(j: u32, n: u32, #[comptime] kernel: u32) -> u32 {
         last = j + comptime!(kernel / 2);
     }
     last
-}
-
-/// What a cube works on.
-#[derive(CubeType)]
-struct Place {
-    image: u32,
-    head: u32,
-    /// The rectangle's corner.
-    top: u32,
-    left: u32,
-}
-
-#[cube]
-fn place(
-    height: u32,
-    width: u32,
-    heads: u32,
-    #[comptime] tile_height: u32,
-    #[comptime] tile_width: u32,
-) -> Place {
-    let across = width.div_ceil(tile_width);
-    let tiles = across * height.div_ceil(tile_height);
-    let cube = CUBE_POS as u32;
-    let tile = cube % tiles;
-    Place {
-        image: cube / tiles / heads,
-        head: cube / tiles % heads,
-        top: tile / across * tile_height,
-        left: tile % across * tile_width,
-    }
-}
-
-/// Copies the rows of a rectangle of tokens into shared memory, from `to` on; beyond the border,
-/// the last ones again.
-#[cube]
-fn load<F: Float>(
-    from: &[F],
-    layout: &Layout,
-    place: &Place,
-    height: u32,
-    width: u32,
-    shared: &mut Shared<[f32]>,
-    to: u32,
-    #[comptime] d: u32,
-    #[comptime] tile_height: u32,
-    #[comptime] tile_width: u32,
-) {
-    let start = layout.start(place.image, place.head);
-    let mut i = UNIT_POS;
-    while i < comptime!(tile_height * tile_width * d) {
-        let (token, column) = (i / d, i % d);
-        let y = min(place.top + token / tile_width, height - 1);
-        let x = min(place.left + token % tile_width, width - 1);
-        let at = start + ((y * width + x) * layout.row + column) as usize;
-        shared[(to + i) as usize] = f32::cast_from(from[at]);
-        i += UNITS;
-    }
-}
-
-/// The product of a row in shared memory and one in memory.
-#[cube]
-fn dot<F: Float>(
-    shared: &Shared<[f32]>,
-    at: u32,
-    values: &[F],
-    start: usize,
-    #[comptime] d: u32,
-) -> f32 {
-    let mut sum = 0.0f32;
-    for i in 0..comptime!(d as usize) {
-        sum += shared[at as usize + i] * f32::cast_from(values[start + i]);
-    }
-    sum
-}
-
-#[cube(launch_unchecked)]
-fn forward_kernel<F: Float>(
-    q: &[F],
-    k: &[F],
-    v: &[F],
-    out: &mut [F],
-    lse: &mut [f32],
-    q_layout: Layout,
-    k_layout: Layout,
-    v_layout: Layout,
-    out_layout: Layout,
-    height: u32,
-    width: u32,
-    heads: u32,
-    batch: u32,
-    scale: f32,
-    #[comptime] d: u32,
-    #[comptime] kernel: u32,
-    #[comptime] tile_height: u32,
-    #[comptime] tile_width: u32,
-    #[define(F)] _dtype: ElemType,
-) {
-    let tokens = comptime!(tile_height * tile_width);
-    let lanes = comptime!(UNITS / tokens);
-    let window = comptime!(kernel * kernel);
-    let per_lane = comptime!(d.div_ceil(lanes));
-    let mut shared = Shared::<[f32]>::new_slice(comptime!((tokens * (window + d)) as usize));
-    let place = place(height, width, heads, tile_height, tile_width);
-    if place.image < batch {
-        let scores = comptime!(tokens * d);
-        load::<F>(
-            q,
-            &q_layout,
-            &place,
-            height,
-            width,
-            &mut shared,
-            0u32,
-            d,
-            tile_height,
-            tile_width,
-        );
-        sync_cube();
-        let (token, lane) = (UNIT_POS / lanes, UNIT_POS % lanes);
-        let own = scores + token * window;
-        let (y, x) = (place.top + token / tile_width, place.left + token % tile_width);
-        let inside = y < height && x < width;
-        let top = window_start(min(y, height - 1), height, kernel);
-        let left = window_start(min(x, width - 1), width, kernel);
-        let k_start = k_layout.start(place.image, place.head);
-        let mut key = lane;
-        while key < window {
-            let at = (top + key / kernel) * width + left + key % kernel;
-            let product =
-                dot::<F>(&shared, token * d, k, k_start + (at * k_layout.row) as usize, d);
-            shared[(own + key) as usize] = product * scale;
-            key += lanes;
-        }
-        sync_cube();
-        let mut maximum = shared[own as usize];
-        for key in 1..window {
-            maximum = max(maximum, shared[(own + key) as usize]);
-        }
-        sync_cube();
-        let mut key = lane;
-        while key < window {
-            let at = (own + key) as usize;
-            shared[at] = (shared[at] - maximum).exp();
-            key += lanes;
-        }
-        sync_cube();
-        let v_start = v_layout.start(place.image, place.head);
-        let mut sum = 0.0f32;
-        let mut o = Array::<f32>::new(comptime!(per_lane as usize));
-        #[unroll]
-        for i in 0..per_lane {
-            o[i as usize] = 0.0f32;
-        }
-        for key in 0..window {
-            let weight = shared[(own + key) as usize];
-            sum += weight;
-            let at = (top + key / kernel) * width + left + key % kernel;
-            let row = v_start + (at * v_layout.row + lane) as usize;
-            #[unroll]
-            for i in 0..per_lane {
-                if lane + i * lanes < d {
-                    o[i as usize] +=
-                        weight * f32::cast_from(v[row + comptime!((i * lanes) as usize)]);
-                }
-            }
-        }
-        if inside {
-            let at = y * width + x;
-            let row =
-                out_layout.start(place.image, place.head) + (at * out_layout.row + lane) as usize;
-            #[unroll]
-            for i in 0..per_lane {
-                if lane + i * lanes < d {
-                    out[row + comptime!((i * lanes) as usize)] = F::cast_from(o[i as usize] / sum);
-                }
-            }
-            if lane == 0 {
-                let head = place.image * heads + place.head;
-                lse[(head * height * width + at) as usize] = maximum + sum.ln();
-            }
-        }
-    }
 }
 
 /// `dq = Σ ds·k` over the window.
