@@ -146,6 +146,27 @@ fn checkpoints_convert_to_safetensors() {
 }
 
 #[test]
+fn benchmarks_are_written_and_compared_with_kernels_and_without() {
+    let folder = TempDir::new().expect("a folder");
+    let out = folder.path().join("before.json");
+    let out = out.to_str().expect("a name");
+    let bench = ["bench", "forward", "--device", "cpu", "--batch", "1", "--rounds", "1"];
+    let plain = run(&[&bench[..], &["--plain", "--warm-up", "1", "--out", out]].concat());
+    assert!(plain.status.success(), "{}", text(&plain.stderr));
+    let before: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(out).expect("it was written")).expect("JSON");
+    assert_eq!(before["plain"], true);
+    assert_eq!(before["network"], "emoji");
+    assert_eq!(before["results"][0]["name"], "forward 1");
+    assert!(before["results"][0]["rate"].as_f64().is_some_and(|rate| rate > 0.0));
+    let after = run(&[&bench[..], &["--compare", out]].concat());
+    assert!(text(&after.stdout).contains(" x Tintype"), "{}", text(&after.stdout));
+    refused(&["bench", "--network", "sit-xxl"], &["sit-xxl", "hidit-xl-1-256"]);
+    refused(&["bench", "scaling", "--device", "cpu", "--network", "emoji"], &["HDiT"]);
+    refused(&["bench", "--compare", "no.json"], &["no.json"]);
+}
+
+#[test]
 fn bad_input_is_one_sentence() {
     let folder = TempDir::new().expect("a folder");
     let path = |name: &str| folder.path().join(name).display().to_string();
