@@ -98,15 +98,21 @@ impl<R: CubeRuntime> Gpu for CubeBackend<R> {
 /// Makes room for what a kernel makes, and starts it.
 fn start<R: CubeRuntime, K: Kernel>(kernel: &K, inputs: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>> {
     let forms = Form::of(&inputs);
-    let (client, device) = (inputs[0].client.clone(), inputs[0].device.clone());
-    let room = |form: Form| {
-        let bytes = form.shape.num_elements() * form.dtype.size();
-        let handle = client.empty(bytes);
-        CubeTensor::new_contiguous(client.clone(), device.clone(), form.shape, handle, form.dtype)
-    };
+    let room = |form: Form| room(&inputs[0], form.shape, form.dtype);
     let outputs: Vec<_> = kernel.outputs(&forms).into_iter().map(room).collect();
     kernel.launch(inputs, outputs.clone());
     outputs
+}
+
+/// A contiguous tensor, not initialised, on the device of another.
+pub(super) fn room<R: CubeRuntime>(
+    beside: &CubeTensor<R>,
+    shape: impl Into<Shape>,
+    dtype: DType,
+) -> CubeTensor<R> {
+    let (client, device, shape) = (beside.client.clone(), beside.device.clone(), shape.into());
+    let handle = client.empty(shape.num_elements() * dtype.size());
+    CubeTensor::new_contiguous(client, device, shape, handle, dtype)
 }
 
 /// The buffers of a kernel's tensors, in the order of its arguments, which come first. A tensor

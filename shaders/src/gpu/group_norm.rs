@@ -12,7 +12,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::activation::{Activation, with_derivative};
-use super::bridge::{Form, Kernel, buffers, run};
+use super::bridge::{Form, Kernel, buffers, room, run};
 use super::rows::{UNITS, cubes, elem, row_sum};
 use crate::gradient::{Operation, of_one_type};
 
@@ -53,17 +53,10 @@ impl Sizes {
     }
 }
 
-/// A tensor of statistics on the device of `like`.
-fn statistics<R: CubeRuntime>(like: &CubeTensor<R>, shape: [usize; 2]) -> CubeTensor<R> {
-    let (client, device) = (like.client.clone(), like.device.clone());
-    let handle = client.empty(shape[0] * shape[1] * size_of::<f32>());
-    CubeTensor::new_contiguous(client, device, shape.into(), handle, DType::F32)
-}
-
 /// Mean and inverse deviation of each group, `[groups, 2]`.
 fn moments<R: CubeRuntime>(x: &CubeTensor<R>, sizes: Sizes, eps: f64) -> CubeTensor<R> {
-    let parts = statistics(x, [sizes.groups * sizes.parts(), 2]);
-    let moments = statistics(x, [sizes.groups, 2]);
+    let parts = room(x, [sizes.groups * sizes.parts(), 2], DType::F32);
+    let moments = room(x, [sizes.groups, 2], DType::F32);
     // SAFETY: parts end with their group.
     unsafe {
         let [x_arg, parts_arg] = buffers([x, &parts]);
@@ -174,7 +167,6 @@ struct Forward(GroupNormSilu);
 impl Kernel for Forward {
     const NAME: &'static str = "group norm and silu";
 
-    /// The result and the moments of the groups.
     fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
         vec![inputs[0].clone()]
     }

@@ -12,7 +12,7 @@ use super::view::{Layout, View};
 
 const UNITS: u32 = 128;
 
-/// Tokens of heads, and the width of the image that they make.
+/// Tokens of heads.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tokens {
     pub batch: usize,

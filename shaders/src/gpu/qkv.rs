@@ -8,7 +8,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::bridge::{Form, Kernel, run};
+use super::bridge::{Form, Kernel, room, run};
 use super::flash::{self, Dims, LARGEST_HEAD};
 use super::neighborhood::{self, Image};
 use super::prepare::{self, Cosine, Tokens};
@@ -56,11 +56,8 @@ impl QkvAttention {
         if let Preparation::Plain = self.preparation {
             return None;
         }
-        let (client, device) = (qkv.tensor.client.clone(), qkv.tensor.device.clone());
         let shape = [dims.batch * dims.queries, 2 * dims.heads * dims.d];
-        let dtype = qkv.tensor.dtype;
-        let handle = client.empty(shape.iter().product::<usize>() * dtype.size());
-        let to = Rows::of(CubeTensor::new_contiguous(client, device, shape.into(), handle, dtype));
+        let to = Rows::of(room(&qkv.tensor, shape, qkv.tensor.dtype));
         for part in [0, 1] {
             let [from, to] = [qkv, &to].map(|rows| view(rows, part, dims));
             match self.preparation {
@@ -141,7 +138,7 @@ impl Kernel for Backward {
     const NAME: &'static str = "self-attention backward";
 
     /// Inputs: those of the forward pass, result, logarithms, gradient. Outputs: the gradient of
-    /// the projection and, for the cosine's scales, `[2, B·N, heads]`.
+    /// the projection and, for the cosine's scales, two of `[B·N, heads]`.
     fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
         let dims = self.0.dims(&inputs[0]);
         let tokens = dims.batch * dims.queries;

@@ -6,7 +6,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::super::bridge::buffers;
+use super::super::bridge::{buffers, room};
 use super::super::rows::{cubes, elem};
 use super::super::tile::{
     PRODUCT_STAGE, SIDE, Span, rows_by_rows, side, stage_size, tile_by_rows, tile_size,
@@ -99,17 +99,14 @@ pub(in crate::gpu) fn statistics<R: CubeRuntime>(
     gradient: View<'_, R>,
     lse: &CubeTensor<R>,
 ) -> CubeTensor<R> {
-    let (client, device) = (lse.client.clone(), lse.device.clone());
-    let handle = client.empty(2 * dims.rows() * size_of::<f32>());
-    let shape = [dims.batch, dims.heads, dims.queries, 2].into();
-    let stats = CubeTensor::new_contiguous(client.clone(), device, shape, handle, DType::F32);
+    let stats = room(lse, [dims.batch, dims.heads, dims.queries, 2], DType::F32);
     const UNITS: u32 = 64;
     let [out_arg, gradient_arg, lse, stats_arg] =
         buffers([out.tensor, gradient.tensor, lse, &stats]);
     // SAFETY: units beyond the last row do nothing.
     unsafe {
         statistics_kernel::launch_unchecked::<R>(
-            &client,
+            &stats.client,
             cubes(dims.rows().div_ceil(UNITS as usize)),
             CubeDim::new_1d(UNITS),
             out_arg,
