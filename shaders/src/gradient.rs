@@ -11,6 +11,11 @@ pub(crate) trait Operation: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// where these inputs are better left to the plain operations.
     fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)>;
 
+    /// Whether it can be part of what is differentiated.
+    fn has_gradient(&self) -> bool {
+        true
+    }
+
     /// The gradients of the inputs from that of the result, in the inputs' order. Those that are
     /// not `wanted` need not be there.
     fn backward(
@@ -39,6 +44,9 @@ pub(crate) fn apply<O: Operation>(
         if let Some(DispatchTensorKind::Autodiff(kind)) =
             inputs.iter().find(|x| is_tracked(x)).map(|x| &x.kind)
         {
+            if !operation.has_gradient() {
+                return None;
+            }
             #[allow(unreachable_patterns)] // where every backend is a GPU
             return match **kind {
                 #[cfg(feature = "wgpu")]

@@ -49,6 +49,10 @@ macro_rules! fused {
             return result;
         }
     };
+    (cuda $operation:expr, $inputs:expr) => {
+        #[cfg(feature = "cuda")]
+        fused!(gpu $operation, $inputs);
+    };
     (gpu $operation:expr, $inputs:expr) => {
         #[cfg(feature = "gpu")]
         if uses_kernels()
@@ -77,6 +81,7 @@ pub fn linear<const D: usize>(
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
     fused!(cpu cpu::linear(&x, &weight, bias.as_ref(), cpu::Epilogue::None));
+    fused!(cuda gpu::linear::Linear { gelu: false }, given!(x, weight ; bias));
     plain::linear(x, weight, bias)
 }
 
@@ -87,6 +92,7 @@ pub fn linear_gelu_tanh<const D: usize>(
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
     fused!(cpu cpu::linear(&x, &weight, bias.as_ref(), cpu::Epilogue::GeluTanh));
+    fused!(cuda gpu::linear::Linear { gelu: true }, given!(x, weight ; bias));
     bias_gelu_tanh(linear(x, weight, None), bias)
 }
 

@@ -5,9 +5,13 @@ pub(crate) mod adamw;
 pub(crate) mod attention;
 mod bridge;
 mod columns;
+#[cfg(any(test, feature = "cuda"))]
+mod cuda;
 mod flash;
 pub(crate) mod gated;
 pub(crate) mod group_norm;
+#[cfg(feature = "cuda")]
+pub(crate) mod linear;
 pub(crate) mod neighborhood;
 pub(crate) mod norm;
 mod prepare;

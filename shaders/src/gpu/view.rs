@@ -57,6 +57,20 @@ impl<'a, R: CubeRuntime> View<'a, R> {
         Self { tensor: &rows.tensor, layout }
     }
 
+    /// The layout as kernels in CUDA C++ take it.
+    #[cfg(feature = "cuda")]
+    pub(super) fn numbers(&self) -> [u32; 4] {
+        self.layout.map(|n| n as u32)
+    }
+
+    /// Whether every token of a head begins at a multiple of 16 bytes.
+    #[cfg(feature = "cuda")]
+    pub(super) fn is_aligned(&self) -> bool {
+        let size = self.tensor.dtype.size();
+        let start = self.tensor.handle.offset_start.unwrap_or(0);
+        self.layout.iter().all(|n| (n * size).is_multiple_of(16)) && start.is_multiple_of(16)
+    }
+
     /// The layout.
     pub(super) fn place(&self) -> LayoutLaunch<R> {
         let [offset, batch, row, head] = self.layout.map(|n| n as u32);

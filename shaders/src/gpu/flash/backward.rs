@@ -14,24 +14,23 @@ use super::super::tile::{
 use super::super::view::{Layout, View};
 use super::{Dims, rows_per_unit, share, span, write};
 
-/// The gradients of `q`, `k` and `v` from that of `out`.
+/// The gradients of `q`, `k` and `v`, from that of the result and the [`statistics`].
 pub(in crate::gpu) fn backward<R: CubeRuntime>(
     dims: Dims,
     scale: f64,
     [q, k, v]: [View<'_, R>; 3],
-    [out, gradient]: [View<'_, R>; 2],
-    lse: &CubeTensor<R>,
+    gradient: View<'_, R>,
+    stats: &CubeTensor<R>,
     [dq, dk, dv]: [View<'_, R>; 3],
 ) {
     let client = q.tensor.client.clone();
-    let stats = statistics(dims, out, gradient, lse);
     let per = rows_per_unit(q.tensor, dims);
     let cube = CubeDim::new_2d(SIDE, SIDE);
     let heads = dims.batch * dims.heads;
     // SAFETY: tiles are read and written within the counts.
     unsafe {
         let [q_arg, k_arg, v_arg, gradient_arg, stats_arg, dk_arg, dv_arg] =
-            buffers([q.tensor, k.tensor, v.tensor, gradient.tensor, &stats, dk.tensor, dv.tensor]);
+            buffers([q.tensor, k.tensor, v.tensor, gradient.tensor, stats, dk.tensor, dv.tensor]);
         backward_keys::launch_unchecked::<R>(
             &client,
             cubes(dims.keys.div_ceil(side(per) as usize) * heads),
@@ -61,7 +60,7 @@ pub(in crate::gpu) fn backward<R: CubeRuntime>(
             elem(q.tensor.dtype),
         );
         let [q_arg, k_arg, v_arg, gradient_arg, stats_arg, dq_arg] =
-            buffers([q.tensor, k.tensor, v.tensor, gradient.tensor, &stats, dq.tensor]);
+            buffers([q.tensor, k.tensor, v.tensor, gradient.tensor, stats, dq.tensor]);
         backward_queries::launch_unchecked::<R>(
             &client,
             cubes(dims.queries.div_ceil(side(per) as usize) * heads),

@@ -12,7 +12,7 @@ use super::super::tile::{
 use super::super::view::{Layout, View};
 use super::{Dims, LOWEST, rows_per_unit, share, span, write};
 
-/// `out = softmax(q kᵀ·scale) v`; `lse` `[B, heads, N]`, float32, gets `ln Σ exp(q kᵀ·scale)`.
+/// As [`super::forward`], on any GPU.
 pub(in crate::gpu) fn forward<R: CubeRuntime>(
     dims: Dims,
     scale: f64,

@@ -1,0 +1,19 @@
+//! Kernels in CUDA C++, for what CubeCL has no words: Hopper's matrix products of a warpgroup, fed
+//! by its copy engine, and attention on tensor cores with its sums in registers.
+//!
+//! The texts beside this file are compiled by the driver's compiler where they are used, with their
+//! sizes as definitions. `emulation/` runs them on the processor, which is how they are tested where
+//! there is no GPU; on one, [`trial`] holds them to results that are known before they are used.
+
+pub(super) mod attention;
+#[cfg(feature = "cuda")]
+mod launch;
+pub(super) mod product;
+mod source;
+#[cfg(test)]
+mod tests;
+#[cfg(feature = "cuda")]
+pub(super) mod trial;
+
+#[cfg(feature = "cuda")]
+pub(super) use launch::{compute_capability, on_cuda};

@@ -1,0 +1,239 @@
+//! Matrix products on Hopper's tensor cores: how one is divided, and its launch.
+
+use super::source::Source;
+
+/// The factors' axes: which of them are contiguous along the product's inner axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::gpu) struct Inner {
+    pub a: bool,
+    pub b: bool,
+}
+
+/// A product of `[m, k]` and `[k, n]`.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::gpu) struct Sizes {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+}
+
+/// Of the inner axis that a step goes, as in the kernel.
+const DEPTH: usize = 64;
+
+/// What a block may have of shared memory on Hopper, less what barriers and alignment take.
+const SHARED_MEMORY: usize = 227 * 1024 - 2048;
+
+/// How a product is divided among blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::gpu) struct Plan {
+    /// Groups of 64 rows that each of the two warpgroups has.
+    pub groups: usize,
+    /// Columns of a tile.
+    pub columns: usize,
+    /// Parts of the inner axis.
+    pub splits: usize,
+}
+
+impl Plan {
+    /// Tiles whose sums fit into registers.
+    const TILES: [(usize, usize); 5] = [(2, 192), (2, 128), (1, 192), (1, 128), (1, 64)];
+
+    /// The plan that takes the fewest clocks of a GPU with so many processors, by what bounds each
+    /// step of a tile: 2,048 multiplications a clock, or 40 bytes a clock that the second-level cache
+    /// has for each processor.
+    pub(in crate::gpu) fn of(sizes: Sizes, processors: usize) -> Self {
+        let steps = sizes.k.div_ceil(DEPTH);
+        let plans = Self::TILES.into_iter().flat_map(|(groups, columns)| {
+            let splits = [1, 2, 3, 4, 6, 8].into_iter().filter(move |&splits| splits <= steps);
+            splits.map(move |splits| Self { groups, columns, splits })
+        });
+        plans.min_by_key(|plan| plan.clocks(sizes, processors)).expect("one part is a plan")
+    }
+
+    fn clocks(self, sizes: Sizes, processors: usize) -> usize {
+        let (rows, columns) = (128 * self.groups, self.columns);
+        let step = (rows * columns * DEPTH / 2048).max((rows + columns) * DEPTH * 2 / 40);
+        let results = rows * columns * if self.splits > 1 { 4 } else { 2 };
+        let piece = sizes.k.div_ceil(DEPTH).div_ceil(self.splits) * step + results / 24 + 1500;
+        // The parts are read by another kernel, at 1,700 bytes a clock of the memory.
+        let sum =
+            if self.splits > 1 { sizes.m * sizes.n * 4 * self.splits / 1700 + 4000 } else { 0 };
+        self.pieces(sizes).div_ceil(processors) * piece + sum
+    }
+
+    /// Pieces of work.
+    pub(in crate::gpu) fn pieces(self, sizes: Sizes) -> usize {
+        sizes.m.div_ceil(128 * self.groups) * sizes.n.div_ceil(self.columns) * self.splits
+    }
+
+    /// Bytes of a step in shared memory.
+    fn step_bytes(self) -> usize {
+        (128 * self.groups + self.columns) * DEPTH * 2
+    }
+
+    /// Steps that shared memory holds.
+    fn stages(self) -> usize {
+        (SHARED_MEMORY / self.step_bytes()).min(8)
+    }
+
+    pub(super) fn definitions(
+        self,
+        sizes: Sizes,
+        inner: Inner,
+        finish: Finish,
+    ) -> Vec<(&'static str, usize)> {
+        vec![
+            ("M", sizes.m),
+            ("N", sizes.n),
+            ("K", sizes.k),
+            ("A_INNER", inner.a.into()),
+            ("B_INNER", inner.b.into()),
+            ("GROUPS", self.groups),
+            ("COLUMNS", self.columns),
+            ("STAGES", self.stages()),
+            ("SPLITS", self.splits),
+            ("BIAS", finish.bias.into()),
+            ("GELU", finish.gelu.into()),
+            ("BF16", finish.bf16.into()),
+        ]
+    }
+
+    /// The kernel.
+    pub(super) fn source(self, sizes: Sizes, inner: Inner, finish: Finish) -> Source {
+        let multiply = multiply(self.columns, inner, finish.bf16);
+        let finish =
+            if self.splits > 1 { Finish { bias: false, gelu: false, ..finish } } else { finish };
+        Source {
+            entry: "product",
+            definitions: self.definitions(sizes, inner, finish),
+            instructions: vec![include_str!("hopper.cuh").to_owned(), multiply],
+            kernel: vec![include_str!("epilogue.cuh"), include_str!("product.cu")],
+            threads: 384,
+            // The kernel aligns what it has to 1,024 bytes itself.
+            shared_memory: 1024 + self.stages() * (self.step_bytes() + 16),
+        }
+    }
+
+    /// The kernel that sums the parts.
+    pub(super) fn sum_source(self, sizes: Sizes, inner: Inner, finish: Finish) -> Source {
+        Source {
+            entry: "product_sum",
+            definitions: self.definitions(sizes, inner, finish),
+            instructions: vec![include_str!("hopper.cuh").to_owned()],
+            kernel: vec![include_str!("epilogue.cuh"), include_str!("product_sum.cu")],
+            threads: 256,
+            shared_memory: 0,
+        }
+    }
+}
+
+/// What becomes of the sums.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::gpu) struct Finish {
+    /// A bias for each column is added.
+    pub bias: bool,
+    /// GELU with the tanh approximation follows.
+    pub gelu: bool,
+    /// Values are bfloat16, otherwise float16.
+    pub bf16: bool,
+}
+
+/// The instruction for so many columns (PTX ISA, "wgmma.mma_async"): sums in `columns / 2` registers
+/// of each thread.
+fn multiply(columns: usize, inner: Inner, bf16: bool) -> String {
+    let count = columns / 2;
+    let element = if bf16 { "bf16" } else { "f16" };
+    let registers: Vec<_> = (0..count).map(|i| format!("%{i}")).collect();
+    let sums: Vec<_> = (0..count).map(|i| format!("\"+f\"(sums[{i}])")).collect();
+    let [a, b, keep] = [count, count + 1, count + 2];
+    let (registers, sums) = (registers.join(", "), sums.join(", "));
+    let [across_a, across_b] = [inner.a, inner.b].map(|inner| u8::from(!inner));
+    format!(
+        "__device__ __forceinline__ void multiply(float (&sums)[{count}], u64 a, u64 b, int keep) {{\n\
+         asm volatile(\"{{\\n.reg .pred p;\\nsetp.ne.b32 p, %{keep}, 0;\\n\"\n\
+         \"wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{element}.{element} \"\n\
+         \"{{{registers}}}, %{a}, %{b}, p, 1, 1, {across_a}, {across_b};\\n}}\\n\"\n\
+         : {sums} : \"l\"(a), \"l\"(b), \"r\"(keep));\n}}\n"
+    )
+}
+
+#[cfg(feature = "cuda")]
+pub(in crate::gpu) use on_device::product;
+
+#[cfg(feature = "cuda")]
+mod on_device {
+    use burn::tensor::DType;
+    use burn_cubecl::tensor::CubeTensor;
+    use cubecl::cuda::CudaRuntime;
+    use cubecl::prelude::*;
+    use cubecl::server::{KernelResource, TensorMapBinding, TensorMapMeta};
+    use cubecl::zspace::{Strides, metadata::Metadata};
+
+    use super::super::super::bridge::room;
+    use super::super::super::rows::{Rows, elem};
+    use super::*;
+
+    /// `A B` into `to`. Rows of `a` are the result's rows where it is `inner`, otherwise they go along
+    /// the inner axis; likewise rows of `b` and the result's columns. All of one 16-bit type, with
+    /// rows that begin at multiples of 16 bytes.
+    pub(in crate::gpu) fn product(
+        a: &Rows<CudaRuntime>,
+        b: &Rows<CudaRuntime>,
+        inner: Inner,
+        bias: Option<&CubeTensor<CudaRuntime>>,
+        gelu: bool,
+        to: &CubeTensor<CudaRuntime>,
+        plan: Option<Plan>,
+    ) {
+        let (m, k) = if inner.a { (a.count, a.d) } else { (a.d, a.count) };
+        let sizes = Sizes { m, n: if inner.b { b.count } else { b.d }, k };
+        let client = &to.client;
+        let processors = client.properties().hardware.num_streaming_multiprocessors;
+        let processors = processors.unwrap_or(132) as usize;
+        let plan = plan.unwrap_or_else(|| Plan::of(sizes, processors));
+        let finish = Finish { bias: bias.is_some(), gelu, bf16: to.dtype == DType::BF16 };
+        let maps = [
+            map(a, if inner.a { [128 * plan.groups, DEPTH] } else { [DEPTH, 64] }),
+            map(b, if inner.b { [plan.columns, DEPTH] } else { [DEPTH, 64] }),
+        ];
+        let blocks = plan.pieces(sizes).min(processors);
+        let kernel = plan.source(sizes, inner, finish);
+        let (bias, result) = (bias.map(buffer), buffer(to));
+        if plan.splits == 1 {
+            kernel.launch(
+                client,
+                blocks,
+                maps.into_iter().chain(bias).chain([result]).collect(),
+                &[],
+            );
+        } else {
+            let parts = room(to, [plan.splits, sizes.m, sizes.n], DType::F32);
+            kernel.launch(client, blocks, maps.into_iter().chain([buffer(&parts)]).collect(), &[]);
+            let sum = plan.sum_source(sizes, inner, finish);
+            let resources = [buffer(&parts)].into_iter().chain(bias).chain([result]).collect();
+            sum.launch(client, (sizes.m * sizes.n / 8).div_ceil(256), resources, &[]);
+        }
+    }
+
+    pub(in crate::gpu::cuda) fn buffer(tensor: &CubeTensor<CudaRuntime>) -> KernelResource {
+        KernelResource::Buffer(tensor.handle.clone().binding())
+    }
+
+    /// Rows for the copy engine, which brings boxes of this many rows and columns.
+    fn map(rows: &Rows<CudaRuntime>, [height, width]: [usize; 2]) -> KernelResource {
+        let map = TensorMapMeta {
+            format: TensorMapFormat::Tiled(TiledArgs { tile_size: [height, width].into() }),
+            metadata: Metadata::new([rows.count, rows.d], Strides::new(&[rows.stride, 1])),
+            elem_stride: Strides::new(&[1, 1]),
+            interleave: TensorMapInterleave::None,
+            swizzle: TensorMapSwizzle::B128,
+            prefetch: TensorMapPrefetch::B256,
+            oob_fill: OobFill::Zero,
+            elem_ty: elem(rows.tensor.dtype),
+        };
+        let binding = rows.tensor.handle.clone().binding();
+        KernelResource::TensorMap(TensorMapBinding { binding, map })
+    }
+}
+#[cfg(feature = "cuda")]
+pub(super) use on_device::buffer;

@@ -1,0 +1,95 @@
+//! The kernels' texts in emulation, with definitions as the launches make them.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::attention::Head;
+use super::product::{Finish, Inner, Plan, Sizes};
+
+/// Compiles a harness of `emulation/` for the processor and runs it; what it printed is the error of
+/// a failure.
+fn emulate(harness: &str, name: &str, definitions: &[(&str, usize)]) {
+    let texts = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gpu/cuda");
+    let folder = tempfile::tempdir().expect("a folder for what is compiled");
+    let program = folder.path().join(name);
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    let compiled = Command::new(&compiler)
+        .args(["-std=c++17", "-O2", "-w", "-o"])
+        .arg(&program)
+        .args(definitions.iter().map(|(name, value)| format!("-D{name}={value}")))
+        .arg("-I")
+        .arg(&texts)
+        .arg(texts.join("emulation").join(harness))
+        .output()
+        .unwrap_or_else(|error| panic!("{compiler} compiles the emulation: {error}"));
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    let ran = Command::new(&program).output().expect("what was compiled runs");
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success(), "{harness} {definitions:?}: {said}");
+}
+
+fn product(sizes: Sizes, inner: Inner, finish: Finish, plan: Plan) {
+    let mut definitions = plan.definitions(sizes, inner, finish);
+    // Fewer than pieces of work, so that blocks go on to a second one.
+    definitions.push(("BLOCKS", plan.pieces(sizes).div_ceil(2)));
+    emulate("product.cpp", "product", &definitions);
+}
+
+const FORWARD: Inner = Inner { a: true, b: true };
+const INPUT: Inner = Inner { a: true, b: false };
+const WEIGHT: Inner = Inner { a: false, b: false };
+
+#[test]
+fn products_of_rows_are_right_in_emulation() {
+    let finish = Finish { bias: true, gelu: true, bf16: true };
+    let sizes = Sizes { m: 300, n: 200, k: 136 };
+    product(sizes, FORWARD, finish, Plan { groups: 2, columns: 192, splits: 1 });
+    let finish = Finish { bias: false, gelu: false, bf16: false };
+    let sizes = Sizes { m: 3, n: 72, k: 8 };
+    product(sizes, FORWARD, finish, Plan { groups: 1, columns: 64, splits: 1 });
+}
+
+#[test]
+fn products_for_gradients_are_right_in_emulation() {
+    let finish = Finish { bias: false, gelu: false, bf16: true };
+    let sizes = Sizes { m: 140, n: 264, k: 600 };
+    product(sizes, INPUT, finish, Plan { groups: 1, columns: 192, splits: 1 });
+    let sizes = Sizes { m: 264, n: 136, k: 333 };
+    product(sizes, WEIGHT, finish, Plan { groups: 2, columns: 128, splits: 3 });
+}
+
+fn attention(head: Head, [queries, keys]: [usize; 2]) {
+    let (forward, backward) = (head.forward_tiles(), head.backward_tiles());
+    let definitions = [
+        ("QUERIES", queries),
+        ("KEYS", keys),
+        ("D", head.d),
+        ("E", head.e),
+        ("BF16", head.bf16.into()),
+        ("FORWARD_TILES", forward.count),
+        ("FORWARD_STEP", forward.step),
+        ("BACKWARD_TILES", backward.count),
+        ("BACKWARD_STEP", backward.step),
+    ];
+    emulate("attention.cpp", "attention", &definitions);
+}
+
+#[test]
+fn attention_and_its_gradients_are_right_in_emulation() {
+    attention(Head { d: 72, e: 72, bf16: true }, [150, 150]);
+    attention(Head { d: 64, e: 40, bf16: false }, [70, 201]);
+    attention(Head { d: 128, e: 128, bf16: true }, [1, 5]);
+}
+
+#[test]
+fn a_plan_fills_the_processors() {
+    let plan = |m, n, k| Plan::of(Sizes { m, n, k }, 132);
+    // SiT-XL/1, batch 64: queries, keys and values of a block.
+    assert_eq!(plan(16384, 3456, 1152), Plan { groups: 2, columns: 192, splits: 1 });
+    // A gradient of weights has few tiles and a long inner axis.
+    let sizes = Sizes { m: 1152, n: 1152, k: 16384 };
+    let of_weights = Plan::of(sizes, 132);
+    assert!(of_weights.splits > 1 && of_weights.pieces(sizes) > 100, "{of_weights:?}");
+    // An inner axis of one step cannot be split.
+    assert_eq!(plan(64, 1152, 32).splits, 1);
+}

@@ -1,0 +1,113 @@
+//! Matrix products of our own where a GPU has them: on Hopper, of 16-bit tensors.
+
+use burn::backend::{BackendTensor, DispatchTensor, DispatchTensorKind};
+use burn::tensor::DType;
+use burn_backend::TensorMetadata;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
+use burn_cubecl::{CubeRuntime, cubecl::cuda::CudaRuntime};
+
+use super::bridge::{Form, Kernel, run};
+use super::columns::Columns;
+use super::cuda::product::{Inner, product};
+use super::cuda::{on_cuda, trial};
+use super::rows::Rows;
+use crate::gradient::{Operation, of_one_type};
+
+/// `x Wᵀ + b` of `[…, in]`, `[out, in]` and, where there is one, `[out]`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Linear {
+    /// Whether GELU with the tanh approximation follows. Such a layer has no gradient: the backward
+    /// pass wants what goes into the GELU.
+    pub gelu: bool,
+}
+
+/// One of the products of a linear layer and its gradients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Product {
+    /// Of `x` and `W` (and `b`).
+    Result { gelu: bool },
+    /// The gradient of `x`: of that of the result, and `W`.
+    Input,
+    /// The gradient of `W`: of that of the result, and `x`.
+    Weight,
+}
+
+impl Kernel for Product {
+    const NAME: &'static str = "product";
+
+    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+        let [a, b] = [&inputs[0].shape, &inputs[1].shape];
+        let last = |shape: &burn::tensor::Shape| shape[shape.num_dims() - 1];
+        let shape: Vec<usize> = match self {
+            Self::Weight => vec![last(a), last(b)],
+            Self::Result { .. } | Self::Input => {
+                let columns = if *self == Self::Input { b[1] } else { b[0] };
+                let rows = a.iter().copied().take(a.num_dims() - 1);
+                rows.chain([columns]).collect()
+            }
+        };
+        vec![Form::new(shape, inputs[0].dtype)]
+    }
+
+    fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
+        let Some(to) = on_cuda(&outputs[0]) else { return };
+        let rows = |i: usize| -> Option<Rows<CudaRuntime>> {
+            let rows = Rows::of(on_cuda::<R>(&inputs[i])?.clone());
+            // The copy engine's rows begin at multiples of 16 bytes.
+            let aligned = rows.stride.is_multiple_of(8) || rows.count == 1;
+            Some(if aligned { rows } else { Rows::of(into_contiguous(rows.tensor)) })
+        };
+        let (Some(a), Some(b)) = (rows(0), rows(1)) else { return };
+        let bias = inputs.get(2).and_then(on_cuda).cloned().map(into_contiguous);
+        let (inner, gelu) = match self {
+            Self::Result { gelu } => (Inner { a: true, b: true }, *gelu),
+            Self::Input => (Inner { a: true, b: false }, false),
+            Self::Weight => (Inner { a: false, b: false }, false),
+        };
+        product(&a, &b, inner, bias.as_ref(), gelu, to, None);
+    }
+}
+
+/// Whether products of such tensors are made here.
+fn takes(inputs: &[DispatchTensor]) -> bool {
+    let DispatchTensorKind::Cuda(BackendTensor::Float(x)) = &inputs[0].kind else { return false };
+    let weight = inputs[1].shape();
+    matches!(x.dtype(), DType::BF16 | DType::F16)
+        && of_one_type(inputs)
+        && inputs[0].shape().num_elements() > 0
+        && weight.iter().all(|&n| n > 0 && n.is_multiple_of(8))
+        && trial::products(&x.device())
+}
+
+impl Operation for Linear {
+    fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)> {
+        let product = Product::Result { gelu: self.gelu };
+        let [result] = takes(inputs).then(|| run(product, inputs.to_vec()))??;
+        Some((result, Vec::new()))
+    }
+
+    fn has_gradient(&self) -> bool {
+        !self.gelu
+    }
+
+    fn backward(
+        &self,
+        inputs: &[DispatchTensor],
+        _: &[DispatchTensor],
+        gradient: DispatchTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<DispatchTensor>> {
+        let product = |kind: Product, with: &DispatchTensor| {
+            run(kind, vec![gradient.clone(), with.clone()]).map(|[result]| result)
+        };
+        let input = wanted[0].then(|| product(Product::Input, &inputs[1])).flatten();
+        let weight = wanted[1].then(|| product(Product::Weight, &inputs[0])).flatten();
+        let bias = inputs.get(2).filter(|_| wanted[2]).and_then(|bias| {
+            let sum = Columns { groups: 1, sum: true, normalised: false };
+            let sum = sum.run(vec![gradient.clone()])?.reshape([-1]);
+            Some(sum.cast(bias.dtype()).into_dispatch())
+        });
+        [input, weight].into_iter().chain((inputs.len() > 2).then_some(bias)).collect()
+    }
+}
