@@ -6,6 +6,7 @@
 //! fused body returns nothing for tensors that it is not made for, and the plain one takes over;
 //! [`use_plain`] makes it take over everywhere.
 
+mod cache;
 #[cfg(feature = "cpu")]
 mod cpu;
 // Without automatic differentiation, nobody asks for the backward halves.
@@ -19,6 +20,7 @@ pub mod plain;
 #[cfg(feature = "present")]
 pub mod present;
 
+pub use cache::keep_compiled_kernels;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[cfg(feature = "gpu")]
@@ -156,6 +158,7 @@ pub fn modulated_norm<const D: usize>(
     shift: Option<Tensor<2>>,
     eps: f64,
 ) -> Tensor<D> {
+    #[cfg(feature = "cpu")]
     if let (Normalization::LayerNorm, None, Some(scale), Some(shift)) =
         (normalization, &weight, &scale, &shift)
     {
@@ -324,6 +327,21 @@ pub fn qkv_attention(
     plain::qkv_attention(qkv, heads, scale, preparation, reach)
 }
 
+/// A convolution that keeps the image's size, with zeros around it, and what is added to it.
+///
+/// * `x`: `[B, C, H, W]`
+/// * `weight`: `[out, C, k, k]` with an odd `k`; `bias`: `[out]`
+/// * `residual`: `[B, out, H, W]`; so is the result
+pub fn convolution(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    residual: Option<Tensor<4>>,
+) -> Tensor<4> {
+    fused!(cuda gpu::convolution::Convolution, given!(x, weight, bias ; residual));
+    plain::convolution(x, weight, bias, residual)
+}
+
 /// `SiLU(GroupNorm(x))` with affine parameters `[C]`; `x`: `[B, C, H, W]`.
 pub fn group_norm_silu(
     x: Tensor<4>,
@@ -371,6 +389,19 @@ pub fn adamw(
         }
     }
     plain::adamw(parameter, gradient, moments, step)
+}
+
+/// Writes into the memory of a contiguous tensor itself, whoever else refers to it, as computations
+/// want it that were recorded with that memory. Returns whether it was done: only tensors of one type
+/// and shape on one GPU are written.
+pub fn overwrite<const D: usize>(from: Tensor<D>, to: &Tensor<D>) -> bool {
+    #[cfg(feature = "gpu")]
+    return gpu::overwrite::overwrite(from.into_dispatch(), to.clone().into_dispatch());
+    #[cfg(not(feature = "gpu"))]
+    {
+        let _ = (from, to);
+        false
+    }
 }
 
 #[cfg(all(test, feature = "cpu"))]

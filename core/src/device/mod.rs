@@ -180,6 +180,17 @@ fn is_wgpu(device: &Device) -> bool {
     }
 }
 
+/// Whether a device is one of CUDA's.
+pub(crate) fn is_cuda(device: &Device) -> bool {
+    #[cfg(feature = "cuda")]
+    return matches!(device.as_dispatch(), burn::backend::DispatchDevice::Cuda(_));
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = device;
+        false
+    }
+}
+
 #[cfg(feature = "cuda")]
 fn cuda() -> Vec<Found> {
     // Burn loads the driver on first use and panics where there is none.

@@ -3,6 +3,7 @@
 use burn::tensor::{FloatDType, Tensor};
 
 use super::pipeline::Pipeline;
+use super::replay::Inputs;
 use super::request::{Request, Sampler};
 use super::{Event, GenerateError, Preview};
 use crate::diffusion::flow::{ode_times, sde_times};
@@ -76,6 +77,12 @@ impl<E> Run<'_, E> {
         Ok(if guided { Tensor::cat(vec![x.clone(), x], 0) } else { x })
     }
 
+    /// States as the network takes them, with its other inputs.
+    fn inputs(&self, streams: Vec<Tensor<4>>, t: f64, guided: bool) -> Inputs {
+        let times = self.pipeline.times(t, streams[0].dims()[0]);
+        Inputs { streams, times, labels: self.pipeline.labels_tensor(&self.classes, guided) }
+    }
+
     /// The guided prediction in float32, `[B, …]` of `[B or 2B, …]`.
     fn guide(&self, y: Tensor<4>, guided: bool) -> Tensor<4> {
         let b = self.keys.len();
@@ -99,20 +106,27 @@ impl<E: AsyncFnMut(Event<'_>) -> Result<(), Stop>> HybridModel for Run<'_, E> {
     async fn latent(&mut self, z: State, t: f64) -> Result<State, Stop> {
         let guided = self.guidance.active(t);
         let z = self.input(z, guided).await?;
-        let times = self.pipeline.times(t, z.dims()[0]);
-        let y = self.pipeline.labels_tensor(&self.classes, guided);
-        let velocity = self.guide(self.network.forward_latent(z, times, y), guided);
+        let network = self.network.clone();
+        let evaluate = move |Inputs { mut streams, times, labels }: Inputs| {
+            vec![network.forward_latent(streams.remove(0), times, labels)]
+        };
+        let mut streams = self.pipeline.evaluate(self.inputs(vec![z], t, guided), evaluate);
+        let velocity = self.guide(streams.remove(0), guided);
         self.pipeline.to_state(velocity).await
     }
 
     async fn hybrid(&mut self, z: State, x: State, t: f64) -> Result<(State, State), Stop> {
         let guided = self.guidance.active(t);
         let (z, x) = (self.input(z, guided).await?, self.input(x, guided).await?);
-        let times = self.pipeline.times(t, z.dims()[0]);
-        let y = self.pipeline.labels_tensor(&self.classes, guided);
-        let streams = self.network.forward(z, x, times, y);
-        let velocity = self.guide(streams.velocity, guided);
-        let image = self.guide(streams.image, guided);
+        let network = self.network.clone();
+        let evaluate = move |Inputs { mut streams, times, labels }: Inputs| {
+            let (image, latent) = (streams.remove(1), streams.remove(0));
+            let streams = network.forward(latent, image, times, labels);
+            vec![streams.velocity, streams.image]
+        };
+        let mut streams = self.pipeline.evaluate(self.inputs(vec![z, x], t, guided), evaluate);
+        let image = self.guide(streams.remove(1), guided);
+        let velocity = self.guide(streams.remove(0), guided);
         self.clean_image = Some(image.clone());
         Ok((self.pipeline.to_state(velocity).await?, self.pipeline.to_state(image).await?))
     }

@@ -9,6 +9,7 @@ mod model_files;
 mod origin;
 mod pipeline;
 mod previewer;
+mod replay;
 mod request;
 mod run;
 

@@ -1,11 +1,14 @@
 //! Networks, statistics and labels, loaded and ready to generate.
 
+use std::sync::Mutex;
+
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 
 use super::load::{
     LatentStats, LoadError, Network, Parts, check_parts, image_size, latent_channels, load_decoder,
     load_network, state_shape,
 };
+use super::replay::{Inputs, Replay};
 use super::request::Request;
 use super::{Event, GenerateError, Picture};
 use crate::device::state_device;
@@ -25,6 +28,7 @@ pub struct Pipeline {
     pub(super) device: Device,
     pub(super) state_device: Device,
     pub(super) precision: FloatDType,
+    replay: Mutex<Replay>,
     labels: Labels,
     reports: Vec<(String, Report)>,
 }
@@ -57,6 +61,7 @@ impl Pipeline {
             device: device.clone(),
             state_device: state_device(device),
             precision,
+            replay: Mutex::default(),
             labels,
             reports,
             architecture,
@@ -198,6 +203,19 @@ impl Pipeline {
         }
         let data = read(x.cast(FloatDType::F32)).await?;
         Ok(Tensor::<4>::from_data(data, &self.state_device).cast(FloatDType::F64))
+    }
+
+    /// The network of this pipeline at these inputs: of small batches, recorded where that pays.
+    pub(super) fn evaluate(
+        &self,
+        inputs: Inputs,
+        network: impl Fn(Inputs) -> Vec<Tensor<4>> + Send + 'static,
+    ) -> Vec<Tensor<4>> {
+        if !Replay::pays(&self.device, inputs.times.dims()[0]) {
+            return network(inputs);
+        }
+        let mut replay = self.replay.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        replay.run(inputs, network)
     }
 
     /// One time for every sample, `[n]` in float32.

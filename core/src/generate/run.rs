@@ -1,15 +1,19 @@
 //! The run of a network with one stream: latents of SiT and LightningDiT, pixels of HDiT.
 
-use burn::tensor::{FloatDType, Tensor};
+use burn::tensor::{FloatDType, Int, Tensor};
 
 use super::load::Network;
 use super::pipeline::Pipeline;
+use super::replay::Inputs;
 use super::request::{Request, Sampler, Settings};
 use super::{Event, GenerateError, Preview};
 use crate::diffusion::flow::{Path, ode_times, sde_times, shifted_times};
 use crate::diffusion::guidance::Guidance;
 use crate::diffusion::karras::Preconditioner;
 use crate::model::hdit::Conditions;
+use crate::model::hidit::HiDiT;
+use crate::model::lightningdit::LightningDiT;
+use crate::model::sit::SiT;
 use crate::noise::{self, ImageKey, Stream};
 use crate::sampler::{Model, State, Step, Stop, dpm_solver, flow, karras, schedules};
 use crate::weights::Architecture;
@@ -105,28 +109,50 @@ impl<E> Run<'_, E> {
     /// The network's prediction in float32: a velocity on this library's clock, or a denoised
     /// image.
     fn evaluate(&self, x: Tensor<4>, time: f64, guided: bool) -> Tensor<4> {
-        let (n, precision) = (x.dims()[0], self.pipeline.precision);
-        let times = |t: f64| self.pipeline.times(t, n);
-        let labels = || self.pipeline.labels_tensor(&self.classes, guided);
-        let narrow = |x: Tensor<4>| x.cast(precision);
         let y = match &self.pipeline.network {
-            Network::HiDiT(net) => net.forward_latent(narrow(x), times(time), labels()),
-            Network::SiT(net) => net.forward(narrow(x), times(time), labels()),
+            Network::HiDiT(net) => self.step::<HiDiT>(net, HiDiT::forward_latent, x, time, guided),
+            Network::SiT(net) => self.step::<SiT>(net, SiT::forward, x, time, guided),
             // The other clock: 0 is noise, and the velocity points to the data.
-            Network::LightningDiT(net) => -net.forward(narrow(x), times(1.0 - time), labels()),
+            Network::LightningDiT(net) => {
+                -self.step::<LightningDiT>(net, LightningDiT::forward, x, 1.0 - time, guided)
+            }
             Network::HDiT(net) => {
                 let Architecture::HDiT(config) = &self.pipeline.architecture else {
                     unreachable!("the network was built from its architecture")
                 };
                 let preconditioner = Preconditioner { sigma_data: config.sigma_data };
+                let labels = || self.pipeline.labels_tensor(&self.classes, guided);
                 let class = net.null_class().map(|_| labels());
                 let conditions = Conditions { class, ..Conditions::default() };
-                preconditioner.denoise(x, times(time), |x, sigma| {
-                    net.forward(narrow(x), sigma, conditions).cast(FloatDType::F32)
+                let times = self.pipeline.times(time, x.dims()[0]);
+                preconditioner.denoise(x, times, |x, sigma| {
+                    let x = x.cast(self.pipeline.precision);
+                    net.forward(x, sigma, conditions).cast(FloatDType::F32)
                 })
             }
         };
         y.cast(FloatDType::F32)
+    }
+
+    /// A network of tokens at one time: `[B or 2B, C, H, W]` → the same.
+    fn step<N: Clone + Send + 'static>(
+        &self,
+        network: &N,
+        forward: fn(&N, Tensor<4>, Tensor<1>, Tensor<1, Int>) -> Tensor<4>,
+        x: Tensor<4>,
+        time: f64,
+        guided: bool,
+    ) -> Tensor<4> {
+        let inputs = Inputs {
+            times: self.pipeline.times(time, x.dims()[0]),
+            labels: self.pipeline.labels_tensor(&self.classes, guided),
+            streams: vec![x.cast(self.pipeline.precision)],
+        };
+        let network = network.clone();
+        let evaluate = move |Inputs { mut streams, times, labels }: Inputs| {
+            vec![forward(&network, streams.remove(0), times, labels)]
+        };
+        self.pipeline.evaluate(inputs, evaluate).remove(0)
     }
 }
 

@@ -418,11 +418,11 @@ impl ResBlock {
     /// `[B, in, H, W]` → `[B, out, H, W]`
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let h = self.conv1.forward(self.norm1.silu(x.clone()));
-        let h = self.conv2.forward(self.norm2.silu(h));
-        match &self.nin_shortcut {
-            Some(shortcut) => shortcut.forward(x) + h,
-            None => x + h,
-        }
+        let shortcut = match &self.nin_shortcut {
+            Some(shortcut) => shortcut.forward(x),
+            None => x,
+        };
+        self.conv2.forward_onto(shortcut, self.norm2.silu(h))
     }
 }
 
@@ -456,6 +456,6 @@ impl AttnBlock {
         };
         let scale = 1.0 / (c as f64).sqrt();
         let out = attention(tokens(&self.q), tokens(&self.k), tokens(&self.v), scale, None);
-        x + self.proj_out.forward(out.swap_dims(2, 3).reshape([b, c, h, w]))
+        self.proj_out.forward_onto(x, out.swap_dims(2, 3).reshape([b, c, h, w]))
     }
 }

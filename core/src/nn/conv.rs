@@ -14,9 +14,8 @@ pub struct Conv2d {
     pub weight: Param<Tensor<4>>,
     /// `[out]`
     pub bias: Param<Tensor<1>>,
+    /// 1, which keeps the image's size, or 2, which halves it.
     stride: usize,
-    /// Zeros on each side; stride 2 pads right and bottom by one instead.
-    padding: usize,
 }
 
 impl Conv2d {
@@ -28,7 +27,6 @@ impl Conv2d {
             weight: init.init([c_out, c_in, kernel, kernel], device),
             bias: init.init([c_out], device),
             stride: 1,
-            padding: kernel / 2,
         }
     }
 
@@ -38,22 +36,28 @@ impl Conv2d {
             weight: constant([c_out, c_in, kernel, kernel], 0.0, device),
             bias: constant([c_out], 0.0, device),
             stride: 1,
-            padding: kernel / 2,
         }
     }
 
     /// The VAE's downsampling: zeros **right and bottom only**, 3×3, stride 2 (VA-VAE §2).
     pub fn halving(channels: usize, device: &Device) -> Self {
-        Self { stride: 2, padding: 0, ..Self::same(channels, channels, 3, device) }
+        Self { stride: 2, ..Self::same(channels, channels, 3, device) }
     }
 
     /// `[B, in, H, W]` → `[B, out, H/stride, W/stride]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = match self.stride {
-            1 => x,
-            _ => x.pad((0, 1, 0, 1), PadMode::Constant(0.0)), // [B, in, H+1, W+1]
-        };
-        let options = ConvOptions::new([self.stride; 2], [self.padding; 2], [1, 1], 1);
+        if self.stride == 1 {
+            return tintype_shaders::convolution(x, self.weight.val(), self.bias.val(), None);
+        }
+        let x = x.pad((0, 1, 0, 1), PadMode::Constant(0.0)); // [B, in, H+1, W+1]
+        let options = ConvOptions::new([self.stride; 2], [0, 0], [1, 1], 1);
         conv2d(x, self.weight.val(), Some(self.bias.val()), options)
+    }
+
+    /// `residual + forward(x)` of a layer that keeps the image's size: `[B, in, H, W]` and
+    /// `[B, out, H, W]` → `[B, out, H, W]`
+    pub fn forward_onto(&self, residual: Tensor<4>, x: Tensor<4>) -> Tensor<4> {
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        tintype_shaders::convolution(x, weight, bias, Some(residual))
     }
 }

@@ -1,5 +1,7 @@
 //! Embeddings of time and label.
 
+use std::sync::Mutex;
+
 use burn::module::{Module, Param};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 
@@ -13,11 +15,8 @@ use super::normal;
 /// `[B]` → `[B, dim]`, float32
 pub fn timestep_features(t: Tensor<1>, dim: usize) -> Tensor<2> {
     let half = dim / 2;
-    let freqs: Vec<f32> =
-        (0..half).map(|k| (-(10000f64.ln()) * k as f64 / half as f64).exp() as f32).collect();
     let device = t.device();
-    let freqs =
-        Tensor::<1>::from_data(TensorData::new(freqs, [half]), (&device, burn::tensor::DType::F32));
+    let freqs = frequencies(half, &device);
     let b = t.dims()[0];
     let angle = t.cast(FloatDType::F32).reshape([b, 1]) * freqs.reshape([1, half]); // [B, dim/2]
     let mut parts = vec![angle.clone().cos(), angle.sin()];
@@ -25,6 +24,22 @@ pub fn timestep_features(t: Tensor<1>, dim: usize) -> Tensor<2> {
         parts.push(Tensor::zeros([b, 1], (&device, burn::tensor::DType::F32)));
     }
     Tensor::cat(parts, 1)
+}
+
+/// `exp(−ln 10000 · k / count)`, `[count]`. It stays on the device: an upload at every step of a
+/// sampler would be one more thing to wait for, and none can be recorded.
+fn frequencies(count: usize, device: &Device) -> Tensor<1> {
+    static TABLES: Mutex<Vec<(Device, Tensor<1>)>> = Mutex::new(Vec::new());
+    let mut tables = TABLES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let known = |(on, table): &&(Device, Tensor<1>)| on == device && table.dims() == [count];
+    if let Some((_, table)) = tables.iter().find(known) {
+        return table.clone();
+    }
+    let value = |k| (-(10000f64.ln()) * k as f64 / count as f64).exp() as f32;
+    let values = TensorData::new((0..count).map(value).collect::<Vec<_>>(), [count]);
+    let table = Tensor::<1>::from_data(values, (device, burn::tensor::DType::F32));
+    tables.push((device.clone(), table.clone()));
+    table
 }
 
 /// Time → `[B, D]`: 256 sinusoidal features and a two-layer MLP with SiLU.

@@ -9,7 +9,7 @@ use burn_cubecl::{CubeRuntime, cubecl::cuda::CudaRuntime};
 
 use super::bridge::{Form, Kernel, run};
 use super::columns::Columns;
-use super::cuda::product::{Inner, product};
+use super::cuda::product::{Added, Inner, product};
 use super::cuda::{on_cuda, trial};
 use super::rows::Rows;
 use crate::gradient::{Operation, of_one_type};
@@ -65,19 +65,31 @@ impl Kernel for Product {
             Self::Input => (Inner { a: true, b: false }, false),
             Self::Weight => (Inner { a: false, b: false }, false),
         };
-        product(&a, &b, inner, bias.as_ref(), gelu, to, None);
+        let added = Added { bias: bias.as_ref(), gelu, ..Added::default() };
+        product(&a, &b, inner, added, to, None);
     }
+}
+
+/// Whether the GPU that a tensor is on multiplies by kernels of its own.
+pub(super) fn multiplies(tensor: &DispatchTensor) -> bool {
+    let DispatchTensorKind::Cuda(BackendTensor::Float(x)) = &tensor.kind else { return false };
+    trial::products(&x.device())
+}
+
+/// Whether a result of so many values has places that kernels count in 32 bits.
+pub(super) fn is_counted(values: usize) -> bool {
+    values > 0 && u32::try_from(values).is_ok()
 }
 
 /// Whether products of such tensors are made here.
 fn takes(inputs: &[DispatchTensor]) -> bool {
-    let DispatchTensorKind::Cuda(BackendTensor::Float(x)) = &inputs[0].kind else { return false };
-    let weight = inputs[1].shape();
-    matches!(x.dtype(), DType::BF16 | DType::F16)
-        && of_one_type(inputs)
-        && inputs[0].shape().num_elements() > 0
-        && weight.iter().all(|&n| n > 0 && n.is_multiple_of(8))
-        && trial::products(&x.device())
+    let (x, weight) = (inputs[0].shape(), inputs[1].shape());
+    let rows = x.num_elements() / weight[1].max(1);
+    of_one_type(inputs)
+        && matches!(inputs[0].dtype(), DType::BF16 | DType::F16)
+        && weight.iter().all(|n| n.is_multiple_of(8))
+        && is_counted(rows * weight[0].max(weight[1]))
+        && multiplies(&inputs[0])
 }
 
 impl Operation for Linear {

@@ -5,6 +5,8 @@ pub(crate) mod adamw;
 pub(crate) mod attention;
 mod bridge;
 mod columns;
+#[cfg(feature = "cuda")]
+pub(crate) mod convolution;
 #[cfg(any(test, feature = "cuda"))]
 mod cuda;
 mod flash;
@@ -14,6 +16,7 @@ pub(crate) mod group_norm;
 pub(crate) mod linear;
 pub(crate) mod neighborhood;
 pub(crate) mod norm;
+pub(crate) mod overwrite;
 mod prepare;
 pub(crate) mod qkv;
 mod rows;

@@ -8,6 +8,8 @@ pub use attention::{attention, neighborhood_attention, qkv_attention, window_sta
 pub use rotary::{axial_grid, cosine_similarity_scale, head_angles, rotate_halves, rotate_pairs};
 
 use burn::tensor::activation::{gelu_approximate, silu};
+use burn::tensor::module::conv2d;
+use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, FloatDType, Tensor};
 
 use crate::{AdamWStep, Normalization};
@@ -91,6 +93,22 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 /// See [`crate::gated_residual`].
 pub fn gated_residual(x: Tensor<3>, y: Tensor<3>, gate: Tensor<2>) -> Tensor<3> {
     x + y * gate.unsqueeze_dim::<3>(1)
+}
+
+/// See [`crate::convolution`].
+pub fn convolution(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    residual: Option<Tensor<4>>,
+) -> Tensor<4> {
+    let padding = weight.dims()[2] / 2;
+    let options = ConvOptions::new([1, 1], [padding; 2], [1, 1], 1);
+    let y = conv2d(x, weight, Some(bias), options);
+    match residual {
+        Some(residual) => residual + y,
+        None => y,
+    }
 }
 
 /// See [`crate::group_norm_silu`].

@@ -79,6 +79,7 @@ pub fn main() -> ExitCode {
         );
     }));
     let args = Args::parse();
+    tintype::shaders::keep_compiled_kernels();
     tintype::shaders::use_plain(args.plain);
     let result = std::panic::catch_unwind(|| match args.command {
         Command::Generate(args) => generate::run(*args),

@@ -61,6 +61,16 @@ __device__ __forceinline__ void copy_box(u32 to, const TensorMap *map, int x, in
                  : "memory");
 }
 
+/// The same of images with channels last: a box of one image, from channel `c`, column `x` and row
+/// `y` on.
+__device__ __forceinline__ void copy_image_box(u32 to, const TensorMap *map, int c, int x, int y,
+                                               int image, u32 barrier) {
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(to),
+                 "l"(map), "r"(c), "r"(x), "r"(y), "r"(image), "r"(barrier)
+                 : "memory");
+}
+
 /// Registers of a thread: a warpgroup gives some back, others take them.
 template <int COUNT> __device__ __forceinline__ void registers_give() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
@@ -107,6 +117,6 @@ __device__ __forceinline__ float unpack(u16 value) {
 /// The approximation of the hardware, 2^-11 relative: what 16-bit results can hold.
 __device__ __forceinline__ float fast_tanh(float x) {
     float y;
-    asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    asm volatile("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }

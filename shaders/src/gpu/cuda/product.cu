@@ -10,8 +10,14 @@
 // along the inner axis (A_INNER, B_INNER: that axis is contiguous in memory) one box of 64 elements
 // and all rows of the tile; across it boxes of 64 rows of the tile and DEPTH of the inner axis.
 //
+// A convolution is such a product too: rows of C are pixels, and the inner axis goes through the
+// pixels of the window and the channels of each. A tile's rows are then a rectangle of one image,
+// SIDE pixels wide, and the copy engine brings it shifted to each place of the window, with zeros
+// from outside of the image.
+//
 // Defined outside: M, N, K; BF16; A_INNER, B_INNER; GROUPS (of 64 rows a warpgroup), COLUMNS,
-// STAGES, SPLITS; BIAS, GELU; multiply(), the instruction for COLUMNS.
+// STAGES, SPLITS; BIAS, GELU, RESIDUAL; multiply(), the instruction for COLUMNS; WINDOW, the side of a
+// convolution's window, 0 for other products, and of its images HEIGHT, WIDTH and CHANNELS.
 
 #define ROWS (2 * 64 * GROUPS)
 #define DEPTH 64
@@ -48,24 +54,79 @@ __device__ __forceinline__ void gather(u32 (&pairs)[4], int lane) {
     pairs[3] = upper ? high[1] : b;
 }
 
+#if WINDOW
+#define SIDE 16
+#define TILES_ACROSS ((WIDTH + SIDE - 1) / SIDE)
+#define TILES_DOWN ((HEIGHT + ROWS / SIDE - 1) / (ROWS / SIDE))
+constexpr int TALL = M / (HEIGHT * WIDTH) * TILES_DOWN * TILES_ACROSS;
+constexpr int DEEP = (CHANNELS + DEPTH - 1) / DEPTH; // steps for a place of the window
+constexpr int STEPS = WINDOW * WINDOW * DEEP;
+#else
+constexpr int TALL = (M + ROWS - 1) / ROWS;
+constexpr int STEPS = (K + DEPTH - 1) / DEPTH;
+#endif
+constexpr int BROAD = (N + COLUMNS - 1) / COLUMNS;
+
 // Piece `work` of the work: its tile, and its part of the inner axis in steps of DEPTH.
 struct Piece {
-    int row, column, first, last, part;
+    int column, first, last, part;
+#if WINDOW
+    int image, x, y;
+#else
+    int row;
+#endif
 
     __device__ explicit Piece(int work) {
-        constexpr int across = (N + COLUMNS - 1) / COLUMNS, down = (M + ROWS - 1) / ROWS;
-        constexpr int steps = (K + DEPTH - 1) / DEPTH;
-        part = work / (across * down);
-        const int tile = work % (across * down);
-        row = tile / across * ROWS;
-        column = tile % across * COLUMNS;
-        first = (int)((long long)steps * part / SPLITS);
-        last = (int)((long long)steps * (part + 1) / SPLITS);
+        part = work / (BROAD * TALL);
+        first = (int)((long long)STEPS * part / SPLITS);
+        last = (int)((long long)STEPS * (part + 1) / SPLITS);
+        column = work % BROAD * COLUMNS;
+        const int tile = work / BROAD % TALL;
+#if WINDOW
+        image = tile / (TILES_DOWN * TILES_ACROSS);
+        y = tile / TILES_ACROSS % TILES_DOWN * (ROWS / SIDE);
+        x = tile % TILES_ACROSS * SIDE;
+#else
+        row = tile * ROWS;
+#endif
     }
 
-    static constexpr int COUNT =
-        ((N + COLUMNS - 1) / COLUMNS) * ((M + ROWS - 1) / ROWS) * SPLITS;
+    // The row of C that row `i` of the tile is, M where there is none.
+    __device__ int to(int i) const {
+#if WINDOW
+        const int at_x = x + i % SIDE, at_y = y + i / SIDE;
+        return at_x < WIDTH && at_y < HEIGHT ? (image * HEIGHT + at_y) * WIDTH + at_x : M;
+#else
+        return row + i < M ? row + i : M;
+#endif
+    }
+
+    static constexpr int COUNT = BROAD * TALL * SPLITS;
 };
+
+// Starts to copy what step `i` takes of A and of B.
+__device__ __forceinline__ void copy_step(u32 to, const TensorMap *a, const TensorMap *b, const Piece &piece,
+                                          int i, u32 barrier) {
+    int inner = i * DEPTH;
+#if WINDOW
+    const int place = i / DEEP, channel = i % DEEP * DEPTH;
+    // Channels beyond the last are zero in A, whatever B has there.
+    inner = place * CHANNELS + channel;
+    copy_image_box(to, a, channel, piece.x + place % WINDOW - WINDOW / 2, piece.y + place / WINDOW - WINDOW / 2,
+                   piece.image, barrier);
+#elif A_INNER
+    copy_box(to, a, inner, piece.row, barrier);
+#else
+    for (int box = 0; box < ROWS / 64; box++)
+        copy_box(to + box * BOX_BYTES, a, piece.row + box * 64, inner, barrier);
+#endif
+#if B_INNER
+    copy_box(to + A_BYTES, b, inner, piece.column, barrier);
+#else
+    for (int box = 0; box < COLUMNS / 64; box++)
+        copy_box(to + A_BYTES + box * BOX_BYTES, b, piece.column + box * 64, inner, barrier);
+#endif
+}
 
 // The slot of the ring that is next, and the parity of its phase.
 struct Ring {
@@ -83,6 +144,9 @@ KERNEL void __launch_bounds__(384, 1)
     product(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
 #if BIAS
             const u16 *__restrict__ bias,
+#endif
+#if RESIDUAL
+            const u16 *__restrict__ residual,
 #endif
             void *__restrict__ c) {
     SHARED_MEMORY(memory);
@@ -111,19 +175,7 @@ KERNEL void __launch_bounds__(384, 1)
                     const u32 barrier = full + 8 * ring.slot;
                     barrier_wait(empty + 8 * ring.slot, ring.parity ^ 1);
                     barrier_expect(barrier, A_BYTES + B_BYTES);
-#if A_INNER
-                    copy_box(to, &a, i * DEPTH, piece.row, barrier);
-#else
-                    for (int box = 0; box < ROWS / 64; box++)
-                        copy_box(to + box * BOX_BYTES, &a, piece.row + box * 64, i * DEPTH, barrier);
-#endif
-#if B_INNER
-                    copy_box(to + A_BYTES, &b, i * DEPTH, piece.column, barrier);
-#else
-                    for (int box = 0; box < COLUMNS / 64; box++)
-                        copy_box(to + A_BYTES + box * BOX_BYTES, &b, piece.column + box * 64,
-                                 i * DEPTH, barrier);
-#endif
+                    copy_step(to, &a, &b, piece, i, barrier);
                     ring.advance();
                 }
             }
@@ -163,52 +215,58 @@ KERNEL void __launch_bounds__(384, 1)
 
 #pragma unroll
         for (int g = 0; g < GROUPS; g++) {
-            const int row = piece.row + (group * GROUPS + g) * 64 + warp % 4 * 16 + lane / 4;
+            const int row = (group * GROUPS + g) * 64 + warp % 4 * 16 + lane / 4;
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const int at = piece.to(row + 8 * half);
+                // Of 32 bits, since registers are full: where the result has more places, the host does
+                // not come here.
+                const u32 line = (u32)at * N + piece.column + 8 * (lane % 4);
 #if SPLITS > 1
-            float *parts = (float *)c + (long long)piece.part * M * N;
+                float *const parts = (float *)c + (long long)piece.part * M * N + line - lane % 4 * 6;
+                const int columns = at < M ? N - piece.column - lane % 4 * 2 : 0;
 #pragma unroll
-            for (int j = 0; j < COLUMNS / 8; j++) {
-                const int column = piece.column + 8 * j + lane % 4 * 2;
-#pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    const int at = row + 8 * half;
-                    if (at < M && column < N)
-                        *(float2 *)(parts + (long long)at * N + column) =
+                for (int j = 0; j < COLUMNS / 8; j++)
+                    if (8 * j < columns)
+                        *(float2 *)(parts + 8 * j) =
                             make_float2(sums[g][4 * j + 2 * half], sums[g][4 * j + 2 * half + 1]);
-                }
-            }
 #else
+                // A lane finishes pairs of columns, and writes eight columns that lie together.
+                const int columns = N - piece.column, to_columns = at < M ? columns - 8 * (lane % 4) : 0;
 #pragma unroll
-            for (int j = 0; j < COLUMNS / 8; j += 4) {
-#if BIAS
-                u32 added[4];
-#pragma unroll
-                for (int eight = 0; eight < 4; eight++) {
-                    const int column = piece.column + 8 * (j + eight) + lane % 4 * 2;
-                    added[eight] = column < N ? *(const u32 *)(bias + column) : 0;
-                }
-#endif
-#pragma unroll
-                for (int half = 0; half < 2; half++) {
+                for (int j = 0; j < COLUMNS / 8; j += 4) {
                     u32 pairs[4];
+#if RESIDUAL
+                    uint4 rest = make_uint4(0, 0, 0, 0);
+                    if (8 * j < to_columns)
+                        rest = *(const uint4 *)(residual + line + 8 * j);
+                    u32 kept[4] = {rest.x, rest.y, rest.z, rest.w};
+                    gather(kept, lane); // its own inverse
+#endif
 #pragma unroll
                     for (int eight = 0; eight < 4; eight++) {
                         float x = sums[g][4 * (j + eight) + 2 * half];
                         float y = sums[g][4 * (j + eight) + 2 * half + 1];
 #if BIAS
-                        x += unpack(added[eight] & 0xFFFF);
-                        y += unpack(added[eight] >> 16);
+                        const int column = 8 * (j + eight) + lane % 4 * 2;
+                        if (column < columns) {
+                            const u32 added = *(const u32 *)(bias + piece.column + column);
+                            x += unpack(added & 0xFFFF);
+                            y += unpack(added >> 16);
+                        }
+#endif
+#if RESIDUAL
+                        x += unpack(kept[eight] & 0xFFFF);
+                        y += unpack(kept[eight] >> 16);
 #endif
                         pairs[eight] = pack(finish(x), finish(y));
                     }
                     gather(pairs, lane);
-                    const int at = row + 8 * half, column = piece.column + 8 * (j + lane % 4);
-                    if (at < M && column < N)
-                        *(uint4 *)((u16 *)c + (long long)at * N + column) =
-                            make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+                    if (8 * j < to_columns)
+                        *(uint4 *)((u16 *)c + line + 8 * j) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
                 }
-            }
 #endif
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A kernel's text and the numbers it is compiled for.
 
 /// What the texts take from the compiler; the emulator has its own.
+#[cfg(feature = "cuda")]
 const PRELUDE: &str = "\
 #define KERNEL extern \"C\" __global__
 #define SHARED_MEMORY(name) extern __shared__ __align__(1024) unsigned char name[]
@@ -23,6 +24,7 @@ pub(super) struct Source {
     pub shared_memory: usize,
 }
 
+#[cfg(feature = "cuda")]
 impl Source {
     /// The whole text, as the compiler gets it.
     pub(super) fn text(&self) -> String {

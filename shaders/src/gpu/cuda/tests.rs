@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::attention::Head;
-use super::product::{Finish, Inner, Plan, Sizes};
+use super::product::{Finish, Images, Inner, Plan, Sizes};
 
 /// Compiles a harness of `emulation/` for the processor and runs it; what it printed is the error of
 /// a failure.
@@ -29,7 +29,9 @@ fn emulate(harness: &str, name: &str, definitions: &[(&str, usize)]) {
 }
 
 fn product(sizes: Sizes, inner: Inner, finish: Finish, plan: Plan) {
-    let mut definitions = plan.definitions(sizes, inner, finish);
+    let source = plan.source(sizes, inner, finish);
+    let mut definitions = source.definitions;
+    definitions.push(("SHARED_BYTES", source.shared_memory));
     // Fewer than pieces of work, so that blocks go on to a second one.
     definitions.push(("BLOCKS", plan.pieces(sizes).div_ceil(2)));
     emulate("product.cpp", "product", &definitions);
@@ -41,21 +43,35 @@ const WEIGHT: Inner = Inner { a: false, b: false };
 
 #[test]
 fn products_of_rows_are_right_in_emulation() {
-    let finish = Finish { bias: true, gelu: true, bf16: true };
-    let sizes = Sizes { m: 300, n: 200, k: 136 };
+    let finish = Finish { bias: true, residual: true, gelu: true, bf16: true };
+    let sizes = Sizes::new(300, 200, 136);
     product(sizes, FORWARD, finish, Plan { groups: 2, columns: 192, splits: 1 });
-    let finish = Finish { bias: false, gelu: false, bf16: false };
-    let sizes = Sizes { m: 3, n: 72, k: 8 };
+    let finish = Finish { bias: false, residual: false, gelu: false, bf16: false };
+    let sizes = Sizes::new(3, 72, 8);
     product(sizes, FORWARD, finish, Plan { groups: 1, columns: 64, splits: 1 });
 }
 
 #[test]
 fn products_for_gradients_are_right_in_emulation() {
-    let finish = Finish { bias: false, gelu: false, bf16: true };
-    let sizes = Sizes { m: 140, n: 264, k: 600 };
+    let finish = Finish { bias: false, residual: false, gelu: false, bf16: true };
+    let sizes = Sizes::new(140, 264, 600);
     product(sizes, INPUT, finish, Plan { groups: 1, columns: 192, splits: 1 });
-    let sizes = Sizes { m: 264, n: 136, k: 333 };
+    let sizes = Sizes::new(264, 136, 333);
     product(sizes, WEIGHT, finish, Plan { groups: 2, columns: 128, splits: 3 });
+}
+
+#[test]
+fn convolutions_are_right_in_emulation() {
+    let convolution = |images: Images, m, n, residual, plan| {
+        let k = images.window * images.window * images.channels;
+        let finish = Finish { bias: true, residual, gelu: false, bf16: true };
+        product(Sizes { m, n, k, images: Some(images) }, FORWARD, finish, plan);
+    };
+    let images = Images { window: 3, height: 17, width: 22, channels: 72 };
+    let plan = Plan { groups: 2, columns: 128, splits: 1 };
+    convolution(images, 2 * 17 * 22, 136, true, plan);
+    let images = Images { window: 1, height: 8, width: 8, channels: 32 };
+    convolution(images, 64, 8, false, Plan { groups: 1, columns: 64, splits: 1 });
 }
 
 fn attention(head: Head, [queries, keys]: [usize; 2]) {
@@ -68,8 +84,13 @@ fn attention(head: Head, [queries, keys]: [usize; 2]) {
         ("BF16", head.bf16.into()),
         ("FORWARD_TILES", forward.count),
         ("FORWARD_STEP", forward.step),
-        ("BACKWARD_TILES", backward.count),
-        ("BACKWARD_STEP", backward.step),
+        ("FORWARD_BYTES", head.forward().shared_memory),
+        ("KEYS_PASS_TILES", backward.count),
+        ("KEYS_PASS_STEP", backward.step),
+        ("KEYS_PASS_BYTES", head.backward(true).shared_memory),
+        ("QUERIES_PASS_TILES", backward.count),
+        ("QUERIES_PASS_STEP", backward.step),
+        ("QUERIES_PASS_BYTES", head.backward(false).shared_memory),
     ];
     emulate("attention.cpp", "attention", &definitions);
 }
@@ -83,11 +104,11 @@ fn attention_and_its_gradients_are_right_in_emulation() {
 
 #[test]
 fn a_plan_fills_the_processors() {
-    let plan = |m, n, k| Plan::of(Sizes { m, n, k }, 132);
+    let plan = |m, n, k| Plan::of(Sizes::new(m, n, k), 132);
     // SiT-XL/1, batch 64: queries, keys and values of a block.
     assert_eq!(plan(16384, 3456, 1152), Plan { groups: 2, columns: 192, splits: 1 });
     // A gradient of weights has few tiles and a long inner axis.
-    let sizes = Sizes { m: 1152, n: 1152, k: 16384 };
+    let sizes = Sizes::new(1152, 1152, 16384);
     let of_weights = Plan::of(sizes, 132);
     assert!(of_weights.splits > 1 && of_weights.pieces(sizes) > 100, "{of_weights:?}");
     // An inner axis of one step cannot be split.

@@ -14,7 +14,7 @@ use super::super::bridge::room;
 use super::super::flash::{self, Dims};
 use super::super::rows::Rows;
 use super::super::view::View;
-use super::product::{Inner, Plan, product};
+use super::product::{Added, Inner, Plan, convolution, product};
 use super::{attention as own, compute_capability, on_cuda};
 
 /// Verdicts, by what is tried and the device's index.
@@ -46,6 +46,7 @@ pub(in crate::gpu) fn products(device: &CudaDevice) -> bool {
             ]
             .into_iter()
             .all(|(inner, plan)| multiplies(device, inner, plan))
+                && convolves(device)
         })
 }
 
@@ -78,7 +79,7 @@ fn multiplies(device: &CudaDevice, inner: Inner, plan: Plan) -> bool {
     };
     let (left, right) = (rows(&a, inner.a, m), rows(&b, inner.b, n));
     let to = room(&left.tensor, [m, n], DType::BF16);
-    product(&left, &right, inner, None, false, &to, Some(plan));
+    product(&left, &right, inner, Added::default(), &to, Some(plan));
     let Some(found) = download(to) else { return false };
     (0..m * n).all(|at| {
         let (i, j) = (at / n, at % n);
@@ -88,6 +89,37 @@ fn multiplies(device: &CudaDevice, inner: Inner, plan: Plan) -> bool {
             a * b
         };
         found[at] == (0..k).map(factors).sum::<f32>()
+    })
+}
+
+fn convolves(device: &CudaDevice) -> bool {
+    let (height, width, channels, window, columns) = (9usize, 18usize, 72, 3usize, 8);
+    let x = digits(2 * height * width * channels, 2);
+    let weight = digits(columns * window * window * channels, 3);
+    let images = upload(device, &x, [2, height, width, channels]);
+    let rows = Rows::of(upload(device, &weight, [columns, window * window * channels]));
+    let to = room(&images, [2, height, width, columns], DType::BF16);
+    convolution(&images, &rows, window, Added::default(), &to);
+    let Some(found) = download(to) else { return false };
+    // What the zeros around the images do shows at their borders.
+    let at = |image: usize, y: usize, x: usize| (image * height + y) * width + x;
+    let pixels =
+        (0..2 * height * width).map(|i| (i / height / width, i / width % height, i % width));
+    pixels.into_iter().all(|(image, row, column)| {
+        (0..columns).all(|out| {
+            let mut sum = 0.0;
+            for place in 0..window * window {
+                let (y, left) = (row + place / window, column + place % window);
+                if (1..=height).contains(&y) && (1..=width).contains(&left) {
+                    let (from, with) = (at(image, y - 1, left - 1), out * window * window + place);
+                    sum += (0..channels)
+                        .map(|c| x[from * channels + c] * weight[with * channels + c])
+                        .sum::<f32>();
+                }
+            }
+            // Beyond 256, bfloat16 has not every whole number.
+            (found[at(image, row, column) * columns + out] - sum).abs() <= sum.abs() / 256.0
+        })
     })
 }
 

@@ -11,14 +11,18 @@ namespace forward {
 #undef STEP
 }
 namespace keys_pass {
-#define TILES BACKWARD_TILES
-#define STEP BACKWARD_STEP
+#define TILES KEYS_PASS_TILES
+#define STEP KEYS_PASS_STEP
 #define OF_KEYS 1
 #include "attention.cuh"
 #include "attention_backward.cu"
+#undef TILES
+#undef STEP
 #undef OF_KEYS
 }
 namespace queries_pass {
+#define TILES QUERIES_PASS_TILES
+#define STEP QUERIES_PASS_STEP
 #define OF_KEYS 0
 #include "attention.cuh"
 #include "attention_backward.cu"
@@ -62,7 +66,7 @@ int main() {
     std::vector<float> lse((size_t)IMAGES * HEADS * QUERIES, NAN);
     std::vector<float2> stats(lse.size());
     const auto blocks = [](int rows, int tile) { return (rows + tile - 1) / tile * HEADS * IMAGES; };
-    emulator::launch(blocks(QUERIES, FORWARD_TILES * 64), 128, [&] {
+    emulator::launch(blocks(QUERIES, FORWARD_TILES * 64), 128, FORWARD_BYTES, [&] {
         using forward::Layout;
         forward::attention_forward(q.values.data(), k.values.data(), v.values.data(), out.values.data(), lse.data(),
             {q.layout<Layout>(), k.layout<Layout>(), v.layout<Layout>(), out.layout<Layout>(), QUERIES, KEYS, HEADS, scale});
@@ -91,13 +95,13 @@ int main() {
                 stats[row] = {(float)log(sum), (float)delta};
             }
         }
-    emulator::launch(blocks(KEYS, BACKWARD_TILES * 64), 128, [&] {
+    emulator::launch(blocks(KEYS, KEYS_PASS_TILES * 64), 128, KEYS_PASS_BYTES, [&] {
         using keys_pass::Layout;
         keys_pass::attention_backward(q.values.data(), k.values.data(), v.values.data(), gradient.values.data(), stats.data(),
             dk.values.data(), dv.values.data(),
             {q.layout<Layout>(), k.layout<Layout>(), v.layout<Layout>(), gradient.layout<Layout>(), dk.layout<Layout>(), dv.layout<Layout>(), QUERIES, KEYS, HEADS, scale});
     });
-    emulator::launch(blocks(QUERIES, BACKWARD_TILES * 64), 128, [&] {
+    emulator::launch(blocks(QUERIES, QUERIES_PASS_TILES * 64), 128, QUERIES_PASS_BYTES, [&] {
         using queries_pass::Layout;
         queries_pass::attention_backward(q.values.data(), k.values.data(), v.values.data(), gradient.values.data(), stats.data(),
             dq.values.data(),

@@ -47,8 +47,9 @@ namespace emulator {
     exit(1);
 }
 
-/// As a block sees it: addresses are places here.
-static std::vector<unsigned char> shared(256 * 1024);
+/// As a block sees it: addresses are places here. Nothing may be written behind it.
+static std::vector<unsigned char> shared;
+constexpr int BEHIND = 64 * 1024;
 
 struct Fibre {
     ucontext_t context;
@@ -101,13 +102,13 @@ template <class T> std::vector<T> meet(std::vector<Meeting> &meetings, int size,
     return all;
 }
 
-/// Runs `blocks` of `threads`, one after another.
-inline void launch(int count, int threads, std::function<void()> kernel) {
+/// Runs `count` blocks of `threads` with so much shared memory, one after another.
+inline void launch(int count, int threads, int bytes, std::function<void()> kernel) {
     gridDim.x = count;
     body = kernel;
     for (blockIdx.x = 0; blockIdx.x < count; blockIdx.x++) {
         // What was there is not zero.
-        std::fill(shared.begin(), shared.end(), 0xFF);
+        shared.assign(bytes + BEHIND, 0xFF);
         warps.assign((threads + 31) / 32, {});
         warpgroups.assign((threads + 127) / 128, {});
         blocks.assign(1, {});
@@ -131,6 +132,8 @@ inline void launch(int count, int threads, std::function<void()> kernel) {
             }
             if (ended < threads && progress == before) fail("the threads wait for one another");
         }
+        for (int i = bytes; i < bytes + BEHIND; i++)
+            if (shared[i] != 0xFF) fail("shared memory is too small");
     }
 }
 
@@ -209,24 +212,39 @@ inline void barrier_wait(u32 barrier, u32 parity) {
 
 // The copy engine.
 
+/// Of up to four axes, the innermost first: their lengths, the distances of neighbours, and the box.
 struct TensorMap {
     const u16 *values;
-    long long columns, rows, pitch;
-    int box_columns, box_rows;
+    long long lengths[4], strides[4];
+    int box[4];
+
+    static TensorMap rows(const u16 *values, long long columns, long long rows, int box_rows) {
+        return {values, {columns, rows, 1, 1}, {1, columns, 0, 0}, {64, box_rows, 1, 1}};
+    }
 };
 inline void prefetch_map(const TensorMap *) {}
 inline u32 swizzle(u32 address) { return address ^ (address >> 7 & 7) << 4; }
-inline void copy_box(u32 to, const TensorMap *map, int x, int y, u32 barrier) {
+inline void copy_image_box(u32 to, const TensorMap *map, int x, int y, int z, int w, u32 barrier) {
     if (to % 1024) emulator::fail("a box is not aligned");
-    if (map->box_columns != 64) emulator::fail("a box's rows are not of 128 bytes");
-    for (int i = 0; i < map->box_rows; i++)
-        for (int j = 0; j < 64; j++) {
-            const bool inside = y + i < map->rows && x + j < map->columns;
-            const u16 value = inside ? map->values[(y + i) * map->pitch + x + j] : 0;
-            memcpy(&emulator::shared[swizzle(to + i * 128 + j * 2)], &value, 2);
+    if (map->box[0] != 64) emulator::fail("a box's rows are not of 128 bytes");
+    const int start[4] = {x, y, z, w}, count = map->box[0] * map->box[1] * map->box[2] * map->box[3];
+    for (int i = 0; i < count; i++) {
+        const u16 *place = map->values;
+        bool inside = true;
+        for (int axis = 0, rest = i; axis < 4; axis++) {
+            const int at = start[axis] + rest % map->box[axis];
+            inside &= at >= 0 && at < map->lengths[axis];
+            place += at * map->strides[axis];
+            rest /= map->box[axis];
         }
-    barrier_at(barrier).bytes -= map->box_rows * 128;
+        const u16 value = inside ? *place : 0;
+        memcpy(&emulator::shared[swizzle(to + i * 2)], &value, 2);
+    }
+    barrier_at(barrier).bytes -= count * 2;
     barrier_at(barrier).settle();
+}
+inline void copy_box(u32 to, const TensorMap *map, int x, int y, u32 barrier) {
+    copy_image_box(to, map, x, y, 0, 0, barrier);
 }
 
 // Products of warpgroups.
