@@ -40,6 +40,15 @@ pub fn uses_kernels() -> bool {
     !PLAIN.load(Ordering::Relaxed)
 }
 
+/// Kernels made for a particular GPU that failed their trial in this process, by name, and whose work
+/// was left to slower ones: none where all is well.
+pub fn rejected_kernels() -> Vec<&'static str> {
+    #[cfg(feature = "gpu")]
+    return gpu::rejected();
+    #[cfg(not(feature = "gpu"))]
+    Vec::new()
+}
+
 /// Returns from the operation with a fused body where one applies: an expression for the CPU, an
 /// operation and its inputs for GPUs.
 macro_rules! fused {

@@ -116,6 +116,19 @@ fn adamw_steps() {
     }
 }
 
+#[test]
+fn what_is_overwritten_is_seen_by_all_who_share_it() {
+    let device = Device::wgpu(DeviceKind::Cpu);
+    let to: Tensor<2> = Tensor::from_data(values([3, 5], 1), &device);
+    let shared = to.clone();
+    let from: Tensor<2> = Tensor::from_data(values([5, 3], 2), &device).transpose();
+    assert!(tintype_shaders::overwrite(from.clone(), &to));
+    shared.into_data().assert_eq(&from.clone().into_data(), true);
+    // Another shape, and another device.
+    assert!(!tintype_shaders::overwrite(from.clone().transpose(), &to));
+    assert!(!tintype_shaders::overwrite(from, &Tensor::zeros([3, 5], &Device::flex())));
+}
+
 /// In half precision, sums are in float32 all the same: results are those of float32, rounded.
 #[test]
 fn half_precision() {

@@ -41,6 +41,7 @@ fn kernels_are_valid_and_modest() {
         eps: 1e-8,
     };
     tintype_shaders::adamw(one(), one(), [one(), one()], step).0.into_data();
+    assert!(tintype_shaders::overwrite(one(), &one()), "both are on the GPU");
     let names = kernels();
     let sources = written(&log, &names);
     for name in &names {

@@ -26,18 +26,25 @@ pub fn timestep_features(t: Tensor<1>, dim: usize) -> Tensor<2> {
     Tensor::cat(parts, 1)
 }
 
-/// `exp(−ln 10000 · k / count)`, `[count]`. It stays on the device: an upload at every step of a
-/// sampler would be one more thing to wait for, and none can be recorded.
+/// `exp(−ln 10000 · k / count)`, `[count]`. For sampling it stays on the device: an upload at every
+/// step would be one more thing to wait for, and none can be recorded.
 fn frequencies(count: usize, device: &Device) -> Tensor<1> {
     static TABLES: Mutex<Vec<(Device, Tensor<1>)>> = Mutex::new(Vec::new());
+    let upload = || {
+        let value = |k| (-(10000f64.ln()) * k as f64 / count as f64).exp() as f32;
+        let values = TensorData::new((0..count).map(value).collect::<Vec<_>>(), [count]);
+        Tensor::<1>::from_data(values, (device, burn::tensor::DType::F32))
+    };
+    // A tensor that gradients are tracked through belongs to one way of tracking.
+    if device.is_autodiff() {
+        return upload();
+    }
     let mut tables = TABLES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let known = |(on, table): &&(Device, Tensor<1>)| on == device && table.dims() == [count];
     if let Some((_, table)) = tables.iter().find(known) {
         return table.clone();
     }
-    let value = |k| (-(10000f64.ln()) * k as f64 / count as f64).exp() as f32;
-    let values = TensorData::new((0..count).map(value).collect::<Vec<_>>(), [count]);
-    let table = Tensor::<1>::from_data(values, (device, burn::tensor::DType::F32));
+    let table = upload();
     tables.push((device.clone(), table.clone()));
     table
 }

@@ -55,7 +55,8 @@ impl Kernel for Product {
         let rows = |i: usize| -> Option<Rows<CudaRuntime>> {
             let rows = Rows::of(on_cuda::<R>(&inputs[i])?.clone());
             // The copy engine's rows begin at multiples of 16 bytes.
-            let aligned = rows.stride.is_multiple_of(8) || rows.count == 1;
+            let start = rows.tensor.handle.offset_start.unwrap_or(0);
+            let aligned = rows.stride.is_multiple_of(8) && start.is_multiple_of(16);
             Some(if aligned { rows } else { Rows::of(into_contiguous(rows.tensor)) })
         };
         let (Some(a), Some(b)) = (rows(0), rows(1)) else { return };

@@ -22,3 +22,11 @@ pub(crate) mod qkv;
 mod rows;
 mod tile;
 mod view;
+
+/// See [`rejected_kernels`](crate::rejected_kernels).
+pub(crate) fn rejected() -> Vec<&'static str> {
+    #[cfg(feature = "cuda")]
+    return cuda::trial::rejected();
+    #[cfg(not(feature = "cuda"))]
+    Vec::new()
+}

@@ -71,6 +71,16 @@ pub fn operations(bench: &Bench, subject: &Subject, batch: usize) -> Vec<Measure
         add(name, flops, values, &mut || {
             let _: Tensor<3> = linear(given.clone(), weight.clone(), Some(bias.clone()));
         });
+        let leaves = || {
+            let leaf = |x: &Tensor<3>| Tensor::from_inner(x.clone()).require_grad();
+            let weight = Tensor::<2>::from_inner(weight.clone()).require_grad();
+            (leaf(&given), weight)
+        };
+        add(&format!("{name} and its gradient"), 3.0 * flops, 3.0 * values, &mut || {
+            let (x, w) = leaves();
+            let gradients = linear(x.clone(), w.clone(), None).sum().backward();
+            (x.grad(&gradients), w.grad(&gradients));
+        });
     }
     let (weight, bias): (Tensor<2>, Tensor<1>) = (bench.values([inner, d]), bench.values([inner]));
     let flops = 2.0 * f(rows * d) * f(inner);

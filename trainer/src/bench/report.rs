@@ -73,6 +73,8 @@ pub struct Report {
     pub network: String,
     /// Whether kernels were left out.
     pub plain: bool,
+    /// Kernels that failed their trial on this device, and were left out.
+    pub rejected: Vec<&'static str>,
     /// What the device can do.
     pub ceilings: Ceilings,
     /// What was measured.

@@ -147,9 +147,14 @@ pub fn run(args: Args) -> Result<()> {
         precision: precision.to_string(),
         network: subject.name,
         plain: !tintype::shaders::uses_kernels(),
+        rejected: tintype::shaders::rejected_kernels(),
         ceilings,
         results,
     };
+    if !args.json && !report.rejected.is_empty() {
+        let kernels = report.rejected.join(" and ");
+        println!("{kernels} made for this GPU computed wrong values in a trial and were not used");
+    }
     if let Some(path) = &args.out {
         let text = serde_json::to_string_pretty(&report)?;
         write_whole(path, text.as_bytes())?;

@@ -23,15 +23,13 @@ static VERDICTS: LazyLock<Mutex<HashMap<(&'static str, usize), bool>>> =
 
 fn verdict(what: &'static str, device: &CudaDevice, trial: impl FnOnce() -> bool) -> bool {
     let mut verdicts = VERDICTS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    *verdicts.entry((what, device.index)).or_insert_with(|| {
-        let right = trial();
-        if !right {
-            eprintln!(
-                "The {what} written for this GPU failed a trial; slower ones are used instead."
-            );
-        }
-        right
-    })
+    *verdicts.entry((what, device.index)).or_insert_with(trial)
+}
+
+/// What failed its trial, on any device.
+pub(in crate::gpu) fn rejected() -> Vec<&'static str> {
+    let verdicts = VERDICTS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    verdicts.iter().filter(|(_, right)| !**right).map(|((what, _), _)| *what).collect()
 }
 
 /// Whether the device multiplies by kernels of its own.
@@ -52,7 +50,9 @@ pub(in crate::gpu) fn products(device: &CudaDevice) -> bool {
 
 /// Small whole numbers, which bfloat16 holds exactly: one of -1, 0 and 1 for each place.
 fn digits(count: usize, seed: usize) -> Vec<f32> {
-    (0..count).map(|i| (((i + seed) * 7919 + i / 13 * 31) % 3) as f32 - 1.0).collect()
+    // Fibonacci hashing: neighbours, and places a row apart, have nothing to do with one another.
+    let hash = |i: usize| ((i + seed * count) as u32).wrapping_mul(2_654_435_769) >> 16;
+    (0..count).map(|i| (hash(i) % 3) as f32 - 1.0).collect()
 }
 
 fn upload(device: &CudaDevice, values: &[f32], shape: impl Into<Shape>) -> CubeTensor<CudaRuntime> {
