@@ -1,15 +1,23 @@
 //! Kernels for GPUs against their plain twins: results, and the gradients of every input. Needs a
-//! GPU, or Mesa's software one.
+//! GPU, or Mesa's software one; `TINTYPE_TEST_DEVICE=cuda` takes CUDA's, where the build has it.
 #![cfg(all(feature = "wgpu", feature = "autodiff"))]
 
 mod cases;
 
-use burn::tensor::{Device, DeviceKind, Tensor, TensorData, Tolerance};
+use burn::tensor::{DType, Device, DeviceKind, FloatDType, Tensor, TensorData, Tolerance};
 use cases::{Body, Flat, values};
+
+fn device() -> Device {
+    #[cfg(feature = "cuda")]
+    if std::env::var("TINTYPE_TEST_DEVICE").is_ok_and(|name| name == "cuda") {
+        return Device::cuda(0);
+    }
+    Device::wgpu(DeviceKind::Cpu)
+}
 
 /// Holds an operation to its twin, under a weighted sum for the gradients.
 fn same(inputs: &[TensorData], fused: Body<'_>, twin: Body<'_>, tolerance: f32) {
-    let device = Device::wgpu(DeviceKind::Cpu);
+    let device = device();
     let tolerance = Tolerance::<f32>::rel_abs(tolerance, tolerance);
     let run = |f: Body<'_>, device: &Device, track: bool| {
         let leaf = |data: &TensorData| -> Flat {
@@ -46,7 +54,7 @@ fn flat(data: &TensorData) -> TensorData {
 /// Gradients by differences, on a direction in the space of all inputs: a check that owes nothing
 /// to the twins.
 fn slopes(inputs: &[TensorData], fused: Body<'_>, _: Body<'_>, _: f32) {
-    let device = Device::wgpu(DeviceKind::Cpu);
+    let device = device();
     let tracked = device.clone().autodiff();
     let leaf = |data| -> Flat { Tensor::from_data(flat(data), &tracked).require_grad() };
     let leaves: Vec<Flat> = inputs.iter().map(leaf).collect();
@@ -90,12 +98,22 @@ macro_rules! families {
         mod differences { $(#[test] fn $family() { super::cases::$family(&mut super::slopes); })* }
     };
 }
-families!(norms, gates, activations, attention, neighborhoods, packed_attention, group_norms);
+families!(
+    norms,
+    gates,
+    activations,
+    attention,
+    neighborhoods,
+    packed_attention,
+    group_norms,
+    products,
+    convolutions
+);
 
 #[test]
 fn adamw_steps() {
     use tintype_shaders::{AdamWStep, adamw, plain};
-    let device = Device::wgpu(DeviceKind::Cpu);
+    let device = device();
     let step = AdamWStep {
         betas: [0.9, 0.999],
         decay: 1.0 - 1e-4,
@@ -118,7 +136,7 @@ fn adamw_steps() {
 
 #[test]
 fn what_is_overwritten_is_seen_by_all_who_share_it() {
-    let device = Device::wgpu(DeviceKind::Cpu);
+    let device = device();
     let to: Tensor<2> = Tensor::from_data(values([3, 5], 1), &device);
     let shared = to.clone();
     let from: Tensor<2> = Tensor::from_data(values([5, 3], 2), &device).transpose();
@@ -132,15 +150,33 @@ fn what_is_overwritten_is_seen_by_all_who_share_it() {
 /// In half precision, sums are in float32 all the same: results are those of float32, rounded.
 #[test]
 fn half_precision() {
-    let device = Device::wgpu(DeviceKind::Cpu);
-    assert!(device.supports_dtype(burn::tensor::DType::F16), "Mesa's software GPU has float16");
+    let device = device();
+    assert!(device.supports_dtype(DType::F16), "Mesa's software GPU has float16");
+    let tracked = device.clone().autodiff();
+    let gradients = |inputs: &[TensorData], dtype: FloatDType, f: Body<'_>| -> Vec<TensorData> {
+        let leaf = |data: &TensorData| -> Flat {
+            let wide: Flat = Tensor::from_data(flat(data), &tracked);
+            wide.cast(dtype).detach().require_grad()
+        };
+        let leaves: Vec<Flat> = inputs.iter().map(leaf).collect();
+        let gradients = f(&leaves).sum().backward();
+        let of = |x: &Flat| x.grad(&gradients).expect("it has one").cast(FloatDType::F32);
+        leaves.iter().map(|x| of(x).into_data()).collect()
+    };
+    let norm = |data: &[f32]| data.iter().map(|x| f64::from(x * x)).sum::<f64>().sqrt();
     let mut compare = |inputs: &[TensorData], fused: Body<'_>, twin: Body<'_>, _: f32| {
         let full: Vec<Flat> =
             inputs.iter().map(|data| Tensor::from_data(flat(data), &device)).collect();
-        let half: Vec<Flat> =
-            full.iter().map(|x| x.clone().cast(burn::tensor::FloatDType::F16)).collect();
-        let a = fused(&half).cast(burn::tensor::FloatDType::F32).into_data();
+        let half: Vec<Flat> = full.iter().map(|x| x.clone().cast(FloatDType::F16)).collect();
+        let a = fused(&half).cast(FloatDType::F32).into_data();
         a.assert_approx_eq::<f32>(&twin(&full).into_data(), Tolerance::rel_abs(2e-2, 2e-2));
+        let expected = gradients(inputs, FloatDType::F32, twin);
+        for (a, b) in gradients(inputs, FloatDType::F16, fused).iter().zip(&expected) {
+            let [a, b] = [a, b].map(|data| data.try_to_vec::<f32>().expect("float32"));
+            let difference: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a - b).collect();
+            let most = 0.02 * norm(&b).max(0.01 * (b.len() as f64).sqrt());
+            assert!(norm(&difference) < most, "{} of {}", norm(&difference), norm(&b));
+        }
     };
     cases::norms(&mut compare);
     cases::gates(&mut compare);
@@ -149,4 +185,6 @@ fn half_precision() {
     cases::neighborhoods(&mut compare);
     cases::packed_attention(&mut compare);
     cases::group_norms(&mut compare);
+    cases::products(&mut compare);
+    cases::convolutions(&mut compare);
 }

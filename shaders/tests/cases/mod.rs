@@ -63,6 +63,47 @@ pub fn norms(visit: Visit<'_>) {
     }
 }
 
+/// Linear layers, with a bias and without, and with a GELU behind.
+pub fn products(visit: Visit<'_>) {
+    for [rows, n, k] in [[1, 8, 8], [3, 24, 40], [130, 200, 136], [300, 72, 1152]] {
+        let inputs = [values([rows, k], 1), values([n, k], 2), values([n], 3)];
+        type Layer = fn(Tensor<3>, Tensor<2>, Option<Tensor<1>>) -> Tensor<3>;
+        let with = |f: Layer| {
+            move |x: &[Flat]| -> Flat {
+                // Of sums of k products: about 1, so that a GELU bends them.
+                let weight = x[1].clone().reshape([n, k]) / (k as f64).sqrt();
+                f(x[0].clone().reshape([1, rows, k]), weight, x.get(2).cloned()).reshape([-1])
+            }
+        };
+        visit(&inputs, &with(fused::linear), &with(plain::linear), 1e-4);
+        visit(&inputs[..2], &with(fused::linear), &with(plain::linear), 1e-4);
+        let gelu: Layer = |x, weight, bias| plain::gelu_tanh(plain::linear(x, weight, bias));
+        visit(&inputs, &with(fused::linear_gelu_tanh), &with(gelu), 1e-4);
+    }
+}
+
+/// Convolutions that keep the size of the image, with a residual and without.
+pub fn convolutions(visit: Visit<'_>) {
+    for [b, c, h, w, out, side] in
+        [[1, 8, 1, 1, 8, 1], [2, 40, 17, 19, 3, 3], [1, 64, 33, 20, 72, 3], [2, 16, 5, 40, 24, 1]]
+    {
+        let shape = [out, c, side, side];
+        let inputs = [values([b, c, h, w], 1), values(shape, 2), values([out], 3)];
+        let inputs = [&inputs[..], &[values([b, out, h, w], 4)]].concat();
+        type Layer = fn(Tensor<4>, Tensor<4>, Tensor<1>, Option<Tensor<4>>) -> Tensor<4>;
+        let with = |f: Layer| {
+            move |x: &[Flat]| -> Flat {
+                let image = x[0].clone().reshape([b, c, h, w]);
+                let weight = x[1].clone().reshape(shape) / ((c * side * side) as f64).sqrt();
+                let residual = x.get(3).map(|x| x.clone().reshape([b, out, h, w]));
+                f(image, weight, x[2].clone(), residual).reshape([-1])
+            }
+        };
+        visit(&inputs, &with(fused::convolution), &with(plain::convolution), 1e-4);
+        visit(&inputs[..3], &with(fused::convolution), &with(plain::convolution), 1e-4);
+    }
+}
+
 /// See the operations named in it.
 pub fn gates(visit: Visit<'_>) {
     for [b, n, d] in [[1, 1, 3], [3, 17, 100], [2, 64, 256]] {
