@@ -79,7 +79,7 @@ pub fn operations(bench: &Bench, subject: &Subject, batch: usize) -> Vec<Measure
         add(&format!("{name} and its gradient"), 3.0 * flops, 3.0 * values, &mut || {
             let (x, w) = leaves();
             let gradients = linear(x.clone(), w.clone(), None).sum().backward();
-            (x.grad(&gradients), w.grad(&gradients));
+            drop((x.grad(&gradients), w.grad(&gradients)));
         });
     }
     let (weight, bias): (Tensor<2>, Tensor<1>) = (bench.values([inner, d]), bench.values([inner]));
