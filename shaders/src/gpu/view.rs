@@ -73,7 +73,17 @@ impl<'a, R: CubeRuntime> View<'a, R> {
 
     /// The layout.
     pub(super) fn place(&self) -> LayoutLaunch<R> {
-        let [offset, batch, row, head] = self.layout.map(|n| n as u32);
+        self.place_in_vectors(1)
+    }
+
+    /// The layout, counted in vectors of `n` values.
+    pub(super) fn place_in_vectors(&self, n: usize) -> LayoutLaunch<R> {
+        let [offset, batch, row, head] = self.layout.map(|values| (values / n) as u32);
         LayoutLaunch::new(offset, batch, row, head)
+    }
+
+    /// Whether heads can be read in vectors of `n` values.
+    pub(super) fn allows(&self, n: usize) -> bool {
+        self.layout.iter().all(|values| values.is_multiple_of(n))
     }
 }

@@ -48,8 +48,8 @@ impl Head {
         Source {
             entry: "attention_forward",
             definitions: self.definitions(tiles),
-            instructions: vec![include_str!("ampere.cuh").to_owned()],
-            kernel: vec![include_str!("attention.cuh"), include_str!("attention_forward.cu")],
+            instructions: |_| include_str!("ampere.cuh").to_owned(),
+            kernel: &[include_str!("attention.cuh"), include_str!("attention_forward.cu")],
             threads: 32 * WARPS as u32,
             shared_memory: own + 2 * steps,
         }
@@ -62,8 +62,8 @@ impl Head {
         Source {
             entry: "attention_backward",
             definitions: [self.definitions(tiles), vec![("OF_KEYS", of_keys.into())]].concat(),
-            instructions: vec![include_str!("ampere.cuh").to_owned()],
-            kernel: vec![include_str!("attention.cuh"), include_str!("attention_backward.cu")],
+            instructions: |_| include_str!("ampere.cuh").to_owned(),
+            kernel: &[include_str!("attention.cuh"), include_str!("attention_backward.cu")],
             threads: 32 * WARPS as u32,
             shared_memory: Self::bytes(self.d, rows) + Self::bytes(self.e, rows) + stats,
         }

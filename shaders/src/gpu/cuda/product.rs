@@ -150,14 +150,13 @@ impl Plan {
 
     /// The kernel.
     pub(super) fn source(self, sizes: Sizes, inner: Inner, finish: Finish) -> Source {
-        let multiply = multiply(self.columns, inner, finish.bf16);
         let finish =
             if self.splits > 1 { Finish { bias: false, gelu: false, ..finish } } else { finish };
         Source {
             entry: "product",
             definitions: self.definitions(sizes, inner, finish),
-            instructions: vec![include_str!("hopper.cuh").to_owned(), multiply],
-            kernel: vec![include_str!("epilogue.cuh"), include_str!("product.cu")],
+            instructions: |source| format!("{}{}", include_str!("hopper.cuh"), multiply(source)),
+            kernel: &[include_str!("epilogue.cuh"), include_str!("product.cu")],
             threads: 384,
             // The kernel aligns what it has to 1,024 bytes itself.
             shared_memory: 1024 + self.stages() * (self.step_bytes() + 16),
@@ -170,8 +169,8 @@ impl Plan {
         Source {
             entry: "product_sum",
             definitions: self.definitions(sizes, inner, finish),
-            instructions: vec![include_str!("hopper.cuh").to_owned()],
-            kernel: vec![include_str!("epilogue.cuh"), include_str!("product_sum.cu")],
+            instructions: |_| include_str!("hopper.cuh").to_owned(),
+            kernel: &[include_str!("epilogue.cuh"), include_str!("product_sum.cu")],
             threads: 256,
             shared_memory: 0,
         }
@@ -191,16 +190,17 @@ pub(in crate::gpu) struct Finish {
     pub bf16: bool,
 }
 
-/// The instruction for so many columns (PTX ISA, "wgmma.mma_async"): sums in `columns / 2` registers
+/// The instruction for a product's columns (PTX ISA, "wgmma.mma_async"): sums in half as many registers
 /// of each thread.
-fn multiply(columns: usize, inner: Inner, bf16: bool) -> String {
+fn multiply(source: &Source) -> String {
+    let columns = source.value("COLUMNS");
     let count = columns / 2;
-    let element = if bf16 { "bf16" } else { "f16" };
+    let element = if source.value("BF16") == 1 { "bf16" } else { "f16" };
     let registers: Vec<_> = (0..count).map(|i| format!("%{i}")).collect();
     let sums: Vec<_> = (0..count).map(|i| format!("\"+f\"(sums[{i}])")).collect();
     let [a, b, keep] = [count, count + 1, count + 2];
     let (registers, sums) = (registers.join(", "), sums.join(", "));
-    let [across_a, across_b] = [inner.a, inner.b].map(|inner| u8::from(!inner));
+    let [across_a, across_b] = ["A_INNER", "B_INNER"].map(|inner| 1 - source.value(inner));
     format!(
         "__device__ __forceinline__ void multiply(float (&sums)[{count}], u64 a, u64 b, int keep) {{\n\
          asm volatile(\"{{\\n.reg .pred p;\\nsetp.ne.b32 p, %{keep}, 0;\\n\"\n\

@@ -32,6 +32,7 @@ fn product(sizes: Sizes, inner: Inner, finish: Finish, plan: Plan) {
     let source = plan.source(sizes, inner, finish);
     let mut definitions = source.definitions;
     definitions.push(("SHARED_BYTES", source.shared_memory));
+    definitions.push(("THREADS", source.threads as usize));
     // Fewer than pieces of work, so that blocks go on to a second one.
     definitions.push(("BLOCKS", plan.pieces(sizes).div_ceil(2)));
     emulate("product.cpp", "product", &definitions);
@@ -100,6 +101,24 @@ fn attention_and_its_gradients_are_right_in_emulation() {
     attention(Head { d: 72, e: 72, bf16: true }, [150, 150]);
     attention(Head { d: 64, e: 40, bf16: false }, [70, 201]);
     attention(Head { d: 128, e: 128, bf16: true }, [1, 5]);
+}
+
+#[test]
+fn texts_have_what_they_need() {
+    let finish = Finish { bias: true, residual: false, gelu: true, bf16: true };
+    let plan = Plan { groups: 2, columns: 192, splits: 1 };
+    let head = Head { d: 72, e: 64, bf16: true };
+    let product = plan.source(Sizes::new(300, 200, 136), INPUT, finish);
+    assert!(product.text().contains("m64n192k16.f32.bf16.bf16"));
+    assert!(product.text().contains("p, 1, 1, 0, 1;"), "A along, B across the inner axis");
+    for source in [product, head.forward(), head.backward(true), head.backward(false)] {
+        let text = source.text();
+        assert!(text.contains(&format!("{}(", source.entry)), "{}", source.entry);
+        assert_eq!(text.matches('{').count(), text.matches('}').count(), "{}", source.entry);
+        for (name, _) in &source.definitions {
+            assert!(text.matches(name).count() > 1, "{name} is defined for nothing");
+        }
+    }
 }
 
 #[test]

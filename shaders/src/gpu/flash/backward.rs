@@ -7,7 +7,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::super::bridge::{buffers, room};
-use super::super::rows::{cubes, elem};
+use super::super::rows::{cubes, elem, vector_sum};
 use super::super::tile::{
     PRODUCT_STAGE, SIDE, Span, rows_by_rows, side, stage_size, tile_by_rows, tile_size,
 };
@@ -100,6 +100,12 @@ pub(in crate::gpu) fn statistics<R: CubeRuntime>(
 ) -> CubeTensor<R> {
     let stats = room(lse, [dims.batch, dims.heads, dims.queries, 2], DType::F32);
     const UNITS: u32 = 64;
+    let most = out.tensor.client.properties().hardware.max_vector_size;
+    let longest = most.min(16 / out.tensor.dtype.size());
+    let fits = |n: &usize| {
+        *n <= longest && dims.e.is_multiple_of(*n) && out.allows(*n) && gradient.allows(*n)
+    };
+    let n = [8, 4, 2].into_iter().find(fits).unwrap_or(1);
     let [out_arg, gradient_arg, lse, stats_arg] =
         buffers([out.tensor, gradient.tensor, lse, &stats]);
     // SAFETY: units beyond the last row do nothing.
@@ -108,16 +114,17 @@ pub(in crate::gpu) fn statistics<R: CubeRuntime>(
             &stats.client,
             cubes(dims.rows().div_ceil(UNITS as usize)),
             CubeDim::new_1d(UNITS),
+            n,
             out_arg,
             gradient_arg,
             lse,
             stats_arg,
-            out.place(),
-            gradient.place(),
+            out.place_in_vectors(n),
+            gradient.place_in_vectors(n),
             dims.rows() as u32,
             dims.heads as u32,
             dims.queries as u32,
-            dims.e as u32,
+            (dims.e / n) as u32,
             elem(out.tensor.dtype),
         );
     }
@@ -125,9 +132,9 @@ pub(in crate::gpu) fn statistics<R: CubeRuntime>(
 }
 
 #[cube(launch_unchecked)]
-fn statistics_kernel<F: Float>(
-    out: &[F],
-    gradient: &[F],
+fn statistics_kernel<F: Float, N: Size>(
+    out: &[Vector<F, N>],
+    gradient: &[Vector<F, N>],
     lse: &[f32],
     stats: &mut [f32],
     out_layout: Layout,
@@ -145,13 +152,13 @@ fn statistics_kernel<F: Float>(
         let image = row / heads / queries;
         let a = out_layout.start(image, head) + (token * out_layout.row) as usize;
         let b = gradient_layout.start(image, head) + (token * gradient_layout.row) as usize;
-        let mut sum = 0.0f32;
+        let mut sum = Vector::<f32, N>::new(0.0f32);
         for i in 0..comptime!(e as usize) {
-            sum += f32::cast_from(out[a + i]) * f32::cast_from(gradient[b + i]);
+            sum += Vector::<f32, N>::cast_from(out[a + i]) * Vector::cast_from(gradient[b + i]);
         }
         let at = ((image * heads + head) * queries + token) as usize;
         stats[2 * at] = lse[at];
-        stats[2 * at + 1] = sum;
+        stats[2 * at + 1] = vector_sum::<N>(sum);
     }
 }
 

@@ -33,7 +33,7 @@ int main() {
 #endif
     std::vector<float> parts((size_t)SPLITS * M * N, NAN);
     std::vector<u16> c((size_t)M * N, 0x7FFF);
-    emulator::launch(BLOCKS, 384, SHARED_BYTES, [&] {
+    emulator::launch(BLOCKS, THREADS, SHARED_BYTES, [&] {
         product(a_map, b_map,
 #if BIAS
                 bias.data(),
