@@ -8,8 +8,8 @@ use burn::tensor::{DType, Device, FloatDType, Graph, Int, Tensor, capture};
 
 use crate::device::is_cuda;
 
-/// Images in a batch up to which starting the kernels takes longer than computing them. A recording
-/// keeps the memory of everything that the network computes.
+/// Samples in a batch, two for a guided image, up to which starting the kernels takes longer than
+/// computing them. A recording keeps the memory of everything that the network computes.
 const MOST: usize = 8;
 
 /// What a network is evaluated at.
@@ -94,9 +94,9 @@ impl std::fmt::Debug for Replay {
 }
 
 impl Replay {
-    /// Whether a batch of so many images is worth a recording on a device.
-    pub(super) fn pays(device: &Device, images: usize) -> bool {
-        images <= MOST && is_cuda(device) && tintype_shaders::uses_kernels()
+    /// Whether a batch of so many samples is worth a recording on a device.
+    pub(super) fn pays(device: &Device, samples: usize) -> bool {
+        samples <= MOST && is_cuda(device) && tintype_shaders::uses_kernels()
     }
 
     /// What `network` makes of the inputs. It is recorded at its first evaluation at inputs of such
