@@ -1,7 +1,7 @@
 //! One emoji picture on the CPU: a network evaluation of two rows, a decode, and the whole picture
 //! with 50 steps and guidance 2. PyTorch's side is `tests/peers/emoji_pytorch.py`.
 //!
-//!     cargo bench -p tintype-tests --bench emoji_cpu
+//!     cargo bench --locked --bench emoji_cpu
 #![recursion_limit = "256"]
 
 use std::time::Instant;

@@ -1,6 +1,6 @@
 //! Writes the weights that a manifest of reference values describes, as a file that `tintype` loads:
 //!
-//! `cargo run --release -p tintype-tests --example recipe_weights -- eval_inception.safetensors inception.safetensors`
+//! `cargo run --release --locked --example recipe_weights -- eval_inception.safetensors inception.safetensors`
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -2,7 +2,7 @@
 
     python3 tests/peers/emoji_pytorch.py [--steps 50] [--cfg 2] [--rounds 3] [--threads 2]
 
-Needs torch and safetensors. Computes what `cargo bench -p tintype-tests --bench emoji_cpu` computes: Hi-DiT with guidance (two
+Needs torch and safetensors. Computes what `cargo bench --locked --bench emoji_cpu` computes: Hi-DiT with guidance (two
 rows a step), Euler-Maruyama, the autoencoder's decode when the gate opens.
 """
 

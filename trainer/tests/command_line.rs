@@ -7,13 +7,10 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use common::{TINTYPE, names};
+use common::{names, program};
 
 fn run(arguments: &[&str]) -> Output {
-    let mut command = Command::new(TINTYPE);
-    // Mesa complains on standard error where this is not set.
-    command.args(arguments).env("XDG_RUNTIME_DIR", std::env::temp_dir());
-    command.output().expect("the program starts")
+    program().args(arguments).output().expect("the program starts")
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -90,7 +87,7 @@ fn control_c_ends_after_the_step_and_keeps_finished_pictures() {
     use std::io::{BufRead, BufReader};
     let folder = TempDir::new().expect("a folder");
     let out = folder.path().join("out");
-    let mut child = Command::new(TINTYPE)
+    let mut child = program()
         .args(["generate", "heart", "--count", "50", "--steps", "4", "--device", "cpu", "--json"])
         .arg("--out")
         .arg(&out)
@@ -128,6 +125,26 @@ fn classes_and_info_tell_what_there_is() {
     assert_eq!(info["network"], "Hi-DiT");
     assert_eq!(info["fit"], "all 120 tensors fit");
     assert!(info["devices"].as_array().is_some_and(|d| !d.is_empty()));
+}
+
+/// Graphics drivers look for a desktop session; a server has none, and standard error is ours alone.
+#[test]
+fn nothing_but_its_own_words_is_printed_without_a_session() {
+    let folder = TempDir::new().expect("a folder");
+    let out = folder.path().join("heart.png").display().to_string();
+    let generate = ["generate", "heart", "--steps", "2", "--out", &out, "--device"];
+    let with = |device| [&generate[..], &[device]].concat();
+    for arguments in [vec!["info"], with("auto"), with("cpu"), with("wgpu")] {
+        let output = run(&arguments);
+        let errors = text(&output.stderr);
+        if errors.starts_with("error: no wgpu device was found") {
+            continue; // this machine has no adapter
+        }
+        assert!(output.status.success(), "{arguments:?}: {errors}");
+        let is_ours = |line: &str| line.starts_with("1 picture in ");
+        let foreign: Vec<_> = errors.lines().filter(|line| !is_ours(line)).collect();
+        assert!(foreign.is_empty(), "{arguments:?} printed {foreign:?}");
+    }
 }
 
 #[test]
@@ -240,8 +257,8 @@ fn without_a_tensor(bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn a_reader_may_leave_early() {
     for name in ["classes", "info"] {
-        let mut command = Command::new(TINTYPE);
-        command.arg(name).env("XDG_RUNTIME_DIR", std::env::temp_dir());
+        let mut command = program();
+        command.arg(name);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         drop(child.stdout.take());

@@ -2,6 +2,8 @@
 
 #[cfg(all(feature = "wgpu", target_family = "wasm"))]
 pub mod browser;
+#[cfg(all(feature = "wgpu", target_os = "linux"))]
+pub mod session;
 
 use burn::tensor::Device;
 

@@ -240,14 +240,13 @@ impl Header {
 mod tests {
     use super::*;
     use ndarray::{Array1, Array4};
-    use ndarray_npy::NpzWriter;
+    use crate::data::npz::add;
+    use zip::ZipWriter;
 
-    fn write(path: &Path, compressed: bool, images: &Array4<u8>) {
-        let file = File::create(path).unwrap();
-        let mut npz =
-            if compressed { NpzWriter::new_compressed(file) } else { NpzWriter::new(file) };
-        npz.add_array("arr_0", images).unwrap();
-        npz.add_array("arr_1", &Array1::from(vec![1i64, 2])).unwrap();
+    fn write(path: &Path, method: CompressionMethod, images: &Array4<u8>) {
+        let mut npz = ZipWriter::new(File::create(path).unwrap());
+        add(&mut npz, "arr_0", method, images).unwrap();
+        add(&mut npz, "arr_1", method, &Array1::from(vec![1i64, 2])).unwrap();
         npz.finish().unwrap();
     }
 
@@ -256,9 +255,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let images =
             Array4::from_shape_fn((7, 5, 4, 3), |(n, y, x, c)| (n * 40 + y * 8 + x + c) as u8);
-        for compressed in [false, true] {
-            let path = folder.path().join(format!("{compressed}.npz"));
-            write(&path, compressed, &images);
+        for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
+            let path = folder.path().join(format!("{method}.npz"));
+            write(&path, method, &images);
             let batch = Batch::open(&path).unwrap().unwrap();
             assert_eq!(batch.len(), 7);
             for range in [0..2, 2..3, 5..7, 1..4, 4..4, 6..7, 0..7] {
@@ -277,16 +276,17 @@ mod tests {
     fn what_is_no_batch_says_what_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.npz");
-        let mut npz = NpzWriter::new(File::create(&path).unwrap());
-        npz.add_array("arr_0", &Array4::<f32>::zeros((2, 3, 8, 8))).unwrap();
+        let stored = CompressionMethod::Stored;
+        let mut npz = ZipWriter::new(File::create(&path).unwrap());
+        add(&mut npz, "arr_0", stored, &Array4::<f32>::zeros((2, 3, 8, 8))).unwrap();
         npz.finish().unwrap();
         let error = Batch::open(&path).unwrap_err().to_string();
         assert!(error.contains("<f4") && error.contains("(2, 3, 8, 8)"), "{error}");
-        let mut npz = NpzWriter::new(File::create(&path).unwrap());
-        npz.add_array("mu", &Array1::<f64>::zeros(3)).unwrap();
+        let mut npz = ZipWriter::new(File::create(&path).unwrap());
+        add(&mut npz, "mu", stored, &Array1::<f64>::zeros(3)).unwrap();
         npz.finish().unwrap();
         assert!(Batch::open(&path).unwrap().is_none());
-        write(&path, false, &Array4::zeros((9, 16, 16, 3)));
+        write(&path, stored, &Array4::zeros((9, 16, 16, 3)));
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
         assert!(Batch::open(&path).unwrap_err().to_string().contains("damaged"));

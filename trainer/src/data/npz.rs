@@ -1,11 +1,14 @@
 //! numpy archives: FID statistics, reference batches, samples (`checkpoints` §4).
 
 use std::fs::File;
+use std::io::{BufReader, Seek, Write};
 use std::path::Path;
 
 use anyhow::Context;
 use ndarray::{Array1, Array2, ArrayD};
-use ndarray_npy::{NpzReader, NpzWriter};
+use ndarray_npy::{ReadNpyExt, ReadableElement, WriteNpyExt};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use tintype::files::temporary_name;
 
@@ -29,7 +32,7 @@ pub struct Statistics {
 /// An opened archive.
 pub struct Npz {
     file: String,
-    reader: NpzReader<File>,
+    archive: ZipArchive<BufReader<File>>,
 }
 
 impl Npz {
@@ -38,14 +41,15 @@ impl Npz {
         let file = path.display().to_string();
         let wrap = |problem: String| NpzError { file: file.clone(), problem };
         let opened = File::open(path).map_err(|e| wrap(e.to_string()))?;
-        let reader = NpzReader::new(opened).map_err(|e| wrap(e.to_string()))?;
-        Ok(Self { file: file.clone(), reader })
+        let archive = ZipArchive::new(BufReader::new(opened)).map_err(|e| wrap(e.to_string()))?;
+        Ok(Self { file: file.clone(), archive })
     }
 
     /// Names of the arrays, without `.npy`.
-    pub fn names(&mut self) -> Result<Vec<String>, NpzError> {
-        let names = self.reader.names().map_err(|e| self.problem(&e))?;
-        Ok(names.into_iter().map(|n| n.trim_end_matches(".npy").to_string()).collect())
+    pub fn names(&self) -> Result<Vec<String>, NpzError> {
+        let names: Result<Vec<_>, _> = self.archive.file_names().collect();
+        let names = names.map_err(|e| self.problem(&e))?;
+        Ok(names.iter().map(|n| n.trim_end_matches(".npy").to_string()).collect())
     }
 
     /// `mu` and `sigma` (float64, or float32 widened).
@@ -72,21 +76,39 @@ impl Npz {
 
     /// A float array in float64.
     pub fn floats(&mut self, name: &str) -> Result<ArrayD<f64>, NpzError> {
-        if let Ok(array) = self.reader.by_name(name) {
+        if let Ok(array) = self.array(name) {
             return Ok(array);
         }
-        let array: ArrayD<f32> = self.reader.by_name(name).map_err(|e| self.problem(&e))?;
-        Ok(array.mapv(f64::from))
+        Ok(self.array::<f32>(name)?.mapv(f64::from))
     }
 
     /// An 8-bit array, such as `arr_0` of a batch of images `[n, H, W, 3]`.
     pub fn bytes(&mut self, name: &str) -> Result<ArrayD<u8>, NpzError> {
-        self.reader.by_name(name).map_err(|e| self.problem(&e))
+        self.array(name)
+    }
+
+    fn array<T: ReadableElement>(&mut self, name: &str) -> Result<ArrayD<T>, NpzError> {
+        let wrap = |problem: String| NpzError { file: self.file.clone(), problem };
+        let member = format!("{name}.npy");
+        let entry = self.archive.by_name(&member).map_err(|e| wrap(format!("{member}: {e}")))?;
+        ArrayD::read_npy(BufReader::new(entry)).map_err(|e| wrap(format!("{member}: {e}")))
     }
 
     fn problem(&self, problem: &dyn std::fmt::Display) -> NpzError {
         NpzError { file: self.file.clone(), problem: problem.to_string() }
     }
+}
+
+/// Adds an array to an archive.
+pub fn add<W: Write + Seek>(
+    archive: &mut ZipWriter<W>,
+    name: &str,
+    method: CompressionMethod,
+    array: &impl WriteNpyExt,
+) -> anyhow::Result<()> {
+    let options = SimpleFileOptions::default().compression_method(method).large_file(true);
+    archive.start_file(format!("{name}.npy"), options)?;
+    Ok(array.write_npy(archive)?)
 }
 
 /// Writes means and covariances under their names, deflated as pytorch-fid does, under a temporary
@@ -97,10 +119,10 @@ pub fn write_statistics(
 ) -> anyhow::Result<()> {
     let temporary = temporary_name(path);
     let written = (|| -> anyhow::Result<()> {
-        let mut npz = NpzWriter::new_compressed(File::create(&temporary)?);
+        let mut npz = ZipWriter::new(File::create(&temporary)?);
         for (mu, mean, sigma, covariance) in named {
-            npz.add_array(*mu, *mean)?;
-            npz.add_array(*sigma, *covariance)?;
+            add(&mut npz, mu, CompressionMethod::Deflated, *mean)?;
+            add(&mut npz, sigma, CompressionMethod::Deflated, *covariance)?;
         }
         npz.finish()?;
         Ok(std::fs::rename(&temporary, path)?)

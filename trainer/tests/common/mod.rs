@@ -11,6 +11,15 @@ use tintype::weights::{Weights, open};
 /// The program.
 pub const TINTYPE: &str = env!("CARGO_BIN_EXE_tintype");
 
+/// The program as a server runs it: without a desktop session.
+pub fn program() -> Command {
+    let mut command = Command::new(TINTYPE);
+    for session in ["XDG_RUNTIME_DIR", "WAYLAND_DISPLAY", "DISPLAY"] {
+        command.env_remove(session);
+    }
+    command
+}
+
 /// A folder with a data set, and commands in it.
 pub struct Place(TempDir);
 
@@ -45,9 +54,8 @@ impl Place {
     }
 
     pub fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(TINTYPE);
-        command.args(line.split(' ')).current_dir(self.0.path());
-        command.env("XDG_RUNTIME_DIR", std::env::temp_dir()).stdin(Stdio::null());
+        let mut command = program();
+        command.args(line.split(' ')).current_dir(self.0.path()).stdin(Stdio::null());
         command
     }
 
