@@ -239,8 +239,8 @@ impl Header {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ndarray::{Array1, Array4};
     use crate::data::npz::add;
+    use ndarray::{Array1, Array4};
     use zip::ZipWriter;
 
     fn write(path: &Path, method: CompressionMethod, images: &Array4<u8>) {
