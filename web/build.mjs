@@ -18,9 +18,9 @@ const target = process.env.CARGO_TARGET_DIR ?? join(root, "target");
 const dist = join(web, "dist");
 const TRIPLE = "wasm32-unknown-unknown";
 
-const run = (program, args, cwd = root) => {
+const run = (program, args, cwd = root, env = {}) => {
   console.log(`> ${program} ${args.join(" ")}`);
-  execFileSync(program, args, { cwd, stdio: "inherit" });
+  execFileSync(program, args, { cwd, stdio: "inherit", env: { ...process.env, ...env } });
 };
 
 // ---- Tools ----
@@ -94,7 +94,9 @@ function wasmBindgen() {
   const installed = existsSync(program) && execFileSync(program, ["--version"], { encoding: "utf8" });
   if (!installed || installed.trim().split(" ").at(-1) !== version) {
     const args = ["install", "wasm-bindgen-cli", "--version", version, "--root", tools];
-    run("cargo", [...args, "--target-dir", join(target, "tools-build")]);
+    // It runs for seconds and is compiled for minutes.
+    const quick = { CARGO_PROFILE_RELEASE_OPT_LEVEL: "1", CARGO_PROFILE_RELEASE_LTO: "off" };
+    run("cargo", [...args, "--target-dir", join(target, "tools-build")], root, quick);
   }
   return program;
 }
