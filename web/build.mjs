@@ -68,20 +68,21 @@ console.log(`page: ${relative(process.cwd(), site)}   package: ${relative(proces
 
 /** False with another installation of Rust, which must have the target itself. */
 function hasRustup() {
-  return answers("rustup");
+  return answers("rustup") !== undefined;
 }
 
-/** The system's wasm-opt, else npm's, which is the same program as JavaScript and takes ten times as long. */
+/** The system's wasm-opt where it knows relaxed SIMD, else npm's: the same program as JavaScript, on one core. */
 function wasmOpt() {
-  return answers("wasm-opt") ? "wasm-opt" : join(web, "node_modules", ".bin", "wasm-opt");
+  const version = Number(answers("wasm-opt")?.match(/version (\d+)/)?.[1] ?? 0);
+  return version >= 120 ? "wasm-opt" : join(web, "node_modules", ".bin", "wasm-opt");
 }
 
+/** What a program says of its version; undefined where there is none. */
 function answers(program) {
   try {
-    execFileSync(program, ["--version"], { stdio: "ignore" });
-    return true;
+    return execFileSync(program, ["--version"], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
   } catch {
-    return false;
+    return undefined;
   }
 }
 
