@@ -19,8 +19,10 @@ pub use check::Checks;
 /// What a path holds.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
-    /// A file or folder of this family.
-    Family(family::Run),
+    /// A file whose values depend on the device.
+    Network(family::OnDevice),
+    /// A file or folder whose values are the same with every device.
+    Host(family::OnHost),
     /// Documentation or a part of another entry.
     Aside,
 }
@@ -39,10 +41,14 @@ pub fn entries(folder: &Path) -> anyhow::Result<Vec<(PathBuf, Kind)>> {
     Ok(entries)
 }
 
-/// Computes an entry on a device and compares every quantity in it.
-pub fn run(path: &Path, run: family::Run, device: &Device) -> anyhow::Result<Checks> {
+/// Computes an entry, on a device where it takes one, and compares every quantity in it.
+pub fn run(path: &Path, kind: Kind, device: &Device) -> anyhow::Result<Checks> {
     let mut checks = Checks::new(path)?;
-    run(path, device, &mut checks)?;
+    match kind {
+        Kind::Network(run) => run(path, device, &mut checks)?,
+        Kind::Host(run) => run(path, &mut checks)?,
+        Kind::Aside => {}
+    }
     checks.finish()?;
     Ok(checks)
 }

@@ -96,7 +96,7 @@ pub fn inception(path: &Path, device: &Device, checks: &mut Checks) -> Result<()
     book.finish(&["image.", "stored."])
 }
 
-pub fn resizing(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
+pub fn resizing(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let mut seen = BTreeSet::from(["grid299".to_string()]);
     let (bytes, size) = planes(&golden, "image")?;

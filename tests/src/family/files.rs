@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use tintype::burn::tensor::Device;
 use tintype::image::Rgb;
 use tintype::weights::{Weights, open};
 use tintype_trainer::data::hdf5::Hdf5Store;
@@ -14,7 +13,7 @@ use tintype_trainer::evaluate::frechet;
 use crate::check::{Checks, FORWARD, Tolerance};
 use crate::golden::Golden;
 
-pub fn pytorch(folder: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
+pub fn pytorch(folder: &Path, checks: &mut Checks) -> Result<()> {
     let expected = open(&folder.join("expected.safetensors"))?;
     checks.expect(Golden::open(&folder.join("expected.safetensors"))?);
     for (key, view) in &expected.tensors {
@@ -47,7 +46,7 @@ pub fn pytorch(folder: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
-pub fn latent_shards(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
+pub fn latent_shards(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let folder = path.with_file_name(name.trim_end_matches("_expected"));
@@ -72,7 +71,7 @@ pub fn latent_shards(path: &Path, _: &Device, checks: &mut Checks) -> Result<()>
     Ok(())
 }
 
-pub fn hdf5(folder: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
+pub fn hdf5(folder: &Path, checks: &mut Checks) -> Result<()> {
     checks.expect(Golden::open(&folder.join("expected.safetensors"))?);
     let mut stores = Vec::new();
     for entry in std::fs::read_dir(folder)? {
@@ -111,7 +110,7 @@ fn decode(bytes: &[u8]) -> Result<Rgb> {
     Ok(Rgb { width, height, pixels: image.into_raw() })
 }
 
-pub fn npz(folder: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
+pub fn npz(folder: &Path, checks: &mut Checks) -> Result<()> {
     checks.expect(Golden::open(&folder.join("expected.safetensors"))?);
     let statistics = |file: &str| Npz::open(&folder.join(file))?.statistics();
     let (a, b) = (statistics("fid_stats.npz")?, statistics("fid_stats2.npz")?);

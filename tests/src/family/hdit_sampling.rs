@@ -226,7 +226,7 @@ pub fn model(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
-pub fn schedules(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
+pub fn schedules(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let extra = golden.json("extra")?;
     let u = golden.values("in.u")?;

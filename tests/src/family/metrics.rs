@@ -23,7 +23,7 @@ use crate::recipe;
 const EXACT: Tolerance = Tolerance::Exact;
 const CLOSE: Tolerance = Tolerance::Relative(1e-9);
 
-pub fn distributions(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
+pub fn distributions(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let tag = golden.text("tag").context("no tag")?;
     let mut book = Book::new(&golden, checks);
@@ -191,7 +191,7 @@ fn inception(book: &mut Book<'_>, tag: &str) -> Result<()> {
     Ok(())
 }
 
-pub fn recipe_check(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
+pub fn recipe_check(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let tag = golden.text("tag").context("no tag")?;
     let mut book = Book::new(&golden, checks);
@@ -317,7 +317,7 @@ fn quantised(book: &mut Book<'_>) -> Result<()> {
 }
 
 /// Statistics and samples as other tools write them.
-pub fn archives(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
+pub fn archives(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let mut book = Book::new(&golden, checks);
     let beside = |name: &str| path.with_file_name(name);

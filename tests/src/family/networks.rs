@@ -24,7 +24,7 @@ fn bytes(golden: &Golden, name: &str) -> Result<(Vec<u8>, usize)> {
     Ok((view.to_i64().iter().map(|&v| v as u8).collect(), side))
 }
 
-pub fn dinov2_preprocess(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
+pub fn dinov2_preprocess(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let (image, side) = bytes(&golden, "in.image_u8")?;
     let wide = |v: Vec<f32>| -> Vec<f64> { v.into_iter().map(f64::from).collect() };
@@ -39,7 +39,7 @@ pub fn dinov2_preprocess(path: &Path, _: &Device, checks: &mut Checks) -> Result
     Ok(())
 }
 
-pub fn pos_embed_resample(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
+pub fn pos_embed_resample(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let view = golden.view("in.pos_embed")?;
     let (table, dim) = (view.to_f32(), view.shape[2]);

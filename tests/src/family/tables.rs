@@ -109,7 +109,7 @@ pub fn units(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     checks.tensor_if::<2>("out.cosine_dim1", &cosine, close)
 }
 
-pub fn center_crop(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
+pub fn center_crop(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let config = golden.config()?;
     for (i, case) in config["cases"].as_array().into_iter().flatten().enumerate() {
@@ -126,7 +126,7 @@ pub fn center_crop(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
-pub fn augment(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
+pub fn augment(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let extra = golden.json("extra")?;
     for (i, case) in extra["cases"].as_array().into_iter().flatten().enumerate() {
@@ -169,7 +169,7 @@ pub fn augment(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
-pub fn metrics(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
+pub fn metrics(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let extra = golden.json("extra")?;
     for (i, case) in extra["cases"].as_array().into_iter().flatten().enumerate() {

@@ -215,7 +215,7 @@ pub fn dinov2_small(path: &Path, device: &Device, checks: &mut Checks) -> Result
     book.finish(&[])
 }
 
-pub fn positions(path: &Path, _: &Device, checks: &mut Checks) -> Result<()> {
+pub fn positions(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let view = golden.view("table")?;
     let (table, dim) = (view.to_f32(), view.shape[2]);
