@@ -27,7 +27,7 @@ const bindgen = wasmBindgen();
 run("npm", ["ci", "--no-audit", "--no-fund"], web);
 
 // ---- Engine ----
-run("cargo", ["build", "--profile", "web", "--locked", "--target", TRIPLE, "-p", "tintype-web"]);
+run("cargo", ["rustc", "--profile", "web", "--locked", "--target", TRIPLE, "-p", "tintype-web", "--lib", "--crate-type", "cdylib"]);
 const wasmFolder = join(web, "engine", "wasm");
 rmSync(wasmFolder, { recursive: true, force: true });
 // No wasm-opt: its -O2 takes minutes, makes nothing faster that can be measured, and a file that is 10 %
