@@ -195,7 +195,7 @@ fn keep(photograph: &[[u8; 3]], name: &str) -> Result<()> {
 
 #[test]
 fn a_picture_develops_on_the_processor() -> Result<()> {
-    println!("processor: {}", develop("processor", "cpu", 10, &[])?);
+    println!("processor: {}", develop("processor", "cpu", 4, &[])?);
     Ok(())
 }
 

@@ -68,15 +68,16 @@ pub fn lpips(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     for set in sets {
         let a = images(&golden, &format!("image0.{set}"), device)?.detach().require_grad();
         let b = images(&golden, &format!("image1.{set}"), device)?;
-        let distance = network.forward(a.clone(), b.clone());
+        let (features, others) = (network.features(a.clone()), network.features(b.clone()));
+        let layers = network.layers(&features, &others); // [B, 5]
+        let distance = layers.clone().sum_dim(1);
         compare(format!("lpips.{set}"), &values(&distance), close)?;
-        let layers = network.layers(a.clone(), b.clone());
         compare(format!("lpips_layers.{set}"), &values(&layers), close)?;
         // REPA-E's trainer feeds −1…1 into a network that expects 0…1.
         let wide = |x: &Tensor<4>| x.clone() * 2.0 - 1.0;
         let repae = network.forward(wide(&a), wide(&b));
         compare(format!("lpips_repae_fed_m1_1.{set}"), &values(&repae), close)?;
-        for (k, tap) in network.features(a.clone()).iter().enumerate() {
+        for (k, tap) in features.iter().enumerate() {
             let all = values(tap);
             let sample: Vec<f64> = (0..64).map(|i| all[i * all.len() / 64]).collect();
             let tolerance = Tolerance::RelativeL2(1e-5);

@@ -96,9 +96,8 @@ impl Lpips {
         distance(&self.features(a), &self.features(b), &self.lin)
     }
 
-    /// Each layer's part of [`forward`](Self::forward), `[B, 5]`.
-    pub fn layers(&self, a: Tensor<4>, b: Tensor<4>) -> Tensor<2> {
-        let (a, b) = (self.features(a), self.features(b));
+    /// Each layer's part of the distance of images with these [`features`](Self::features), `[B, 5]`.
+    pub fn layers(&self, a: &[Tensor<4>], b: &[Tensor<4>]) -> Tensor<2> {
         let parts = (0..5).map(|l| {
             let n = a[l].dims()[0];
             distance(&a[l..=l], &b[l..=l], &self.lin[l..=l]).reshape([n, 1])
