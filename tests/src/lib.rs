@@ -20,9 +20,9 @@ pub use check::Checks;
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// A file whose values depend on the device.
-    Network(family::OnDevice),
+    OnDevice(family::OnDevice),
     /// A file or folder whose values are the same with every device.
-    Host(family::OnHost),
+    OnHost(family::OnHost),
     /// Documentation or a part of another entry.
     Aside,
 }
@@ -45,8 +45,8 @@ pub fn entries(folder: &Path) -> anyhow::Result<Vec<(PathBuf, Kind)>> {
 pub fn run(path: &Path, kind: Kind, device: &Device) -> anyhow::Result<Checks> {
     let mut checks = Checks::new(path)?;
     match kind {
-        Kind::Network(run) => run(path, device, &mut checks)?,
-        Kind::Host(run) => run(path, &mut checks)?,
+        Kind::OnDevice(run) => run(path, device, &mut checks)?,
+        Kind::OnHost(run) => run(path, &mut checks)?,
         Kind::Aside => {}
     }
     checks.finish()?;

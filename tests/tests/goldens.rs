@@ -43,8 +43,8 @@ fn check_all(name: &str, device: &Device, with_host: bool) {
             let label = label.unwrap_or_default();
             match kind {
                 Kind::Aside => continue,
-                Kind::Host(_) if !with_host => continue,
-                Kind::Host(_) | Kind::Network(_) => {}
+                Kind::OnHost(_) if !with_host => continue,
+                Kind::OnHost(_) | Kind::OnDevice(_) => {}
             }
             // The repository's subset is also in the full set.
             if let Ok(bytes) = std::fs::read(&path)
