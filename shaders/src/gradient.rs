@@ -1,12 +1,14 @@
 //! Operations that know their own gradient.
 
+use std::sync::Arc;
+
 use burn::backend::DispatchTensor;
 #[cfg(feature = "autodiff")]
 use burn::backend::DispatchTensorKind;
 use burn_backend::TensorMetadata;
 
 /// An operation with one result, and its derivative written by hand.
-pub(crate) trait Operation: Clone + std::fmt::Debug + Send + Sync + 'static {
+pub(crate) trait Operation: std::fmt::Debug + Send + Sync {
     /// The result, and what [`backward`](Self::backward) wants to have besides the inputs; nothing
     /// where these inputs are better left to the plain operations.
     fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)>;
@@ -34,8 +36,11 @@ pub(crate) fn of_one_type(inputs: &[DispatchTensor]) -> bool {
 
 /// The result of an operation, tracked where one of its inputs is; nothing where they are not
 /// all in one place, or where the operation leaves them.
-pub(crate) fn apply<O: Operation>(
-    operation: O,
+///
+/// Not generic: the callers are, over the ranks of tensors, and would compile the graph and what it adds
+/// gradients with once for each operation in every crate that calls them.
+pub(crate) fn apply(
+    operation: Arc<dyn Operation>,
     inputs: Vec<DispatchTensor>,
 ) -> Option<DispatchTensor> {
     #[cfg(feature = "autodiff")]
@@ -51,15 +56,15 @@ pub(crate) fn apply<O: Operation>(
             return match **kind {
                 #[cfg(feature = "wgpu")]
                 DispatchTensorKind::Wgpu(_) => {
-                    tracked::apply::<burn::backend::Wgpu, O>(operation, inputs)
+                    tracked::apply::<burn::backend::Wgpu>(operation, inputs)
                 }
                 #[cfg(feature = "vulkan")]
                 DispatchTensorKind::Vulkan(_) => {
-                    tracked::apply::<burn::backend::Vulkan, O>(operation, inputs)
+                    tracked::apply::<burn::backend::Vulkan>(operation, inputs)
                 }
                 #[cfg(feature = "cuda")]
                 DispatchTensorKind::Cuda(_) => {
-                    tracked::apply::<burn::backend::Cuda, O>(operation, inputs)
+                    tracked::apply::<burn::backend::Cuda>(operation, inputs)
                 }
                 _ => None,
             };
@@ -70,6 +75,8 @@ pub(crate) fn apply<O: Operation>(
 
 #[cfg(feature = "autodiff")]
 mod tracked {
+    use std::sync::Arc;
+
     use burn::backend::{Autodiff, BackendTensor, DispatchKindConversion, DispatchTensor};
     use burn_autodiff::checkpoint::base::Checkpointer;
     use burn_autodiff::checkpoint::strategy::NoCheckpointing;
@@ -83,9 +90,9 @@ mod tracked {
     type Tracked<B> = <Autodiff<B> as BackendTypes>::FloatTensorPrimitive;
 
     #[derive(Clone, Debug)]
-    struct Step<O>(O);
+    struct Step(Arc<dyn Operation>);
 
-    impl<B: Backend, O: Operation, const N: usize> Backward<B, N> for Step<O>
+    impl<B: Backend, const N: usize> Backward<B, N> for Step
     where
         DispatchTensor: DispatchKindConversion<B>,
     {
@@ -113,8 +120,8 @@ mod tracked {
         }
     }
 
-    pub(super) fn apply<B: Backend, O: Operation>(
-        operation: O,
+    pub(super) fn apply<B: Backend>(
+        operation: Arc<dyn Operation>,
         inputs: Vec<DispatchTensor>,
     ) -> Option<DispatchTensor>
     where
@@ -132,21 +139,21 @@ mod tracked {
         let result = unwrap::<B>(result)?;
         let state = (inner, kept);
         let result = match inputs.len() {
-            1 => record::<B, O, 1>(operation, &inputs, state, result),
-            2 => record::<B, O, 2>(operation, &inputs, state, result),
-            3 => record::<B, O, 3>(operation, &inputs, state, result),
-            4 => record::<B, O, 4>(operation, &inputs, state, result),
-            5 => record::<B, O, 5>(operation, &inputs, state, result),
-            6 => record::<B, O, 6>(operation, &inputs, state, result),
-            7 => record::<B, O, 7>(operation, &inputs, state, result),
+            1 => record::<B, 1>(operation, &inputs, state, result),
+            2 => record::<B, 2>(operation, &inputs, state, result),
+            3 => record::<B, 3>(operation, &inputs, state, result),
+            4 => record::<B, 4>(operation, &inputs, state, result),
+            5 => record::<B, 5>(operation, &inputs, state, result),
+            6 => record::<B, 6>(operation, &inputs, state, result),
+            7 => record::<B, 7>(operation, &inputs, state, result),
             n => unreachable!("no operation has {n} inputs"),
         };
         Some(DispatchTensor::from_backend(BackendTensor::<Autodiff<B>>::Float(result)))
     }
 
     /// Enters a step into the graph.
-    fn record<B: Backend, O: Operation, const N: usize>(
-        operation: O,
+    fn record<B: Backend, const N: usize>(
+        operation: Arc<dyn Operation>,
         inputs: &[Tracked<B>],
         state: (Vec<DispatchTensor>, Vec<DispatchTensor>),
         result: Floats<B>,

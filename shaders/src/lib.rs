@@ -67,7 +67,7 @@ macro_rules! fused {
     (gpu $operation:expr, $inputs:expr) => {
         #[cfg(feature = "gpu")]
         if uses_kernels()
-            && let Some(result) = gradient::apply($operation, $inputs)
+            && let Some(result) = gradient::apply(std::sync::Arc::new($operation), $inputs)
         {
             return Tensor::from_dispatch(result);
         }
@@ -219,7 +219,8 @@ fn attention_on_gpu(
     neighborhood: Option<gpu::neighborhood::Image>,
 ) -> Option<Tensor<4>> {
     let attention = gpu::attention::Attention { scale, neighborhood };
-    let out = uses_kernels().then(|| gradient::apply(attention, given!(q, k, v)))??;
+    let out = uses_kernels()
+        .then(|| gradient::apply(std::sync::Arc::new(attention), given!(q, k, v)))??;
     Some(Tensor::from_dispatch(out))
 }
 

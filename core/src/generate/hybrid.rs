@@ -2,6 +2,7 @@
 
 use burn::tensor::{FloatDType, Tensor};
 
+use super::observer::Observer;
 use super::pipeline::Pipeline;
 use super::replay::Inputs;
 use super::request::{Request, Sampler};
@@ -14,11 +15,11 @@ use crate::sampler::hidit::{Draw, HybridModel, PixelInit, Pixels, Stepper, sampl
 use crate::sampler::{State, Step, Stop};
 
 /// The pictures and, where wanted, the decoded latents, `[B, 3, H, W]`.
-pub(super) async fn generate<E: AsyncFnMut(Event<'_>) -> Result<(), Stop>>(
+pub(super) async fn generate(
     pipeline: &Pipeline,
     network: &HiDiT,
     request: &Request,
-    on_event: &mut E,
+    observer: &mut dyn Observer,
 ) -> Result<(State, Option<State>), GenerateError> {
     let settings = request.settings;
     let (stepper, times) = match settings.sampler {
@@ -42,7 +43,7 @@ pub(super) async fn generate<E: AsyncFnMut(Event<'_>) -> Result<(), Stop>>(
         keys,
         image: [3, height, width],
         clean_image: None,
-        on_event,
+        observer,
     };
     let result = sample(&mut run, start, &times, stepper, PixelInit::Decode).await?;
     match result.image {
@@ -58,7 +59,7 @@ pub(super) async fn generate<E: AsyncFnMut(Event<'_>) -> Result<(), Stop>>(
     }
 }
 
-struct Run<'a, E> {
+struct Run<'a> {
     pipeline: &'a Pipeline,
     network: &'a HiDiT,
     guidance: Guidance,
@@ -67,10 +68,10 @@ struct Run<'a, E> {
     image: [usize; 3],
     /// The latest estimate of the image, kept on the network's device for previews.
     clean_image: Option<Tensor<4>>,
-    on_event: &'a mut E,
+    observer: &'a mut dyn Observer,
 }
 
-impl<E> Run<'_, E> {
+impl Run<'_> {
     /// A state for the network, twice where guidance wants both halves.
     async fn input(&self, x: State, guided: bool) -> Result<Tensor<4>, Stop> {
         let x = self.pipeline.to_device(x, self.pipeline.precision).await?;
@@ -94,7 +95,7 @@ impl<E> Run<'_, E> {
     }
 }
 
-impl<E: AsyncFnMut(Event<'_>) -> Result<(), Stop>> HybridModel for Run<'_, E> {
+impl HybridModel for Run<'_> {
     fn gate(&self, t: f64) -> bool {
         self.network.gate(t)
     }
@@ -149,6 +150,6 @@ impl<E: AsyncFnMut(Event<'_>) -> Result<(), Stop>> HybridModel for Run<'_, E> {
         let pixels = pixels.and(self.clean_image.as_ref());
         let preview = Preview { clean: step.clean, pixels };
         let Step { index, total, time, .. } = step;
-        (self.on_event)(Event::Step { index, total, time, preview }).await
+        self.observer.tell(Event::Step { index, total, time, preview }).await
     }
 }

@@ -6,6 +6,7 @@ mod latent_map;
 mod load;
 #[cfg(feature = "files")]
 mod model_files;
+mod observer;
 mod origin;
 mod pipeline;
 mod previewer;

@@ -8,6 +8,7 @@ use super::load::{
     LatentStats, LoadError, Network, Parts, check_parts, image_size, latent_channels, load_decoder,
     load_network, state_shape,
 };
+use super::observer::{Local, Observer};
 use super::replay::{Inputs, Replay};
 use super::request::Request;
 use super::{Event, GenerateError, Picture};
@@ -15,7 +16,7 @@ use crate::device::state_device;
 use crate::image::{Rgb, Rounding, to_rgb};
 use crate::labels::Labels;
 use crate::model::vavae::{VaeConfig, VaeDecoder};
-use crate::sampler::{State, Stop};
+use crate::sampler::{State, Stop, read};
 use crate::weights::{Architecture, Report, detect};
 
 /// Everything that is needed to generate.
@@ -110,13 +111,29 @@ impl Pipeline {
         request: &Request,
         on_event: &mut impl AsyncFnMut(Event<'_>) -> Result<(), Stop>,
     ) -> Result<(), GenerateError> {
+        self.observed(request, on_event).await
+    }
+
+    fn observed<'a>(
+        &'a self,
+        request: &'a Request,
+        observer: &'a mut dyn Observer,
+    ) -> Local<'a, Result<(), GenerateError>> {
+        Box::pin(self.run(request, observer))
+    }
+
+    async fn run(
+        &self,
+        request: &Request,
+        observer: &mut dyn Observer,
+    ) -> Result<(), GenerateError> {
         request.validate(&self.architecture)?;
         let (image, latent) = match &self.network {
             Network::HiDiT(network) => {
-                super::hybrid::generate(self, network, request, on_event).await?
+                super::hybrid::generate(self, network, request, observer).await?
             }
             _ => {
-                let state = super::run::generate(self, request, on_event).await?;
+                let state = super::run::generate(self, request, observer).await?;
                 match self.latent_channels() {
                     Some(_) => (self.decode(state).await?, None),
                     None => (state, None),
@@ -131,14 +148,14 @@ impl Pipeline {
         for (index, image) in images.into_iter().enumerate() {
             let latent = latents[index].take();
             let spec = request.images[index];
-            on_event(Event::Image(Picture { index, spec, image, latent })).await?;
+            observer.tell(Event::Image(Picture { index, spec, image, latent })).await?;
         }
         Ok(())
     }
 
     /// Reads images `[B, C, H, W]` in −1…1 back and makes bytes of them as the authors do.
     pub async fn pictures(&self, images: Tensor<4>) -> Result<Vec<Rgb>, Stop> {
-        Ok(to_rgb(&read(images).await?, self.rounding()))
+        Ok(to_rgb(&read(images.cast(FloatDType::F32)).await?, self.rounding()))
     }
 
     /// How the authors of the network make bytes of its pictures.
@@ -234,10 +251,4 @@ impl Pipeline {
         let n = values.len();
         Tensor::from_data(TensorData::new(values, [n]), &self.device)
     }
-}
-
-/// Reads a tensor back without blocking, in float32.
-pub(super) async fn read(x: Tensor<4>) -> Result<TensorData, Stop> {
-    let failed = |e| Stop::Device(format!("{e:?}"));
-    Ok(x.cast(FloatDType::F32).into_data_async().await.map_err(failed)?.convert::<f32>())
 }

@@ -11,9 +11,8 @@ use burn::tensor::{FloatDType, Tensor, TensorData, module};
 use web_time::Instant;
 
 use super::latent_map::LatentMap;
-use super::pipeline::read;
 use super::{Pipeline, Preview};
-use crate::sampler::{State, Stop};
+use crate::sampler::{State, Stop, read};
 
 /// The share of time that decoding may take from the sampler is one in this many.
 const DECODE_SHARE: u32 = 9;
@@ -85,5 +84,5 @@ impl<'a> Previewer<'a> {
 }
 
 async fn values(x: Tensor<4>) -> Result<Vec<f32>, Stop> {
-    read(x).await?.try_to_vec().map_err(|e| Stop::Device(format!("{e:?}")))
+    read(x.cast(FloatDType::F32)).await?.try_to_vec().map_err(|e| Stop::Device(format!("{e:?}")))
 }

@@ -3,6 +3,7 @@
 use burn::tensor::{FloatDType, Int, Tensor};
 
 use super::load::Network;
+use super::observer::Observer;
 use super::pipeline::Pipeline;
 use super::replay::Inputs;
 use super::request::{Request, Sampler, Settings};
@@ -19,10 +20,10 @@ use crate::sampler::{Model, State, Step, Stop, dpm_solver, flow, karras, schedul
 use crate::weights::Architecture;
 
 /// The final states `[B, C, H, W]`.
-pub(super) async fn generate<E: AsyncFnMut(Event<'_>) -> Result<(), Stop>>(
+pub(super) async fn generate(
     pipeline: &Pipeline,
     request: &Request,
-    on_event: &mut E,
+    observer: &mut dyn Observer,
 ) -> Result<State, GenerateError> {
     let keys: Vec<ImageKey> =
         request.images.iter().map(|i| ImageKey { seed: i.seed, image: i.index }).collect();
@@ -33,7 +34,7 @@ pub(super) async fn generate<E: AsyncFnMut(Event<'_>) -> Result<(), Stop>>(
         guidance: request.settings.guidance,
         classes: request.images.iter().map(|i| i.class).collect(),
         keys,
-        on_event,
+        observer,
     };
     Ok(match &pipeline.architecture {
         Architecture::HDiT(c) => {
@@ -97,15 +98,15 @@ async fn denoise<M: Model>(
     }
 }
 
-struct Run<'a, E> {
+struct Run<'a> {
     pipeline: &'a Pipeline,
     guidance: Guidance,
     classes: Vec<Option<usize>>,
     keys: Vec<ImageKey>,
-    on_event: &'a mut E,
+    observer: &'a mut dyn Observer,
 }
 
-impl<E> Run<'_, E> {
+impl Run<'_> {
     /// The network's prediction in float32: a velocity on this library's clock, or a denoised
     /// image.
     fn evaluate(&self, x: Tensor<4>, time: f64, guided: bool) -> Tensor<4> {
@@ -156,7 +157,7 @@ impl<E> Run<'_, E> {
     }
 }
 
-impl<E: AsyncFnMut(Event<'_>) -> Result<(), Stop>> Model for Run<'_, E> {
+impl Model for Run<'_> {
     async fn predict(&mut self, x: State, time: f64, step_time: f64) -> Result<State, Stop> {
         let guided = self.guidance.active(step_time);
         let b = self.keys.len();
@@ -179,6 +180,6 @@ impl<E: AsyncFnMut(Event<'_>) -> Result<(), Stop>> Model for Run<'_, E> {
     async fn on_step(&mut self, step: Step<'_>) -> Result<(), Stop> {
         let preview = Preview { clean: step.clean, pixels: None };
         let Step { index, total, time, .. } = step;
-        (self.on_event)(Event::Step { index, total, time, preview }).await
+        self.observer.tell(Event::Step { index, total, time, preview }).await
     }
 }

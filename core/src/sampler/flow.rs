@@ -1,6 +1,6 @@
 //! Samplers of flow models: the state goes from t = 1 (noise) to t = 0 (data).
 
-use super::{Model, State, Step, Stop};
+use super::{Model, State, Step, Stop, read};
 use crate::diffusion::flow::Path;
 
 /// Euler's method: `x ← x + (t' − t)·v`.
@@ -204,8 +204,8 @@ fn weighted(k: &[State], weights: &[f64]) -> State {
 }
 
 pub(super) async fn rms(x: State) -> Result<f64, Stop> {
-    let mean = x.square().mean().into_scalar_async::<f64>().await;
-    mean.map(f64::sqrt).map_err(|e| Stop::Device(format!("{e:?}")))
+    let mean = read(x.square().mean()).await?;
+    Ok(mean.iter::<f64>().next().expect("a mean is one number").sqrt())
 }
 
 /// Coefficients and times of the stages after the first; the last is also the solution.

@@ -11,7 +11,7 @@ pub mod hidit;
 pub mod karras;
 pub mod schedules;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 
 /// What a sampler moves: `[B, C, H, W]` in float64.
 pub type State = Tensor<4>;
@@ -57,6 +57,17 @@ pub trait Model {
     async fn on_step(&mut self, _step: Step<'_>) -> Result<(), Stop> {
         Ok(())
     }
+}
+
+/// Reads a tensor back: in a browser without blocking, which is all that it allows. Elsewhere Burn's blocking
+/// way, which is compiled once, in Burn; of the other, each crate that awaits it compiles its own copy of
+/// the backends' code.
+pub(crate) async fn read<const D: usize>(x: Tensor<D>) -> Result<TensorData, Stop> {
+    #[cfg(target_family = "wasm")]
+    let data = x.into_data_async().await;
+    #[cfg(not(target_family = "wasm"))]
+    let data = x.try_into_data();
+    data.map_err(|error| Stop::Device(format!("{error:?}")))
 }
 
 #[cfg(test)]
