@@ -3,8 +3,9 @@
 #![cfg(all(feature = "wgpu", feature = "autodiff"))]
 
 mod cases;
+mod wgsl;
 
-use burn::tensor::{DType, Device, DeviceKind, FloatDType, Tensor, TensorData, Tolerance};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData, Tolerance};
 use cases::{Body, Flat, values};
 
 fn device() -> Device {
@@ -12,7 +13,7 @@ fn device() -> Device {
     if std::env::var("TINTYPE_TEST_DEVICE").is_ok_and(|name| name == "cuda") {
         return Device::cuda(0);
     }
-    Device::wgpu(DeviceKind::Cpu)
+    wgsl::device()
 }
 
 /// Holds an operation to its twin, under a weighted sum for the gradients.

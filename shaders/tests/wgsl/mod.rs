@@ -1,27 +1,43 @@
 //! The WGSL of every kernel, as it is generated for real sizes: valid, and modest enough for the web.
-#![cfg(all(feature = "wgpu", feature = "autodiff"))]
-
-#[allow(dead_code)] // products and convolutions have no WGSL of their own
-mod cases;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use burn::tensor::{Device, DeviceKind, Tensor, TensorData};
-use cases::{Body, Flat};
+use cubecl::config::compilation::CompilationLogLevel;
+use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+
+use super::cases::{self, Body, Flat};
 
 /// Storage buffers of a stage, and bytes of shared memory, that every desktop browser has.
 const BUFFERS: usize = 8;
 const SHARED_MEMORY: u32 = 32 * 1024;
 
+/// Software Vulkan, through WGSL that is written to [`log`] from the first kernel on. For every test: Mesa keeps
+/// no kernel of a process with that log for one without it, and would compile each of them twice.
+pub fn device() -> Device {
+    log();
+    Device::wgpu(DeviceKind::Cpu)
+}
+
+/// The file that sources are written to.
+fn log() -> &'static Path {
+    static LOG: OnceLock<PathBuf> = OnceLock::new();
+    LOG.get_or_init(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernels.log");
+        std::fs::write(&path, "").expect("Cargo's folder for tests");
+        let mut config = CubeClRuntimeConfig::default();
+        config.compilation.logger.level = CompilationLogLevel::Full;
+        config.compilation.logger.file = Some(path.clone());
+        CubeClRuntimeConfig::set(config);
+        path
+    })
+}
+
 #[test]
 fn kernels_are_valid_and_modest() {
-    let folder = std::env::temp_dir().join(format!("tintype-wgsl-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a temporary folder");
-    let log = folder.join("kernels.log");
-    // SAFETY: the only test of this process, before anything has started.
-    unsafe { std::env::set_var("CUBECL_DEBUG_LOG", &log) };
     for family in [
         cases::norms as fn(cases::Visit<'_>),
         cases::gates,
@@ -33,7 +49,7 @@ fn kernels_are_valid_and_modest() {
     ] {
         family(&mut run);
     }
-    let one = || -> Flat { Tensor::ones([5], &Device::wgpu(DeviceKind::Cpu)) };
+    let one = || -> Flat { Tensor::ones([5], &device()) };
     let step = tintype_shaders::AdamWStep {
         betas: [0.9, 0.999],
         decay: 1.0,
@@ -44,19 +60,18 @@ fn kernels_are_valid_and_modest() {
     tintype_shaders::adamw(one(), one(), [one(), one()], step).0.into_data();
     assert!(tintype_shaders::overwrite(one(), &one()), "both are on the GPU");
     let names = kernels();
-    let sources = written(&log, &names);
+    let sources = written(log(), &names);
     for name in &names {
         let found = sources.get(name).unwrap_or_else(|| panic!("{name} was never compiled"));
         for source in found {
             check(name, source);
         }
     }
-    std::fs::remove_dir_all(&folder).expect("the folder is ours");
 }
 
 /// Computes an operation and its gradient.
 fn run(inputs: &[TensorData], fused: Body<'_>, _: Body<'_>, _: f32) {
-    let device = Device::wgpu(DeviceKind::Cpu).autodiff();
+    let device = device().autodiff();
     let leaf = |data: &TensorData| -> Flat {
         let values = data.try_to_vec::<f32>().expect("float32");
         let n = values.len();
@@ -124,7 +139,11 @@ fn check(name: &str, source: &str) {
         .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(source)));
     let mut validator = naga::valid::Validator::new(
         naga::valid::ValidationFlags::all(),
-        naga::valid::Capabilities::empty(),
+        if source.contains("enable f16;") {
+            naga::valid::Capabilities::SHADER_FLOAT16
+        } else {
+            naga::valid::Capabilities::empty()
+        },
     );
     if let Err(error) = validator.validate(&module) {
         panic!("{name}: {}", error.emit_to_string(source));
