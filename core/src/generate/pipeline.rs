@@ -105,7 +105,8 @@ impl Pipeline {
     /// Makes the pictures of a request and tells what happens; `on_event` may cancel.
     ///
     /// Pictures of one request are computed together; split a large one for less memory. A
-    /// picture does not depend on which others are made with it.
+    /// picture does not depend on which others are made with it. Outside a browser, reading the
+    /// device blocks the thread that awaits this.
     pub async fn generate(
         &self,
         request: &Request,
@@ -114,6 +115,7 @@ impl Pipeline {
         self.observed(request, on_event).await
     }
 
+    /// A run as one boxed future, so that it is compiled in this crate.
     fn observed<'a>(
         &'a self,
         request: &'a Request,
