@@ -1,6 +1,6 @@
-//! Kernels for GPUs against their plain twins: results, and the gradients of every input. Needs a
-//! GPU, or Mesa's software one; `TINTYPE_TEST_DEVICE=cuda` takes CUDA's, where the build has it.
-#![cfg(all(feature = "wgpu", feature = "autodiff"))]
+//! Kernels for GPUs against the plain operations on the processor: results, and the gradients of every input.
+//! Needs a GPU, or Mesa's software one; `TINTYPE_TEST_DEVICE=cuda` takes CUDA's, where the build has it.
+#![cfg(all(feature = "wgpu", feature = "autodiff", feature = "cpu"))]
 
 mod cases;
 mod wgsl;
@@ -16,9 +16,14 @@ fn device() -> Device {
     wgsl::device()
 }
 
-/// Holds an operation to its twin, under a weighted sum for the gradients.
-fn same(inputs: &[TensorData], fused: Body<'_>, twin: Body<'_>, tolerance: f32) {
-    let device = device();
+/// Where the plain operations run: on a GPU they would be hundreds of kernels more, which take Mesa longer to
+/// compile than ours, and that are not what is tested.
+fn reference() -> Device {
+    Device::flex()
+}
+
+/// Holds an operation to the plain one, under a weighted sum for the gradients.
+fn same(inputs: &[TensorData], fused: Body<'_>, plain: Body<'_>, tolerance: f32) {
     let tolerance = Tolerance::<f32>::rel_abs(tolerance, tolerance);
     let run = |f: Body<'_>, device: &Device, track: bool| {
         let leaf = |data: &TensorData| -> Flat {
@@ -28,20 +33,20 @@ fn same(inputs: &[TensorData], fused: Body<'_>, twin: Body<'_>, tolerance: f32) 
         let inputs: Vec<Flat> = inputs.iter().map(leaf).collect();
         (f(&inputs), inputs)
     };
-    let (a, _) = run(fused, &device, false);
-    let (b, _) = run(twin, &device, false);
+    let (a, _) = run(fused, &device(), false);
+    let (b, _) = run(plain, &reference(), false);
     let count = b.dims()[0];
-    a.into_data().assert_approx_eq::<f32>(&b.clone().into_data(), tolerance);
+    a.into_data().assert_approx_eq::<f32>(&b.into_data(), tolerance);
 
-    let tracked = device.clone().autodiff();
     let weights = values([count], 99);
-    let gradients = |f: Body<'_>| -> Vec<TensorData> {
+    let gradients = |f: Body<'_>, device: Device| -> Vec<TensorData> {
+        let tracked = device.autodiff();
         let (y, inputs) = run(f, &tracked, true);
         let loss = (y * Tensor::from_data(weights.clone(), &tracked)).sum();
         let gradients = loss.backward();
         inputs.iter().map(|x| x.grad(&gradients).expect("it has one").into_data()).collect()
     };
-    for (a, b) in gradients(fused).iter().zip(gradients(twin)) {
+    for (a, b) in gradients(fused, device()).iter().zip(gradients(plain, reference())) {
         a.assert_approx_eq::<f32>(&b, tolerance);
     }
 }
@@ -53,7 +58,7 @@ fn flat(data: &TensorData) -> TensorData {
 }
 
 /// Gradients by differences, on a direction in the space of all inputs: a check that owes nothing
-/// to the twins.
+/// to the plain operations.
 fn slopes(inputs: &[TensorData], fused: Body<'_>, _: Body<'_>, _: f32) {
     let device = device();
     let tracked = device.clone().autodiff();
@@ -95,7 +100,7 @@ fn slopes(inputs: &[TensorData], fused: Body<'_>, _: Body<'_>, _: f32) {
 
 macro_rules! families {
     ($($family:ident),*) => {
-        mod twins { $(#[test] fn $family() { super::cases::$family(&mut super::same); })* }
+        mod results { $(#[test] fn $family() { super::cases::$family(&mut super::same); })* }
         mod differences { $(#[test] fn $family() { super::cases::$family(&mut super::slopes); })* }
     };
 }
@@ -154,12 +159,13 @@ fn what_is_overwritten_is_seen_by_all_who_share_it() {
 fn half_precision() {
     let device = device();
     assert!(device.supports_dtype(DType::F16), "Mesa's software GPU has float16");
-    let mut compare = |inputs: &[TensorData], fused: Body<'_>, twin: Body<'_>, _: f32| {
-        let full: Vec<Flat> =
-            inputs.iter().map(|data| Tensor::from_data(flat(data), &device)).collect();
-        let half: Vec<Flat> = full.iter().map(|x| x.clone().cast(FloatDType::F16)).collect();
+    let mut compare = |inputs: &[TensorData], fused: Body<'_>, plain: Body<'_>, _: f32| {
+        let leaf = |data, device: &Device| -> Flat { Tensor::from_data(flat(data), device) };
+        let half = |data| leaf(data, &device).cast(FloatDType::F16);
+        let half: Vec<Flat> = inputs.iter().map(half).collect();
+        let full: Vec<Flat> = inputs.iter().map(|data| leaf(data, &reference())).collect();
         let a = fused(&half).cast(FloatDType::F32).into_data();
-        a.assert_approx_eq::<f32>(&twin(&full).into_data(), Tolerance::rel_abs(2e-2, 2e-2));
+        a.assert_approx_eq::<f32>(&plain(&full).into_data(), Tolerance::rel_abs(2e-2, 2e-2));
     };
     cases::norms(&mut compare);
     cases::gates(&mut compare);
@@ -174,8 +180,8 @@ fn half_precision() {
 
 #[test]
 fn gradients_in_half_precision() {
-    let tracked = device().autodiff();
-    let gradients = |inputs: &[TensorData], dtype: FloatDType, f: Body<'_>| -> Vec<TensorData> {
+    let gradients = |inputs: &[TensorData], device: Device, dtype: FloatDType, f: Body<'_>| {
+        let tracked = device.autodiff();
         let leaf = |data: &TensorData| -> Flat {
             let wide: Flat = Tensor::from_data(flat(data), &tracked);
             wide.cast(dtype).detach().require_grad()
@@ -183,12 +189,12 @@ fn gradients_in_half_precision() {
         let leaves: Vec<Flat> = inputs.iter().map(leaf).collect();
         let gradients = f(&leaves).sum().backward();
         let of = |x: &Flat| x.grad(&gradients).expect("it has one").cast(FloatDType::F32);
-        leaves.iter().map(|x| of(x).into_data()).collect()
+        leaves.iter().map(|x| of(x).into_data()).collect::<Vec<_>>()
     };
     let norm = |data: &[f32]| data.iter().map(|x| f64::from(x * x)).sum::<f64>().sqrt();
-    let mut compare = |inputs: &[TensorData], fused: Body<'_>, twin: Body<'_>, _: f32| {
-        let expected = gradients(inputs, FloatDType::F32, twin);
-        for (a, b) in gradients(inputs, FloatDType::F16, fused).iter().zip(&expected) {
+    let mut compare = |inputs: &[TensorData], fused: Body<'_>, plain: Body<'_>, _: f32| {
+        let expected = gradients(inputs, reference(), FloatDType::F32, plain);
+        for (a, b) in gradients(inputs, device(), FloatDType::F16, fused).iter().zip(&expected) {
             let [a, b] = [a, b].map(|data| data.try_to_vec::<f32>().expect("float32"));
             let difference: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a - b).collect();
             let most = 0.02 * norm(&b).max(0.01 * (b.len() as f64).sqrt());

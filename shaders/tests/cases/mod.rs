@@ -6,10 +6,10 @@ use tintype_shaders::{self as fused, plain};
 /// Any tensor, as one row.
 pub type Flat = Tensor<1>;
 
-/// An operation on rows, with kernels or without.
+/// An operation on rows, fused or plain.
 pub type Body<'a> = &'a dyn Fn(&[Flat]) -> Flat;
 
-/// What is done with an operation: its inputs, itself, its plain twin, and how close they are.
+/// What is done with an operation: its inputs, its fused form, its plain one, and how close they are.
 pub type Visit<'a> = &'a mut dyn FnMut(&[TensorData], Body<'_>, Body<'_>, f32);
 
 /// Reproducible values in about −1…1.
@@ -135,10 +135,10 @@ pub fn activations(visit: Visit<'_>) {
                 f(rows, weight, Some(x[2].clone())).reshape([-1])
             }
         };
-        let twin = |x: Tensor<2>, w: Tensor<2>, b: Option<Tensor<1>>| {
+        let reference = |x: Tensor<2>, w: Tensor<2>, b: Option<Tensor<1>>| {
             plain::gelu_tanh(plain::linear(x, w, b))
         };
-        visit(&inputs, &with(fused::linear_gelu_tanh), &with(twin), 2e-5);
+        visit(&inputs, &with(fused::linear_gelu_tanh), &with(reference), 2e-5);
     }
 }
 
@@ -185,9 +185,9 @@ pub fn neighborhoods(visit: Visit<'_>) {
                 f(image(0) * 2.0, image(1) * 2.0, image(2), kernel, 0.3).reshape([-1])
             }
         };
-        let (fused, twin) =
+        let (fused, reference) =
             (with(fused::neighborhood_attention), with(plain::neighborhood_attention));
-        visit(&inputs, &fused, &twin, 5e-5);
+        visit(&inputs, &fused, &reference, 5e-5);
     }
 }
 
@@ -207,8 +207,8 @@ pub fn packed_attention(visit: Visit<'_>) {
                     f(qkv, heads, 0.25, Preparation::Plain, reach).reshape([-1])
                 }
             };
-            let (with, twin) = (plainly(fused::qkv_attention), plainly(plain::qkv_attention));
-            visit(std::slice::from_ref(&qkv), &with, &twin, 5e-5);
+            let (with, reference) = (plainly(fused::qkv_attention), plainly(plain::qkv_attention));
+            visit(std::slice::from_ref(&qkv), &with, &reference, 5e-5);
             let rotary = |f: Attention| {
                 move |x: &[Flat]| -> Flat {
                     let qkv = x[0].clone().reshape([b, n, 3 * heads * d]) * 2.0;
@@ -217,8 +217,8 @@ pub fn packed_attention(visit: Visit<'_>) {
                     f(qkv, heads, 0.25, preparation, reach).reshape([-1])
                 }
             };
-            let (with, twin) = (rotary(fused::qkv_attention), rotary(plain::qkv_attention));
-            visit(std::slice::from_ref(&qkv), &with, &twin, 5e-5);
+            let (with, reference) = (rotary(fused::qkv_attention), rotary(plain::qkv_attention));
+            visit(std::slice::from_ref(&qkv), &with, &reference, 5e-5);
             let cosine = |f: Attention| {
                 move |x: &[Flat]| -> Flat {
                     let qkv = x[0].clone().reshape([b, n, 3 * heads * d]);
@@ -228,8 +228,8 @@ pub fn packed_attention(visit: Visit<'_>) {
                     f(qkv, heads, 1.0, preparation, reach).reshape([-1])
                 }
             };
-            let (with, twin) = (cosine(fused::qkv_attention), cosine(plain::qkv_attention));
-            visit(&[qkv.clone(), values([heads], 7)], &with, &twin, 1e-4);
+            let (with, reference) = (cosine(fused::qkv_attention), cosine(plain::qkv_attention));
+            visit(&[qkv.clone(), values([heads], 7)], &with, &reference, 1e-4);
         }
     }
 }
