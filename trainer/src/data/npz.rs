@@ -11,6 +11,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use tintype::files::temporary_name;
+use tintype_metrics::frechet::Statistics;
 
 /// What can be wrong with an archive.
 #[derive(Debug, thiserror::Error)]
@@ -18,15 +19,6 @@ use tintype::files::temporary_name;
 pub struct NpzError {
     file: String,
     problem: String,
-}
-
-/// Mean and covariance of features.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Statistics {
-    /// `[d]`
-    pub mu: Array1<f64>,
-    /// `[d, d]`
-    pub sigma: Array2<f64>,
 }
 
 /// An opened archive.

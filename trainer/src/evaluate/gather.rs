@@ -14,10 +14,9 @@ use rayon::prelude::*;
 use tintype::image::Rgb;
 use tintype::weights::{TensorView, open, write_safetensors};
 
-use super::frechet::Accumulator;
+use super::frechet::{Accumulator, Statistics};
 use super::images::Images;
 use super::judge::{Judge, Rows};
-use crate::data::npz::Statistics;
 use crate::rank::Rank;
 use tintype::files::write_whole;
 

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use ndarray::{Array1, Array2};
 
+use super::frechet::Statistics;
 use super::images::Images;
 use super::judge::Kind;
-use crate::data::npz::{Npz, Statistics, write_statistics};
+use crate::data::npz::{Npz, write_statistics};
 
 /// The names of mean and covariance in archives. Inception's are pytorch-fid's and ADM's.
 const NAMES: [(Feature, &str, &str); 4] = [

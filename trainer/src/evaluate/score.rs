@@ -5,12 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result, ensure};
 use ndarray::{Array2, Axis};
 
-use super::frechet::{self, Gaussian};
+use super::frechet::{self, Gaussian, Statistics};
 use super::known::Feature;
 use super::numpy::RandomState;
 use super::protocol::{Metric, Protocol};
 use super::{inception_score, kernel, precision_recall};
-use crate::data::npz::Statistics;
 
 /// Samples in a chunk of ADM's Inception Score.
 const ADM_CHUNK: usize = 5000;
@@ -188,7 +187,7 @@ fn of_subsets(
         Ok(frechet::terms(&gaussian, reference)?.distance())
     });
     let distances = distances.collect::<Result<Vec<f64>>>()?;
-    Ok(super::mean_and_deviation(&distances))
+    Ok(tintype_metrics::mean_and_deviation(&distances))
 }
 
 /// Fréchet distances grow as samples become fewer.

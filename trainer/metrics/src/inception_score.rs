@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayView2, Axis, s};
 
-use super::numpy::RandomState;
+use crate::numpy::RandomState;
 
 /// ADM's: mean of the scores of consecutive chunks of `size` samples, the last one as it is.
 pub fn chunked(logits: &Array2<f64>, size: usize) -> f64 {
@@ -22,7 +22,7 @@ pub fn split(logits: &Array2<f64>, splits: usize, shuffle: Option<u32>) -> (f64,
     let shuffled = logits.select(Axis(0), &order);
     let part = |i: usize| shuffled.slice(s![i * n / splits..(i + 1) * n / splits, ..]);
     let scores: Vec<f64> = (0..splits).map(|i| score(part(i))).collect();
-    super::mean_and_deviation(&scores)
+    crate::mean_and_deviation(&scores)
 }
 
 /// `exp(mean_i KL(p_i ‖ mean_j p_j))` with p the softmax of the logits.

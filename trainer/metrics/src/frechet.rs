@@ -3,7 +3,14 @@
 use faer::{Mat, Side};
 use ndarray::{Array1, Array2, ArrayView2};
 
-use crate::data::npz::Statistics;
+/// Mean and covariance of features.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statistics {
+    /// `[d]`
+    pub mu: Array1<f64>,
+    /// `[d, d]`
+    pub sigma: Array2<f64>,
+}
 
 /// Statistics that no distance can be made of.
 #[derive(Debug, thiserror::Error)]

@@ -3,7 +3,7 @@
 use faer::Mat;
 use ndarray::{Array2, ArrayView2, Axis, s};
 
-use super::numpy::RandomState;
+use crate::numpy::RandomState;
 
 /// Unbiased MMD² with the kernel `(xᵀy/d + 1)³` of features `[n, d]`, averaged over partitions of
 /// at most about `max_size` samples, cut at `round(i·n/parts)` as k-diffusion does.
@@ -41,7 +41,7 @@ pub fn subset_distance(
             mmd_squared(x.view(), y.view())
         })
         .collect();
-    super::mean_and_deviation(&values)
+    crate::mean_and_deviation(&values)
 }
 
 fn mmd_squared(x: ArrayView2<f64>, y: ArrayView2<f64>) -> f64 {
