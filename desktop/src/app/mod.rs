@@ -304,6 +304,7 @@ impl eframe::App for App {
         }
         let mut actions = crate::ui::keys::actions(self, ui.ctx());
         crate::ui::show(self, ui, &mut actions);
+        self.picker.enter(&mut actions);
         let ctx = ui.ctx().clone();
         for action in actions {
             self.act(action, &ctx);

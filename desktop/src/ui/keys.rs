@@ -53,7 +53,7 @@ pub fn actions(app: &mut App, ctx: &egui::Context) -> Vec<Action> {
         if pressed(Modifiers::NONE, Key::Escape) {
             escape(app, ctx, &mut actions);
         }
-        app.picker.keys(ctx, &mut actions);
+        app.picker.keys(ctx);
     }
     if focused.is_none() {
         if pressed(command, Key::Z) {

@@ -18,6 +18,17 @@ pub struct Picker {
     found: Vec<usize>,
     /// Whether the keyboard moved, so that the list follows.
     moved: bool,
+    /// What Enter was pressed for in this frame.
+    entered: Option<Enter>,
+}
+
+/// What Enter does with a class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Enter {
+    /// Adds it to the chosen classes, or takes it out.
+    Add,
+    /// Makes pictures of it.
+    Generate,
 }
 
 impl Picker {
@@ -44,8 +55,8 @@ impl Picker {
         !std::mem::take(&mut self.query).is_empty()
     }
 
-    /// Arrows and Enter.
-    pub fn keys(&mut self, ctx: &egui::Context, actions: &mut Vec<Action>) {
+    /// Arrows and Enter, before the search field sees them.
+    pub fn keys(&mut self, ctx: &egui::Context) {
         let pressed = |modifiers, key| {
             ctx.input_mut(|input: &mut egui::InputState| input.consume_key(modifiers, key))
         };
@@ -56,13 +67,20 @@ impl Picker {
                 self.moved = true;
             }
         }
+        let enter = |modifiers, what| pressed(modifiers, Key::Enter).then_some(what);
+        self.entered = enter(Modifiers::COMMAND, Enter::Add)
+            .or_else(|| enter(Modifiers::NONE, Enter::Generate));
+    }
+
+    /// What Enter asks for, once the search has this frame's letters: in a slow frame they come together.
+    pub fn enter(&mut self, actions: &mut Vec<Action>) {
+        let Some(enter) = self.entered.take() else { return };
         let class = self.found.get(self.at).copied();
         // Enter without a search means the classes chosen already.
         let class = class.filter(|_| !self.query.trim().is_empty() || self.moved);
-        if pressed(Modifiers::COMMAND, Key::Enter) {
-            actions.extend(class.map(|class| Action::Choose { class, add: true }));
-        } else if pressed(Modifiers::NONE, Key::Enter) {
-            actions.extend(class.map(|class| Action::Choose { class, add: false }));
+        let add = enter == Enter::Add;
+        actions.extend(class.map(|class| Action::Choose { class, add }));
+        if !add {
             actions.push(Action::Generate);
         }
     }
