@@ -84,7 +84,8 @@ impl Bench {
                 break;
             }
             let notices = self.notices();
-            assert!(started.elapsed() < Duration::from_secs(120), "not {what}: {notices:?}");
+            // Other tests run beside this one, and a picture on a software GPU takes a minute alone.
+            assert!(started.elapsed() < Duration::from_secs(600), "not {what}: {notices:?}");
             std::thread::sleep(Duration::from_millis(10));
         }
         // What was just taken in is shown.
