@@ -179,9 +179,12 @@ impl ModuleMapper for Loader<'_> {
             }
         };
         let tensor = Tensor::from_data(data, (self.device, precision));
-        let trains = param.is_require_grad();
-        // Initialised in place of the lazy value, which is never computed.
-        Param::initialized(param.id, tensor.set_require_grad(trains && self.device.is_autodiff()))
+        // In place of the initial value, which would be computed if it were asked for anything.
+        let id = param.id;
+        match self.device.is_autodiff() {
+            true => param.transform_for_load(tensor, id), // trains if it did
+            false => Param::initialized(id, tensor),
+        }
     }
 }
 
@@ -191,4 +194,43 @@ fn view<const D: usize>(tensor: Tensor<D>) -> TensorView {
     let values: Vec<f32> = tensor.into_data().convert::<f32>().iter::<f32>().collect();
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     TensorView::from_bytes(Dtype::F32, shape, bytes).expect("a tensor's own bytes have its shape")
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::ParamId;
+
+    use super::*;
+
+    #[derive(Module, Debug)]
+    struct Layer {
+        weight: Param<Tensor<1>>,
+    }
+
+    #[test]
+    fn initial_values_are_not_computed() {
+        for device in [Device::flex(), Device::flex().autodiff()] {
+            for trains in [false, true] {
+                let initial = |_: &Device, _: bool| panic!("the initial value was computed");
+                let weight = Param::uninitialized(
+                    ParamId::new(),
+                    initial,
+                    device.clone(),
+                    trains,
+                    [2].into(),
+                );
+                let bytes = [1.0f32, 2.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+                let view = TensorView::from_bytes(Dtype::F32, vec![2], bytes).expect("two values");
+                let weights = Weights {
+                    file: "test".into(),
+                    tensors: [("weight".to_string(), view)].into(),
+                    metadata: BTreeMap::new(),
+                };
+                let loaded = load(Layer { weight }, &weights, FloatDType::F32, &device);
+                let weight = loaded.expect("it fits").network.weight;
+                assert_eq!(weight.is_require_grad(), trains && device.is_autodiff());
+                weight.val().into_data().assert_eq(&TensorData::from([1.0f32, 2.0]), true);
+            }
+        }
+    }
 }
