@@ -20,7 +20,12 @@ pub mod plain;
 #[cfg(feature = "present")]
 pub mod present;
 
+#[cfg(feature = "wgpu")]
+mod software;
+
 pub use cache::keep_compiled_kernels;
+#[cfg(feature = "wgpu")]
+pub use software::note_software_gpu;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[cfg(feature = "gpu")]
@@ -60,10 +65,6 @@ macro_rules! fused {
             return result;
         }
     };
-    (cuda $operation:expr, $inputs:expr) => {
-        #[cfg(feature = "cuda")]
-        fused!(gpu $operation, $inputs);
-    };
     (gpu $operation:expr, $inputs:expr) => {
         #[cfg(feature = "gpu")]
         if uses_kernels()
@@ -75,6 +76,7 @@ macro_rules! fused {
 }
 
 /// Clones of tensors of any rank, those that are there.
+#[cfg(feature = "gpu")]
 macro_rules! given {
     ($($tensor:expr),* ; $($option:expr),*) => {{
         #[allow(unused_mut)]
@@ -92,7 +94,7 @@ pub fn linear<const D: usize>(
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
     fused!(cpu cpu::linear(&x, &weight, bias.as_ref(), cpu::Epilogue::None));
-    fused!(cuda gpu::linear::Linear { gelu: false }, given!(x, weight ; bias));
+    fused!(gpu gpu::linear::Linear { gelu: false }, given!(x, weight ; bias));
     plain::linear(x, weight, bias)
 }
 
@@ -103,7 +105,7 @@ pub fn linear_gelu_tanh<const D: usize>(
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
     fused!(cpu cpu::linear(&x, &weight, bias.as_ref(), cpu::Epilogue::GeluTanh));
-    fused!(cuda gpu::linear::Linear { gelu: true }, given!(x, weight ; bias));
+    fused!(gpu gpu::linear::Linear { gelu: true }, given!(x, weight ; bias));
     bias_gelu_tanh(linear(x, weight, None), bias)
 }
 
@@ -337,19 +339,26 @@ pub fn qkv_attention(
     plain::qkv_attention(qkv, heads, scale, preparation, reach)
 }
 
-/// A convolution that keeps the image's size, with zeros around it, and what is added to it.
+/// A convolution of an image with `padding` zeros on each side of its rows and columns, and what is added to it.
 ///
 /// * `x`: `[B, C, H, W]`
-/// * `weight`: `[out, C, k, k]` with an odd `k`; `bias`: `[out]`
-/// * `residual`: `[B, out, H, W]`; so is the result
+/// * `weight`: `[out, C, kh, kw]`; `bias`: `[out]`
+/// * `residual`: `[B, out, H', W']`, the result's shape, with `H' = ⌊(H + 2·padding − kh) / stride⌋ + 1`
 pub fn convolution(
     x: Tensor<4>,
     weight: Tensor<4>,
-    bias: Tensor<1>,
+    bias: Option<Tensor<1>>,
     residual: Option<Tensor<4>>,
+    stride: usize,
+    padding: [usize; 2],
 ) -> Tensor<4> {
-    fused!(cuda gpu::convolution::Convolution, given!(x, weight, bias ; residual));
-    plain::convolution(x, weight, bias, residual)
+    fused!(gpu gpu::convolution::Convolution {
+        stride,
+        padding,
+        bias: bias.is_some(),
+        residual: residual.is_some(),
+    }, given!(x, weight ; bias, residual));
+    plain::convolution(x, weight, bias, residual, stride, padding)
 }
 
 /// `SiLU(GroupNorm(x))` with affine parameters `[C]`; `x`: `[B, C, H, W]`.

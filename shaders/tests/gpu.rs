@@ -98,10 +98,24 @@ fn slopes(inputs: &[TensorData], fused: Body<'_>, _: Body<'_>, _: f32) {
     assert!((slope - difference).abs() < 0.01 * scale, "{slope} but by differences {difference}");
 }
 
+/// The plain operations on the GPU, which `--plain` takes, and what kernels are not made for: one size of a
+/// family.
+fn one(family: fn(cases::Visit<'_>)) {
+    let mut done = false;
+    family(&mut |inputs: &[TensorData], _: Body<'_>, plain: Body<'_>, tolerance: f32| {
+        if !done && inputs[0].shape.num_elements() >= 500 {
+            done = true;
+            same(inputs, plain, plain, tolerance);
+        }
+    });
+    assert!(done, "no size is large enough");
+}
+
 macro_rules! families {
     ($($family:ident),*) => {
         mod results { $(#[test] fn $family() { super::cases::$family(&mut super::same); })* }
         mod differences { $(#[test] fn $family() { super::cases::$family(&mut super::slopes); })* }
+        mod plain_operations { $(#[test] fn $family() { super::one(super::cases::$family); })* }
     };
 }
 families!(

@@ -6,7 +6,7 @@ use burn::backend::DispatchDevice;
 use burn::backend::wgpu::{WgpuSetup, init_device};
 use burn::tensor::Device;
 
-use super::{DeviceError, Found, descriptor, kind_of};
+use super::{DeviceError, Found, Kind, descriptor, kind_of};
 
 /// An open GPU.
 #[derive(Clone, Debug)]
@@ -55,15 +55,12 @@ pub async fn open() -> Result<BrowserGpu, DeviceError> {
     }));
 
     let info = adapter.get_info();
-    let found = Found {
-        id: "webgpu".into(),
-        description: info.name.clone(),
-        kind: kind_of(&info),
-        memory: None,
-        device: Device::new(DispatchDevice::Wgpu(init_device(
-            WgpuSetup { backend: info.backend, instance, adapter, device, queue },
-            Default::default(),
-        ))),
-    };
+    let (kind, description) = (kind_of(&info), info.name);
+    let setup = WgpuSetup { backend: info.backend, instance, adapter, device, queue };
+    let device = Device::new(DispatchDevice::Wgpu(init_device(setup, Default::default())));
+    if kind == Kind::Software {
+        tintype_shaders::note_software_gpu(&device);
+    }
+    let found = Found { id: "webgpu".into(), description, kind, memory: None, device };
     Ok(BrowserGpu { found, failure })
 }

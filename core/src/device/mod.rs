@@ -247,10 +247,14 @@ fn wgpu_adapters(name: &str, device: impl Fn(burn::tensor::DeviceKind) -> Device
 #[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
 fn describe(id: String, adapter: &wgpu::Adapter, device: Device) -> Found {
     let info = adapter.get_info();
+    let kind = kind_of(&info);
+    if kind == Kind::Software {
+        tintype_shaders::note_software_gpu(&device);
+    }
     Found {
         id,
         description: format!("{} ({:?}, {})", info.name, info.device_type, info.backend),
-        kind: kind_of(&info),
+        kind,
         memory: memory_of(adapter),
         device,
     }

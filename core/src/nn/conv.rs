@@ -1,8 +1,7 @@
 //! Two-dimensional convolutions with PyTorch's layout.
 
 use burn::module::{Initializer, Module, Param};
-use burn::tensor::module::conv2d;
-use burn::tensor::ops::{ConvOptions, PadMode};
+use burn::tensor::ops::PadMode;
 use burn::tensor::{Device, Tensor};
 
 use super::constant;
@@ -47,17 +46,22 @@ impl Conv2d {
     /// `[B, in, H, W]` → `[B, out, H/stride, W/stride]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         if self.stride == 1 {
-            return tintype_shaders::convolution(x, self.weight.val(), self.bias.val(), None);
+            return self.same_size(x, None);
         }
         let x = x.pad((0, 1, 0, 1), PadMode::Constant(0.0)); // [B, in, H+1, W+1]
-        let options = ConvOptions::new([self.stride; 2], [0, 0], [1, 1], 1);
-        conv2d(x, self.weight.val(), Some(self.bias.val()), options)
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        tintype_shaders::convolution(x, weight, Some(bias), None, self.stride, [0, 0])
     }
 
     /// `residual + forward(x)` of a layer that keeps the image's size: `[B, in, H, W]` and
     /// `[B, out, H, W]` → `[B, out, H, W]`
     pub fn forward_onto(&self, residual: Tensor<4>, x: Tensor<4>) -> Tensor<4> {
+        self.same_size(x, Some(residual))
+    }
+
+    fn same_size(&self, x: Tensor<4>, residual: Option<Tensor<4>>) -> Tensor<4> {
         let (weight, bias) = (self.weight.val(), self.bias.val());
-        tintype_shaders::convolution(x, weight, bias, Some(residual))
+        let [_, _, kernel, _] = weight.dims();
+        tintype_shaders::convolution(x, weight, Some(bias), residual, 1, [kernel / 2; 2])
     }
 }

@@ -80,6 +80,12 @@ fn supported(tensor: &impl TensorMetadata) -> bool {
     matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16)
 }
 
+/// Whether so many values have places that kernels count in 32 bits.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+pub(super) fn is_counted(values: usize) -> bool {
+    values > 0 && u32::try_from(values).is_ok()
+}
+
 type Floats<B> = <B as BackendTypes>::FloatTensorPrimitive;
 
 /// A backend whose tensors are buffers that kernels take.

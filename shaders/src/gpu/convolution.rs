@@ -1,88 +1,113 @@
-//! Convolutions of our own where a GPU has them: on Hopper, of 16-bit tensors, as matrix products whose
-//! rows are pixels. They have no gradient; training takes Burn's.
+//! Convolutions of our own: on Hopper, of 16-bit tensors, by its matrix units, and on software GPUs as products
+//! of [patches](super::patches). They have no gradient; training takes Burn's.
 
 use burn::backend::DispatchTensor;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 use burn_backend::TensorMetadata;
-use burn_cubecl::CubeRuntime;
-use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::tensor::CubeTensor;
 
-use super::bridge::{Form, Kernel, run};
-use super::cuda::on_cuda;
-use super::cuda::product::{Added, convolution};
-use super::linear::{is_counted, multiplies};
-use super::rows::Rows;
+#[cfg(feature = "cuda")]
+use super::bridge::run;
+#[cfg(feature = "cuda")]
+use super::cuda::convolution::{SameSize, takes};
+#[cfg(feature = "wgpu")]
+use super::patches::{Patches, suits};
 use crate::gradient::{Operation, of_one_type};
 
-/// `x` `[B, C, H, W]`, weight `[out, C, k, k]` with an odd `k`, bias `[out]` and, where there is one,
-/// a residual of the result's shape `[B, out, H, W]`. The result's channels lie last in memory.
+/// `x` `[B, C, H, W]`, weight `[out, C, kh, kw]` and, where there are any, bias `[out]` and a residual
+/// `[B, out, H', W']`, which is the result's shape. The result's channels lie last in memory.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Convolution;
-
-#[derive(Clone, Copy, Debug)]
-struct Forward {
-    window: usize,
+pub(crate) struct Convolution {
+    pub stride: usize,
+    /// Zeros around the image, on each side.
+    pub padding: [usize; 2],
+    pub bias: bool,
+    pub residual: bool,
 }
 
-impl Kernel for Forward {
-    const NAME: &'static str = "convolution";
+/// `[B, C, H, W]` → `[B, H, W, C]`
+fn channels_last(x: &DispatchTensor) -> DispatchTensor {
+    Tensor::<4>::from_dispatch(x.clone()).permute([0, 2, 3, 1]).into_dispatch()
+}
 
-    /// Inputs: `[B, H, W, C]`, `[out, k·k·C]`, `[out]` and, where there is one, `[B, H, W, out]`.
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
-        let (x, out) = (&inputs[0], inputs[1].shape[0]);
-        vec![Form::new([x.shape[0], x.shape[1], x.shape[2], out], x.dtype)]
+/// `[B, H, W, C]` → `[B, C, H, W]` of the first `channels`.
+fn channels_first(x: DispatchTensor, channels: usize) -> DispatchTensor {
+    let x = Tensor::<4>::from_dispatch(x).permute([0, 3, 1, 2]);
+    x.narrow(1, 0, channels).into_dispatch()
+}
+
+/// With `more` output channels, whose results are not used.
+fn widened<const D: usize>(x: &DispatchTensor, more: usize) -> Tensor<D> {
+    let x = Tensor::<D>::from_dispatch(x.clone());
+    match more {
+        0 => x,
+        more => Tensor::cat(vec![x.clone(), x.narrow(0, 0, 1).repeat_dim(0, more)], 0),
+    }
+}
+
+impl Convolution {
+    /// Weight, bias and residual with a multiple of `n` output channels, for kernels that write so many at a
+    /// time; nothing where a residual has others.
+    fn parameters(
+        &self,
+        inputs: &[DispatchTensor],
+        n: usize,
+    ) -> Option<(Tensor<4>, Vec<DispatchTensor>)> {
+        let out = inputs[1].shape()[0];
+        let more = out.next_multiple_of(n) - out;
+        if self.residual && more > 0 {
+            return None;
+        }
+        let bias = self.bias.then(|| widened::<1>(&inputs[2], more).into_dispatch());
+        let residual = self.residual.then(|| inputs.last().map(channels_last)).flatten();
+        Some((widened(&inputs[1], more), bias.into_iter().chain(residual).collect()))
     }
 
-    fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
-        let given = inputs.iter().map(|x| on_cuda(x).cloned().map(into_contiguous));
-        let (Some(given), Some(to)) = (given.collect::<Option<Vec<_>>>(), on_cuda(&outputs[0]))
-        else {
-            return;
+    /// As a matrix product whose rows are pixels.
+    #[cfg(feature = "cuda")]
+    fn on_hopper(&self, inputs: &[DispatchTensor]) -> Option<DispatchTensor> {
+        let [out, channels, window, _] = std::array::from_fn(|i| inputs[1].shape()[i]);
+        let (weight, rest) = self.parameters(inputs, 8)?;
+        let columns = weight.dims()[0];
+        let weight: Tensor<2> =
+            weight.permute([0, 2, 3, 1]).reshape([columns, window * window * channels]);
+        let given = vec![channels_last(&inputs[0]), weight.into_dispatch()];
+        let [result] = run(SameSize { window }, given.into_iter().chain(rest).collect())?;
+        Some(channels_first(result, out))
+    }
+
+    /// As a product of patches.
+    #[cfg(feature = "wgpu")]
+    fn of_patches(&self, inputs: &[DispatchTensor]) -> Option<DispatchTensor> {
+        let [out, channels, height, width] = std::array::from_fn(|i| inputs[1].shape()[i]);
+        let patches = Patches {
+            window: [height, width],
+            stride: self.stride,
+            padding: self.padding,
+            bias: self.bias,
+            residual: self.residual,
         };
-        let weight = Rows::of(given[1].clone());
-        let added = Added { bias: Some(&given[2]), residual: given.get(3), gelu: false };
-        convolution(&given[0], &weight, self.window, added, to);
+        let (weight, rest) = self.parameters(inputs, 4)?;
+        let rows = [height * width * channels, weight.dims()[0]];
+        let weight: Tensor<2> = weight.permute([2, 3, 1, 0]).reshape(rows);
+        let given = vec![channels_last(&inputs[0]), weight.into_dispatch()];
+        Some(channels_first(patches.of(given.into_iter().chain(rest).collect())?, out))
     }
 }
 
 impl Operation for Convolution {
     fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)> {
-        let weight = inputs[1].shape();
-        let (out, channels, window) = (weight[0], weight[1], weight[2]);
-        let fits = of_one_type(inputs)
-            && matches!(inputs[0].dtype(), DType::BF16 | DType::F16)
-            && channels.is_multiple_of(8)
-            && window % 2 == 1
-            && is_counted(inputs[0].shape().num_elements() / channels.max(1) * out.max(channels))
-            && multiplies(&inputs[0]);
-        if !fits {
+        if !of_one_type(inputs) {
             return None;
         }
-        let image = |x: &DispatchTensor| Tensor::<4>::from_dispatch(x.clone());
-        // Results are written eight channels at a time; what is beyond the last is cut off again.
-        let whole = out.next_multiple_of(8);
-        let weight =
-            image(&inputs[1]).permute([0, 2, 3, 1]).reshape([out, window * window * channels]);
-        let bias = Tensor::<1>::from_dispatch(inputs[2].clone());
-        let (weight, bias) = match whole - out {
-            0 => (weight, bias),
-            more => (
-                Tensor::cat(vec![weight.clone(), weight.narrow(0, 0, 1).repeat_dim(0, more)], 0),
-                Tensor::cat(vec![bias.clone(), bias.narrow(0, 0, 1).repeat_dim(0, more)], 0),
-            ),
-        };
-        let last = |x: Tensor<4>| x.permute([0, 2, 3, 1]).into_dispatch();
-        let mut given = vec![last(image(&inputs[0])), weight.into_dispatch(), bias.into_dispatch()];
-        if let Some(residual) = inputs.get(3) {
-            if whole > out {
-                return None;
-            }
-            given.push(last(image(residual)));
+        #[cfg(feature = "cuda")]
+        if takes(self, inputs) {
+            return Some((self.on_hopper(inputs)?, Vec::new()));
         }
-        let [result] = run(Forward { window }, given)?;
-        let result = Tensor::<4>::from_dispatch(result).permute([0, 3, 1, 2]).narrow(1, 0, out);
-        Some((result.into_dispatch(), Vec::new()))
+        #[cfg(feature = "wgpu")]
+        if suits(inputs) {
+            return Some((self.of_patches(inputs)?, Vec::new()));
+        }
+        None
     }
 
     fn has_gradient(&self) -> bool {

@@ -1,18 +1,16 @@
-//! Matrix products of our own where a GPU has them: on Hopper, of 16-bit tensors.
+//! Linear layers by products of our own: on Hopper, of 16-bit tensors, and through wgpu on software GPUs.
 
-use burn::backend::{BackendTensor, DispatchTensor, DispatchTensorKind};
-use burn::tensor::DType;
+use burn::backend::DispatchTensor;
 use burn_backend::TensorMetadata;
-use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::tensor::CubeTensor;
-use burn_cubecl::{CubeRuntime, cubecl::cuda::CudaRuntime};
 
-use super::bridge::{Form, Kernel, run};
+#[cfg(feature = "cuda")]
+use super::bridge::run;
 use super::columns::Columns;
-use super::cuda::product::{Added, Inner, product};
-use super::cuda::{on_cuda, trial};
-use super::rows::Rows;
-use crate::gradient::{Operation, of_one_type};
+#[cfg(feature = "cuda")]
+use super::cuda::linear::{Product, takes};
+#[cfg(feature = "wgpu")]
+use super::patches::{product, suits, transposed};
+use crate::gradient::Operation;
 
 /// `x Wᵀ + b` of `[…, in]`, `[out, in]` and, where there is one, `[out]`.
 #[derive(Clone, Copy, Debug)]
@@ -22,82 +20,21 @@ pub(crate) struct Linear {
     pub gelu: bool,
 }
 
-/// One of the products of a linear layer and its gradients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Product {
-    /// Of `x` and `W` (and `b`).
-    Result { gelu: bool },
-    /// The gradient of `x`: of that of the result, and `W`.
-    Input,
-    /// The gradient of `W`: of that of the result, and `x`.
-    Weight,
-}
-
-impl Kernel for Product {
-    const NAME: &'static str = "product";
-
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
-        let [a, b] = [&inputs[0].shape, &inputs[1].shape];
-        let last = |shape: &burn::tensor::Shape| shape[shape.num_dims() - 1];
-        let shape: Vec<usize> = match self {
-            Self::Weight => vec![last(a), last(b)],
-            Self::Result { .. } | Self::Input => {
-                let columns = if *self == Self::Input { b[1] } else { b[0] };
-                let rows = a.iter().copied().take(a.num_dims() - 1);
-                rows.chain([columns]).collect()
-            }
-        };
-        vec![Form::new(shape, inputs[0].dtype)]
-    }
-
-    fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
-        let Some(to) = on_cuda(&outputs[0]) else { return };
-        let rows = |i: usize| -> Option<Rows<CudaRuntime>> {
-            let rows = Rows::of(on_cuda::<R>(&inputs[i])?.clone());
-            // The copy engine's rows begin at multiples of 16 bytes.
-            let start = rows.tensor.handle.offset_start.unwrap_or(0);
-            let aligned = rows.stride.is_multiple_of(8) && start.is_multiple_of(16);
-            Some(if aligned { rows } else { Rows::of(into_contiguous(rows.tensor)) })
-        };
-        let (Some(a), Some(b)) = (rows(0), rows(1)) else { return };
-        let bias = inputs.get(2).and_then(on_cuda).cloned().map(into_contiguous);
-        let (inner, gelu) = match self {
-            Self::Result { gelu } => (Inner { a: true, b: true }, *gelu),
-            Self::Input => (Inner { a: true, b: false }, false),
-            Self::Weight => (Inner { a: false, b: false }, false),
-        };
-        let added = Added { bias: bias.as_ref(), gelu, ..Added::default() };
-        product(&a, &b, inner, added, to, None);
-    }
-}
-
-/// Whether the GPU that a tensor is on multiplies by kernels of its own.
-pub(super) fn multiplies(tensor: &DispatchTensor) -> bool {
-    let DispatchTensorKind::Cuda(BackendTensor::Float(x)) = &tensor.kind else { return false };
-    trial::products(&x.device())
-}
-
-/// Whether a result of so many values has places that kernels count in 32 bits.
-pub(super) fn is_counted(values: usize) -> bool {
-    values > 0 && u32::try_from(values).is_ok()
-}
-
-/// Whether products of such tensors are made here.
-fn takes(inputs: &[DispatchTensor]) -> bool {
-    let (x, weight) = (inputs[0].shape(), inputs[1].shape());
-    let rows = x.num_elements() / weight[1].max(1);
-    of_one_type(inputs)
-        && matches!(inputs[0].dtype(), DType::BF16 | DType::F16)
-        && weight.iter().all(|n| n.is_multiple_of(8))
-        && is_counted(rows * weight[0].max(weight[1]))
-        && multiplies(&inputs[0])
-}
-
 impl Operation for Linear {
     fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)> {
-        let product = Product::Result { gelu: self.gelu };
-        let [result] = takes(inputs).then(|| run(product, inputs.to_vec()))??;
-        Some((result, Vec::new()))
+        #[cfg(feature = "cuda")]
+        if takes(inputs) {
+            let [result] = run(Product::Result { gelu: self.gelu }, inputs.to_vec())?;
+            return Some((result, Vec::new()));
+        }
+        #[cfg(feature = "wgpu")]
+        if !self.gelu && suits(inputs) {
+            return Some((
+                product(&inputs[0], &transposed(&inputs[1]), inputs.get(2))?,
+                Vec::new(),
+            ));
+        }
+        None
     }
 
     fn has_gradient(&self) -> bool {
@@ -111,16 +48,35 @@ impl Operation for Linear {
         gradient: DispatchTensor,
         wanted: &[bool],
     ) -> Vec<Option<DispatchTensor>> {
-        let product = |kind: Product, with: &DispatchTensor| {
-            run(kind, vec![gradient.clone(), with.clone()]).map(|[result]| result)
+        let input = || {
+            #[cfg(feature = "cuda")]
+            if takes(inputs) {
+                let given = vec![gradient.clone(), inputs[1].clone()];
+                return run(Product::Input, given).map(|[result]| result);
+            }
+            #[cfg(feature = "wgpu")]
+            return product(&gradient, &inputs[1], None);
+            #[cfg(not(feature = "wgpu"))]
+            None
         };
-        let input = wanted[0].then(|| product(Product::Input, &inputs[1])).flatten();
-        let weight = wanted[1].then(|| product(Product::Weight, &inputs[0])).flatten();
-        let bias = inputs.get(2).filter(|_| wanted[2]).and_then(|bias| {
+        let weight = || {
+            #[cfg(feature = "cuda")]
+            if takes(inputs) {
+                let given = vec![gradient.clone(), inputs[0].clone()];
+                return run(Product::Weight, given).map(|[result]| result);
+            }
+            #[cfg(feature = "wgpu")]
+            return product(&transposed(&gradient), &inputs[0], None);
+            #[cfg(not(feature = "wgpu"))]
+            None
+        };
+        let bias = |bias: &DispatchTensor| {
             let sum = Columns { groups: 1, sum: true, normalised: false };
             let sum = sum.run(vec![gradient.clone()])?.reshape([-1]);
             Some(sum.cast(bias.dtype()).into_dispatch())
-        });
-        [input, weight].into_iter().chain((inputs.len() > 2).then_some(bias)).collect()
+        };
+        let mut found = vec![wanted[0].then(input).flatten(), wanted[1].then(weight).flatten()];
+        found.extend(inputs.get(2).map(|b| wanted[2].then(|| bias(b)).flatten()));
+        found
     }
 }

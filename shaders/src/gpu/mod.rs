@@ -5,18 +5,18 @@ pub(crate) mod adamw;
 pub(crate) mod attention;
 mod bridge;
 mod columns;
-#[cfg(feature = "cuda")]
 pub(crate) mod convolution;
 #[cfg(any(test, feature = "cuda"))]
 mod cuda;
 mod flash;
 pub(crate) mod gated;
 pub(crate) mod group_norm;
-#[cfg(feature = "cuda")]
 pub(crate) mod linear;
 pub(crate) mod neighborhood;
 pub(crate) mod norm;
 pub(crate) mod overwrite;
+#[cfg(feature = "wgpu")]
+mod patches;
 mod prepare;
 pub(crate) mod qkv;
 mod rows;

@@ -99,12 +99,13 @@ pub fn gated_residual(x: Tensor<3>, y: Tensor<3>, gate: Tensor<2>) -> Tensor<3> 
 pub fn convolution(
     x: Tensor<4>,
     weight: Tensor<4>,
-    bias: Tensor<1>,
+    bias: Option<Tensor<1>>,
     residual: Option<Tensor<4>>,
+    stride: usize,
+    padding: [usize; 2],
 ) -> Tensor<4> {
-    let padding = weight.dims()[2] / 2;
-    let options = ConvOptions::new([1, 1], [padding; 2], [1, 1], 1);
-    let y = conv2d(x, weight, Some(bias), options);
+    let options = ConvOptions::new([stride; 2], padding, [1, 1], 1);
+    let y = conv2d(x, weight, bias, options);
     match residual {
         Some(residual) => residual + y,
         None => y,

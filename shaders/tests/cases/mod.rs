@@ -82,25 +82,44 @@ pub fn products(visit: Visit<'_>) {
     }
 }
 
-/// Convolutions that keep the size of the image, with a residual and without.
+/// Convolutions with a residual, without, and without a bias: windows of one pixel, of odd and of even sides, that
+/// keep the size of the image or halve it, and of more than one image row.
 pub fn convolutions(visit: Visit<'_>) {
-    for [b, c, h, w, out, side] in
-        [[1, 8, 1, 1, 8, 1], [2, 40, 17, 19, 3, 3], [1, 64, 33, 20, 72, 3], [2, 16, 5, 40, 24, 1]]
-    {
-        let shape = [out, c, side, side];
-        let inputs = [values([b, c, h, w], 1), values(shape, 2), values([out], 3)];
-        let inputs = [&inputs[..], &[values([b, out, h, w], 4)]].concat();
-        type Layer = fn(Tensor<4>, Tensor<4>, Tensor<1>, Option<Tensor<4>>) -> Tensor<4>;
+    for ([b, c, h, w], out, [kh, kw], stride, padding) in [
+        ([1, 8, 1, 1], 8, [1, 1], 1, [0, 0]),
+        ([2, 40, 17, 19], 3, [3, 3], 1, [1, 1]),
+        ([1, 64, 33, 20], 72, [3, 3], 1, [1, 1]),
+        ([2, 16, 5, 40], 24, [1, 1], 1, [0, 0]),
+        ([1, 3, 9, 12], 16, [3, 3], 2, [0, 0]),
+        ([2, 6, 8, 10], 20, [4, 4], 2, [1, 1]),
+        ([1, 12, 11, 7], 8, [1, 7], 1, [0, 3]),
+        ([1, 5, 7, 6], 300, [5, 3], 1, [2, 0]),
+    ] {
+        let shape = [out, c, kh, kw];
+        let side =
+            |axis: usize, side: usize| (side + 2 * padding[axis] - [kh, kw][axis]) / stride + 1;
+        let result = [b, out, side(0, h), side(1, w)];
+        let inputs =
+            [values([b, c, h, w], 1), values(shape, 2), values([out], 3), values(result, 4)];
+        type Layer = fn(
+            Tensor<4>,
+            Tensor<4>,
+            Option<Tensor<1>>,
+            Option<Tensor<4>>,
+            usize,
+            [usize; 2],
+        ) -> Tensor<4>;
         let with = |f: Layer| {
             move |x: &[Flat]| -> Flat {
                 let image = x[0].clone().reshape([b, c, h, w]);
-                let weight = x[1].clone().reshape(shape) / ((c * side * side) as f64).sqrt();
-                let residual = x.get(3).map(|x| x.clone().reshape([b, out, h, w]));
-                f(image, weight, x[2].clone(), residual).reshape([-1])
+                let weight = x[1].clone().reshape(shape) / ((c * kh * kw) as f64).sqrt();
+                let residual = x.get(3).map(|x| x.clone().reshape(result));
+                f(image, weight, x.get(2).cloned(), residual, stride, padding).reshape([-1])
             }
         };
-        visit(&inputs, &with(fused::convolution), &with(plain::convolution), 1e-4);
-        visit(&inputs[..3], &with(fused::convolution), &with(plain::convolution), 1e-4);
+        for inputs in [&inputs[..], &inputs[..3], &inputs[..2]] {
+            visit(inputs, &with(fused::convolution), &with(plain::convolution), 1e-4);
+        }
     }
 }
 

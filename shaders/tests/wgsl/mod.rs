@@ -10,6 +10,7 @@ use cubecl::config::compilation::CompilationLogLevel;
 use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
 
 use super::cases::{self, Body, Flat};
+use super::flat;
 
 /// Storage buffers of a stage, and bytes of shared memory, that every desktop browser has.
 const BUFFERS: usize = 8;
@@ -46,9 +47,15 @@ fn kernels_are_valid_and_modest() {
         cases::neighborhoods,
         cases::packed_attention,
         cases::group_norms,
+        cases::products,
     ] {
         family(&mut run);
     }
+    // Convolutions are made by a kernel where no gradient is wanted.
+    cases::convolutions(&mut |inputs: &[TensorData], fused: Body<'_>, _: Body<'_>, _: f32| {
+        let leaf = |data: &TensorData| -> Flat { Tensor::from_data(flat(data), &device()) };
+        fused(&inputs.iter().map(leaf).collect::<Vec<_>>()).into_data();
+    });
     let one = || -> Flat { Tensor::ones([5], &device()) };
     let step = tintype_shaders::AdamWStep {
         betas: [0.9, 0.999],
@@ -72,11 +79,8 @@ fn kernels_are_valid_and_modest() {
 /// Computes an operation and its gradient.
 fn run(inputs: &[TensorData], fused: Body<'_>, _: Body<'_>, _: f32) {
     let device = device().autodiff();
-    let leaf = |data: &TensorData| -> Flat {
-        let values = data.try_to_vec::<f32>().expect("float32");
-        let n = values.len();
-        Tensor::from_data(TensorData::new(values, [n]), &device).require_grad()
-    };
+    let leaf =
+        |data: &TensorData| -> Flat { Tensor::from_data(flat(data), &device).require_grad() };
     let leaves: Vec<Flat> = inputs.iter().map(leaf).collect();
     let gradients = fused(&leaves).sum().backward();
     leaves[0].grad(&gradients).expect("it has one").into_data();

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use tintype::burn; // the derive names it
 use tintype::burn::module::{Initializer, Module, Param};
 use tintype::burn::tensor::activation::relu;
-use tintype::burn::tensor::module::{avg_pool2d, conv2d, max_pool2d};
-use tintype::burn::tensor::ops::ConvOptions;
+use tintype::burn::tensor::module::{avg_pool2d, max_pool2d};
 use tintype::burn::tensor::{Device, FloatDType, Tensor};
+use tintype::shaders::convolution;
 use tintype::weights::{TensorView, Weights, WeightsError, load};
 
 /// Side of the images that the network sees.
@@ -87,8 +87,8 @@ impl Maker<'_> {
 
 impl Unit {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let options = ConvOptions::new([self.stride; 2], self.padding, [1, 1], 1);
-        relu(conv2d(x, self.weight.val(), Some(self.bias.val()), options))
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        relu(convolution(x, weight, Some(bias), None, self.stride, self.padding))
     }
 }
 

@@ -3,9 +3,8 @@
 use tintype::burn; // the derive names it
 use tintype::burn::module::{Initializer, Module, Param};
 use tintype::burn::tensor::activation::leaky_relu;
-use tintype::burn::tensor::module::conv2d;
-use tintype::burn::tensor::ops::ConvOptions;
 use tintype::burn::tensor::{Device, Tensor};
+use tintype::shaders::convolution;
 
 /// Shape of a discriminator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,8 +113,8 @@ impl Convolution {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let options = ConvOptions::new([self.stride; 2], [1, 1], [1, 1], 1);
-        conv2d(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()), options)
+        let bias = self.bias.as_ref().map(|bias| bias.val());
+        convolution(x, self.weight.val(), bias, None, self.stride, [1, 1])
     }
 }
 

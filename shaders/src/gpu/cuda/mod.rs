@@ -7,7 +7,11 @@
 
 pub(super) mod attention;
 #[cfg(feature = "cuda")]
+pub(super) mod convolution;
+#[cfg(feature = "cuda")]
 mod launch;
+#[cfg(feature = "cuda")]
+pub(super) mod linear;
 pub(super) mod product;
 mod source;
 #[cfg(test)]

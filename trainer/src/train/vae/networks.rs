@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use tintype::burn; // the derive names it
 use tintype::burn::module::{Initializer, Module, Param};
-use tintype::burn::tensor::module::conv2d;
-use tintype::burn::tensor::ops::ConvOptions;
 use tintype::burn::tensor::{Device, Gradients, Tensor};
 use tintype::model::vavae::{VaeConfig, VaeDecoder, VaeEncoder};
+use tintype::shaders::convolution;
 use tintype::weights::{Flat, TensorView, Which, flat, flat_gradients, snapshot, with_flat};
 
 use super::VaeLoss;
@@ -38,8 +37,7 @@ impl LinearProj {
 
     /// `[B, C, h, w]` → `[B, features, h, w]`
     pub fn forward(&self, z: Tensor<4>) -> Tensor<4> {
-        let options = ConvOptions::new([1, 1], [0, 0], [1, 1], 1);
-        conv2d(z, self.linear_proj.weight.val(), None, options)
+        convolution(z, self.linear_proj.weight.val(), None, None, 1, [0, 0])
     }
 }
 

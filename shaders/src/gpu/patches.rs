@@ -1,0 +1,314 @@
+//! Products of an image's patches with a matrix, which is what a convolution is, and with patches of one
+//! pixel a linear layer: for GPUs that are programs on the processor.
+//!
+//! There, every value that a unit reads, from wherever, costs as much as a dozen multiplications, and barriers
+//! cost more. So a unit makes a large tile, [`PIXELS`] × [`VECTORS`] vectors of output channels, and reads vectors
+//! of input channels: with vectors of four, 16 of `x` and 16 of the weight make 1,024 multiplications of scalars
+//! with vectors. There is no shared memory. A GPU has not the registers for such a tile.
+
+use burn::backend::{Dispatch, DispatchTensor};
+use burn::tensor::{Shape, Tensor};
+use burn_backend::TensorMetadata;
+use burn_backend::ops::FloatTensorOps;
+use burn_cubecl::CubeRuntime;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+use super::bridge::{Form, Kernel, buffers, is_counted, run};
+use super::rows::{cubes, elem};
+use crate::gradient::of_one_type;
+use crate::software;
+
+/// Pixels of a unit.
+const PIXELS: u32 = 16;
+/// Vectors of output channels of a unit.
+const VECTORS: u32 = 4;
+/// Units of a cube.
+const UNITS: u32 = 64;
+
+/// Inputs: `x` `[B, H, W, C]`, weight `[kh·kw·C, out]`, bias `[out]`? and a residual `[B, H', W', out]`?,
+/// which is the shape of the result.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patches {
+    /// `[kh, kw]`
+    pub window: [usize; 2],
+    pub stride: usize,
+    /// Zeros around the image, on each side.
+    pub padding: [usize; 2],
+    pub bias: bool,
+    pub residual: bool,
+}
+
+impl Patches {
+    /// The result `[B, H', W', out]`, where it is to be made here.
+    pub(super) fn of(self, inputs: Vec<DispatchTensor>) -> Option<DispatchTensor> {
+        let forms: Vec<_> = inputs.iter().map(|x| Form::new(x.shape(), x.dtype())).collect();
+        let side = |axis: usize| forms[0].shape[1 + axis] + 2 * self.padding[axis];
+        if (0..2).any(|axis| side(axis) < self.window[axis]) {
+            return None;
+        }
+        let counted = |form: &Form| is_counted(form.shape.num_elements());
+        let fits = forms.iter().chain(&self.outputs(&forms)).all(counted);
+        let [result] = fits.then(|| run(self, inputs))??;
+        Some(result)
+    }
+
+    /// Of an image's side, that of the result.
+    fn side(&self, axis: usize, side: usize) -> usize {
+        (side + 2 * self.padding[axis] - self.window[axis]) / self.stride + 1
+    }
+}
+
+impl Kernel for Patches {
+    const NAME: &'static str = "patches";
+
+    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+        let (x, weight) = (&inputs[0].shape, &inputs[1].shape);
+        let shape = [x[0], self.side(0, x[1]), self.side(1, x[2]), weight[1]];
+        vec![Form::new(shape, inputs[0].dtype)]
+    }
+
+    fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
+        let inputs: Vec<_> = inputs.into_iter().map(into_contiguous).collect();
+        let (x, weight, to) = (&inputs[0], &inputs[1], &outputs[0]);
+        let bias = if self.bias { &inputs[2] } else { weight };
+        let residual = if self.residual { &inputs[2 + usize::from(self.bias)] } else { weight };
+        let [_, height, width, channels] = dims(x);
+        let [batch, rows, columns, out] = dims(to);
+        let (from, into) = (width_of(channels), width_of(out));
+        let pixels = batch * rows * columns;
+        let lanes = lanes((out / into).div_ceil(VECTORS as usize));
+        let blocks = (out / into).div_ceil((lanes * VECTORS) as usize);
+        let groups = pixels.div_ceil((PIXELS * (UNITS / lanes)) as usize);
+        let [x_arg, weight_arg, bias_arg, residual_arg, to_arg] =
+            buffers([x, weight, bias, residual, to]);
+        let geometry = GeometryLaunch::new(
+            height as u32,
+            width as u32,
+            (channels / from) as u32,
+            rows as u32,
+            columns as u32,
+            (out / into) as u32,
+            self.window[0] as u32,
+            self.window[1] as u32,
+            self.stride as u32,
+            self.padding[0] as u32,
+            self.padding[1] as u32,
+        );
+        // SAFETY: pixels and channels beyond the last are not written, and the last are read for them.
+        unsafe {
+            patches::launch_unchecked::<R>(
+                &x.client,
+                cubes(blocks * groups),
+                CubeDim::new_1d(UNITS),
+                from,
+                into,
+                x_arg,
+                weight_arg,
+                bias_arg,
+                residual_arg,
+                to_arg,
+                geometry,
+                pixels as u32,
+                lanes,
+                blocks as u32,
+                u32::from(self.bias),
+                u32::from(self.residual),
+                self.padding != [0, 0],
+                elem(x.dtype),
+            );
+        }
+    }
+}
+
+/// Whether products of such inputs are made here.
+pub(super) fn suits(inputs: &[DispatchTensor]) -> bool {
+    of_one_type(inputs)
+        && software::computes(&Tensor::<1>::from_dispatch(inputs[0].clone()).device())
+}
+
+/// `[…, k]` and `[…, n]` of `k` rows, and where there is one a bias `[n]`: their product `[…, n]`.
+pub(super) fn product(
+    a: &DispatchTensor,
+    b: &DispatchTensor,
+    bias: Option<&DispatchTensor>,
+) -> Option<DispatchTensor> {
+    let (rows, k) = rows_of(a);
+    let (_, n) = rows_of(b);
+    let point = Patches {
+        window: [1, 1],
+        stride: 1,
+        padding: [0, 0],
+        bias: bias.is_some(),
+        residual: false,
+    };
+    let inputs = [reshaped(a, [1, 1, rows, k]), reshaped(b, [k, n])];
+    let result = point.of(inputs.into_iter().chain(bias.cloned()).collect())?;
+    let mut shape = a.shape();
+    *shape.last_mut()? = n;
+    Some(reshaped(&result, shape))
+}
+
+/// `[…, d]` of so many rows as `[d, rows]`.
+pub(super) fn transposed(x: &DispatchTensor) -> DispatchTensor {
+    let (rows, d) = rows_of(x);
+    Dispatch::float_swap_dims(reshaped(x, [rows, d]), 0, 1)
+}
+
+/// Rows of a tensor, and the values of each.
+fn rows_of(x: &DispatchTensor) -> (usize, usize) {
+    let shape = x.shape();
+    let d = shape[shape.num_dims() - 1];
+    (shape.num_elements() / d.max(1), d)
+}
+
+fn reshaped(x: &DispatchTensor, shape: impl Into<Shape>) -> DispatchTensor {
+    Dispatch::float_reshape(x.clone(), shape.into())
+}
+
+fn dims<R: CubeRuntime>(x: &CubeTensor<R>) -> [usize; 4] {
+    std::array::from_fn(|i| x.meta.shape()[i])
+}
+
+/// Values that rows of `d` are read in at a time. Not two: each width is a kernel more to compile.
+fn width_of(d: usize) -> usize {
+    if d.is_multiple_of(4) { 4 } else { 1 }
+}
+
+/// Units side by side over `vectors` of output channels: of those that leave the fewest idle, the most.
+fn lanes(vectors: usize) -> u32 {
+    let idle = |&lanes: &u32| vectors.next_multiple_of(lanes as usize);
+    [UNITS, 32, 16, 8, 4, 2, 1].into_iter().min_by_key(idle).unwrap_or(1)
+}
+
+/// Sizes; channels are counted in vectors.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+struct Geometry {
+    height: u32,
+    width: u32,
+    channels: u32,
+    /// Of the result.
+    rows: u32,
+    columns: u32,
+    out: u32,
+    window_height: u32,
+    window_width: u32,
+    stride: u32,
+    padding_y: u32,
+    padding_x: u32,
+}
+
+#[cube(launch_unchecked)]
+fn patches<F: Float, I: Size, O: Size>(
+    x: &[Vector<F, I>],
+    weight: &[Vector<F, O>],
+    bias: &[Vector<F, O>],
+    residual: &[Vector<F, O>],
+    to: &mut [Vector<F, O>],
+    size: Geometry,
+    pixels: u32,
+    lanes: u32,
+    blocks: u32,
+    with_bias: u32,
+    with_residual: u32,
+    #[comptime] padded: bool,
+    #[define(F)] _dtype: ElemType,
+) {
+    let place = CUBE_POS as u32;
+    let channel = place % blocks * lanes * VECTORS + UNIT_POS % lanes;
+    let first = (place / blocks * (UNITS / lanes) + UNIT_POS / lanes) * PIXELS;
+    if channel < size.out && first < pixels {
+        let mut sums = Array::<Vector<f32, O>>::new(comptime!((PIXELS * VECTORS) as usize));
+        // The first row and column of each pixel's window, and its image.
+        let mut tops = Array::<u32>::new(comptime!(PIXELS as usize));
+        let mut lefts = Array::<u32>::new(comptime!(PIXELS as usize));
+        let mut images = Array::<u32>::new(comptime!(PIXELS as usize));
+        let mut channels = Array::<u32>::new(comptime!(VECTORS as usize));
+        #[unroll]
+        for j in 0..VECTORS {
+            channels[j as usize] = min(channel + j * lanes, size.out - 1);
+        }
+        #[unroll]
+        for i in 0..PIXELS {
+            let pixel = min(first + i, pixels - 1);
+            let (row, column) = (pixel / size.columns, pixel % size.columns);
+            #[unroll]
+            for j in 0..VECTORS {
+                sums[(i * VECTORS + j) as usize] = Vector::new(0.0f32);
+            }
+            tops[i as usize] = row % size.rows * size.stride;
+            lefts[i as usize] = column * size.stride;
+            images[i as usize] = row / size.rows * size.height;
+        }
+        let mut tap = 0u32;
+        for dy in 0..size.window_height {
+            for dx in 0..size.window_width {
+                let mut places = Array::<u32>::new(comptime!(PIXELS as usize));
+                let mut inside = Array::<bool>::new(comptime!(PIXELS as usize));
+                #[unroll]
+                for i in 0..PIXELS {
+                    // What lies above or to the left wraps around to a large number.
+                    let y = tops[i as usize] + dy - size.padding_y;
+                    let x = lefts[i as usize] + dx - size.padding_x;
+                    let is_inside = y < size.height && x < size.width;
+                    let place = ((images[i as usize] + y) * size.width + x) * size.channels;
+                    inside[i as usize] = is_inside;
+                    places[i as usize] =
+                        if comptime!(padded) { select(is_inside, place, 0u32) } else { place };
+                }
+                let mut at = tap * size.channels * I::value() as u32 * size.out;
+                for c in 0..size.channels {
+                    let mut values = Array::<Vector<f32, I>>::new(comptime!(PIXELS as usize));
+                    #[unroll]
+                    for i in 0..PIXELS {
+                        let value =
+                            Vector::<f32, I>::cast_from(x[(places[i as usize] + c) as usize]);
+                        values[i as usize] = if comptime!(padded) {
+                            select(inside[i as usize], value, Vector::new(0.0f32))
+                        } else {
+                            value
+                        };
+                    }
+                    #[unroll]
+                    for k in 0..I::value() {
+                        #[unroll]
+                        for j in 0..VECTORS {
+                            let w = weight[(at + channels[j as usize]) as usize];
+                            let w = Vector::<f32, O>::cast_from(w);
+                            #[unroll]
+                            for i in 0..PIXELS {
+                                let place = (i * VECTORS + j) as usize;
+                                let value = Vector::new(values[i as usize].extract(k));
+                                sums[place] = fma(value, w, sums[place]);
+                            }
+                        }
+                        at += size.out;
+                    }
+                }
+                tap += 1;
+            }
+        }
+        #[unroll]
+        for j in 0..VECTORS {
+            let own = channel + j * lanes;
+            if own < size.out {
+                let mut offset = Vector::<f32, O>::new(0.0f32);
+                if with_bias == 1u32 {
+                    offset = Vector::cast_from(bias[own as usize]);
+                }
+                #[unroll]
+                for i in 0..PIXELS {
+                    if first + i < pixels {
+                        let at = ((first + i) * size.out + own) as usize;
+                        let mut sum = sums[(i * VECTORS + j) as usize] + offset;
+                        if with_residual == 1u32 {
+                            sum += Vector::cast_from(residual[at]);
+                        }
+                        to[at] = Vector::cast_from(sum);
+                    }
+                }
+            }
+        }
+    }
+}
