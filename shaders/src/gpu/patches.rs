@@ -216,7 +216,7 @@ fn patches<F: Float, I: Size, O: Size>(
     #[define(F)] _dtype: ElemType,
 ) {
     let place = CUBE_POS as u32;
-    let channel = place % blocks * lanes * VECTORS + UNIT_POS % lanes;
+    let channel = (place % blocks * lanes + UNIT_POS % lanes) * VECTORS;
     let first = (place / blocks * (UNITS / lanes) + UNIT_POS / lanes) * PIXELS;
     if channel < size.out && first < pixels {
         let mut sums = Array::<Vector<f32, O>>::new(comptime!((PIXELS * VECTORS) as usize));
@@ -227,7 +227,7 @@ fn patches<F: Float, I: Size, O: Size>(
         let mut channels = Array::<u32>::new(comptime!(VECTORS as usize));
         #[unroll]
         for j in 0..VECTORS {
-            channels[j as usize] = min(channel + j * lanes, size.out - 1);
+            channels[j as usize] = min(channel + j, size.out - 1);
         }
         #[unroll]
         for i in 0..PIXELS {
@@ -291,7 +291,7 @@ fn patches<F: Float, I: Size, O: Size>(
         }
         #[unroll]
         for j in 0..VECTORS {
-            let own = channel + j * lanes;
+            let own = channel + j;
             if own < size.out {
                 let mut offset = Vector::<f32, O>::new(0.0f32);
                 if with_bias == 1u32 {
