@@ -2,12 +2,12 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use burn::tensor::{Device, DeviceKind};
+use burn::tensor::Device;
 
 static FOUND: RwLock<Vec<Device>> = RwLock::new(Vec::new());
 
-/// Tells that a device of wgpu, which has no such kind of its own, is a program on the processor: kernels are
-/// then chosen by what is fast there.
+/// Says that a device is a program on the processor, which a device itself does not tell: from then on, it computes
+/// with kernels that are fast there.
 pub fn note_software_gpu(device: &Device) {
     let mut found = FOUND.write().unwrap_or_else(PoisonError::into_inner);
     if !found.contains(device) {
@@ -15,8 +15,7 @@ pub fn note_software_gpu(device: &Device) {
     }
 }
 
-/// Whether a device is one, by its kind or because it was told.
-pub(crate) fn computes(device: &Device) -> bool {
-    *device == Device::wgpu(DeviceKind::Cpu)
-        || FOUND.read().unwrap_or_else(PoisonError::into_inner).contains(device)
+/// Whether [`note_software_gpu`] was told so.
+pub(crate) fn is_software_gpu(device: &Device) -> bool {
+    FOUND.read().unwrap_or_else(PoisonError::into_inner).contains(device)
 }

@@ -6,7 +6,7 @@ use burn::backend::DispatchDevice;
 use burn::backend::wgpu::{WgpuSetup, init_device};
 use burn::tensor::Device;
 
-use super::{DeviceError, Found, Kind, descriptor, kind_of};
+use super::{DeviceError, Found, descriptor, kind_of, note};
 
 /// An open GPU.
 #[derive(Clone, Debug)]
@@ -58,9 +58,7 @@ pub async fn open() -> Result<BrowserGpu, DeviceError> {
     let (kind, description) = (kind_of(&info), info.name);
     let setup = WgpuSetup { backend: info.backend, instance, adapter, device, queue };
     let device = Device::new(DispatchDevice::Wgpu(init_device(setup, Default::default())));
-    if kind == Kind::Software {
-        tintype_shaders::note_software_gpu(&device);
-    }
+    note(kind, &device);
     let found = Found { id: "webgpu".into(), description, kind, memory: None, device };
     Ok(BrowserGpu { found, failure })
 }

@@ -244,19 +244,26 @@ fn wgpu_adapters(name: &str, device: impl Fn(burn::tensor::DeviceKind) -> Device
     adapters.into_iter().enumerate().map(found).collect()
 }
 
+/// An adapter as it is listed; the kernels are told if it is a software GPU.
 #[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
 fn describe(id: String, adapter: &wgpu::Adapter, device: Device) -> Found {
     let info = adapter.get_info();
     let kind = kind_of(&info);
-    if kind == Kind::Software {
-        tintype_shaders::note_software_gpu(&device);
-    }
+    note(kind, &device);
     Found {
         id,
         description: format!("{} ({:?}, {})", info.name, info.device_type, info.backend),
         kind,
         memory: memory_of(adapter),
         device,
+    }
+}
+
+/// Tells the kernels about a software GPU.
+#[cfg(feature = "wgpu")]
+fn note(kind: Kind, device: &Device) {
+    if kind == Kind::Software {
+        tintype_shaders::note_software_gpu(device);
     }
 }
 

@@ -19,8 +19,8 @@ pub struct Loaded<M> {
     pub report: Report,
 }
 
-/// Fills a network from a checkpoint, in the given precision. Normalisation statistics stay in
-/// float32.
+/// Fills a network, which is on `device`, from a checkpoint, in the given precision. Normalisation statistics stay
+/// in float32.
 ///
 /// Fails before anything is computed if a tensor is missing or of another shape, and if a weight
 /// is not finite.
@@ -196,7 +196,7 @@ fn view<const D: usize>(tensor: Tensor<D>) -> TensorView {
     TensorView::from_bytes(Dtype::F32, shape, bytes).expect("a tensor's own bytes have its shape")
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cpu", feature = "autodiff"))]
 mod tests {
     use burn::module::ParamId;
 

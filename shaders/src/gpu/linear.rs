@@ -9,7 +9,7 @@ use super::columns::Columns;
 #[cfg(feature = "cuda")]
 use super::cuda::linear::{Product, takes};
 #[cfg(feature = "wgpu")]
-use super::patches::{product, suits, transposed};
+use super::patches::{PIXELS, product, rows_of, suits, transposed};
 use crate::gradient::Operation;
 
 /// `x Wᵀ + b` of `[…, in]`, `[out, in]` and, where there is one, `[out]`.
@@ -28,11 +28,9 @@ impl Operation for Linear {
             return Some((result, Vec::new()));
         }
         #[cfg(feature = "wgpu")]
-        if !self.gelu && suits(inputs) {
-            return Some((
-                product(&inputs[0], &transposed(&inputs[1]), inputs.get(2))?,
-                Vec::new(),
-            ));
+        if !self.gelu && suits(inputs) && rows_of(&inputs[0]).0 >= PIXELS as usize {
+            let result = product(&inputs[0], &transposed(&inputs[1]), inputs.get(2))?;
+            return Some((result, Vec::new()));
         }
         None
     }

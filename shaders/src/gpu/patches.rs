@@ -3,11 +3,11 @@
 //!
 //! There, every value that a unit reads, from wherever, costs as much as a dozen multiplications, and barriers
 //! cost more. So a unit makes a large tile, [`PIXELS`] × [`VECTORS`] vectors of output channels, and reads vectors
-//! of input channels: with vectors of four, 16 of `x` and 16 of the weight make 1,024 multiplications of scalars
-//! with vectors. There is no shared memory. A GPU has not the registers for such a tile.
+//! of input channels: with vectors of four, 16 of `x` and 16 of the weight are enough for 256 products of a scalar
+//! and a vector. There is no shared memory. A GPU has not the registers for such a tile.
 
 use burn::backend::{Dispatch, DispatchTensor};
-use burn::tensor::{Shape, Tensor};
+use burn::tensor::{Device, Shape};
 use burn_backend::TensorMetadata;
 use burn_backend::ops::FloatTensorOps;
 use burn_cubecl::CubeRuntime;
@@ -18,10 +18,10 @@ use cubecl::prelude::*;
 use super::bridge::{Form, Kernel, buffers, is_counted, run};
 use super::rows::{cubes, elem};
 use crate::gradient::of_one_type;
-use crate::software;
+use crate::software::is_software_gpu;
 
 /// Pixels of a unit.
-const PIXELS: u32 = 16;
+pub(super) const PIXELS: u32 = 16;
 /// Vectors of output channels of a unit.
 const VECTORS: u32 = 4;
 /// Units of a cube.
@@ -41,15 +41,21 @@ pub(super) struct Patches {
 }
 
 impl Patches {
-    /// The result `[B, H', W', out]`, where it is to be made here.
+    /// The result `[B, H', W', out]`; nothing where the shapes do not fit, and where there are more values than
+    /// 32 bits count.
     pub(super) fn of(self, inputs: Vec<DispatchTensor>) -> Option<DispatchTensor> {
         let forms: Vec<_> = inputs.iter().map(|x| Form::new(x.shape(), x.dtype())).collect();
-        let side = |axis: usize| forms[0].shape[1 + axis] + 2 * self.padding[axis];
-        if (0..2).any(|axis| side(axis) < self.window[axis]) {
+        let [_, height, width, channels] = std::array::from_fn(|i| forms[0].shape[i]);
+        let [kh, kw] = self.window;
+        let is_covered = kh <= height + 2 * self.padding[0] && kw <= width + 2 * self.padding[1];
+        if !is_covered || forms[1].shape[0] != kh * kw * channels {
             return None;
         }
-        let counted = |form: &Form| is_counted(form.shape.num_elements());
-        let fits = forms.iter().chain(&self.outputs(&forms)).all(counted);
+        let result = self.outputs(&forms).remove(0);
+        let mut rest = forms[2..].iter().map(|form| &form.shape);
+        let fits = (!self.bias || rest.next() == Some(&Shape::from([forms[1].shape[1]])))
+            && (!self.residual || rest.next() == Some(&result.shape))
+            && forms.iter().chain([&result]).all(|form| is_counted(form.shape.num_elements()));
         let [result] = fits.then(|| run(self, inputs))??;
         Some(result)
     }
@@ -96,7 +102,8 @@ impl Kernel for Patches {
             self.padding[0] as u32,
             self.padding[1] as u32,
         );
-        // SAFETY: pixels and channels beyond the last are not written, and the last are read for them.
+        // SAFETY: pixels and channels beyond the last are not written, and the last are read for them;
+        // `of` has seen that the shapes fit.
         unsafe {
             patches::launch_unchecked::<R>(
                 &x.client,
@@ -122,10 +129,9 @@ impl Kernel for Patches {
     }
 }
 
-/// Whether products of such inputs are made here.
+/// Whether products of such inputs are made here: on software GPUs.
 pub(super) fn suits(inputs: &[DispatchTensor]) -> bool {
-    of_one_type(inputs)
-        && software::computes(&Tensor::<1>::from_dispatch(inputs[0].clone()).device())
+    of_one_type(inputs) && is_software_gpu(&Device::new(inputs[0].device()))
 }
 
 /// `[…, k]` and `[…, n]` of `k` rows, and where there is one a bias `[n]`: their product `[…, n]`.
@@ -135,7 +141,10 @@ pub(super) fn product(
     bias: Option<&DispatchTensor>,
 ) -> Option<DispatchTensor> {
     let (rows, k) = rows_of(a);
-    let (_, n) = rows_of(b);
+    let (depth, n) = rows_of(b);
+    if depth != k {
+        return None;
+    }
     let point = Patches {
         window: [1, 1],
         stride: 1,
@@ -157,7 +166,7 @@ pub(super) fn transposed(x: &DispatchTensor) -> DispatchTensor {
 }
 
 /// Rows of a tensor, and the values of each.
-fn rows_of(x: &DispatchTensor) -> (usize, usize) {
+pub(super) fn rows_of(x: &DispatchTensor) -> (usize, usize) {
     let shape = x.shape();
     let d = shape[shape.num_dims() - 1];
     (shape.num_elements() / d.max(1), d)
@@ -176,9 +185,9 @@ fn width_of(d: usize) -> usize {
     if d.is_multiple_of(4) { 4 } else { 1 }
 }
 
-/// Units side by side over `vectors` of output channels: of those that leave the fewest idle, the most.
-fn lanes(vectors: usize) -> u32 {
-    let idle = |&lanes: &u32| vectors.next_multiple_of(lanes as usize);
+/// Units side by side for so many tiles: of those that leave the fewest idle, the most.
+fn lanes(tiles: usize) -> u32 {
+    let idle = |&lanes: &u32| tiles.next_multiple_of(lanes as usize);
     [UNITS, 32, 16, 8, 4, 2, 1].into_iter().min_by_key(idle).unwrap_or(1)
 }
 
@@ -249,10 +258,10 @@ fn patches<F: Float, I: Size, O: Size>(
                 #[unroll]
                 for i in 0..PIXELS {
                     // What lies above or to the left wraps around to a large number.
-                    let y = tops[i as usize] + dy - size.padding_y;
-                    let x = lefts[i as usize] + dx - size.padding_x;
-                    let is_inside = y < size.height && x < size.width;
-                    let place = ((images[i as usize] + y) * size.width + x) * size.channels;
+                    let row = tops[i as usize] + dy - size.padding_y;
+                    let column = lefts[i as usize] + dx - size.padding_x;
+                    let is_inside = row < size.height && column < size.width;
+                    let place = ((images[i as usize] + row) * size.width + column) * size.channels;
                     inside[i as usize] = is_inside;
                     places[i as usize] =
                         if comptime!(padded) { select(is_inside, place, 0u32) } else { place };
@@ -310,5 +319,45 @@ fn patches<F: Float, I: Size, O: Size>(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{DType, DeviceKind, FloatDType, Tensor};
+
+    use crate::gpu::convolution::Convolution;
+    use crate::gpu::linear::Linear;
+    use crate::gradient::Operation;
+    use crate::note_software_gpu;
+
+    use super::*;
+
+    /// The tests of results would pass without the kernel, too.
+    #[test]
+    fn software_gpus_take_it() {
+        let device = Device::wgpu(DeviceKind::Cpu);
+        let ones = |shape: &[usize], dtype: FloatDType| {
+            let x: Tensor<1> = Tensor::ones([shape.iter().product::<usize>()], &device);
+            reshaped(&x.cast(dtype).into_dispatch(), shape.to_vec())
+        };
+        let convolution = Convolution { stride: 1, padding: [1, 1], bias: false, residual: false };
+        let linear = Linear { gelu: false };
+        let image = [ones(&[1, 4, 5, 5], FloatDType::F32), ones(&[4, 4, 3, 3], FloatDType::F32)];
+        assert!(convolution.forward(&image).is_none(), "nobody said that it is a software GPU");
+        note_software_gpu(&device);
+        for dtype in [FloatDType::F32, FloatDType::F16] {
+            let image = [ones(&[1, 4, 5, 5], dtype), ones(&[4, 4, 3, 3], dtype)];
+            let (result, _) = convolution.forward(&image).expect("a convolution");
+            assert_eq!(result.dtype(), DType::from(dtype));
+            let rows = |n: usize| [ones(&[1, n, 8], dtype), ones(&[4, 8], dtype)];
+            assert!(linear.forward(&rows(16)).is_some());
+            assert!(linear.forward(&rows(15)).is_none(), "few rows are left to Burn");
+        }
+        // Shapes that do not fit are Burn's to complain about.
+        let image = [ones(&[1, 4, 5, 5], FloatDType::F32), ones(&[4, 2, 3, 3], FloatDType::F32)];
+        assert!(convolution.forward(&image).is_none());
+        let image = [ones(&[1, 4, 5, 5], FloatDType::F32), ones(&[4, 4, 9, 9], FloatDType::F32)];
+        assert!(convolution.forward(&image).is_none());
     }
 }

@@ -20,7 +20,9 @@ const SHARED_MEMORY: u32 = 32 * 1024;
 /// no kernel of a process with that log for one without it, and would compile each of them twice.
 pub fn device() -> Device {
     log();
-    Device::wgpu(DeviceKind::Cpu)
+    let device = Device::wgpu(DeviceKind::Cpu);
+    tintype_shaders::note_software_gpu(&device);
+    device
 }
 
 /// The file that sources are written to.
