@@ -6,7 +6,7 @@ use burn::backend::DispatchDevice;
 use burn::backend::wgpu::{WgpuSetup, init_device};
 use burn::tensor::Device;
 
-use super::{DeviceError, Found, descriptor, kind_of, note};
+use super::{DeviceError, Found, descriptor, kind_of, tell_kernels};
 
 /// An open GPU.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ pub async fn open() -> Result<BrowserGpu, DeviceError> {
     let (kind, description) = (kind_of(&info), info.name);
     let setup = WgpuSetup { backend: info.backend, instance, adapter, device, queue };
     let device = Device::new(DispatchDevice::Wgpu(init_device(setup, Default::default())));
-    note(kind, &device);
+    tell_kernels(kind, &device);
     let found = Found { id: "webgpu".into(), description, kind, memory: None, device };
     Ok(BrowserGpu { found, failure })
 }

@@ -249,7 +249,7 @@ fn wgpu_adapters(name: &str, device: impl Fn(burn::tensor::DeviceKind) -> Device
 fn describe(id: String, adapter: &wgpu::Adapter, device: Device) -> Found {
     let info = adapter.get_info();
     let kind = kind_of(&info);
-    note(kind, &device);
+    tell_kernels(kind, &device);
     Found {
         id,
         description: format!("{} ({:?}, {})", info.name, info.device_type, info.backend),
@@ -261,7 +261,7 @@ fn describe(id: String, adapter: &wgpu::Adapter, device: Device) -> Found {
 
 /// Tells the kernels about a software GPU.
 #[cfg(feature = "wgpu")]
-fn note(kind: Kind, device: &Device) {
+fn tell_kernels(kind: Kind, device: &Device) {
     if kind == Kind::Software {
         tintype_shaders::note_software_gpu(device);
     }
