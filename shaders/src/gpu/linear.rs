@@ -46,28 +46,8 @@ impl Operation for Linear {
         gradient: DispatchTensor,
         wanted: &[bool],
     ) -> Vec<Option<DispatchTensor>> {
-        let input = || {
-            #[cfg(feature = "cuda")]
-            if takes(inputs) {
-                let given = vec![gradient.clone(), inputs[1].clone()];
-                return run(Product::Input, given).map(|[result]| result);
-            }
-            #[cfg(feature = "wgpu")]
-            return product(&gradient, &inputs[1], None);
-            #[cfg(not(feature = "wgpu"))]
-            None
-        };
-        let weight = || {
-            #[cfg(feature = "cuda")]
-            if takes(inputs) {
-                let given = vec![gradient.clone(), inputs[0].clone()];
-                return run(Product::Weight, given).map(|[result]| result);
-            }
-            #[cfg(feature = "wgpu")]
-            return product(&transposed(&gradient), &inputs[0], None);
-            #[cfg(not(feature = "wgpu"))]
-            None
-        };
+        let input = || gradient_of(Factor::Input, inputs, &gradient);
+        let weight = || gradient_of(Factor::Weight, inputs, &gradient);
         let bias = |bias: &DispatchTensor| {
             let sum = Columns { groups: 1, sum: true, normalised: false };
             let sum = sum.run(vec![gradient.clone()])?.reshape([-1]);
@@ -76,5 +56,38 @@ impl Operation for Linear {
         let mut found = vec![wanted[0].then(input).flatten(), wanted[1].then(weight).flatten()];
         found.extend(inputs.get(2).map(|b| wanted[2].then(|| bias(b)).flatten()));
         found
+    }
+}
+
+/// What a layer multiplies.
+#[derive(Clone, Copy)]
+enum Factor {
+    Input,
+    Weight,
+}
+
+/// The gradient of one factor, a product of that of the result and the other.
+fn gradient_of(
+    factor: Factor,
+    inputs: &[DispatchTensor],
+    gradient: &DispatchTensor,
+) -> Option<DispatchTensor> {
+    #[cfg(feature = "cuda")]
+    if takes(inputs) {
+        let (kind, other) = match factor {
+            Factor::Input => (Product::Input, &inputs[1]),
+            Factor::Weight => (Product::Weight, &inputs[0]),
+        };
+        return run(kind, vec![gradient.clone(), other.clone()]).map(|[result]| result);
+    }
+    #[cfg(feature = "wgpu")]
+    return match factor {
+        Factor::Input => product(gradient, &inputs[1], None),
+        Factor::Weight => product(&transposed(gradient), &inputs[0], None),
+    };
+    #[cfg(not(feature = "wgpu"))]
+    {
+        let _ = (factor, inputs, gradient);
+        None
     }
 }
