@@ -50,15 +50,18 @@ pub(crate) fn gelu(x: f32) -> f32 {
     x * if x < 0.0 { cdf } else { 1.0 - cdf }
 }
 
-/// Sum in eight interleaved parts, which vector registers hold.
+// Chunks are arrays, and their loops count: `zip` is not inlined into code for wider vectors than the
+// crate's own where the compiler does without ThinLTO, and is then called for every chunk.
+
+/// Sum in sixteen interleaved parts, which vector registers hold.
 #[inline(always)]
 pub(crate) fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut parts = [0.0f32; 16];
-    let chunks = values.chunks_exact(16);
-    let rest: f32 = chunks.remainder().iter().map(|&v| f(v)).sum();
+    let (chunks, rest) = values.as_chunks::<16>();
+    let rest: f32 = rest.iter().map(|&v| f(v)).sum();
     for chunk in chunks {
-        for (part, &v) in parts.iter_mut().zip(chunk) {
-            *part += f(v);
+        for i in 0..16 {
+            parts[i] += f(chunk[i]);
         }
     }
     parts.iter().sum::<f32>() + rest
@@ -68,11 +71,11 @@ pub(crate) fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 #[inline(always)]
 pub(crate) fn max(values: &[f32]) -> f32 {
     let mut parts = [f32::NEG_INFINITY; 16];
-    let chunks = values.chunks_exact(16);
-    let rest = chunks.remainder().iter().fold(f32::NEG_INFINITY, |m, &v| m.max(v));
+    let (chunks, rest) = values.as_chunks::<16>();
+    let rest = rest.iter().fold(f32::NEG_INFINITY, |m, &v| m.max(v));
     for chunk in chunks {
-        for (part, &v) in parts.iter_mut().zip(chunk) {
-            *part = part.max(v);
+        for i in 0..16 {
+            parts[i] = parts[i].max(chunk[i]);
         }
     }
     parts.iter().fold(rest, |m, &v| m.max(v))
@@ -82,9 +85,9 @@ pub(crate) fn max(values: &[f32]) -> f32 {
 #[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut parts = [0.0f32; 32];
-    let (ca, cb) = (a.chunks_exact(32), b.chunks_exact(32));
-    let rest: f32 = ca.remainder().iter().zip(cb.remainder()).map(|(x, y)| x * y).sum();
-    for (x, y) in ca.zip(cb) {
+    let ((ca, rest_a), (cb, rest_b)) = (a.as_chunks::<32>(), b.as_chunks::<32>());
+    let rest: f32 = rest_a.iter().zip(rest_b).map(|(x, y)| x * y).sum();
+    for (x, y) in ca.iter().zip(cb) {
         for i in 0..32 {
             parts[i] += x[i] * y[i];
         }

@@ -41,8 +41,9 @@ pub(crate) fn qkv_neighborhood(
                     out.fill(0.0);
                     for (i, weight) in weights.iter().enumerate() {
                         let (y, x) = key(i);
-                        for (out, v) in out.iter_mut().zip(token(y, x, 2, head)) {
-                            *out += weight * v;
+                        let v = token(y, x, 2, head);
+                        for i in 0..d {
+                            out[i] += weight * v[i];
                         }
                     }
                 }
