@@ -3,6 +3,7 @@
 //! * [`model`] — the networks: Hi-DiT, SiT, LightningDiT, HDiT, VA-VAE
 //! * [`diffusion`] — what noise means; [`sampler`] — the way from noise to an image
 //! * [`weights`] — checkpoints by the authors' names; [`preset`] — published configurations
+//! * [`setting`] — names and ranges of what can be set; [`face`] — errors in the words of a program
 //! * [`generate`] — a request in, a stream of events out: what every face of Tintype shares
 //!
 //! The crate knows no user interface and no particular backend; features `cpu`, `wgpu`, `vulkan`
@@ -11,6 +12,7 @@
 
 pub mod device;
 pub mod diffusion;
+pub mod face;
 #[cfg(feature = "files")]
 pub mod files;
 pub mod generate;
@@ -22,6 +24,7 @@ pub mod noise;
 pub mod precision;
 pub mod preset;
 pub mod sampler;
+pub mod setting;
 pub mod weights;
 
 /// The Burn that this library is built on.

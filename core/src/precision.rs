@@ -1,4 +1,4 @@
-//! The number format that a network computes in.
+//! The dtype that a network computes in.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,9 @@ use std::str::FromStr;
 use burn::tensor::{DType, Device, FloatDType};
 use serde::{Deserialize, Serialize};
 
-/// Number format of a network; autoencoders always run in float32.
+use crate::setting::{InvalidSetting, Problem, Setting};
+
+/// Dtype of a network; autoencoders always compute in float32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -19,27 +21,33 @@ pub enum Precision {
     Bf16,
 }
 
-/// A format that a device does not compute in, or that does not exist.
+/// Not the name of a dtype.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PrecisionError {
-    /// The device lacks it.
-    #[error("--precision {0} is not supported by this device; use f32")]
-    Unsupported(Precision),
-    /// Not a name of a format.
-    #[error("{0:?} is not f32, f16 or bf16")]
-    Unknown(String),
-}
+#[error("{0:?} is not f32, f16 or bf16")]
+pub struct UnknownPrecision(pub String);
 
 impl Precision {
-    /// Every format.
+    /// Every dtype.
     pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Bf16];
 
-    /// The type, if the device has it.
-    pub fn on(self, device: &Device) -> Result<FloatDType, PrecisionError> {
+    /// The dtype, if the device computes in it.
+    ///
+    /// # Errors
+    /// [`Problem::Unsupported`] of [`Setting::Precision`].
+    pub fn on(self, device: &Device) -> Result<FloatDType, InvalidSetting> {
         let dtype = self.dtype();
         match device.supports_dtype(DType::from(dtype)) {
             true => Ok(dtype),
-            false => Err(PrecisionError::Unsupported(self)),
+            false => Err(Setting::Precision.invalid(Problem::Unsupported { dtype: self.name() })),
+        }
+    }
+
+    /// `f32`, `f16` or `bf16`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
         }
     }
 
@@ -55,19 +63,15 @@ impl Precision {
 
 impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-        })
+        f.write_str(self.name())
     }
 }
 
 impl FromStr for Precision {
-    type Err = PrecisionError;
+    type Err = UnknownPrecision;
 
-    fn from_str(text: &str) -> Result<Self, PrecisionError> {
-        let known = Self::ALL.into_iter().find(|p| p.to_string() == text);
-        known.ok_or_else(|| PrecisionError::Unknown(text.into()))
+    fn from_str(text: &str) -> Result<Self, UnknownPrecision> {
+        let known = Self::ALL.into_iter().find(|p| p.name() == text);
+        known.ok_or_else(|| UnknownPrecision(text.into()))
     }
 }

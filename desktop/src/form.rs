@@ -2,9 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tintype::generate::{ImageSpec, Settings};
-
-/// Pictures of a class at most, in one go.
-pub const MOST: usize = 64;
+use tintype::setting::Setting;
 
 /// Seeds, counts and classes; the settings of the sampler are kept for each model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +32,8 @@ impl Form {
             true => self.classes.iter().copied().map(Some).collect(),
             false => vec![None],
         };
-        let count = self.count.clamp(1, MOST) as u64;
+        let most = Setting::Count.slider().map_or(1, |range| range.max as usize);
+        let count = self.count.clamp(1, most) as u64;
         let seeds = |k| self.seed.wrapping_add(k);
         let images = classes
             .into_iter()

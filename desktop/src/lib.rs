@@ -4,6 +4,7 @@
 //! * [`engine`] — the thread that loads networks and computes, and the only one that does
 //! * [`model`] — what is in the files that people bring; [`queue`] — what waits to be made
 //! * [`gallery`] — finished pictures, in memory and on disk
+//! * [`face`] — the library's errors and settings in the words of the window
 //! * [`preferences`] — what is remembered; [`ui`] — what is seen, a file a panel
 //!
 //! Views read the state, push [`action::Action`]s and change nothing but the fields that people type
@@ -14,6 +15,7 @@ pub mod action;
 pub mod app;
 pub mod dialogs;
 pub mod engine;
+pub mod face;
 pub mod form;
 pub mod gallery;
 pub mod model;
@@ -21,5 +23,5 @@ pub mod notices;
 pub mod preferences;
 pub mod queue;
 pub mod restart;
+pub mod text;
 pub mod ui;
-pub mod words;

@@ -15,7 +15,7 @@ use eframe::wgpu::CurrentSurfaceTexture;
 use tintype::generate::ModelPaths;
 use tintype_desktop::app::{App, Start};
 use tintype_desktop::preferences::Preferences;
-use tintype_desktop::{restart, words};
+use tintype_desktop::{restart, text};
 
 /// Pick a class and watch the picture develop
 #[derive(Debug, Parser)]
@@ -55,7 +55,7 @@ struct Args {
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map_or(String::new(), |place| format!(" ({place})"));
-        eprintln!("error: {}{place}", words::panic_message(info.payload()));
+        eprintln!("error: {}{place}", text::panic_message(info.payload()));
     }));
     let args = Args::parse();
     tintype::shaders::keep_compiled_kernels();
@@ -92,7 +92,7 @@ const SOON: Duration = Duration::from_secs(5);
 fn guarded(start: &Start, sharing: bool) -> eframe::Result {
     let opened = Instant::now();
     catch_unwind(|| window(start, sharing)).unwrap_or_else(|panic| {
-        let reason = words::panic_message(&*panic);
+        let reason = text::panic_message(&*panic);
         if opened.elapsed() > SOON {
             // What cannot draw the window any more cannot say so in it either.
             let trouble = format!("The window stopped working ({reason})");

@@ -7,9 +7,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use eframe::egui;
 use tintype::burn::tensor::Device;
 use tintype::generate::{Inspection, LatentStats, ModelFiles, ModelPaths, Origin, Settings};
-use tintype::weights::{Architecture, detect, open, vae_config};
+use tintype::weights::{Architecture, WeightsError, detect, open, vae_config};
 
-use crate::words;
+use crate::face;
 
 /// A model that would load.
 #[derive(Clone, Debug)]
@@ -115,8 +115,8 @@ fn answer(question: Question) -> Vec<Answer> {
 }
 
 fn inspect(paths: &ModelPaths) -> Result<Model, String> {
-    let files = ModelFiles::open(paths).map_err(|e| words::load_error(&e))?;
-    let inspection = files.inspect(&Device::flex()).map_err(|e| words::load_error(&e))?;
+    let files = ModelFiles::open(paths).map_err(|e| face::load_error(&e))?;
+    let inspection = files.inspect(&Device::flex()).map_err(|e| face::load_error(&e))?;
     let name = match &paths.model {
         None => "Emoji (built in)".into(),
         Some(path) => file_name(path),
@@ -145,14 +145,13 @@ fn kind(path: &Path) -> Result<Kind, String> {
     if !is_index && ["json", "yaml", "yml"].contains(&extension.as_str()) {
         return Ok(Kind::Configuration);
     }
-    let weights = open(path).map_err(|e| words::plain(&e.to_string()))?;
-    let needs_configuration = |e: &str| e.contains("--config");
+    let weights = open(path).map_err(|e| face::sentence(&e))?;
     match detect(&weights) {
         Ok(_) => Ok(Kind::Network),
-        Err(e) if needs_configuration(&e.to_string()) => Ok(Kind::Network),
+        Err(WeightsError::NeedsConfiguration { .. }) => Ok(Kind::Network),
         Err(_) if vae_config(&weights).is_ok() => Ok(Kind::Autoencoder),
         Err(_) if LatentStats::from_weights(&weights).is_ok() => Ok(Kind::Statistics),
-        Err(e) => Err(words::plain(&e.to_string())),
+        Err(e) => Err(face::sentence(&e)),
     }
 }
 

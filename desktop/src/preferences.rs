@@ -56,7 +56,7 @@ pub struct Preferences {
     pub window: Option<Window>,
     /// Where pictures are saved, where it is not the default.
     pub output: Option<PathBuf>,
-    /// Model, device and number format.
+    /// Model, device and precision.
     pub choice: Choice,
     /// Seed, count and classes.
     pub form: Form,

@@ -203,7 +203,7 @@ fn bad_input_is_one_sentence() {
     generate(&["fruit", "--cfg-interval", "0.9", "0.1"], &["--cfg-interval"]);
     generate(&["fruit", "--tau", "1.5"], &["--tau 1.5", "between 0 and 1"]);
     generate(&["fruit", "--count", "0"], &["--count 0"]);
-    generate(&["fruit", "--sampler", "magic"], &["--sampler magic", "euler-maruyama"]);
+    generate(&["fruit", "--sampler", "magic"], &["--sampler \"magic\"", "euler-maruyama"]);
     generate(&["fruit", "--sampler", "dpmpp-2m"], &["dpmpp-2m", "Hi-DiT"]);
     generate(&["fruit", "--model", "/nowhere.safetensors"], &["/nowhere.safetensors"]);
     refused(&["generate", "fruit", "--device", "tpu", "--out", &out], &["tpu", "auto"]);

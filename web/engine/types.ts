@@ -22,7 +22,7 @@ export interface LoadOptions {
   config?: string;
   /** Where to compute; `auto` takes a GPU, and the processor where there is none. */
   device?: "auto" | "webgpu" | "cpu";
-  /** Number format of the network; by default that of the weights where the GPU has it, else `f32`.
+  /** Dtype of the network; by default that of the weights where the GPU has it, else `f32`.
    * `f32` makes the pictures of the command line. */
   precision?: "f32" | "f16" | "bf16";
   /** Whether files from a server are kept for the next visit; they are by default. */
@@ -76,6 +76,8 @@ export interface ModelInfo {
     cfgChannels: number | null;
     shift: number;
   };
+  /** Useful ranges of the settings, `[min, max]`. */
+  ranges: { count: [number, number]; steps: [number, number]; cfg: [number, number]; shift: [number, number]; tau: [number, number] };
   /** The samplers of the network. */
   samplers: string[];
   device: "webgpu" | "cpu";
@@ -101,7 +103,7 @@ export interface Request {
   count?: number;
   steps?: number;
   sampler?: string;
-  /** Strength of the guidance; 1 is none. */
+  /** Guidance scale; 1 is off. */
   cfg?: number;
   /** The times that guidance acts in; 1 is noise. */
   cfgInterval?: [number, number];

@@ -28,7 +28,12 @@ export class Form {
   reset(info: ModelInfo) {
     this.info = info;
     const { steps, cfg, sampler } = info.defaults;
-    this.steps.max = String(Math.max(100, steps));
+    for (const input of [this.steps, this.cfg, this.tau]) {
+      const [min, max] = info.ranges[input.id as "steps" | "cfg" | "tau"];
+      [input.min, input.max] = [String(min), String(max)];
+    }
+    // On a linear slider, what is far above the default only makes it coarse.
+    this.steps.max = String(Math.min(info.ranges.steps[1], Math.max(100, 2 * steps)));
     this.set(this.steps, steps);
     this.set(this.cfg, cfg);
     this.sampler.replaceChildren(...info.samplers.map((name) => new Option(name, name, false, name === sampler)));

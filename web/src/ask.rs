@@ -2,8 +2,9 @@
 
 use serde::Deserialize;
 use tintype::diffusion::guidance::Guidance;
-use tintype::generate::{ImageSpec, InvalidRequest, Request, Sampler, Settings};
+use tintype::generate::{ImageSpec, Request, Sampler, Settings};
 use tintype::labels::{LabelError, Labels};
+use tintype::setting::{InvalidSetting, Problem, Range, Setting};
 use tintype::weights::Architecture;
 
 /// Options of `generate`, as the command line has them; what is absent is the model's default.
@@ -22,7 +23,7 @@ pub struct Ask {
     pub steps: Option<usize>,
     /// The sampler, by the command line's name.
     pub sampler: Option<String>,
-    /// Strength of the guidance; 1 is none.
+    /// Guidance scale; 1 is off.
     pub cfg: Option<f64>,
     /// The times that guidance acts in, 1 is noise.
     pub cfg_interval: Option<[f64; 2]>,
@@ -54,7 +55,7 @@ pub enum AskError {
     #[error(transparent)]
     Class(#[from] LabelError),
     #[error(transparent)]
-    Request(#[from] InvalidRequest),
+    Setting(#[from] InvalidSetting),
 }
 
 impl Default for Ask {
@@ -77,8 +78,8 @@ impl Default for Ask {
     }
 }
 
-/// More pictures than anybody waits for in one request.
-const MOST: u64 = 10_000;
+/// Images of one request: more than anybody waits for.
+const COUNT: Range = Range { min: 1.0, max: 10_000.0 };
 
 impl Ask {
     /// The request that the command line would make of the same options.
@@ -92,17 +93,15 @@ impl Ask {
             Some(Class::Number(number)) => Some(labels.find(&number.to_string())?),
             Some(Class::Name(name)) => Some(labels.find(name)?),
         };
-        if self.count > MOST {
-            let sentence = format!("--count {} is more than {MOST}", self.count);
-            return Err(InvalidRequest(sentence).into());
+        let count = self.count as f64;
+        if !COUNT.contains(count) {
+            let problem = Problem::OutOfRange { value: count, range: COUNT };
+            return Err(Setting::Count.invalid(problem).into());
         }
         let defaults = Settings::default_for(architecture);
         let sampler = match &self.sampler {
             None => defaults.sampler,
-            Some(name) => Sampler::from_name(name).ok_or_else(|| {
-                let names: Vec<_> = Sampler::of(architecture).iter().map(|s| s.name()).collect();
-                InvalidRequest(format!("--sampler {name:?} is unknown; use {}", names.join(", ")))
-            })?,
+            Some(name) => Sampler::from_name(name)?,
         };
         let [low, high] =
             self.cfg_interval.unwrap_or([defaults.guidance.low, defaults.guidance.high]);

@@ -17,10 +17,10 @@ use wasm_bindgen::prelude::*;
 use web_sys::Blob;
 
 use crate::ask::Ask;
+use crate::face::sentence;
 use crate::file::BrowserFile;
 use crate::session::{News, Session, SessionError};
 use crate::turn::others_first;
-use crate::words::plain;
 
 #[wasm_bindgen]
 extern "C" {
@@ -67,7 +67,7 @@ pub struct Engine {
 impl Engine {
     /// Opens the GPU, or the processor.
     pub async fn open(webgpu: bool) -> Result<Engine, JsError> {
-        let missing = |e: DeviceError| JsError::new(&e.to_string());
+        let missing = |e: DeviceError| JsError::new(&sentence(&e));
         let (gpu, found) = if webgpu {
             let gpu = browser::open().await.map_err(missing)?;
             let found = gpu.found.clone();
@@ -85,7 +85,7 @@ impl Engine {
         let mut session = self.session.try_borrow_mut().map_err(|_| busy())?;
         // Two models at once may not fit.
         *session = None;
-        let failed = |e: &dyn std::error::Error| JsError::new(&plain(&e.to_string()));
+        let failed = |e: &(dyn std::error::Error + 'static)| JsError::new(&sentence(e));
         let open = |file: NamedFile| {
             let (name, progress) = (JsValue::from(file.name()), progress.clone());
             let told = move |bytes: f64| {
@@ -132,7 +132,7 @@ impl Engine {
         match session.generate(&ask, &mut tell).await {
             Ok(()) => Ok(true),
             Err(SessionError::Generate(GenerateError::Stopped(Stop::Cancelled))) => Ok(false),
-            Err(e) => Err(JsError::new(&plain(&e.to_string()))),
+            Err(e) => Err(JsError::new(&sentence(&e))),
         }
     }
 

@@ -2,15 +2,15 @@
 //! processor.
 //!
 //! * [`session`] — a loaded model that makes pictures; nothing in it is a browser's
-//! * [`ask`] — what a page asks for, in JavaScript's spelling
+//! * [`ask`] — what a page asks for, in JavaScript's spelling; [`face`] — errors in its words
 //! * `engine` — the session as JavaScript sees it; the page's side of it is `web/engine/`
 //!
 //! Only `engine` and its neighbours need a browser, so the rest is tested natively too.
 #![recursion_limit = "256"]
 
 pub mod ask;
+pub mod face;
 pub mod session;
-pub mod words;
 
 mod checksum;
 #[cfg(target_family = "wasm")]

@@ -1,5 +1,7 @@
 //! A loaded model that makes pictures.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use tintype::device::{Found, Kind};
 use tintype::generate::{
@@ -9,9 +11,11 @@ use tintype::generate::{
 use tintype::image::Rgb;
 use tintype::precision::Precision;
 use tintype::sampler::Stop;
+use tintype::setting::Setting;
 use tintype::weights::{Dtype, Weights};
 
 use crate::ask::{Ask, AskError};
+use crate::face::field;
 
 /// Pictures made together on a GPU; a processor is as fast with one, and shows it sooner.
 const GPU_BATCH: usize = 4;
@@ -44,11 +48,13 @@ pub struct Info {
     pub gate: Option<f64>,
     /// What the authors sample with.
     pub defaults: Defaults,
+    /// Useful ranges of the settings, `[min, max]` by field.
+    pub ranges: BTreeMap<&'static str, [f64; 2]>,
     /// The samplers of the network.
     pub samplers: Vec<String>,
     /// Where it computes: `webgpu` or `cpu`.
     pub device: String,
-    /// In which number format.
+    /// Its dtype.
     pub precision: Precision,
     /// Tensors in the files that the networks have no use for.
     pub unused: Vec<String>,
@@ -111,8 +117,8 @@ pub enum SessionError {
 }
 
 impl Session {
-    /// Loads a model. Without a wish for a number format it is that of the weights where a GPU
-    /// computes in it, else float32.
+    /// Loads a model. Without a precision it is the dtype of the weights where a GPU computes in it,
+    /// else float32.
     pub fn load(
         parts: Parts<'_>,
         wish: Option<Precision>,
@@ -137,6 +143,8 @@ impl Session {
         let architecture = self.pipeline.architecture();
         let Settings { sampler, steps, guidance, shift, .. } = Settings::default_for(architecture);
         let labels = self.pipeline.labels();
+        let range = |setting: Setting| Some((field(setting), setting.slider()?));
+        let ranges = Setting::ALL.into_iter().filter_map(range);
         Info {
             architecture: architecture.name(),
             fingerprint: self.fingerprint.clone(),
@@ -144,14 +152,15 @@ impl Session {
             image_size: self.pipeline.image_size(),
             gate: self.pipeline.gate(),
             defaults: Defaults {
-                sampler: sampler.name(),
+                sampler: sampler.name().into(),
                 steps,
                 cfg: guidance.scale,
                 cfg_interval: [guidance.low, guidance.high],
                 cfg_channels: guidance.channels,
                 shift,
             },
-            samplers: Sampler::of(architecture).iter().map(|s| s.name()).collect(),
+            ranges: ranges.map(|(field, range)| (field, [range.min, range.max])).collect(),
+            samplers: Sampler::of(architecture).iter().map(|s| s.name().into()).collect(),
             device: self.device.clone(),
             precision: self.precision,
             unused: self.unused.clone(),
@@ -206,7 +215,7 @@ impl Session {
     }
 }
 
-/// The number format of most weights, where a GPU computes in it.
+/// The dtype of most weights, where a GPU computes in it.
 fn natural(model: &Weights, found: &Found) -> Precision {
     let half = model.tensors.values().filter(|view| view.dtype == Dtype::F16).count();
     let mostly = 2 * half > model.tensors.len();

@@ -150,13 +150,13 @@ fn a_request_is_that_of_the_command_line() {
         (json!({"steps": 0}), "steps 0 is not between"),
         (json!({"sampler": "dpmpp-2m"}), "use euler, euler-maruyama"),
         (json!({"sampler": "magic"}), "\"magic\" is unknown"),
-        (json!({"count": 0}), "count must be positive"),
+        (json!({"count": 0}), "count 0 is not between 1 and 10000"),
         (json!({"tau": 2.0}), "tau 2 is not between 0 and 1"),
     ] {
         let ask = ask(given).expect("it reads");
-        let error = ask.request(&architecture, &labels).expect_err(trouble).to_string();
-        let plain = tintype_web::words::plain(&error);
-        assert!(plain.contains(trouble) && !plain.contains("--"), "{plain}");
+        let error = ask.request(&architecture, &labels).expect_err(trouble);
+        let sentence = tintype_web::face::sentence(&error);
+        assert!(sentence.contains(trouble), "{sentence}");
     }
     assert!(ask(json!({"sead": 7})).expect_err("a typing error").to_string().contains("sead"));
 }

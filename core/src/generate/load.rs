@@ -8,8 +8,8 @@ use crate::model::hidit::HiDiT;
 use crate::model::lightningdit::LightningDiT;
 use crate::model::sit::SiT;
 use crate::model::vavae::{VaeConfig, VaeDecoder};
-use crate::precision::PrecisionError;
-use crate::weights::{Architecture, Report, Weights, WeightsError, load, vae_config};
+use crate::setting::InvalidSetting;
+use crate::weights::{Architecture, Part, Report, Weights, WeightsError, load, vae_config};
 
 /// What a pipeline is made of.
 #[derive(Clone, Copy, Debug)]
@@ -29,20 +29,20 @@ pub enum LoadError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// A latent model without its autoencoder.
-    #[error("{0} works on latents and needs an autoencoder; pass its file with --vae")]
+    #[error("{0} works on latents and needs an autoencoder")]
     NoVae(&'static str),
     /// LightningDiT without the statistics of its latents.
-    #[error("LightningDiT needs the statistics of its latents; pass latents_stats.pt with --stats")]
+    #[error("LightningDiT needs the statistics of its latents, latents_stats.pt")]
     NoStats,
-    /// Parts of different models.
+    /// Files of different models.
     #[error("{0}; they do not belong together")]
-    Strangers(String),
-    /// The number format is not to be had.
+    IncompatibleParts(String),
+    /// The device does not compute in this precision.
     #[error(transparent)]
-    Precision(#[from] PrecisionError),
+    Setting(#[from] InvalidSetting),
     /// It does not fit in memory.
     #[error(
-        "{file} needs {} of memory and {} is free; close other programs, use 16-bit numbers or a smaller model",
+        "{file} needs {} of memory and {} is free; close other programs, use f16 or bf16, or a smaller model",
         bytes(*.needed),
         bytes(*.free)
     )]
@@ -55,8 +55,21 @@ pub enum LoadError {
         free: u64,
     },
     /// No model was named and there is none inside.
-    #[error("this program was built without the embedded model; pass one with --model")]
+    #[error("this program was built without the embedded model")]
     NotEmbedded,
+}
+
+impl LoadError {
+    /// The file of the model that is missing, or that another one should be given as.
+    pub fn part(&self) -> Option<Part> {
+        match self {
+            Self::Weights(error) => error.part(),
+            Self::NoVae(_) => Some(Part::Autoencoder),
+            Self::NoStats => Some(Part::Statistics),
+            Self::NotEmbedded => Some(Part::Network),
+            _ => None,
+        }
+    }
 }
 
 /// Mean and standard deviation of each latent channel.
@@ -101,13 +114,13 @@ pub(super) fn check_parts(
     vae: Option<&VaeConfig>,
     stats: Option<&LatentStats>,
 ) -> Result<(), LoadError> {
-    let strangers = |message: String| Err(LoadError::Strangers(message));
+    let incompatible = |message: String| Err(LoadError::IncompatibleParts(message));
     let Some(channels) = latent_channels(architecture) else { return Ok(()) };
     let Some(vae) = vae else {
         return Err(LoadError::NoVae(architecture.name()));
     };
     if vae.latent_channels() != channels {
-        return strangers(format!(
+        return incompatible(format!(
             "the network has {channels} latent channels and the autoencoder {}",
             vae.latent_channels()
         ));
@@ -115,7 +128,7 @@ pub(super) fn check_parts(
     if let Architecture::HiDiT(c) = architecture
         && c.sit.input_size * vae.downsampling() != c.image
     {
-        return strangers(format!(
+        return incompatible(format!(
             "the network makes images of {} pixels and the autoencoder of {}",
             c.image,
             c.sit.input_size * vae.downsampling()
@@ -123,7 +136,7 @@ pub(super) fn check_parts(
     }
     match stats {
         Some(stats) if stats.mean.len() != channels || stats.std.len() != channels => {
-            strangers(format!(
+            incompatible(format!(
                 "the network has {channels} latent channels and the statistics {}",
                 stats.mean.len()
             ))

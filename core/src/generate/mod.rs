@@ -21,12 +21,13 @@ pub use model_files::{Inspection, ModelFiles, ModelPaths};
 pub use origin::{Origin, OriginError};
 pub use pipeline::Pipeline;
 pub use previewer::Previewer;
-pub use request::{ImageSpec, InvalidRequest, Request, Sampler, Settings};
+pub use request::{ImageSpec, Request, Sampler, Settings};
 
 use burn::tensor::Tensor;
 
 use crate::image::Rgb;
 use crate::sampler::{State, Stop};
+use crate::setting::InvalidSetting;
 
 /// What happens while a request is worked on.
 #[derive(Debug)]
@@ -72,9 +73,9 @@ pub struct Picture {
 /// Why there are no pictures.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
-    /// The request makes no sense.
+    /// The request is invalid.
     #[error(transparent)]
-    Request(#[from] InvalidRequest),
+    Request(#[from] InvalidSetting),
     /// It was stopped, or the device failed.
     #[error(transparent)]
     Stopped(#[from] Stop),

@@ -23,7 +23,7 @@ pub struct Origin {
     pub spec: ImageSpec,
     /// How.
     pub settings: Settings,
-    /// In which number format.
+    /// Dtype of the network.
     pub precision: Precision,
     /// Where.
     pub device: String,

@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::diffusion::guidance::Guidance;
+use crate::setting::{InvalidSetting, Problem, Setting};
 use crate::weights::Architecture;
 
 /// A way from noise to an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(into = "&'static str", try_from = "String")]
 #[allow(missing_docs)] // the names are the field's own, see `crate::sampler`
 pub enum Sampler {
     Euler,
@@ -15,23 +16,30 @@ pub enum Sampler {
     EulerMaruyama,
     Dopri5,
     EulerAncestral,
-    #[serde(rename = "dpm-2")]
     Dpm2,
-    #[serde(rename = "dpm-2-ancestral")]
     Dpm2Ancestral,
     Lms,
     DpmFast,
     DpmAdaptive,
-    #[serde(rename = "dpmpp-2s-ancestral")]
     DpmPp2sAncestral,
-    #[serde(rename = "dpmpp-sde")]
     DpmPpSde,
-    #[serde(rename = "dpmpp-2m")]
     DpmPp2m,
-    #[serde(rename = "dpmpp-2m-sde")]
     DpmPp2mSde,
-    #[serde(rename = "dpmpp-3m-sde")]
     DpmPp3mSde,
+}
+
+impl From<Sampler> for &'static str {
+    fn from(sampler: Sampler) -> Self {
+        sampler.name()
+    }
+}
+
+impl TryFrom<String> for Sampler {
+    type Error = InvalidSetting;
+
+    fn try_from(name: String) -> Result<Self, InvalidSetting> {
+        Self::from_name(&name)
+    }
 }
 
 impl Sampler {
@@ -65,17 +73,52 @@ impl Sampler {
         }
     }
 
-    /// The name that the command line and the request use.
-    pub fn name(self) -> String {
-        match serde_json::to_value(self) {
-            Ok(serde_json::Value::String(name)) => name,
-            _ => format!("{self:?}"),
+    /// The name in requests, on the command line and in PNGs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Euler => "euler",
+            Self::Heun => "heun",
+            Self::EulerMaruyama => "euler-maruyama",
+            Self::Dopri5 => "dopri5",
+            Self::EulerAncestral => "euler-ancestral",
+            Self::Dpm2 => "dpm-2",
+            Self::Dpm2Ancestral => "dpm-2-ancestral",
+            Self::Lms => "lms",
+            Self::DpmFast => "dpm-fast",
+            Self::DpmAdaptive => "dpm-adaptive",
+            Self::DpmPp2sAncestral => "dpmpp-2s-ancestral",
+            Self::DpmPpSde => "dpmpp-sde",
+            Self::DpmPp2m => "dpmpp-2m",
+            Self::DpmPp2mSde => "dpmpp-2m-sde",
+            Self::DpmPp3mSde => "dpmpp-3m-sde",
         }
     }
 
+    /// Every sampler, those of flow models first.
+    pub fn all() -> Vec<Self> {
+        let flow = Self::FLOW.into_iter();
+        flow.chain(Self::KARRAS.into_iter().filter(|s| !Self::FLOW.contains(s))).collect()
+    }
+
     /// The sampler of a name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        serde_json::from_value(serde_json::Value::String(name.into())).ok()
+    ///
+    /// # Errors
+    /// [`Problem::Unknown`] of [`Setting::Sampler`], which lists all.
+    pub fn from_name(name: &str) -> Result<Self, InvalidSetting> {
+        let all = Self::all();
+        all.iter().copied().find(|sampler| sampler.name() == name).ok_or_else(|| {
+            let known = all.iter().map(|s| s.name()).collect();
+            Setting::Sampler.invalid(Problem::Unknown { given: name.into(), known })
+        })
+    }
+
+    /// The fewest steps that it takes.
+    pub const fn least_steps(self) -> usize {
+        match self {
+            Self::EulerMaruyama => 2,
+            Self::DpmFast => 3,
+            _ => 1,
+        }
     }
 }
 
@@ -120,11 +163,6 @@ pub struct Request {
     pub images: Vec<ImageSpec>,
 }
 
-/// A request that makes no sense; the message names the option.
-#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
-#[error("{0}")]
-pub struct InvalidRequest(pub String);
-
 impl Settings {
     /// What the authors of a network sample with.
     pub fn default_for(architecture: &Architecture) -> Self {
@@ -152,48 +190,39 @@ impl Settings {
     }
 
     /// Checks the settings against a network.
-    pub fn validate(&self, architecture: &Architecture) -> Result<(), InvalidRequest> {
-        let invalid = |message: String| Err(InvalidRequest(message));
+    ///
+    /// # Errors
+    /// The first setting that is out of range or does not apply to the network.
+    pub fn validate(&self, architecture: &Architecture) -> Result<(), InvalidSetting> {
         let Guidance { scale, low, high, channels } = self.guidance;
-        if self.steps == 0 || self.steps > 10_000 {
-            return invalid(format!("--steps {} is not between 1 and 10000", self.steps));
+        Setting::Steps.check(self.steps as f64)?;
+        let sampler = self.sampler.name();
+        if self.steps < self.sampler.least_steps() {
+            let (steps, least) = (self.steps, self.sampler.least_steps());
+            return Err(Setting::Steps.invalid(Problem::TooFewSteps { steps, sampler, least }));
         }
-        if self.steps < 2 && self.sampler == Sampler::EulerMaruyama {
-            return invalid("--steps 1 is too few for euler-maruyama; use euler".into());
-        }
-        if self.steps < 3 && self.sampler == Sampler::DpmFast {
-            return invalid("--steps must be at least 3 for dpm-fast".into());
-        }
-        if !scale.is_finite() || scale < 0.0 {
-            return invalid(format!("--cfg {scale} is not a number from 0 upwards"));
-        }
+        Setting::GuidanceScale.check(scale)?;
         if low.is_nan() || high.is_nan() || low > high {
-            return invalid(format!("--cfg-interval {low} {high} is not an interval"));
+            return Err(Setting::GuidanceInterval.invalid(Problem::NotAnInterval { low, high }));
         }
-        if channels == Some(0) {
-            return invalid("--cfg-channels must be at least 1".into());
+        if let Some(channels) = channels {
+            Setting::GuidanceChannels.check(channels as f64)?;
         }
-        if !self.shift.is_finite() || self.shift < 0.0 {
-            return invalid(format!("--shift {} is not a number from 0 upwards", self.shift));
-        }
-        match (self.tau, architecture) {
-            (Some(tau), _) if !(0.0..=1.0).contains(&tau) => {
-                return invalid(format!("--tau {tau} is not between 0 and 1"));
-            }
-            (Some(_), Architecture::HiDiT(_)) | (None, _) => {}
-            (Some(_), other) => {
-                return invalid(format!("--tau is Hi-DiT's; {} has no gate", other.name()));
+        Setting::TimeShift.check(self.shift)?;
+        if let Some(tau) = self.tau {
+            Setting::GateTime.check(tau)?;
+            if !matches!(architecture, Architecture::HiDiT(_)) {
+                let network = architecture.name();
+                return Err(Setting::GateTime.invalid(Problem::NotOf { network }));
             }
         }
-        let samplers = Sampler::of(architecture);
-        if !samplers.contains(&self.sampler) {
-            let names: Vec<_> = samplers.iter().map(|s| s.name()).collect();
-            return invalid(format!(
-                "--sampler {} does not fit {}; use {}",
-                self.sampler.name(),
-                architecture.name(),
-                names.join(", ")
-            ));
+        let fitting = Sampler::of(architecture);
+        if !fitting.contains(&self.sampler) {
+            return Err(Setting::Sampler.invalid(Problem::Unfit {
+                sampler,
+                network: architecture.name(),
+                fitting: fitting.iter().map(|s| s.name()).collect(),
+            }));
         }
         Ok(())
     }
@@ -201,19 +230,15 @@ impl Settings {
 
 impl Request {
     /// Checks the request against a network.
-    pub fn validate(&self, architecture: &Architecture) -> Result<(), InvalidRequest> {
+    ///
+    /// # Errors
+    /// A request without images, a class that does not exist, or an invalid setting.
+    pub fn validate(&self, architecture: &Architecture) -> Result<(), InvalidSetting> {
         self.settings.validate(architecture)?;
-        if self.images.is_empty() {
-            return Err(InvalidRequest(
-                "there is nothing to make; --count must be positive".into(),
-            ));
-        }
-        let classes = architecture.num_classes();
-        match self.images.iter().filter_map(|i| i.class).find(|&class| class > classes) {
-            Some(class) => Err(InvalidRequest(format!(
-                "class {class} does not exist; they run from 0 to {}",
-                classes.saturating_sub(1)
-            ))),
+        Setting::Count.check(self.images.len() as f64)?;
+        let count = architecture.num_classes();
+        match self.images.iter().filter_map(|i| i.class).find(|&class| class > count) {
+            Some(class) => Err(Setting::Class.invalid(Problem::NoSuchClass { class, count })),
             None => Ok(()),
         }
     }

@@ -54,11 +54,7 @@ fn rank(class: usize, name: &str, text: &str) -> Option<u8> {
 }
 
 fn suggest(near: &[String]) -> String {
-    if near.is_empty() {
-        "; `tintype classes` lists them".into()
-    } else {
-        format!("; did you mean {}?", near.join(", "))
-    }
+    if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(", ")) }
 }
 
 impl Labels {

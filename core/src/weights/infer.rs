@@ -47,6 +47,10 @@ fn problem(weights: &Weights, problem: impl Into<String>) -> WeightsError {
     WeightsError::Format { file: weights.file.clone(), problem: problem.into() }
 }
 
+fn needs_configuration(weights: &Weights, reason: impl Into<String>) -> WeightsError {
+    WeightsError::NeedsConfiguration { file: weights.file.clone(), reason: reason.into() }
+}
+
 /// The architecture of a checkpoint. The metadata key `config` decides where it is there (with
 /// `model` naming the kind); otherwise names and shapes do.
 pub fn detect(weights: &Weights) -> Result<Architecture, WeightsError> {
@@ -56,9 +60,8 @@ pub fn detect(weights: &Weights) -> Result<Architecture, WeightsError> {
         problem(weights, format!("its configuration is not that of a {what}: {e}"))
     };
     if has("patch_in.proj.weight") {
-        let text = config.ok_or_else(|| {
-            problem(weights, "an HDiT needs its JSON configuration; pass it with --config")
-        })?;
+        let text = config
+            .ok_or_else(|| needs_configuration(weights, "an HDiT needs its JSON configuration"))?;
         return Ok(Architecture::HDiT(HDiTConfig::from_json(text)?));
     }
     if has("pixel_embedder.proj.weight") {
@@ -96,12 +99,13 @@ pub fn detect(weights: &Weights) -> Result<Architecture, WeightsError> {
             None => Ok(Architecture::SiT(sit_config(weights)?)),
         };
     }
-    let kind = if weights.tensors.keys().any(|name| name.starts_with("decoder.")) {
-        "it is an autoencoder; pass it with --vae"
-    } else {
-        "its tensors are those of no network known here (Hi-DiT, SiT, LightningDiT, HDiT)"
-    };
-    Err(problem(weights, kind))
+    if weights.tensors.keys().any(|name| name.starts_with("decoder.")) {
+        return Err(WeightsError::Autoencoder { file: weights.file.clone() });
+    }
+    Err(problem(
+        weights,
+        "its tensors are those of no network known here (Hi-DiT, SiT, LightningDiT, HDiT)",
+    ))
 }
 
 /// Numbers that all DiT-like checkpoints tell by their shapes.
@@ -143,10 +147,10 @@ fn dit_shapes(weights: &Weights) -> Result<Shapes, WeightsError> {
     let heads = match head {
         Some(head) if head > 0 => hidden / head,
         _ => published(hidden).ok_or_else(|| {
-            problem(
-                weights,
-                format!("the number of heads of a width of {hidden} cannot be told from the weights; pass the configuration with --config"),
-            )
+            let reason = format!(
+                "the number of heads of hidden size {hidden} cannot be told from the weights"
+            );
+            needs_configuration(weights, reason)
         })?,
     };
     Ok(Shapes { hidden, channels, patch, grid, depth, classes, heads })

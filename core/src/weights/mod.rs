@@ -29,6 +29,19 @@ pub use safetensors::write as write_safetensors;
 pub use source::Source;
 pub use store::{Dtype, TensorView, Weights};
 
+/// A file of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// Weights of the network.
+    Network,
+    /// Configuration of the network, where its weights do not hold it.
+    Configuration,
+    /// The autoencoder of a latent model.
+    Autoencoder,
+    /// Mean and standard deviation of the latents.
+    Statistics,
+}
+
 /// What can be wrong with a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
@@ -47,6 +60,20 @@ pub enum WeightsError {
         file: String,
         /// What is wrong, and the way out where there is one.
         problem: String,
+    },
+    /// The weights do not tell all that a configuration does.
+    #[error("{file}: {reason}")]
+    NeedsConfiguration {
+        /// The file.
+        file: String,
+        /// What cannot be told.
+        reason: String,
+    },
+    /// An autoencoder where a network was expected.
+    #[error("{file}: it is an autoencoder")]
+    Autoencoder {
+        /// The file.
+        file: String,
     },
     /// The file holds another network.
     #[error("{file}: {report}")]
@@ -69,4 +96,15 @@ pub enum WeightsError {
     /// The configuration does not describe a network.
     #[error(transparent)]
     Config(#[from] crate::model::InvalidConfig),
+}
+
+impl WeightsError {
+    /// The file that is missing, or that this one should be given as.
+    pub fn part(&self) -> Option<Part> {
+        match self {
+            Self::NeedsConfiguration { .. } => Some(Part::Configuration),
+            Self::Autoencoder { .. } => Some(Part::Autoencoder),
+            _ => None,
+        }
+    }
 }

@@ -8,7 +8,7 @@ use crate::action::{Action, View};
 use crate::form::{random, random_seed};
 use crate::notices::Severity;
 use crate::preferences::OfModel;
-use crate::words;
+use crate::text;
 
 impl App {
     /// Acts on a wish.
@@ -143,7 +143,7 @@ impl App {
         let mut classes: Vec<usize> = images.iter().filter_map(|image| image.class).collect();
         classes.dedup();
         let names: Vec<String> =
-            classes.iter().map(|class| words::short(&labels.name(*class)).into()).collect();
+            classes.iter().map(|class| text::short(&labels.name(*class)).into()).collect();
         let name = match names.as_slice() {
             [] => "picture".into(),
             [one] => one.clone(),

@@ -22,7 +22,7 @@ use tintype::precision::Precision;
 pub use preview::{Frame, colour_image};
 pub use saving::save;
 
-/// Which networks, where and in which number format.
+/// Which networks, where and in which precision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Choice {
@@ -30,7 +30,7 @@ pub struct Choice {
     pub paths: ModelPaths,
     /// As on the command line: `auto`, `cpu`, `wgpu:1`, …; empty for `auto`.
     pub device: String,
-    /// The number format.
+    /// Dtype of the network.
     pub precision: Precision,
 }
 
@@ -110,7 +110,7 @@ pub struct Ready {
     pub reason: String,
     /// Whether it also draws the window.
     pub shared: bool,
-    /// Number formats that it computes in.
+    /// Dtypes that it computes in.
     pub precisions: Vec<Precision>,
 }
 

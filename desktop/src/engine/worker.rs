@@ -18,7 +18,7 @@ use super::preview::{Frames, colour_image};
 use super::saving::save;
 use super::watch::Watch;
 use super::{Choice, DeviceRow, Made, Order, Outcome, Ready, StepNews, Update, Work};
-use crate::words;
+use crate::{face, text};
 
 /// Pictures made together on a GPU; a processor is as fast with one, and shows it sooner.
 const GPU_BATCH: usize = 4;
@@ -129,7 +129,7 @@ impl Worker {
         // Two models at once may not fit.
         self.loaded = None;
         let result = catch_unwind(AssertUnwindSafe(|| self.load_anew(choice)));
-        result.unwrap_or_else(|panic| Err(words::failed_device(&words::panic_message(&*panic))))
+        result.unwrap_or_else(|panic| Err(face::failed_device(&text::panic_message(&*panic))))
     }
 
     fn load_anew(&mut self, choice: &Choice) -> Result<(), String> {
@@ -139,8 +139,8 @@ impl Worker {
             Some((shared, presenter)) if shared.device == found.device => Some(presenter.clone()),
             _ => None,
         };
-        let files = ModelFiles::open(&choice.paths).map_err(|e| words::load_error(&e))?;
-        let pipeline = files.load(choice.precision, &found).map_err(|e| words::load_error(&e))?;
+        let files = ModelFiles::open(&choice.paths).map_err(|e| face::load_error(&e))?;
+        let pipeline = files.load(choice.precision, &found).map_err(|e| face::load_error(&e))?;
         let precisions = Precision::ALL.into_iter().filter(|p| p.on(&found.device).is_ok());
         self.tell.tell(Update::Ready(Ready {
             choice: choice.clone(),
@@ -163,7 +163,7 @@ impl Worker {
     /// The device of a name; the one that draws the window where it is the same GPU.
     fn choose(&mut self, name: &str) -> Result<Chosen, String> {
         let name = if name.is_empty() { "auto" } else { name };
-        let chosen = device::choose(name).map_err(|e| words::plain(&e.to_string()))?;
+        let chosen = device::choose(name).map_err(|e| face::sentence(&e))?;
         if !chosen.found.id.starts_with("wgpu") {
             return Ok(chosen);
         }
@@ -196,7 +196,7 @@ impl Worker {
                 Err(trouble) => Outcome::Failed(trouble),
                 Ok(()) => match catch_unwind(AssertUnwindSafe(|| self.make(work))) {
                     Ok(outcome) => outcome,
-                    Err(panic) => Outcome::DeviceLost(words::panic_message(&*panic)),
+                    Err(panic) => Outcome::DeviceLost(text::panic_message(&*panic)),
                 },
             }
         };
@@ -219,7 +219,7 @@ impl Worker {
                 Err(GenerateError::Stopped(Stop::Cancelled)) => return Outcome::Cancelled,
                 Err(GenerateError::Stopped(Stop::Device(e))) => return Outcome::DeviceLost(e),
                 Err(GenerateError::Request(e)) => {
-                    return Outcome::Failed(words::plain(&e.to_string()));
+                    return Outcome::Failed(face::sentence(&e));
                 }
             }
         }

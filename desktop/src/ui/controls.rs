@@ -1,15 +1,18 @@
 //! Everything that can be set, each with a word on what it does.
 
+use std::ops::RangeInclusive;
+
 use eframe::egui::{self, Response, RichText, Ui, WidgetText};
 use tintype::device::Kind;
 use tintype::generate::{Sampler, Settings, bytes};
 use tintype::precision::Precision;
+use tintype::setting::Setting;
 use tintype::weights::Architecture;
 
 use crate::action::Action;
 use crate::app::{App, Chosen, Networks};
 use crate::dialogs::Purpose;
-use crate::form::MOST;
+use crate::face::label;
 
 pub(super) fn show(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
     ui.add_space(4.0);
@@ -39,6 +42,14 @@ fn row(
     response
 }
 
+/// The useful range of a setting, for its slider.
+fn range<N: egui::emath::Numeric>(setting: Setting) -> RangeInclusive<N> {
+    match setting.slider() {
+        Some(range) => N::from_f64(range.min)..=N::from_f64(range.max),
+        None => N::MIN..=N::MAX,
+    }
+}
+
 fn grid<R>(ui: &mut Ui, name: &str, contents: impl FnOnce(&mut Ui) -> R) -> R {
     egui::Grid::new(name).num_columns(2).spacing([10.0, 6.0]).show(ui, contents).inner
 }
@@ -66,8 +77,9 @@ fn pictures(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
         let lock = ui.checkbox(&mut form.seed_locked, "Keep the seed");
         lock.on_hover_text("Otherwise it is another one after each press of Generate");
         ui.end_row();
-        row(ui, "Count", "Pictures of each class; their seeds count up", |ui| {
-            ui.add(egui::Slider::new(&mut form.count, 1..=MOST).logarithmic(true))
+        let tip = "Pictures of each class; their seeds count up";
+        row(ui, label(Setting::Count), tip, |ui| {
+            ui.add(egui::Slider::new(&mut form.count, range(Setting::Count)).logarithmic(true))
         });
     });
 }
@@ -80,7 +92,7 @@ fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
     let (gate, defaults) = (model.gate(), model.defaults);
     heading(ui, "Sampler");
     grid(ui, "sampler", |ui| {
-        row(ui, "Sampler", "The way from noise to the picture", |ui| {
+        row(ui, label(Setting::Sampler), "The way from noise to the picture", |ui| {
             let mut choice = settings.sampler;
             let response = egui::ComboBox::from_id_salt("sampler")
                 .selected_text(choice.name())
@@ -94,29 +106,27 @@ fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
             settings.sampler = choice;
             response
         });
-        row(ui, "Steps", "More steps take longer and follow the noise more exactly", |ui| {
-            let least = match settings.sampler {
-                Sampler::EulerMaruyama => 2,
-                Sampler::DpmFast => 3,
-                _ => 1,
-            };
+        let tip = "More steps take longer and follow the noise more exactly";
+        row(ui, label(Setting::Steps), tip, |ui| {
+            let least = settings.sampler.least_steps();
             settings.steps = settings.steps.max(least);
-            ui.add(egui::Slider::new(&mut settings.steps, least..=500).logarithmic(true))
+            let range = least..=*range(Setting::Steps).end();
+            ui.add(egui::Slider::new(&mut settings.steps, range).logarithmic(true))
         });
         row(
             ui,
-            "Guidance",
+            label(Setting::GuidanceScale),
             "How strongly the picture keeps to its class; 1 is none, large values exaggerate",
             |ui| {
                 let scale = &mut settings.guidance.scale;
-                ui.add(egui::Slider::new(scale, 1.0..=12.0).max_decimals(2))
+                ui.add(egui::Slider::new(scale, range(Setting::GuidanceScale)).max_decimals(2))
             },
         );
         interval(&mut settings, &architecture, ui);
         if let Architecture::LightningDiT(config) = &architecture {
             row(
                 ui,
-                "Channels",
+                label(Setting::GuidanceChannels),
                 "Guides only the first latent channels; the authors guide 3",
                 |ui| {
                     let all = config.in_channels;
@@ -126,19 +136,22 @@ fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
                     response
                 },
             );
-            row(ui, "Time shift", "Spends more of the steps on strong noise; 0 is even", |ui| {
-                ui.add(egui::Slider::new(&mut settings.shift, 0.0..=2.0).max_decimals(2))
+            let tip = "Spends more of the steps on strong noise; 0 is even";
+            row(ui, label(Setting::TimeShift), tip, |ui| {
+                let range = range(Setting::TimeShift);
+                ui.add(egui::Slider::new(&mut settings.shift, range).max_decimals(2))
             });
         }
         if let Some(gate) = gate {
             row(
                 ui,
-                "Gate τ",
+                label(Setting::GateTime),
                 "The time at which the network begins to work on pixels, too; it was trained with \
                  its default",
                 |ui| {
                     let mut tau = settings.tau.unwrap_or(gate);
-                    let response = ui.add(egui::Slider::new(&mut tau, 0.0..=1.0).max_decimals(2));
+                    let range = range(Setting::GateTime);
+                    let response = ui.add(egui::Slider::new(&mut tau, range).max_decimals(2));
                     settings.tau = (tau != gate).then_some(tau);
                     response
                 },
@@ -168,11 +181,11 @@ fn interval(settings: &mut Settings, architecture: &Architecture, ui: &mut Ui) {
     let tip = "Guidance acts while the noise is between these: 0 is the picture, the largest value \
                pure noise";
     let mut high = guidance.high.min(most);
-    let label = ui.label("Guide from").on_hover_text(tip);
+    let from = ui.label(label(Setting::GuidanceInterval)).on_hover_text(tip);
     ui.horizontal(|ui| {
         let speed = most / 200.0;
         let low = egui::DragValue::new(&mut guidance.low).speed(speed).max_decimals(3);
-        ui.add(low.range(0.0..=high)).labelled_by(label.id).on_hover_text(tip);
+        ui.add(low.range(0.0..=high)).labelled_by(from.id).on_hover_text(tip);
         let to = ui.label("to");
         let upper = egui::DragValue::new(&mut high).speed(speed).max_decimals(3);
         ui.add(upper.range(guidance.low..=most)).labelled_by(to.id).on_hover_text(tip);
@@ -189,7 +202,8 @@ fn precision(app: &App, ui: &mut Ui, actions: &mut Vec<Action>) {
         Networks::Ready(ready) => ready.precisions.clone(),
         _ => Precision::ALL.to_vec(),
     };
-    row(ui, "Precision", "16-bit numbers need half the memory and are faster on many GPUs", |ui| {
+    let tip = "16-bit numbers need half the memory and are faster on many GPUs";
+    row(ui, label(Setting::Precision), tip, |ui| {
         egui::ComboBox::from_id_salt("precision")
             .selected_text(current.to_string())
             .width(140.0)

@@ -14,7 +14,7 @@ use crate::action::{Action, View};
 use crate::app::{App, Chosen, Networks};
 use crate::engine::{StepNews, Work};
 use crate::gallery::Size;
-use crate::words;
+use crate::text;
 
 /// What is on the stage.
 pub struct Develop {
@@ -159,7 +159,7 @@ fn spec_name(app: &App, spec: &ImageSpec) -> String {
     let labels = app.model().map(|model| &model.inspection.labels);
     match (labels, spec.class) {
         (Some(labels), Some(class)) => {
-            format!("{}, seed {}", words::short(&labels.name(class)), spec.seed)
+            format!("{}, seed {}", text::short(&labels.name(class)), spec.seed)
         }
         _ => format!("seed {}", spec.seed),
     }
@@ -196,7 +196,7 @@ fn timeline_of(app: &App, running: &Running) -> Timeline {
         (Some(total), index) if index >= 3 => {
             let each = step.began.elapsed().as_secs_f64() / index as f64;
             let left = each * (total - index) as f64;
-            format!(", {} left", words::duration(left))
+            format!(", {} left", text::duration(left))
         }
         _ => String::new(),
     };

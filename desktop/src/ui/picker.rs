@@ -5,7 +5,7 @@ use tintype::labels::{LabelError, Labels};
 
 use crate::action::Action;
 use crate::app::App;
-use crate::words;
+use crate::text;
 
 /// What is typed, and where the keyboard is.
 #[derive(Debug, Default)]
@@ -232,7 +232,7 @@ fn row(
     actions: &mut Vec<Action>,
 ) {
     let name = labels.name(class);
-    let short = words::short(&name).to_string();
+    let short = text::short(&name).to_string();
     let chosen = app.preferences.form.classes.contains(&class);
     let favourite = app.of_model().is_some_and(|of_model| of_model.favourites.contains(&class));
     let button = |ui: &mut egui::Ui, text: &str, does: String| {
@@ -299,7 +299,7 @@ fn nothing(app: &mut App, labels: &Labels, ui: &mut egui::Ui) {
     ui.label(format!("No class matches “{query}”."));
     if let Err(LabelError::Unknown { near, .. }) = labels.find(&query) {
         for name in near {
-            let name = words::short(&name);
+            let name = text::short(&name);
             if ui.button(format!("Did you mean {name}?")).clicked() {
                 app.picker.query = name.to_string();
             }
@@ -318,7 +318,7 @@ fn chosen(app: &App, labels: &Labels, ui: &mut egui::Ui, actions: &mut Vec<Actio
         ui.horizontal_wrapped(|ui| {
             for class in classes {
                 let name = labels.name(*class);
-                let short = words::short(&name);
+                let short = text::short(&name);
                 let chip = ui.add(egui::Button::new(format!("{short} ×")).small().selected(true));
                 let does = format!("Remove {short} from the choice");
                 chip.widget_info(|| {

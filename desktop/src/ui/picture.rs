@@ -9,13 +9,13 @@ use crate::app::App;
 use crate::dialogs::Purpose;
 use crate::gallery::{Entry, Size};
 use crate::model;
-use crate::words;
+use crate::text;
 
 /// What people call a picture.
 pub fn title(entry: &Entry) -> String {
     match (&entry.origin, &entry.path) {
         (Some(origin), _) => {
-            format!("{}, seed {}", words::short(&origin.class_name), origin.spec.seed)
+            format!("{}, seed {}", text::short(&origin.class_name), origin.spec.seed)
         }
         (None, Some(path)) => model::file_name(path),
         (None, None) => "picture".into(),
@@ -193,7 +193,7 @@ fn settings_line(origin: &Origin) -> String {
     let settings = &origin.settings;
     let guidance = settings.guidance;
     let mut parts = vec![
-        format!("class {}", words::short(&origin.class_name)),
+        format!("class {}", text::short(&origin.class_name)),
         format!("seed {}", origin.spec.seed),
         format!("{} steps", settings.steps),
         settings.sampler.name(),

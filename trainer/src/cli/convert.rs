@@ -15,7 +15,7 @@ pub struct Args {
     input: PathBuf,
     /// The .safetensors file to write
     output: PathBuf,
-    /// Number format of the floating-point tensors [default: as they are]
+    /// Dtype of the floating-point tensors [default: as they are]
     #[arg(long, value_enum)]
     dtype: Option<Format>,
     /// Configuration to store beside the weights

@@ -15,6 +15,7 @@ use tintype::generate::{
 use tintype::image::Rgb;
 use tintype::precision::Precision;
 use tintype::sampler::Stop;
+use tintype::setting::Setting;
 
 use super::Outcome;
 use super::events::Reporter;
@@ -44,7 +45,7 @@ pub struct Args {
     /// auto, cpu, cuda, wgpu or vulkan, with an index like cuda:1 if there are several
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Number format of the network, f32, f16 or bf16 [default: f32, or the picture's with --from]
+    /// Dtype of the network: f32, f16 or bf16 [default: f32, or the picture's with --from]
     #[arg(long)]
     precision: Option<Precision>,
     /// Folder for the pictures, or one .png file
@@ -56,7 +57,7 @@ pub struct Args {
     /// Also write the picture beside its decoded latent (Hi-DiT)
     #[arg(long)]
     compare: bool,
-    /// Pictures computed together [default: 1 on the CPU, 8 on a GPU]
+    /// Batch size [default: 1 on the CPU, 8 on a GPU]
     #[arg(long)]
     batch: Option<usize>,
     /// Make this picture again from the settings that it carries
@@ -191,7 +192,7 @@ impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
         Ok(Outcome::Done)
     }
 
-    /// Tells, saves and stops. An inner `Ok` is a wish to stop, an inner `Err` a failure.
+    /// Reports, saves and stops. An inner `Ok` is a cancellation, an inner `Err` a failure.
     fn on_event(
         &mut self,
         event: Event<'_>,
@@ -288,9 +289,7 @@ fn summary(written: &[PathBuf]) -> String {
 /// The pictures that the command line asks for.
 fn specs(args: &Args, labels: &tintype::labels::Labels) -> Result<Vec<ImageSpec>> {
     let count = args.count.unwrap_or(1);
-    if count == 0 || count > 1_000_000 {
-        bail!("--count {count} is not between 1 and 1000000");
-    }
+    Setting::Count.check(count as f64)?;
     let classes = match (args.classes.as_slice(), labels.is_empty()) {
         ([], true) => vec![None],
         ([], false) => bail!("name at least one class; `tintype classes` lists them"),

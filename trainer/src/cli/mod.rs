@@ -6,6 +6,7 @@ mod convert;
 mod encode;
 mod evaluate;
 mod events;
+mod face;
 mod generate;
 mod info;
 mod interrupt;
@@ -98,7 +99,7 @@ pub fn main() -> ExitCode {
         Ok(Ok(Outcome::Interrupted)) => ExitCode::from(INTERRUPTED),
         Ok(Err(error)) if reader_is_gone(&error) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", face::sentence(&error));
             ExitCode::FAILURE
         }
         Err(_panic) => ExitCode::FAILURE,

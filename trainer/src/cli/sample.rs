@@ -49,7 +49,7 @@ pub struct Args {
     /// auto, cpu, cuda, wgpu or vulkan, with an index like cuda:1 if there are several
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Number format of the network: f32, f16 or bf16
+    /// Dtype of the network: f32, f16 or bf16
     #[arg(long, default_value_t)]
     precision: Precision,
     /// Folder in which a folder of PNG files is made, named after model and settings

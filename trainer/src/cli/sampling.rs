@@ -1,34 +1,41 @@
 //! Options of the samplers, which `generate` and `sample` share.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tintype::diffusion::guidance::Guidance;
 use tintype::generate::{Sampler, Settings};
+use tintype::setting::Setting;
 use tintype::weights::Architecture;
+
+use super::face::help;
 
 /// How pictures are made.
 #[derive(Debug, clap::Args)]
 pub struct SamplingArgs {
-    /// Steps of the sampler
-    #[arg(long)]
+    #[arg(long, help = help(Setting::Steps))]
     pub steps: Option<usize>,
-    /// euler, euler-maruyama, heun, dopri5; for HDiT also dpmpp-2m, dpmpp-3m-sde and others
-    #[arg(long)]
+    #[arg(long, help = samplers())]
     pub sampler: Option<String>,
-    /// Strength of classifier-free guidance; 1 is none
-    #[arg(long)]
+    #[arg(long, value_name = "SCALE", help = help(Setting::GuidanceScale))]
     pub cfg: Option<f64>,
-    /// Guide only between these times (1 is noise, 0 the picture)
-    #[arg(long, num_args = 2, value_names = ["LOW", "HIGH"])]
+    #[arg(long, num_args = 2, value_names = ["LOW", "HIGH"], help = help(Setting::GuidanceInterval))]
     pub cfg_interval: Option<Vec<f64>>,
-    /// Guide only the first channels (LightningDiT's published numbers use 3)
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", help = help(Setting::GuidanceChannels))]
     pub cfg_channels: Option<usize>,
-    /// LightningDiT's time shift
-    #[arg(long)]
+    #[arg(long, help = help(Setting::TimeShift))]
     pub shift: Option<f64>,
-    /// Time below which Hi-DiT's pixels take part, 0 to 1 [default: the network's own]
-    #[arg(long)]
+    #[arg(long, help = format!("{} [default: the network's own]", help(Setting::GateTime)))]
     pub tau: Option<f64>,
+}
+
+fn samplers() -> String {
+    let names =
+        |samplers: &[Sampler]| samplers.iter().map(|s| s.name()).collect::<Vec<_>>().join(", ");
+    format!(
+        "Sampler: {} (Hi-DiT); also {} (SiT, LightningDiT); {} (HDiT)",
+        names(&Sampler::HYBRID),
+        names(&[Sampler::Heun, Sampler::Dopri5]),
+        names(&Sampler::KARRAS)
+    )
 }
 
 impl SamplingArgs {
@@ -36,11 +43,7 @@ impl SamplingArgs {
     pub fn settings(&self, architecture: &Architecture) -> Result<Settings> {
         let mut settings = Settings::default_for(architecture);
         if let Some(name) = &self.sampler {
-            settings.sampler = Sampler::from_name(name).with_context(|| {
-                let names: Vec<_> =
-                    Sampler::FLOW.iter().chain(&Sampler::KARRAS).map(|s| s.name()).collect();
-                format!("--sampler {name} is unknown; there are {}", names.join(", "))
-            })?;
+            settings.sampler = Sampler::from_name(name)?;
         }
         settings.steps = self.steps.unwrap_or(settings.steps);
         settings.shift = self.shift.unwrap_or(settings.shift);

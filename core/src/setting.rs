@@ -1,0 +1,244 @@
+//! What can be set about a sampling run: names, ranges and meaning in one place, for the command line, the
+//! window and the page alike.
+
+use std::fmt;
+
+/// Something that a person sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Setting {
+    /// Classes of the images.
+    Class,
+    /// Images of each class.
+    Count,
+    /// The sampler.
+    Sampler,
+    /// Sampling steps.
+    Steps,
+    /// Scale of classifier-free guidance.
+    GuidanceScale,
+    /// Interval of times (or noise levels) in which guidance acts.
+    GuidanceInterval,
+    /// Leading channels that guidance acts on.
+    GuidanceChannels,
+    /// LightningDiT's time shift.
+    TimeShift,
+    /// Time below which Hi-DiT's pixel stream is active, τ in the paper.
+    GateTime,
+    /// Dtype of the network.
+    Precision,
+}
+
+/// Values that a setting may have, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Range {
+    /// Smallest value.
+    pub min: f64,
+    /// Largest value; infinite where there is none.
+    pub max: f64,
+}
+
+impl Range {
+    /// Whether a value lies in it; NaN lies in none, and infinity is no value.
+    pub fn contains(self, value: f64) -> bool {
+        value.is_finite() && self.min <= value && value <= self.max
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.max.is_finite() {
+            true => write!(f, "between {} and {}", self.min, self.max),
+            false => write!(f, "{} or more", self.min),
+        }
+    }
+}
+
+impl Setting {
+    /// Every setting.
+    pub const ALL: [Self; 10] = [
+        Self::Class,
+        Self::Count,
+        Self::Sampler,
+        Self::Steps,
+        Self::GuidanceScale,
+        Self::GuidanceInterval,
+        Self::GuidanceChannels,
+        Self::TimeShift,
+        Self::GateTime,
+        Self::Precision,
+    ];
+
+    /// What the field calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Class => "class",
+            Self::Count => "count",
+            Self::Sampler => "sampler",
+            Self::Steps => "steps",
+            Self::GuidanceScale => "guidance scale",
+            Self::GuidanceInterval => "guidance interval",
+            Self::GuidanceChannels => "guidance channels",
+            Self::TimeShift => "time shift",
+            Self::GateTime => "gate time τ",
+            Self::Precision => "precision",
+        }
+    }
+
+    /// What it does, in a line for help and tooltips.
+    pub const fn summary(self) -> &'static str {
+        match self {
+            Self::Class => "Classes by name, part of a name or number",
+            Self::Count => "Images of each class, of consecutive seeds",
+            Self::Sampler => "Sampler that integrates from noise to the image",
+            Self::Steps => "Sampling steps",
+            Self::GuidanceScale => "Guidance scale of classifier-free guidance; 1 is off",
+            Self::GuidanceInterval => {
+                "Apply guidance only between these times (1 is noise, 0 is data) or, for HDiT, noise levels"
+            }
+            Self::GuidanceChannels => {
+                "Apply guidance only to the first channels (LightningDiT's published FIDs use 3)"
+            }
+            Self::TimeShift => {
+                "LightningDiT's time shift: more of the steps at high noise; 0 is off"
+            }
+            Self::GateTime => "Time below which Hi-DiT's pixel stream is active",
+            Self::Precision => "Dtype of the network; the autoencoder always computes in f32",
+        }
+    }
+
+    /// The values that it may have, for settings that are numbers.
+    pub const fn range(self) -> Option<Range> {
+        let (min, max) = match self {
+            Self::Count => (1.0, 1_000_000.0),
+            Self::Steps => (1.0, 10_000.0),
+            Self::GuidanceScale | Self::GuidanceInterval | Self::TimeShift => (0.0, f64::INFINITY),
+            Self::GuidanceChannels => (1.0, f64::INFINITY),
+            Self::GateTime => (0.0, 1.0),
+            Self::Class | Self::Sampler | Self::Precision => return None,
+        };
+        Some(Range { min, max })
+    }
+
+    /// The part of [`range`](Self::range) that is useful, for a slider.
+    pub const fn slider(self) -> Option<Range> {
+        let (min, max) = match self {
+            Self::Count => (1.0, 64.0),
+            Self::Steps => (1.0, 500.0),
+            Self::GuidanceScale => (1.0, 12.0),
+            Self::TimeShift => (0.0, 2.0),
+            Self::GateTime => (0.0, 1.0),
+            _ => return None,
+        };
+        Some(Range { min, max })
+    }
+
+    /// Checks a number against [`range`](Self::range).
+    ///
+    /// # Errors
+    /// [`Problem::OutOfRange`].
+    pub fn check(self, value: f64) -> Result<(), InvalidSetting> {
+        match self.range() {
+            Some(range) if !range.contains(value) => {
+                Err(self.invalid(Problem::OutOfRange { value, range }))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The error of this setting.
+    pub fn invalid(self, problem: Problem) -> InvalidSetting {
+        InvalidSetting { setting: self, problem }
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A setting that cannot be used, and why.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{setting} {problem}")]
+pub struct InvalidSetting {
+    /// The setting.
+    pub setting: Setting,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What is wrong with a setting; reads on after its name.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Problem {
+    /// A number outside of the setting's range.
+    #[error("{value} is not {range}")]
+    OutOfRange {
+        /// The number.
+        value: f64,
+        /// What it may be.
+        range: Range,
+    },
+    /// A sampler that needs more steps.
+    #[error("{steps} is too few for {sampler}, which takes {least} or more")]
+    TooFewSteps {
+        /// The steps.
+        steps: usize,
+        /// The sampler.
+        sampler: &'static str,
+        /// What it takes.
+        least: usize,
+    },
+    /// Ends in the wrong order, or no numbers.
+    #[error("{low} {high} is not an interval")]
+    NotAnInterval {
+        /// The lower end.
+        low: f64,
+        /// The upper end.
+        high: f64,
+    },
+    /// The network has nothing that could be set.
+    #[error("does not apply to {network}")]
+    NotOf {
+        /// The network.
+        network: &'static str,
+    },
+    /// There is no such sampler.
+    #[error("{given:?} is unknown; use {}", .known.join(", "))]
+    Unknown {
+        /// What was asked for.
+        given: String,
+        /// What there is.
+        known: Vec<&'static str>,
+    },
+    /// The sampler is one of other networks.
+    #[error("{sampler} does not fit {network}; use {}", .fitting.join(", "))]
+    Unfit {
+        /// The sampler.
+        sampler: &'static str,
+        /// The network.
+        network: &'static str,
+        /// The network's samplers.
+        fitting: Vec<&'static str>,
+    },
+    /// A class beyond the last.
+    #[error("{class} does not exist; {}", classes(*.count))]
+    NoSuchClass {
+        /// The class.
+        class: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// The device does not compute in this dtype.
+    #[error("{dtype} is not supported by this device; use f32")]
+    Unsupported {
+        /// The dtype.
+        dtype: &'static str,
+    },
+}
+
+fn classes(count: usize) -> String {
+    match count.checked_sub(1) {
+        Some(last) => format!("they run from 0 to {last}"),
+        None => "the model has no classes".into(),
+    }
+}

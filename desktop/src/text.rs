@@ -1,0 +1,28 @@
+//! Small texts for people.
+
+use std::any::Any;
+
+/// A class by its first synonym.
+pub fn short(class_name: &str) -> &str {
+    class_name.split(',').next().unwrap_or_default().trim()
+}
+
+/// A duration in seconds, rounded to what matters.
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 9.95 => format!("{s:.1} s"),
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+/// The first line of what a panic says.
+pub fn panic_message(payload: &(dyn Any + Send)) -> String {
+    let text = payload
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| payload.downcast_ref::<&str>().map(|s| s.to_string()));
+    let text = text.unwrap_or_else(|| "for an unknown reason".into());
+    text.lines().next().unwrap_or_default().to_string()
+}

@@ -1,0 +1,101 @@
+//! The library's errors and settings in the words of a command line: options.
+
+use anyhow::Error;
+use tintype::face::{self, Face, Remedy};
+use tintype::setting::Setting;
+use tintype::weights::Part;
+
+struct CommandLine;
+
+impl Face for CommandLine {
+    fn setting(&self, setting: Setting) -> &'static str {
+        match setting {
+            Setting::Class => "class",
+            Setting::Count => "--count",
+            Setting::Sampler => "--sampler",
+            Setting::Steps => "--steps",
+            Setting::GuidanceScale => "--cfg",
+            Setting::GuidanceInterval => "--cfg-interval",
+            Setting::GuidanceChannels => "--cfg-channels",
+            Setting::TimeShift => "--shift",
+            Setting::GateTime => "--tau",
+            Setting::Precision => "--precision",
+        }
+    }
+
+    fn advice(&self, remedy: &Remedy) -> Option<String> {
+        Some(match remedy {
+            Remedy::Give(Part::Network) => "pass one with --model".into(),
+            Remedy::Give(Part::Configuration) => "pass the configuration with --config".into(),
+            Remedy::Give(Part::Autoencoder) => "pass it with --vae".into(),
+            Remedy::Give(Part::Statistics) => "pass them with --stats".into(),
+            Remedy::Rebuild { feature } => format!("build it again with `--features {feature}`"),
+            Remedy::ChooseDevice => "`--device auto` takes what there is".into(),
+            Remedy::ListClasses => "`tintype classes` lists them".into(),
+        })
+    }
+}
+
+/// An error and its causes in one sentence.
+pub fn sentence(error: &Error) -> String {
+    let causes: Vec<String> = error.chain().map(|e| face::sentence(e, &CommandLine)).collect();
+    causes.join(": ")
+}
+
+/// Help of an option: what the setting does and its range.
+pub fn help(setting: Setting) -> String {
+    match setting.range() {
+        Some(range) if range.max.is_finite() => {
+            format!("{} ({} to {})", setting.summary(), range.min, range.max)
+        }
+        _ => setting.summary().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tintype::device::DeviceError;
+    use tintype::generate::{LoadError, Sampler};
+    use tintype::labels::Labels;
+    use tintype::setting::Problem;
+    use tintype::weights::WeightsError;
+
+    use super::*;
+
+    #[test]
+    fn errors_name_options() {
+        let file = || "x.pt".to_string();
+        let fitting = Sampler::HYBRID.iter().map(|s| s.name()).collect();
+        let errors: Vec<Error> = vec![
+            LoadError::NoVae("Hi-DiT").into(),
+            LoadError::NoStats.into(),
+            LoadError::NotEmbedded.into(),
+            LoadError::IncompatibleParts("4 channels and 32".into()).into(),
+            LoadError::Memory { file: file(), needed: 3 << 30, free: 1 << 20 }.into(),
+            LoadError::Weights(WeightsError::Autoencoder { file: file() }).into(),
+            WeightsError::NeedsConfiguration { file: file(), reason: "an HDiT".into() }.into(),
+            DeviceError::NotBuilt("cuda".into()).into(),
+            DeviceError::Missing("cuda:1".into(), vec!["cpu".into()]).into(),
+            DeviceError::Unknown("tpu".into()).into(),
+            Setting::Steps.check(0.0).unwrap_err().into(),
+            Setting::GuidanceScale.check(-1.0).unwrap_err().into(),
+            Setting::GateTime.check(1.5).unwrap_err().into(),
+            Setting::GateTime.invalid(Problem::NotOf { network: "SiT" }).into(),
+            Setting::Precision.invalid(Problem::Unsupported { dtype: "f16" }).into(),
+            Setting::Sampler
+                .invalid(Problem::Unfit { sampler: "heun", network: "Hi-DiT", fitting })
+                .into(),
+            Labels::numbered(3).find("zebra").unwrap_err().into(),
+            anyhow::anyhow!("no space left").context("out.png cannot be written"),
+        ];
+        let sentences: Vec<String> = errors.iter().map(sentence).collect();
+        insta::assert_snapshot!(sentences.join("\n"));
+    }
+
+    #[test]
+    fn help_has_the_range() {
+        let lines: Vec<String> =
+            Setting::ALL.map(|s| format!("{}: {}", CommandLine.setting(s), help(s))).into();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+}

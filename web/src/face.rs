@@ -1,0 +1,63 @@
+//! The library's errors and settings in a page's words: fields of a request.
+
+use std::error::Error;
+
+use tintype::face::{self, Face, Remedy};
+use tintype::generate::GenerateError;
+use tintype::setting::Setting;
+use tintype::weights::Part;
+
+use crate::ask::AskError;
+use crate::session::SessionError;
+
+struct Page;
+
+impl Face for Page {
+    fn setting(&self, setting: Setting) -> &'static str {
+        field(setting)
+    }
+
+    fn advice(&self, remedy: &Remedy) -> Option<String> {
+        let field = match remedy {
+            Remedy::Give(Part::Network) => "model",
+            Remedy::Give(Part::Configuration) => "config",
+            Remedy::Give(Part::Autoencoder) => "vae",
+            Remedy::Give(Part::Statistics) => "stats",
+            // A page is built with what it has, chooses its device, and shows its classes.
+            Remedy::Rebuild { .. } | Remedy::ChooseDevice | Remedy::ListClasses => return None,
+        };
+        Some(format!("give its file as `{field}`"))
+    }
+}
+
+/// The field of a request.
+pub const fn field(setting: Setting) -> &'static str {
+    match setting {
+        Setting::Class => "class",
+        Setting::Count => "count",
+        Setting::Sampler => "sampler",
+        Setting::Steps => "steps",
+        Setting::GuidanceScale => "cfg",
+        Setting::GuidanceInterval => "cfgInterval",
+        Setting::GuidanceChannels => "cfgChannels",
+        Setting::TimeShift => "shift",
+        Setting::GateTime => "tau",
+        Setting::Precision => "precision",
+    }
+}
+
+/// An error in a sentence.
+pub fn sentence(error: &(dyn Error + 'static)) -> String {
+    let inner: &(dyn Error + 'static) = match error.downcast_ref() {
+        Some(SessionError::Ask(AskError::Class(error))) => error,
+        Some(SessionError::Ask(AskError::Setting(error))) => error,
+        Some(SessionError::Generate(GenerateError::Request(error))) => error,
+        Some(SessionError::Generate(error)) => error,
+        None => match error.downcast_ref() {
+            Some(AskError::Class(error)) => error,
+            Some(AskError::Setting(error)) => error,
+            None => error,
+        },
+    };
+    face::sentence(inner, &Page)
+}
