@@ -8,7 +8,7 @@ use std::error::Error;
 use crate::device::DeviceError;
 use crate::generate::{GenerateError, LoadError};
 use crate::labels::LabelError;
-use crate::setting::{InvalidSetting, Setting};
+use crate::settings::{InvalidSetting, Setting};
 use crate::weights::{Part, WeightsError};
 
 /// What a person can do about an error.

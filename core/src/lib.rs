@@ -3,13 +3,14 @@
 //! * [`model`] — the networks: Hi-DiT, SiT, LightningDiT, HDiT, VA-VAE
 //! * [`diffusion`] — what noise means; [`sampler`] — the way from noise to an image
 //! * [`weights`] — checkpoints by the authors' names; [`preset`] — published configurations
-//! * [`setting`] — names and ranges of what can be set; [`face`] — errors in the words of a program
+//! * [`settings`] — names and ranges of what can be set; [`face`] — errors in the words of a program
 //! * [`generate`] — a request in, a stream of events out: what every face of Tintype shares
 //!
 //! The crate knows no user interface and no particular backend; features `cpu`, `wgpu`, `vulkan`
 //! and `cuda` forward to Burn, `files` adds opening checkpoints by path.
 #![recursion_limit = "256"]
 
+mod config;
 pub mod device;
 pub mod diffusion;
 pub mod face;
@@ -24,7 +25,7 @@ pub mod noise;
 pub mod precision;
 pub mod preset;
 pub mod sampler;
-pub mod setting;
+pub mod settings;
 pub mod weights;
 
 /// The Burn that this library is built on.

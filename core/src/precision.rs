@@ -6,7 +6,7 @@ use std::str::FromStr;
 use burn::tensor::{DType, Device, FloatDType};
 use serde::{Deserialize, Serialize};
 
-use crate::setting::{InvalidSetting, Problem, Setting};
+use crate::settings::{InvalidSetting, Problem, Setting};
 
 /// Dtype of a network; autoencoders always compute in float32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

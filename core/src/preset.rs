@@ -1,10 +1,10 @@
 //! Published configurations, with their parameter counts and the numbers they reproduce.
 
+use crate::model::Architecture;
 use crate::model::hdit::{HDiTConfig, LevelAttention, PerLevel};
 use crate::model::hidit::HiDiTConfig;
 use crate::model::lightningdit::LightningDiTConfig;
 use crate::model::sit::SiTConfig;
-use crate::weights::Architecture;
 
 /// A named network.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ pub fn all() -> Vec<Preset> {
         ]
         .into_iter()
         .filter_map(|(name, size, patch, parameters, metric)| {
-            let architecture = Architecture::SiT(SiTConfig::variant(size, patch)?);
+            let architecture = SiTConfig::variant(size, patch)?.into();
             Some(Preset { name, architecture, parameters, metric })
         }),
     );
@@ -67,13 +67,13 @@ pub fn all() -> Vec<Preset> {
         .into_iter()
         .filter_map(|(name, variant, parameters, metric)| {
             let config = LightningDiTConfig::variant(&format!("LightningDiT-{variant}"))?;
-            let architecture = Architecture::LightningDiT(config);
+            let architecture = config.into();
             Some(Preset { name, architecture, parameters, metric })
         }),
     );
-    let hdit = |name, config, parameters, metric| Preset {
+    let hdit = |name, config: HDiTConfig, parameters, metric| Preset {
         name,
-        architecture: Architecture::HDiT(config),
+        architecture: Architecture::from(config),
         parameters,
         metric,
     };
@@ -131,7 +131,7 @@ fn hidit(
         tau: 0.3,
         t_min: 0.05,
     };
-    Preset { name, architecture: Architecture::HiDiT(config), parameters, metric }
+    Preset { name, architecture: config.into(), parameters, metric }
 }
 
 /// What all HDiT configurations share.
@@ -215,13 +215,7 @@ mod tests {
     use burn::tensor::Device;
 
     fn count(architecture: &Architecture) -> usize {
-        let device = Device::default();
-        match architecture {
-            Architecture::HiDiT(c) => parameter_count(&c.init(&device).unwrap()),
-            Architecture::SiT(c) => parameter_count(&c.init(&device).unwrap()),
-            Architecture::LightningDiT(c) => parameter_count(&c.init(&device).unwrap()),
-            Architecture::HDiT(c) => parameter_count(&c.init(&device).unwrap()),
-        }
+        architecture.parameter_count().expect("a valid configuration")
     }
 
     #[test]
@@ -235,18 +229,18 @@ mod tests {
     fn variants_have_the_published_parameter_counts() {
         let sit = |name: &str, z: Vec<usize>| {
             let config = SiTConfig { z_dims: z, ..SiTConfig::variant(name, 1).unwrap() };
-            count(&Architecture::SiT(config))
+            count(&config.into())
         };
         assert_eq!(sit("XL", vec![768]), 683_279_392);
         assert_eq!(sit("L", vec![768]), 465_988_384);
         assert_eq!(sit("B", vec![768]), 137_869_600);
         let xl = LightningDiTConfig::variant("LightningDiT-XL/1").unwrap();
-        let lightning = |config| count(&Architecture::LightningDiT(config));
+        let lightning = |config: LightningDiTConfig| count(&config.into());
         let qk_norm = LightningDiTConfig { use_qknorm: true, ..xl };
         assert_eq!(lightning(qk_norm.clone()), 675_260_768);
         assert_eq!(lightning(LightningDiTConfig { wo_shift: true, ..qk_norm }), 600_878_432);
         let wide = HDiTConfig { mapping_width: 768, ..ffhq_1024() };
-        assert_eq!((count(&Architecture::HDiT(wide)) + 5_000) / 10_000, 10_396); // 103.96M
+        assert_eq!((count(&wide.into()) + 5_000) / 10_000, 10_396); // 103.96M
     }
 
     #[test]

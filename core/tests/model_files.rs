@@ -78,7 +78,7 @@ fn the_gate_opens_where_the_request_says() {
     let settings = Settings {
         steps: 4,
         sampler: tintype::generate::Sampler::Euler,
-        ..Settings::default_for(pipeline.architecture())
+        ..pipeline.architecture().default_settings()
     };
     // Times 1, 0.75, 0.5, 0.25.
     assert_eq!(pixel_steps(&pipeline, settings), [3]);

@@ -143,7 +143,7 @@ fn a_network_survives_writing_and_reading() {
         assert_eq!(view.to_bytes(), again[name].to_bytes(), "{name}");
     }
     assert_eq!(
-        tintype::weights::sit_config(&weights).expect_err("8 is no published width").to_string(),
+        tintype::model::sit_config(&weights).expect_err("8 is no published width").to_string(),
         "tiny.safetensors: the number of heads of a width of 8 cannot be told from the weights; pass the configuration with --config"
     );
 }

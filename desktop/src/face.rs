@@ -4,7 +4,7 @@ use std::error::Error;
 
 use tintype::face::{self, Face, Remedy};
 use tintype::generate::{LoadError, bytes};
-use tintype::setting::Setting;
+use tintype::settings::Setting;
 use tintype::weights::Part;
 
 struct Window;
@@ -82,7 +82,7 @@ pub fn failed_device(reason: &str) -> String {
 #[cfg(test)]
 mod tests {
     use tintype::device::DeviceError;
-    use tintype::setting::Problem;
+    use tintype::settings::Problem;
     use tintype::weights::WeightsError;
 
     use super::*;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tintype::generate::{ImageSpec, Settings};
-use tintype::setting::Setting;
+use tintype::settings::Setting;
 
 /// Seeds, counts and classes; the settings of the sampler are kept for each model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,10 +71,10 @@ pub fn random(limit: u64) -> u64 {
 }
 
 /// Moves settings into what a network understands: as a picture of another model brings them.
-pub fn fitted(settings: Settings, to: &tintype::weights::Architecture) -> Settings {
+pub fn fitted(settings: Settings, to: &tintype::model::Architecture) -> Settings {
     match settings.validate(to) {
         Ok(()) => settings,
-        Err(_) => Settings::default_for(to),
+        Err(_) => to.default_settings(),
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use eframe::egui;
 use tintype::burn::tensor::Device;
 use tintype::generate::{Inspection, LatentStats, ModelFiles, ModelPaths, Origin, Settings};
-use tintype::weights::{Architecture, WeightsError, detect, open, vae_config};
+use tintype::model::{detect, vae_config};
+use tintype::weights::{WeightsError, open};
 
 use crate::face;
 
@@ -31,10 +32,7 @@ pub struct Model {
 impl Model {
     /// The time below which pixels take part, in networks that have such a gate.
     pub fn gate(&self) -> Option<f64> {
-        match &self.inspection.architecture {
-            Architecture::HiDiT(config) => Some(config.tau),
-            _ => None,
-        }
+        self.inspection.architecture.process().gate()
     }
 
     /// Whether it makes pictures of classes.
@@ -126,7 +124,7 @@ fn inspect(paths: &ModelPaths) -> Result<Model, String> {
         fingerprint: files.model.fingerprint(),
         name,
         values: files.model.tensors.values().map(|tensor| tensor.len()).sum(),
-        defaults: Settings::default_for(&inspection.architecture),
+        defaults: inspection.architecture.default_settings(),
         inspection,
     })
 }

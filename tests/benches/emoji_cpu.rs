@@ -10,7 +10,8 @@ use tintype::burn::tensor::{Device, FloatDType, Int, Tensor};
 use tintype::diffusion::guidance::Guidance;
 use tintype::generate::{Event, ImageSpec, Parts, Pipeline, Request, Settings};
 use tintype::model::hidit::HiDiTConfig;
-use tintype::weights::{load, open, vae_config};
+use tintype::model::vae_config;
+use tintype::weights::{load, open};
 use tintype_tests::family::emoji_folder;
 
 fn median(mut seconds: Vec<f64>) -> f64 {
@@ -52,7 +53,7 @@ fn main() {
     let settings = Settings {
         guidance: Guidance::new(2.0),
         steps: 50,
-        ..Settings::default_for(pipeline.architecture())
+        ..pipeline.architecture().default_settings()
     };
     let picture = time(3, || {
         let images = vec![ImageSpec { class: Some(17), seed: 0, index: 0 }];

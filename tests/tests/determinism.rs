@@ -16,7 +16,7 @@ fn pipeline(device: &Device) -> Pipeline {
 
 /// Few steps, with the pixel stream in the last.
 fn settings(pipeline: &Pipeline, sampler: Sampler) -> Settings {
-    let default = Settings::default_for(pipeline.architecture());
+    let default = pipeline.architecture().default_settings();
     Settings { sampler, steps: 3, tau: Some(0.5), keep_latent: true, ..default }
 }
 

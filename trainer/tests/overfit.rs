@@ -9,8 +9,9 @@ use tintype::burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use tintype::diffusion::flow::Path as FlowPath;
 use tintype::image::Rgb;
 use tintype::model::hidit::HiDiTConfig;
+use tintype::model::vae_config;
 use tintype::noise::{ImageKey, Stream, batch};
-use tintype::weights::{load, open, vae_config};
+use tintype::weights::{load, open};
 use tintype_trainer::data::store::ImageStore;
 use tintype_trainer::train::host::Values;
 

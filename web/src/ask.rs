@@ -4,8 +4,8 @@ use serde::Deserialize;
 use tintype::diffusion::guidance::Guidance;
 use tintype::generate::{ImageSpec, Request, Sampler, Settings};
 use tintype::labels::{LabelError, Labels};
-use tintype::setting::{InvalidSetting, Problem, Range, Setting};
-use tintype::weights::Architecture;
+use tintype::model::Architecture;
+use tintype::settings::{InvalidSetting, Problem, Range, Setting};
 
 /// Options of `generate`, as the command line has them; what is absent is the model's default.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -98,7 +98,7 @@ impl Ask {
             let problem = Problem::OutOfRange { value: count, range: COUNT };
             return Err(Setting::Count.invalid(problem).into());
         }
-        let defaults = Settings::default_for(architecture);
+        let defaults = architecture.default_settings();
         let sampler = match &self.sampler {
             None => defaults.sampler,
             Some(name) => Sampler::from_name(name)?,

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use tintype::face::{self, Face, Remedy};
 use tintype::generate::GenerateError;
-use tintype::setting::Setting;
+use tintype::settings::Setting;
 use tintype::weights::Part;
 
 use crate::ask::AskError;

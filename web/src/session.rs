@@ -11,7 +11,7 @@ use tintype::generate::{
 use tintype::image::Rgb;
 use tintype::precision::Precision;
 use tintype::sampler::Stop;
-use tintype::setting::Setting;
+use tintype::settings::Setting;
 use tintype::weights::{Dtype, Weights};
 
 use crate::ask::{Ask, AskError};
@@ -141,7 +141,7 @@ impl Session {
     /// What a page needs to know.
     pub fn info(&self) -> Info {
         let architecture = self.pipeline.architecture();
-        let Settings { sampler, steps, guidance, shift, .. } = Settings::default_for(architecture);
+        let Settings { sampler, steps, guidance, shift, .. } = architecture.default_settings();
         let labels = self.pipeline.labels();
         let range = |setting: Setting| Some((field(setting), setting.slider()?));
         let ranges = Setting::ALL.into_iter().filter_map(range);
@@ -160,7 +160,7 @@ impl Session {
                 shift,
             },
             ranges: ranges.map(|(field, range)| (field, [range.min, range.max])).collect(),
-            samplers: Sampler::of(architecture).iter().map(|s| s.name().into()).collect(),
+            samplers: architecture.samplers().iter().map(|s| s.name().into()).collect(),
             device: self.device.clone(),
             precision: self.precision,
             unused: self.unused.clone(),

@@ -10,12 +10,13 @@ use tintype::device::Found;
 use tintype::generate::{Origin, Parts, Sampler, Settings};
 use tintype::image::Rgb;
 use tintype::labels::Labels;
+use tintype::model::Architecture;
 use tintype::model::hidit::HiDiTConfig;
 use tintype::model::sit::SiTConfig;
 use tintype::model::vavae::VaeConfig;
 use tintype::precision::Precision;
 use tintype::sampler::Stop;
-use tintype::weights::{Architecture, Source, TensorView, Weights, layout, write_safetensors};
+use tintype::weights::{Source, TensorView, Weights, layout, write_safetensors};
 use tintype_web::Checksum;
 use tintype_web::ask::{Ask, Class};
 use tintype_web::session::{News, Session};
@@ -134,7 +135,7 @@ fn pictures(news: Vec<News>) -> Vec<(Origin, Rgb, Option<Rgb>, Vec<u8>)> {
 #[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
 #[cfg_attr(not(target_family = "wasm"), test)]
 fn a_request_is_that_of_the_command_line() {
-    let architecture = Architecture::HiDiT(hidit());
+    let architecture = Architecture::from(hidit());
     let labels = Labels::new(["apple, pome", "pear"].map(String::from).to_vec());
     let ask = |value| serde_json::from_value::<Ask>(value);
     let given = json!({"class": "pear", "seed": 7, "count": 2, "steps": 9, "cfg": 3.0, "tau": 0.4});

@@ -5,7 +5,7 @@ use burn::tensor::{FloatDType, Tensor};
 use super::observer::Observer;
 use super::pipeline::Pipeline;
 use super::replay::Inputs;
-use super::request::{Request, Sampler};
+use super::request::Request;
 use super::{Event, GenerateError, Preview};
 use crate::diffusion::flow::{ode_times, sde_times};
 use crate::diffusion::guidance::Guidance;
@@ -13,6 +13,7 @@ use crate::model::hidit::HiDiT;
 use crate::noise::{self, ImageKey, Stream};
 use crate::sampler::hidit::{Draw, HybridModel, PixelInit, Pixels, Stepper, sample};
 use crate::sampler::{State, Step, Stop};
+use crate::settings::Sampler;
 
 /// The pictures and, where wanted, the decoded latents, `[B, 3, H, W]`.
 pub(super) async fn generate(

@@ -3,13 +3,10 @@
 use burn::tensor::{Device, FloatDType};
 
 use super::bytes;
-use crate::model::hdit::HDiT;
-use crate::model::hidit::HiDiT;
-use crate::model::lightningdit::LightningDiT;
-use crate::model::sit::SiT;
 use crate::model::vavae::{VaeConfig, VaeDecoder};
-use crate::setting::InvalidSetting;
-use crate::weights::{Architecture, Part, Report, Weights, WeightsError, load, vae_config};
+use crate::model::{Architecture, LatentSpace, vae_config};
+use crate::settings::InvalidSetting;
+use crate::weights::{Part, Report, Weights, WeightsError, load};
 
 /// What a pipeline is made of.
 #[derive(Clone, Copy, Debug)]
@@ -31,9 +28,9 @@ pub enum LoadError {
     /// A latent model without its autoencoder.
     #[error("{0} works on latents and needs an autoencoder")]
     NoVae(&'static str),
-    /// LightningDiT without the statistics of its latents.
-    #[error("LightningDiT needs the statistics of its latents, latents_stats.pt")]
-    NoStats,
+    /// A network without the statistics of its latents, which its weights do not hold.
+    #[error("{0} needs the statistics of its latents, latents_stats.pt")]
+    NoStats(&'static str),
     /// Files of different models.
     #[error("{0}; they do not belong together")]
     IncompatibleParts(String),
@@ -65,7 +62,7 @@ impl LoadError {
         match self {
             Self::Weights(error) => error.part(),
             Self::NoVae(_) => Some(Part::Autoencoder),
-            Self::NoStats => Some(Part::Statistics),
+            Self::NoStats(_) => Some(Part::Statistics),
             Self::NotEmbedded => Some(Part::Network),
             _ => None,
         }
@@ -99,15 +96,6 @@ impl LatentStats {
     }
 }
 
-/// A loaded network.
-#[derive(Debug)]
-pub(super) enum Network {
-    HiDiT(Box<HiDiT>),
-    SiT(Box<SiT>),
-    LightningDiT(Box<LightningDiT>),
-    HDiT(Box<HDiT>),
-}
-
 /// Latent models need an autoencoder of their channel count and image size.
 pub(super) fn check_parts(
     architecture: &Architecture,
@@ -115,7 +103,9 @@ pub(super) fn check_parts(
     stats: Option<&LatentStats>,
 ) -> Result<(), LoadError> {
     let incompatible = |message: String| Err(LoadError::IncompatibleParts(message));
-    let Some(channels) = latent_channels(architecture) else { return Ok(()) };
+    let Some(LatentSpace { channels, needs_statistics }) = architecture.latent_space() else {
+        return Ok(());
+    };
     let Some(vae) = vae else {
         return Err(LoadError::NoVae(architecture.name()));
     };
@@ -125,13 +115,11 @@ pub(super) fn check_parts(
             vae.latent_channels()
         ));
     }
-    if let Architecture::HiDiT(c) = architecture
-        && c.sit.input_size * vae.downsampling() != c.image
-    {
+    let [_, height, width] = architecture.state_shape().map(|side| side * vae.downsampling());
+    if let Some(image) = architecture.image_size().filter(|image| *image != [width, height]) {
         return incompatible(format!(
-            "the network makes images of {} pixels and the autoencoder of {}",
-            c.image,
-            c.sit.input_size * vae.downsampling()
+            "the network makes images of {} pixels and the autoencoder of {width}",
+            image[0]
         ));
     }
     match stats {
@@ -141,74 +129,17 @@ pub(super) fn check_parts(
                 stats.mean.len()
             ))
         }
-        None if matches!(architecture, Architecture::LightningDiT(_)) => Err(LoadError::NoStats),
+        None if needs_statistics => Err(LoadError::NoStats(architecture.name())),
         _ => Ok(()),
     }
 }
 
-/// Latent channels, where the network works on latents.
-pub(super) fn latent_channels(architecture: &Architecture) -> Option<usize> {
-    match architecture {
-        Architecture::HiDiT(c) => Some(c.sit.in_channels),
-        Architecture::SiT(c) => Some(c.in_channels),
-        Architecture::LightningDiT(c) => Some(c.in_channels),
-        Architecture::HDiT(_) => None,
-    }
-}
-
-/// Shape of one image's state.
-pub(super) fn state_shape(architecture: &Architecture) -> [usize; 3] {
-    match architecture {
-        Architecture::HiDiT(c) => [c.sit.in_channels, c.sit.input_size, c.sit.input_size],
-        Architecture::SiT(c) => [c.in_channels, c.input_size, c.input_size],
-        Architecture::LightningDiT(c) => [c.in_channels, c.input_size, c.input_size],
-        Architecture::HDiT(c) => [c.input_channels, c.input_size[0], c.input_size[1]],
-    }
-}
-
-/// Width and height of the pictures.
+/// Width and height of the images.
 pub(super) fn image_size(architecture: &Architecture, vae: Option<&VaeConfig>) -> [usize; 2] {
-    let [_, h, w] = state_shape(architecture);
-    match architecture {
-        Architecture::HiDiT(c) => [c.image; 2],
-        Architecture::HDiT(_) => [w, h],
-        Architecture::SiT(_) | Architecture::LightningDiT(_) => {
-            let f = vae.map_or(1, VaeConfig::downsampling);
-            [w * f, h * f]
-        }
-    }
-}
-
-pub(super) fn load_network(
-    architecture: &Architecture,
-    weights: &Weights,
-    precision: FloatDType,
-    device: &Device,
-    reports: &mut Vec<(String, Report)>,
-) -> Result<Network, LoadError> {
-    let config = |e| LoadError::Weights(WeightsError::Config(e));
-    let mut note = |report: Report| reports.push((weights.file.clone(), report));
-    Ok(match architecture {
-        Architecture::HiDiT(c) => {
-            let loaded = load(c.init(device).map_err(config)?, weights, precision, device)?;
-            note(loaded.report);
-            Network::HiDiT(Box::new(loaded.network))
-        }
-        Architecture::SiT(c) => {
-            let loaded = load(c.init(device).map_err(config)?, weights, precision, device)?;
-            note(loaded.report);
-            Network::SiT(Box::new(loaded.network))
-        }
-        Architecture::LightningDiT(c) => {
-            let loaded = load(c.init(device).map_err(config)?, weights, precision, device)?;
-            note(loaded.report);
-            Network::LightningDiT(Box::new(loaded.network))
-        }
-        Architecture::HDiT(c) => {
-            let loaded = load(c.init(device).map_err(config)?, weights, precision, device)?;
-            note(loaded.report);
-            Network::HDiT(Box::new(loaded.network))
-        }
+    architecture.image_size().unwrap_or_else(|| {
+        let [_, h, w] = architecture.state_shape();
+        let f = vae.map_or(1, VaeConfig::downsampling);
+        [w * f, h * f]
     })
 }
 

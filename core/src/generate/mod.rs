@@ -14,6 +14,7 @@ mod replay;
 mod request;
 mod run;
 
+pub use crate::settings::{Sampler, Settings};
 pub use latent_map::LatentMap;
 pub use load::{LatentStats, LoadError, Parts};
 #[cfg(feature = "files")]
@@ -21,13 +22,13 @@ pub use model_files::{Inspection, ModelFiles, ModelPaths};
 pub use origin::{Origin, OriginError};
 pub use pipeline::Pipeline;
 pub use previewer::Previewer;
-pub use request::{ImageSpec, Request, Sampler, Settings};
+pub use request::{ImageSpec, Request};
 
 use burn::tensor::Tensor;
 
 use crate::image::Rgb;
 use crate::sampler::{State, Stop};
-use crate::setting::InvalidSetting;
+use crate::settings::InvalidSetting;
 
 /// What happens while a request is worked on.
 #[derive(Debug)]

@@ -9,10 +9,9 @@ use super::load::{LatentStats, LoadError, Parts, check_parts, image_size, is_dec
 use super::pipeline::Pipeline;
 use crate::device::Found;
 use crate::labels::Labels;
+use crate::model::{Architecture, detect, vae_config};
 use crate::precision::Precision;
-use crate::weights::{
-    Architecture, Report, Weights, WeightsError, compare, detect, open, vae_config,
-};
+use crate::weights::{Report, Weights, WeightsError, compare, open};
 
 /// Where a model is. Without a network's file it is the emoji model inside the program.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,14 +95,7 @@ impl ModelFiles {
     pub fn inspect(&self, device: &Device) -> Result<Inspection, LoadError> {
         let architecture = detect(&self.model)?;
         let invalid = |e| LoadError::Weights(WeightsError::Config(e));
-        let report = match &architecture {
-            Architecture::HiDiT(c) => compare(&c.init(device).map_err(invalid)?, &self.model),
-            Architecture::SiT(c) => compare(&c.init(device).map_err(invalid)?, &self.model),
-            Architecture::LightningDiT(c) => {
-                compare(&c.init(device).map_err(invalid)?, &self.model)
-            }
-            Architecture::HDiT(c) => compare(&c.init(device).map_err(invalid)?, &self.model),
-        };
+        let report = architecture.compare(&self.model, device).map_err(invalid)?;
         let mut reports = vec![(self.model.file.clone(), report)];
         let vae = self.vae.as_ref().map(vae_config).transpose()?;
         if let (Some(config), Some(weights)) = (&vae, &self.vae) {

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::request::{ImageSpec, Settings};
+use super::request::ImageSpec;
 use crate::image::{PngError, Rgb, png_text};
 use crate::precision::Precision;
+use crate::settings::Settings;
 
 /// Key of the text in a PNG that says how it was made.
 const PNG_KEY: &str = "tintype";

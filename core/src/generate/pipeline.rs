@@ -1,13 +1,10 @@
 //! Networks, statistics and labels, loaded and ready to generate.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 
-use super::load::{
-    LatentStats, LoadError, Network, Parts, check_parts, image_size, latent_channels, load_decoder,
-    load_network, state_shape,
-};
+use super::load::{LatentStats, LoadError, Parts, check_parts, image_size, load_decoder};
 use super::observer::{Local, Observer};
 use super::replay::{Inputs, Replay};
 use super::request::Request;
@@ -16,13 +13,14 @@ use crate::device::state_device;
 use crate::image::{Rgb, Rounding, to_rgb};
 use crate::labels::Labels;
 use crate::model::vavae::{VaeConfig, VaeDecoder};
+use crate::model::{Architecture, Network, detect};
 use crate::sampler::{State, Stop, read};
-use crate::weights::{Architecture, Report, detect};
+use crate::weights::Report;
 
 /// Everything that is needed to generate.
 #[derive(Debug)]
 pub struct Pipeline {
-    pub(super) network: Network,
+    pub(super) network: Arc<dyn Network>,
     pub(super) architecture: Architecture,
     pub(super) decoder: Option<(VaeConfig, VaeDecoder)>,
     pub(super) stats: Option<LatentStats>,
@@ -42,8 +40,8 @@ impl Pipeline {
         device: &Device,
     ) -> Result<Self, LoadError> {
         let architecture = detect(parts.model)?;
-        let mut reports = Vec::new();
-        let network = load_network(&architecture, parts.model, precision, device, &mut reports)?;
+        let (network, report) = architecture.load(parts.model, precision, device)?;
+        let mut reports = vec![(parts.model.file.clone(), report)];
         let decoder = match parts.vae {
             Some(weights) => Some(load_decoder(weights, device, &mut reports)?),
             None => None,
@@ -79,12 +77,9 @@ impl Pipeline {
         &self.labels
     }
 
-    /// The time below which a Hi-DiT's pixel stream is at work; nothing for other networks.
+    /// The time below which a Hi-DiT's pixel stream is active; `None` for other networks.
     pub fn gate(&self) -> Option<f64> {
-        match &self.architecture {
-            Architecture::HiDiT(c) => Some(c.tau),
-            _ => None,
-        }
+        self.architecture.process().gate()
     }
 
     /// Where it runs.
@@ -130,11 +125,9 @@ impl Pipeline {
         observer: &mut dyn Observer,
     ) -> Result<(), GenerateError> {
         request.validate(&self.architecture)?;
-        let (image, latent) = match &self.network {
-            Network::HiDiT(network) => {
-                super::hybrid::generate(self, network, request, observer).await?
-            }
-            _ => {
+        let (image, latent) = match self.network.hybrid() {
+            Some(network) => super::hybrid::generate(self, network, request, observer).await?,
+            None => {
                 let state = super::run::generate(self, request, observer).await?;
                 match self.latent_channels() {
                     Some(_) => (self.decode(state).await?, None),
@@ -162,21 +155,16 @@ impl Pipeline {
 
     /// How the authors of the network make bytes of its pictures.
     pub fn rounding(&self) -> Rounding {
-        match self.architecture {
-            Architecture::LightningDiT(_) => Rounding::Up,
-            _ => Rounding::Half,
-        }
+        self.architecture.rounding()
     }
 
     /// Decodes latents in normalised space: `[B, C, h, w]` → `[B, 3, H, W]`, float32 on the
     /// network's device.
     pub async fn decode(&self, z: State) -> Result<State, Stop> {
         let z = self.to_device(z, FloatDType::F32).await?;
-        let z = match (&self.stats, &self.network) {
-            (Some(stats), _) => self.denormalize(z, stats),
-            (None, Network::HiDiT(network)) => network.sit.bn.denormalize(z),
-            (None, Network::SiT(network)) => network.bn.denormalize(z),
-            (None, _) => z,
+        let z = match &self.stats {
+            Some(stats) => self.denormalize(z, stats),
+            None => self.network.denormalize(z),
         };
         match &self.decoder {
             Some((_, decoder)) => Ok(decoder.decode(z)),
@@ -194,12 +182,12 @@ impl Pipeline {
 
     /// Latent channels, where the network works on latents.
     pub fn latent_channels(&self) -> Option<usize> {
-        latent_channels(&self.architecture)
+        self.architecture.latent_space().map(|latents| latents.channels)
     }
 
     /// Shape of one image's state.
     pub(super) fn state_shape(&self) -> [usize; 3] {
-        state_shape(&self.architecture)
+        self.architecture.state_shape()
     }
 
     /// A state as the network wants it.

@@ -1,23 +1,18 @@
 //! The run of a network with one stream: latents of SiT and LightningDiT, pixels of HDiT.
 
-use burn::tensor::{FloatDType, Int, Tensor};
+use burn::tensor::{FloatDType, Tensor};
 
-use super::load::Network;
 use super::observer::Observer;
 use super::pipeline::Pipeline;
 use super::replay::Inputs;
-use super::request::{Request, Sampler, Settings};
+use super::request::Request;
 use super::{Event, GenerateError, Preview};
 use crate::diffusion::flow::{Path, ode_times, sde_times, shifted_times};
 use crate::diffusion::guidance::Guidance;
-use crate::diffusion::karras::Preconditioner;
-use crate::model::hdit::Conditions;
-use crate::model::hidit::HiDiT;
-use crate::model::lightningdit::LightningDiT;
-use crate::model::sit::SiT;
+use crate::model::{Clock, Process};
 use crate::noise::{self, ImageKey, Stream};
 use crate::sampler::{Model, State, Step, Stop, dpm_solver, flow, karras, schedules};
-use crate::weights::Architecture;
+use crate::settings::{Sampler, Settings};
 
 /// The final states `[B, C, H, W]`.
 pub(super) async fn generate(
@@ -36,12 +31,14 @@ pub(super) async fn generate(
         keys,
         observer,
     };
-    Ok(match &pipeline.architecture {
-        Architecture::HDiT(c) => {
-            let start = start * c.sigma_max;
-            denoise(&mut run, start, request.settings, [c.sigma_min, c.sigma_max]).await?
+    Ok(match pipeline.architecture.process() {
+        Process::Denoiser { sigma_min, sigma_max } => {
+            let start = start * sigma_max;
+            denoise(&mut run, start, request.settings, [sigma_min, sigma_max]).await?
         }
-        _ => flow_down(&mut run, start, request.settings).await?,
+        Process::Flow(_) | Process::Hybrid { .. } => {
+            flow_down(&mut run, start, request.settings).await?
+        }
     })
 }
 
@@ -107,51 +104,32 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// The network's prediction in float32: a velocity on this library's clock, or a denoised
-    /// image.
+    /// The network's prediction in float32: a velocity on this library's clock, or a denoised image.
     fn evaluate(&self, x: Tensor<4>, time: f64, guided: bool) -> Tensor<4> {
-        let y = match &self.pipeline.network {
-            Network::HiDiT(net) => self.step::<HiDiT>(net, HiDiT::forward_latent, x, time, guided),
-            Network::SiT(net) => self.step::<SiT>(net, SiT::forward, x, time, guided),
-            // The other clock: 0 is noise, and the velocity points to the data.
-            Network::LightningDiT(net) => {
-                -self.step::<LightningDiT>(net, LightningDiT::forward, x, 1.0 - time, guided)
+        let y = match self.pipeline.architecture.process() {
+            Process::Flow(Clock::NoiseAtOne) | Process::Hybrid { .. } => {
+                self.velocity(x, time, guided)
             }
-            Network::HDiT(net) => {
-                let Architecture::HDiT(config) = &self.pipeline.architecture else {
-                    unreachable!("the network was built from its architecture")
-                };
-                let preconditioner = Preconditioner { sigma_data: config.sigma_data };
-                let labels = || self.pipeline.labels_tensor(&self.classes, guided);
-                let class = net.null_class().map(|_| labels());
-                let conditions = Conditions { class, ..Conditions::default() };
+            Process::Flow(Clock::NoiseAtZero) => -self.velocity(x, 1.0 - time, guided),
+            Process::Denoiser { .. } => {
                 let times = self.pipeline.times(time, x.dims()[0]);
-                preconditioner.denoise(x, times, |x, sigma| {
-                    let x = x.cast(self.pipeline.precision);
-                    net.forward(x, sigma, conditions).cast(FloatDType::F32)
-                })
+                let labels = self.pipeline.labels_tensor(&self.classes, guided);
+                self.pipeline.network.predict(x, times, labels)
             }
         };
         y.cast(FloatDType::F32)
     }
 
-    /// A network of tokens at one time: `[B or 2B, C, H, W]` → the same.
-    fn step<N: Clone + Send + 'static>(
-        &self,
-        network: &N,
-        forward: fn(&N, Tensor<4>, Tensor<1>, Tensor<1, Int>) -> Tensor<4>,
-        x: Tensor<4>,
-        time: f64,
-        guided: bool,
-    ) -> Tensor<4> {
+    /// The velocity at one time on the network's clock: `[B or 2B, C, H, W]` → the same.
+    fn velocity(&self, x: Tensor<4>, time: f64, guided: bool) -> Tensor<4> {
         let inputs = Inputs {
             times: self.pipeline.times(time, x.dims()[0]),
             labels: self.pipeline.labels_tensor(&self.classes, guided),
             streams: vec![x.cast(self.pipeline.precision)],
         };
-        let network = network.clone();
+        let network = self.pipeline.network.clone();
         let evaluate = move |Inputs { mut streams, times, labels }: Inputs| {
-            vec![forward(&network, streams.remove(0), times, labels)]
+            vec![network.predict(streams.remove(0), times, labels)]
         };
         self.pipeline.evaluate(inputs, evaluate).remove(0)
     }

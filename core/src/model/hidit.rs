@@ -5,17 +5,26 @@
 //! image from the tokens that the latent head also uses. Both streams share one sequence, so the
 //! pixels cost a few per cent.
 
+use std::sync::Arc;
+
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, FloatDType, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::shapes::{metadata, parse, shape};
 use super::sit::{SiT, SiTConfig};
-use super::{InvalidConfig, ensure};
+use super::{
+    Architecture, DiffusionModel, Family, InvalidConfig, LatentSpace, Network, Process, ensure,
+    load_network,
+};
+use crate::diffusion::guidance::Guidance;
 use crate::nn::activation::silu;
 use crate::nn::block::RunBlocks;
 use crate::nn::conv::Conv2d;
 use crate::nn::linear::{Init, Linear};
 use crate::nn::patch::{patchify, pixel_shuffle};
+use crate::settings::{Sampler, Settings};
+use crate::weights::{Report, Weights, WeightsError, compare, parameter_count};
 
 /// Side of the patches that the pixel predictor's last PixelShuffle writes.
 const SUB_PATCH: usize = 4;
@@ -234,5 +243,102 @@ impl PixelPredictor {
             x = silu(pixel_shuffle(conv.forward(x), 2)); // [B, C/4, 2H, 2W]
         }
         pixel_shuffle(last.forward(x), SUB_PATCH) // [B, 3, 4H, 4W]
+    }
+}
+
+/// Hi-DiT in checkpoints.
+pub static FAMILY: Family = Family { name: "Hi-DiT", recognize };
+
+fn recognize(weights: &Weights) -> Result<Option<Architecture>, WeightsError> {
+    if !weights.tensors.contains_key("pixel_embedder.proj.weight") {
+        return Ok(None);
+    }
+    let config: HiDiTConfig = match metadata(weights) {
+        Some(json) => parse(weights, "Hi-DiT", json)?,
+        None => from_shapes(weights)?,
+    };
+    config.validate()?;
+    Ok(Some(config.into()))
+}
+
+/// The configuration of a Hi-DiT from its shapes.
+fn from_shapes(weights: &Weights) -> Result<HiDiTConfig, WeightsError> {
+    let sit = sit_config(weights)?;
+    let pixels = shape(weights, "pixel_embedder.proj.weight", 2)?[1];
+    let pixel_patch = (pixels / 3).isqrt();
+    let image = pixel_patch * (sit.input_size / sit.patch_size);
+    let config = HiDiTConfig { sit, image, pixel_patch, tau: 0.3, t_min: 0.05 };
+    config.validate()?;
+    Ok(config)
+}
+
+impl DiffusionModel for HiDiTConfig {
+    fn name(&self) -> &'static str {
+        FAMILY.name
+    }
+
+    fn config(&self) -> serde_json::Value {
+        serde_json::json!(self)
+    }
+
+    fn state_shape(&self) -> [usize; 3] {
+        [self.sit.in_channels, self.sit.input_size, self.sit.input_size]
+    }
+
+    fn latent_space(&self) -> Option<LatentSpace> {
+        Some(LatentSpace { channels: self.sit.in_channels, needs_statistics: false })
+    }
+
+    fn image_size(&self) -> Option<[usize; 2]> {
+        Some([self.image; 2])
+    }
+
+    fn num_classes(&self) -> usize {
+        self.sit.num_classes
+    }
+
+    fn process(&self) -> Process {
+        Process::Hybrid { tau: self.tau }
+    }
+
+    fn samplers(&self) -> &'static [Sampler] {
+        &Sampler::HYBRID
+    }
+
+    /// 50 steps of the SDE; the guidance scale as measured for the shipped model.
+    fn default_settings(&self) -> Settings {
+        let scale = if self.sit.num_classes == 1000 { 2.4 } else { 2.0 };
+        Settings::new(Sampler::EulerMaruyama, 50, Guidance::new(scale))
+    }
+
+    fn parameter_count(&self) -> Result<usize, InvalidConfig> {
+        Ok(parameter_count(&self.init(&Device::default())?))
+    }
+
+    fn compare(&self, weights: &Weights, device: &Device) -> Result<Report, InvalidConfig> {
+        Ok(compare(&self.init(device)?, weights))
+    }
+
+    fn load(
+        &self,
+        weights: &Weights,
+        precision: FloatDType,
+        device: &Device,
+    ) -> Result<(Arc<dyn Network>, Report), WeightsError> {
+        load_network(self.init(device)?, weights, precision, device)
+    }
+}
+
+impl Network for HiDiT {
+    fn predict(&self, x: Tensor<4>, times: Tensor<1>, labels: Tensor<1, Int>) -> Tensor<4> {
+        self.forward_latent(x, times, labels)
+    }
+
+    fn denormalize(&self, z: Tensor<4>) -> Tensor<4> {
+        self.sit.bn.denormalize(z)
+    }
+
+    fn hybrid(&self) -> Option<&HiDiT> {
+        Some(self)
     }
 }

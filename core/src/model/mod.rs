@@ -1,27 +1,27 @@
-//! The networks, one file a paper.
+//! The networks, one file (or folder) a paper.
 //!
 //! Every network is made by a serialisable configuration: `config.init(&device)` gives the
 //! untrained network with lazily created parameters, [`crate::weights::load`] fills it from a
 //! checkpoint under the authors' names.
+//!
+//! What the rest of the library asks of a network is [`DiffusionModel`]. To add one, write its file and name
+//! it in [`FAMILIES`]; programs that embed the library may [`register`] theirs.
 
+mod architecture;
+mod detect;
 pub mod hdit;
 pub mod hidit;
 pub mod lightningdit;
+mod registry;
+mod shapes;
 pub mod sit;
 pub mod vavae;
 
-/// A configuration that does not describe a network.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("configuration: {0}")]
-pub struct InvalidConfig(pub String);
-
-/// Fails with the message unless the condition holds.
-macro_rules! ensure {
-    ($condition:expr, $($message:tt)+) => {
-        let holds: bool = $condition;
-        if !holds {
-            return Err($crate::model::InvalidConfig(format!($($message)+)));
-        }
-    };
-}
-pub(crate) use ensure;
+pub use crate::config::InvalidConfig;
+pub(crate) use crate::config::ensure;
+pub use architecture::{
+    Architecture, Clock, DiffusionModel, Family, LatentSpace, Network, Process, load_network,
+};
+pub use detect::{detect, vae_config};
+pub use registry::{FAMILIES, families, register};
+pub use shapes::sit_config;

@@ -8,7 +8,6 @@
 mod files;
 #[cfg(feature = "autodiff")]
 mod flat;
-mod infer;
 mod load;
 mod names;
 mod pickle;
@@ -22,7 +21,6 @@ mod store;
 pub use files::open;
 #[cfg(feature = "autodiff")]
 pub use flat::{Flat, Which, computing_in, flat, flat_gradients, gradients, views, with_flat};
-pub use infer::{Architecture, detect, sit_config, vae_config};
 pub use load::{Loaded, compare, layout, load, parameter_count, snapshot};
 pub use report::{Misshapen, Report};
 pub use safetensors::write as write_safetensors;
@@ -95,7 +93,7 @@ pub enum WeightsError {
     },
     /// The configuration does not describe a network.
     #[error(transparent)]
-    Config(#[from] crate::model::InvalidConfig),
+    Config(#[from] crate::config::InvalidConfig),
 }
 
 impl WeightsError {

@@ -5,9 +5,9 @@ use std::ops::RangeInclusive;
 use eframe::egui::{self, Response, RichText, Ui, WidgetText};
 use tintype::device::Kind;
 use tintype::generate::{Sampler, Settings, bytes};
+use tintype::model::Architecture;
 use tintype::precision::Precision;
-use tintype::setting::Setting;
-use tintype::weights::Architecture;
+use tintype::settings::Setting;
 
 use crate::action::Action;
 use crate::app::{App, Chosen, Networks};
@@ -98,7 +98,7 @@ fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
                 .selected_text(choice.name())
                 .width(140.0)
                 .show_ui(ui, |ui| {
-                    for sampler in Sampler::of(&architecture) {
+                    for sampler in architecture.samplers() {
                         ui.selectable_value(&mut choice, *sampler, sampler.name());
                     }
                 })
@@ -123,13 +123,15 @@ fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
             },
         );
         interval(&mut settings, &architecture, ui);
-        if let Architecture::LightningDiT(config) = &architecture {
+        // Of networks whose authors use them.
+        if let (Some(latents), Some(_)) = (architecture.latent_space(), defaults.guidance.channels)
+        {
             row(
                 ui,
                 label(Setting::GuidanceChannels),
                 "Guides only the first latent channels; the authors guide 3",
                 |ui| {
-                    let all = config.in_channels;
+                    let all = latents.channels;
                     let mut channels = settings.guidance.channels.unwrap_or(all);
                     let response = ui.add(egui::Slider::new(&mut channels, 1..=all));
                     settings.guidance.channels = (channels < all).then_some(channels);
@@ -173,10 +175,7 @@ fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
 /// The times at which guidance acts.
 fn interval(settings: &mut Settings, architecture: &Architecture, ui: &mut Ui) {
     // Noise levels of a denoiser, times of a flow.
-    let most = match architecture {
-        Architecture::HDiT(config) => config.sigma_max,
-        _ => 1.0,
-    };
+    let most = architecture.process().start();
     let guidance = &mut settings.guidance;
     let tip = "Guidance acts while the noise is between these: 0 is the picture, the largest value \
                pure noise";

@@ -5,7 +5,7 @@ use std::time::Instant;
 use eframe::egui::{self, RichText, Sense, vec2};
 use eframe::egui_wgpu;
 use tintype::generate::ImageSpec;
-use tintype::weights::Architecture;
+use tintype::model::Process;
 
 use super::live::Live;
 use super::timeline::{self, Timeline};
@@ -167,7 +167,8 @@ fn spec_name(app: &App, spec: &ImageSpec) -> String {
 
 fn timeline_of(app: &App, running: &Running) -> Timeline {
     let architecture = app.model().map(|model| &model.inspection.architecture);
-    let karras = matches!(architecture, Some(Architecture::HDiT(_)));
+    let process = architecture.map(|architecture| architecture.process());
+    let karras = matches!(process, Some(Process::Denoiser { .. }));
     let tau = app.queue.running().and_then(|job| job.settings.tau);
     let gate = app.model().and_then(|model| model.gate()).map(|gate| tau.unwrap_or(gate));
     let Some(step) = &running.step else {

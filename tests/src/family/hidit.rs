@@ -10,10 +10,11 @@ use tintype::diffusion::flow::{Path as FlowPath, ode_times, sde_times};
 use tintype::diffusion::guidance::Guidance;
 use tintype::diffusion::loss;
 use tintype::model::hidit::{HiDiT, HiDiTConfig};
+use tintype::model::vae_config;
 use tintype::model::vavae::VaeDecoder;
 use tintype::sampler::hidit::{Draw, HybridModel, PixelInit, Pixels, Stepper, sample};
 use tintype::sampler::{State, Step, Stop};
-use tintype::weights::{gradients, load, open, snapshot, vae_config};
+use tintype::weights::{gradients, load, open, snapshot};
 
 use tintype_trainer::train::hidit::{
     HiDiTLoss, Inputs, Pixels as PixelInputs, loss as training_loss,

@@ -9,13 +9,12 @@ use tintype::generate::{
 };
 use tintype::model::hdit::{Conditions, HDiTConfig};
 use tintype::model::vavae::VaeConfig;
-use tintype::weights::{
-    Architecture, Weights, Which, computing_in, detect, flat, flat_gradients, snapshot, vae_config,
-    with_flat,
-};
+use tintype::model::{Architecture, detect, vae_config};
+use tintype::weights::{Weights, Which, computing_in, flat, flat_gradients, snapshot, with_flat};
 
 use super::{Bench, Measurement};
 use crate::train::adamw::{AdamW, AdamWConfig, Group, clip, global_norm};
+use crate::train::recipe::Trained;
 use crate::train::{hdit, hidit, lightningdit, vae};
 
 /// A network to be measured.
@@ -44,7 +43,7 @@ impl Subject {
             let known: Vec<_> = tintype::preset::all().iter().map(|preset| preset.name).collect();
             bail!("there is no network {name:?}; known are emoji, {}", known.join(", "));
         };
-        let latent = !matches!(preset.architecture, Architecture::HDiT(_));
+        let latent = preset.architecture.latent_space().is_some();
         Ok(Self {
             name: name.into(),
             architecture: preset.architecture,
@@ -52,23 +51,23 @@ impl Subject {
         })
     }
 
+    /// The network, for what only its recipe knows.
+    pub(super) fn trained(&self) -> Trained<'_> {
+        Trained::of(&self.architecture).expect("presets and the emoji model have recipes")
+    }
+
     /// Shape of one state `[C, H, W]`.
     fn state(&self) -> [usize; 3] {
-        match &self.architecture {
-            Architecture::HiDiT(c) => [c.sit.in_channels, c.sit.input_size, c.sit.input_size],
-            Architecture::SiT(c) => [c.in_channels, c.input_size, c.input_size],
-            Architecture::LightningDiT(c) => [c.in_channels, c.input_size, c.input_size],
-            Architecture::HDiT(c) => [c.input_channels, c.input_size[0], c.input_size[1]],
-        }
+        self.architecture.state_shape()
     }
 
     /// Floating-point operations of one sample's forward pass (Hi-DiT: of its latents).
     fn flops(&self) -> f64 {
-        2.0 * match &self.architecture {
-            Architecture::HiDiT(c) => hidit::macs(&c.sit),
-            Architecture::SiT(c) => hidit::macs(c),
-            Architecture::LightningDiT(c) => lightningdit::macs(c),
-            Architecture::HDiT(c) => hdit::macs(c),
+        2.0 * match self.trained() {
+            Trained::HiDiT(c) => hidit::macs(&c.sit),
+            Trained::SiT(c) => hidit::macs(c),
+            Trained::LightningDiT(c) => lightningdit::macs(c),
+            Trained::HDiT(c) => hdit::macs(c),
         }
     }
 }
@@ -93,22 +92,22 @@ fn inputs(bench: &Bench, subject: &Subject, batch: usize) -> Inputs {
 /// Runs `$body` with the subject's network type: its constructor on a device, and its forward pass.
 macro_rules! with_network {
     ($subject:expr, |$init:ident, $forward:ident| $body:expr) => {
-        match &$subject.architecture {
-            Architecture::HiDiT(c) => {
+        match $subject.trained() {
+            Trained::HiDiT(c) => {
                 let $init = |device: &_| c.init(device);
                 let $forward = |network: &tintype::model::hidit::HiDiT, i: &Inputs| {
                     network.forward_latent(i.x.clone(), i.t.clone(), i.y.clone())
                 };
                 $body
             }
-            Architecture::SiT(c) => {
+            Trained::SiT(c) => {
                 let $init = |device: &_| c.init(device);
                 let $forward = |network: &tintype::model::sit::SiT, i: &Inputs| {
                     network.forward(i.x.clone(), i.t.clone(), i.y.clone())
                 };
                 $body
             }
-            Architecture::LightningDiT(c) => {
+            Trained::LightningDiT(c) => {
                 let $init = |device: &_| c.init(device);
                 let $forward = |network: &tintype::model::lightningdit::LightningDiT,
                                 i: &Inputs| {
@@ -116,7 +115,7 @@ macro_rules! with_network {
                 };
                 $body
             }
-            Architecture::HDiT(c) => {
+            Trained::HDiT(c) => {
                 let $init = |device: &_| c.init(device);
                 let $forward = |network: &tintype::model::hdit::HDiT, i: &Inputs| {
                     let class = network.null_class().map(|_| i.y.clone());
@@ -222,11 +221,9 @@ pub fn sample(
 ) -> Result<Measurement> {
     let cpu = tintype::burn::tensor::Device::flex();
     let model = with_network!(subject, |init, _forward| snapshot(&init(&cpu)?));
-    let config = match &subject.architecture {
-        Architecture::HiDiT(c) => serde_json::json!(c),
-        Architecture::SiT(c) => serde_json::json!(c),
-        Architecture::LightningDiT(c) => serde_json::json!(c),
-        Architecture::HDiT(c) => hdit::config(c),
+    let config = match subject.trained() {
+        Trained::HDiT(c) => hdit::config(c),
+        _ => subject.architecture.config(),
     };
     let weights = |tensors, config: serde_json::Value| Weights {
         file: "random weights".into(),
@@ -243,7 +240,7 @@ pub fn sample(
     let stats = stats(subject)?;
     let parts = Parts { model: &model, vae: vae.as_ref(), stats: stats.as_ref() };
     let pipeline = Pipeline::load(parts, bench.precision, &bench.device)?;
-    let mut settings = Settings::default_for(pipeline.architecture());
+    let mut settings = pipeline.architecture().default_settings();
     settings.steps = steps.unwrap_or(settings.steps);
     let images = |seed| ImageSpec { class: pipeline.labels().len().checked_sub(1), seed, index: 0 };
     let request = Request { settings, images: (0..batch as u64).map(images).collect() };
@@ -262,10 +259,13 @@ pub fn sample(
 
 /// Statistics of latents, for networks that do not hold them.
 fn stats(subject: &Subject) -> Result<Option<Weights>> {
-    let Architecture::LightningDiT(c) = &subject.architecture else { return Ok(None) };
+    let latents = subject.architecture.latent_space();
+    let Some(latents) = latents.filter(|latents| latents.needs_statistics) else {
+        return Ok(None);
+    };
     let row = |value: f32| {
-        let shape = vec![1, c.in_channels, 1, 1];
-        tintype::weights::TensorView::from_f32(shape, &vec![value; c.in_channels])
+        let shape = vec![1, latents.channels, 1, 1];
+        tintype::weights::TensorView::from_f32(shape, &vec![value; latents.channels])
             .map_err(anyhow::Error::msg)
     };
     let tensors = [("mean".to_string(), row(0.0)?), ("std".to_string(), row(1.0)?)].into();
@@ -275,11 +275,11 @@ fn stats(subject: &Subject) -> Result<Option<Weights>> {
 /// A forward pass of one picture of this side, in pixels a second: the same at every side where a
 /// network is linear in the pixels.
 pub fn scaling(bench: &Bench, subject: &Subject, side: usize) -> Result<Measurement> {
-    let Architecture::HDiT(config) = &subject.architecture else {
+    let Trained::HDiT(config) = subject.trained() else {
         bail!("{} works at one size; `scaling` is for HDiT, such as hdit-ffhq-1024", subject.name)
     };
     let config = HDiTConfig { input_size: [side, side], ..config.clone() };
-    let sized = Subject { architecture: Architecture::HDiT(config), ..subject.clone() };
+    let sized = Subject { architecture: config.into(), ..subject.clone() };
     let mut measurement = forward(bench, &sized, 1)?;
     measurement.name = format!("forward {side} x {side}");
     measurement.rate *= (side * side) as f64 / 1e6;

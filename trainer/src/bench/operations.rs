@@ -1,13 +1,14 @@
 //! The operations that a transformer is made of, one by one, at a network's own sizes.
 
 use tintype::burn::tensor::Tensor;
+use tintype::model::sit::SiTConfig;
 use tintype::shaders::{
     Normalization, Preparation, Reach, gated_residual, geglu, linear, linear_gelu_tanh,
     modulated_norm, qkv_attention, swiglu,
 };
-use tintype::weights::Architecture;
 
 use super::{Bench, Measurement, Subject};
+use crate::train::recipe::Trained;
 
 /// Sizes of a block: tokens, width, heads, width of the feed-forward network.
 struct Block {
@@ -20,24 +21,25 @@ struct Block {
 }
 
 /// The block that most of a network's time goes into.
-fn block(architecture: &Architecture) -> Block {
-    match architecture {
-        Architecture::HiDiT(c) => block(&Architecture::SiT(c.sit.clone())),
-        Architecture::SiT(c) => Block {
-            n: c.tokens(),
-            d: c.hidden_size,
-            heads: c.num_heads,
-            inner: (c.hidden_size as f64 * c.mlp_ratio) as usize,
-            kernel: None,
-        },
-        Architecture::LightningDiT(c) => Block {
+fn block(network: Trained<'_>) -> Block {
+    let sit = |c: &SiTConfig| Block {
+        n: c.tokens(),
+        d: c.hidden_size,
+        heads: c.num_heads,
+        inner: (c.hidden_size as f64 * c.mlp_ratio) as usize,
+        kernel: None,
+    };
+    match network {
+        Trained::HiDiT(c) => sit(&c.sit),
+        Trained::SiT(c) => sit(c),
+        Trained::LightningDiT(c) => Block {
             n: (c.input_size / c.patch_size).pow(2),
             d: c.hidden_size,
             heads: c.num_heads,
             inner: (c.hidden_size as f64 * c.mlp_ratio * 2.0 / 3.0) as usize,
             kernel: None,
         },
-        Architecture::HDiT(c) => Block {
+        Trained::HDiT(c) => Block {
             n: c.input_size[0] / c.patch_size[0] * (c.input_size[1] / c.patch_size[1]),
             d: c.widths[0],
             heads: (c.widths[0] / 64).max(1),
@@ -49,7 +51,7 @@ fn block(architecture: &Architecture) -> Block {
 
 /// Measures each operation, forward and, of attention, backward.
 pub fn operations(bench: &Bench, subject: &Subject, batch: usize) -> Vec<Measurement> {
-    let Block { n, d, heads, inner, kernel } = block(&subject.architecture);
+    let Block { n, d, heads, inner, kernel } = block(subject.trained());
     let (rows, size) = (batch * n, bench.size());
     let x: Tensor<3> = bench.values([batch, n, d]);
     let condition: Tensor<2> = bench.values([batch, d]);

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{Result, bail};
 use tintype::generate::ModelFiles;
 use tintype::labels::Labels;
-use tintype::weights::detect;
+use tintype::model::detect;
 
 use super::model::ModelArgs;
 

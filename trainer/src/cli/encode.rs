@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 use tintype::burn::tensor::{Device, FloatDType};
 use tintype::device;
-use tintype::weights::{load, open, vae_config};
+use tintype::model::vae_config;
+use tintype::weights::{load, open};
 
 use super::Outcome;
 use super::events::Reporter;

@@ -2,7 +2,7 @@
 
 use anyhow::Error;
 use tintype::face::{self, Face, Remedy};
-use tintype::setting::Setting;
+use tintype::settings::Setting;
 use tintype::weights::Part;
 
 struct CommandLine;
@@ -57,7 +57,7 @@ mod tests {
     use tintype::device::DeviceError;
     use tintype::generate::{LoadError, Sampler};
     use tintype::labels::Labels;
-    use tintype::setting::Problem;
+    use tintype::settings::Problem;
     use tintype::weights::WeightsError;
 
     use super::*;

@@ -15,7 +15,7 @@ use tintype::generate::{
 use tintype::image::Rgb;
 use tintype::precision::Precision;
 use tintype::sampler::Stop;
-use tintype::setting::Setting;
+use tintype::settings::Setting;
 
 use super::Outcome;
 use super::events::Reporter;
@@ -81,7 +81,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let asked = args.precision.or(origin.as_ref().map(|o| o.precision)).unwrap_or_default();
     asked.on(&chosen.found.device)?;
     // Whatever can be wrong with the request is said before the weights are read.
-    let architecture = tintype::weights::detect(&files.model)?;
+    let architecture = tintype::model::detect(&files.model)?;
     let mut settings = match &origin {
         Some(origin) => origin.settings,
         None => args.sampling.settings(&architecture)?,
@@ -93,7 +93,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         Some(origin) => vec![origin.spec],
         None => specs(&args, &labels)?,
     };
-    if args.compare && !matches!(architecture, tintype::weights::Architecture::HiDiT(_)) {
+    if args.compare && architecture.process().gate().is_none() {
         bail!("--compare needs a Hi-DiT, which has both a picture and a latent");
     }
     let reporter = Reporter::new((specs.len() * settings.steps) as u64, args.json);

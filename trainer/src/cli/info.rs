@@ -4,7 +4,8 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tintype::device::{self, Kind};
 use tintype::model::vavae::VaeConfig;
-use tintype::weights::{Architecture, Weights, compare, detect, vae_config};
+use tintype::model::{detect, vae_config};
+use tintype::weights::{Weights, compare};
 
 use tintype::generate::{ModelFiles, bytes};
 
@@ -89,22 +90,9 @@ fn describe(weights: &Weights) -> (String, Value, String) {
     let device = tintype::burn::tensor::Device::flex();
     match detect(weights) {
         Ok(architecture) => {
-            let (config, fit) = match &architecture {
-                Architecture::HiDiT(c) => {
-                    (json!(c), c.init(&device).map(|n| compare(&n, weights).to_string()))
-                }
-                Architecture::SiT(c) => {
-                    (json!(c), c.init(&device).map(|n| compare(&n, weights).to_string()))
-                }
-                Architecture::LightningDiT(c) => {
-                    (json!(c), c.init(&device).map(|n| compare(&n, weights).to_string()))
-                }
-                Architecture::HDiT(c) => {
-                    (json!(c), c.init(&device).map(|n| compare(&n, weights).to_string()))
-                }
-            };
-            let fit = fit.unwrap_or_else(|e| e.to_string());
-            (architecture.name().into(), config, fit)
+            let fit = architecture.compare(weights, &device);
+            let fit = fit.map_or_else(|e| e.to_string(), |report| report.to_string());
+            (architecture.name().into(), architecture.config(), fit)
         }
         Err(error) => match vae_config(weights) {
             Ok(config) => ("VA-VAE".into(), json!(config), vae_fit(&config, weights)),

@@ -78,7 +78,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let chosen = device::choose(&super::local_device(&args.device, rank))?;
     let files = ModelFiles::open(&args.parts.paths())?;
     let fingerprint = files.model.fingerprint();
-    let architecture = tintype::weights::detect(&files.model)?;
+    let architecture = tintype::model::detect(&files.model)?;
     let settings = args.sampling.settings(&architecture)?;
     settings.validate(&architecture)?;
     let classes = match architecture.num_classes() {

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use tintype::diffusion::guidance::Guidance;
 use tintype::generate::{Sampler, Settings};
-use tintype::setting::Setting;
-use tintype::weights::Architecture;
+use tintype::model::Architecture;
+use tintype::settings::Setting;
 
 use super::face::help;
 
@@ -41,7 +41,7 @@ fn samplers() -> String {
 impl SamplingArgs {
     /// The authors' defaults for a network with what the command line says otherwise.
     pub fn settings(&self, architecture: &Architecture) -> Result<Settings> {
-        let mut settings = Settings::default_for(architecture);
+        let mut settings = architecture.default_settings();
         if let Some(name) = &self.sampler {
             settings.sampler = Sampler::from_name(name)?;
         }

@@ -7,9 +7,10 @@ use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 use tintype::burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use tintype::image::{Rgb, Rounding, to_rgb};
+use tintype::model::vae_config;
 use tintype::model::vavae::{VaeDecoder, VaeEncoder};
 use tintype::noise::{ImageKey, Stream, normals};
-use tintype::weights::{Weights, load, vae_config};
+use tintype::weights::{Weights, load};
 
 use super::frechet::{self, Gaussian};
 use super::gather::{Gathered, Keep};

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::recipe::Trained;
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,6 @@ use tintype::model::hdit::HDiTConfig;
 use tintype::model::hidit::HiDiTConfig;
 use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::vavae::VaeConfig;
-use tintype::weights::Architecture;
 
 use super::adamw::AdamWConfig;
 use super::average::EmaConfig;
@@ -296,13 +296,16 @@ fn expand_preset(value: &mut Value, recipe: &str) -> Result<()> {
     let preset = match (recipe, name.as_str()) {
         ("vae", "f16d32") => serde_json::to_value(VaeConfig::f16d32())?,
         ("vae", "f8d4") => serde_json::to_value(VaeConfig::f8d4())?,
-        _ => match (recipe, tintype::preset::find(&name).map(|p| p.architecture)) {
-            ("hidit", Some(Architecture::HiDiT(c))) => serde_json::to_value(c)?,
-            ("lightningdit", Some(Architecture::LightningDiT(c))) => serde_json::to_value(c)?,
-            ("hdit", Some(Architecture::HDiT(c))) => serde_json::to_value(c)?,
-            (_, Some(_)) => bail!("model.preset = {name:?} is not a {recipe} network"),
-            (_, None) => bail!("model.preset = {name:?} is unknown"),
-        },
+        _ => {
+            let preset = tintype::preset::find(&name);
+            let preset = preset.with_context(|| format!("model.preset = {name:?} is unknown"))?;
+            match (recipe, Trained::of(&preset.architecture)) {
+                ("hidit", Some(Trained::HiDiT(_)))
+                | ("lightningdit", Some(Trained::LightningDiT(_)))
+                | ("hdit", Some(Trained::HDiT(_))) => preset.architecture.config(),
+                _ => bail!("model.preset = {name:?} is not a {recipe} network"),
+            }
+        }
     };
     let Value::Object(mut merged) = preset else { bail!("a preset is a table") };
     merged.append(model);

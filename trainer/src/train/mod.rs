@@ -16,6 +16,7 @@ pub mod objective;
 pub mod order;
 pub mod prefetch;
 pub mod preview;
+pub mod recipe;
 pub mod recompute;
 pub mod run;
 pub mod system;

@@ -54,7 +54,7 @@ impl Previewer {
     pub fn draw(&self, model: &Weights, device: &Device) -> Result<Rgb> {
         let parts = Parts { model, vae: self.vae.as_ref(), stats: self.stats.as_ref() };
         let pipeline = Pipeline::load(parts, FloatDType::F32, device)?;
-        let mut settings = Settings::default_for(pipeline.architecture());
+        let mut settings = pipeline.architecture().default_settings();
         settings.steps = self.config.steps.unwrap_or(settings.steps);
         settings.guidance.scale = self.config.cfg.unwrap_or(settings.guidance.scale);
         let classes = pipeline.architecture().num_classes();

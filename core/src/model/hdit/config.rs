@@ -1,8 +1,18 @@
-//! The shape of an HDiT, as k-diffusion's JSON files give it.
+//! The shape of an HDiT, as k-diffusion's JSON files give it, and what its authors sample with.
 
+use std::sync::Arc;
+
+use burn::tensor::{Device, FloatDType};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{InvalidConfig, ensure};
+use super::denoiser::Denoiser;
+use crate::diffusion::guidance::Guidance;
+use crate::model::shapes::{metadata, needs_configuration};
+use crate::model::{
+    Architecture, DiffusionModel, Family, InvalidConfig, LatentSpace, Network, Process, ensure,
+};
+use crate::settings::{Sampler, Settings};
+use crate::weights::{Report, Weights, WeightsError, compare, load, parameter_count};
 
 /// The attention of one level.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -224,6 +234,73 @@ impl HDiTConfig {
     }
 }
 
+/// HDiT in checkpoints.
+pub static FAMILY: Family = Family { name: "HDiT", recognize };
+
+fn recognize(weights: &Weights) -> Result<Option<Architecture>, WeightsError> {
+    if !weights.tensors.contains_key("patch_in.proj.weight") {
+        return Ok(None);
+    }
+    let reason = "an HDiT needs its JSON configuration";
+    let json = metadata(weights).ok_or_else(|| needs_configuration(weights, reason))?;
+    Ok(Some(HDiTConfig::from_json(json)?.into()))
+}
+
+impl DiffusionModel for HDiTConfig {
+    fn name(&self) -> &'static str {
+        FAMILY.name
+    }
+
+    fn config(&self) -> serde_json::Value {
+        serde_json::json!(self)
+    }
+
+    fn state_shape(&self) -> [usize; 3] {
+        [self.input_channels, self.input_size[0], self.input_size[1]]
+    }
+
+    fn latent_space(&self) -> Option<LatentSpace> {
+        None
+    }
+
+    fn num_classes(&self) -> usize {
+        self.num_classes
+    }
+
+    fn process(&self) -> Process {
+        Process::Denoiser { sigma_min: self.sigma_min, sigma_max: self.sigma_max }
+    }
+
+    fn samplers(&self) -> &'static [Sampler] {
+        &Sampler::KARRAS
+    }
+
+    fn default_settings(&self) -> Settings {
+        let scale = if self.num_classes > 0 { 1.3 } else { 1.0 };
+        let guidance = Guidance { high: f64::MAX, ..Guidance::new(scale) };
+        Settings::new(Sampler::DpmPp3mSde, 50, guidance)
+    }
+
+    fn parameter_count(&self) -> Result<usize, InvalidConfig> {
+        Ok(parameter_count(&self.init(&Device::default())?))
+    }
+
+    fn compare(&self, weights: &Weights, device: &Device) -> Result<Report, InvalidConfig> {
+        Ok(compare(&self.init(device)?, weights))
+    }
+
+    fn load(
+        &self,
+        weights: &Weights,
+        precision: FloatDType,
+        device: &Device,
+    ) -> Result<(Arc<dyn Network>, Report), WeightsError> {
+        let loaded = load(self.init(device)?, weights, precision, device)?;
+        let denoiser = Denoiser::new(loaded.network, self.sigma_data, precision);
+        Ok((Arc::new(denoiser), loaded.report))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,15 +321,13 @@ mod tests {
         }"#;
         let config = HDiTConfig::from_json(text).expect("it parses");
         let preset = crate::preset::find("hdit-flowers-256").expect("a preset").architecture;
-        assert_eq!(crate::weights::Architecture::HDiT(config), preset);
+        assert_eq!(Architecture::from(config), preset);
     }
 
     #[test]
     fn what_does_not_fit_is_named() {
-        let flowers = match crate::preset::find("hdit-flowers-256").map(|p| p.architecture) {
-            Some(crate::weights::Architecture::HDiT(config)) => config,
-            other => panic!("{other:?}"),
-        };
+        let flowers = crate::preset::find("hdit-flowers-256").expect("a preset").architecture;
+        let flowers: &HDiTConfig = flowers.downcast().expect("an HDiT");
         let message = |change: fn(&mut HDiTConfig)| {
             let mut config = flowers.clone();
             change(&mut config);

@@ -8,6 +8,7 @@
 
 mod blocks;
 mod config;
+mod denoiser;
 mod mapping;
 mod tokens;
 
@@ -18,7 +19,7 @@ pub use blocks::{
     AttentionBlock, Dropout, FeedForwardBlock, Layer, cosine_similarity_scale, geglu,
     shifted_window_mask,
 };
-pub use config::{HDiTConfig, LevelAttention, PerLevel};
+pub use config::{FAMILY, HDiTConfig, LevelAttention, PerLevel};
 pub use tokens::{TokenMerge, TokenSplit, TokenUnpatch};
 
 use super::InvalidConfig;

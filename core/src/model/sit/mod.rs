@@ -5,11 +5,14 @@
 //! unscaled. REPA's projectors read the residual stream after block `encoder_depth` and are part
 //! of training only; the affine-free batch norm `bn` holds the latent statistics.
 
+mod config;
+
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
-use serde::{Deserialize, Serialize};
 
-use super::{InvalidConfig, ensure};
+pub use config::{FAMILY, SiTConfig};
+
+use super::{InvalidConfig, Network};
 use crate::nn::activation::silu;
 use crate::nn::block::{BlockConfig, DitBlock, FinalLayer, RunBlocks, run_blocks};
 use crate::nn::embedding::{LabelEmbedder, TimestepEmbedder};
@@ -19,116 +22,7 @@ use crate::nn::patch::{PatchEmbed, unpatchify};
 use crate::nn::position::sin_cos_2d;
 use crate::nn::table;
 
-/// Shape of a SiT. Keys are REPA-E's; Hi-DiT's short names are accepted.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SiTConfig {
-    /// Side of the latent image, in latent pixels.
-    #[serde(alias = "latent_size", default = "default_input_size")]
-    pub input_size: usize,
-    /// Side of a patch.
-    #[serde(alias = "patch", default = "one")]
-    pub patch_size: usize,
-    /// Latent channels.
-    #[serde(alias = "latent_channels")]
-    pub in_channels: usize,
-    /// Width D.
-    #[serde(alias = "hidden")]
-    pub hidden_size: usize,
-    /// Blocks.
-    pub depth: usize,
-    /// Attention heads.
-    #[serde(alias = "heads")]
-    pub num_heads: usize,
-    /// Width of the MLP over D.
-    #[serde(default = "default_mlp_ratio")]
-    pub mlp_ratio: f64,
-    /// Classes; the null class is one more.
-    pub num_classes: usize,
-    /// Affine LayerNorm of queries and keys over the head.
-    #[serde(default)]
-    pub qk_norm: bool,
-    /// REPA: the projectors read the stream after this block, counted from 1.
-    #[serde(default = "default_encoder_depth")]
-    pub encoder_depth: usize,
-    /// REPA: feature width of each teacher; none for inference.
-    #[serde(default)]
-    pub z_dims: Vec<usize>,
-    /// REPA: width of the projector's hidden layers.
-    #[serde(default = "default_projector_dim")]
-    pub projector_dim: usize,
-}
-
-fn one() -> usize {
-    1
-}
-fn default_input_size() -> usize {
-    16
-}
-fn default_mlp_ratio() -> f64 {
-    4.0
-}
-fn default_encoder_depth() -> usize {
-    8
-}
-fn default_projector_dim() -> usize {
-    2048
-}
-
 impl SiTConfig {
-    /// A published variant: "XL", "L", "B" or "S" with its patch size on 32-channel latents of
-    /// side 16, without projectors.
-    pub fn variant(name: &str, patch_size: usize) -> Option<Self> {
-        let (depth, hidden_size, num_heads) = match name {
-            "XL" => (28, 1152, 16),
-            "L" => (24, 1024, 16),
-            "B" => (12, 768, 12),
-            "S" => (12, 384, 6),
-            _ => return None,
-        };
-        Some(Self {
-            input_size: 16,
-            patch_size,
-            in_channels: 32,
-            hidden_size,
-            depth,
-            num_heads,
-            mlp_ratio: 4.0,
-            num_classes: 1000,
-            qk_norm: false,
-            encoder_depth: 8,
-            z_dims: Vec::new(),
-            projector_dim: 2048,
-        })
-    }
-
-    /// Checks that the numbers describe a network.
-    pub fn validate(&self) -> Result<(), InvalidConfig> {
-        let Self { input_size, patch_size, hidden_size, num_heads, depth, .. } = *self;
-        ensure!(patch_size > 0 && input_size > 0, "sizes must be positive");
-        ensure!(
-            input_size.is_multiple_of(patch_size),
-            "input_size {input_size} is not divisible by patch_size {patch_size}"
-        );
-        ensure!(
-            num_heads > 0 && hidden_size.is_multiple_of(num_heads),
-            "hidden_size {hidden_size} is not divisible by num_heads {num_heads}"
-        );
-        ensure!(hidden_size.is_multiple_of(4), "hidden_size {hidden_size} is not divisible by 4");
-        ensure!(self.in_channels > 0 && depth > 0, "in_channels and depth must be positive");
-        ensure!(self.mlp_ratio > 0.0, "mlp_ratio must be positive");
-        ensure!(
-            self.z_dims.is_empty() || (1..=depth).contains(&self.encoder_depth),
-            "encoder_depth {} is not a block of 1…{depth}",
-            self.encoder_depth
-        );
-        Ok(())
-    }
-
-    /// Tokens of one image.
-    pub fn tokens(&self) -> usize {
-        (self.input_size / self.patch_size).pow(2)
-    }
-
     /// The untrained network.
     pub fn init(&self, device: &Device) -> Result<SiT, InvalidConfig> {
         self.validate()?;
@@ -277,6 +171,16 @@ impl SiT {
     /// The embedding of labels alone, `[B, D]`.
     pub fn label_embedding(&self, y: Tensor<1, Int>) -> Tensor<2> {
         self.y_embedder.forward(y)
+    }
+}
+
+impl Network for SiT {
+    fn predict(&self, x: Tensor<4>, times: Tensor<1>, labels: Tensor<1, Int>) -> Tensor<4> {
+        self.forward(x, times, labels)
+    }
+
+    fn denormalize(&self, z: Tensor<4>) -> Tensor<4> {
+        self.bn.denormalize(z)
     }
 }
 

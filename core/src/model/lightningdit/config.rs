@@ -1,22 +1,19 @@
-//! LightningDiT (Yao et al., CVPR 2025, arXiv 2501.01423): DiT with RMSNorm, SwiGLU and RoPE on
-//! the latents of a vision-aligned autoencoder.
-//!
-//! **Its clock runs the other way: t = 0 is noise, t = 1 is data.** This file keeps the authors'
-//! clock; [`crate::generate`] turns it at the edge.
+//! The shape of a LightningDiT, how its checkpoints are recognised, and what its authors sample with.
 
-use burn::module::{Module, Param};
-use burn::tensor::{Device, Int, Tensor};
+use std::sync::Arc;
+
+use burn::tensor::{Device, FloatDType};
 use serde::{Deserialize, Serialize};
 
-use super::{InvalidConfig, ensure};
-use crate::nn::activation::silu;
-use crate::nn::block::{BlockConfig, DitBlock, FinalLayer, RunBlocks, run_blocks};
-use crate::nn::embedding::{LabelEmbedder, TimestepEmbedder};
-use crate::nn::norm::NormKind;
-use crate::nn::patch::{PatchEmbed, unpatchify};
-use crate::nn::position::sin_cos_2d;
-use crate::nn::rope::AxialRope;
-use crate::nn::table;
+use crate::diffusion::guidance::Guidance;
+use crate::image::Rounding;
+use crate::model::shapes::{dit_shapes, metadata, parse, shape};
+use crate::model::{
+    Architecture, Clock, DiffusionModel, Family, InvalidConfig, LatentSpace, Network, Process,
+    ensure, load_network,
+};
+use crate::settings::{Sampler, Settings};
+use crate::weights::{Report, Weights, WeightsError, compare, parameter_count};
 
 /// Shape and options of a LightningDiT; the defaults are those of the constructor, which every
 /// released configuration overrides with `use_swiglu`, `use_rope` and `use_rmsnorm`.
@@ -210,134 +207,106 @@ impl LightningDiTConfig {
         ensure!(self.mlp_ratio > 0.0, "mlp_ratio must be positive");
         Ok(())
     }
+}
 
-    /// The untrained network.
-    pub fn init(&self, device: &Device) -> Result<LightningDiT, InvalidConfig> {
-        self.validate()?;
-        let d = self.hidden_size;
-        let norm = if self.use_rmsnorm { NormKind::RmsNorm } else { NormKind::LayerNorm };
-        let qk_norm = match (self.use_qknorm, self.use_rmsnorm) {
-            (false, _) => None,
-            (true, true) => Some(NormKind::RmsNorm),
-            (true, false) => Some(NormKind::LayerNormAffine),
-        };
-        let block = BlockConfig {
-            hidden: d,
-            heads: self.num_heads,
-            mlp_width: (d as f64 * self.mlp_ratio) as usize,
-            norm,
-            qk_norm,
-            swiglu: self.use_swiglu,
-            shift: !self.wo_shift,
-        };
-        let grid = self.input_size / self.patch_size;
-        let positions = move || sin_cos_2d(d, grid).into_iter().map(|v| v as f32).collect();
-        let out_channels = if self.learn_sigma { 2 } else { 1 } * self.in_channels;
-        let out = self.patch_size * self.patch_size * out_channels;
-        let null_row = self.class_dropout_prob > 0.0;
-        Ok(LightningDiT {
-            x_embedder: PatchEmbed::new(self.in_channels, d, self.patch_size, device),
-            t_embedder: TimestepEmbedder::new(d, device),
-            y_embedder: LabelEmbedder::new(self.num_classes, null_row, d, device),
-            pos_embed: table([1, grid * grid, d], positions, device),
-            feat_rope: self.use_rope.then(|| AxialRope::new(d / self.num_heads, grid, device)),
-            blocks: (0..self.depth).map(|_| DitBlock::new(block, device)).collect(),
-            final_layer: FinalLayer::new(d, out, norm, device),
-            patch_size: self.patch_size,
-            in_channels: self.in_channels,
-        })
+/// LightningDiT in checkpoints.
+pub static FAMILY: Family = Family { name: "LightningDiT", recognize };
+
+fn recognize(weights: &Weights) -> Result<Option<Architecture>, WeightsError> {
+    let has = |name: &str| weights.tensors.contains_key(name);
+    if !has("blocks.0.mlp.w12.weight") && !has("final_layer.norm_final.weight") {
+        return Ok(None);
     }
+    let config = match metadata(weights) {
+        Some(json) if json.trim_start().starts_with('{') => parse(weights, "LightningDiT", json)?,
+        Some(yaml) => LightningDiTConfig::from_yaml(yaml)?,
+        None => from_shapes(weights)?,
+    };
+    config.validate()?;
+    Ok(Some(config.into()))
 }
 
-/// The network.
-#[derive(Module, Debug)]
-pub struct LightningDiT {
-    x_embedder: PatchEmbed,
-    t_embedder: TimestepEmbedder,
-    y_embedder: LabelEmbedder,
-    pos_embed: Param<Tensor<3>>,
-    feat_rope: Option<AxialRope>,
-    blocks: Vec<DitBlock>,
-    final_layer: FinalLayer,
-    patch_size: usize,
-    in_channels: usize,
+/// The configuration of a LightningDiT from its shapes.
+fn from_shapes(weights: &Weights) -> Result<LightningDiTConfig, WeightsError> {
+    let s = dit_shapes(weights)?;
+    let has = |name: &str| weights.tensors.contains_key(name);
+    let head = shape(weights, "final_layer.linear.weight", 2)?[0];
+    let modulation = shape(weights, "blocks.0.adaLN_modulation.1.weight", 2)?[0];
+    let config = LightningDiTConfig {
+        input_size: s.grid * s.patch,
+        patch_size: s.patch,
+        in_channels: s.channels,
+        hidden_size: s.hidden,
+        depth: s.depth,
+        num_heads: s.heads,
+        mlp_ratio: 4.0,
+        num_classes: s.classes,
+        class_dropout_prob: 0.1,
+        use_qknorm: has("blocks.0.attn.q_norm.weight"),
+        use_swiglu: has("blocks.0.mlp.w12.weight"),
+        use_rope: has("feat_rope.freqs_cos"),
+        use_rmsnorm: has("final_layer.norm_final.weight"),
+        wo_shift: modulation == 4 * s.hidden,
+        learn_sigma: head == 2 * s.patch * s.patch * s.channels,
+    };
+    config.validate()?;
+    Ok(config)
 }
 
-/// Intermediate values of a forward pass, for inspection.
-#[derive(Debug)]
-pub struct Trace {
-    /// Patches before positions, `[B, N, D]`.
-    pub patches: Tensor<3>,
-    /// Patches with positions, `[B, N, D]`.
-    pub embedded: Tensor<3>,
-    /// The residual stream after each block, `[B, N, D]`.
-    pub blocks: Vec<Tensor<3>>,
-    /// The head's output before unpatchifying, `[B, N, p²·C]`.
-    pub tokens: Tensor<3>,
-}
-
-impl LightningDiT {
-    /// The velocity `data − noise` at the authors' time (0 is noise, 1 is data).
-    ///
-    /// * `x`: `[B, C, S, S]`, `t`: `[B]`, `y`: `[B]`; returns `[B, C, S, S]`
-    pub fn forward(&self, x: Tensor<4>, t: Tensor<1>, y: Tensor<1, Int>) -> Tensor<4> {
-        self.forward_through(x, t, y, &mut run_blocks)
+impl DiffusionModel for LightningDiTConfig {
+    fn name(&self) -> &'static str {
+        FAMILY.name
     }
 
-    /// [`forward`](Self::forward) with another way to run the blocks.
-    pub fn forward_through(
+    fn config(&self) -> serde_json::Value {
+        serde_json::json!(self)
+    }
+
+    fn state_shape(&self) -> [usize; 3] {
+        [self.in_channels, self.input_size, self.input_size]
+    }
+
+    fn latent_space(&self) -> Option<LatentSpace> {
+        Some(LatentSpace { channels: self.in_channels, needs_statistics: true })
+    }
+
+    fn num_classes(&self) -> usize {
+        self.num_classes
+    }
+
+    fn process(&self) -> Process {
+        Process::Flow(Clock::NoiseAtZero)
+    }
+
+    fn samplers(&self) -> &'static [Sampler] {
+        &Sampler::FLOW
+    }
+
+    /// The guidance interval starts at 0.125 on the authors' clock.
+    fn default_settings(&self) -> Settings {
+        let guidance = Guidance { high: 0.875, channels: Some(3), ..Guidance::new(6.7) };
+        Settings { shift: 0.3, ..Settings::new(Sampler::Euler, 249, guidance) }
+    }
+
+    fn rounding(&self) -> Rounding {
+        Rounding::Up
+    }
+
+    fn parameter_count(&self) -> Result<usize, InvalidConfig> {
+        Ok(parameter_count(&self.init(&Device::default())?))
+    }
+
+    fn compare(&self, weights: &Weights, device: &Device) -> Result<Report, InvalidConfig> {
+        Ok(compare(&self.init(device)?, weights))
+    }
+
+    fn load(
         &self,
-        x: Tensor<4>,
-        t: Tensor<1>,
-        y: Tensor<1, Int>,
-        run: RunBlocks<'_>,
-    ) -> Tensor<4> {
-        let c = self.condition(t, y); // [B, D]
-        let h = self.x_embedder.forward(x) + self.pos_embed.val(); // [B, N, D]
-        let (h, c) = run(&self.blocks, self.feat_rope.as_ref(), h, c);
-        self.image(self.final_layer.head(self.final_layer.modulate(h, c)))
-    }
-
-    /// [`forward`](Self::forward) with every intermediate value kept.
-    pub fn trace(&self, x: Tensor<4>, t: Tensor<1>, y: Tensor<1, Int>) -> Trace {
-        let c = self.condition(t, y);
-        let patches = self.x_embedder.forward(x);
-        let embedded = patches.clone() + self.pos_embed.val();
-        let rope = self.feat_rope.as_ref();
-        let mut h = embedded.clone();
-        let blocks: Vec<_> = self
-            .blocks
-            .iter()
-            .map(|block| {
-                h = block.forward(h.clone(), c.clone(), rope);
-                h.clone()
-            })
-            .collect();
-        let tokens = self.final_layer.head(self.final_layer.modulate(h, c));
-        Trace { patches, embedded, blocks, tokens }
-    }
-
-    fn condition(&self, t: Tensor<1>, y: Tensor<1, Int>) -> Tensor<2> {
-        silu(self.t_embedder.forward(t) + self.y_embedder.forward(y))
-    }
-
-    fn image(&self, tokens: Tensor<3>) -> Tensor<4> {
-        unpatchify(tokens, self.patch_size).narrow(1, 0, self.in_channels)
-    }
-
-    /// The embedding of time alone, `[B, D]`.
-    pub fn time_embedding(&self, t: Tensor<1>) -> Tensor<2> {
-        self.t_embedder.forward(t)
-    }
-
-    /// The embedding of labels alone, `[B, D]`.
-    pub fn label_embedding(&self, y: Tensor<1, Int>) -> Tensor<2> {
-        self.y_embedder.forward(y)
-    }
-
-    /// The label table, whose [`drop_labels`](LabelEmbedder::drop_labels) training uses.
-    pub fn labels(&self) -> &LabelEmbedder {
-        &self.y_embedder
+        weights: &Weights,
+        precision: FloatDType,
+        device: &Device,
+    ) -> Result<(Arc<dyn Network>, Report), WeightsError> {
+        load_network(self.init(device)?, weights, precision, device)
     }
 }
 

@@ -1,0 +1,70 @@
+//! Which network a checkpoint holds.
+
+use super::Architecture;
+use super::registry::families;
+use super::shapes::{count, metadata, parse, problem, shape};
+use super::vavae::VaeConfig;
+use crate::weights::{Weights, WeightsError};
+
+/// The architecture of a checkpoint. The metadata key `config` decides where there is one; otherwise names
+/// and shapes of the tensors do.
+///
+/// # Errors
+/// The weights do not tell all of a configuration, are an autoencoder's, or those of no known network.
+pub fn detect(weights: &Weights) -> Result<Architecture, WeightsError> {
+    for family in families() {
+        if let Some(architecture) = (family.recognize)(weights)? {
+            return Ok(architecture);
+        }
+    }
+    if weights.tensors.keys().any(|name| name.starts_with("decoder.")) {
+        return Err(WeightsError::Autoencoder { file: weights.file.clone() });
+    }
+    let known: Vec<_> = families().iter().map(|family| family.name).collect();
+    let known = known.join(", ");
+    Err(problem(weights, format!("its tensors are those of no network known here ({known})")))
+}
+
+/// The configuration of an autoencoder, or of one half of it.
+pub fn vae_config(weights: &Weights) -> Result<VaeConfig, WeightsError> {
+    if let Some(text) = metadata(weights) {
+        let config: VaeConfig = parse(weights, "VAE", text)?;
+        config.validate()?;
+        return Ok(config);
+    }
+    let decoder = weights.tensors.contains_key("decoder.conv_in.weight");
+    let side = if decoder { "decoder.up." } else { "encoder.down." };
+    let levels = count(weights, side);
+    if levels == 0 || levels > 15 {
+        return Err(problem(weights, "its tensors are not those of a VA-VAE"));
+    }
+    let widths = (0..levels)
+        .map(|l| Ok(shape(weights, &format!("{side}{l}.block.0.conv2.weight"), 4)?[0]))
+        .collect::<Result<Vec<_>, WeightsError>>()?;
+    let ch = if decoder { widths[0] } else { shape(weights, "encoder.conv_in.weight", 4)?[0] };
+    if ch == 0 || widths.iter().any(|w| !w.is_multiple_of(ch)) {
+        return Err(problem(weights, "the widths of its levels are not multiples of the first"));
+    }
+    let blocks = count(weights, &format!("{side}0.block."));
+    let (z_channels, embed_dim) = if decoder {
+        let quant = shape(weights, "post_quant_conv.weight", 4)?;
+        (quant[0], quant[1])
+    } else {
+        let quant = shape(weights, "quant_conv.weight", 4)?;
+        (quant[1] / 2, quant[0] / 2)
+    };
+    let attends =
+        |l: &usize| weights.tensors.contains_key(&format!("{side}{l}.attn.0.norm.weight"));
+    let config = VaeConfig {
+        ch,
+        ch_mult: widths.iter().map(|w| w / ch).collect(),
+        num_res_blocks: if decoder { blocks.saturating_sub(1) } else { blocks },
+        z_channels,
+        embed_dim: Some(embed_dim),
+        resolution: 256,
+        attn_resolutions: (0..levels).filter(attends).map(|l| 256 >> l).collect(),
+        ..VaeConfig::f16d32()
+    };
+    config.validate()?;
+    Ok(config)
+}

@@ -1,0 +1,38 @@
+//! How images are sampled: what can be set, with its names and ranges, and the settings of a request.
+
+mod sampler;
+mod setting;
+
+use serde::{Deserialize, Serialize};
+
+pub use sampler::Sampler;
+pub use setting::{InvalidSetting, Problem, Range, Setting};
+
+use crate::diffusion::guidance::Guidance;
+
+/// How pictures are made.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The sampler.
+    pub sampler: Sampler,
+    /// Its steps.
+    pub steps: usize,
+    /// Classifier-free guidance.
+    pub guidance: Guidance,
+    /// LightningDiT's time shift; 0 for none.
+    #[serde(default)]
+    pub shift: f64,
+    /// Another time for a Hi-DiT's gate than the one it was trained with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tau: Option<f64>,
+    /// Whether a Hi-DiT also decodes its latent, for comparison.
+    #[serde(default)]
+    pub keep_latent: bool,
+}
+
+impl Settings {
+    /// A sampler with its steps and guidance, and everything else off.
+    pub const fn new(sampler: Sampler, steps: usize, guidance: Guidance) -> Self {
+        Self { sampler, steps, guidance, shift: 0.0, tau: None, keep_latent: false }
+    }
+}

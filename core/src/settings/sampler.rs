@@ -1,0 +1,112 @@
+//! The samplers by name.
+
+use serde::{Deserialize, Serialize};
+
+use super::setting::{InvalidSetting, Problem, Setting};
+
+/// A way from noise to an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "&'static str", try_from = "String")]
+#[allow(missing_docs)] // the names are the field's own, see `crate::sampler`
+pub enum Sampler {
+    Euler,
+    Heun,
+    EulerMaruyama,
+    Dopri5,
+    EulerAncestral,
+    Dpm2,
+    Dpm2Ancestral,
+    Lms,
+    DpmFast,
+    DpmAdaptive,
+    DpmPp2sAncestral,
+    DpmPpSde,
+    DpmPp2m,
+    DpmPp2mSde,
+    DpmPp3mSde,
+}
+
+impl From<Sampler> for &'static str {
+    fn from(sampler: Sampler) -> Self {
+        sampler.name()
+    }
+}
+
+impl TryFrom<String> for Sampler {
+    type Error = InvalidSetting;
+
+    fn try_from(name: String) -> Result<Self, InvalidSetting> {
+        Self::from_name(&name)
+    }
+}
+
+impl Sampler {
+    /// Those of flow models with one stream (SiT, LightningDiT).
+    pub const FLOW: [Self; 4] = [Self::Euler, Self::Heun, Self::EulerMaruyama, Self::Dopri5];
+    /// Those of Hi-DiT.
+    pub const HYBRID: [Self; 2] = [Self::Euler, Self::EulerMaruyama];
+    /// Those of denoisers (HDiT).
+    pub const KARRAS: [Self; 13] = [
+        Self::Euler,
+        Self::Heun,
+        Self::EulerAncestral,
+        Self::Dpm2,
+        Self::Dpm2Ancestral,
+        Self::Lms,
+        Self::DpmFast,
+        Self::DpmAdaptive,
+        Self::DpmPp2sAncestral,
+        Self::DpmPpSde,
+        Self::DpmPp2m,
+        Self::DpmPp2mSde,
+        Self::DpmPp3mSde,
+    ];
+
+    /// The name in requests, on the command line and in PNGs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Euler => "euler",
+            Self::Heun => "heun",
+            Self::EulerMaruyama => "euler-maruyama",
+            Self::Dopri5 => "dopri5",
+            Self::EulerAncestral => "euler-ancestral",
+            Self::Dpm2 => "dpm-2",
+            Self::Dpm2Ancestral => "dpm-2-ancestral",
+            Self::Lms => "lms",
+            Self::DpmFast => "dpm-fast",
+            Self::DpmAdaptive => "dpm-adaptive",
+            Self::DpmPp2sAncestral => "dpmpp-2s-ancestral",
+            Self::DpmPpSde => "dpmpp-sde",
+            Self::DpmPp2m => "dpmpp-2m",
+            Self::DpmPp2mSde => "dpmpp-2m-sde",
+            Self::DpmPp3mSde => "dpmpp-3m-sde",
+        }
+    }
+
+    /// Every sampler, those of flow models first.
+    pub fn all() -> Vec<Self> {
+        let flow = Self::FLOW.into_iter();
+        flow.chain(Self::KARRAS.into_iter().filter(|s| !Self::FLOW.contains(s))).collect()
+    }
+
+    /// The sampler of a name.
+    ///
+    /// # Errors
+    /// [`Problem::Unknown`] of [`Setting::Sampler`], which lists all.
+    pub fn from_name(name: &str) -> Result<Self, InvalidSetting> {
+        let all = Self::all();
+        all.iter().copied().find(|sampler| sampler.name() == name).ok_or_else(|| {
+            let known = all.iter().map(|s| s.name()).collect();
+            Setting::Sampler.invalid(Problem::Unknown { given: name.into(), known })
+        })
+    }
+
+    /// The fewest steps that it takes.
+    pub const fn least_steps(self) -> usize {
+        match self {
+            Self::EulerMaruyama => 2,
+            Self::DpmFast => 3,
+            _ => 1,
+        }
+    }
+}
