@@ -1,6 +1,7 @@
 //! The `tintype` program as a person or a script runs it: real processes, real files.
 
 mod common;
+mod toy;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -266,4 +267,53 @@ fn a_reader_may_leave_early() {
         let errors = text(&output.stderr);
         assert!(output.status.success() && !errors.contains("error"), "{name}: {errors}");
     }
+}
+
+/// Arguments, one a line, that make this test program the `tintype` program with the toy network.
+const TOY: &str = "TINTYPE_TOY";
+
+/// Run by the test below in processes of their own: a program that embeds the library and adds a network.
+#[test]
+fn program_with_a_network_of_its_own() {
+    let Ok(arguments) = std::env::var(TOY) else { return };
+    tintype::model::register(&toy::FAMILY);
+    let arguments = ["tintype"].into_iter().chain(arguments.lines()).map(Into::into);
+    let failed = format!("{:?}", tintype_trainer::cli::run(arguments));
+    assert_eq!(failed, format!("{:?}", std::process::ExitCode::SUCCESS));
+}
+
+#[test]
+fn a_registered_network_works_in_every_command() {
+    let folder = TempDir::new().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let colors = [-1.0, -1.0, -1.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0];
+    let view = tintype::weights::TensorView::from_f32(vec![3, 3], &colors).expect("nine values");
+    let classes = [("classes".to_string(), r#"["night", "orange"]"#.to_string())].into();
+    let weights = [("colors".to_string(), view)].into();
+    let file = tintype::weights::write_safetensors(&weights, &classes).expect("it writes");
+    let model = path("toy.safetensors");
+    std::fs::write(&model, file).expect("a file");
+
+    let tintype = |arguments: &[&str]| {
+        let output = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "program_with_a_network_of_its_own", "--nocapture"])
+            .env(TOY, arguments.join("\n"))
+            .output()
+            .expect("it starts");
+        assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout)
+    };
+    let info = tintype(&["info", &model]);
+    assert!(info.contains(r#"Toy: {"rows":3}"#) && info.contains("1 tensors fit"), "{info}");
+    let picture = path("orange.png");
+    tintype(&["generate", "orange", "--model", &model, "--device", "cpu", "--out", &picture]);
+    let decoded = image::open(&picture).expect("a picture").to_rgb8();
+    assert_eq!(decoded.dimensions(), (16, 8));
+    let orange = |p: &image::Rgb<u8>| p.0.iter().zip([255, 127, 0]).all(|(a, b)| a.abs_diff(b) < 2);
+    assert!(decoded.pixels().all(orange), "{:?}", decoded.get_pixel(0, 0));
+    let samples = path("samples");
+    tintype(&["sample", "--count", "4", "--model", &model, "--device", "cpu", "--out", &samples]);
+    assert!(std::fs::read_dir(&samples).expect("a folder").count() >= 4);
+    // Without the registration, this program does not know it.
+    refused(&["generate", "orange", "--model", &model], &["toy.safetensors", "no network known"]);
 }

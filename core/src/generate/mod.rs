@@ -1,7 +1,9 @@
 //! A request in, a stream of events out: what the command line, the desktop app and the browser
 //! share.
 
+mod batch;
 mod hybrid;
+mod images;
 mod latent_map;
 mod load;
 #[cfg(feature = "files")]

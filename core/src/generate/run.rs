@@ -2,15 +2,15 @@
 
 use burn::tensor::{FloatDType, Tensor};
 
+use super::GenerateError;
+use super::batch::Batch;
 use super::observer::Observer;
 use super::pipeline::Pipeline;
 use super::replay::Inputs;
 use super::request::Request;
-use super::{Event, GenerateError, Preview};
 use crate::diffusion::flow::{Path, ode_times, sde_times, shifted_times};
-use crate::diffusion::guidance::Guidance;
 use crate::model::{Clock, Process};
-use crate::noise::{self, ImageKey, Stream};
+use crate::noise::Stream;
 use crate::sampler::{Model, State, Step, Stop, dpm_solver, flow, karras, schedules};
 use crate::settings::{Sampler, Settings};
 
@@ -20,17 +20,8 @@ pub(super) async fn generate(
     request: &Request,
     observer: &mut dyn Observer,
 ) -> Result<State, GenerateError> {
-    let keys: Vec<ImageKey> =
-        request.images.iter().map(|i| ImageKey { seed: i.seed, image: i.index }).collect();
-    let start =
-        noise::batch(&keys, Stream::Start, 0, pipeline.state_shape(), &pipeline.state_device);
-    let mut run = Run {
-        pipeline,
-        guidance: request.settings.guidance,
-        classes: request.images.iter().map(|i| i.class).collect(),
-        keys,
-        observer,
-    };
+    let mut run = Run(Batch::new(pipeline, request, observer));
+    let start = run.0.start();
     Ok(match pipeline.architecture.process() {
         Process::Denoiser { sigma_min, sigma_max } => {
             let start = start * sigma_max;
@@ -95,69 +86,50 @@ async fn denoise<M: Model>(
     }
 }
 
-struct Run<'a> {
-    pipeline: &'a Pipeline,
-    guidance: Guidance,
-    classes: Vec<Option<usize>>,
-    keys: Vec<ImageKey>,
-    observer: &'a mut dyn Observer,
-}
+struct Run<'a>(Batch<'a>);
 
 impl Run<'_> {
-    /// The network's prediction in float32: a velocity on this library's clock, or a denoised image.
+    /// The network's prediction: a velocity on this library's clock, or a denoised image.
+    ///
+    /// * `x`: `[B or 2B, C, H, W]` in float32; returns the same shape
     fn evaluate(&self, x: Tensor<4>, time: f64, guided: bool) -> Tensor<4> {
-        let y = match self.pipeline.architecture.process() {
+        match self.0.pipeline.architecture.process() {
             Process::Flow(Clock::NoiseAtOne) | Process::Hybrid { .. } => {
                 self.velocity(x, time, guided)
             }
             Process::Flow(Clock::NoiseAtZero) => -self.velocity(x, 1.0 - time, guided),
             Process::Denoiser { .. } => {
-                let times = self.pipeline.times(time, x.dims()[0]);
-                let labels = self.pipeline.labels_tensor(&self.classes, guided);
-                self.pipeline.network.predict(x, times, labels)
+                let Inputs { mut streams, times, labels } = self.0.inputs(vec![x], time, guided);
+                self.0.pipeline.network.predict(streams.remove(0), times, labels)
             }
-        };
-        y.cast(FloatDType::F32)
+        }
     }
 
-    /// The velocity at one time on the network's clock: `[B or 2B, C, H, W]` → the same.
+    /// The velocity at one time on the network's clock.
     fn velocity(&self, x: Tensor<4>, time: f64, guided: bool) -> Tensor<4> {
-        let inputs = Inputs {
-            times: self.pipeline.times(time, x.dims()[0]),
-            labels: self.pipeline.labels_tensor(&self.classes, guided),
-            streams: vec![x.cast(self.pipeline.precision)],
-        };
-        let network = self.pipeline.network.clone();
+        let pipeline = self.0.pipeline;
+        let inputs = self.0.inputs(vec![x.cast(pipeline.precision)], time, guided);
+        let network = pipeline.network.clone();
         let evaluate = move |Inputs { mut streams, times, labels }: Inputs| {
             vec![network.predict(streams.remove(0), times, labels)]
         };
-        self.pipeline.evaluate(inputs, evaluate).remove(0)
+        pipeline.evaluate(inputs, evaluate).remove(0)
     }
 }
 
 impl Model for Run<'_> {
     async fn predict(&mut self, x: State, time: f64, step_time: f64) -> Result<State, Stop> {
-        let guided = self.guidance.active(step_time);
-        let b = self.keys.len();
-        let x = self.pipeline.to_device(x, FloatDType::F32).await?;
-        let y = if guided {
-            let both = self.evaluate(Tensor::cat(vec![x.clone(), x], 0), time, true);
-            self.guidance.combine(both.clone().narrow(0, 0, b), both.narrow(0, b, b))
-        } else {
-            self.evaluate(x, time, false)
-        };
-        self.pipeline.to_state(y).await
+        let guided = self.0.guided(step_time);
+        let x = self.0.input(x, FloatDType::F32, guided).await?;
+        let y = self.0.guide(self.evaluate(x, time, guided), guided);
+        self.0.pipeline.to_state(y).await
     }
 
     fn noise(&mut self, draw: usize) -> State {
-        let shape = self.pipeline.state_shape();
-        let device = &self.pipeline.state_device;
-        noise::batch(&self.keys, Stream::Step, draw as u32, shape, device)
+        self.0.noise(Stream::Step, draw, self.0.pipeline.state_shape())
     }
 
     async fn on_step(&mut self, step: Step<'_>) -> Result<(), Stop> {
-        let preview = Preview { clean: step.clean, pixels: None };
-        let Step { index, total, time, .. } = step;
-        self.observer.tell(Event::Step { index, total, time, preview }).await
+        self.0.tell(step, None).await
     }
 }

@@ -4,6 +4,7 @@
 //! Nothing in a file is ever executed and no size in it is trusted. A network is compared with the
 //! file's names and shapes before anything is computed; see [`Report`].
 
+mod container;
 #[cfg(feature = "files")]
 mod files;
 #[cfg(feature = "autodiff")]

@@ -18,6 +18,7 @@ mod sample;
 mod sampling;
 mod train;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -61,8 +62,16 @@ enum Command {
 /// Exit code after Ctrl-C, as shells expect it.
 const INTERRUPTED: u8 = 130;
 
-/// Runs the program: one sentence on the way out if something is wrong.
+/// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
+    run(std::env::args_os())
+}
+
+/// Runs the program: one sentence on the way out if something is wrong. A program of its own may call this after
+/// [`tintype::model::register`].
+///
+/// * `arguments`: the program's name and what follows it
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // A panic below is a defect or a device that died; it, too, is told in one line.
     std::panic::set_hook(Box::new(|info| {
         let payload = info.payload();
@@ -79,7 +88,7 @@ pub fn main() -> ExitCode {
             message.lines().next().unwrap_or_default()
         );
     }));
-    let args = Args::parse();
+    let args = Args::parse_from(arguments);
     tintype::shaders::keep_compiled_kernels();
     tintype::shaders::use_plain(args.plain);
     let result = std::panic::catch_unwind(|| match args.command {

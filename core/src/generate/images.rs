@@ -1,0 +1,60 @@
+//! From a request to its images.
+
+use super::observer::{Local, Observer};
+use super::pipeline::Pipeline;
+use super::request::Request;
+use super::{Event, GenerateError, Picture, hybrid, run};
+use crate::sampler::Stop;
+
+impl Pipeline {
+    /// Makes the pictures of a request and tells what happens; `on_event` may cancel.
+    ///
+    /// Pictures of one request are computed together; split a large one for less memory. A
+    /// picture does not depend on which others are made with it. Outside a browser, reading the
+    /// device blocks the thread that awaits this.
+    pub async fn generate(
+        &self,
+        request: &Request,
+        on_event: &mut impl AsyncFnMut(Event<'_>) -> Result<(), Stop>,
+    ) -> Result<(), GenerateError> {
+        self.observed(request, on_event).await
+    }
+
+    /// A run as one boxed future, so that it is compiled in this crate.
+    fn observed<'a>(
+        &'a self,
+        request: &'a Request,
+        observer: &'a mut dyn Observer,
+    ) -> Local<'a, Result<(), GenerateError>> {
+        Box::pin(self.run(request, observer))
+    }
+
+    async fn run(
+        &self,
+        request: &Request,
+        observer: &mut dyn Observer,
+    ) -> Result<(), GenerateError> {
+        request.validate(&self.architecture)?;
+        let (image, latent) = match self.network.hybrid() {
+            Some(network) => hybrid::generate(self, network, request, observer).await?,
+            None => {
+                let state = run::generate(self, request, observer).await?;
+                match self.latent_channels() {
+                    Some(_) => (self.decode(state).await?, None),
+                    None => (state, None),
+                }
+            }
+        };
+        let images = self.pictures(image).await?;
+        let mut latents = match latent {
+            Some(latent) => self.pictures(latent).await?.into_iter().map(Some).collect(),
+            None => vec![None; images.len()],
+        };
+        for (index, image) in images.into_iter().enumerate() {
+            let latent = latents[index].take();
+            let spec = request.images[index];
+            observer.tell(Event::Image(Picture { index, spec, image, latent })).await?;
+        }
+        Ok(())
+    }
+}

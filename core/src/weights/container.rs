@@ -1,0 +1,57 @@
+//! Opening a checkpoint, whatever container it is in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::source::{Bytes, Memory, Source};
+use super::store::Weights;
+use super::{WeightsError, pytorch, safetensors};
+
+impl Weights {
+    /// Reads any supported container from memory; `file` is its name for messages.
+    ///
+    /// PyTorch checkpoints give the weights to sample with: `ema`, else `state_dict`, else
+    /// `model`, else the flat dictionary.
+    pub fn from_bytes(
+        bytes: impl AsRef<[u8]> + Send + Sync + 'static,
+        file: &str,
+    ) -> Result<Self, WeightsError> {
+        Self::read(Bytes::Memory(Arc::new(bytes)), file)
+    }
+
+    /// The same of a file that is read piece by piece: a safetensors file as its tensors are
+    /// needed, a PyTorch file at once.
+    pub fn from_source(source: Arc<dyn Source>, file: &str) -> Result<Self, WeightsError> {
+        Self::read(Bytes::Source(source), file)
+    }
+
+    fn read(bytes: Bytes, file: &str) -> Result<Self, WeightsError> {
+        let problem = |problem: String| WeightsError::Format { file: file.into(), problem };
+        let io = |source| WeightsError::Io { path: file.into(), source };
+        let start = bytes.read(0, bytes.len().min(16)).map_err(io)?;
+        if start.is_empty() {
+            return Err(problem("the file is empty".into()));
+        }
+        if pytorch::is_pytorch(&start) {
+            let memory: Memory = match &bytes {
+                Bytes::Memory(memory) => memory.clone(),
+                Bytes::Source(_) => Arc::new(bytes.read(0, bytes.len()).map_err(io)?.into_owned()),
+            };
+            let sections = pytorch::read(memory).map_err(problem)?;
+            return sections.into_inference_weights(file).map_err(problem);
+        }
+        drop(start);
+        safetensors::read(bytes, file).map_err(problem)
+    }
+
+    /// The sections of a PyTorch checkpoint by name (`ema`, `model`, `opt.state.0`, …); the flat
+    /// dictionary's own tensors are in the section "".
+    pub fn pytorch_sections(
+        bytes: impl AsRef<[u8]> + Send + Sync + 'static,
+        file: &str,
+    ) -> Result<BTreeMap<String, Self>, WeightsError> {
+        let problem = |problem: String| WeightsError::Format { file: file.into(), problem };
+        let sections = pytorch::read(Arc::new(bytes)).map_err(problem)?;
+        Ok(sections.into_weights(file))
+    }
+}
