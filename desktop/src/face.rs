@@ -55,9 +55,10 @@ pub fn load_error(error: &LoadError) -> String {
             "{network} makes latents and needs the autoencoder that turns them into pictures. \
              Open it with “Autoencoder…” or drop its file on the window."
         ),
-        LoadError::NoStats => "LightningDiT needs the statistics of its latents \
-             (latents_stats.pt). Open them with “Statistics…” or drop the file on the window."
-            .into(),
+        LoadError::NoStats(network) => format!(
+            "{network} needs the statistics of its latents (latents_stats.pt). Open them with \
+             “Statistics…” or drop the file on the window."
+        ),
         LoadError::Memory { needed, free, .. } => format!(
             "This model needs {} of memory and the device has {}. Choose another device, f16, or a \
              smaller model; closing other programs helps, too.",
@@ -92,7 +93,7 @@ mod tests {
         let file = || "x.pt".to_string();
         let load = [
             LoadError::NoVae("Hi-DiT"),
-            LoadError::NoStats,
+            LoadError::NoStats("LightningDiT"),
             LoadError::NotEmbedded,
             LoadError::IncompatibleParts("4 channels and 32".into()),
             LoadError::Memory { file: file(), needed: 3 << 30, free: 1 << 20 },

@@ -34,7 +34,7 @@ pub(crate) fn of_one_type(inputs: &[DispatchTensor]) -> bool {
     inputs.iter().all(|x| x.dtype() == inputs[0].dtype())
 }
 
-/// The result of an operation, tracked where one of its inputs is; nothing where they are not
+/// The result of an operation, tracked where one of its inputs is; `None` where they are not
 /// all in one place, or where the operation leaves them.
 ///
 /// Not generic: the callers are, over the ranks of tensors, and would compile the graph and what it adds

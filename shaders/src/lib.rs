@@ -3,7 +3,7 @@
 //! Every operation here has one meaning and several bodies: the plain-Burn twin in [`plain`],
 //! which is the oracle of the tests and the fallback of every backend, and fused bodies where they
 //! pay: `cpu` for Burn's CPU backend, without gradients, and `gpu` for CUDA and wgpu, with them. A
-//! fused body returns nothing for tensors that it is not made for, and the plain one takes over;
+//! fused body returns `None` for tensors that it is not made for, and the plain one takes over;
 //! [`use_plain`] makes it take over everywhere.
 
 mod cache;

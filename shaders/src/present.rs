@@ -52,7 +52,7 @@ impl Presenter {
     /// * `images`: `[B, 3, H, W]` in −1…1, float32
     /// * `grey`: what 0 becomes before truncation, 127.5 or 128
     ///
-    /// Nothing for tensors on another kind of device or of another type.
+    /// `None` for tensors on another kind of device or of another type.
     pub fn draw(&self, images: &Tensor<4>, index: usize, grey: f32) -> Option<wgpu::Texture> {
         let [batch, channels, height, width] = images.dims();
         if images.dtype() != DType::F32 || channels != 3 || index >= batch {

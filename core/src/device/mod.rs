@@ -296,7 +296,7 @@ fn needed(adapter: &wgpu::Adapter) -> wgpu::Features {
     adapter.features() - wgpu::Features::MAPPABLE_PRIMARY_BUFFERS
 }
 
-/// Lets Burn compute on a device that draws a window. To be called once a device. Nothing where Burn
+/// Lets Burn compute on a device that draws a window. To be called once a device. `None` where Burn
 /// cannot use it: one not made with [`descriptor`], or behind another interface than the one that is
 /// listed.
 #[cfg(all(feature = "wgpu", not(target_family = "wasm")))]

@@ -127,7 +127,7 @@ impl Replay {
 }
 
 impl Recording {
-    /// The results at these inputs; nothing where they could not be written.
+    /// The results at these inputs; `None` where they could not be written.
     fn at(&mut self, inputs: &Inputs) -> Option<Vec<Tensor<4>>> {
         if !self.slots.write(inputs) {
             return None;

@@ -38,7 +38,7 @@ pub enum LabelError {
     },
 }
 
-/// How close a class is to a text in lower case, 0 the closest; nothing where it does not hold it.
+/// How close a class is to a text in lower case, 0 the closest; `None` where it does not hold it.
 fn rank(class: usize, name: &str, text: &str) -> Option<u8> {
     let name = name.to_lowercase();
     let synonyms = || name.split(',').map(str::trim);

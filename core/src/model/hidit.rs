@@ -11,7 +11,7 @@ use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::shapes::{metadata, parse, shape};
+use super::shapes::{metadata, parse, shape, sit_config};
 use super::sit::{SiT, SiTConfig};
 use super::{
     Architecture, DiffusionModel, Family, InvalidConfig, LatentSpace, Network, Process, ensure,

@@ -110,3 +110,22 @@ impl Sampler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_back() {
+        let all = Sampler::all();
+        assert_eq!(all.len(), 15);
+        for sampler in all {
+            assert_eq!(Sampler::from_name(sampler.name()), Ok(sampler));
+            let json = serde_json::to_string(&sampler).expect("a name");
+            assert_eq!(json, format!("{:?}", sampler.name()));
+            assert_eq!(serde_json::from_str::<Sampler>(&json).expect("a name"), sampler);
+        }
+        let error = Sampler::from_name("magic").unwrap_err().to_string();
+        assert!(error.starts_with("sampler \"magic\" is unknown; use euler, heun"), "{error}");
+    }
+}

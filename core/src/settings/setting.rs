@@ -242,3 +242,31 @@ fn classes(count: usize) -> String {
         None => "the model has no classes".into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_checked_against_their_range() {
+        assert_eq!(Setting::Steps.check(1.0), Ok(()));
+        let message = |setting: Setting, value| setting.check(value).unwrap_err().to_string();
+        assert_eq!(message(Setting::Steps, 0.0), "steps 0 is not between 1 and 10000");
+        assert_eq!(message(Setting::GuidanceScale, -0.5), "guidance scale -0.5 is not 0 or more");
+        assert_eq!(message(Setting::GateTime, 1.5), "gate time τ 1.5 is not between 0 and 1");
+        for value in [f64::NAN, f64::INFINITY] {
+            assert!(Setting::GuidanceScale.check(value).is_err());
+        }
+        assert_eq!(Setting::Sampler.check(f64::NAN), Ok(()));
+    }
+
+    #[test]
+    fn sliders_stay_in_range() {
+        for setting in Setting::ALL {
+            if let Some(slider) = setting.slider() {
+                let range = setting.range().expect("only numbers have sliders");
+                assert!(range.contains(slider.min) && range.contains(slider.max), "{setting}");
+            }
+        }
+    }
+}

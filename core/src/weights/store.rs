@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
-use super::source::{Bytes, Memory};
+use super::source::Bytes;
 
 /// Element types that checkpoints use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +160,7 @@ impl TensorView {
         self.bytes.read(start, n)
     }
 
-    /// The bytes of `count` elements from element `first` on, without copying; nothing where the
+    /// The bytes of `count` elements from element `first` on, without copying; `None` where the
     /// tensor is not contiguous, not in memory, or ends before.
     pub fn slice(&self, first: usize, count: usize) -> Option<&[u8]> {
         let inside = first.checked_add(count)? <= self.len();
@@ -216,7 +216,7 @@ impl TensorView {
         self.read().unwrap_or_else(unreadable).into_owned()
     }
 
-    /// The same numbers in another floating-point type; nothing where a finite number would
+    /// The same numbers in another floating-point type; `None` where a finite number would
     /// become infinite.
     pub fn converted(&self, dtype: Dtype) -> Option<Self> {
         let values = self.to_f64();

@@ -131,7 +131,7 @@ pub struct StepNews {
     pub time: f64,
     /// Whether Hi-DiT's pixel stream is at work.
     pub pixels: bool,
-    /// What can be seen, a frame a picture; nothing where the last ones are still fresh.
+    /// What can be seen, a frame a picture; `None` where the last ones are still fresh.
     pub frames: Option<Vec<Frame>>,
 }
 

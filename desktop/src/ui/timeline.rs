@@ -11,7 +11,7 @@ use super::style::{LATENT, PIXELS};
 pub struct Timeline {
     /// How far, 0 (noise) to 1 (picture).
     pub done: f32,
-    /// Where pixels join, on the same scale; nothing for networks with one stream.
+    /// Where pixels join, on the same scale; `None` for networks with one stream.
     pub gate: Option<f32>,
     /// Whether the only stream is that of pixels.
     pub pixels_only: bool,

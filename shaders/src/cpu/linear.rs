@@ -16,7 +16,7 @@ pub(crate) enum Epilogue {
     GeluTanh,
 }
 
-/// `[…, in]` → `[…, out]`; nothing where the tensors are not plain float32 on the CPU.
+/// `[…, in]` → `[…, out]`; `None` where the tensors are not plain float32 on the CPU.
 pub(crate) fn linear<const D: usize>(
     x: &Tensor<D>,
     weight: &Tensor<2>,

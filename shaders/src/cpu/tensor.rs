@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Shape, Tensor};
 use burn_flex::{Flex, FlexTensor};
 
-/// The contiguous float32 values of a tensor on the CPU backend; nothing for tensors of another
+/// The contiguous float32 values of a tensor on the CPU backend; `None` for tensors of another
 /// type, on another device, or under automatic differentiation.
 pub(crate) struct Values(FlexTensor);
 

@@ -38,7 +38,7 @@ pub(crate) trait Kernel: Clone + std::fmt::Debug + Send + Sync + 'static {
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>);
 }
 
-/// Runs a kernel where its inputs are; nothing for tensors that are not on one GPU, not of floats,
+/// Runs a kernel where its inputs are; `None` for tensors that are not on one GPU, not of floats,
 /// of a type that kernels are not made for, or under automatic differentiation.
 pub(crate) fn run<K: Kernel, const M: usize>(
     kernel: K,

@@ -46,7 +46,7 @@ fn widened<const D: usize>(x: &DispatchTensor, more: usize) -> Tensor<D> {
 
 impl Convolution {
     /// Weight, bias and residual with a multiple of `n` output channels, for kernels that write so many at a
-    /// time; nothing where a residual has others.
+    /// time; `None` where a residual has others.
     fn parameters(
         &self,
         inputs: &[DispatchTensor],

@@ -41,7 +41,7 @@ pub(super) struct Patches {
 }
 
 impl Patches {
-    /// The result `[B, H', W', out]`; nothing where the shapes do not fit, and where there are more values than
+    /// The result `[B, H', W', out]`; `None` where the shapes do not fit, and where there are more values than
     /// 32 bits count.
     pub(super) fn of(self, inputs: Vec<DispatchTensor>) -> Option<DispatchTensor> {
         let forms: Vec<_> = inputs.iter().map(|x| Form::new(x.shape(), x.dtype())).collect();

@@ -46,7 +46,7 @@ impl QkvAttention {
         Dims { batch, heads: self.heads, queries: n, keys: n, d, e: d }
     }
 
-    /// Prepared queries and keys, `[B·N, 2·heads·d]`; nothing where they are taken as they are.
+    /// Prepared queries and keys, `[B·N, 2·heads·d]`; `None` where they are taken as they are.
     fn prepare<R: CubeRuntime>(
         &self,
         dims: Dims,

@@ -68,7 +68,7 @@ mod tests {
         let fitting = Sampler::HYBRID.iter().map(|s| s.name()).collect();
         let errors: Vec<Error> = vec![
             LoadError::NoVae("Hi-DiT").into(),
-            LoadError::NoStats.into(),
+            LoadError::NoStats("LightningDiT").into(),
             LoadError::NotEmbedded.into(),
             LoadError::IncompatibleParts("4 channels and 32".into()).into(),
             LoadError::Memory { file: file(), needed: 3 << 30, free: 1 << 20 }.into(),

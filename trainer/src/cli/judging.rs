@@ -93,7 +93,7 @@ pub struct Judging<'a> {
 }
 
 impl Judging<'_> {
-    /// What each judge says of a set; nothing where it was stopped. Other processes than the first
+    /// What each judge says of a set; `None` where it was stopped. Other processes than the first
     /// hold only a part, and say so.
     pub fn images(&self, images: Option<&Images>, message: &str) -> Result<Option<Vec<Gathered>>> {
         let Some(images) = images else { return Ok(Some(Vec::new())) };
@@ -170,7 +170,7 @@ impl Judging<'_> {
     }
 }
 
-/// What came of judging; nothing where it was stopped.
+/// What came of judging; `None` where it was stopped.
 pub fn gathered(outcome: gather::Outcome) -> Option<Vec<Gathered>> {
     match outcome {
         gather::Outcome::Done(gathered) => Some(gathered),

@@ -285,7 +285,7 @@ impl Job<'_> {
         })
     }
 
-    /// Makes samples and hands them to the judges at once; nothing where the work was stopped.
+    /// Makes samples and hands them to the judges at once; `None` where the work was stopped.
     fn judged(
         &self,
         count: usize,
@@ -314,7 +314,7 @@ impl Job<'_> {
         Ok(gathered(outcome))
     }
 
-    /// Some samples; nothing where the work was stopped.
+    /// Some samples; `None` where the work was stopped.
     fn batch(&self, indices: &[usize]) -> Result<Option<Vec<(usize, Rgb)>>> {
         let spec =
             |&i: &usize| ImageSpec { class: self.classes[i], seed: self.seed, index: i as u64 };

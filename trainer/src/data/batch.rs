@@ -72,7 +72,7 @@ impl std::fmt::Debug for Batch {
 }
 
 impl Batch {
-    /// Opens an archive; nothing where it has no `arr_0`.
+    /// Opens an archive; `None` where it has no `arr_0`.
     pub fn open(path: &Path) -> Result<Option<Self>, BatchError> {
         let wrong = |problem: String| BatchError { file: path.display().to_string(), problem };
         let io = |e: std::io::Error| wrong(e.to_string());

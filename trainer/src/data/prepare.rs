@@ -109,7 +109,7 @@ fn finished(path: &Path, identity: &str) -> Option<(usize, Vec<(String, String)>
     Some((weights.tensors.get("labels")?.len(), skipped))
 }
 
-/// One shard's file; nothing where the work was stopped.
+/// One shard's file; `None` where the work was stopped.
 fn encode_shard(
     source: &Source,
     items: &[Item],

@@ -31,7 +31,7 @@ enum Kind {
 
 impl Images {
     /// Opens a folder, a `.tar`, a `.zip`, an `images.h5`, a store, or an `.npz` with `arr_0`;
-    /// nothing for an `.npz` without one. `count` uses the first images only.
+    /// `None` for an `.npz` without one. `count` uses the first images only.
     pub fn open(path: &Path, count: Option<usize>) -> Result<Option<Self>> {
         let kind = if path.extension().is_some_and(|e| e == "npz") {
             match Batch::open(path)? {

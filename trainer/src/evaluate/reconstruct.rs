@@ -95,7 +95,7 @@ impl Reconstructor {
         })
     }
 
-    /// Encodes, samples the posterior, decodes and compares the first `count` images; nothing where
+    /// Encodes, samples the posterior, decodes and compares the first `count` images; `None` where
     /// it was stopped.
     pub fn run(
         &self,

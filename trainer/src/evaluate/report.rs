@@ -15,7 +15,7 @@ use super::score::Score;
 #[derive(Clone, Debug)]
 pub struct SetInfo {
     path: PathBuf,
-    /// Images that were judged; nothing where the file's statistics were enough.
+    /// Images that were judged; `None` where the file's statistics were enough.
     n: Option<usize>,
     sizes: BTreeSet<[usize; 2]>,
 }

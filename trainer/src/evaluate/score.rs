@@ -27,7 +27,7 @@ pub const UNBIASED: usize = 50_000;
 /// What is known of a set.
 #[derive(Clone, Debug, Default)]
 pub struct Evidence {
-    /// How many images were judged; nothing where only statistics are known.
+    /// How many images were judged; `None` where only statistics are known.
     pub n: Option<usize>,
     /// Means and covariances.
     pub statistics: BTreeMap<Feature, Statistics>,

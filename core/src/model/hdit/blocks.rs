@@ -92,7 +92,7 @@ pub struct AttentionBlock {
 }
 
 impl AttentionBlock {
-    /// The block of a level's `index`-th layer (down and up path counted through); nothing for a
+    /// The block of a level's `index`-th layer (down and up path counted through); `None` for a
     /// level without attention.
     pub fn new(
         width: usize,
