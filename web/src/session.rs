@@ -6,7 +6,7 @@ use serde::Serialize;
 use tintype::device::{Found, Kind};
 use tintype::generate::{
     Event, GenerateError, LatentMap, LoadError, Origin, Parts, Picture, Pipeline, Previewer,
-    Sampler, Settings,
+    Settings,
 };
 use tintype::image::Rgb;
 use tintype::precision::Precision;

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use eframe::egui::{self, Response, RichText, Ui, WidgetText};
 use tintype::device::Kind;
-use tintype::generate::{Sampler, Settings, bytes};
+use tintype::generate::{Settings, bytes};
 use tintype::model::Architecture;
 use tintype::precision::Precision;
 use tintype::settings::Setting;

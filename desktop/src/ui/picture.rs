@@ -196,7 +196,7 @@ fn settings_line(origin: &Origin) -> String {
         format!("class {}", text::short(&origin.class_name)),
         format!("seed {}", origin.spec.seed),
         format!("{} steps", settings.steps),
-        settings.sampler.name(),
+        settings.sampler.name().into(),
         format!("guidance {}", guidance.scale),
     ];
     if guidance.low > 0.0 || guidance.high < 1.0 {

@@ -4,9 +4,7 @@
 use anyhow::{Context, Result, bail};
 use tintype::burn::module::AutodiffModule;
 use tintype::burn::tensor::{FloatDType, Int, Tensor};
-use tintype::generate::{
-    Event, ImageSpec, ModelFiles, ModelPaths, Parts, Pipeline, Request, Settings,
-};
+use tintype::generate::{Event, ImageSpec, ModelFiles, ModelPaths, Parts, Pipeline, Request};
 use tintype::model::hdit::{Conditions, HDiTConfig};
 use tintype::model::vavae::VaeConfig;
 use tintype::model::{Architecture, detect, vae_config};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tintype::burn::tensor::{Device, FloatDType};
-use tintype::generate::{Event, ImageSpec, LatentStats, Parts, Pipeline, Request, Settings};
+use tintype::generate::{Event, ImageSpec, LatentStats, Parts, Pipeline, Request};
 use tintype::image::Rgb;
 use tintype::weights::{TensorView, Weights, open};
 
