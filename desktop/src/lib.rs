@@ -5,7 +5,8 @@
 //! * [`model`] — what is in the files that people bring; [`queue`] — what waits to be made
 //! * [`gallery`] — finished pictures, in memory and on disk
 //! * [`face`] — the library's errors and settings in the words of the window
-//! * [`preferences`] — what is remembered; [`ui`] — what is seen, a file a panel
+//! * [`stage`] — pictures in the making; [`search`] — what is typed to find a class
+//! * [`preferences`] — what is remembered; [`ui`] — what is seen, a file a panel, and each frame
 //!
 //! Views read the state, push [`action::Action`]s and change nothing but the fields that people type
 //! into. The window's thread never waits: for the device, for files or for dialogs.
@@ -17,11 +18,17 @@ pub mod dialogs;
 pub mod engine;
 pub mod face;
 pub mod form;
+pub mod frame_times;
 pub mod gallery;
+pub mod live;
 pub mod model;
 pub mod notices;
 pub mod preferences;
 pub mod queue;
 pub mod restart;
+pub mod search;
+pub mod stage;
+pub mod start;
+pub mod style;
 pub mod text;
 pub mod ui;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::app::Start;
+use crate::start::Start;
 
 /// What the app says after the start; `trouble` is what happened.
 pub fn notice(trouble: &str) -> String {

@@ -58,6 +58,16 @@ pub enum AskError {
     Setting(#[from] InvalidSetting),
 }
 
+impl AskError {
+    /// The library's error.
+    pub fn cause(&self) -> &(dyn std::error::Error + 'static) {
+        match self {
+            Self::Class(error) => error,
+            Self::Setting(error) => error,
+        }
+    }
+}
+
 impl Default for Ask {
     fn default() -> Self {
         Self {

@@ -132,7 +132,7 @@ impl Engine {
         match session.generate(&ask, &mut tell).await {
             Ok(()) => Ok(true),
             Err(SessionError::Generate(GenerateError::Stopped(Stop::Cancelled))) => Ok(false),
-            Err(e) => Err(JsError::new(&sentence(&e))),
+            Err(e) => Err(JsError::new(&sentence(e.cause()))),
         }
     }
 

@@ -3,12 +3,8 @@
 use std::error::Error;
 
 use tintype::face::{self, Face, Remedy};
-use tintype::generate::GenerateError;
 use tintype::settings::Setting;
 use tintype::weights::Part;
-
-use crate::ask::AskError;
-use crate::session::SessionError;
 
 struct Page;
 
@@ -46,18 +42,7 @@ pub const fn field(setting: Setting) -> &'static str {
     }
 }
 
-/// An error in a sentence.
+/// An error of the library in a sentence.
 pub fn sentence(error: &(dyn Error + 'static)) -> String {
-    let inner: &(dyn Error + 'static) = match error.downcast_ref() {
-        Some(SessionError::Ask(AskError::Class(error))) => error,
-        Some(SessionError::Ask(AskError::Setting(error))) => error,
-        Some(SessionError::Generate(GenerateError::Request(error))) => error,
-        Some(SessionError::Generate(error)) => error,
-        None => match error.downcast_ref() {
-            Some(AskError::Class(error)) => error,
-            Some(AskError::Setting(error)) => error,
-            None => error,
-        },
-    };
-    face::sentence(inner, &Page)
+    face::sentence(error, &Page)
 }

@@ -116,6 +116,16 @@ pub enum SessionError {
     Generate(#[from] GenerateError),
 }
 
+impl SessionError {
+    /// The library's error.
+    pub fn cause(&self) -> &(dyn std::error::Error + 'static) {
+        match self {
+            Self::Ask(error) => error.cause(),
+            Self::Generate(error) => error,
+        }
+    }
+}
+
 impl Session {
     /// Loads a model. Without a precision it is the dtype of the weights where a GPU computes in it,
     /// else float32.

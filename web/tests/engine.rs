@@ -156,7 +156,7 @@ fn a_request_is_that_of_the_command_line() {
     ] {
         let ask = ask(given).expect("it reads");
         let error = ask.request(&architecture, &labels).expect_err(trouble);
-        let sentence = tintype_web::face::sentence(&error);
+        let sentence = tintype_web::face::sentence(error.cause());
         assert!(sentence.contains(trouble), "{sentence}");
     }
     assert!(ask(json!({"sead": 7})).expect_err("a typing error").to_string().contains("sead"));

@@ -92,7 +92,7 @@ impl App {
             Action::Dismiss(notice) => self.notices.dismiss(notice),
             Action::Theme(theme) => {
                 self.preferences.theme = theme;
-                crate::ui::style::set_theme(ctx, theme);
+                crate::style::set_theme(ctx, theme);
             }
         }
     }

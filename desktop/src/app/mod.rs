@@ -4,47 +4,27 @@
 mod acts;
 mod events;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use eframe::{egui, egui_wgpu};
-use tintype::generate::{ModelPaths, Settings};
+use tintype::generate::Settings;
 
 use crate::action::View;
 use crate::dialogs::Dialogs;
 use crate::engine::{DeviceRow, Engine, Ready};
+use crate::frame_times::FrameTimes;
 use crate::gallery::Gallery;
 use crate::model::{Inspector, Model};
 use crate::notices::Notices;
 use crate::preferences::{OfModel, Preferences, Window};
 use crate::queue::Queue;
 use crate::restart;
-use crate::ui::develop::Develop;
-use crate::ui::frame_times::FrameTimes;
-use crate::ui::picker::Picker;
-
-/// How the app is started.
-#[derive(Clone, Debug, Default)]
-pub struct Start {
-    /// The file of the preferences.
-    pub preferences: PathBuf,
-    /// Where pictures are saved unless somebody chose another folder.
-    pub pictures: PathBuf,
-    /// Model, instead of the remembered one.
-    pub paths: Option<ModelPaths>,
-    /// Device, instead of the remembered one.
-    pub device: Option<String>,
-    /// Folder for pictures, instead of the remembered one.
-    pub output: Option<PathBuf>,
-    /// Files to open, as if they were dropped on the window.
-    pub files: Vec<PathBuf>,
-    /// A message to begin with.
-    pub notice: Option<String>,
-    /// Repaint 60 times a second while pictures develop, and report how long frames took.
-    pub frame_times: bool,
-}
+use crate::search::Picker;
+use crate::stage::Develop;
+pub use crate::start::Start;
 
 /// What the engine said last about its networks.
 #[derive(Clone, Debug, Default)]
@@ -87,11 +67,8 @@ pub struct App {
     pub(crate) notices: Notices,
     dialogs: Dialogs,
     pub(crate) frame_times: Option<FrameTimes>,
-    window_lost: Arc<AtomicBool>,
+    pub(crate) window_lost: Arc<AtomicBool>,
 }
-
-/// A frame of a common screen.
-const SIXTIETH: Duration = Duration::from_micros(16_667);
 
 /// How long changes wait before they are written.
 const SAVE_AFTER: Duration = Duration::from_secs(2);
@@ -99,7 +76,7 @@ const SAVE_AFTER: Duration = Duration::from_secs(2);
 impl App {
     /// The app of a window; `window` is what draws it.
     pub fn new(ctx: &egui::Context, window: Option<egui_wgpu::RenderState>, start: Start) -> Self {
-        crate::ui::style::apply(ctx);
+        crate::style::apply(ctx);
         let (mut preferences, trouble) = Preferences::load(&start.preferences);
         let mut notices = Notices::default();
         if let Some(trouble) = trouble {
@@ -117,7 +94,7 @@ impl App {
         if start.output.is_some() {
             preferences.output = start.output.clone();
         }
-        crate::ui::style::set_theme(ctx, preferences.theme);
+        crate::style::set_theme(ctx, preferences.theme);
         let window_lost = Arc::new(AtomicBool::new(false));
         if let Some(state) = &window {
             let (lost, ctx) = (window_lost.clone(), ctx.clone());
@@ -249,7 +226,7 @@ impl App {
     }
 
     /// Remembers the window, and writes preferences some time after they changed.
-    fn remember(&mut self, ctx: &egui::Context) {
+    pub(crate) fn remember(&mut self, ctx: &egui::Context) {
         let window = ctx.input(|input| {
             let viewport = input.viewport();
             let size = viewport.inner_rect?.size();
@@ -272,7 +249,7 @@ impl App {
         }
     }
 
-    fn save(&mut self) {
+    pub(crate) fn save(&mut self) {
         if let Err(trouble) = self.preferences.save(&self.start.preferences) {
             self.notices.trouble(trouble);
         }
@@ -280,48 +257,8 @@ impl App {
     }
 
     /// The device that draws the window is gone.
-    fn leave_lost_window(&mut self) -> ! {
+    pub(crate) fn leave_lost_window(&mut self) -> ! {
         self.save();
         restart::again(&self.start, &restart::notice("The graphics device stopped working"))
-    }
-}
-
-impl eframe::App for App {
-    fn logic(&mut self, ctx: &egui::Context, _frame: &mut eframe::Frame) {
-        self.update(ctx);
-        if self.window_lost.swap(false, Ordering::Relaxed) {
-            self.leave_lost_window();
-        }
-    }
-
-    fn ui(&mut self, ui: &mut egui::Ui, _frame: &mut eframe::Frame) {
-        if let Some(times) = &mut self.frame_times {
-            let developing = self.queue.running().is_some();
-            times.frame(developing);
-            if developing {
-                ui.ctx().request_repaint_after(SIXTIETH);
-            }
-        }
-        let mut actions = crate::ui::keys::actions(self, ui.ctx());
-        crate::ui::show(self, ui, &mut actions);
-        self.picker.enter(&mut actions);
-        let ctx = ui.ctx().clone();
-        for action in actions {
-            self.act(action, &ctx);
-        }
-        self.remember(&ctx);
-    }
-
-    fn clear_color(&self, visuals: &egui::Visuals) -> [f32; 4] {
-        crate::ui::style::background(visuals).to_normalized_gamma_f32()
-    }
-
-    fn on_exit(&mut self) {
-        self.queue.cancel_all();
-        self.save();
-        if let (Some(times), Networks::Ready(ready)) = (&self.frame_times, &self.networks) {
-            let shared = if ready.shared { ", which also drew the window" } else { "" };
-            eprintln!("{times}; networks on {}{shared}", ready.device);
-        }
     }
 }

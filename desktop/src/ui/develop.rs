@@ -1,103 +1,16 @@
 //! Pictures in the making, and the latest finished ones.
 
-use std::time::Instant;
-
 use eframe::egui::{self, RichText, Sense, vec2};
-use eframe::egui_wgpu;
 use tintype::generate::ImageSpec;
 use tintype::model::Process;
 
-use super::live::Live;
 use super::timeline::{self, Timeline};
 use super::{fit, paint, picture};
 use crate::action::{Action, View};
 use crate::app::{App, Chosen, Networks};
-use crate::engine::{StepNews, Work};
 use crate::gallery::Size;
+use crate::stage::Running;
 use crate::text;
-
-/// What is on the stage.
-pub struct Develop {
-    live: Live,
-    running: Option<Running>,
-    /// Finished pictures of the latest job.
-    finished: Vec<u64>,
-}
-
-/// The job in hand.
-struct Running {
-    job: u64,
-    name: String,
-    total_images: usize,
-    /// Nothing before the first step.
-    step: Option<Progress>,
-}
-
-/// The latest step.
-struct Progress {
-    first: usize,
-    images: Vec<ImageSpec>,
-    index: usize,
-    total: Option<usize>,
-    time: f64,
-    pixels: bool,
-    /// When the first step of these pictures was.
-    began: Instant,
-}
-
-impl Develop {
-    /// An empty stage in a window that is drawn by this.
-    pub fn new(window: Option<egui_wgpu::RenderState>) -> Self {
-        Self { live: Live::new(window), running: None, finished: Vec::new() }
-    }
-
-    /// A job begins.
-    pub fn begin(&mut self, work: &Work, name: Option<String>) {
-        self.finished.clear();
-        let name = name.unwrap_or_default();
-        let total_images = work.images.len();
-        self.running = Some(Running { job: work.job, name, total_images, step: None });
-    }
-
-    /// A step of it.
-    pub fn step(&mut self, news: StepNews, ctx: &egui::Context) {
-        let Some(running) = self.running.as_mut().filter(|running| running.job == news.job) else {
-            return;
-        };
-        let same = running.step.as_ref().filter(|step| step.first == news.first);
-        let began = same.map_or_else(Instant::now, |step| step.began);
-        running.step = Some(Progress {
-            first: news.first,
-            images: news.images,
-            index: news.index,
-            total: news.total,
-            time: news.time,
-            pixels: news.pixels,
-            began,
-        });
-        if let Some(frames) = news.frames {
-            self.live.show(frames, ctx);
-        }
-    }
-
-    /// A picture of it is in the gallery.
-    pub fn finished(&mut self, job: u64, id: u64) {
-        if self.running.as_ref().is_some_and(|running| running.job == job) {
-            self.finished.push(id);
-        }
-    }
-
-    /// It came to its end.
-    pub fn end(&mut self, job: u64) {
-        self.running.take_if(|running| running.job == job);
-        self.live.clear();
-    }
-
-    /// A picture is gone from the gallery.
-    pub fn forget(&mut self, id: u64) {
-        self.finished.retain(|finished| *finished != id);
-    }
-}
 
 pub(super) fn show(app: &mut App, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
     match (&app.develop.running, app.develop.finished.as_slice()) {

@@ -1,17 +1,15 @@
 //! What is seen, a file a panel.
 
 mod controls;
-pub mod develop;
+mod develop;
 mod filmstrip;
-pub mod frame_times;
+mod frame;
 mod gallery;
-pub mod keys;
-mod live;
+mod keys;
 mod messages;
-pub mod picker;
+mod picker;
 mod picture;
 mod queue;
-pub mod style;
 mod timeline;
 mod top;
 

@@ -4,7 +4,7 @@ use eframe::egui::{
     self, Align2, Color32, FontId, Rect, Response, Sense, Stroke, WidgetInfo, vec2,
 };
 
-use super::style::{LATENT, PIXELS};
+use crate::style::{LATENT, PIXELS};
 
 /// What the line shows.
 #[derive(Clone, Debug, PartialEq)]

@@ -61,7 +61,7 @@ impl Bench {
             let app = App::new(&cc.egui_ctx, cc.wgpu_render_state.clone(), start);
             // The harness clears with nothing; the window would with this.
             cc.egui_ctx.all_styles_mut(|style| {
-                style.visuals.panel_fill = tintype_desktop::ui::style::background(&style.visuals);
+                style.visuals.panel_fill = tintype_desktop::style::background(&style.visuals);
             });
             app
         });

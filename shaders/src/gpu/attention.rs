@@ -8,9 +8,10 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::bridge::{Form, Kernel, run};
-use super::flash::{self, Dims, LARGEST_HEAD};
+use super::flash::{Dims, LARGEST_HEAD};
 use super::neighborhood::{self, Image};
 use super::rows::Rows;
+use super::softmax;
 use super::view::{View, together};
 use crate::gradient::{Operation, of_one_type};
 
@@ -57,7 +58,7 @@ impl Kernel for Forward {
         let (out, lse) = (tokens(outputs[0].clone()), &outputs[1]);
         let out = View::packed(&out, 0, dims.queries, [dims.heads, dims.e]);
         match self.0.neighborhood {
-            None => flash::forward(dims, self.0.scale, qkv, out, lse),
+            None => softmax::forward(dims, self.0.scale, qkv, out, lse),
             Some(image) => neighborhood::forward(dims, image, self.0.scale, qkv, out, lse),
         }
     }
@@ -84,7 +85,7 @@ impl Kernel for Backward {
             [0, 1].map(|i| View::packed(&results[i], 0, dims.queries, [dims.heads, dims.e]));
         let (scale, lse) = (self.0.scale, &inputs[4]);
         match self.0.neighborhood {
-            None => flash::backward(dims, scale, qkv, results, lse, gradients),
+            None => softmax::backward(dims, scale, qkv, results, lse, gradients),
             Some(image) => {
                 neighborhood::backward(dims, image, scale, qkv, results, lse, gradients);
             }

@@ -100,7 +100,7 @@ impl Operation for Convolution {
             return None;
         }
         #[cfg(feature = "cuda")]
-        if takes(self, inputs) {
+        if self.bias && takes(inputs, self.stride, self.padding) {
             return Some((self.on_hopper(inputs)?, Vec::new()));
         }
         #[cfg(feature = "wgpu")]

@@ -20,6 +20,7 @@ mod patches;
 mod prepare;
 pub(crate) mod qkv;
 mod rows;
+mod softmax;
 mod tile;
 mod view;
 

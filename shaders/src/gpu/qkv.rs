@@ -9,10 +9,11 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::bridge::{Form, Kernel, room, run};
-use super::flash::{self, Dims, LARGEST_HEAD};
+use super::flash::{Dims, LARGEST_HEAD};
 use super::neighborhood::{self, Image};
 use super::prepare::{self, Cosine, Tokens};
 use super::rows::Rows;
+use super::softmax;
 use super::view::View;
 use crate::gradient::Operation;
 
@@ -119,7 +120,7 @@ impl Kernel for Forward {
         let (out, lse) = (Rows::of(outputs[0].clone()), &outputs[1]);
         let out = view(&out, 0, dims);
         match self.0.neighborhood {
-            None => flash::forward(dims, self.0.scale, qkv, out, lse),
+            None => softmax::forward(dims, self.0.scale, qkv, out, lse),
             Some(image) => neighborhood::forward(dims, image, self.0.scale, qkv, out, lse),
         }
     }
@@ -162,7 +163,7 @@ impl Kernel for Backward {
         let gradients = [0, 1, 2].map(|part| view(&to, part, dims));
         let (scale, lse) = (self.0.scale, &kept[1]);
         match self.0.neighborhood {
-            None => flash::backward(dims, scale, qkv, results, lse, gradients),
+            None => softmax::backward(dims, scale, qkv, results, lse, gradients),
             Some(image) => {
                 neighborhood::backward(dims, image, scale, qkv, results, lse, gradients);
             }

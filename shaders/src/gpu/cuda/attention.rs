@@ -113,7 +113,7 @@ mod on_device {
             && head.forward().shared_memory.max(head.backward(true).shared_memory) <= room
     }
 
-    /// As [`flash::forward`](super::super::super::flash::forward).
+    /// As [`softmax::forward`](super::super::super::softmax::forward).
     pub(in crate::gpu) fn forward<R: CubeRuntime>(
         dims: Dims,
         scale: f64,

@@ -11,7 +11,6 @@ use super::linear::multiplies;
 use super::on_cuda;
 use super::product::{Added, convolution};
 use crate::gpu::bridge::{Form, Kernel, is_counted};
-use crate::gpu::convolution::Convolution;
 use crate::gpu::rows::Rows;
 
 /// Of `[B, H, W, C]`, `[out, k·k·C]`, `[out]` and, where there is one, a residual `[B, H, W, out]`.
@@ -40,15 +39,14 @@ impl Kernel for SameSize {
     }
 }
 
-/// Whether a convolution of these inputs is made here.
-pub(in crate::gpu) fn takes(convolution: &Convolution, inputs: &[DispatchTensor]) -> bool {
+/// Whether a convolution of these inputs, with a bias, is computed here.
+pub(in crate::gpu) fn takes(inputs: &[DispatchTensor], stride: usize, padding: [usize; 2]) -> bool {
     let [out, channels, window, width] = std::array::from_fn(|i| inputs[1].shape()[i]);
     matches!(inputs[0].dtype(), DType::BF16 | DType::F16)
-        && convolution.bias
-        && convolution.stride == 1
+        && stride == 1
         && window == width
         && window % 2 == 1
-        && convolution.padding == [window / 2; 2]
+        && padding == [window / 2; 2]
         && channels.is_multiple_of(8)
         && is_counted(inputs[0].shape().num_elements() / channels.max(1) * out.max(channels))
         && multiplies(&inputs[0])

@@ -12,10 +12,8 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-#[cfg(feature = "cuda")]
-use super::cuda;
 use super::tile::{PRODUCT_STAGE, SIDE, Span, side, stage_size, tile_size};
-use super::view::{Layout, View};
+use super::view::Layout;
 
 /// Below every score; not infinite, since WGSL has no infinities.
 const LOWEST: f32 = -1.0e30;
@@ -43,42 +41,6 @@ impl Dims {
     pub(in crate::gpu) fn rows(&self) -> usize {
         self.batch * self.heads * self.queries
     }
-}
-
-/// `out = softmax(q kᵀ·scale) v`; `lse` `[B, heads, N]`, float32, gets `ln Σ exp(q kᵀ·scale)`.
-pub(in crate::gpu) fn forward<R: CubeRuntime>(
-    dims: Dims,
-    scale: f64,
-    qkv: [View<'_, R>; 3],
-    out: View<'_, R>,
-    lse: &CubeTensor<R>,
-) {
-    #[cfg(feature = "cuda")]
-    if cuda::attention::takes(dims, &[qkv[0], qkv[1], qkv[2], out])
-        && cuda::trial::attention(qkv[0].tensor)
-    {
-        return cuda::attention::forward(dims, scale, qkv, out, lse);
-    }
-    forward::forward(dims, scale, qkv, out, lse);
-}
-
-/// The gradients of `q`, `k` and `v` from that of `out`.
-pub(in crate::gpu) fn backward<R: CubeRuntime>(
-    dims: Dims,
-    scale: f64,
-    qkv: [View<'_, R>; 3],
-    [out, gradient]: [View<'_, R>; 2],
-    lse: &CubeTensor<R>,
-    to: [View<'_, R>; 3],
-) {
-    let stats = statistics(dims, out, gradient, lse);
-    #[cfg(feature = "cuda")]
-    if cuda::attention::takes(dims, &[qkv[0], qkv[1], qkv[2], gradient, to[0], to[1], to[2]])
-        && cuda::trial::attention(qkv[0].tensor)
-    {
-        return cuda::attention::backward(dims, scale, qkv, gradient, &stats, to);
-    }
-    backward::backward(dims, scale, qkv, gradient, &stats, to);
 }
 
 /// Rows a unit holds: large tiles where shared memory has room for them.

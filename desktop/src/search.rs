@@ -1,0 +1,84 @@
+//! The search for a class: what is typed, and where the keyboard is.
+
+use eframe::egui::{self, Key, Modifiers};
+
+use crate::action::Action;
+
+/// What is typed, and where the keyboard is.
+#[derive(Debug, Default)]
+pub struct Picker {
+    pub(crate) query: String,
+    /// The class that Enter takes, counted among those found.
+    pub(crate) at: usize,
+    pub(crate) wants_focus: bool,
+    /// The classes found in the last frame.
+    pub(crate) found: Vec<usize>,
+    /// Whether the keyboard moved, so that the list follows.
+    pub(crate) moved: bool,
+    /// What Enter was pressed for in this frame.
+    entered: Option<Enter>,
+}
+
+/// What Enter does with a class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Enter {
+    /// Adds it to the chosen classes, or takes it out.
+    Add,
+    /// Makes pictures of it.
+    Generate,
+}
+
+impl Picker {
+    /// The identity of the search field.
+    pub fn search_id(&self) -> egui::Id {
+        egui::Id::unique("search classes")
+    }
+
+    /// Puts the keyboard into the search field.
+    pub fn focus(&mut self) {
+        self.wants_focus = true;
+    }
+
+    /// Goes on with a text that was typed elsewhere.
+    pub fn type_text(&mut self, text: &str) {
+        self.query.push_str(text);
+        self.at = 0;
+        self.focus();
+    }
+
+    /// Empties the search; whether there was something in it.
+    pub fn clear(&mut self) -> bool {
+        self.at = 0;
+        !std::mem::take(&mut self.query).is_empty()
+    }
+
+    /// Arrows and Enter, before the search field sees them.
+    pub fn keys(&mut self, ctx: &egui::Context) {
+        let pressed = |modifiers, key| {
+            ctx.input_mut(|input: &mut egui::InputState| input.consume_key(modifiers, key))
+        };
+        for (key, by) in [(Key::ArrowDown, 1), (Key::ArrowUp, -1)] {
+            if pressed(Modifiers::NONE, key) {
+                let last = self.found.len().saturating_sub(1);
+                self.at = self.at.saturating_add_signed(by).min(last);
+                self.moved = true;
+            }
+        }
+        let enter = |modifiers, what| pressed(modifiers, Key::Enter).then_some(what);
+        self.entered = enter(Modifiers::COMMAND, Enter::Add)
+            .or_else(|| enter(Modifiers::NONE, Enter::Generate));
+    }
+
+    /// What Enter asks for, once the search has this frame's letters: in a slow frame they come together.
+    pub fn enter(&mut self, actions: &mut Vec<Action>) {
+        let Some(enter) = self.entered.take() else { return };
+        let class = self.found.get(self.at).copied();
+        // Enter without a search means the classes chosen already.
+        let class = class.filter(|_| !self.query.trim().is_empty() || self.moved);
+        let add = enter == Enter::Add;
+        actions.extend(class.map(|class| Action::Choose { class, add }));
+        if !add {
+            actions.push(Action::Generate);
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! How the app is started.
+
+use std::path::PathBuf;
+
+use tintype::generate::ModelPaths;
+
+/// How the app is started.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// The file of the preferences.
+    pub preferences: PathBuf,
+    /// Where pictures are saved unless somebody chose another folder.
+    pub pictures: PathBuf,
+    /// Model, instead of the remembered one.
+    pub paths: Option<ModelPaths>,
+    /// Device, instead of the remembered one.
+    pub device: Option<String>,
+    /// Folder for pictures, instead of the remembered one.
+    pub output: Option<PathBuf>,
+    /// Files to open, as if they were dropped on the window.
+    pub files: Vec<PathBuf>,
+    /// A message to begin with.
+    pub notice: Option<String>,
+    /// Repaint 60 times a second while pictures develop, and report how long frames took.
+    pub frame_times: bool,
+}
