@@ -2,18 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use tintype::files::{writable_folder, write_whole};
+use tintype::files::{writable_folder, write_beside};
 
-/// Writes a PNG under the first free name, `stem.png`, `stem-2.png`, …; the error says why not.
+/// Writes a PNG under the first free name, `stem.png`, `stem (2).png`, …; the error says why not.
 pub fn save(folder: &Path, stem: &str, png: &[u8]) -> Result<PathBuf, String> {
     let sentence = |e: tintype::files::WriteError| format!("{e}: {}", e.source);
     writable_folder(folder).map_err(sentence)?;
-    let names = std::iter::once(format!("{stem}.png"))
-        .chain((2..).map(|number| format!("{stem}-{number}.png")));
-    let free = names.map(|name| folder.join(name)).find(|path| !path.exists());
-    let path = free.unwrap_or_else(|| folder.join(format!("{stem}.png")));
-    write_whole(&path, png).map_err(sentence)?;
-    Ok(path)
+    write_beside(&folder.join(format!("{stem}.png")), png).map_err(sentence)
 }
 
 #[cfg(test)]
@@ -27,7 +22,7 @@ mod tests {
         let first = save(&inside, "fruit-7", b"one").expect("saved");
         let second = save(&inside, "fruit-7", b"two").expect("saved");
         assert_eq!(first, inside.join("fruit-7.png"));
-        assert_eq!(second, inside.join("fruit-7-2.png"));
+        assert_eq!(second, inside.join("fruit-7 (2).png"));
         assert_eq!(std::fs::read(first).expect("there"), b"one");
         let blocked = save(&second, "fruit-7", b"three").expect_err("that is a file");
         assert!(blocked.contains("cannot be written"), "{blocked}");

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use tintype::weights::{Dtype, open, write_safetensors};
 
-use tintype::files::write_whole;
+use tintype::files::write_durably;
 use tintype::generate::bytes;
 
 #[derive(Debug, clap::Args)]
@@ -63,7 +63,7 @@ pub fn run(args: Args) -> Result<()> {
     weights.metadata.insert("format".into(), "pt".into());
     let content = write_safetensors(&weights.tensors, &weights.metadata)
         .map_err(|e| anyhow::anyhow!("{}: {e}", args.output.display()))?;
-    write_whole(&args.output, &content)?;
+    write_durably(&args.output, &content)?;
     println!(
         "{}: {} tensors, {}",
         args.output.display(),

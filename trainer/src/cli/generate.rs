@@ -8,7 +8,6 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use tintype::device;
-use tintype::files::write_whole;
 use tintype::generate::{
     Event, GenerateError, ImageSpec, ModelFiles, Origin, Picture, Pipeline, Request, Settings,
 };
@@ -232,7 +231,7 @@ impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
             Output::Folder(folder) => Some(folder.join(format!("{}.png", origin.file_stem()))),
         };
         if let Some(path) = path {
-            write_whole(&path, &png)?;
+            let path = self.output.write(&path, &png)?;
             self.reporter.event(
                 "image",
                 json!({"index": picture.index, "class": origin.class_name, "seed": picture.spec.seed, "path": path}),
@@ -241,8 +240,7 @@ impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
             if let Some(latent) = &picture.latent {
                 let pair = Rgb::grid(&[picture.image.clone(), latent.clone()], 2, GAP);
                 let path = path.with_extension("compare.png");
-                write_whole(&path, &origin.to_png(&pair)?)?;
-                self.written.push(path);
+                self.written.push(self.output.write(&path, &origin.to_png(&pair)?)?);
             }
         }
         self.finished.push(picture);
@@ -274,8 +272,7 @@ fn write_grid(
             None => p.image.clone(),
         })
         .collect();
-    write_whole(&path, &Rgb::grid(&images, columns, GAP).to_png(&[])?)?;
-    Ok(Some(path))
+    Ok(Some(output.write(&path, &Rgb::grid(&images, columns, GAP).to_png(&[])?)?))
 }
 
 fn summary(written: &[PathBuf]) -> String {

@@ -1,9 +1,9 @@
-//! Where pictures go: checked before the work, written whole or not at all.
+//! Where pictures go: checked before the work, written whole or not at all, over no other picture.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use tintype::files::writable_folder;
+use tintype::files::{WriteError, writable_folder, write_beside, write_whole};
 
 /// A folder of pictures, or one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,5 +34,13 @@ impl Output {
             true => Self::File(path.into()),
             false => Self::Folder(path.into()),
         })
+    }
+
+    /// Writes a picture: over the file that was named, but beside other pictures of a folder. Returns where.
+    pub fn write(&self, path: &Path, png: &[u8]) -> std::result::Result<PathBuf, WriteError> {
+        match self {
+            Self::File(_) => write_whole(path, png).map(|()| path.into()),
+            Self::Folder(_) => write_beside(path, png),
+        }
     }
 }

@@ -1,0 +1,83 @@
+//! Names for files that replace no other.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::{WriteError, write_whole};
+
+/// Writes a file under its name or, where another file has that, under the first free one of `name (2).ext`,
+/// `name (3).ext`, …; returns where. A file that has the same bytes already is left as it is.
+///
+/// # Errors
+/// As [`write_whole`].
+pub fn write_beside(path: &Path, bytes: &[u8]) -> Result<PathBuf, WriteError> {
+    for number in 1.. {
+        let candidate = numbered(path, number);
+        // Creating it reserves the name: two writers never choose the same one.
+        match File::create_new(&candidate) {
+            Ok(_) => {
+                let written = write_whole(&candidate, bytes);
+                if written.is_err() {
+                    let _ = std::fs::remove_file(&candidate);
+                }
+                return written.map(|()| candidate);
+            }
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                if std::fs::read(&candidate).is_ok_and(|there| there == bytes) {
+                    return Ok(candidate);
+                }
+            }
+            Err(source) => return Err(WriteError { path: candidate, source }),
+        }
+    }
+    unreachable!("numbers do not end")
+}
+
+/// `heart-7.png`, `heart-7 (2).png`, …
+fn numbered(path: &Path, number: u32) -> PathBuf {
+    if number == 1 {
+        return path.into();
+    }
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(format!(" ({number})"));
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_files_stay() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("heart-7.compare.png");
+        let name = |bytes: &[u8]| {
+            let written = write_beside(&path, bytes).expect("it writes");
+            assert_eq!(std::fs::read(&written).expect("it is there"), bytes);
+            written.file_name().map(|name| name.to_string_lossy().into_owned())
+        };
+        assert_eq!(name(b"one").as_deref(), Some("heart-7.compare.png"));
+        assert_eq!(name(b"two").as_deref(), Some("heart-7.compare (2).png"));
+        assert_eq!(name(b"one").as_deref(), Some("heart-7.compare.png"));
+        assert_eq!(name(b"three").as_deref(), Some("heart-7.compare (3).png"));
+        assert!(write_beside(&folder.path().join("no/such"), b"x").is_err());
+    }
+
+    #[test]
+    fn writers_at_once_take_different_names() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x.png");
+        std::thread::scope(|scope| {
+            for writer in 0..8u8 {
+                let path = &path;
+                scope.spawn(move || write_beside(path, &[writer]).expect("it writes"));
+            }
+        });
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 8);
+    }
+}

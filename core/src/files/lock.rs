@@ -1,0 +1,59 @@
+//! One owner at a time.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A file that one process holds locked; the operating system frees it however the process ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// Why there is no lock.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Somebody else holds it.
+    #[error("{} is locked by another process", .0.display())]
+    Held(PathBuf),
+    /// The file cannot be created, or its file system has no locks.
+    #[error("{} cannot be locked", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+impl Lock {
+    /// Takes the lock, or fails at once; dropping it lets go. The file stays.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] where another process (or another `Lock` of this one) has it.
+    pub fn take(path: &Path) -> Result<Self, LockError> {
+        let io = |source| LockError::Io { path: path.into(), source };
+        let mut options = OpenOptions::new();
+        let file = options.create(true).write(true).truncate(false).open(path).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(LockError::Held(path.into())),
+            Err(TryLockError::Error(source)) => Err(io(source)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_one_owner() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("lock");
+        let held = Lock::take(&path).expect("it is free");
+        assert!(matches!(Lock::take(&path), Err(LockError::Held(_))));
+        drop(held);
+        assert!(Lock::take(&path).is_ok());
+    }
+}

@@ -1,0 +1,130 @@
+//! Writing files so that nobody ever sees half of one, and none is lost or replaced unasked.
+
+mod free;
+mod lock;
+
+use std::collections::hash_map::RandomState;
+use std::fs::File;
+use std::hash::BuildHasher;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use free::write_beside;
+pub use lock::{Lock, LockError};
+
+/// Why a file was not written.
+#[derive(Debug, thiserror::Error)]
+#[error("{} cannot be written", .path.display())]
+pub struct WriteError {
+    /// The file.
+    pub path: PathBuf,
+    /// The reason.
+    pub source: io::Error,
+}
+
+/// Writes a file under a temporary name and renames it: readers see the old file or the new one.
+///
+/// # Errors
+/// The folder is missing or read-only, the disk is full, …; the old file is then still there.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    write(path, bytes, false)
+}
+
+/// [`write_whole`] that returns once file and name have reached the disk: both survive a loss of power.
+///
+/// # Errors
+/// As [`write_whole`].
+pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    write(path, bytes, true)
+}
+
+fn write(path: &Path, bytes: &[u8], durably: bool) -> Result<(), WriteError> {
+    let temporary = temporary_name(path);
+    let written = File::create_new(&temporary)
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            if durably { file.sync_all() } else { Ok(()) }
+        })
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .and_then(|()| if durably { sync_folder(path) } else { Ok(()) });
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written.map_err(|source| WriteError { path: path.into(), source })
+}
+
+/// Makes a rename last: the name of a file is its folder's, which is written on its own.
+///
+/// # Errors
+/// The folder cannot be opened or written.
+pub fn sync_folder(of: &Path) -> io::Result<()> {
+    // Windows writes names with their files, and cannot open a folder.
+    #[cfg(unix)]
+    {
+        let folder = of.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    #[cfg(not(unix))]
+    let _ = of;
+    Ok(())
+}
+
+/// Creates a folder and makes sure that files can be written into it.
+///
+/// # Errors
+/// The folder cannot be created or written.
+pub fn writable_folder(folder: &Path) -> Result<(), WriteError> {
+    let failed = |source| WriteError { path: folder.into(), source };
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let probe = temporary_name(&folder.join(".tintype"));
+    std::fs::write(&probe, []).map_err(failed)?;
+    std::fs::remove_file(&probe).map_err(failed)
+}
+
+/// A name beside `path` that no reader looks for, and no other writer takes: threads, processes, and machines
+/// on a shared disk.
+pub fn temporary_name(path: &Path) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    // The keys of a hasher come from the system's random numbers.
+    let random = RandomState::new().hash_one(COUNT.fetch_add(1, Ordering::Relaxed));
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}-{random:016x}.tmp", std::process::id()));
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writers_at_once_leave_one_whole_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x");
+        std::thread::scope(|scope| {
+            for writer in 0..8u8 {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        let write = if writer % 2 == 0 { write_whole } else { write_durably };
+                        write(path, &[writer; 5000]).expect("it writes");
+                        let bytes = std::fs::read(path).expect("it is there");
+                        assert!(bytes.len() == 5000 && bytes.iter().all(|b| *b == bytes[0]));
+                    }
+                });
+            }
+        });
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn a_failure_leaves_the_old_file_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("taken");
+        std::fs::create_dir_all(path.join("inside")).expect("a folder");
+        let error = write_durably(&path, b"new").expect_err("a folder is there");
+        assert!(error.to_string().ends_with("taken cannot be written"), "{error}");
+        assert!(write_whole(&folder.path().join("no/such/x"), b"new").is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
+    }
+}
