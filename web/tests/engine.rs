@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 use tintype::burn::tensor::Device;
-use tintype::device::Found;
-use tintype::generate::{Origin, Parts, Sampler, Settings};
+use tintype::device::{DeviceError, Found};
+use tintype::generate::{LoadError, Origin, Parts, Sampler, Settings};
 use tintype::image::Rgb;
 use tintype::labels::Labels;
 use tintype::model::Architecture;
@@ -16,7 +16,8 @@ use tintype::model::sit::SiTConfig;
 use tintype::model::vavae::VaeConfig;
 use tintype::precision::Precision;
 use tintype::sampler::Stop;
-use tintype::weights::{Source, TensorView, Weights, layout, write_safetensors};
+use tintype::settings::{Problem, Setting};
+use tintype::weights::{Source, TensorView, Weights, WeightsError, layout, write_safetensors};
 use tintype_web::Checksum;
 use tintype_web::ask::{Ask, Class};
 use tintype_web::session::{News, Session};
@@ -160,6 +161,41 @@ fn a_request_is_that_of_the_command_line() {
         assert!(sentence.contains(trouble), "{sentence}");
     }
     assert!(ask(json!({"sead": 7})).expect_err("a typing error").to_string().contains("sead"));
+}
+
+#[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
+#[cfg_attr(not(target_family = "wasm"), test)]
+fn errors_name_fields_of_a_request() {
+    let file = || "x.pt".to_string();
+    let errors: [(&(dyn std::error::Error + 'static), &str); 9] = [
+        (
+            &LoadError::NoVae("Hi-DiT"),
+            "Hi-DiT works on latents and needs an autoencoder; give its file as `vae`",
+        ),
+        (
+            &LoadError::NoStats("LightningDiT"),
+            "LightningDiT needs the statistics of its latents, latents_stats.pt; give its file as `stats`",
+        ),
+        (
+            &LoadError::Weights(WeightsError::Autoencoder { file: file() }),
+            "x.pt: it is an autoencoder; give its file as `vae`",
+        ),
+        (
+            &WeightsError::NeedsConfiguration { file: file(), reason: "an HDiT".into() },
+            "x.pt: an HDiT; give its file as `config`",
+        ),
+        (&DeviceError::Missing("WebGPU".into(), Vec::new()), "no WebGPU device was found"),
+        (&Setting::GuidanceScale.check(-1.0).unwrap_err(), "cfg -1 is not 0 or more"),
+        (&Setting::GateTime.check(1.5).unwrap_err(), "tau 1.5 is not between 0 and 1"),
+        (
+            &Setting::Precision.invalid(Problem::Unsupported { dtype: "f16" }),
+            "precision f16 is not supported by this device; use f32",
+        ),
+        (&Labels::numbered(3).find("zebra").unwrap_err(), "there is no class \"zebra\""),
+    ];
+    for (error, sentence) in errors {
+        assert_eq!(tintype_web::face::sentence(error), sentence);
+    }
 }
 
 #[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
