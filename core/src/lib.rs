@@ -19,6 +19,7 @@ pub mod files;
 pub mod generate;
 pub mod image;
 pub mod labels;
+pub mod memory;
 pub mod model;
 pub mod nn;
 pub mod noise;

@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         eprintln!("error: {}{place}", text::panic_message(info.payload()));
     }));
     let args = Args::parse();
+    tintype::memory::keep_freed_memory();
     tintype::shaders::keep_compiled_kernels();
     let start = start(&args);
     // A device of which everything is asked may be refused by a driver that promised it; a window

@@ -64,6 +64,7 @@ const INTERRUPTED: u8 = 130;
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
+    tintype::memory::keep_freed_memory();
     run(std::env::args_os())
 }
 
