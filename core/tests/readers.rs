@@ -144,7 +144,7 @@ fn a_network_survives_writing_and_reading() {
     }
     assert_eq!(
         tintype::model::sit_config(&weights).expect_err("8 is no published width").to_string(),
-        "tiny.safetensors: the number of heads of a width of 8 cannot be told from the weights; pass the configuration with --config"
+        "tiny.safetensors: the number of heads of hidden size 8 cannot be told from the weights"
     );
 }
 
