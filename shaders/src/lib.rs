@@ -256,7 +256,7 @@ pub fn neighborhood_attention(
 
 /// How [`qkv_attention`] prepares queries and keys.
 #[derive(Clone, Debug)]
-pub enum Preparation {
+pub enum QkTransform {
     /// Not at all.
     Plain,
     /// [`plain::rotate_pairs`]: cosines and sines, `[N, d]`.
@@ -282,7 +282,7 @@ pub enum Preparation {
 
 /// What a query of [`qkv_attention`] sees.
 #[derive(Clone, Copy, Debug)]
-pub enum Reach {
+pub enum AttentionKind {
     /// Every key.
     Global,
     /// As in [`neighborhood_attention`].
@@ -302,25 +302,25 @@ pub fn qkv_attention(
     qkv: Tensor<3>,
     heads: usize,
     scale: f64,
-    preparation: Preparation,
-    reach: Reach,
+    preparation: QkTransform,
+    reach: AttentionKind,
 ) -> Tensor<3> {
     fused!(cpu cpu::prepare(&qkv, heads, &preparation).and_then(|qkv| match reach {
-        Reach::Global => cpu::qkv_attention(&qkv, heads, scale),
-        Reach::Neighborhood { height, width, kernel } => {
+        AttentionKind::Global => cpu::qkv_attention(&qkv, heads, scale),
+        AttentionKind::Neighborhood { height, width, kernel } => {
             cpu::qkv_neighborhood(&qkv, heads, scale, [height, width, kernel])
         }
     }));
     #[cfg(feature = "gpu")]
     {
-        use gpu::qkv::Preparation as Kind;
+        use gpu::qkv::QkTransform as Kind;
         let (kind, inputs) = match &preparation {
-            Preparation::Plain => (Kind::Plain, given!(qkv)),
-            Preparation::Rotary { cos, sin } => {
+            QkTransform::Plain => (Kind::Plain, given!(qkv)),
+            QkTransform::Rotary { cos, sin } => {
                 let [cos, sin] = [cos, sin].map(|table| table.clone().cast(FloatDType::F32));
                 (Kind::Rotary, given!(qkv, cos, sin))
             }
-            Preparation::Cosine { scale, freqs, height, width } => {
+            QkTransform::Cosine { scale, freqs, height, width } => {
                 let (scale, freqs) =
                     (scale.clone().cast(FloatDType::F32), freqs.clone().cast(FloatDType::F32));
                 let kind = Kind::Cosine { height: *height, width: *width };
@@ -328,8 +328,8 @@ pub fn qkv_attention(
             }
         };
         let neighborhood = match reach {
-            Reach::Global => None,
-            Reach::Neighborhood { height, width, kernel } => {
+            AttentionKind::Global => None,
+            AttentionKind::Neighborhood { height, width, kernel } => {
                 Some(gpu::neighborhood::Image { height, width, kernel })
             }
         };

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData, Tolerance};
 
-use crate::{Normalization, Preparation, Reach, cpu, plain};
+use crate::{AttentionKind, Normalization, QkTransform, cpu, plain};
 
 /// Reproducible values in about −1…1.
 fn values<const D: usize>(shape: [usize; D], seed: u32) -> Tensor<D> {
@@ -60,7 +60,10 @@ fn attention() {
         let qkv = values([b, n, 3 * heads * d], 4);
         let scale = 1.0 / (d as f64).sqrt();
         let fused = cpu::qkv_attention(&qkv, heads, scale);
-        same(fused, plain::qkv_attention(qkv, heads, scale, Preparation::Plain, Reach::Global));
+        same(
+            fused,
+            plain::qkv_attention(qkv, heads, scale, QkTransform::Plain, AttentionKind::Global),
+        );
     }
     let (q, k) = (values([2, 3, 128, 24], 5), values([2, 3, 50, 24], 6));
     let v = values([2, 3, 50, 10], 7);
@@ -76,9 +79,9 @@ fn prepared_and_neighborhood_attention() {
         let n = height * width;
         let qkv: Tensor<3> = values([b, n, 3 * heads * d], 1);
         let preparations = [
-            Preparation::Plain,
-            Preparation::Rotary { cos: values([n, d], 2), sin: values([n, d], 3) },
-            Preparation::Cosine {
+            QkTransform::Plain,
+            QkTransform::Rotary { cos: values([n, d], 2), sin: values([n, d], 3) },
+            QkTransform::Cosine {
                 scale: values([heads], 4) + 2.0,
                 freqs: values([heads, d / 8], 5) * 9.0,
                 height,
@@ -86,7 +89,9 @@ fn prepared_and_neighborhood_attention() {
             },
         ];
         for preparation in preparations {
-            for reach in [Reach::Global, Reach::Neighborhood { height, width, kernel }] {
+            for reach in
+                [AttentionKind::Global, AttentionKind::Neighborhood { height, width, kernel }]
+            {
                 let fused =
                     crate::qkv_attention(qkv.clone(), heads, 0.3, preparation.clone(), reach);
                 let twin =
@@ -94,7 +99,7 @@ fn prepared_and_neighborhood_attention() {
                 same(Some(fused), twin);
             }
         }
-        let prepared = cpu::prepare(&qkv, heads, &Preparation::Plain);
+        let prepared = cpu::prepare(&qkv, heads, &QkTransform::Plain);
         let image = [height, width, kernel];
         assert!(prepared.and_then(|qkv| cpu::qkv_neighborhood(&qkv, heads, 0.3, image)).is_some());
     }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 use tintype::burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
-use tintype::diffusion::flow::Path as FlowPath;
+use tintype::diffusion::flow::Interpolant;
 use tintype::image::Rgb;
 use tintype::model::hidit::HiDiTConfig;
 use tintype::model::vae_config;
@@ -84,9 +84,10 @@ fn errors(store: &Path, encoder: &Path, decoder: &Path, run: &Path) -> (f64, f64
             let [_, c, h, w] = like.dims();
             batch(&keys, stream, step as u32, [c, h, w], &device).cast(f32)
         };
-        let (z_t, _) = FlowPath::Linear.interpolate(z.clone(), noise(Stream::Noise, &z), t.clone());
+        let (z_t, _) =
+            Interpolant::Linear.interpolate(z.clone(), noise(Stream::Noise, &z), t.clone());
         let (x_t, _) =
-            FlowPath::Linear.interpolate(x.clone(), noise(Stream::PixelNoise, &x), t.clone());
+            Interpolant::Linear.interpolate(x.clone(), noise(Stream::PixelNoise, &x), t.clone());
         error(network.forward(z_t, x_t, t, y.clone()).image)
     });
     let estimates: Vec<f64> = estimates.collect();

@@ -7,7 +7,7 @@ use std::f64::consts::FRAC_PI_2;
 /// How data turns into noise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Path {
+pub enum Interpolant {
     /// `α = 1 − t`, `σ = t`
     #[default]
     Linear,
@@ -28,12 +28,14 @@ pub struct Coefficients {
     pub d_sigma: f64,
 }
 
-impl Path {
+impl Interpolant {
     /// The path at time `t` in 0…1.
     pub fn at(self, t: f64) -> Coefficients {
         match self {
-            Path::Linear => Coefficients { alpha: 1.0 - t, sigma: t, d_alpha: -1.0, d_sigma: 1.0 },
-            Path::Cosine => {
+            Interpolant::Linear => {
+                Coefficients { alpha: 1.0 - t, sigma: t, d_alpha: -1.0, d_sigma: 1.0 }
+            }
+            Interpolant::Cosine => {
                 let (sin, cos) = (t * FRAC_PI_2).sin_cos();
                 Coefficients {
                     alpha: cos,
@@ -51,11 +53,11 @@ impl Path {
     pub fn interpolate(self, x: Tensor<4>, eps: Tensor<4>, t: Tensor<1>) -> (Tensor<4>, Tensor<4>) {
         let t: Tensor<4> = t.reshape([-1, 1, 1, 1]);
         match self {
-            Path::Linear => {
+            Interpolant::Linear => {
                 let x_t = x.clone() * (-t.clone() + 1.0) + eps.clone() * t;
                 (x_t, eps - x)
             }
-            Path::Cosine => {
+            Interpolant::Cosine => {
                 let angle = t * FRAC_PI_2;
                 let (cos, sin) = (angle.clone().cos(), angle.sin());
                 let x_t = x.clone() * cos.clone() + eps.clone() * sin.clone();
@@ -134,11 +136,11 @@ pub enum TimeDensity {
 
 impl TimeDensity {
     /// A time from a uniform number in 0…1 and a standard normal one.
-    pub fn sample(self, path: Path, uniform: f64, normal: f64) -> f64 {
+    pub fn sample(self, path: Interpolant, uniform: f64, normal: f64) -> f64 {
         match (self, path) {
             (TimeDensity::Uniform, _) => uniform,
-            (TimeDensity::Lognormal, Path::Linear) => logit_normal(normal, 0.0, 1.0),
-            (TimeDensity::Lognormal, Path::Cosine) => normal.exp().atan() / FRAC_PI_2,
+            (TimeDensity::Lognormal, Interpolant::Linear) => logit_normal(normal, 0.0, 1.0),
+            (TimeDensity::Lognormal, Interpolant::Cosine) => normal.exp().atan() / FRAC_PI_2,
         }
     }
 }
@@ -168,7 +170,7 @@ mod tests {
         let v = Tensor::<4>::from_floats([[[[0.7f32, 0.1]]]], &device);
         let t = 0.35;
         let short = -(x.clone() + v.clone() * (1.0 - t)) / t;
-        Path::Linear
+        Interpolant::Linear
             .score(x, v, t)
             .into_data()
             .assert_approx_eq::<f32>(&short.into_data(), Default::default());

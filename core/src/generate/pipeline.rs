@@ -164,7 +164,7 @@ impl Pipeline {
         inputs: Inputs,
         network: impl Fn(Inputs) -> Vec<Tensor<4>> + Send + 'static,
     ) -> Vec<Tensor<4>> {
-        if !Replay::pays(&self.device, inputs.times.dims()[0]) {
+        if !Replay::is_worthwhile(&self.device, inputs.times.dims()[0]) {
             return network(inputs);
         }
         let mut replay = self.replay.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

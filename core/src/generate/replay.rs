@@ -10,7 +10,7 @@ use crate::device::is_cuda;
 
 /// Samples in a batch, two for a guided image, up to which starting the kernels takes longer than
 /// computing them. A recording keeps the memory of everything that the network computes.
-const MOST: usize = 8;
+const MAX_BATCH: usize = 8;
 
 /// What a network is evaluated at.
 #[derive(Clone, Debug)]
@@ -95,8 +95,8 @@ impl std::fmt::Debug for Replay {
 
 impl Replay {
     /// Whether a batch of so many samples is worth a recording on a device.
-    pub(super) fn pays(device: &Device, samples: usize) -> bool {
-        samples <= MOST && is_cuda(device) && tintype_shaders::uses_kernels()
+    pub(super) fn is_worthwhile(device: &Device, samples: usize) -> bool {
+        samples <= MAX_BATCH && is_cuda(device) && tintype_shaders::uses_kernels()
     }
 
     /// What `network` makes of the inputs. It is recorded at its first evaluation at inputs of such

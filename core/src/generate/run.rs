@@ -8,7 +8,7 @@ use super::observer::Observer;
 use super::pipeline::Pipeline;
 use super::replay::Inputs;
 use super::request::Request;
-use crate::diffusion::flow::{Path, ode_times, sde_times, shifted_times};
+use crate::diffusion::flow::{Interpolant, ode_times, sde_times, shifted_times};
 use crate::model::{Clock, Process};
 use crate::noise::Stream;
 use crate::sampler::{Model, State, Step, Stop, dpm_solver, flow, karras, schedules};
@@ -34,7 +34,7 @@ pub(super) async fn generate(
 }
 
 async fn flow_down<M: Model>(run: &mut M, x: State, settings: Settings) -> Result<State, Stop> {
-    let path = Path::Linear;
+    let path = Interpolant::Linear;
     let times = match (settings.sampler, settings.shift > 0.0) {
         (Sampler::EulerMaruyama, _) => sde_times(settings.steps),
         (_, true) => shifted_times(settings.steps + 1, settings.shift),

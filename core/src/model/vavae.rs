@@ -130,8 +130,8 @@ impl VaeConfig {
         let down = (0..levels)
             .map(|level| {
                 let blocks = self.blocks(&mut width, level, self.num_res_blocks, device);
-                let downsample =
-                    (level + 1 < levels).then(|| Resample { conv: Conv2d::halving(width, device) });
+                let downsample = (level + 1 < levels)
+                    .then(|| Resample { conv: Conv2d::downsample(width, device) });
                 DownLevel { block: blocks.0, attn: blocks.1, downsample }
             })
             .collect();
@@ -422,7 +422,7 @@ impl ResBlock {
             Some(shortcut) => shortcut.forward(x),
             None => x,
         };
-        self.conv2.forward_onto(shortcut, self.norm2.silu(h))
+        self.conv2.forward_residual(shortcut, self.norm2.silu(h))
     }
 }
 
@@ -456,6 +456,6 @@ impl AttnBlock {
         };
         let scale = 1.0 / (c as f64).sqrt();
         let out = attention(tokens(&self.q), tokens(&self.k), tokens(&self.v), scale, None);
-        self.proj_out.forward_onto(x, out.swap_dims(2, 3).reshape([b, c, h, w]))
+        self.proj_out.forward_residual(x, out.swap_dims(2, 3).reshape([b, c, h, w]))
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Tensor};
-use tintype_shaders::{Preparation, Reach};
+use tintype_shaders::{AttentionKind, QkTransform};
 
 use super::linear::{Init, Linear};
 use super::norm::{Norm, NormKind};
@@ -55,9 +55,14 @@ impl SelfAttention {
         let qkv = self.qkv.forward(x); // [B, N, 3·D]
         let scale = 1.0 / (head as f64).sqrt();
         if self.q_norm.is_none() {
-            let preparation = rope.map_or(Preparation::Plain, AxialRope::preparation);
-            let out =
-                tintype_shaders::qkv_attention(qkv, self.heads, scale, preparation, Reach::Global);
+            let preparation = rope.map_or(QkTransform::Plain, AxialRope::preparation);
+            let out = tintype_shaders::qkv_attention(
+                qkv,
+                self.heads,
+                scale,
+                preparation,
+                AttentionKind::Global,
+            );
             return self.proj.forward(out); // [B, N, D]
         }
         let qkv = qkv.reshape([b, n, 3, self.heads, head]);

@@ -39,7 +39,7 @@ impl Conv2d {
     }
 
     /// The VAE's downsampling: zeros **right and bottom only**, 3×3, stride 2 (VA-VAE §2).
-    pub fn halving(channels: usize, device: &Device) -> Self {
+    pub fn downsample(channels: usize, device: &Device) -> Self {
         Self { stride: 2, ..Self::same(channels, channels, 3, device) }
     }
 
@@ -55,7 +55,7 @@ impl Conv2d {
 
     /// `residual + forward(x)` of a layer that keeps the image's size: `[B, in, H, W]` and
     /// `[B, out, H, W]` → `[B, out, H, W]`
-    pub fn forward_onto(&self, residual: Tensor<4>, x: Tensor<4>) -> Tensor<4> {
+    pub fn forward_residual(&self, residual: Tensor<4>, x: Tensor<4>) -> Tensor<4> {
         self.same_size(x, Some(residual))
     }
 

@@ -83,15 +83,15 @@ pub fn pixel_shuffle(x: Tensor<4>, r: usize) -> Tensor<4> {
 /// Channels-last cells of `ph × pw` folded into channels, channel fastest (HDiT §4).
 ///
 /// `[B, H, W, C]` → `[B, H/ph, W/pw, ph·pw·C]`
-pub fn fold_cells(x: Tensor<4>, [ph, pw]: [usize; 2]) -> Tensor<4> {
+pub fn space_to_depth(x: Tensor<4>, [ph, pw]: [usize; 2]) -> Tensor<4> {
     let [b, h, w, c] = x.dims();
     x.reshape([b, h / ph, ph, w / pw, pw, c])
         .permute([0, 1, 3, 2, 4, 5]) // [B, H/ph, W/pw, ph, pw, C]
         .reshape([b, h / ph, w / pw, ph * pw * c])
 }
 
-/// The inverse of [`fold_cells`]: `[B, H, W, ph·pw·C]` → `[B, H·ph, W·pw, C]`
-pub fn unfold_cells(x: Tensor<4>, [ph, pw]: [usize; 2]) -> Tensor<4> {
+/// The inverse of [`space_to_depth`]: `[B, H, W, ph·pw·C]` → `[B, H·ph, W·pw, C]`
+pub fn depth_to_space(x: Tensor<4>, [ph, pw]: [usize; 2]) -> Tensor<4> {
     let [b, h, w, values] = x.dims();
     let c = values / (ph * pw);
     x.reshape([b, h, w, ph, pw, c])

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 pub use tintype_shaders::plain::{axial_grid, rotate_halves};
-use tintype_shaders::{Preparation, plain};
+use tintype_shaders::{QkTransform, plain};
 
 use super::table;
 
@@ -55,8 +55,8 @@ impl AxialRope {
     }
 
     /// The same inside of attention.
-    pub fn preparation(&self) -> Preparation {
-        Preparation::Rotary { cos: self.freqs_cos.val(), sin: self.freqs_sin.val() }
+    pub fn preparation(&self) -> QkTransform {
+        QkTransform::Rotary { cos: self.freqs_cos.val(), sin: self.freqs_sin.val() }
     }
 }
 

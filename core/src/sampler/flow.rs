@@ -1,14 +1,14 @@
 //! Samplers of flow models: the state goes from t = 1 (noise) to t = 0 (data).
 
 use super::{Model, State, Step, Stop, read};
-use crate::diffusion::flow::Path;
+use crate::diffusion::flow::Interpolant;
 
 /// Euler's method: `x ← x + (t' − t)·v`.
 pub async fn euler<M: Model>(
     model: &mut M,
     mut x: State,
     times: &[f64],
-    path: Path,
+    path: Interpolant,
 ) -> Result<State, Stop> {
     for (index, pair) in times.windows(2).enumerate() {
         let (t, next) = (pair[0], pair[1]);
@@ -24,7 +24,7 @@ pub async fn heun<M: Model>(
     model: &mut M,
     mut x: State,
     times: &[f64],
-    path: Path,
+    path: Interpolant,
 ) -> Result<State, Stop> {
     let steps = times.len() - 1;
     for (index, pair) in times.windows(2).enumerate() {
@@ -48,7 +48,7 @@ pub async fn euler_maruyama<M: Model>(
     model: &mut M,
     mut x: State,
     times: &[f64],
-    path: Path,
+    path: Interpolant,
 ) -> Result<State, Stop> {
     let steps = times.len() - 1;
     for (index, pair) in times.windows(2).enumerate() {
@@ -68,7 +68,7 @@ pub(super) fn maruyama_step(
     t: f64,
     next: f64,
     eps: Option<State>,
-    path: Path,
+    path: Interpolant,
 ) -> State {
     let (w, dt) = (2.0 * t, next - t);
     let drift = v.clone() - path.score(x.clone(), v, t) * (0.5 * w);
@@ -86,7 +86,7 @@ async fn report<M: Model>(
     t: f64,
     x: &State,
     v: &State,
-    path: Path,
+    path: Interpolant,
 ) -> Result<(), Stop> {
     let clean = path.clean(x.clone(), v.clone(), t);
     model.on_step(Step { index, total: Some(total), time: t, state: x, clean: &clean }).await
@@ -118,7 +118,7 @@ pub async fn dopri5<M: Model>(
     let mut out = vec![y.clone()];
     let mut index = 0;
     while out.len() < times.len() {
-        let clean = Path::Linear.clean(y.clone(), f.clone(), t);
+        let clean = Interpolant::Linear.clean(y.clone(), f.clone(), t);
         model.on_step(Step { index, total: None, time: t, state: &y, clean: &clean }).await?;
         index += 1;
         let dt = h * direction;

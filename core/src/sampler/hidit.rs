@@ -3,7 +3,7 @@
 
 use super::flow::maruyama_step;
 use super::{State, Step, Stop};
-use crate::diffusion::flow::Path;
+use crate::diffusion::flow::Interpolant;
 
 /// What the hybrid sampler needs of the world.
 #[allow(async_fn_in_trait)] // samplers run on the one thread that owns the device
@@ -93,7 +93,7 @@ pub async fn sample<M: HybridModel>(
     pixel_init: PixelInit,
 ) -> Result<Hybrid, Stop> {
     let steps = times.len() - 1;
-    let path = Path::Linear;
+    let path = Interpolant::Linear;
     let mut pixels: Option<State> = None;
     for (index, pair) in times.windows(2).enumerate() {
         let (t, next) = (pair[0], pair[1]);
@@ -143,7 +143,7 @@ async fn open_pixels<M: HybridModel>(
     init: PixelInit,
 ) -> Result<State, Stop> {
     let v = model.latent(z.clone(), t).await?;
-    let decoded = model.decode(Path::Linear.clean(z.clone(), v, t)).await?;
+    let decoded = model.decode(Interpolant::Linear.clean(z.clone(), v, t)).await?;
     model.on_open(index, &decoded);
     let eps = model.noise(Draw::PixelStart);
     Ok(match init {

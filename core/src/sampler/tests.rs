@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::{Model, State, Stop, dpm_solver, flow, karras, schedules};
-use crate::diffusion::flow::{Path, linspace, ode_times, sde_times};
+use crate::diffusion::flow::{Interpolant, linspace, ode_times, sde_times};
 
 /// A prediction that is a function of state and time.
 struct Field<F>(F);
@@ -38,7 +38,7 @@ fn error_of<M>(
 
 #[test]
 fn euler_converges_with_order_one_and_heun_with_order_two() {
-    let path = Path::Linear;
+    let path = Interpolant::Linear;
     let mut model = Field(|x: State, _| x);
     let euler = async |m: &mut Field<_>, x, t: &[f64]| flow::euler(m, x, t, path).await.unwrap();
     let [coarse, fine] = [50, 100].map(|n| error_of(euler, n, &mut model));
@@ -69,7 +69,7 @@ fn euler_maruyama_without_noise_in_the_data_ends_at_the_mean() {
     // All data at 0.7: v = (x − 0.7)/t on the linear path, whatever the noise was.
     let mut model = Field(|x: State, t| (x - 0.7) / t);
     let times = sde_times(40);
-    let end = flow::euler_maruyama(&mut model, state(&[1.3]), &times, Path::Linear);
+    let end = flow::euler_maruyama(&mut model, state(&[1.3]), &times, Interpolant::Linear);
     // The last step keeps its score, which overshoots the mean by a few per cent of t = 0.04.
     assert!((value(pollster::block_on(end).unwrap()) - 0.7).abs() < 0.1);
 }

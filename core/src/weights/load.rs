@@ -7,7 +7,7 @@ use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 
 use super::WeightsError;
 use super::names::{authors_name, is_buffer, is_ignored};
-use super::report::{Misshapen, Report};
+use super::report::{Report, ShapeMismatch};
 use super::store::{Dtype, TensorView, Weights};
 
 /// A network with its weights.
@@ -49,7 +49,7 @@ pub fn compare<M: Module>(network: &M, weights: &Weights) -> Report {
     for (name, expected) in &layout {
         match weights.tensors.get(name) {
             None => report.missing.push(name.clone()),
-            Some(view) if view.shape != *expected => report.misshapen.push(Misshapen {
+            Some(view) if view.shape != *expected => report.mismatched.push(ShapeMismatch {
                 name: name.clone(),
                 expected: expected.clone(),
                 found: view.shape.clone(),

@@ -23,7 +23,7 @@ pub use files::open;
 #[cfg(feature = "autodiff")]
 pub use flat::{Flat, Which, computing_in, flat, flat_gradients, gradients, views, with_flat};
 pub use load::{Loaded, compare, layout, load, parameter_count, snapshot};
-pub use report::{Misshapen, Report};
+pub use report::{Report, ShapeMismatch};
 pub use safetensors::write as write_safetensors;
 pub use source::Source;
 pub use store::{Dtype, TensorView, Weights};

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A tensor of another shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Misshapen {
+pub struct ShapeMismatch {
     /// The authors' name.
     pub name: String,
     /// What the network needs.
@@ -23,13 +23,13 @@ pub struct Report {
     /// The file has them, the network has no use for them.
     pub unexpected: Vec<String>,
     /// Both have them, in different shapes.
-    pub misshapen: Vec<Misshapen>,
+    pub mismatched: Vec<ShapeMismatch>,
 }
 
 impl Report {
     /// Whether the network can be filled from the file.
     pub fn fits(&self) -> bool {
-        self.missing.is_empty() && self.misshapen.is_empty()
+        self.missing.is_empty() && self.mismatched.is_empty()
     }
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for Report {
         }
         let mut parts = vec![format!("{} tensors fit", self.matched)];
         parts.extend(list("missing", &self.missing, String::clone));
-        parts.extend(list("of another shape", &self.misshapen, |m| {
+        parts.extend(list("of another shape", &self.mismatched, |m| {
             format!("{} is {:?} instead of {:?}", m.name, m.found, m.expected)
         }));
         parts.extend(list("unexpected", &self.unexpected, String::clone));

@@ -4,14 +4,14 @@ use burn::tensor::Tensor;
 
 use super::for_each_piece;
 use super::tensor::{Values, make};
-use crate::Preparation;
+use crate::QkTransform;
 use crate::plain::axial_grid;
 
 /// The packed projection `[B, N, 3·heads·d]` with its queries and keys prepared.
 pub(crate) fn prepare(
     qkv: &Tensor<3>,
     heads: usize,
-    preparation: &Preparation,
+    preparation: &QkTransform,
 ) -> Option<Tensor<3>> {
     let shape = qkv.dims();
     let [_, n, row] = shape;
@@ -30,8 +30,8 @@ pub(crate) fn prepare(
         })
     };
     match preparation {
-        Preparation::Plain => Some(qkv.clone()),
-        Preparation::Rotary { cos, sin } => {
+        QkTransform::Plain => Some(qkv.clone()),
+        QkTransform::Rotary { cos, sin } => {
             let (cos, sin) = (Values::of(cos)?, Values::of(sin)?);
             let (cos, sin) = (cos.slice(), sin.slice());
             Some(prepared(&|token, _, x| {
@@ -48,7 +48,7 @@ pub(crate) fn prepare(
                 }
             }))
         }
-        Preparation::Cosine { scale, freqs, height, width } => {
+        QkTransform::Cosine { scale, freqs, height, width } => {
             let (scale, freqs) = (Values::of(scale)?, Values::of(freqs)?);
             let (scale, freqs) = (scale.slice(), freqs.slice());
             let grid: Vec<f32> = axial_grid(*height, *width).iter().map(|&p| p as f32).collect();

@@ -7,7 +7,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::bridge::{Form, Kernel, buffers, run};
+use super::bridge::{Kernel, TensorSpec, buffers, run};
 use super::columns::Columns;
 use super::rows::{Rows, UNITS, cubes, elem, vector_size};
 use crate::gradient::{Operation, of_one_type};
@@ -78,7 +78,7 @@ struct GluKernel {
 impl Kernel for GluKernel {
     const NAME: &'static str = "gated linear unit";
 
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec> {
         let mut form = inputs[0].clone();
         let last = form.shape.num_dims() - 1;
         if !self.backward {
@@ -193,7 +193,7 @@ struct BiasKernel {
 impl Kernel for BiasKernel {
     const NAME: &'static str = "bias and activation";
 
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec> {
         vec![inputs[0].clone()]
     }
 

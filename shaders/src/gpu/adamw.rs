@@ -5,7 +5,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::bridge::{Form, Kernel, buffers, run};
+use super::bridge::{Kernel, TensorSpec, buffers, run};
 use super::rows::{Rows, UNITS, cubes, elem, vector_size};
 use crate::AdamWStep;
 use crate::gradient::of_one_type;
@@ -14,7 +14,7 @@ impl Kernel for AdamWStep {
     const NAME: &'static str = "adamw";
 
     /// Inputs: parameter, gradient, first and second moment; outputs: all but the gradient.
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec> {
         vec![inputs[0].clone(); 3]
     }
 

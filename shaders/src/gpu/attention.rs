@@ -7,12 +7,12 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::bridge::{Form, Kernel, run};
+use super::bridge::{Kernel, TensorSpec, run};
 use super::flash::{Dims, LARGEST_HEAD};
 use super::neighborhood::{self, Image};
 use super::rows::Rows;
 use super::softmax;
-use super::view::{View, together};
+use super::view::{View, contiguous_heads};
 use crate::gradient::{Operation, of_one_type};
 
 /// `softmax(q kᵀ·scale) v` of `[B, heads, N, d]`, `[B, heads, M, d]` and `[B, heads, M, e]`; the
@@ -24,7 +24,7 @@ pub(crate) struct Attention {
     pub neighborhood: Option<Image>,
 }
 
-fn dims(inputs: &[Form]) -> Dims {
+fn dims(inputs: &[TensorSpec]) -> Dims {
     let (q, v) = (&inputs[0].shape, &inputs[2].shape);
     Dims { batch: q[0], heads: q[1], queries: q[2], keys: v[2], d: q[3], e: v[3] }
 }
@@ -43,17 +43,17 @@ impl Kernel for Forward {
     const NAME: &'static str = "attention";
 
     /// The result, and the logarithms of the sums `[B, heads, N]`.
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec> {
         let Dims { batch, heads, queries, e, .. } = dims(inputs);
         vec![
-            Form::new([batch, queries, heads, e], inputs[0].dtype),
-            Form::new([batch, heads, queries], DType::F32),
+            TensorSpec::new([batch, queries, heads, e], inputs[0].dtype),
+            TensorSpec::new([batch, heads, queries], DType::F32),
         ]
     }
 
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
-        let dims = dims(&Form::of(&inputs));
-        let inputs: Vec<_> = inputs.into_iter().map(together).collect();
+        let dims = dims(&TensorSpec::of(&inputs));
+        let inputs: Vec<_> = inputs.into_iter().map(contiguous_heads).collect();
         let qkv = [0, 1, 2].map(|i| View::heads_first(&inputs[i]));
         let (out, lse) = (tokens(outputs[0].clone()), &outputs[1]);
         let out = View::packed(&out, 0, dims.queries, [dims.heads, dims.e]);
@@ -71,13 +71,13 @@ impl Kernel for Backward {
     const NAME: &'static str = "attention backward";
 
     /// Inputs: q, k, v, result, logarithms, gradient.
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec> {
         inputs[..3].to_vec()
     }
 
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
-        let dims = dims(&Form::of(&inputs));
-        let qkv = [0, 1, 2].map(|i| together(inputs[i].clone()));
+        let dims = dims(&TensorSpec::of(&inputs));
+        let qkv = [0, 1, 2].map(|i| contiguous_heads(inputs[i].clone()));
         let qkv = [0, 1, 2].map(|i| View::heads_first(&qkv[i]));
         let gradients = [0, 1, 2].map(|i| View::heads_first(&outputs[i]));
         let results = [3, 5].map(|i| tokens(inputs[i].clone()));

@@ -9,12 +9,12 @@ use cubecl::prelude::BufferArg;
 
 /// Shape and type of a tensor.
 #[derive(Clone, Debug)]
-pub(crate) struct Form {
+pub(crate) struct TensorSpec {
     pub shape: Shape,
     pub dtype: DType,
 }
 
-impl Form {
+impl TensorSpec {
     pub(crate) fn new(shape: impl Into<Shape>, dtype: DType) -> Self {
         Self { shape: shape.into(), dtype }
     }
@@ -32,7 +32,7 @@ pub(crate) trait Kernel: Clone + std::fmt::Debug + Send + Sync + 'static {
     const NAME: &'static str;
 
     /// What it makes of such inputs.
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form>;
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec>;
 
     /// Starts it. The outputs are contiguous and not initialised.
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>);
@@ -101,17 +101,17 @@ impl<R: CubeRuntime> Gpu for CubeBackend<R> {
     }
 }
 
-/// Makes room for what a kernel makes, and starts it.
+/// Allocates what a kernel writes, and starts it.
 fn start<R: CubeRuntime, K: Kernel>(kernel: &K, inputs: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>> {
-    let forms = Form::of(&inputs);
-    let room = |form: Form| room(&inputs[0], form.shape, form.dtype);
-    let outputs: Vec<_> = kernel.outputs(&forms).into_iter().map(room).collect();
+    let forms = TensorSpec::of(&inputs);
+    let allocated = |spec: TensorSpec| alloc(&inputs[0], spec.shape, spec.dtype);
+    let outputs: Vec<_> = kernel.outputs(&forms).into_iter().map(allocated).collect();
     kernel.launch(inputs, outputs.clone());
     outputs
 }
 
 /// A contiguous tensor, not initialised, on the device of another.
-pub(super) fn room<R: CubeRuntime>(
+pub(super) fn alloc<R: CubeRuntime>(
     beside: &CubeTensor<R>,
     shape: impl Into<Shape>,
     dtype: DType,
@@ -173,10 +173,11 @@ mod fused {
             inputs: Vec<FusionTensor<FusionCubeRuntime<R>>>,
         ) -> Vec<FusionTensor<FusionCubeRuntime<R>>> {
             let client = inputs[0].client.clone();
-            let forms: Vec<Form> =
-                inputs.iter().map(|x| Form::new(x.shape.clone(), x.dtype)).collect();
-            let empty =
-                |form: Form| TensorIr::uninit(client.create_empty_handle(), form.shape, form.dtype);
+            let forms: Vec<TensorSpec> =
+                inputs.iter().map(|x| TensorSpec::new(x.shape.clone(), x.dtype)).collect();
+            let empty = |form: TensorSpec| {
+                TensorIr::uninit(client.create_empty_handle(), form.shape, form.dtype)
+            };
             let outputs: Vec<TensorIr> = kernel.outputs(&forms).into_iter().map(empty).collect();
             let inputs: Vec<TensorIr> = inputs.into_iter().map(|x| x.into_ir()).collect();
             let description = CustomOpIr::new(K::NAME, &inputs, &outputs);

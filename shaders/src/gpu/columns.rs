@@ -7,7 +7,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::bridge::{Form, Kernel, buffers, run};
+use super::bridge::{Kernel, TensorSpec, buffers, run};
 use super::rows::{Rows, elem};
 
 /// Columns of a cube.
@@ -49,10 +49,10 @@ impl Columns {
 impl Kernel for Columns {
     const NAME: &'static str = "columns";
 
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec> {
         let a = &inputs[0].shape;
         let kinds = usize::from(self.sum) + usize::from(inputs.len() > 1);
-        vec![Form::new([kinds, self.groups, a[a.num_dims() - 1]], DType::F32)]
+        vec![TensorSpec::new([kinds, self.groups, a[a.num_dims() - 1]], DType::F32)]
     }
 
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {

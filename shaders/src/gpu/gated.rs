@@ -7,7 +7,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::bridge::{Form, Kernel, buffers, run};
+use super::bridge::{Kernel, TensorSpec, buffers, run};
 use super::columns::Columns;
 use super::rows::{Rows, UNITS, cubes, elem, vector_size};
 use crate::gradient::{Operation, of_one_type};
@@ -25,7 +25,7 @@ struct Gate {
 impl Kernel for Gate {
     const NAME: &'static str = "gate";
 
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec> {
         vec![inputs[0].clone()]
     }
 

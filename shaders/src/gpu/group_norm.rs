@@ -13,7 +13,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::activation::{Activation, with_derivative};
-use super::bridge::{Form, Kernel, buffers, room, run};
+use super::bridge::{Kernel, TensorSpec, alloc, buffers, run};
 use super::rows::{Rows, UNITS, cubes, elem, row_sum, vector_size};
 use crate::gradient::{Operation, of_one_type};
 
@@ -62,8 +62,8 @@ fn width<R: CubeRuntime>(tensors: &[CubeTensor<R>]) -> usize {
 /// Mean and inverse deviation of each group, `[B·groups, 2]`.
 fn moments<R: CubeRuntime>(x: &CubeTensor<R>, sizes: Sizes, n: usize, eps: f64) -> CubeTensor<R> {
     let Sizes { batch, area, channels, groups } = sizes;
-    let runs = room(x, [batch * sizes.runs() * channels, 2], DType::F32);
-    let moments = room(x, [batch * groups, 2], DType::F32);
+    let runs = alloc(x, [batch * sizes.runs() * channels, 2], DType::F32);
+    let moments = alloc(x, [batch * groups, 2], DType::F32);
     let units = batch * sizes.runs() * channels / n;
     // SAFETY: runs end with their image, and units beyond the last do nothing.
     unsafe {
@@ -225,7 +225,7 @@ impl Kernel for Forward {
     const NAME: &'static str = "group norm and silu";
 
     /// Inputs and outputs have channels last.
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec> {
         vec![inputs[0].clone()]
     }
 
@@ -294,9 +294,9 @@ impl Kernel for Backward {
 
     /// Inputs: x, weight, bias, gradient. Outputs: the gradient of x and, of each channel of each
     /// image, `Σ h` and `Σ h·n`, `[B·C, 2]`, with `h` the gradient before the SiLU.
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec> {
         let shape = &inputs[0].shape;
-        vec![inputs[0].clone(), Form::new([shape[0] * shape[3], 2], DType::F32)]
+        vec![inputs[0].clone(), TensorSpec::new([shape[0] * shape[3], 2], DType::F32)]
     }
 
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
@@ -306,8 +306,8 @@ impl Kernel for Backward {
         let n = width(&inputs);
         let moments = moments(x, sizes, n, self.0.eps);
         let Sizes { batch, area, channels, groups } = sizes;
-        let runs = room(x, [batch * sizes.runs() * channels, 2], DType::F32);
-        let means = room(x, [batch * groups, 2], DType::F32);
+        let runs = alloc(x, [batch * sizes.runs() * channels, 2], DType::F32);
+        let means = alloc(x, [batch * groups, 2], DType::F32);
         let (units, total) = (batch * sizes.runs() * channels / n, sizes.values() / n);
         let [area, channels, groups] = [area, channels, groups].map(|n| n as u32);
         // SAFETY: units beyond the last value do nothing.

@@ -27,7 +27,7 @@ mod view;
 /// See [`rejected_kernels`](crate::rejected_kernels).
 pub(crate) fn rejected() -> Vec<&'static str> {
     #[cfg(feature = "cuda")]
-    return cuda::trial::rejected();
+    return cuda::self_test::rejected();
     #[cfg(not(feature = "cuda"))]
     Vec::new()
 }

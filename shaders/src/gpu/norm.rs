@@ -11,7 +11,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::bridge::{Form, Kernel, buffers, run};
+use super::bridge::{Kernel, TensorSpec, buffers, run};
 use super::columns::Columns;
 use super::rows::{Rows, UNITS, cubes, elem, row_sum, units_per_row, vector_size, vector_sum};
 use crate::gradient::{Operation, of_one_type};
@@ -41,7 +41,7 @@ impl Norm {
     }
 
     /// Groups of rows.
-    fn groups(&self, inputs: &[Form]) -> usize {
+    fn groups(&self, inputs: &[TensorSpec]) -> usize {
         let [_, scale, shift] = self.places();
         scale.or(shift).map_or(1, |i| inputs[i].shape[0])
     }
@@ -53,12 +53,12 @@ struct Forward(Norm);
 impl Kernel for Forward {
     const NAME: &'static str = "norm";
 
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec> {
         vec![inputs[0].clone()]
     }
 
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
-        let forms = Form::of(&inputs);
+        let forms = TensorSpec::of(&inputs);
         let groups = self.0.groups(&forms);
         let rows: Vec<Rows<R>> = inputs.into_iter().map(Rows::of).collect();
         let n = vector_size(&rows.iter().collect::<Vec<_>>());
@@ -193,14 +193,14 @@ impl Kernel for Backward {
     const NAME: &'static str = "norm backward";
 
     /// Inputs: `x`, `weight`?, `scale`?, gradient. Outputs: gradient of `x`, `[rows, 2]`.
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec> {
         let x = &inputs[0];
         let rows = x.shape.num_elements() / x.shape[x.shape.num_dims() - 1];
-        vec![x.clone(), Form::new([rows, 2], DType::F32)]
+        vec![x.clone(), TensorSpec::new([rows, 2], DType::F32)]
     }
 
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
-        let forms = Form::of(&inputs);
+        let forms = TensorSpec::of(&inputs);
         let [weight, scale, _] = self.0.places();
         let groups = scale.map_or(1, |i| forms[i].shape[0]);
         let rows: Vec<Rows<R>> = inputs.into_iter().map(Rows::of).collect();

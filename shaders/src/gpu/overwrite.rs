@@ -7,7 +7,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::bridge::{Form, Kernel, buffers, run};
+use super::bridge::{Kernel, TensorSpec, buffers, run};
 use super::rows::{UNITS, cubes, elem};
 use crate::gradient::of_one_type;
 
@@ -18,7 +18,7 @@ struct Overwrite;
 impl Kernel for Overwrite {
     const NAME: &'static str = "overwrite";
 
-    fn outputs(&self, _: &[Form]) -> Vec<Form> {
+    fn outputs(&self, _: &[TensorSpec]) -> Vec<TensorSpec> {
         Vec::new()
     }
 

@@ -15,7 +15,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::bridge::{Form, Kernel, buffers, is_counted, run};
+use super::bridge::{Kernel, TensorSpec, buffers, is_counted, run};
 use super::rows::{cubes, elem};
 use crate::gradient::of_one_type;
 use crate::software::is_software_gpu;
@@ -44,7 +44,7 @@ impl Patches {
     /// The result `[B, H', W', out]`; `None` where the shapes do not fit, and where there are more values than
     /// 32 bits count.
     pub(super) fn of(self, inputs: Vec<DispatchTensor>) -> Option<DispatchTensor> {
-        let forms: Vec<_> = inputs.iter().map(|x| Form::new(x.shape(), x.dtype())).collect();
+        let forms: Vec<_> = inputs.iter().map(|x| TensorSpec::new(x.shape(), x.dtype())).collect();
         let [_, height, width, channels] = std::array::from_fn(|i| forms[0].shape[i]);
         let [kh, kw] = self.window;
         let is_covered = kh <= height + 2 * self.padding[0] && kw <= width + 2 * self.padding[1];
@@ -69,10 +69,10 @@ impl Patches {
 impl Kernel for Patches {
     const NAME: &'static str = "patches";
 
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec> {
         let (x, weight) = (&inputs[0].shape, &inputs[1].shape);
         let shape = [x[0], self.side(0, x[1]), self.side(1, x[2]), weight[1]];
-        vec![Form::new(shape, inputs[0].dtype)]
+        vec![TensorSpec::new(shape, inputs[0].dtype)]
     }
 
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {

@@ -8,7 +8,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::bridge::{Form, Kernel, room, run};
+use super::bridge::{Kernel, TensorSpec, alloc, run};
 use super::flash::{Dims, LARGEST_HEAD};
 use super::neighborhood::{self, Image};
 use super::prepare::{self, Cosine, Tokens};
@@ -20,7 +20,7 @@ use crate::gradient::Operation;
 /// How queries and keys are prepared; what it takes follows `qkv` among the inputs, in float32
 /// whatever `qkv` is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Preparation {
+pub(crate) enum QkTransform {
     /// Not at all.
     Plain,
     /// LightningDiT's rotation: cosines and sines, `[N, d]`.
@@ -35,13 +35,13 @@ pub(crate) enum Preparation {
 pub(crate) struct QkvAttention {
     pub heads: usize,
     pub scale: f64,
-    pub preparation: Preparation,
+    pub preparation: QkTransform,
     /// The image whose neighborhoods are seen; everything where there is none.
     pub neighborhood: Option<Image>,
 }
 
 impl QkvAttention {
-    fn dims(&self, qkv: &Form) -> Dims {
+    fn dims(&self, qkv: &TensorSpec) -> Dims {
         let (batch, n) = (qkv.shape[0], qkv.shape[1]);
         let d = qkv.shape[2] / 3 / self.heads;
         Dims { batch, heads: self.heads, queries: n, keys: n, d, e: d }
@@ -54,19 +54,19 @@ impl QkvAttention {
         qkv: &Rows<R>,
         parameters: &[CubeTensor<R>],
     ) -> Option<Rows<R>> {
-        if let Preparation::Plain = self.preparation {
+        if let QkTransform::Plain = self.preparation {
             return None;
         }
         let shape = [dims.batch * dims.queries, 2 * dims.heads * dims.d];
-        let to = Rows::of(room(&qkv.tensor, shape, qkv.tensor.dtype));
+        let to = Rows::of(alloc(&qkv.tensor, shape, qkv.tensor.dtype));
         for part in [0, 1] {
             let [from, to] = [qkv, &to].map(|rows| view(rows, part, dims));
             match self.preparation {
-                Preparation::Plain => unreachable!("it returned above"),
-                Preparation::Rotary => {
+                QkTransform::Plain => unreachable!("it returned above"),
+                QkTransform::Rotary => {
                     prepare::rotate(tokens(dims), from, tables(parameters), to, false);
                 }
-                Preparation::Cosine { height, width } => {
+                QkTransform::Cosine { height, width } => {
                     prepare::cosine(tokens(dims), from, cosine(parameters, height, width), to);
                 }
             }
@@ -103,16 +103,16 @@ impl Kernel for Forward {
     const NAME: &'static str = "self-attention";
 
     /// The result, and the logarithms of the sums `[B, heads, N]`.
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec> {
         let Dims { batch, heads, queries, d, .. } = self.0.dims(&inputs[0]);
         vec![
-            Form::new([batch, queries, heads * d], inputs[0].dtype),
-            Form::new([batch, heads, queries], DType::F32),
+            TensorSpec::new([batch, queries, heads * d], inputs[0].dtype),
+            TensorSpec::new([batch, heads, queries], DType::F32),
         ]
     }
 
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
-        let dims = self.0.dims(&Form::of(&inputs)[0]);
+        let dims = self.0.dims(&TensorSpec::of(&inputs)[0]);
         let (packed, parameters) = split(inputs);
         let prepared = self.0.prepare(dims, &packed, &parameters);
         let both = prepared.as_ref().unwrap_or(&packed);
@@ -140,18 +140,20 @@ impl Kernel for Backward {
 
     /// Inputs: those of the forward pass, result, logarithms, gradient. Outputs: the gradient of
     /// the projection and, for the cosine's scales, two of `[B·N, heads]`.
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec> {
         let dims = self.0.dims(&inputs[0]);
         let tokens = dims.batch * dims.queries;
         let scales = match self.0.preparation {
-            Preparation::Cosine { .. } => vec![Form::new([tokens, dims.heads], DType::F32); 2],
+            QkTransform::Cosine { .. } => {
+                vec![TensorSpec::new([tokens, dims.heads], DType::F32); 2]
+            }
             _ => Vec::new(),
         };
         [vec![inputs[0].clone()], scales].concat()
     }
 
     fn launch<R: CubeRuntime>(&self, mut inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
-        let dims = self.0.dims(&Form::of(&inputs)[0]);
+        let dims = self.0.dims(&TensorSpec::of(&inputs)[0]);
         let kept = inputs.split_off(inputs.len() - 3);
         let (packed, parameters) = split(inputs);
         let prepared = self.0.prepare(dims, &packed, &parameters);
@@ -172,11 +174,11 @@ impl Kernel for Backward {
         for part in [0, 1] {
             let (from, gradient) = (view(&packed, part, dims), gradients[part]);
             match self.0.preparation {
-                Preparation::Plain => {}
-                Preparation::Rotary => {
+                QkTransform::Plain => {}
+                QkTransform::Rotary => {
                     prepare::rotate(tokens(dims), from, tables(&parameters), gradient, true);
                 }
-                Preparation::Cosine { height, width } => {
+                QkTransform::Cosine { height, width } => {
                     let (of, to) = (cosine(&parameters, height, width), &outputs[1 + part]);
                     prepare::cosine_backward(tokens(dims), from, of, gradient, to);
                 }
@@ -205,7 +207,7 @@ impl Operation for QkvAttention {
     ) -> Vec<Option<DispatchTensor>> {
         let given: Vec<_> = inputs.iter().chain(kept).cloned().chain([gradient]).collect();
         let mut gradients = match self.preparation {
-            Preparation::Cosine { .. } => {
+            QkTransform::Cosine { .. } => {
                 let Some([dqkv, dq, dk]) = run(Backward(*self), given) else { return Vec::new() };
                 let scale = || {
                     let [dq, dk] = [dq, dk].map(Tensor::<2>::from_dispatch);

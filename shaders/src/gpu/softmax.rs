@@ -19,7 +19,7 @@ pub(super) fn forward<R: CubeRuntime>(
 ) {
     #[cfg(feature = "cuda")]
     if cuda::attention::takes(dims, &[qkv[0], qkv[1], qkv[2], out])
-        && cuda::trial::attention(qkv[0].tensor)
+        && cuda::self_test::attention(qkv[0].tensor)
     {
         return cuda::attention::forward(dims, scale, qkv, out, lse);
     }
@@ -38,7 +38,7 @@ pub(super) fn backward<R: CubeRuntime>(
     let stats = flash::statistics(dims, out, gradient, lse);
     #[cfg(feature = "cuda")]
     if cuda::attention::takes(dims, &[qkv[0], qkv[1], qkv[2], gradient, to[0], to[1], to[2]])
-        && cuda::trial::attention(qkv[0].tensor)
+        && cuda::self_test::attention(qkv[0].tensor)
     {
         return cuda::attention::backward(dims, scale, qkv, gradient, &stats, to);
     }

@@ -40,12 +40,12 @@ impl<R: CubeRuntime> Clone for View<'_, R> {
 impl<R: CubeRuntime> Copy for View<'_, R> {}
 
 /// A `[B, heads, N, d]` whose heads' values lie together, copied only where they do not.
-pub(super) fn together<R: CubeRuntime>(tensor: CubeTensor<R>) -> CubeTensor<R> {
+pub(super) fn contiguous_heads<R: CubeRuntime>(tensor: CubeTensor<R>) -> CubeTensor<R> {
     if tensor.meta.strides()[3] == 1 { tensor } else { into_contiguous(tensor) }
 }
 
 impl<'a, R: CubeRuntime> View<'a, R> {
-    /// Of `[B, heads, N, d]` that [`together`] gave.
+    /// Of `[B, heads, N, d]` that [`contiguous_heads`] gave.
     pub(super) fn heads_first(tensor: &'a CubeTensor<R>) -> Self {
         let strides = tensor.meta.strides();
         Self { tensor, layout: [0, strides[0], strides[2], strides[1]] }

@@ -4,7 +4,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 use super::{cosine_similarity_scale, head_angles, rotate_halves, rotate_pairs, statistics_type};
-use crate::{Preparation, Reach};
+use crate::{AttentionKind, QkTransform};
 
 /// See [`crate::attention`].
 pub fn attention(
@@ -31,8 +31,8 @@ pub fn qkv_attention(
     qkv: Tensor<3>,
     heads: usize,
     scale: f64,
-    preparation: Preparation,
-    reach: Reach,
+    preparation: QkTransform,
+    reach: AttentionKind,
 ) -> Tensor<3> {
     let [b, n, width] = qkv.dims();
     let d = width / 3 / heads;
@@ -42,12 +42,12 @@ pub fn qkv_attention(
     });
     let heads_first = |x: Tensor<4>| x.swap_dims(1, 2);
     let (q, k) = match preparation {
-        Preparation::Plain => (q, k),
-        Preparation::Rotary { cos, sin } => {
+        QkTransform::Plain => (q, k),
+        QkTransform::Rotary { cos, sin } => {
             let turn = |x| heads_first(rotate_pairs(heads_first(x), cos.clone(), sin.clone()));
             (turn(q), turn(k))
         }
-        Preparation::Cosine { scale, freqs, height, width } => {
+        QkTransform::Cosine { scale, freqs, height, width } => {
             let image = |x: Tensor<4>| x.reshape([b, height, width, heads, d]);
             let (q, k) = cosine_similarity_scale(image(q), image(k), scale);
             let angles = head_angles(freqs, height, width); // [H, W, heads, d/4]
@@ -56,11 +56,11 @@ pub fn qkv_attention(
         }
     };
     match reach {
-        Reach::Global => {
+        AttentionKind::Global => {
             let [q, k, v] = [q, k, v].map(heads_first);
             attention(q, k, v, scale, None).swap_dims(1, 2).reshape([b, n, heads * d])
         }
-        Reach::Neighborhood { height, width, kernel } => {
+        AttentionKind::Neighborhood { height, width, kernel } => {
             let [q, k, v] = [q, k, v].map(|x| x.reshape([b, height, width, heads, d]));
             neighborhood_attention(q, k, v, kernel, scale).reshape([b, n, heads * d])
         }

@@ -210,18 +210,19 @@ pub fn neighborhoods(visit: Visit<'_>) {
 
 /// See the operations named in it.
 pub fn packed_attention(visit: Visit<'_>) {
-    use tintype_shaders::{Preparation, Reach};
-    type Attention = fn(Tensor<3>, usize, f64, Preparation, Reach) -> Tensor<3>;
+    use tintype_shaders::{AttentionKind, QkTransform};
+    type Attention = fn(Tensor<3>, usize, f64, QkTransform, AttentionKind) -> Tensor<3>;
     for ([b, height, width, heads, d], kernel) in
         [([1, 1, 1, 2, 8], 1), ([2, 5, 7, 3, 16], 3), ([1, 8, 9, 2, 72], 5)]
     {
         let n = height * width;
         let qkv = values([b, n, 3 * heads * d], 1);
-        for reach in [Reach::Global, Reach::Neighborhood { height, width, kernel }] {
+        for reach in [AttentionKind::Global, AttentionKind::Neighborhood { height, width, kernel }]
+        {
             let plainly = |f: Attention| {
                 move |x: &[Flat]| -> Flat {
                     let qkv = x[0].clone().reshape([b, n, 3 * heads * d]) * 2.0;
-                    f(qkv, heads, 0.25, Preparation::Plain, reach).reshape([-1])
+                    f(qkv, heads, 0.25, QkTransform::Plain, reach).reshape([-1])
                 }
             };
             let (with, reference) = (plainly(fused::qkv_attention), plainly(plain::qkv_attention));
@@ -230,7 +231,7 @@ pub fn packed_attention(visit: Visit<'_>) {
                 move |x: &[Flat]| -> Flat {
                     let qkv = x[0].clone().reshape([b, n, 3 * heads * d]) * 2.0;
                     let table = |seed| Tensor::from_data(values([n, d], seed), &qkv.device());
-                    let preparation = Preparation::Rotary { cos: table(4), sin: table(5) };
+                    let preparation = QkTransform::Rotary { cos: table(4), sin: table(5) };
                     f(qkv, heads, 0.25, preparation, reach).reshape([-1])
                 }
             };
@@ -241,7 +242,7 @@ pub fn packed_attention(visit: Visit<'_>) {
                     let qkv = x[0].clone().reshape([b, n, 3 * heads * d]);
                     let freqs = Tensor::from_data(values([heads, d / 8], 6), &qkv.device()) * 9.0;
                     let scale = x[1].clone() * 3.0 + 6.0;
-                    let preparation = Preparation::Cosine { scale, freqs, height, width };
+                    let preparation = QkTransform::Cosine { scale, freqs, height, width };
                     f(qkv, heads, 1.0, preparation, reach).reshape([-1])
                 }
             };

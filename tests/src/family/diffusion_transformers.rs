@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use tintype::burn::tensor::{Device, Int, Tensor};
-use tintype::diffusion::flow::Path as FlowPath;
+use tintype::diffusion::flow::Interpolant;
 use tintype::diffusion::guidance::Guidance;
 use tintype::diffusion::loss;
 use tintype::model::lightningdit::{LightningDiT, LightningDiTConfig};
@@ -103,7 +103,7 @@ pub fn lightningdit_loss(path: &Path, device: &Device, checks: &mut Checks) -> R
     let [x1, x0] = [golden.tensor::<4>("in.x1", device)?, golden.tensor("in.x0", device)?];
     let t = golden.tensor::<1>("in.t", device)?;
     // t = 0 is noise here.
-    let (xt, target) = FlowPath::Linear.interpolate(x1, x0, -t.clone() + 1.0);
+    let (xt, target) = Interpolant::Linear.interpolate(x1, x0, -t.clone() + 1.0);
     let target = -target;
     checks.tensor("out.xt", &xt, FORWARD)?;
     checks.tensor("out.target", &target, FORWARD)?;
@@ -176,7 +176,7 @@ pub fn sit_forward(path: &Path, device: &Device, checks: &mut Checks) -> Result<
         .collect::<Result<Vec<_>>>()?;
     let proj_coeff = config["proj_coeff"].as_f64().unwrap_or(0.5);
     let proj_loss = Tolerance::Absolute(1e-6);
-    for (name, flow) in [("linear", FlowPath::Linear), ("cosine", FlowPath::Cosine)] {
+    for (name, flow) in [("linear", Interpolant::Linear), ("cosine", Interpolant::Cosine)] {
         if !golden.has(&format!("out.{name}.xt")) {
             continue;
         }

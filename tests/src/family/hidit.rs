@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use tintype::burn::tensor::{Device, FloatDType, Int, Tensor};
 use tintype::device::state_device;
-use tintype::diffusion::flow::{Path as FlowPath, ode_times, sde_times};
+use tintype::diffusion::flow::{Interpolant, ode_times, sde_times};
 use tintype::diffusion::guidance::Guidance;
 use tintype::diffusion::loss;
 use tintype::model::hidit::{HiDiT, HiDiTConfig};
@@ -51,8 +51,8 @@ pub fn forward(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> 
     // The losses are those of a training step: both streams noised to the same time.
     let clean_x = image("in.clean_x")?;
     let (z_t, target) =
-        FlowPath::Linear.interpolate(image("in.clean_z")?, image("in.eps_z")?, t.clone());
-    let (x_t, _) = FlowPath::Linear.interpolate(clean_x.clone(), image("in.eps_x")?, t.clone());
+        Interpolant::Linear.interpolate(image("in.clean_z")?, image("in.eps_z")?, t.clone());
+    let (x_t, _) = Interpolant::Linear.interpolate(clean_x.clone(), image("in.eps_x")?, t.clone());
     let streams = network.forward(z_t, x_t, t.clone(), y);
     let latent_loss = loss::mean_squared_error(streams.velocity, target);
     checks.tensor("out.loss_latent", &latent_loss, LOSS)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use tintype::burn::tensor::{Device, FloatDType, Int, Tensor};
 use tintype::device::state_device;
-use tintype::diffusion::flow::{Path as FlowPath, ode_times, sde_times, shifted_times};
+use tintype::diffusion::flow::{Interpolant, ode_times, sde_times, shifted_times};
 use tintype::diffusion::guidance::Guidance;
 use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::sit::{SiT, SiTConfig};
@@ -106,7 +106,7 @@ pub fn lightningdit_ode(path: &Path, device: &Device, checks: &mut Checks) -> Re
         let tolerance = flow::Tolerance { relative: number("rtol"), absolute: number("atol") };
         pollster::block_on(flow::dopri5(&mut recorder, z, &times, tolerance))?
     } else {
-        let end = pollster::block_on(flow::euler(&mut recorder, z, &times, FlowPath::Linear))?;
+        let end = pollster::block_on(flow::euler(&mut recorder, z, &times, Interpolant::Linear))?;
         let mut states = std::mem::take(&mut recorder.states);
         states.push(end);
         states
@@ -186,8 +186,8 @@ fn sit_run(path: &Path, device: &Device) -> Result<SitRun> {
 pub fn sit_sde(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let SitRun { golden, network, guidance, null, steps, sampler } = sit_run(path, device)?;
     let flow_path = match sampler["path_type"] == "cosine" {
-        true => FlowPath::Cosine,
-        false => FlowPath::Linear,
+        true => Interpolant::Cosine,
+        false => Interpolant::Linear,
     };
     let state_device = state_device(device);
     let times = sde_times(steps);
@@ -231,8 +231,8 @@ pub fn sit_ode(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> 
     };
     let z = golden.state("in.z", &state_device(device))?;
     let end = match sampler["heun"].as_bool().unwrap_or(false) {
-        true => pollster::block_on(flow::heun(&mut recorder, z, &times, FlowPath::Linear))?,
-        false => pollster::block_on(flow::euler(&mut recorder, z, &times, FlowPath::Linear))?,
+        true => pollster::block_on(flow::heun(&mut recorder, z, &times, Interpolant::Linear))?,
+        false => pollster::block_on(flow::euler(&mut recorder, z, &times, Interpolant::Linear))?,
     };
     for (k, state) in recorder.states.iter().enumerate() {
         checks.tensor_if(&format!("out.x_call.{k}"), state, FORWARD)?;

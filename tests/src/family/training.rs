@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tintype::burn::module::Module;
 use tintype::burn::tensor::{Device, FloatDType, Tensor};
-use tintype::diffusion::flow::Path as FlowPath;
+use tintype::diffusion::flow::Interpolant;
 use tintype::diffusion::loss::mean_squared_error;
 use tintype::model::hidit::{HiDiT, HiDiTConfig};
 use tintype::model::lightningdit::LightningDiTConfig;
@@ -173,7 +173,8 @@ pub fn sit(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
         // The loss of each sample, which the objective only sums.
         let network = &stepper.network;
         let clean = network.sit.bn.normalize(latents);
-        let (x_t, target) = FlowPath::Linear.interpolate(clean.clone(), noise.clone(), t.clone());
+        let (x_t, target) =
+            Interpolant::Linear.interpolate(clean.clone(), noise.clone(), t.clone());
         let v = network.forward_latent(x_t, t.clone(), classes(&labels, device));
         checks.tensor(&output("denoising_loss"), &mean_squared_error(v, target), LOSS)?;
         let inputs = Inputs {

@@ -3,7 +3,7 @@
 use tintype::burn::tensor::Tensor;
 use tintype::model::sit::SiTConfig;
 use tintype::shaders::{
-    Normalization, Preparation, Reach, gated_residual, geglu, linear, linear_gelu_tanh,
+    AttentionKind, Normalization, QkTransform, gated_residual, geglu, linear, linear_gelu_tanh,
     modulated_norm, qkv_attention, swiglu,
 };
 
@@ -94,19 +94,19 @@ pub fn operations(bench: &Bench, subject: &Subject, batch: usize) -> Vec<Measure
     let side = n.isqrt();
     let (reach, seen) = match kernel {
         Some(kernel) => {
-            (Reach::Neighborhood { height: side, width: side, kernel }, kernel * kernel)
+            (AttentionKind::Neighborhood { height: side, width: side, kernel }, kernel * kernel)
         }
-        None => (Reach::Global, n),
+        None => (AttentionKind::Global, n),
     };
     let flops = 4.0 * f(rows * seen) * f(d);
     add("attention", flops, f(4 * rows * d), &mut || {
-        qkv_attention(qkv.clone(), heads, scale, Preparation::Plain, reach);
+        qkv_attention(qkv.clone(), heads, scale, QkTransform::Plain, reach);
     });
     let tracked = bench.device.clone().autodiff();
     let leaf = bench.values_on([batch, n, 3 * d], &tracked).cast(bench.precision);
     add("attention and its gradient", 3.5 * flops, f(12 * rows * d), &mut || {
         let leaf = leaf.clone().detach().require_grad();
-        let out = qkv_attention(leaf.clone(), heads, scale, Preparation::Plain, reach);
+        let out = qkv_attention(leaf.clone(), heads, scale, QkTransform::Plain, reach);
         leaf.grad(&out.sum().backward());
     });
     for (name, kind) in

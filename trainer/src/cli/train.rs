@@ -17,7 +17,7 @@ use crate::train::comm::Comm;
 use crate::train::config::{
     Activations, Config, ImageData, LatentData, Recipe, RunConfig, VaeData,
 };
-use crate::train::diffusion::{Diffusion, Steps, fresh};
+use crate::train::diffusion::{DiffusionTrainer, Steps, fresh};
 use crate::train::hdit::{self, HDiTLoss, HDiTObjective};
 use crate::train::hidit::{self, HiDiTLoss, HiDiTObjective};
 use crate::train::latents::Latents;
@@ -26,8 +26,8 @@ use crate::train::objective::{Compute, Objective};
 use crate::train::order::Order;
 use crate::train::preview::{PreviewConfig, Previewer};
 use crate::train::run::{Ended, Run, train};
-use crate::train::system::System;
 use crate::train::teacher::{Teacher, check_repa};
+use crate::train::trainer::Trainer;
 use crate::train::vae::{Judges, Networks, VaeLoss, VaeTraining};
 use tintype::model::hdit::HDiTConfig;
 use tintype::model::hidit::HiDiTConfig;
@@ -135,7 +135,7 @@ fn notes(config: &Config) -> Vec<&'static str> {
 }
 
 /// One rank's system.
-fn build(config: &Config, comm: &Comm, device: &Device) -> Result<Box<dyn System>> {
+fn build(config: &Config, comm: &Comm, device: &Device) -> Result<Box<dyn Trainer>> {
     match config {
         Config::HiDiT(recipe) => hidit_system(recipe, comm, device),
         Config::LightningDiT(recipe) => lightningdit_system(recipe, comm, device),
@@ -194,10 +194,10 @@ fn diffusion<O: Objective, M, L, D>(
     comm: &Comm,
     device: &Device,
     may_miss: fn(&str) -> bool,
-) -> Result<Box<dyn System>> {
+) -> Result<Box<dyn Trainer>> {
     let Parts { objective, network, order, previewer, classes } = parts;
     let ema = recipe.ema.context("the table [ema] is missing")?;
-    let mut system = Diffusion::new(
+    let mut system = DiffusionTrainer::new(
         objective,
         network,
         (recipe.optimizer, ema),
@@ -229,7 +229,7 @@ fn hidit_system(
     recipe: &Recipe<HiDiTConfig, HiDiTLoss, LatentData>,
     comm: &Comm,
     device: &Device,
-) -> Result<Box<dyn System>> {
+) -> Result<Box<dyn Trainer>> {
     let (run, data) = (&recipe.run, &recipe.data);
     let latents = Arc::new(Latents::open(&data.latents, data.stats.as_deref())?);
     let images = image_store(&data.images)?;
@@ -264,7 +264,7 @@ fn lightningdit_system(
     recipe: &Recipe<LightningDiTConfig, LightningDiTLoss, LatentData>,
     comm: &Comm,
     device: &Device,
-) -> Result<Box<dyn System>> {
+) -> Result<Box<dyn Trainer>> {
     let (run, data, model) = (&recipe.run, &recipe.data, recipe.model.clone());
     ensure!(data.teacher.is_none(), "nothing reads the key data.teacher in a lightningdit run");
     let latents = Arc::new(Latents::open(&data.latents, data.stats.as_deref())?);
@@ -290,7 +290,7 @@ fn hdit_system(
     recipe: &Recipe<HDiTConfig, HDiTLoss, ImageData>,
     comm: &Comm,
     device: &Device,
-) -> Result<Box<dyn System>> {
+) -> Result<Box<dyn Trainer>> {
     let (run, model) = (&recipe.run, recipe.model.clone());
     let images = Arc::new(ImageStore::open_verified(&recipe.data.images)?);
     hdit::check_data(&model, &recipe.loss, &images)?;
@@ -310,7 +310,7 @@ fn vae_system(
     recipe: &Recipe<VaeConfig, VaeLoss, VaeData>,
     comm: &Comm,
     device: &Device,
-) -> Result<Box<dyn System>> {
+) -> Result<Box<dyn Trainer>> {
     let (run, data, model) = (&recipe.run, &recipe.data, recipe.model.clone());
     let images = Arc::new(ImageStore::open_verified(&data.images)?);
     let plain = device.clone();

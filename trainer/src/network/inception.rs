@@ -80,7 +80,7 @@ impl Maker<'_> {
         self.unit(c_in, c_out, kernel, 1, kernel.map(|k| k / 2))
     }
 
-    fn halving(&self, c_in: usize, c_out: usize) -> Unit {
+    fn downsample(&self, c_in: usize, c_out: usize) -> Unit {
         self.unit(c_in, c_out, [3, 3], 2, [0, 0])
     }
 }
@@ -353,7 +353,7 @@ impl Inception {
     pub fn untrained(device: &Device) -> Self {
         let m = &Maker(device);
         Self {
-            conv2d_1a_3x3: m.halving(3, 32),
+            conv2d_1a_3x3: m.downsample(3, 32),
             conv2d_2a_3x3: m.unit(32, 32, [3, 3], 1, [0, 0]),
             conv2d_2b_3x3: m.same(32, 64, [3, 3]),
             conv2d_3b_1x1: m.point(64, 80),
@@ -362,10 +362,10 @@ impl Inception {
             mixed_5c: BlockA::new(m, 256, 64),
             mixed_5d: BlockA::new(m, 288, 64),
             mixed_6a: BlockB {
-                branch3x3: m.halving(288, 384),
+                branch3x3: m.downsample(288, 384),
                 branch3x3dbl_1: m.point(288, 64),
                 branch3x3dbl_2: m.same(64, 96, [3, 3]),
-                branch3x3dbl_3: m.halving(96, 96),
+                branch3x3dbl_3: m.downsample(96, 96),
             },
             mixed_6b: BlockC::new(m, 128),
             mixed_6c: BlockC::new(m, 160),
@@ -373,11 +373,11 @@ impl Inception {
             mixed_6e: BlockC::new(m, 192),
             mixed_7a: BlockD {
                 branch3x3_1: m.point(768, 192),
-                branch3x3_2: m.halving(192, 320),
+                branch3x3_2: m.downsample(192, 320),
                 branch7x7x3_1: m.point(768, 192),
                 branch7x7x3_2: m.same(192, 192, [1, 7]),
                 branch7x7x3_3: m.same(192, 192, [7, 1]),
-                branch7x7x3_4: m.halving(192, 192),
+                branch7x7x3_4: m.downsample(192, 192),
             },
             mixed_7b: BlockE::new(m, 1280, false),
             mixed_7c: BlockE::new(m, 2048, true),

@@ -15,7 +15,7 @@ use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::vavae::VaeConfig;
 
 use super::adamw::AdamWConfig;
-use super::average::EmaConfig;
+use super::ema::EmaConfig;
 use super::hdit::HDiTLoss;
 use super::hidit::HiDiTLoss;
 use super::lightningdit::LightningDiTLoss;

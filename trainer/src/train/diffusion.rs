@@ -15,15 +15,15 @@ use tintype::weights::{
 };
 
 use super::adamw::{AdamW, AdamWConfig, clip, global_norm};
-use super::average::{Ema, EmaConfig};
 use super::checkpoint::TensorFile;
 use super::comm::Comm;
+use super::ema::{Ema, EmaConfig};
 use super::objective::{Compute, Objective};
 use super::order::Order;
 use super::prefetch::Prefetch;
 use super::preview::Previewer;
 use super::recompute::add;
-use super::system::{Report, System};
+use super::trainer::{Report, Trainer};
 
 /// How a step is made up.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +37,7 @@ pub struct Steps {
 }
 
 /// A diffusion network in training on one device.
-pub struct Diffusion<O: Objective> {
+pub struct DiffusionTrainer<O: Objective> {
     objective: Arc<O>,
     /// Parameters in float32, on the graph.
     network: O::Network,
@@ -52,7 +52,7 @@ pub struct Diffusion<O: Objective> {
     metadata: BTreeMap<String, String>,
 }
 
-impl<O: Objective> Diffusion<O> {
+impl<O: Objective> DiffusionTrainer<O> {
     /// Takes a network as it starts.
     pub fn new(
         objective: O,
@@ -198,7 +198,7 @@ fn raw_weights(path: &Path) -> std::path::PathBuf {
     if raw.exists() { raw } else { path.into() }
 }
 
-impl<O: Objective> System for Diffusion<O> {
+impl<O: Objective> Trainer for DiffusionTrainer<O> {
     fn step(&mut self, step: u64) -> Result<Report> {
         let (gradients, losses) = self.gradients(step)?;
         let norm = match global_norm(&gradients) {

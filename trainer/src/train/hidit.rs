@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tintype::burn::tensor::{Device, FloatDType, Tensor};
-use tintype::diffusion::flow::{Path, TimeDensity};
+use tintype::diffusion::flow::{Interpolant, TimeDensity};
 use tintype::diffusion::loss::{mean_squared_error, pixel_velocity_loss, projection_loss};
 use tintype::model::hidit::{HiDiT, HiDiTConfig};
 use tintype::model::sit::SiTConfig;
@@ -126,7 +126,7 @@ impl HiDiTObjective {
             TimeDensity::Uniform => 0.0,
             TimeDensity::Lognormal => normals(key, Stream::Time, 1, 1)[0] as f64,
         };
-        self.loss.time.sample(Path::Linear, uniform, normal) as f32
+        self.loss.time.sample(Interpolant::Linear, uniform, normal) as f32
     }
 
     fn open(&self, t: f32) -> bool {
@@ -312,10 +312,11 @@ pub struct Pixels {
 pub fn loss(network: &HiDiT, inputs: Inputs, settings: &HiDiTLoss, compute: Compute) -> Loss {
     let Inputs { clean, noise, t, labels, weight, pixels, teacher } = inputs;
     let y = classes(&labels, &clean.device());
-    let (z_t, target) = Path::Linear.interpolate(clean, noise, t.clone());
+    let (z_t, target) = Interpolant::Linear.interpolate(clean, noise, t.clone());
     let z_t = z_t.cast(compute.precision);
     let x_t = pixels.as_ref().map(|p| {
-        let (x_t, _) = Path::Linear.interpolate(p.images.clone(), p.noise.clone(), t.clone());
+        let (x_t, _) =
+            Interpolant::Linear.interpolate(p.images.clone(), p.noise.clone(), t.clone());
         x_t.cast(compute.precision)
     });
     let mut tape = Tape::new(compute.recompute);

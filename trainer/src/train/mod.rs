@@ -1,11 +1,11 @@
 //! Training: the four systems, the loop around them and what makes it exact and resumable.
 
 pub mod adamw;
-pub mod average;
 pub mod checkpoint;
 pub mod comm;
 pub mod config;
 pub mod diffusion;
+pub mod ema;
 pub mod hdit;
 pub mod hidit;
 pub mod host;
@@ -19,6 +19,6 @@ pub mod preview;
 pub mod recipe;
 pub mod recompute;
 pub mod run;
-pub mod system;
 pub mod teacher;
+pub mod trainer;
 pub mod vae;

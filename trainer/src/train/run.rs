@@ -13,7 +13,7 @@ use super::checkpoint::{self, State};
 use super::comm::Comm;
 use super::config::{Activations, Config};
 use super::log::Log;
-use super::system::{Report, System};
+use super::trainer::{Report, Trainer};
 use tintype::files::write_whole;
 
 /// What a run has besides its system.
@@ -42,7 +42,7 @@ pub enum Ended {
 pub fn train(
     run: &Run,
     devices: &[Device],
-    build: impl Fn(&Comm, &Device) -> Result<Box<dyn System>> + Send + Sync + 'static,
+    build: impl Fn(&Comm, &Device) -> Result<Box<dyn Trainer>> + Send + Sync + 'static,
 ) -> Result<Ended> {
     std::fs::create_dir_all(&run.out)
         .with_context(|| format!("--out {} cannot be written", run.out.display()))?;
@@ -98,7 +98,7 @@ struct Rank<'a> {
     run: &'a Run,
     comm: Comm,
     device: Device,
-    system: Box<dyn System>,
+    system: Box<dyn Trainer>,
 }
 
 impl Rank<'_> {
@@ -282,7 +282,7 @@ fn memory_in_use(device: &Device) -> u64 {
         return usage.bytes_in_use;
     }
     let Ok(pid) = sysinfo::get_current_pid() else { return 0 };
-    let mut system = sysinfo::System::new();
+    let mut system = sysinfo::Trainer::new();
     system.refresh_processes_specifics(
         sysinfo::ProcessesToUpdate::Some(&[pid]),
         false,

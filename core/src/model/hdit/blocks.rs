@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 pub use tintype_shaders::plain::cosine_similarity_scale;
-use tintype_shaders::{Normalization, Preparation, modulated_norm, qkv_attention};
+use tintype_shaders::{Normalization, QkTransform, modulated_norm, qkv_attention};
 
 use super::config::LevelAttention;
 use crate::nn::attention::attention;
@@ -73,7 +73,7 @@ impl Dropout {
 
 /// Which keys a query sees.
 #[derive(Clone, Copy, Debug)]
-enum Reach {
+enum AttentionKind {
     Global,
     Neighborhood { kernel: usize },
     Window { size: usize, shift: usize },
@@ -88,7 +88,7 @@ pub struct AttentionBlock {
     pos_emb: HeadRope,
     out_proj: Linear,
     #[module(skip)]
-    reach: Reach,
+    reach: AttentionKind,
 }
 
 impl AttentionBlock {
@@ -102,13 +102,13 @@ impl AttentionBlock {
         device: &Device,
     ) -> Option<Self> {
         let (d_head, reach) = match attention {
-            LevelAttention::Global { d_head } => (d_head, Reach::Global),
+            LevelAttention::Global { d_head } => (d_head, AttentionKind::Global),
             LevelAttention::Neighborhood { d_head, kernel_size } => {
-                (d_head, Reach::Neighborhood { kernel: kernel_size })
+                (d_head, AttentionKind::Neighborhood { kernel: kernel_size })
             }
             LevelAttention::ShiftedWindow { d_head, window_size } => {
                 let shift = if index % 2 == 1 { window_size / 2 } else { 0 };
-                (d_head, Reach::Window { size: window_size, shift })
+                (d_head, AttentionKind::Window { size: window_size, shift })
             }
             LevelAttention::None => return None,
         };
@@ -130,8 +130,8 @@ impl AttentionBlock {
         let d = width / heads;
         let qkv = self.qkv_proj.forward(self.norm.forward(x.clone(), cond)); // [B, H, W, 3·w]
         let (scale, freqs) = (self.scale.val(), self.pos_emb.freqs.val());
-        let attend = |reach: tintype_shaders::Reach| {
-            let preparation = Preparation::Cosine {
+        let attend = |reach: tintype_shaders::AttentionKind| {
+            let preparation = QkTransform::Cosine {
                 scale: scale.clone(),
                 freqs: freqs.clone(),
                 height: h,
@@ -141,11 +141,11 @@ impl AttentionBlock {
             qkv_attention(tokens, heads, 1.0, preparation, reach).reshape([b, h, w, width])
         };
         let out = match self.reach {
-            Reach::Global => attend(tintype_shaders::Reach::Global),
-            Reach::Neighborhood { kernel } => {
-                attend(tintype_shaders::Reach::Neighborhood { height: h, width: w, kernel })
+            AttentionKind::Global => attend(tintype_shaders::AttentionKind::Global),
+            AttentionKind::Neighborhood { kernel } => {
+                attend(tintype_shaders::AttentionKind::Neighborhood { height: h, width: w, kernel })
             }
-            Reach::Window { size, shift } => {
+            AttentionKind::Window { size, shift } => {
                 let part = |i: usize| -> Tensor<5> {
                     qkv.clone().narrow(3, i * width, width).reshape([b, h, w, heads, d])
                 };

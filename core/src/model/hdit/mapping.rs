@@ -11,11 +11,11 @@ use crate::nn::{constant, normal};
 
 /// RMSNorm with a learned gain.
 #[derive(Module, Debug)]
-pub(super) struct Gain {
+pub(super) struct RmsNorm {
     scale: Param<Tensor<1>>,
 }
 
-impl Gain {
+impl RmsNorm {
     pub(super) fn new(width: usize, device: &Device) -> Self {
         Self { scale: constant([width], 1.0, device) }
     }
@@ -52,14 +52,14 @@ pub(super) struct ClassEmbedding {
 /// The mapping network: conditions to the vector that every AdaRMSNorm reads.
 #[derive(Module, Debug)]
 pub(super) struct Mapping {
-    in_norm: Gain,
+    in_norm: RmsNorm,
     blocks: Vec<MappingBlock>,
-    out_norm: Gain,
+    out_norm: RmsNorm,
 }
 
 #[derive(Module, Debug)]
 struct MappingBlock {
-    norm: Gain,
+    norm: RmsNorm,
     up_proj: Linear,
     down_proj: Linear,
     dropout: f64,
@@ -68,15 +68,15 @@ struct MappingBlock {
 impl Mapping {
     pub(super) fn new(m: usize, depth: usize, d_ff: usize, dropout: f64, device: &Device) -> Self {
         let block = |_| MappingBlock {
-            norm: Gain::new(m, device),
+            norm: RmsNorm::new(m, device),
             up_proj: Linear::without_bias(m, 2 * d_ff, Init::FanIn, device),
             down_proj: Linear::without_bias(d_ff, m, Init::Zero, device),
             dropout,
         };
         Self {
-            in_norm: Gain::new(m, device),
+            in_norm: RmsNorm::new(m, device),
             blocks: (0..depth).map(block).collect(),
-            out_norm: Gain::new(m, device),
+            out_norm: RmsNorm::new(m, device),
         }
     }
 

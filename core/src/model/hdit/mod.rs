@@ -25,7 +25,7 @@ pub use tokens::{TokenMerge, TokenSplit, TokenUnpatch};
 use super::InvalidConfig;
 use crate::nn::linear::{Init, Linear};
 use crate::nn::normal;
-use mapping::{ClassEmbedding, FourierFeatures, Gain, Mapping};
+use mapping::{ClassEmbedding, FourierFeatures, Mapping, RmsNorm};
 
 /// Length of the augmentation condition.
 pub const AUGMENT_FEATURES: usize = 9;
@@ -75,7 +75,7 @@ impl HDiTConfig {
             splits: (0..inner)
                 .map(|l| TokenSplit::new(self.widths[l + 1], 4 * self.widths[l], device))
                 .collect(),
-            out_norm: Gain::new(first, device),
+            out_norm: RmsNorm::new(first, device),
             patch_out: TokenUnpatch::new(first, patch, kernel, device),
             num_classes: self.num_classes,
         })
@@ -98,7 +98,7 @@ pub struct HDiT {
     up_levels: Vec<Vec<Layer>>,
     merges: Vec<TokenMerge>,
     splits: Vec<TokenSplit>,
-    out_norm: Gain,
+    out_norm: RmsNorm,
     patch_out: TokenUnpatch,
     num_classes: usize,
 }

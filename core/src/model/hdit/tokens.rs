@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::nn::constant;
 use crate::nn::linear::{Init, Linear};
-use crate::nn::patch::{fold_cells, unfold_cells};
+use crate::nn::patch::{depth_to_space, space_to_depth};
 
 /// Folds cells of tokens into one and projects it.
 #[derive(Module, Debug)]
@@ -22,7 +22,7 @@ impl TokenMerge {
 
     /// `[B, H, W, C]` → `[B, H/ph, W/pw, out]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.proj.forward(fold_cells(x, self.cell))
+        self.proj.forward(space_to_depth(x, self.cell))
     }
 }
 
@@ -41,7 +41,7 @@ impl TokenUnpatch {
 
     /// `[B, H, W, in]` → `[B, H·ph, W·pw, C]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        unfold_cells(self.proj.forward(x), self.cell)
+        depth_to_space(self.proj.forward(x), self.cell)
     }
 }
 
@@ -70,7 +70,7 @@ impl TokenSplit {
 
     /// `x`: `[B, H, W, in]`, `skip`: `[B, 2H, 2W, out]`; returns the skip's shape
     pub fn forward(&self, x: Tensor<4>, skip: Tensor<4>) -> Tensor<4> {
-        let upsampled = unfold_cells(self.proj.forward(x), self.cell);
+        let upsampled = depth_to_space(self.proj.forward(x), self.cell);
         let fac = self.fac.val().reshape([1, 1, 1, 1]);
         skip.clone() + (upsampled - skip) * fac
     }

@@ -10,7 +10,7 @@ use burn_cubecl::tensor::CubeTensor;
 use super::linear::multiplies;
 use super::on_cuda;
 use super::product::{Added, convolution};
-use crate::gpu::bridge::{Form, Kernel, is_counted};
+use crate::gpu::bridge::{Kernel, TensorSpec, is_counted};
 use crate::gpu::rows::Rows;
 
 /// Of `[B, H, W, C]`, `[out, k·k·C]`, `[out]` and, where there is one, a residual `[B, H, W, out]`.
@@ -22,9 +22,9 @@ pub(in crate::gpu) struct SameSize {
 impl Kernel for SameSize {
     const NAME: &'static str = "convolution";
 
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec> {
         let (x, out) = (&inputs[0], inputs[1].shape[0]);
-        vec![Form::new([x.shape[0], x.shape[1], x.shape[2], out], x.dtype)]
+        vec![TensorSpec::new([x.shape[0], x.shape[1], x.shape[2], out], x.dtype)]
     }
 
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {

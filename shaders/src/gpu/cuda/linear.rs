@@ -8,8 +8,8 @@ use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeRuntime, cubecl::cuda::CudaRuntime};
 
 use super::product::{Added, Inner, product};
-use super::{on_cuda, trial};
-use crate::gpu::bridge::{Form, Kernel, is_counted};
+use super::{on_cuda, self_test};
+use crate::gpu::bridge::{Kernel, TensorSpec, is_counted};
 use crate::gpu::rows::Rows;
 use crate::gradient::of_one_type;
 
@@ -27,7 +27,7 @@ pub(in crate::gpu) enum Product {
 impl Kernel for Product {
     const NAME: &'static str = "product";
 
-    fn outputs(&self, inputs: &[Form]) -> Vec<Form> {
+    fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec> {
         let [a, b] = [&inputs[0].shape, &inputs[1].shape];
         let last = |shape: &burn::tensor::Shape| shape[shape.num_dims() - 1];
         let shape: Vec<usize> = match self {
@@ -38,7 +38,7 @@ impl Kernel for Product {
                 rows.chain([columns]).collect()
             }
         };
-        vec![Form::new(shape, inputs[0].dtype)]
+        vec![TensorSpec::new(shape, inputs[0].dtype)]
     }
 
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
@@ -65,7 +65,7 @@ impl Kernel for Product {
 /// Whether the GPU that a tensor is on multiplies by kernels of its own.
 pub(super) fn multiplies(tensor: &DispatchTensor) -> bool {
     let DispatchTensorKind::Cuda(BackendTensor::Float(x)) = &tensor.kind else { return false };
-    trial::products(&x.device())
+    self_test::products(&x.device())
 }
 
 /// Whether products of a layer's `x`, weight and bias are made here.

@@ -3,7 +3,7 @@
 //!
 //! The texts beside this file are compiled by the driver's compiler where they are used, with their
 //! sizes as definitions. `emulation/` runs them on the processor, which is how they are tested where
-//! there is no GPU; on one, [`trial`] holds them to results that are known before they are used.
+//! there is no GPU; on one, [`self_test`] holds them to results that are known before they are used.
 
 pub(super) mod attention;
 #[cfg(feature = "cuda")]
@@ -13,11 +13,11 @@ mod launch;
 #[cfg(feature = "cuda")]
 pub(super) mod linear;
 pub(super) mod product;
+#[cfg(feature = "cuda")]
+pub(super) mod self_test;
 mod source;
 #[cfg(test)]
 mod tests;
-#[cfg(feature = "cuda")]
-pub(super) mod trial;
 
 #[cfg(feature = "cuda")]
 pub(super) use launch::{compute_capability, on_cuda};

@@ -222,7 +222,7 @@ mod on_device {
     use cubecl::server::{KernelResource, TensorMapBinding, TensorMapMeta};
     use cubecl::zspace::{Strides, metadata::Metadata};
 
-    use super::super::super::bridge::room;
+    use super::super::super::bridge::alloc;
     use super::super::super::rows::{Rows, elem};
     use super::*;
 
@@ -299,7 +299,7 @@ mod on_device {
             let resources = [a, b].into_iter().chain(added).chain([result]).collect();
             kernel.launch(&to.client, blocks, resources, &[]);
         } else {
-            let parts = room(to, [plan.splits, sizes.m, sizes.n], DType::F32);
+            let parts = alloc(to, [plan.splits, sizes.m, sizes.n], DType::F32);
             kernel.launch(&to.client, blocks, vec![a, b, buffer(&parts)], &[]);
             let sum = plan.sum_source(sizes, inner, finish);
             let resources = [buffer(&parts)].into_iter().chain(added).chain([result]).collect();

@@ -6,7 +6,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::super::bridge::{buffers, room};
+use super::super::bridge::{alloc, buffers};
 use super::super::rows::{cubes, elem, vector_sum};
 use super::super::tile::{
     PRODUCT_STAGE, SIDE, Span, rows_by_rows, side, stage_size, tile_by_rows, tile_size,
@@ -98,7 +98,7 @@ pub(in crate::gpu) fn statistics<R: CubeRuntime>(
     gradient: View<'_, R>,
     lse: &CubeTensor<R>,
 ) -> CubeTensor<R> {
-    let stats = room(lse, [dims.batch, dims.heads, dims.queries, 2], DType::F32);
+    let stats = alloc(lse, [dims.batch, dims.heads, dims.queries, 2], DType::F32);
     const UNITS: u32 = 64;
     let most = out.tensor.client.properties().hardware.max_vector_size;
     let longest = most.min(16 / out.tensor.dtype.size());

@@ -22,8 +22,8 @@ use crate::train::comm::Comm;
 use crate::train::host::Values;
 use crate::train::order::{Order, Place};
 use crate::train::prefetch::Prefetch;
-use crate::train::system::{Report, System};
 use crate::train::teacher::Teacher;
+use crate::train::trainer::{Report, Trainer};
 
 /// The networks that judge, each only where its files are given.
 #[derive(Default)]
@@ -220,7 +220,7 @@ fn with_prefix(weights: &Weights, prefix: &str) -> Option<Weights> {
     (!part.tensors.is_empty()).then_some(part)
 }
 
-impl System for VaeTraining {
+impl Trainer for VaeTraining {
     fn step(&mut self, step: u64) -> Result<Report> {
         let batch = self.next_batch(step)?;
         let features = match &self.judges.teacher {

@@ -18,7 +18,7 @@ pub struct Report {
 }
 
 /// A system that trains: its networks, optimizers and data on one device.
-pub trait System {
+pub trait Trainer {
     /// One optimizer step, `step` counted from 0.
     fn step(&mut self, step: u64) -> Result<Report>;
 

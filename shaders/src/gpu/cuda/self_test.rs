@@ -10,33 +10,33 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::Runtime;
 use cubecl::cuda::{CudaDevice, CudaRuntime};
 
-use super::super::bridge::room;
+use super::super::bridge::alloc;
 use super::super::flash::{self, Dims};
 use super::super::rows::Rows;
 use super::super::view::View;
 use super::product::{Added, Inner, Plan, convolution, product};
 use super::{attention as own, compute_capability, on_cuda};
 
-/// Verdicts, by what is tried and the device's index.
-static VERDICTS: LazyLock<Mutex<HashMap<(&'static str, usize), bool>>> =
+/// Results, by what is tried and the device's index.
+static RESULTS: LazyLock<Mutex<HashMap<(&'static str, usize), bool>>> =
     LazyLock::new(Mutex::default);
 
-fn verdict(what: &'static str, device: &CudaDevice, trial: impl FnOnce() -> bool) -> bool {
-    let mut verdicts = VERDICTS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    *verdicts.entry((what, device.index)).or_insert_with(trial)
+fn passes(what: &'static str, device: &CudaDevice, trial: impl FnOnce() -> bool) -> bool {
+    let mut results = RESULTS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    *results.entry((what, device.index)).or_insert_with(trial)
 }
 
 /// What failed its trial, on any device.
 pub(in crate::gpu) fn rejected() -> Vec<&'static str> {
-    let verdicts = VERDICTS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    verdicts.iter().filter(|(_, right)| !**right).map(|((what, _), _)| *what).collect()
+    let results = RESULTS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    results.iter().filter(|(_, right)| !**right).map(|((what, _), _)| *what).collect()
 }
 
 /// Whether the device multiplies by kernels of its own.
 pub(in crate::gpu) fn products(device: &CudaDevice) -> bool {
     let client = CudaRuntime::client(device);
     compute_capability(&client) == Some(90)
-        && verdict("matrix products", device, || {
+        && passes("matrix products", device, || {
             [
                 (Inner { a: true, b: true }, Plan { groups: 2, columns: 192, splits: 1 }),
                 (Inner { a: true, b: false }, Plan { groups: 1, columns: 128, splits: 1 }),
@@ -78,7 +78,7 @@ fn multiplies(device: &CudaDevice, inner: Inner, plan: Plan) -> bool {
         Rows::of(upload(device, values, shape))
     };
     let (left, right) = (rows(&a, inner.a, m), rows(&b, inner.b, n));
-    let to = room(&left.tensor, [m, n], DType::BF16);
+    let to = alloc(&left.tensor, [m, n], DType::BF16);
     product(&left, &right, inner, Added::default(), &to, Some(plan));
     let Some(found) = download(to) else { return false };
     (0..m * n).all(|at| {
@@ -98,7 +98,7 @@ fn convolves(device: &CudaDevice) -> bool {
     let weight = digits(columns * window * window * channels, 3);
     let images = upload(device, &x, [2, height, width, channels]);
     let rows = Rows::of(upload(device, &weight, [columns, window * window * channels]));
-    let to = room(&images, [2, height, width, columns], DType::BF16);
+    let to = alloc(&images, [2, height, width, columns], DType::BF16);
     convolution(&images, &rows, window, Added::default(), &to);
     let Some(found) = download(to) else { return false };
     // What the zeros around the images do shows at their borders.
@@ -127,7 +127,7 @@ fn convolves(device: &CudaDevice) -> bool {
 pub(in crate::gpu) fn attention<R: CubeRuntime>(beside: &CubeTensor<R>) -> bool {
     on_cuda(beside).is_some_and(|tensor| {
         let device = &tensor.device;
-        verdict("attention kernels", device, || attends(device))
+        passes("attention kernels", device, || attends(device))
     })
 }
 
@@ -140,8 +140,8 @@ fn attends(device: &CudaDevice) -> bool {
     };
     let [q, k, v, gradient] = [0, 1, 2, 3].map(tensor);
     let run = |portable: bool| -> Option<[Vec<f32>; 4]> {
-        let [out, dq, dk, dv] = std::array::from_fn(|_| room(&q, shape, DType::BF16));
-        let lse = room(&q, [dims.batch, dims.heads, dims.queries], DType::F32);
+        let [out, dq, dk, dv] = std::array::from_fn(|_| alloc(&q, shape, DType::BF16));
+        let lse = alloc(&q, [dims.batch, dims.heads, dims.queries], DType::F32);
         let qkv = [&q, &k, &v].map(View::heads_first);
         let gradients = [&dq, &dk, &dv].map(View::heads_first);
         let [to, from] = [&out, &gradient].map(View::heads_first);
