@@ -45,7 +45,7 @@ pub fn uses_kernels() -> bool {
     !PLAIN.load(Ordering::Relaxed)
 }
 
-/// Kernels made for a particular GPU that failed their trial in this process, by name, and whose work
+/// Kernels made for a particular GPU that failed their self-test in this process, by name, and whose work
 /// was left to slower ones: none where all is well.
 pub fn rejected_kernels() -> Vec<&'static str> {
     #[cfg(feature = "gpu")]

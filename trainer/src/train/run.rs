@@ -282,7 +282,7 @@ fn memory_in_use(device: &Device) -> u64 {
         return usage.bytes_in_use;
     }
     let Ok(pid) = sysinfo::get_current_pid() else { return 0 };
-    let mut system = sysinfo::Trainer::new();
+    let mut system = sysinfo::System::new();
     system.refresh_processes_specifics(
         sysinfo::ProcessesToUpdate::Some(&[pid]),
         false,

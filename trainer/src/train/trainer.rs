@@ -1,4 +1,4 @@
-//! What the loop needs of a system that trains.
+//! What the loop needs of a trainer.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub struct Report {
     pub skipped: bool,
 }
 
-/// A system that trains: its networks, optimizers and data on one device.
+/// A trainer: its networks, optimizers and data on one device.
 pub trait Trainer {
     /// One optimizer step, `step` counted from 0.
     fn step(&mut self, step: u64) -> Result<Report>;

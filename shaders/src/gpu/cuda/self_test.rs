@@ -21,12 +21,12 @@ use super::{attention as own, compute_capability, on_cuda};
 static RESULTS: LazyLock<Mutex<HashMap<(&'static str, usize), bool>>> =
     LazyLock::new(Mutex::default);
 
-fn passes(what: &'static str, device: &CudaDevice, trial: impl FnOnce() -> bool) -> bool {
+fn passes(what: &'static str, device: &CudaDevice, test: impl FnOnce() -> bool) -> bool {
     let mut results = RESULTS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    *results.entry((what, device.index)).or_insert_with(trial)
+    *results.entry((what, device.index)).or_insert_with(test)
 }
 
-/// What failed its trial, on any device.
+/// What failed its self-test, on any device.
 pub(in crate::gpu) fn rejected() -> Vec<&'static str> {
     let results = RESULTS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     results.iter().filter(|(_, right)| !**right).map(|((what, _), _)| *what).collect()
