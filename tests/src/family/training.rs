@@ -16,7 +16,7 @@ use tintype::model::vavae::VaeConfig;
 use tintype::weights::{Flat, TensorView, Which, flat, layout, load, snapshot, views, with_flat};
 use tintype_trainer::network::patchgan::PatchGanConfig;
 use tintype_trainer::train::adamw::{AdamW, AdamWConfig, Group, Groups, clip, global_norm};
-use tintype_trainer::train::average::{Ema, EmaConfig};
+use tintype_trainer::train::ema::{Ema, EmaConfig};
 use tintype_trainer::train::hdit::{self, HDiTLoss, density_context, drop_class, noise_levels};
 use tintype_trainer::train::hidit::{self, HiDiTLoss, Inputs};
 use tintype_trainer::train::host::{Values, classes};
