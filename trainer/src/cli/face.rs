@@ -38,7 +38,9 @@ impl Face for CommandLine {
 
 /// An error and its causes in one sentence.
 pub fn sentence(error: &Error) -> String {
-    let causes: Vec<String> = error.chain().map(|e| face::sentence(e, &CommandLine)).collect();
+    let mut causes: Vec<String> = error.chain().map(|e| face::sentence(e, &CommandLine)).collect();
+    // Some errors end with their cause; it is told once.
+    causes.dedup_by(|cause, before| before.ends_with(cause.as_str()));
     causes.join(": ")
 }
 
@@ -87,6 +89,7 @@ mod tests {
                 .into(),
             Labels::numbered(3).find("zebra").unwrap_err().into(),
             anyhow::anyhow!("no space left").context("out.png cannot be written"),
+            WeightsError::Io { path: file(), source: std::io::Error::other("not there") }.into(),
         ];
         let sentences: Vec<String> = errors.iter().map(sentence).collect();
         insta::assert_snapshot!(sentences.join("\n"));
