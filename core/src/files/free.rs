@@ -1,37 +1,42 @@
 //! Names for files that replace no other.
 
-use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::{WriteError, write_whole};
+use super::{WriteError, temporary_name};
 
 /// Writes a file under its name or, where another file has that, under the first free one of `name (2).ext`,
 /// `name (3).ext`, …; returns where. A file that has the same bytes already is left as it is.
 ///
 /// # Errors
-/// As [`write_whole`].
+/// As [`write_whole`](super::write_whole).
 pub fn write_beside(path: &Path, bytes: &[u8]) -> Result<PathBuf, WriteError> {
-    for number in 1.. {
-        let candidate = numbered(path, number);
-        // Creating it reserves the name: two writers never choose the same one.
-        match File::create_new(&candidate) {
-            Ok(_) => {
-                let written = write_whole(&candidate, bytes);
-                if written.is_err() {
-                    let _ = std::fs::remove_file(&candidate);
-                }
-                return written.map(|()| candidate);
-            }
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+    let temporary = temporary_name(path);
+    let written = std::fs::write(&temporary, bytes).and_then(|()| place(&temporary, path, bytes));
+    // A link leaves the temporary name, a rename does not.
+    let _ = std::fs::remove_file(&temporary);
+    written.map_err(|source| WriteError { path: path.into(), source })
+}
+
+/// Gives a whole file the first free name.
+fn place(temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
+    let mut candidates = (1..).map(|number| numbered(path, number));
+    loop {
+        let Some(candidate) = candidates.next() else {
+            return Err(ErrorKind::AlreadyExists.into());
+        };
+        // A link never replaces a file, so two writers never take the same name.
+        match std::fs::hard_link(temporary, &candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(_) if candidate.exists() => {
                 if std::fs::read(&candidate).is_ok_and(|there| there == bytes) {
                     return Ok(candidate);
                 }
             }
-            Err(source) => return Err(WriteError { path: candidate, source }),
+            // A file system without links.
+            Err(_) => return std::fs::rename(temporary, &candidate).map(|()| candidate),
         }
     }
-    unreachable!("numbers do not end")
 }
 
 /// `heart-7.png`, `heart-7 (2).png`, …
