@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let inspection = files.inspect(&Device::flex())?;
     let architecture = &inspection.architecture;
     println!("network     {}: {}", architecture.name(), architecture.config());
-    println!("parameters  {}", architecture.parameter_count()?);
+    println!("parameters  {}", architecture.untrained(&Device::flex())?.parameter_count());
     println!("classes     {}", inspection.labels.len());
     println!("images      {:?}", inspection.image_size);
     println!("sampling    {:?}", architecture.default_settings());

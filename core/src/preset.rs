@@ -215,7 +215,7 @@ mod tests {
     use burn::tensor::Device;
 
     fn count(architecture: &Architecture) -> usize {
-        architecture.parameter_count().expect("a valid configuration")
+        architecture.untrained(&Device::default()).expect("a valid configuration").parameter_count()
     }
 
     #[test]

@@ -5,14 +5,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result, ensure};
 use tintype::image::Rgb;
 use tintype::noise::{ImageKey, Stream, uniforms};
 use zip::CompressionMethod;
 use zip::write::{SimpleFileOptions, ZipWriter};
 
-use tintype::files::{temporary_name, write_whole};
+use tintype::files::{Identity, temporary_name, write_whole};
 
 /// How classes are given to samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -53,16 +52,21 @@ pub enum Samples {
 }
 
 impl Samples {
-    /// Begins or goes on with a folder; `what` describes how the samples are made and must stay.
-    pub fn folder(path: &Path, what: &Value) -> Result<Self> {
+    /// Begins or continues a folder of samples of one identity.
+    pub fn folder(path: &Path, identity: &Identity) -> Result<Self> {
         std::fs::create_dir_all(path)
             .with_context(|| format!("--out {} cannot be written", path.display()))?;
-        same_description(&path.join("samples.json"), what)?;
+        identity.claim(&path.join("samples.json"))?;
         Ok(Self::Folder(path.into()))
     }
 
-    /// Begins or goes on with an archive.
-    pub fn npz(path: &Path, n: usize, [width, height]: [usize; 2], what: &Value) -> Result<Self> {
+    /// Begins or continues an archive of samples of one identity.
+    pub fn npz(
+        path: &Path,
+        n: usize,
+        [width, height]: [usize; 2],
+        identity: &Identity,
+    ) -> Result<Self> {
         let beside = |end: &str| {
             let mut name = path.as_os_str().to_owned();
             name.push(end);
@@ -71,7 +75,7 @@ impl Samples {
         if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder)?;
         }
-        same_description(&beside(".json"), what)?;
+        identity.claim(&beside(".json"))?;
         let raw = RawFile {
             path: path.into(),
             raw: beside(".raw"),
@@ -120,23 +124,6 @@ impl Samples {
 
 fn png(folder: &Path, index: usize) -> PathBuf {
     folder.join(format!("{index:06}.png"))
-}
-
-/// Refuses to mix samples that were made differently.
-fn same_description(path: &Path, what: &Value) -> Result<()> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => {
-            let before: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
-            if before != *what {
-                bail!(
-                    "{} says that the samples there were made with other settings; choose another place or delete them",
-                    path.display()
-                );
-            }
-            Ok(())
-        }
-        Err(_) => Ok(write_whole(path, &serde_json::to_vec_pretty(what)?)?),
-    }
 }
 
 /// Pixels of an unfinished archive.
@@ -238,13 +225,13 @@ mod tests {
     fn an_archive_is_filled_in_any_order_and_read_as_numpy_does() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.npz");
-        let what = serde_json::json!({"seed": 1});
+        let identity = Identity::default().with("seed", 1);
         let image = |v: u8| Rgb { width: 3, height: 2, pixels: vec![v; 18] };
-        let samples = Samples::npz(&path, 3, [3, 2], &what).unwrap();
+        let samples = Samples::npz(&path, 3, [3, 2], &identity).unwrap();
         assert_eq!(samples.missing(0..3).unwrap(), [0, 1, 2]);
         samples.write(2, &image(7)).unwrap();
         samples.write(0, &image(5)).unwrap();
-        let again = Samples::npz(&path, 3, [3, 2], &what).unwrap();
+        let again = Samples::npz(&path, 3, [3, 2], &identity).unwrap();
         assert_eq!(again.missing(0..3).unwrap(), [1]);
         again.write(1, &image(6)).unwrap();
         again.finish().unwrap();
@@ -254,6 +241,7 @@ mod tests {
         let first: Vec<u8> =
             array.outer_iter().map(|i| i.iter().copied().next().unwrap()).collect();
         assert_eq!(first, [5, 6, 7]);
-        assert!(Samples::npz(&path, 3, [3, 2], &serde_json::json!({"seed": 2})).is_err());
+        let other = Identity::default().with("seed", 2);
+        assert!(Samples::npz(&path, 3, [3, 2], &other).is_err());
     }
 }

@@ -560,7 +560,7 @@ vae = "vae"
     assert!(said.contains("1 samples in") && said.contains("5 were there"), "{said}");
     assert_eq!(pngs("a"), pngs("b"));
     let refused = place.refused(&format!("{sample} --npz a.npz --seed 1"));
-    assert!(refused.contains("other settings"), "{refused}");
+    assert!(refused.contains("seed was 0, not 1"), "{refused}");
     let refused = place.refused("sample --model stage2 --vae vae --count 7 --out c --device cpu");
     assert!(refused.contains("--count 7"), "{refused}");
 

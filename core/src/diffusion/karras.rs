@@ -1,7 +1,7 @@
 //! The Karras (EDM) preconditioner, its losses and the densities of noise levels
 //! (Karras et al., arXiv 2206.00364; k-diffusion; HDiT, arXiv 2401.11605).
 
-use burn::tensor::{FloatDType, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::loss::mean_squared_error;
@@ -410,13 +410,6 @@ const TAIL_DENOMINATOR: [f64; 8] = [
     1.421_511_758_316_446e-7,
     2.044_263_103_389_939_8e-15,
 ];
-
-/// Noise levels as a float32 tensor `[B]` on a device.
-pub fn sigma_tensor(sigma: &[f64], device: &burn::tensor::Device) -> Tensor<1> {
-    let values: Vec<f32> = sigma.iter().map(|&s| s as f32).collect();
-    let n = values.len();
-    Tensor::<1>::from_data(TensorData::new(values, [n]), device).cast(FloatDType::F32)
-}
 
 #[cfg(test)]
 mod tests {

@@ -1,9 +1,10 @@
 //! Names for files that replace no other.
 
-use std::io::{self, ErrorKind};
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use super::{WriteError, temporary_name};
+use super::{WriteError, sync_folder, temporary_name};
 
 /// Writes a file under its name or, where another file has that, under the first free one of `name (2).ext`,
 /// `name (3).ext`, …; returns where. A file that has the same bytes already is left as it is.
@@ -18,6 +19,20 @@ pub fn write_beside(path: &Path, bytes: &[u8]) -> Result<PathBuf, WriteError> {
     written.map_err(|source| WriteError { path: path.into(), source })
 }
 
+/// Writes a file and waits until it has reached the disk, unless there is one of that name; tells whether it did.
+///
+/// # Errors
+/// As [`write_whole`](super::write_whole).
+pub fn write_new(path: &Path, bytes: &[u8]) -> Result<bool, WriteError> {
+    let temporary = temporary_name(path);
+    let written = File::create_new(&temporary)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| take(&temporary, path));
+    let _ = std::fs::remove_file(&temporary);
+    let written = written.and_then(|taken| sync_folder(path).map(|()| taken));
+    written.map_err(|source| WriteError { path: path.into(), source })
+}
+
 /// Gives a whole file the first free name.
 fn place(temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
     let mut candidates = (1..).map(|number| numbered(path, number));
@@ -25,17 +40,22 @@ fn place(temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
         let Some(candidate) = candidates.next() else {
             return Err(ErrorKind::AlreadyExists.into());
         };
-        // A link never replaces a file, so two writers never take the same name.
-        match std::fs::hard_link(temporary, &candidate) {
-            Ok(()) => return Ok(candidate),
-            Err(_) if candidate.exists() => {
-                if std::fs::read(&candidate).is_ok_and(|there| there == bytes) {
-                    return Ok(candidate);
-                }
-            }
-            // A file system without links.
-            Err(_) => return std::fs::rename(temporary, &candidate).map(|()| candidate),
+        if take(temporary, &candidate)?
+            || std::fs::read(&candidate).is_ok_and(|there| there == bytes)
+        {
+            return Ok(candidate);
         }
+    }
+}
+
+/// Gives a whole file a name, unless another file has it.
+fn take(temporary: &Path, name: &Path) -> io::Result<bool> {
+    // A link never replaces a file, so two writers never take the same name.
+    match std::fs::hard_link(temporary, name) {
+        Ok(()) => Ok(true),
+        Err(_) if name.exists() => Ok(false),
+        // A file system without links.
+        Err(_) => std::fs::rename(temporary, name).map(|()| true),
     }
 }
 

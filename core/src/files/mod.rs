@@ -1,6 +1,8 @@
-//! Writing files so that nobody ever sees half of one, and none is lost or replaced unasked.
+//! Writing files so that nobody ever sees half of one, none is lost or replaced unasked, and outputs of
+//! different makings are not mixed.
 
 mod free;
+mod identity;
 mod lock;
 
 use std::collections::hash_map::RandomState;
@@ -10,7 +12,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use free::write_beside;
+pub use free::{write_beside, write_new};
+pub use identity::{Difference, Identity, IdentityError};
 pub use lock::{Lock, LockError};
 
 /// Why a file was not written.

@@ -95,7 +95,7 @@ impl ModelFiles {
     pub fn inspect(&self, device: &Device) -> Result<Inspection, LoadError> {
         let architecture = detect(&self.model)?;
         let invalid = |e| LoadError::Weights(WeightsError::Config(e));
-        let report = architecture.compare(&self.model, device).map_err(invalid)?;
+        let report = architecture.untrained(device).map_err(invalid)?.compare(&self.model);
         let mut reports = vec![(self.model.file.clone(), report)];
         let vae = self.vae.as_ref().map(vae_config).transpose()?;
         if let (Some(config), Some(weights)) = (&vae, &self.vae) {

@@ -12,7 +12,7 @@ use crate::labels::Labels;
 use crate::model::vavae::{VaeConfig, VaeDecoder};
 use crate::model::{Architecture, Network, detect};
 use crate::sampler::{State, Stop, read};
-use crate::weights::Report;
+use crate::weights::{Report, WeightsError};
 
 /// Everything that is needed to generate.
 #[derive(Debug)]
@@ -37,7 +37,8 @@ impl Pipeline {
         device: &Device,
     ) -> Result<Self, LoadError> {
         let architecture = detect(parts.model)?;
-        let (network, report) = architecture.load(parts.model, precision, device)?;
+        let untrained = architecture.untrained(device).map_err(WeightsError::Config)?;
+        let (network, report) = untrained.load(parts.model, precision, device)?;
         let mut reports = vec![(parts.model.file.clone(), report)];
         let decoder = match parts.vae {
             Some(weights) => Some(load_decoder(weights, device, &mut reports)?),

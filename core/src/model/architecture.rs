@@ -1,7 +1,8 @@
 //! What the library asks of a network: everything that is one network's own, behind two traits.
 //!
-//! A [`DiffusionModel`] is a configuration: what can be said before any weight is read. It loads a
-//! [`Network`], which predicts. A [`Family`] recognises its configuration in a checkpoint.
+//! A [`DiffusionModel`] is a configuration: what can be said before any weight is read. Its [`Untrained`] network
+//! takes a checkpoint's weights and becomes a [`Network`], which predicts. A [`Family`] recognises a configuration
+//! in a checkpoint.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -15,7 +16,7 @@ use super::InvalidConfig;
 use super::hidit::HiDiT;
 use crate::image::Rounding;
 use crate::settings::{Sampler, Settings};
-use crate::weights::{Report, Weights, WeightsError, load};
+use crate::weights::{Report, Weights, WeightsError, compare, load, parameter_count};
 
 /// Which end of a flow's clock is noise, as the network is told the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,28 +115,54 @@ pub trait DiffusionModel: Any + Debug + Send + Sync {
         Rounding::Half
     }
 
-    /// Parameters as the papers count them: with position tables, without buffers.
+    /// The network before its weights: usually `Ok(Box::new(self.init(device)?))`. Parameters are lazy, so
+    /// this computes nothing.
     ///
     /// # Errors
+    ///
     /// The configuration does not describe a network.
-    fn parameter_count(&self) -> Result<usize, InvalidConfig>;
+    fn untrained(&self, device: &Device) -> Result<Box<dyn Untrained>, InvalidConfig>;
+}
+
+/// A network without weights. Every [`Module`] that is a [`Network`] is one.
+pub trait Untrained {
+    /// Parameters as the papers count them: with position tables, without buffers.
+    fn parameter_count(&self) -> usize;
 
     /// Compares a checkpoint with the network, by names and shapes; reads no weight.
-    ///
-    /// # Errors
-    /// The configuration does not describe a network.
-    fn compare(&self, weights: &Weights, device: &Device) -> Result<Report, InvalidConfig>;
+    fn compare(&self, weights: &Weights) -> Report;
 
-    /// Loads the network in the given precision.
+    /// Fills the network, which was made on `device`, in the given precision.
     ///
     /// # Errors
+    ///
     /// Tensors that are missing, have another shape or hold a value that is not finite.
     fn load(
-        &self,
+        self: Box<Self>,
         weights: &Weights,
         precision: FloatDType,
         device: &Device,
     ) -> Result<(Arc<dyn Network>, Report), WeightsError>;
+}
+
+impl<M: Module + Network + 'static> Untrained for M {
+    fn parameter_count(&self) -> usize {
+        parameter_count(self)
+    }
+
+    fn compare(&self, weights: &Weights) -> Report {
+        compare(self, weights)
+    }
+
+    fn load(
+        self: Box<Self>,
+        weights: &Weights,
+        precision: FloatDType,
+        device: &Device,
+    ) -> Result<(Arc<dyn Network>, Report), WeightsError> {
+        let loaded = load(*self, weights, precision, device)?;
+        Ok((Arc::new(loaded.network), loaded.report))
+    }
 }
 
 /// A loaded network.
@@ -158,20 +185,6 @@ pub trait Network: Debug + Send + Sync {
     fn hybrid(&self) -> Option<&HiDiT> {
         None
     }
-}
-
-/// Fills an untrained network from a checkpoint.
-///
-/// # Errors
-/// See [`load`].
-pub fn load_network<M: Module + Network + 'static>(
-    network: M,
-    weights: &Weights,
-    precision: FloatDType,
-    device: &Device,
-) -> Result<(Arc<dyn Network>, Report), WeightsError> {
-    let loaded = load(network, weights, precision, device)?;
-    Ok((Arc::new(loaded.network), loaded.report))
 }
 
 /// A kind of network: how its checkpoints are recognised.

@@ -5,17 +5,15 @@
 //! image from the tokens that the latent head also uses. Both streams share one sequence, so the
 //! pixels cost a few per cent.
 
-use std::sync::Arc;
-
 use burn::module::Module;
-use burn::tensor::{Device, FloatDType, Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::shapes::{metadata, parse, shape, sit_config};
 use super::sit::{SiT, SiTConfig};
 use super::{
-    Architecture, DiffusionModel, Family, InvalidConfig, LatentSpace, Network, Process, ensure,
-    load_network,
+    Architecture, DiffusionModel, Family, InvalidConfig, LatentSpace, Network, Process, Untrained,
+    ensure,
 };
 use crate::diffusion::guidance::Guidance;
 use crate::nn::activation::silu;
@@ -24,7 +22,7 @@ use crate::nn::conv::Conv2d;
 use crate::nn::linear::{Init, Linear};
 use crate::nn::patch::{patchify, pixel_shuffle};
 use crate::settings::{Sampler, Settings};
-use crate::weights::{Report, Weights, WeightsError, compare, parameter_count};
+use crate::weights::{Weights, WeightsError};
 
 /// Side of the patches that the pixel predictor's last PixelShuffle writes.
 const SUB_PATCH: usize = 4;
@@ -311,21 +309,8 @@ impl DiffusionModel for HiDiTConfig {
         Settings::new(Sampler::EulerMaruyama, 50, Guidance::new(scale))
     }
 
-    fn parameter_count(&self) -> Result<usize, InvalidConfig> {
-        Ok(parameter_count(&self.init(&Device::default())?))
-    }
-
-    fn compare(&self, weights: &Weights, device: &Device) -> Result<Report, InvalidConfig> {
-        Ok(compare(&self.init(device)?, weights))
-    }
-
-    fn load(
-        &self,
-        weights: &Weights,
-        precision: FloatDType,
-        device: &Device,
-    ) -> Result<(Arc<dyn Network>, Report), WeightsError> {
-        load_network(self.init(device)?, weights, precision, device)
+    fn untrained(&self, device: &Device) -> Result<Box<dyn Untrained>, InvalidConfig> {
+        Ok(Box::new(self.init(device)?))
     }
 }
 

@@ -20,7 +20,7 @@ pub mod vavae;
 pub use crate::config::InvalidConfig;
 pub(crate) use crate::config::ensure;
 pub use architecture::{
-    Architecture, Clock, DiffusionModel, Family, LatentSpace, Network, Process, load_network,
+    Architecture, Clock, DiffusionModel, Family, LatentSpace, Network, Process, Untrained,
 };
 pub use detect::{detect, vae_config};
 pub use registry::{FAMILIES, families, register};

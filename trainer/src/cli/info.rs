@@ -90,8 +90,9 @@ fn describe(weights: &Weights) -> (String, Value, String) {
     let device = tintype::burn::tensor::Device::flex();
     match detect(weights) {
         Ok(architecture) => {
-            let fit = architecture.compare(weights, &device);
-            let fit = fit.map_or_else(|e| e.to_string(), |report| report.to_string());
+            let untrained = architecture.untrained(&device);
+            let fit = untrained
+                .map_or_else(|e| e.to_string(), |network| network.compare(weights).to_string());
             (architecture.name().into(), architecture.config(), fit)
         }
         Err(error) => match vae_config(weights) {

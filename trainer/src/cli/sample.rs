@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use serde_json::json;
 use tintype::burn::tensor::Device;
 use tintype::device;
+use tintype::files::Identity;
 use tintype::generate::{Event, GenerateError, ImageSpec, ModelFiles, Pipeline, Request, Settings};
 use tintype::image::Rgb;
 use tintype::precision::Precision;
@@ -94,14 +95,18 @@ pub fn run(args: Args) -> Result<Outcome> {
     let reporter = Reporter::counting(total as u64, "samples", args.json);
     reporter.message(format!("loading on {}", chosen.found.id));
     let pipeline = files.load(args.precision, &chosen.found)?;
-    let what = json!({
-        "version": env!("CARGO_PKG_VERSION"), "model": fingerprint,
-        "autoencoder": files.vae.as_ref().map(Weights::fingerprint),
-        "statistics": files.stats.as_ref().map(Weights::fingerprint), "count": args.count,
-        "labels": format!("{:?}", args.labels).to_lowercase(), "seed": args.seed,
-        "settings": settings, "precision": args.precision,
-    });
-    let sets = open_sets(&args, &settings, &pipeline, &what)?;
+    let identity = Identity::default()
+        .with("version", env!("CARGO_PKG_VERSION"))
+        .with("model", fingerprint)
+        .with("autoencoder", files.vae.as_ref().map(Weights::fingerprint))
+        .with("statistics", files.stats.as_ref().map(Weights::fingerprint))
+        .with("count", args.count)
+        .with("labels", format!("{:?}", args.labels).to_lowercase())
+        .with("seed", args.seed)
+        .with("settings", json!(settings))
+        .with("precision", json!(args.precision));
+    let what = json!(identity);
+    let sets = open_sets(&args, &settings, &pipeline, &identity)?;
     drop(files);
     let batch = args.batch.unwrap_or(if chosen.found.id == "cpu" { 4 } else { 64 }).max(1);
     let interrupted = on_interrupt("stopping after this step; finished samples are kept")?;
@@ -169,7 +174,7 @@ fn open_sets(
     args: &Args,
     settings: &Settings,
     pipeline: &Pipeline,
-    what: &serde_json::Value,
+    identity: &Identity,
 ) -> Result<Vec<Samples>> {
     let mut sets = Vec::new();
     if let Some(out) = &args.out {
@@ -182,13 +187,13 @@ fn open_sets(
             if guidance.high > 1e9 { f64::INFINITY } else { guidance.high },
             format!("{:?}", args.labels).to_lowercase()
         );
-        sets.push(Samples::folder(&out.join(name), what)?);
+        sets.push(Samples::folder(&out.join(name), identity)?);
     }
     if let Some(npz) = &args.npz {
         if npz.extension().is_none_or(|e| e != "npz") {
             bail!("--npz {} does not end in .npz", npz.display());
         }
-        sets.push(Samples::npz(npz, args.count, pipeline.image_size(), what)?);
+        sets.push(Samples::npz(npz, args.count, pipeline.image_size(), identity)?);
     }
     Ok(sets)
 }

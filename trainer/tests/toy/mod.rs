@@ -1,18 +1,16 @@
 //! A network of another crate: all that adding one takes is this file and a line that registers it.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 use tintype::burn; // the derive names it
 use tintype::burn::module::{Initializer, Module, Param};
-use tintype::burn::tensor::{Device, FloatDType, Int, Tensor};
+use tintype::burn::tensor::{Device, Int, Tensor};
 use tintype::diffusion::guidance::Guidance;
 use tintype::model::{
     Architecture, Clock, DiffusionModel, Family, InvalidConfig, LatentSpace, Network, Process,
-    load_network,
+    Untrained,
 };
 use tintype::settings::{Sampler, Settings};
-use tintype::weights::{Report, Weights, WeightsError, compare, parameter_count};
+use tintype::weights::{Weights, WeightsError};
 
 /// Pictures of one colour each.
 pub static FAMILY: Family = Family { name: "Toy", recognize };
@@ -84,20 +82,7 @@ impl DiffusionModel for ToyConfig {
         Settings::new(Sampler::Euler, 4, Guidance::NONE)
     }
 
-    fn parameter_count(&self) -> Result<usize, InvalidConfig> {
-        Ok(parameter_count(&self.init(&Device::flex())))
-    }
-
-    fn compare(&self, weights: &Weights, device: &Device) -> Result<Report, InvalidConfig> {
-        Ok(compare(&self.init(device), weights))
-    }
-
-    fn load(
-        &self,
-        weights: &Weights,
-        precision: FloatDType,
-        device: &Device,
-    ) -> Result<(Arc<dyn Network>, Report), WeightsError> {
-        load_network(self.init(device), weights, precision, device)
+    fn untrained(&self, device: &Device) -> Result<Box<dyn Untrained>, InvalidConfig> {
+        Ok(Box::new(self.init(device)))
     }
 }

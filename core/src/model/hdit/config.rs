@@ -1,18 +1,15 @@
 //! The shape of an HDiT, as k-diffusion's JSON files give it, and what its authors sample with.
 
-use std::sync::Arc;
-
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use super::denoiser::Denoiser;
 use crate::diffusion::guidance::Guidance;
 use crate::model::shapes::{metadata, needs_configuration};
 use crate::model::{
-    Architecture, DiffusionModel, Family, InvalidConfig, LatentSpace, Network, Process, ensure,
+    Architecture, DiffusionModel, Family, InvalidConfig, LatentSpace, Process, Untrained, ensure,
 };
 use crate::settings::{Sampler, Settings};
-use crate::weights::{Report, Weights, WeightsError, compare, load, parameter_count};
+use crate::weights::{Weights, WeightsError};
 
 /// The attention of one level.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -281,23 +278,8 @@ impl DiffusionModel for HDiTConfig {
         Settings::new(Sampler::DpmPp3mSde, 50, guidance)
     }
 
-    fn parameter_count(&self) -> Result<usize, InvalidConfig> {
-        Ok(parameter_count(&self.init(&Device::default())?))
-    }
-
-    fn compare(&self, weights: &Weights, device: &Device) -> Result<Report, InvalidConfig> {
-        Ok(compare(&self.init(device)?, weights))
-    }
-
-    fn load(
-        &self,
-        weights: &Weights,
-        precision: FloatDType,
-        device: &Device,
-    ) -> Result<(Arc<dyn Network>, Report), WeightsError> {
-        let loaded = load(self.init(device)?, weights, precision, device)?;
-        let denoiser = Denoiser::new(loaded.network, self.sigma_data, precision);
-        Ok((Arc::new(denoiser), loaded.report))
+    fn untrained(&self, device: &Device) -> Result<Box<dyn Untrained>, InvalidConfig> {
+        Ok(Box::new(self.init(device)?))
     }
 }
 

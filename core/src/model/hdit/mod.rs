@@ -78,6 +78,7 @@ impl HDiTConfig {
             out_norm: RmsNorm::new(first, device),
             patch_out: TokenUnpatch::new(first, patch, kernel, device),
             num_classes: self.num_classes,
+            sigma_data: self.sigma_data,
         })
     }
 }
@@ -101,6 +102,7 @@ pub struct HDiT {
     out_norm: RmsNorm,
     patch_out: TokenUnpatch,
     num_classes: usize,
+    sigma_data: f64,
 }
 
 /// What the network is told besides image and noise level.

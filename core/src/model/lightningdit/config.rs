@@ -1,19 +1,17 @@
 //! The shape of a LightningDiT, how its checkpoints are recognised, and what its authors sample with.
 
-use std::sync::Arc;
-
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::diffusion::guidance::Guidance;
 use crate::image::Rounding;
 use crate::model::shapes::{dit_shapes, metadata, parse, shape};
 use crate::model::{
-    Architecture, Clock, DiffusionModel, Family, InvalidConfig, LatentSpace, Network, Process,
-    ensure, load_network,
+    Architecture, Clock, DiffusionModel, Family, InvalidConfig, LatentSpace, Process, Untrained,
+    ensure,
 };
 use crate::settings::{Sampler, Settings};
-use crate::weights::{Report, Weights, WeightsError, compare, parameter_count};
+use crate::weights::{Weights, WeightsError};
 
 /// Shape and options of a LightningDiT; the defaults are those of the constructor, which every
 /// released configuration overrides with `use_swiglu`, `use_rope` and `use_rmsnorm`.
@@ -292,21 +290,8 @@ impl DiffusionModel for LightningDiTConfig {
         Rounding::Up
     }
 
-    fn parameter_count(&self) -> Result<usize, InvalidConfig> {
-        Ok(parameter_count(&self.init(&Device::default())?))
-    }
-
-    fn compare(&self, weights: &Weights, device: &Device) -> Result<Report, InvalidConfig> {
-        Ok(compare(&self.init(device)?, weights))
-    }
-
-    fn load(
-        &self,
-        weights: &Weights,
-        precision: FloatDType,
-        device: &Device,
-    ) -> Result<(Arc<dyn Network>, Report), WeightsError> {
-        load_network(self.init(device)?, weights, precision, device)
+    fn untrained(&self, device: &Device) -> Result<Box<dyn Untrained>, InvalidConfig> {
+        Ok(Box::new(self.init(device)?))
     }
 }
 

@@ -1,18 +1,16 @@
 //! The shape of a SiT, how its checkpoints are recognised, and what its authors sample with.
 
-use std::sync::Arc;
-
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::diffusion::guidance::Guidance;
 use crate::model::shapes::{metadata, parse};
 use crate::model::{
-    Architecture, Clock, DiffusionModel, Family, InvalidConfig, LatentSpace, Network, Process,
-    ensure, load_network, sit_config,
+    Architecture, Clock, DiffusionModel, Family, InvalidConfig, LatentSpace, Process, Untrained,
+    ensure, sit_config,
 };
 use crate::settings::{Sampler, Settings};
-use crate::weights::{Report, Weights, WeightsError, compare, parameter_count};
+use crate::weights::{Weights, WeightsError};
 
 /// Shape of a SiT. Keys are REPA-E's; Hi-DiT's short names are accepted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -175,20 +173,7 @@ impl DiffusionModel for SiTConfig {
         Settings::new(Sampler::EulerMaruyama, 250, guidance)
     }
 
-    fn parameter_count(&self) -> Result<usize, InvalidConfig> {
-        Ok(parameter_count(&self.init(&Device::default())?))
-    }
-
-    fn compare(&self, weights: &Weights, device: &Device) -> Result<Report, InvalidConfig> {
-        Ok(compare(&self.init(device)?, weights))
-    }
-
-    fn load(
-        &self,
-        weights: &Weights,
-        precision: FloatDType,
-        device: &Device,
-    ) -> Result<(Arc<dyn Network>, Report), WeightsError> {
-        load_network(self.init(device)?, weights, precision, device)
+    fn untrained(&self, device: &Device) -> Result<Box<dyn Untrained>, InvalidConfig> {
+        Ok(Box::new(self.init(device)?))
     }
 }

@@ -12,7 +12,7 @@ use super::super::tile::{
     PRODUCT_STAGE, SIDE, Span, rows_by_rows, side, stage_size, tile_by_rows, tile_size,
 };
 use super::super::view::{Layout, View};
-use super::{Dims, rows_per_unit, share, span, write};
+use super::{Dims, filled, rows_per_unit, share, span, write};
 
 /// The gradients of `q`, `k` and `v`, from that of the result and the [`statistics`].
 pub(in crate::gpu) fn backward<R: CubeRuntime>(
@@ -245,21 +245,9 @@ fn backward_keys<F: Float, N: Size>(
         let v_span = span(&v_layout, image, head, first, keys);
         let mut s = Array::<Vector<f32, N>>::new(comptime!(per as usize));
         let mut ds = Array::<Vector<f32, N>>::new(comptime!(per as usize));
-        let mut dk_sum = Array::<f32>::new(comptime!((per * d.div_ceil(SIDE)) as usize));
-        let mut dv_sum = Array::<f32>::new(comptime!((per * e.div_ceil(SIDE)) as usize));
-        let mut ones = Array::<f32>::new(comptime!(per as usize));
-        #[unroll]
-        for i in 0..per {
-            ones[i as usize] = 1.0f32;
-        }
-        #[unroll]
-        for i in 0..comptime!(per * d.div_ceil(SIDE)) {
-            dk_sum[i as usize] = 0.0f32;
-        }
-        #[unroll]
-        for i in 0..comptime!(per * e.div_ceil(SIDE)) {
-            dv_sum[i as usize] = 0.0f32;
-        }
+        let mut dk_sum = filled(comptime!(per * d.div_ceil(SIDE)), 0.0f32);
+        let mut dv_sum = filled(comptime!(per * e.div_ceil(SIDE)), 0.0f32);
+        let ones = filled(per, 1.0f32);
         for step in 0..queries.div_ceil(tile) {
             let q_span = span(&q_layout, image, head, step * tile, queries);
             let o_span = span(&gradient_layout, image, head, step * tile, queries);
@@ -329,16 +317,8 @@ fn backward_queries<F: Float, N: Size>(
         let o_span = span(&gradient_layout, image, head, first, queries);
         let mut s = Array::<Vector<f32, N>>::new(comptime!(per as usize));
         let mut ds = Array::<Vector<f32, N>>::new(comptime!(per as usize));
-        let mut dq_sum = Array::<f32>::new(comptime!((per * d.div_ceil(SIDE)) as usize));
-        let mut ones = Array::<f32>::new(comptime!(per as usize));
-        #[unroll]
-        for i in 0..per {
-            ones[i as usize] = 1.0f32;
-        }
-        #[unroll]
-        for i in 0..comptime!(per * d.div_ceil(SIDE)) {
-            dq_sum[i as usize] = 0.0f32;
-        }
+        let mut dq_sum = filled(comptime!(per * d.div_ceil(SIDE)), 0.0f32);
+        let ones = filled(per, 1.0f32);
         for step in 0..keys.div_ceil(tile) {
             let k_span = span(&k_layout, image, head, step * tile, keys);
             let v_span = span(&v_layout, image, head, step * tile, keys);

@@ -10,7 +10,7 @@ use super::super::tile::{
     PRODUCT_STAGE, SIDE, rows_by_rows, side, stage_size, tile_by_rows, tile_size,
 };
 use super::super::view::{Layout, View};
-use super::{Dims, LOWEST, rows_per_unit, share, span, write};
+use super::{Dims, LOWEST, filled, rows_per_unit, share, span, write};
 
 /// As [`super::forward`], on any GPU.
 pub(in crate::gpu) fn forward<R: CubeRuntime>(
@@ -86,19 +86,10 @@ fn forward_kernel<F: Float, N: Size>(
         let image = place / tiles / heads;
         let q_span = span(&q_layout, image, head, first, queries);
         let mut s = Array::<Vector<f32, N>>::new(comptime!(per as usize));
-        let mut o = Array::<f32>::new(comptime!((per * columns) as usize));
+        let mut o = filled(comptime!(per * columns), 0.0f32);
         // Each query's maximum so far, and this unit's part of its sum.
-        let mut maximum = Array::<f32>::new(comptime!(per as usize));
-        let mut sum = Array::<f32>::new(comptime!(per as usize));
-        #[unroll]
-        for i in 0..per {
-            maximum[i as usize] = f32::new(LOWEST);
-            sum[i as usize] = 0.0f32;
-            #[unroll]
-            for j in 0..columns {
-                o[(i * columns + j) as usize] = 0.0f32;
-            }
-        }
+        let mut maximum = filled(per, f32::new(LOWEST));
+        let mut sum = filled(per, 0.0f32);
         for step in 0..keys.div_ceil(tile) {
             let k_span = span(&k_layout, image, head, step * tile, keys);
             let v_span = span(&v_layout, image, head, step * tile, keys);

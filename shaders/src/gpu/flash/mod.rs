@@ -57,6 +57,17 @@ fn span(layout: &Layout, image: u32, head: u32, first: u32, count: u32) -> Span 
     Span { start: layout.start(image, head), stride: layout.row, first, count }
 }
 
+/// Registers of one value.
+#[cube]
+fn filled(#[comptime] length: u32, value: f32) -> Array<f32> {
+    let mut array = Array::<f32>::new(comptime!(length as usize));
+    #[unroll]
+    for i in 0..length {
+        array[i as usize] = value;
+    }
+    array
+}
+
 /// Writes the unit's part of a tile of rows, each times its factor.
 #[cube]
 fn write<F: Float>(

@@ -45,20 +45,6 @@ pub struct DinoConfig {
 }
 
 impl DinoConfig {
-    /// ViT-B/14, REPA's teacher.
-    pub fn vit_b14() -> Self {
-        Self {
-            embed_dim: 768,
-            depth: 12,
-            num_heads: 12,
-            patch_size: 14,
-            mlp_ratio: 4,
-            img_size: 518,
-            registers: 0,
-            swiglu: false,
-        }
-    }
-
     /// The size of a checkpoint under the authors' names, from its shapes.
     pub fn of(weights: &Weights) -> Option<Self> {
         let shape = |name: &str| weights.tensors.get(name).map(|view| view.shape.clone());
