@@ -111,6 +111,10 @@ impl Preferences {
     }
 
     /// Writes the file; the error is a sentence.
+    ///
+    /// # Errors
+    ///
+    /// A sentence where the file or its folder cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), String> {
         let sentence = |reason: String| format!("The settings could not be saved: {reason}");
         if let Some(folder) = path.parent() {

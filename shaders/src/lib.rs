@@ -87,7 +87,17 @@ macro_rules! given {
     ($($tensor:expr),*) => { given!($($tensor),* ;) };
 }
 
-/// `x Wᵀ + b`: `[…, in]` → `[…, out]`, weight `[out, in]`, bias `[out]`.
+/// `x Wᵀ + b`.
+///
+/// # Shapes
+///
+/// * `x`: `[…, in]`
+/// * `weight`: `[out, in]`; `bias`: `[out]`
+/// * returns `[…, out]`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other.
 pub fn linear<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
@@ -98,7 +108,15 @@ pub fn linear<const D: usize>(
     plain::linear(x, weight, bias)
 }
 
-/// `gelu_tanh(x Wᵀ + b)`, shapes as in [`linear`].
+/// `gelu_tanh(x Wᵀ + b)`.
+///
+/// # Shapes
+///
+/// As in [`linear`].
+///
+/// # Panics
+///
+/// If the shapes do not fit each other.
 pub fn linear_gelu_tanh<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
@@ -110,6 +128,11 @@ pub fn linear_gelu_tanh<const D: usize>(
 }
 
 /// GELU with the tanh approximation, elementwise.
+///
+/// # Shapes
+///
+/// * `x`: any
+/// * returns the same
 pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     fused!(cpu cpu::gelu_tanh(&x));
     bias_gelu_tanh(x, None)
@@ -127,7 +150,12 @@ fn bias_gelu_tanh<const D: usize>(x: Tensor<D>, bias: Option<Tensor<1>>) -> Tens
     })
 }
 
-/// `silu(a)·b` of the halves `[a, b]` of `[…, 2·d]` → `[…, d]`.
+/// `silu(a)·b` of the halves `[a, b]` of the last axis.
+///
+/// # Shapes
+///
+/// * `x`: `[…, 2·d]`
+/// * returns `[…, d]`
 pub fn swiglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     fused!(cpu cpu::swiglu(&x));
     fused!(gpu gpu::activation::Glu {
@@ -137,7 +165,12 @@ pub fn swiglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     plain::swiglu(x)
 }
 
-/// `a·gelu(b)`, the exact GELU, of the halves `[a, b]` of `[…, 2·d]` → `[…, d]`.
+/// `a·gelu(b)`, the exact GELU, of the halves `[a, b]` of the last axis.
+///
+/// # Shapes
+///
+/// * `x`: `[…, 2·d]`
+/// * returns `[…, d]`
 pub fn geglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     fused!(cpu cpu::geglu(&x));
     fused!(gpu gpu::activation::Glu {
@@ -158,9 +191,16 @@ pub enum Normalization {
 
 /// `n(x)·weight·(1 + scale) + shift` with `n` over the last axis; each parameter may be absent.
 ///
+/// # Shapes
+///
 /// * `x`: `[B, …, d]`
 /// * `weight`: `[d]`
 /// * `scale`, `shift`: `[B, d]`
+/// * returns `[B, …, d]`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other.
 pub fn modulated_norm<const D: usize>(
     x: Tensor<D>,
     normalization: Normalization,
@@ -185,17 +225,34 @@ pub fn modulated_norm<const D: usize>(
     plain::modulated_norm(x, normalization, weight, scale, shift, eps)
 }
 
-/// `x + gate·y`: `[B, N, D]`, gate `[B, D]`.
+/// `x + gate·y`.
+///
+/// # Shapes
+///
+/// * `x`, `y`: `[B, N, D]`
+/// * `gate`: `[B, D]`
+/// * returns `[B, N, D]`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other.
 pub fn gated_residual(x: Tensor<3>, y: Tensor<3>, gate: Tensor<2>) -> Tensor<3> {
     fused!(cpu cpu::gated_residual(&x, &y, &gate));
     fused!(gpu gpu::gated::GatedResidual, given!(x, y, gate));
     plain::gated_residual(x, y, gate)
 }
 
-/// `softmax(q kᵀ · scale) v`, softmax in float32 or wider.
+/// `softmax(q kᵀ · scale) v`, softmax in float32 or wider. The mask is true where a query may not look.
+///
+/// # Shapes
 ///
 /// * `q`: `[B, heads, N, d]`, `k`: `[B, heads, M, d]`, `v`: `[B, heads, M, e]`
-/// * `mask`: broadcastable to `[B, heads, N, M]`, true where a query may not look
+/// * `mask`: broadcastable to `[B, heads, N, M]`
+/// * returns `[B, heads, N, e]`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other.
 pub fn attention(
     q: Tensor<4>,
     k: Tensor<4>,
@@ -230,7 +287,14 @@ fn attention_on_gpu(
 /// window is centred where it fits and shifts inward at the borders, so that every query sees
 /// exactly K² keys.
 ///
-/// `q`, `k`, `v`: `[B, H, W, heads, d]` with `H, W ≥ kernel`; returns the same shape.
+/// # Shapes
+///
+/// * `q`, `k`, `v`: `[B, H, W, heads, d]` with `H, W ≥ kernel`
+/// * returns `[B, H, W, heads, d]`
+///
+/// # Panics
+///
+/// If the shapes differ, or `H` or `W` is less than `kernel`.
 pub fn neighborhood_attention(
     q: Tensor<5>,
     k: Tensor<5>,
@@ -296,8 +360,19 @@ pub enum AttentionKind {
     },
 }
 
-/// Self-attention on a packed projection: `[B, N, 3·heads·d]` (q, k, v; head-major) →
-/// `[B, N, heads·d]`. Tables and frequencies get no gradient.
+/// Self-attention on a packed projection of q, k and v, head-major. Tables and frequencies get no
+/// gradient.
+///
+/// # Shapes
+///
+/// * `qkv`: `[B, N, 3·heads·d]`
+/// * `preparation`: as [`QkTransform`] states
+/// * returns `[B, N, heads·d]`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other, or `N` is not the `height·width` of the image that
+/// `preparation` or `reach` names.
 pub fn qkv_attention(
     qkv: Tensor<3>,
     heads: usize,
@@ -339,11 +414,19 @@ pub fn qkv_attention(
     plain::qkv_attention(qkv, heads, scale, preparation, reach)
 }
 
-/// A convolution of an image with `padding` zeros on each side of its rows and columns, and what is added to it.
+/// A convolution of an image with `padding` zeros on each side of its rows and columns, and what is
+/// added to it.
+///
+/// # Shapes
 ///
 /// * `x`: `[B, C, H, W]`
 /// * `weight`: `[out, C, kh, kw]`; `bias`: `[out]`
-/// * `residual`: `[B, out, H', W']`, the result's shape, with `H' = ⌊(H + 2·padding − kh) / stride⌋ + 1`
+/// * `residual`: `[B, out, H', W']`
+/// * returns `[B, out, H', W']` with `H' = ⌊(H + 2·padding − kh) / stride⌋ + 1`, likewise `W'`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other, or `stride` is 0.
 pub fn convolution(
     x: Tensor<4>,
     weight: Tensor<4>,
@@ -361,7 +444,17 @@ pub fn convolution(
     plain::convolution(x, weight, bias, residual, stride, padding)
 }
 
-/// `SiLU(GroupNorm(x))` with affine parameters `[C]`; `x`: `[B, C, H, W]`.
+/// `SiLU(GroupNorm(x))` with affine parameters.
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * `weight`, `bias`: `[C]`
+/// * returns `[B, C, H, W]`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other, or `C` is no multiple of `groups`.
 pub fn group_norm_silu(
     x: Tensor<4>,
     weight: Tensor<1>,
@@ -392,6 +485,15 @@ pub struct AdamWStep {
 
 /// A parameter and its first and second moment after a step, of those before and the gradient:
 /// `m ← β₁m + (1 − β₁)g`, `v ← β₂v + (1 − β₂)g²`, `p ← decay·p − rate·m / (root·√v + eps)`.
+///
+/// # Shapes
+///
+/// * `parameter`, `gradient` and each of `moments`: `[n]`
+/// * returns the same
+///
+/// # Panics
+///
+/// If the shapes differ.
 pub fn adamw(
     parameter: Tensor<1>,
     gradient: Tensor<1>,
@@ -413,6 +515,10 @@ pub fn adamw(
 /// Writes into the memory of a contiguous tensor itself, whoever else refers to it, as computations
 /// want it that were recorded with that memory. Returns whether it was done: only tensors of one type
 /// and shape on one GPU are written.
+///
+/// # Shapes
+///
+/// * `from`, `to`: any, the same
 pub fn overwrite<const D: usize>(from: Tensor<D>, to: &Tensor<D>) -> bool {
     #[cfg(feature = "gpu")]
     return gpu::overwrite::overwrite(from.into_dispatch(), to.clone().into_dispatch());

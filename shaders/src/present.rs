@@ -47,12 +47,13 @@ impl Presenter {
         Self { device, queue, pipeline }
     }
 
-    /// A texture of one picture of a batch.
+    /// A texture of one picture of a batch of values in −1…1; `grey` is what 0 becomes before
+    /// truncation, 127.5 or 128. `None` for tensors on another kind of device or of another type
+    /// than float32, for another number of channels, and where the batch ends before `index`.
     ///
-    /// * `images`: `[B, 3, H, W]` in −1…1, float32
-    /// * `grey`: what 0 becomes before truncation, 127.5 or 128
+    /// # Shapes
     ///
-    /// `None` for tensors on another kind of device or of another type.
+    /// * `images`: `[B, 3, H, W]`
     pub fn draw(&self, images: &Tensor<4>, index: usize, grey: f32) -> Option<wgpu::Texture> {
         let [batch, channels, height, width] = images.dims();
         if images.dtype() != DType::F32 || channels != 3 || index >= batch {

@@ -57,6 +57,10 @@ pub struct Checks {
 
 impl Checks {
     /// For a file of reference values; folders bring their own.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
     pub fn new(path: &Path) -> Result<Self> {
         let golden = match path.is_dir() {
             true => None,
@@ -92,6 +96,10 @@ impl Checks {
     }
 
     /// Fails if an expected value was not compared.
+    ///
+    /// # Errors
+    ///
+    /// If nothing was expected, nothing was compared, or an expected value was not.
     pub fn finish(&self) -> Result<()> {
         let Some(golden) = &self.golden else { bail!("nothing was expected") };
         let missed: Vec<_> = golden.outputs().filter(|n| !self.seen.contains(*n)).collect();
@@ -101,6 +109,14 @@ impl Checks {
     }
 
     /// Compares a tensor if the file expects it.
+    ///
+    /// # Errors
+    ///
+    /// If the file expects another shape. A value outside its tolerance is recorded, not an error.
+    ///
+    /// # Shapes
+    ///
+    /// * `actual`: the shape that the file has, or one value for a scalar
     pub fn tensor_if<const D: usize>(
         &mut self,
         name: &str,
@@ -114,6 +130,15 @@ impl Checks {
     }
 
     /// Compares a tensor.
+    ///
+    /// # Errors
+    ///
+    /// If the file has no such tensor, or one of another shape. A value outside its tolerance is
+    /// recorded, not an error.
+    ///
+    /// # Shapes
+    ///
+    /// * `actual`: the shape that the file has, or one value for a scalar
     pub fn tensor<const D: usize>(
         &mut self,
         name: &str,
@@ -135,6 +160,15 @@ impl Checks {
     }
 
     /// Compares values in row-major order.
+    ///
+    /// # Errors
+    ///
+    /// If the file has no such tensor, or another number of values. A value outside its tolerance
+    /// is recorded, not an error.
+    ///
+    /// # Panics
+    ///
+    /// If the file's `tol` entry states fewer tolerances than there are steps.
     pub fn values(&mut self, name: &str, actual: &[f64], tolerance: Tolerance) -> Result<()> {
         let Some(golden) = &self.golden else { bail!("nothing was expected") };
         let (expected, shape) = (golden.values(name)?, golden.view(name)?.shape.clone());
@@ -159,6 +193,10 @@ impl Checks {
     }
 
     /// Compares values that are not in the file under `out.`.
+    ///
+    /// # Errors
+    ///
+    /// If the numbers of values differ. A value outside its tolerance is recorded, not an error.
     pub fn against(
         &mut self,
         name: &str,

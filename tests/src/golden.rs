@@ -17,6 +17,10 @@ pub struct Golden {
 
 impl Golden {
     /// Opens a file.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
     pub fn open(path: &Path) -> Result<Self> {
         let file = open(path)?;
         let mut weights = file.clone();
@@ -34,6 +38,10 @@ impl Golden {
     }
 
     /// A JSON value of the metadata.
+    ///
+    /// # Errors
+    ///
+    /// If the metadata has no such key, or it is not JSON.
     pub fn json(&self, key: &str) -> Result<Value> {
         let text =
             self.file.metadata.get(key).with_context(|| format!("no metadata key {key:?}"))?;
@@ -41,6 +49,10 @@ impl Golden {
     }
 
     /// The configuration.
+    ///
+    /// # Errors
+    ///
+    /// As [`json`](Self::json).
     pub fn config(&self) -> Result<Value> {
         self.json("config")
     }
@@ -61,16 +73,32 @@ impl Golden {
     }
 
     /// A tensor as it is stored.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such tensor.
     pub fn view(&self, name: &str) -> Result<&TensorView> {
         self.file.tensors.get(name).ok_or_else(|| anyhow!("{name} is missing"))
     }
 
     /// Values in float64.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such tensor.
     pub fn values(&self, name: &str) -> Result<Vec<f64>> {
         Ok(self.view(name)?.to_f64())
     }
 
     /// An input on a device, in float32.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such tensor, or it has not `D` axes.
+    ///
+    /// # Shapes
+    ///
+    /// * returns the shape in the file
     pub fn tensor<const D: usize>(&self, name: &str, device: &Device) -> Result<Tensor<D>> {
         let view = self.view(name)?;
         anyhow::ensure!(view.shape.len() == D, "{name} has shape {:?}", view.shape);
@@ -78,6 +106,18 @@ impl Golden {
     }
 
     /// An input in float64, as samplers want it.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such tensor.
+    ///
+    /// # Shapes
+    ///
+    /// * returns the shape in the file, `[B, C, H, W]`
+    ///
+    /// # Panics
+    ///
+    /// If the tensor has not four axes.
     pub fn state(&self, name: &str, device: &Device) -> Result<Tensor<4>> {
         let view = self.view(name)?;
         let data = TensorData::new(view.to_f64(), view.shape.clone());
@@ -85,6 +125,18 @@ impl Golden {
     }
 
     /// One slice of a float64 input with five axes.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such tensor, or no such slice of it.
+    ///
+    /// # Shapes
+    ///
+    /// * returns `[B, C, H, W]` of `[n, B, C, H, W]` in the file
+    ///
+    /// # Panics
+    ///
+    /// If the tensor has not five axes.
     pub fn state_at(&self, name: &str, index: usize, device: &Device) -> Result<Tensor<4>> {
         let view = self.view(name)?;
         let shape = view.shape[1..].to_vec();
@@ -96,6 +148,14 @@ impl Golden {
     }
 
     /// Integers on a device.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such tensor.
+    ///
+    /// # Shapes
+    ///
+    /// * returns `[n]`, all values in row-major order
     pub fn ints(&self, name: &str, device: &Device) -> Result<Tensor<1, Int>> {
         let values: Vec<i32> = self.view(name)?.to_i64().iter().map(|&v| v as i32).collect();
         let n = values.len();
@@ -103,11 +163,19 @@ impl Golden {
     }
 
     /// Fills a network from the file's weights; all of them must fit.
+    ///
+    /// # Errors
+    ///
+    /// If a weight is missing, has another shape, is not finite, or has no use.
     pub fn load<M: Module>(&self, network: M, device: &Device) -> Result<M> {
         self.load_part(network, "", device)
     }
 
     /// Fills a network from the weights below a prefix.
+    ///
+    /// # Errors
+    ///
+    /// If a weight is missing, has another shape, is not finite, or has no use.
     pub fn load_part<M: Module>(&self, network: M, prefix: &str, device: &Device) -> Result<M> {
         let mut part = self.weights.clone();
         part.tensors = self

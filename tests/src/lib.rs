@@ -28,6 +28,10 @@ pub enum Kind {
 }
 
 /// Every entry of a folder of goldens with its kind; an unknown one is an error.
+///
+/// # Errors
+///
+/// If the folder cannot be listed, or an entry is of no known family.
 pub fn entries(folder: &Path) -> anyhow::Result<Vec<(PathBuf, Kind)>> {
     let mut entries = Vec::new();
     for entry in std::fs::read_dir(folder)? {
@@ -42,6 +46,11 @@ pub fn entries(folder: &Path) -> anyhow::Result<Vec<(PathBuf, Kind)>> {
 }
 
 /// Computes an entry, on a device where it takes one, and compares every quantity in it.
+///
+/// # Errors
+///
+/// If the entry cannot be read or computed, or not every expected value was compared. A value
+/// outside its tolerance is recorded in the [`Checks`], not an error.
 pub fn run(path: &Path, kind: Kind, device: &Device) -> anyhow::Result<Checks> {
     let mut checks = Checks::new(path)?;
     match kind {

@@ -29,12 +29,21 @@ struct Entry {
 
 impl Manifest {
     /// Reads `x_manifest.json`.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read or is not a manifest.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         Ok(serde_json::from_str(&text)?)
     }
 
     /// All tensors; those that are stored come from `file` as `stored.NAME`.
+    ///
+    /// # Errors
+    ///
+    /// If a stored tensor is missing in `file`, or the sum of a computed one differs from the
+    /// manifest's.
     pub fn weights(&self, file: &Weights) -> Result<Weights> {
         let mut tensors = BTreeMap::new();
         for entry in &self.tensors {

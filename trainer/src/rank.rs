@@ -27,12 +27,20 @@ impl Rank {
     pub const ALONE: Self = Self { rank: 0, world: 1, local: 0 };
 
     /// This process, as its environment tells; alone where nothing is said.
+    ///
+    /// # Errors
+    ///
+    /// If a launcher's variable is not a number, or the rank is not below the world size.
     pub fn from_environment() -> Result<Self> {
         Self::from_variables(|name| std::env::var(name).ok())
     }
 
     /// [`from_environment`](Self::from_environment) with a source of variables.
-    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// If a launcher's variable is not a number, or the rank is not below the world size.
+    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         for [rank, world, local] in LAUNCHERS {
             let (Some(rank_text), Some(world_text)) = (variable(rank), variable(world)) else {
                 continue;
@@ -58,6 +66,10 @@ impl Rank {
     }
 
     /// This process's contiguous part of `n` items.
+    ///
+    /// # Panics
+    ///
+    /// If [`world`](Self::world) is 0.
     pub fn share(self, n: usize) -> std::ops::Range<usize> {
         n * self.rank / self.world..n * (self.rank + 1) / self.world
     }

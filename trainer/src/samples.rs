@@ -23,6 +23,10 @@ pub enum LabelSampling {
 }
 
 /// The class of every sample: a function of the seed alone, whatever the number of processes.
+///
+/// # Errors
+///
+/// If classes are given [equally](LabelSampling::Equal) and `n` is no multiple of `classes`.
 pub fn labels(how: LabelSampling, n: usize, classes: usize, seed: u64) -> Result<Vec<usize>> {
     let key = ImageKey { seed, image: u64::MAX };
     let u = uniforms(key, Stream::Order, 2, n);
@@ -53,6 +57,10 @@ pub enum Samples {
 
 impl Samples {
     /// Begins or continues a folder of samples of one identity.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be created, its `samples.json` has another identity, or it cannot be written.
     pub fn folder(path: &Path, identity: &Identity) -> Result<Self> {
         std::fs::create_dir_all(path)
             .with_context(|| format!("--out {} cannot be written", path.display()))?;
@@ -61,6 +69,11 @@ impl Samples {
     }
 
     /// Begins or continues an archive of samples of one identity.
+    ///
+    /// # Errors
+    ///
+    /// If the folder of the archive cannot be created, or the record beside it has another identity or cannot be
+    /// written.
     pub fn npz(
         path: &Path,
         n: usize,
@@ -94,6 +107,10 @@ impl Samples {
     }
 
     /// Which of the samples `range` are missing.
+    ///
+    /// # Errors
+    ///
+    /// If the marks of an unfinished archive (`NAME.done`) are there and cannot be read.
     pub fn missing(&self, range: std::ops::Range<usize>) -> Result<Vec<usize>> {
         match self {
             Self::Folder(folder) => Ok(range.filter(|&i| !png(folder, i).exists()).collect()),
@@ -106,6 +123,10 @@ impl Samples {
     }
 
     /// Adds a sample.
+    ///
+    /// # Errors
+    ///
+    /// If the image cannot be encoded or written.
     pub fn write(&self, index: usize, image: &Rgb) -> Result<()> {
         match self {
             Self::Folder(folder) => Ok(write_whole(&png(folder, index), &image.to_png(&[])?)?),
@@ -114,6 +135,10 @@ impl Samples {
     }
 
     /// Packs a complete archive; a folder is complete as it is.
+    ///
+    /// # Errors
+    ///
+    /// If pixels are missing, or the archive cannot be written. A folder gives no error.
     pub fn finish(&self) -> Result<()> {
         match self {
             Self::Folder(_) => Ok(()),

@@ -93,6 +93,12 @@ const COUNT: Range = Range { min: 1.0, max: 10_000.0 };
 
 impl Ask {
     /// The request that the command line would make of the same options.
+    ///
+    /// # Errors
+    ///
+    /// * [`AskError::Class`]: the model has no such class.
+    /// * [`AskError::Setting`]: a setting is unknown, out of range, or does not apply to the
+    ///   network.
     pub fn request(
         &self,
         architecture: &Architecture,

@@ -66,6 +66,10 @@ pub struct Engine {
 #[wasm_bindgen]
 impl Engine {
     /// Opens the GPU, or the processor.
+    ///
+    /// # Errors
+    ///
+    /// If the browser offers no usable device.
     pub async fn open(webgpu: bool) -> Result<Engine, JsError> {
         let missing = |e: DeviceError| JsError::new(&sentence(&e));
         let (gpu, found) = if webgpu {
@@ -80,6 +84,11 @@ impl Engine {
 
     /// Loads a model in place of the one before; `progress` is told the bytes of each file's name
     /// that went to the device.
+    ///
+    /// # Errors
+    ///
+    /// If a picture is being made, a file cannot be read, the parts do not fit each other, or the
+    /// GPU fails.
     pub fn load(&self, files: &Files, progress: &Function) -> Result<JsValue, JsError> {
         let busy = || JsError::new("a picture is in the making; stop it first");
         let mut session = self.session.try_borrow_mut().map_err(|_| busy())?;
@@ -112,6 +121,11 @@ impl Engine {
 
     /// Makes pictures; `tell` is called with each event. Comes back with whether all were made, and
     /// false where [`Self::cancel`] stopped it.
+    ///
+    /// # Errors
+    ///
+    /// If no model is loaded or a picture is being made, if the request is invalid, or if the
+    /// device fails.
     // The borrow lasts for the whole run on purpose: by it a second call learns that it must wait.
     #[allow(clippy::await_holding_refcell_ref)]
     pub async fn generate(&self, request: JsValue, tell: &Function) -> Result<bool, JsError> {

@@ -24,6 +24,10 @@ unsafe impl Sync for BrowserFile {}
 
 impl BrowserFile {
     /// For workers; a page's own thread has no way to read at once.
+    ///
+    /// # Errors
+    ///
+    /// The browser's exception where files cannot be read at once, as outside of a worker.
     pub fn new(blob: Blob, progress: impl Fn(f64) + 'static) -> Result<Self, JsValue> {
         let (reader, progress) = (FileReaderSync::new()?, Box::new(progress));
         Ok(Self { blob, reader, progress, read: Cell::new(0.0) })

@@ -129,6 +129,11 @@ impl SessionError {
 impl Session {
     /// Loads a model. Without a precision it is the dtype of the weights where a GPU computes in it,
     /// else float32.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`] if the parts cannot be read, do not fit each other or the memory, or if the
+    /// device does not compute in the precision.
     pub fn load(
         parts: Parts<'_>,
         wish: Option<Precision>,
@@ -178,6 +183,11 @@ impl Session {
     }
 
     /// Makes what is asked for; `tell` may stop it.
+    ///
+    /// # Errors
+    ///
+    /// * [`SessionError::Ask`]: the request is invalid.
+    /// * [`SessionError::Generate`]: `tell` stopped it, or the device failed.
     pub async fn generate(
         &mut self,
         ask: &Ask,

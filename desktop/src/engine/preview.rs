@@ -41,6 +41,10 @@ impl<'a> Frames<'a> {
     }
 
     /// A frame of each picture of the batch; none where the last ones are still fresh.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Device`] if the device fails.
     pub async fn of(&mut self, preview: Preview<'_>) -> Result<Option<Vec<Frame>>, Stop> {
         if self.shown.is_some_and(|at| at.elapsed() < SHORTEST) {
             return Ok(None);

@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 use tintype::files::{writable_folder, write_beside};
 
 /// Writes a PNG under the first free name, `stem.png`, `stem (2).png`, …; the error says why not.
+///
+/// # Errors
+///
+/// A sentence where the folder cannot be created or the file cannot be written.
 pub fn save(folder: &Path, stem: &str, png: &[u8]) -> Result<PathBuf, String> {
     let sentence = |e: tintype::files::WriteError| format!("{e}: {}", e.source);
     writable_folder(folder).map_err(sentence)?;

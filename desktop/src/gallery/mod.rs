@@ -246,12 +246,20 @@ impl Gallery {
     }
 
     /// Writes a picture under a name of somebody's choice; the error is a sentence.
+    ///
+    /// # Errors
+    ///
+    /// A sentence where the picture is gone, cannot be read, or cannot be written there.
     pub fn save_as(&self, id: u64, path: &Path) -> Result<(), String> {
         let png = self.content(id)?;
         tintype::files::write_whole(path, &png).map_err(|e| format!("{e}: {}", e.source))
     }
 
     /// Saves what could not be saved before; returns how many pictures.
+    ///
+    /// # Errors
+    ///
+    /// A sentence where a picture cannot be written; those before it are saved.
     pub fn save_unsaved(&mut self) -> Result<usize, String> {
         let mut saved = 0;
         for entry in &mut self.entries {
@@ -276,6 +284,10 @@ impl Gallery {
     }
 
     /// Deletes a picture and its file; [`undo`](Self::undo) brings both back.
+    ///
+    /// # Errors
+    ///
+    /// A sentence where the picture is gone, or its file cannot be read or deleted.
     pub fn delete(&mut self, id: u64) -> Result<(), String> {
         let png = self.content(id)?;
         let at = self.entries.iter().position(|entry| entry.id == id);
@@ -291,6 +303,11 @@ impl Gallery {
     }
 
     /// Brings back the picture that was deleted last; returns its number.
+    ///
+    /// # Errors
+    ///
+    /// A sentence where the file cannot be written again; the picture is back in the gallery all
+    /// the same.
     pub fn undo(&mut self) -> Result<Option<u64>, String> {
         let Some(Deleted { at, mut entry }) = self.deleted.pop() else { return Ok(None) };
         let id = entry.id;

@@ -92,8 +92,8 @@ impl Kernel for GluKernel {
         let rows: Vec<Rows<R>> = inputs.into_iter().map(Rows::of).collect();
         let half = rows[0].d / 2;
         let halves = Rows { tensor: out.tensor.clone(), count: out.count, d: half, stride: half };
-        let n = vector_size(&[&rows[0], rows.last().expect("there is one"), &halves]);
-        let gradient = rows.last().expect("there is one");
+        let n = vector_size(&[&rows[0], rows.last().expect("a kernel has inputs"), &halves]);
+        let gradient = rows.last().expect("a kernel has inputs");
         let [x, gradient_arg, out] = buffers([&rows[0].tensor, &gradient.tensor, &out.tensor]);
         // SAFETY: units beyond the last row do nothing.
         unsafe {
@@ -202,7 +202,7 @@ impl Kernel for BiasKernel {
         let n = vector_size(&rows.iter().collect::<Vec<_>>());
         let (x, d) = (&rows[0], rows[0].d / n);
         let bias = &rows[usize::from(self.of.bias)];
-        let gradient = rows.last().expect("there is one");
+        let gradient = rows.last().expect("a kernel has inputs");
         let [x_arg, bias, gradient_arg, out] =
             buffers([&x.tensor, &bias.tensor, &gradient.tensor, &outputs[0]]);
         // SAFETY: units beyond the last row do nothing.

@@ -71,12 +71,20 @@ pub fn qkv_attention(
 const BAND: usize = 1 << 18;
 
 /// First key of the window of query `i` on an axis of `n` keys: `clamp(i − ⌊K/2⌋, 0, n − K)`.
+///
+/// # Panics
+///
+/// If `kernel` is over `n`.
 pub fn window_start(i: usize, n: usize, kernel: usize) -> usize {
     i.saturating_sub(kernel / 2).min(n - kernel)
 }
 
 /// See [`crate::neighborhood_attention`]: keys are gathered a band of query rows at a time, so that
 /// work and memory are linear in the tokens.
+///
+/// # Panics
+///
+/// If the shapes differ, or a side of the image is less than `kernel`.
 pub fn neighborhood_attention(
     q: Tensor<5>,
     k: Tensor<5>,

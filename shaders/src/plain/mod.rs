@@ -85,6 +85,11 @@ pub fn geglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 
 /// The exact GELU, `x/2 · (1 + erf(x/√2))`. Spelt out: the derivative of Burn's own `gelu` is that
 /// of the tanh approximation on GPU backends.
+///
+/// # Shapes
+///
+/// * `x`: any
+/// * returns the same
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let erf = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf();
     x * (erf + 1.0) * 0.5

@@ -4,9 +4,17 @@ use burn::tensor::{DType, FloatDType, Tensor, TensorData};
 
 use super::statistics_type;
 
-/// Rotates adjacent pairs by tables `[N, d]`: `(a, b) → (a cos θ − b sin θ, b cos θ + a sin θ)`.
+/// Rotates adjacent pairs by tables: `(a, b) → (a cos θ − b sin θ, b cos θ + a sin θ)`.
 ///
-/// `[B, heads, N, d]` → the same
+/// # Shapes
+///
+/// * `x`: `[B, heads, N, d]`
+/// * `cos`, `sin`: `[N, d]`
+/// * returns `[B, heads, N, d]`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other, or `d` is odd.
 pub fn rotate_pairs(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
     let [b, h, n, d] = x.dims();
     let pairs = x.clone().reshape([b, h, n, d / 2, 2]);
@@ -31,8 +39,12 @@ pub fn axial_grid(height: usize, width: usize) -> Vec<f64> {
     grid
 }
 
-/// HDiT's angles `[H, W, heads, d/4]` of frequencies `[heads, d/8]` on the axial grid, vertical
-/// first, in float32.
+/// HDiT's angles on the axial grid, vertical first, in float32.
+///
+/// # Shapes
+///
+/// * `freqs`: `[heads, d/8]`
+/// * returns `[height, width, heads, d/4]`
 pub fn head_angles(freqs: Tensor<2>, height: usize, width: usize) -> Tensor<4> {
     let freqs = freqs.cast(FloatDType::F32);
     let [heads, n] = freqs.dims();
@@ -47,8 +59,15 @@ pub fn head_angles(freqs: Tensor<2>, height: usize, width: usize) -> Tensor<4> {
 
 /// Rotates pairs `(u_i, u_{i+d/4})` of the lower half of every head; the upper half passes.
 ///
+/// # Shapes
+///
 /// * `x`: `[B, H, W, heads, d]`
 /// * `angles`: `[H, W, heads, d/4]`
+/// * returns `[B, H, W, heads, d]`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other.
 pub fn rotate_halves(x: Tensor<5>, angles: Tensor<4>) -> Tensor<5> {
     let dtype = x.dtype();
     let dims = x.dims();
@@ -66,8 +85,15 @@ pub fn rotate_halves(x: Tensor<5>, angles: Tensor<4>) -> Tensor<5> {
 
 /// `q̂ = q·√scale / √(Σq² + 1e-6)`, likewise k: their product is `scale` times the cosine.
 ///
-/// * `q`, `k`: `[…, heads, d]` with five axes
+/// # Shapes
+///
+/// * `q`, `k`: `[B, H, W, heads, d]`
 /// * `scale`: `[heads]`
+/// * returns the shapes of `q` and `k`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other.
 pub fn cosine_similarity_scale(
     q: Tensor<5>,
     k: Tensor<5>,

@@ -24,6 +24,10 @@ impl<'a> Book<'a> {
     }
 
     /// Compares, where the file has the name.
+    ///
+    /// # Errors
+    ///
+    /// If the file has another number of values under this name.
     pub fn check(&mut self, name: &str, actual: &[f64], tolerance: Tolerance) -> Result<()> {
         if self.golden.has(name) {
             self.checks.values(name, actual, tolerance)?;
@@ -38,6 +42,14 @@ impl<'a> Book<'a> {
     }
 
     /// An input `[n, d]`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such tensor.
+    ///
+    /// # Panics
+    ///
+    /// If the tensor has not two axes.
     pub fn matrix(&mut self, name: &str) -> Result<Array2<f64>> {
         self.see(name);
         let view = self.golden.view(name)?;
@@ -45,6 +57,10 @@ impl<'a> Book<'a> {
     }
 
     /// Fails if the file has values that nothing compared, besides inputs that begin like these.
+    ///
+    /// # Errors
+    ///
+    /// If there is such a value.
     pub fn finish(self, inputs: &[&str]) -> Result<()> {
         all_seen(self.golden, &self.seen, inputs)
     }

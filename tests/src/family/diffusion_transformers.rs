@@ -14,6 +14,12 @@ use tintype::weights::gradients;
 use crate::check::{Checks, FORWARD, GRADIENT, LOSS, TABLE, Tolerance};
 use crate::golden::Golden;
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn lightningdit_forward(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let config = golden.config()?;
@@ -64,6 +70,11 @@ pub(super) struct Cfg {
 
 impl Cfg {
     /// `[guided k channels ‖ own rest]` of both halves.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[2·n, C, S, S]`; `y`: `[2·n]`
+    /// * returns `[2·n, C, S, S]`
     pub fn forward(
         &self,
         network: &LightningDiT,
@@ -94,6 +105,12 @@ impl Cfg {
     }
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn lightningdit_loss(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let device = &device.clone().autodiff();
@@ -146,6 +163,12 @@ pub(super) fn check_gradients(
     Ok(())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn sit_forward(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let device = &device.clone().autodiff();
@@ -203,6 +226,12 @@ pub fn sit_forward(path: &Path, device: &Device, checks: &mut Checks) -> Result<
     Ok(())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn sit_bn_train(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let config = golden.config()?;

@@ -32,6 +32,12 @@ pub(super) fn planes(golden: &Golden, name: &str) -> Result<(Vec<u8>, [usize; 2]
     Ok((planes, [height, width]))
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn inception(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let network = Inception::from_weights(&recipe(path)?, device)?;
@@ -96,6 +102,12 @@ pub fn inception(path: &Path, device: &Device, checks: &mut Checks) -> Result<()
     book.finish(&["image.", "stored."])
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn resizing(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let mut seen = BTreeSet::from(["grid299".to_string()]);

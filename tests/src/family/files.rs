@@ -13,6 +13,12 @@ use tintype_trainer::evaluate::frechet;
 use crate::check::{Checks, FORWARD, Tolerance};
 use crate::golden::Golden;
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn pytorch(folder: &Path, checks: &mut Checks) -> Result<()> {
     let expected = open(&folder.join("expected.safetensors"))?;
     checks.expect(Golden::open(&folder.join("expected.safetensors"))?);
@@ -46,6 +52,12 @@ pub fn pytorch(folder: &Path, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn latent_shards(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
@@ -71,6 +83,12 @@ pub fn latent_shards(path: &Path, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn hdf5(folder: &Path, checks: &mut Checks) -> Result<()> {
     checks.expect(Golden::open(&folder.join("expected.safetensors"))?);
     let mut stores = Vec::new();
@@ -110,6 +128,12 @@ fn decode(bytes: &[u8]) -> Result<Rgb> {
     Ok(Rgb { width, height, pixels: image.into_raw() })
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn npz(folder: &Path, checks: &mut Checks) -> Result<()> {
     checks.expect(Golden::open(&folder.join("expected.safetensors"))?);
     let statistics = |file: &str| Npz::open(&folder.join(file))?.statistics();

@@ -47,6 +47,12 @@ pub(super) fn conditions(golden: &Golden, augmented: bool, device: &Device) -> R
     })
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn forward(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let network = golden.load(config(&golden)?.init(device)?, device)?;
@@ -67,6 +73,12 @@ pub fn forward(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> 
     checks.tensor_if("out.y_noaug", &plain, Tolerance::Stated)
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn denoiser(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let config = config(&golden)?;
@@ -145,6 +157,12 @@ pub(super) fn both(
     Ok((twice.clone().narrow(0, 0, b), twice.narrow(0, b, b)))
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn gradients_of_loss(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let device = &device.clone().autodiff();

@@ -30,6 +30,12 @@ fn cases(golden: &Golden) -> Result<Vec<(String, Value)>> {
     Ok(cases.into_iter().enumerate().map(|(i, c)| (format!("case{i}"), c)).collect())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn rope(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     for (case, sizes) in cases(&golden)? {
@@ -50,6 +56,12 @@ pub fn rope(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn natten(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let device = &device.clone().autodiff();
@@ -75,6 +87,12 @@ pub fn natten(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn blocks(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let extra = golden.json("extra")?;
@@ -165,6 +183,12 @@ pub fn blocks(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn tokens(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     for (case, sizes) in cases(&golden)? {
@@ -191,6 +215,12 @@ pub fn tokens(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn mapping(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let mut golden = Golden::open(path)?;
     let network = config(&golden)?.init(device)?;

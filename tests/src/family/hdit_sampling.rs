@@ -132,6 +132,16 @@ fn check(checks: &mut Checks, name: &str, end: &State, recorder: &Recorder<'_>) 
     Ok(())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
+///
+/// # Panics
+///
+/// If the file has too few draws of noise.
 pub fn toy(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let device = &state_device(device);
@@ -184,6 +194,16 @@ pub fn toy(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
+///
+/// # Panics
+///
+/// If the file has too few draws of noise, or its network has no classes.
 pub fn model(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let config = config(&golden)?;
@@ -226,6 +246,12 @@ pub fn model(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn schedules(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let extra = golden.json("extra")?;

@@ -28,6 +28,12 @@ use crate::golden::Golden;
 
 const FORWARD: Tolerance = Tolerance::RelativeL2(1e-5);
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn forward(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let mut golden = Golden::open(path)?;
     let device = &device.clone().autodiff();
@@ -89,6 +95,12 @@ pub fn emoji_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/emoji")
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn emoji(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let config = golden.config()?;

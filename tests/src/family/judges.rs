@@ -51,6 +51,12 @@ pub(super) fn all_seen(golden: &Golden, seen: &BTreeSet<String>, inputs: &[&str]
     Ok(())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn lpips(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let device = &device.clone().autodiff();
@@ -92,6 +98,12 @@ pub fn lpips(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     all_seen(&golden, &seen, &["image", "stored."])
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn patchgan(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let device = &device.clone().autodiff();
@@ -162,6 +174,12 @@ fn config_of(weights: &tintype::weights::Weights) -> Result<PatchGanConfig> {
     Ok(PatchGanConfig { ndf: first.shape[0], n_layers: (last - 2) / 3, use_actnorm })
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn patchgan_actnorm(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let mut weights = open(path)?;

@@ -23,6 +23,12 @@ use crate::recipe;
 const EXACT: Tolerance = Tolerance::Exact;
 const CLOSE: Tolerance = Tolerance::Relative(1e-9);
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn distributions(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let tag = golden.text("tag").context("no tag")?;
@@ -191,6 +197,12 @@ fn inception(book: &mut Book<'_>, tag: &str) -> Result<()> {
     Ok(())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn recipe_check(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let tag = golden.text("tag").context("no tag")?;
@@ -216,6 +228,12 @@ pub fn recipe_check(path: &Path, checks: &mut Checks) -> Result<()> {
 /// From an 8-bit value to the range that is compared in.
 type Scale<'a> = &'a dyn Fn(f64) -> f64;
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn images(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let mut book = Book::new(&golden, checks);
@@ -317,6 +335,11 @@ fn quantised(book: &mut Book<'_>) -> Result<()> {
 }
 
 /// Statistics and samples as other tools write them.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn archives(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let mut book = Book::new(&golden, checks);

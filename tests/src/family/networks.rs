@@ -24,6 +24,12 @@ fn bytes(golden: &Golden, name: &str) -> Result<(Vec<u8>, usize)> {
     Ok((view.to_i64().iter().map(|&v| v as u8).collect(), side))
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn dinov2_preprocess(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let (image, side) = bytes(&golden, "in.image_u8")?;
@@ -39,6 +45,12 @@ pub fn dinov2_preprocess(path: &Path, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn pos_embed_resample(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let view = golden.view("in.pos_embed")?;
@@ -53,6 +65,12 @@ pub fn pos_embed_resample(path: &Path, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn dinov2_tiny(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let mut golden = Golden::open(path)?;
     let config: DinoConfig = serde_json::from_value(golden.config()?["model"].clone())?;
@@ -85,6 +103,12 @@ pub fn dinov2_tiny(path: &Path, device: &Device, checks: &mut Checks) -> Result<
     checks.tensor("out.x_norm_patchtokens", &tokens.patches, FORWARD)
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn lpips_head(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     for i in 0..2 {
@@ -101,6 +125,12 @@ pub fn lpips_head(path: &Path, device: &Device, checks: &mut Checks) -> Result<(
     checks.tensor("out.value", &value, FORWARD)
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn vf_loss(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let device = &device.clone().autodiff();

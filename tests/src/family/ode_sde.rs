@@ -64,6 +64,16 @@ pub(super) fn to_state(x: Tensor<4>, device: &Device) -> State {
     }
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
+///
+/// # Panics
+///
+/// Never: an ODE asks for no noise.
 pub fn lightningdit_ode(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let config = golden.config()?;
@@ -183,6 +193,16 @@ fn sit_run(path: &Path, device: &Device) -> Result<SitRun> {
     Ok(SitRun { golden, network, guidance, null, steps, sampler })
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
+///
+/// # Panics
+///
+/// If the file has too few draws of noise.
 pub fn sit_sde(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let SitRun { golden, network, guidance, null, steps, sampler } = sit_run(path, device)?;
     let flow_path = match sampler["path_type"] == "cosine" {
@@ -218,6 +238,16 @@ pub fn sit_sde(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> 
     checks.tensor("out.samples", &end, FORWARD)
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
+///
+/// # Panics
+///
+/// Never: an ODE asks for no noise.
 pub fn sit_ode(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let SitRun { golden, network, guidance, null, steps, sampler } = sit_run(path, device)?;
     let times = ode_times(steps);

@@ -26,6 +26,12 @@ fn part(label: &str, letter: char) -> Option<f64> {
     label.split('_').find_map(|p| p.strip_prefix(letter)?.parse().ok())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn embeddings(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let names: Vec<String> = golden.outputs().cloned().collect();
@@ -70,6 +76,12 @@ pub fn embeddings(path: &Path, device: &Device, checks: &mut Checks) -> Result<(
     Ok(())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn units(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let config = golden.config()?;
@@ -109,6 +121,12 @@ pub fn units(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     checks.tensor_if::<2>("out.cosine_dim1", &cosine, close)
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn center_crop(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let config = golden.config()?;
@@ -126,6 +144,12 @@ pub fn center_crop(path: &Path, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn augment(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let extra = golden.json("extra")?;
@@ -169,6 +193,12 @@ pub fn augment(path: &Path, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn metrics(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let extra = golden.json("extra")?;

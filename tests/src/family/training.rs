@@ -140,6 +140,11 @@ fn steps(golden: &Golden) -> usize {
 }
 
 /// Stage 1 of Hi-DiT, whose pixel parts rest, is REPA-E's training of a SiT.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn sit(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let mut golden = Golden::open(path)?;
     let device = &device.clone().autodiff();
@@ -210,6 +215,12 @@ fn labels(golden: &Golden, name: &str) -> Result<Vec<usize>> {
     Ok(golden.view(name)?.to_i64().iter().map(|&l| l as usize).collect())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn lightningdit(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let device = &device.clone().autodiff();
@@ -241,6 +252,12 @@ pub fn lightningdit(path: &Path, device: &Device, checks: &mut Checks) -> Result
     Ok(())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn hdit(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let device = &device.clone().autodiff();
@@ -364,6 +381,12 @@ fn check_groups<M: Module>(golden: &Golden, network: &M) -> Result<()> {
     Ok(())
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn vavae(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let mut golden = Golden::open(path)?;
     let device = &device.clone().autodiff();

@@ -12,6 +12,12 @@ use crate::golden::Golden;
 
 const CLOSE: Tolerance = Tolerance::RelativeL2(1e-5);
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn autoencoder(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let config: VaeConfig = serde_json::from_value(golden.config()?["model"].clone())?;

@@ -50,6 +50,12 @@ fn pillow_input(bytes: &[u8], [height, width]: [usize; 2]) -> Vec<f32> {
     out
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn dinov2(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let plain = DinoV2::from_weights(recipe(path)?, None, device)?;
@@ -172,6 +178,12 @@ fn part(weights: &Weights, prefix: &str) -> Weights {
     Weights { tensors, ..weights.clone() }
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn dinov2_small(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     /// Features of a head in these files.
     const HEAD: usize = 16;
@@ -215,6 +227,12 @@ pub fn dinov2_small(path: &Path, device: &Device, checks: &mut Checks) -> Result
     book.finish(&[])
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn positions(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let view = golden.view("table")?;
@@ -236,6 +254,12 @@ pub fn positions(path: &Path, checks: &mut Checks) -> Result<()> {
     book.finish(&["table"])
 }
 
+/// Compares what a file of this family expects.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
 pub fn clip(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let config = golden.view("config_width_embed_heads_layers_patch_res")?.to_i64();

@@ -28,6 +28,10 @@ pub struct Subject {
 
 impl Subject {
     /// A preset by its name, or `emoji`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no network of the name, or the emoji model is not in the program.
     pub fn named(name: &str) -> Result<Self> {
         if name == "emoji" {
             let files = ModelFiles::open(&ModelPaths::default())?;
@@ -127,6 +131,14 @@ macro_rules! with_network {
 }
 
 /// Forward passes of a batch.
+///
+/// # Errors
+///
+/// If the configuration does not describe a network.
+///
+/// # Panics
+///
+/// If the network has no training recipe.
 pub fn forward(bench: &Bench, subject: &Subject, batch: usize) -> Result<Measurement> {
     let given = inputs(bench, subject, batch);
     let timing = with_network!(subject, |init, forward| {
@@ -142,6 +154,14 @@ pub fn forward(bench: &Bench, subject: &Subject, batch: usize) -> Result<Measure
 
 /// Training steps of a batch: forward, backward, clipping by the global norm, AdamW on float32
 /// parameters. Counted as three forward passes.
+///
+/// # Errors
+///
+/// If the configuration does not describe a network.
+///
+/// # Panics
+///
+/// If the network has no training recipe.
 pub fn train(bench: &Bench, subject: &Subject, batch: usize) -> Result<Measurement> {
     let tracked = Bench { device: bench.device.clone().autodiff(), ..bench.clone() };
     let given = inputs(&tracked, subject, batch);
@@ -192,6 +212,10 @@ impl<M: AutodiffModule> Step<M> {
 }
 
 /// Decoding of a batch of latents.
+///
+/// # Errors
+///
+/// If the subject has no autoencoder, or its configuration does not describe one.
 pub fn decode(bench: &Bench, subject: &Subject, batch: usize) -> Result<Measurement> {
     let config = subject.vae.as_ref().with_context(|| no_autoencoder(subject))?;
     let decoder = computing_in(&config.init_decoder(&bench.device)?, bench.precision);
@@ -211,6 +235,15 @@ fn no_autoencoder(subject: &Subject) -> String {
 
 /// A sampling run of the whole pipeline with the network's own settings, from noise to 8-bit
 /// pictures on the host; `steps` replaces the number of steps.
+///
+/// # Errors
+///
+/// If the network or its autoencoder cannot be made or loaded, or if the settings do not fit it, or
+/// the device fails.
+///
+/// # Panics
+///
+/// If the network has no training recipe.
 pub fn sample(
     bench: &Bench,
     subject: &Subject,
@@ -272,6 +305,14 @@ fn stats(subject: &Subject) -> Result<Option<Weights>> {
 
 /// A forward pass of one picture of this side, in pixels a second: the same at every side where a
 /// network is linear in the pixels.
+///
+/// # Errors
+///
+/// If the network is not an HDiT, or cannot be made for this side.
+///
+/// # Panics
+///
+/// If the network has no training recipe.
 pub fn scaling(bench: &Bench, subject: &Subject, side: usize) -> Result<Measurement> {
     let Trained::HDiT(config) = subject.trained() else {
         bail!("{} works at one size; `scaling` is for HDiT, such as hdit-ffhq-1024", subject.name)

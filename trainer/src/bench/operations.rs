@@ -50,6 +50,10 @@ fn block(network: Trained<'_>) -> Block {
 }
 
 /// Measures each operation, forward and, of attention, backward.
+///
+/// # Panics
+///
+/// If the network has no training recipe.
 pub fn operations(bench: &Bench, subject: &Subject, batch: usize) -> Vec<Measurement> {
     let Block { n, d, heads, inner, kernel } = block(subject.trained());
     let (rows, size) = (batch * n, bench.size());

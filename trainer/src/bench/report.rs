@@ -102,6 +102,10 @@ struct Known {
 
 impl Baseline {
     /// Reads what [`Report`] or the scripts in `tests/peers` wrote.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, is not JSON of this shape, or has a rate that is not positive.
     pub fn open(path: &Path) -> Result<Self> {
         let file = path.display();
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {file}"))?;

@@ -73,6 +73,11 @@ enum What {
     Scaling,
 }
 
+/// Runs the command.
+///
+/// # Errors
+///
+/// If the device, the network, the precision or a baseline is not usable, or a measurement fails.
 pub fn run(args: Args) -> Result<()> {
     let baselines =
         args.compare.iter().map(|path| Baseline::open(path)).collect::<Result<Vec<_>>>()?;

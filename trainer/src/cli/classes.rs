@@ -21,6 +21,11 @@ pub struct Args {
     json: bool,
 }
 
+/// Runs the command.
+///
+/// # Errors
+///
+/// If the model cannot be read, no class contains the text, or standard output cannot be written.
 pub fn run(args: Args) -> Result<()> {
     let files = ModelFiles::open(&args.model.paths())?;
     let classes = detect(&files.model)?.num_classes();

@@ -33,6 +33,12 @@ enum Format {
     Bf16,
 }
 
+/// Runs the command.
+///
+/// # Errors
+///
+/// If the checkpoint cannot be read, a value does not fit into the dtype, or the output exists or
+/// cannot be written.
 pub fn run(args: Args) -> Result<()> {
     if args.output.extension().is_none_or(|e| e != "safetensors") {
         bail!("{} does not end in .safetensors", args.output.display());

@@ -43,6 +43,11 @@ pub struct Args {
     json: bool,
 }
 
+/// Runs the command.
+///
+/// # Errors
+///
+/// If the store, the autoencoder or the device is not usable, or the latents cannot be written.
 pub fn run(args: Args) -> Result<Outcome> {
     let started = Instant::now();
     let rank = Rank::from_environment()?;

@@ -65,6 +65,12 @@ pub struct Args {
     json: bool,
 }
 
+/// Runs the command.
+///
+/// # Errors
+///
+/// If a set, a network or the device is not usable, or what was asked for cannot be measured of
+/// them.
 pub fn run(args: Args) -> Result<Outcome> {
     let rank = Rank::from_environment()?;
     let chosen = device::choose(&super::local_device(&args.device, rank))?;

@@ -67,6 +67,11 @@ pub struct Args {
     json: bool,
 }
 
+/// Runs the command.
+///
+/// # Errors
+///
+/// If an option, the model or the device is not usable, or a picture cannot be computed or written.
 pub fn run(args: Args) -> Result<Outcome> {
     let started = Instant::now();
     let output = Output::prepare(&args.out)?;

@@ -24,6 +24,11 @@ pub struct Args {
     json: bool,
 }
 
+/// Runs the command.
+///
+/// # Errors
+///
+/// If the file cannot be read, or there is no device.
 pub fn run(args: Args) -> Result<()> {
     let model = ModelArgs { model: args.file, config: args.config };
     let files = ModelFiles::open(&model.paths())?;

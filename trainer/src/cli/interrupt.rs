@@ -6,6 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 
 /// A flag that Ctrl-C (or a polite `kill`) raises after saying what will happen.
+///
+/// # Errors
+///
+/// If there is a handler already, or the system refuses one.
 pub fn on_interrupt(message: &'static str) -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     let raised = flag.clone();

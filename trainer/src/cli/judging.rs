@@ -56,6 +56,10 @@ pub struct JudgingArgs {
 
 impl JudgingArgs {
     /// What is wanted.
+    ///
+    /// # Errors
+    ///
+    /// If `--save-stats` does not end in `.npz`.
     pub fn options(&self) -> Result<Options> {
         if let Some(path) = &self.save_stats
             && path.extension().is_none_or(|e| e != "npz")
@@ -95,6 +99,10 @@ pub struct Judging<'a> {
 impl Judging<'_> {
     /// What each judge says of a set; `None` where it was stopped. Other processes than the first
     /// hold only a part, and say so.
+    ///
+    /// # Errors
+    ///
+    /// If an image cannot be read, or the cache cannot be written or read.
     pub fn images(&self, images: Option<&Images>, message: &str) -> Result<Option<Vec<Gathered>>> {
         let Some(images) = images else { return Ok(Some(Vec::new())) };
         let cache = self.cache(&images.fingerprint());
@@ -129,6 +137,11 @@ impl Judging<'_> {
 
     /// Judges the reference where its statistics are not enough, and tells the numbers. `sampling`
     /// says how samples were made, where that is known.
+    ///
+    /// # Errors
+    ///
+    /// If the reference cannot be judged, a metric cannot be computed, or a result cannot be
+    /// written.
     pub fn compare(
         &self,
         (path, of_samples, known): (&Path, Vec<Gathered>, Option<&Known>),
@@ -180,6 +193,10 @@ pub fn gathered(outcome: gather::Outcome) -> Option<Vec<Gathered>> {
 }
 
 /// Writes a result.
+///
+/// # Errors
+///
+/// If the file or its folder cannot be written.
 pub fn write_json(path: &Path, value: &Value) -> Result<()> {
     if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)

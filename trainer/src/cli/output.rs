@@ -16,6 +16,10 @@ pub enum Output {
 
 impl Output {
     /// Understands `--out` and makes sure that it can be written.
+    ///
+    /// # Errors
+    ///
+    /// If another kind of image file is named, or the folder cannot be created or written.
     pub fn prepare(path: &Path) -> Result<Self> {
         let is_file = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"));
         if !is_file && path.extension().is_some() && !path.is_dir() {
@@ -37,6 +41,10 @@ impl Output {
     }
 
     /// Writes a picture: over the file that was named, but beside other pictures of a folder. Returns where.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`] if the file cannot be written.
     pub fn write(&self, path: &Path, png: &[u8]) -> std::result::Result<PathBuf, WriteError> {
         match self {
             Self::File(_) => write_whole(path, png).map(|()| path.into()),

@@ -41,6 +41,11 @@ pub struct Args {
     json: bool,
 }
 
+/// Runs the command.
+///
+/// # Errors
+///
+/// If an option or the source is not usable, or the store cannot be written or is damaged.
 pub fn run(args: Args) -> Result<Outcome> {
     let started = Instant::now();
     if !(8..=8192).contains(&args.size) {

@@ -73,6 +73,12 @@ pub struct Args {
     json: bool,
 }
 
+/// Runs the command.
+///
+/// # Errors
+///
+/// If an option, the model, the reference or the device is not usable, or if samples cannot be
+/// computed, written or measured.
 pub fn run(args: Args) -> Result<Outcome> {
     let rank = Rank::from_environment()?;
     ensure!((1..=10_000_000).contains(&args.count), "--count is not between 1 and 10000000");

@@ -40,6 +40,10 @@ fn samplers() -> String {
 
 impl SamplingArgs {
     /// The authors' defaults for a network with what the command line says otherwise.
+    ///
+    /// # Errors
+    ///
+    /// If there is no sampler of the name.
     pub fn settings(&self, architecture: &Architecture) -> Result<Settings> {
         let mut settings = architecture.default_settings();
         if let Some(name) = &self.sampler {

@@ -52,6 +52,11 @@ pub struct Args {
     quiet: bool,
 }
 
+/// Runs the command.
+///
+/// # Errors
+///
+/// If the configuration, its files or a device is not usable, or if the training fails.
 pub fn run(args: Args) -> Result<Outcome> {
     let mut config = Config::read(&args.config)?;
     if let Some(steps) = args.steps {

@@ -90,6 +90,10 @@ impl Augmentation {
     /// The augmented image, not clipped.
     ///
     /// `planes`: `[C, side, side]` in 0…1; returns the same shape in −1…1.
+    ///
+    /// # Panics
+    ///
+    /// If `side` is 0.
     pub fn apply(&self, planes: &[f32], side: usize) -> Vec<f32> {
         if self.identity {
             return planes.iter().map(|v| v * 2.0 - 1.0).collect();

@@ -73,6 +73,12 @@ impl std::fmt::Debug for Batch {
 
 impl Batch {
     /// Opens an archive; `None` where it has no `arr_0`.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError`] if the file cannot be read or is no zip archive, if `arr_0` is neither stored
+    /// nor deflated, is not 8-bit `[N, H, W, 3]` in C order, or has another size than its shape
+    /// says.
     pub fn open(path: &Path) -> Result<Option<Self>, BatchError> {
         let wrong = |problem: String| BatchError { file: path.display().to_string(), problem };
         let io = |e: std::io::Error| wrong(e.to_string());
@@ -125,6 +131,10 @@ impl Batch {
 
     /// Images in their order. Reading on where the last call stopped is cheap; elsewhere a deflated
     /// archive is read from its beginning.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError`] if the archive can no longer be read, is damaged, or ends before the range.
     pub fn read(&self, range: Range<usize>) -> Result<Vec<Rgb>, BatchError> {
         let wrong = |e: std::io::Error| BatchError {
             file: self.file.display().to_string(),

@@ -51,6 +51,10 @@ fn sinc(x: f64) -> f64 {
 
 /// Halves the image while its shorter side is at least twice `size`, scales the shorter side to
 /// `size`, and cuts the middle: a square of side `size`.
+///
+/// # Panics
+///
+/// If a side of the image is 0.
 pub fn center_crop(image: &Rgb, size: usize) -> Rgb {
     let mut image = image.clone();
     while image.width.min(image.height) >= 2 * size {

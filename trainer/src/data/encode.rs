@@ -69,6 +69,16 @@ pub enum Outcome {
 }
 
 /// Posterior samples of every image and of its mirror image, as LightningDiT stores them.
+///
+/// # Errors
+///
+/// * The folder, a shard or the statistics cannot be written.
+/// * A shard of the same name was made with other weights, images, seed or number of processes, or
+///   cannot be read.
+///
+/// # Panics
+///
+/// If the store is empty or [`Plan::batch`] is 0.
 pub fn to_shards(
     store: &ImageStore,
     encoder: &Encoder,
@@ -181,6 +191,10 @@ fn encode_shard(
 }
 
 /// The mirror image of planes `[3, side, side]`.
+///
+/// # Panics
+///
+/// If `side` is 0.
 pub fn mirror(planes: &[f32], side: usize) -> Vec<f32> {
     planes.chunks_exact(side).flat_map(|row| row.iter().rev().copied()).collect()
 }
@@ -198,6 +212,15 @@ fn write_statistics(folder: &Path) -> Result<()> {
 }
 
 /// Mean and standard deviation of every image's posterior, as REPA-E and Hi-DiT store them.
+///
+/// # Errors
+///
+/// * Several processes share the work.
+/// * The file or its list cannot be written, or what an earlier run left of it cannot be read.
+///
+/// # Panics
+///
+/// If [`Plan::batch`] is 0.
 pub fn to_hdf5(
     store: &ImageStore,
     encoder: &Encoder,
@@ -259,6 +282,11 @@ fn uncompressed_png(image: &Rgb) -> Result<Vec<u8>> {
 }
 
 /// The images of a store as Hi-DiT's `images.h5`: PNG files without compression.
+///
+/// # Errors
+///
+/// If an image cannot be encoded, the file or its list cannot be written, or what an earlier run
+/// left of it cannot be read.
 pub fn images_to_hdf5(store: &ImageStore, out: &Path, progress: &Progress) -> Result<Outcome> {
     let writer = Hdf5Writer::open(out)?;
     let name = |i: usize| item_name(i, "img", "png");

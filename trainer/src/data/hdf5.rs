@@ -24,6 +24,11 @@ pub struct Hdf5Store {
 
 impl Hdf5Store {
     /// Opens `x.h5`, whose list is `x_h5.json` beside it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the file or its list cannot be read, or if `dataset.json` in it is missing
+    /// or has no labels.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let name = path.display().to_string();
         let wrap = |problem: String| StoreError { file: name.clone(), problem };
@@ -58,11 +63,19 @@ impl Hdf5Store {
     }
 
     /// The bytes of a data set: of an image the encoded file.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if there is no such data set, or it cannot be read.
     pub fn bytes(&self, item: &str) -> Result<Vec<u8>, StoreError> {
         self.file.dataset(item).and_then(|d| d.read_raw()).map_err(|e| self.problem(item, e))
     }
 
     /// The moments `[2·C, h, w]` of a latent, mean first, and their shape.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if there is no such data set, or it does not hold floats.
     pub fn moments(&self, item: &str) -> Result<(Vec<f32>, Vec<usize>), StoreError> {
         let dataset = self.file.dataset(item).map_err(|e| self.problem(item, e))?;
         let shape = dataset.shape().map_err(|e| self.problem(item, e))?;
@@ -96,6 +109,10 @@ pub struct Hdf5Writer {
 
 impl Hdf5Writer {
     /// Begins `x.h5`, or goes on with what an earlier run left of it (`x.h5.partial`).
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the unfinished file cannot be created.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
@@ -107,12 +124,20 @@ impl Hdf5Writer {
     }
 
     /// How many groups are there; each is whole.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the unfinished file cannot be opened.
     pub fn groups(&self) -> Result<usize, StoreError> {
         let file = File::open(&self.partial).map_err(|e| self.problem(e))?;
         Ok((0..).take_while(|g| file.group(&format!("{g:05}")).is_ok()).count())
     }
 
     /// Adds the next group: item `i` of it is `items[i]`, under the name that [`item_name`] gives.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the group is there already, or the file cannot be written.
     pub fn append(&self, group: usize, items: Vec<(String, Payload)>) -> Result<(), StoreError> {
         let file = File::open_rw(&self.partial).map_err(|e| self.problem(e))?;
         let root = file.root();
@@ -132,6 +157,10 @@ impl Hdf5Writer {
     /// Adds the labels, writes the list of names beside the store and gives both their names.
     ///
     /// `names` with groups and `dataset.json` where `listing_groups`, as REPA-E lists its images.
+    ///
+    /// # Errors
+    ///
+    /// If the labels or the list cannot be written, or the finished file cannot be renamed.
     pub fn finish(self, labels: &[(String, i64)], listing_groups: bool) -> anyhow::Result<()> {
         let file = File::open_rw(&self.partial).map_err(|e| self.problem(e))?;
         let json = serde_json::to_vec(&serde_json::json!({ "labels": labels }))?;

@@ -12,6 +12,10 @@ pub fn is_jpeg(bytes: &[u8]) -> bool {
 }
 
 /// Decodes to 8-bit RGB; fails where the file is damaged, truncated or larger than `max_bytes`.
+///
+/// # Errors
+///
+/// A sentence where the file is damaged, truncated or larger than `max_bytes`.
 pub fn decode(bytes: &[u8], max_bytes: u64) -> Result<Rgb, String> {
     if !is_whole(bytes) {
         return Err("the file is truncated".into());

@@ -16,6 +16,12 @@ pub struct LatentShards {
 
 impl LatentShards {
     /// Opens every shard of a folder, in the order of their names.
+    ///
+    /// # Errors
+    ///
+    /// * [`WeightsError::Io`]: the folder or a shard cannot be read.
+    /// * [`WeightsError::Format`]: the folder has no shard, a shard is damaged or lacks a tensor,
+    ///   or the shapes of two shards differ.
     pub fn open(folder: &Path) -> Result<Self, WeightsError> {
         let problem = |problem: &str| WeightsError::Format {
             file: folder.display().to_string(),
@@ -60,6 +66,10 @@ impl LatentShards {
     }
 
     /// One latent, `[C, H, W]`, or that of the flipped image.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is not below [`len`](Self::len).
     pub fn latent(&self, index: usize, flipped: bool) -> Vec<f32> {
         let name = if flipped { "latents_flip" } else { "latents" };
         let size: usize = self.shape.iter().product();
@@ -107,6 +117,10 @@ impl LatentShards {
     }
 
     /// `(z − mean)/std · multiplier` of every latent.
+    ///
+    /// # Panics
+    ///
+    /// If `stats` has fewer channels than the latents.
     pub fn normalised(&self, stats: &LatentStats, multiplier: f32, flipped: bool) -> Vec<f32> {
         let [c, h, w] = self.shape;
         let channel = |i: usize| i / (h * w) % c;

@@ -29,6 +29,10 @@ pub struct Npz {
 
 impl Npz {
     /// Opens an archive.
+    ///
+    /// # Errors
+    ///
+    /// [`NpzError`] if the file cannot be read or is no zip archive.
     pub fn open(path: &Path) -> Result<Self, NpzError> {
         let file = path.display().to_string();
         let wrap = |problem: String| NpzError { file: file.clone(), problem };
@@ -38,6 +42,10 @@ impl Npz {
     }
 
     /// Names of the arrays, without `.npy`.
+    ///
+    /// # Errors
+    ///
+    /// [`NpzError`] if the name of a member cannot be decoded.
     pub fn names(&self) -> Result<Vec<String>, NpzError> {
         let names: Result<Vec<_>, _> = self.archive.file_names().collect();
         let names = names.map_err(|e| self.problem(&e))?;
@@ -45,11 +53,20 @@ impl Npz {
     }
 
     /// `mu` and `sigma` (float64, or float32 widened).
+    ///
+    /// # Errors
+    ///
+    /// As [`statistics_named`](Self::statistics_named).
     pub fn statistics(&mut self) -> Result<Statistics, NpzError> {
         self.statistics_named("mu", "sigma")
     }
 
     /// Statistics under other names, such as ADM's `mu_s` and `sigma_s`.
+    ///
+    /// # Errors
+    ///
+    /// [`NpzError`] if an array is missing, is not of floats, or the two are not `[d]` and `[d,
+    /// d]`.
     pub fn statistics_named(&mut self, mu: &str, sigma: &str) -> Result<Statistics, NpzError> {
         let mu: ArrayD<f64> = self.floats(mu)?;
         let sigma: ArrayD<f64> = self.floats(sigma)?;
@@ -67,6 +84,10 @@ impl Npz {
     }
 
     /// A float array in float64.
+    ///
+    /// # Errors
+    ///
+    /// [`NpzError`] if the array is missing, damaged, or neither float64 nor float32.
     pub fn floats(&mut self, name: &str) -> Result<ArrayD<f64>, NpzError> {
         if let Ok(array) = self.array(name) {
             return Ok(array);
@@ -75,6 +96,10 @@ impl Npz {
     }
 
     /// An 8-bit array, such as `arr_0` of a batch of images `[n, H, W, 3]`.
+    ///
+    /// # Errors
+    ///
+    /// [`NpzError`] if the array is missing, damaged, or not 8-bit.
     pub fn bytes(&mut self, name: &str) -> Result<ArrayD<u8>, NpzError> {
         self.array(name)
     }
@@ -92,6 +117,10 @@ impl Npz {
 }
 
 /// Adds an array to an archive.
+///
+/// # Errors
+///
+/// If the archive cannot be written.
 pub fn add<W: Write + Seek>(
     archive: &mut ZipWriter<W>,
     name: &str,
@@ -105,6 +134,10 @@ pub fn add<W: Write + Seek>(
 
 /// Writes means and covariances under their names, deflated as pytorch-fid does, under a temporary
 /// name first.
+///
+/// # Errors
+///
+/// If the archive cannot be written; an older one of the same name is then still there.
 pub fn write_statistics(
     path: &Path,
     named: &[(&str, &Array1<f64>, &str, &Array2<f64>)],

@@ -70,6 +70,15 @@ impl Progress {
 }
 
 /// Makes what is missing of a store.
+///
+/// # Errors
+///
+/// * The folder, a shard, `skipped.txt` or the description cannot be written or read back.
+/// * None of the images can be decoded.
+///
+/// # Panics
+///
+/// If [`Plan::side`] or [`Plan::world`] is 0.
 pub fn prepare(source: &Source, plan: &Plan, progress: &Progress) -> anyhow::Result<Outcome> {
     std::fs::create_dir_all(&plan.out)?;
     let image_bytes = plan.side * plan.side * 3;
@@ -157,6 +166,11 @@ fn encode_shard(
 }
 
 /// Decodes an image to 8-bit RGB; transparency is dropped as Pillow's `convert("RGB")` does.
+///
+/// # Errors
+///
+/// A sentence where the format is unknown, the file is damaged, or the image is empty or over 1
+/// GiB.
 pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
     if jpeg::is_jpeg(bytes) {
         return jpeg::decode(bytes, MAX_DECODED_BYTES);

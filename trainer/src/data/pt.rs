@@ -18,6 +18,10 @@ pub struct Entry<'a> {
 }
 
 /// The bytes of a `.pt` file that `torch.load` opens with `weights_only`.
+///
+/// # Errors
+///
+/// If the archive cannot be written, as where it is too large for zip.
 pub fn to_bytes(entries: &[Entry<'_>]) -> zip::result::ZipResult<Vec<u8>> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     // PyTorch maps storages directly, so they are stored and aligned.

@@ -21,6 +21,10 @@ pub enum Method {
 }
 
 /// Resizes planes `[n, from.0, from.1]` to `[n, to.0, to.1]` (height, width).
+///
+/// # Panics
+///
+/// If a side of `from` is 0.
 pub fn resize(planes: &[f32], from: [usize; 2], to: [usize; 2], method: Method) -> Vec<f32> {
     let rows = weights(from[0], to[0], method);
     let columns = weights(from[1], to[1], method);
@@ -116,6 +120,10 @@ pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// REPA's teacher input: 8-bit planes `[B, 3, side, side]` → ImageNet-normalised, **then**
 /// bicubically resized without antialias to `224·(side/256)`.
+///
+/// # Panics
+///
+/// If `side` is 0.
 pub fn repa_teacher_input(planes: &[u8], side: usize) -> Vec<f32> {
     let area = side * side;
     let normalised: Vec<f32> = planes
@@ -130,6 +138,10 @@ pub fn repa_teacher_input(planes: &[u8], side: usize) -> Vec<f32> {
 }
 
 /// The VF loss's teacher input: the training image in −1…1, bilinear to 224, **not** normalised.
+///
+/// # Panics
+///
+/// If `side` is 0.
 pub fn vf_teacher_input(planes: &[u8], side: usize) -> Vec<f32> {
     let scaled: Vec<f32> = planes.iter().map(|&v| v as f32 / 127.5 - 1.0).collect();
     resize(&scaled, [side; 2], [224; 2], Method::Bilinear)
@@ -137,6 +149,10 @@ pub fn vf_teacher_input(planes: &[u8], side: usize) -> Vec<f32> {
 
 /// A position table `[1 + from², dim]` for another grid (height, width): the class row stays, the
 /// square grid behind it is resampled. Returns `[1 + height·width, dim]`.
+///
+/// # Panics
+///
+/// If `table` has no row behind the class's.
 pub fn resample_positions(table: &[f32], dim: usize, to: [usize; 2], method: Method) -> Vec<f32> {
     let (class, grid) = table.split_at(dim);
     let (from, area) = ((grid.len() / dim).isqrt(), to[0] * to[1]);

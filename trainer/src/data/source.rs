@@ -84,6 +84,12 @@ impl Source {
     /// Opens a folder, a `.tar` or a `.zip`. The first folder of a name is its class, after the
     /// folders that all names share; `within` keeps only names below it. A `dataset.json` with
     /// `labels` decides instead where there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`] if the path is missing, unreadable, damaged or of another kind, if it holds
+    /// no images below `within`, or if its `dataset.json` cannot be read or lacks the label of an
+    /// image.
     pub fn open(path: &Path, within: Option<&str>) -> Result<Self, SourceError> {
         let (container, mut places) = match path.extension().and_then(|e| e.to_str()) {
             _ if path.is_dir() => list_folder(path)?,
@@ -192,6 +198,14 @@ impl Source {
     }
 
     /// The encoded bytes of an image.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`] if the file or the archive's member cannot be read.
+    ///
+    /// # Panics
+    ///
+    /// If `item` is of another source.
     pub fn read(&self, item: &Item) -> Result<Cow<'_, [u8]>, SourceError> {
         match (&self.container, &item.place) {
             (Container::Folder(root), _) => {

@@ -79,6 +79,12 @@ fn damaged(file: &Path, problem: impl Into<String>) -> StoreError {
 
 impl ImageStore {
     /// Opens a store; images are mapped, not read.
+    ///
+    /// # Errors
+    ///
+    /// * [`StoreError::Io`]: the description cannot be read.
+    /// * [`StoreError::Weights`]: a shard cannot be read.
+    /// * [`StoreError::Damaged`]: there is no description, or a shard is not what it says.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let file = folder.join(STORE_FILE);
         let text = std::fs::read_to_string(&file).map_err(|source| match source.kind() {
@@ -127,6 +133,10 @@ impl ImageStore {
     }
 
     /// The class of an image.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is not below [`len`](Self::len).
     pub fn label(&self, index: usize) -> Option<usize> {
         self.labels[index]
     }
@@ -137,6 +147,10 @@ impl ImageStore {
     }
 
     /// The pixels of an image, `[side, side, 3]`.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is not below [`len`](Self::len).
     pub fn pixels(&self, index: usize) -> &[u8] {
         let size = self.side() * self.side() * 3;
         let mut first = index;
@@ -151,12 +165,20 @@ impl ImageStore {
     }
 
     /// An image.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is not below [`len`](Self::len).
     pub fn image(&self, index: usize) -> Rgb {
         let side = self.side();
         Rgb { width: side, height: side, pixels: self.pixels(index).to_vec() }
     }
 
     /// An image as planes `[3, side, side]` in −1…1: `u8/127.5 − 1`.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is not below [`len`](Self::len).
     pub fn planes(&self, index: usize) -> Vec<f32> {
         let pixels = self.pixels(index);
         let plane = |c: usize| pixels.iter().skip(c).step_by(3).map(|&v| v as f32 / 127.5 - 1.0);
@@ -165,6 +187,10 @@ impl ImageStore {
 
     /// [`open`](Self::open) with [`verify`](Self::verify), unless the store is so large (over
     /// 8 GiB) that reading it all would delay the work; `tintype prepare` verifies those.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open) and [`verify`](Self::verify).
     pub fn open_verified(folder: &Path) -> Result<Self, StoreError> {
         let store = Self::open(folder)?;
         if store.len() * store.side() * store.side() * 3 <= 8 << 30 {
@@ -174,6 +200,11 @@ impl ImageStore {
     }
 
     /// Compares every shard with its checksum.
+    ///
+    /// # Errors
+    ///
+    /// * [`StoreError::Io`]: a shard cannot be read.
+    /// * [`StoreError::Damaged`]: the checksum of a shard is wrong.
     pub fn verify(&self) -> Result<(), StoreError> {
         for shard in &self.description.shards {
             let path = self.folder.join(&shard.file);
@@ -198,6 +229,10 @@ fn tensor<'a>(weights: &'a Weights, name: &str) -> Result<&'a TensorView, StoreE
 }
 
 /// CRC-32C of a file, read in pieces.
+///
+/// # Errors
+///
+/// If the file cannot be opened or read.
 pub fn file_crc32c(path: &Path) -> std::io::Result<u32> {
     use std::io::Read;
     let mut file = std::fs::File::open(path)?;

@@ -44,6 +44,12 @@ pub struct Evaluation {
 impl Evaluation {
     /// Decides what is measured, and loads the networks for it. Whatever cannot be measured is said
     /// here, before anything long begins.
+    ///
+    /// # Errors
+    ///
+    /// * A metric needs a reference, images, statistics or a network that are not given.
+    /// * The weights of a network cannot be loaded.
+    /// * There is nothing to measure.
     pub fn new(
         options: &Options,
         samples: Option<&Known>,
@@ -91,6 +97,10 @@ impl Evaluation {
     }
 
     /// The numbers.
+    ///
+    /// # Errors
+    ///
+    /// If a set has too few images for a metric, or features and statistics do not fit each other.
     pub fn report(
         &self,
         samples: (&Path, &[(&Judge, Gathered)], Option<&Known>),
@@ -192,6 +202,10 @@ fn can(metric: Metric, set: &Known) -> bool {
 
 /// What judges and the file say of a set. The file's statistics win over those of its images: ADM's
 /// reference batches bring the statistics of a million images and ten thousand of the images.
+///
+/// # Errors
+///
+/// If no image was judged, or there are too few for a covariance.
 pub fn evidence(gathered: &[(&Judge, Gathered)], known: Option<&Known>) -> Result<Evidence> {
     let mut evidence = Evidence::default();
     for (judge, gathered) in gathered {

@@ -54,6 +54,10 @@ impl Gathered {
     }
 
     /// Adds what the judge says of more images.
+    ///
+    /// # Panics
+    ///
+    /// If the rows are of another width than those before.
     pub fn add(&mut self, rows: Rows, keep: Keep) {
         let [d, s, l] = rows.widths;
         self.n += rows.len();
@@ -71,12 +75,20 @@ impl Gathered {
     }
 
     /// Mean and covariance of the features.
+    ///
+    /// # Errors
+    ///
+    /// If no image was judged, or only one.
     pub fn statistics(&self) -> Result<Statistics> {
         let moments = self.moments.as_ref().context("no image was judged")?;
         Ok(moments.statistics()?)
     }
 
     /// Mean and covariance of Inception's spatial features.
+    ///
+    /// # Errors
+    ///
+    /// If only one image was judged.
     pub fn spatial_statistics(&self) -> Option<Result<Statistics>> {
         self.spatial.as_ref().map(|spatial| Ok(spatial.statistics()?))
     }
@@ -202,6 +214,10 @@ impl Plan<'_> {
     }
 
     /// The parts that this process must have judged.
+    ///
+    /// # Panics
+    ///
+    /// If the world size is 0.
     pub fn missing(&self) -> Vec<Range<usize>> {
         let mine = |part: usize| part % self.rank.world == self.rank.rank;
         let there = |part: usize| self.cache.is_some_and(|cache| cache.has(self.judges, part));
@@ -211,6 +227,12 @@ impl Plan<'_> {
     /// Judges what is missing and brings everything together. `judged` is asked for the rows of
     /// each of the [`missing`](Self::missing) parts in order, and says nothing where it was
     /// stopped.
+    ///
+    /// # Errors
+    ///
+    /// * Several processes share the work and there is no cache.
+    /// * `judged` fails.
+    /// * A part of the cache cannot be written or read, or is damaged.
     pub fn gather(
         &self,
         stop: &AtomicBool,
@@ -251,6 +273,14 @@ impl Plan<'_> {
     }
 
     /// Judges images; another thread reads, decodes and resizes while the device computes.
+    ///
+    /// # Errors
+    ///
+    /// As [`gather`](Self::gather), and if an image cannot be read or decoded.
+    ///
+    /// # Panics
+    ///
+    /// If `batch` is 0.
     pub fn judge_images(
         &self,
         images: &Images,

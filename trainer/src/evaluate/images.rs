@@ -32,6 +32,10 @@ enum Kind {
 impl Images {
     /// Opens a folder, a `.tar`, a `.zip`, an `images.h5`, a store, or an `.npz` with `arr_0`;
     /// `None` for an `.npz` without one. `count` uses the first images only.
+    ///
+    /// # Errors
+    ///
+    /// If the set cannot be opened, has no images, or fewer than `count`.
     pub fn open(path: &Path, count: Option<usize>) -> Result<Option<Self>> {
         let kind = if path.extension().is_some_and(|e| e == "npz") {
             match Batch::open(path)? {
@@ -71,6 +75,14 @@ impl Images {
 
     /// Decoded images. One that cannot be decoded is an error: leaving it out would change the
     /// metric.
+    ///
+    /// # Errors
+    ///
+    /// If an image cannot be read or decoded.
+    ///
+    /// # Panics
+    ///
+    /// If the range ends behind the last image of the folder, archive or store.
     pub fn read(&self, range: Range<usize>) -> Result<Vec<Rgb>> {
         match &self.kind {
             Kind::Batch(batch) => Ok(batch.read(range)?),

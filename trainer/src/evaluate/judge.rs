@@ -107,6 +107,10 @@ impl Rows {
 impl Judge {
     /// Loads a network's weights, in float32. GPUs are tried on one picture: some multiply in fewer
     /// digits, which moves every metric.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read or holds another network; the error says which file is needed.
     pub fn open(kind: Kind, path: &Path, preprocess: Preprocess, device: &Device) -> Result<Self> {
         let weights = open(path).map_err(|e| kind.explain(e))?;
         let mut judge = Self::from_weights(kind, weights.clone(), preprocess, device)?;
@@ -131,6 +135,10 @@ impl Judge {
     }
 
     /// [`open`](Self::open) with opened weights.
+    ///
+    /// # Errors
+    ///
+    /// If the weights are those of another network; the error says which file is needed.
     pub fn from_weights(
         kind: Kind,
         weights: Weights,
@@ -171,6 +179,10 @@ impl Judge {
     }
 
     /// Judges inputs `[B, 3, side, side]`, one after another.
+    ///
+    /// # Panics
+    ///
+    /// If `inputs` are not of the network's side.
     pub fn judge(&self, inputs: Vec<f32>) -> Rows {
         let side = self.side();
         let b = inputs.len() / (3 * side * side);

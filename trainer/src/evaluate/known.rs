@@ -52,6 +52,10 @@ pub struct Known {
 impl Known {
     /// Opens images (see [`Images::open`]) or an `.npz` with `mu` and `sigma`. ADM's reference
     /// batches have both: statistics of all images, and some of the images.
+    ///
+    /// # Errors
+    ///
+    /// If the images cannot be opened, or an archive has neither images nor usable statistics.
     pub fn open(path: &Path, count: Option<usize>) -> Result<Self> {
         let mut statistics = BTreeMap::new();
         if path.extension().is_some_and(|e| e == "npz") {
@@ -76,6 +80,10 @@ impl Known {
 }
 
 /// Writes statistics where pytorch-fid, and [`Known::open`], look for them.
+///
+/// # Errors
+///
+/// If the archive cannot be written.
 pub fn save(path: &Path, statistics: &BTreeMap<Feature, Statistics>) -> Result<()> {
     let named = NAMES.iter().filter_map(|(feature, mu, sigma)| {
         let Statistics { mu: mean, sigma: covariance } = statistics.get(feature)?;

@@ -57,6 +57,10 @@ impl Preprocess {
     }
 
     /// An image as the network's planes `[3, side, side]`.
+    ///
+    /// # Panics
+    ///
+    /// If a side of the image or `side` is 0.
     pub fn image(self, image: &Rgb, side: usize) -> Vec<f32> {
         let area = image.width * image.height;
         let mut planes = Vec::with_capacity(3 * area);
@@ -68,11 +72,19 @@ impl Preprocess {
 
     /// Planes `[3·n, height, width]` of 8-bit values, channels of one image together, as the
     /// network's `[3·n, side, side]`.
+    ///
+    /// # Panics
+    ///
+    /// If a side of `from` is 0.
     pub fn planes(self, planes: &[u8], from: [usize; 2]) -> Vec<f32> {
         self.planes_to(planes, from, self.side())
     }
 
     /// [`planes`](Self::planes) for a network of another resolution.
+    ///
+    /// # Panics
+    ///
+    /// If a side of `from` or `side` is 0.
     pub fn planes_to(self, planes: &[u8], from: [usize; 2], side: usize) -> Vec<f32> {
         let resized = |scale: fn(f32) -> f32, method| {
             let wide: Vec<f32> = planes.iter().map(|&v| scale(v as f32)).collect();
@@ -110,6 +122,10 @@ impl Preprocess {
 }
 
 /// k-diffusion's features of a ViT: each row at length 1, times `√d`.
+///
+/// # Panics
+///
+/// If `d` is 0.
 pub fn unit_rows(rows: &mut [f32], d: usize) {
     for row in rows.chunks_exact_mut(d) {
         let norm = row.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-12);

@@ -63,6 +63,11 @@ struct Sums {
 
 impl Reconstructor {
     /// Loads an autoencoder in float32. Without `lpips` or `judge` their metrics are left out.
+    ///
+    /// # Errors
+    ///
+    /// If the file lacks the encoder or the decoder, its configuration does not describe an
+    /// autoencoder, or its tensors do not fit it.
     pub fn new(
         vae: &Weights,
         lpips: Option<Lpips>,
@@ -97,6 +102,15 @@ impl Reconstructor {
 
     /// Encodes, samples the posterior, decodes and compares the first `count` images; `None` where
     /// it was stopped.
+    ///
+    /// # Errors
+    ///
+    /// If rFID is wanted of fewer than two images.
+    ///
+    /// # Panics
+    ///
+    /// If `batch` is 0, `count` is over the number of images, or their side does not fit the
+    /// autoencoder.
     pub fn run(
         &self,
         store: &ImageStore,

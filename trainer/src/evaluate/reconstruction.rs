@@ -23,6 +23,10 @@ const SIGMA: f64 = 1.5;
 
 /// The SSIM map (Wang et al., 2004) of two planes of a data range `range`, as torchmetrics ≥ 1.4.2
 /// computes it: Gaussian window 11×11, σ 1.5, reflected borders, as large as the planes.
+///
+/// # Panics
+///
+/// If the planes are empty, or `b` is smaller than `a`.
 pub fn ssim_map(a: Plane<'_>, b: Plane<'_>, range: f64) -> Vec<f64> {
     let (c1, c2) = ((0.01 * range).powi(2), (0.03 * range).powi(2));
     let products = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).collect::<Vec<_>>();

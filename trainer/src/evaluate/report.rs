@@ -122,6 +122,10 @@ pub fn metrics(scores: &[Score]) -> Value {
 }
 
 /// Lines of a name and a number each.
+///
+/// # Errors
+///
+/// What `f` gives.
 pub fn table(f: &mut impl fmt::Write, scores: &[Score]) -> fmt::Result {
     let width = scores.iter().map(|score| score.label.chars().count()).max().unwrap_or(0);
     for Score { label, value, deviation, .. } in scores {

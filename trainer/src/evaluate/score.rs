@@ -74,6 +74,12 @@ fn score(key: &str, label: &str, value: f64, deviation: Option<f64>) -> Score {
 
 /// All metrics, and what a reader of the numbers must know. `subsets` asks for Fréchet distances of
 /// that many disjoint random parts, too.
+///
+/// # Errors
+///
+/// * A metric needs images or logits, and only statistics are known.
+/// * Samples and reference have features of different width, or too few for a covariance.
+/// * There are fewer than two parts, or parts of fewer than two samples.
 pub fn scores(
     protocol: Protocol,
     metrics: &[Metric],

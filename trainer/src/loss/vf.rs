@@ -22,6 +22,15 @@ pub struct Terms {
 }
 
 /// Compares projected latents with the teacher's features, `[B, C, H, W]` each.
+///
+/// # Shapes
+///
+/// * `projected`, `teacher`: `[B, C, H, W]`
+/// * returns two terms of `[1]`
+///
+/// # Panics
+///
+/// If the shapes of the two differ.
 pub fn alignment(projected: Tensor<4>, teacher: Tensor<4>, margins: Margins) -> Terms {
     let pairwise = |x: Tensor<4>| {
         let [b, c, h, w] = x.dims();

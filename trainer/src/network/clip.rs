@@ -40,6 +40,13 @@ struct Block {
 impl Clip {
     /// The image encoder of a checkpoint in OpenAI's names (`visual.*`; other tensors are not
     /// used). `heads` where they are not 64 wide.
+    ///
+    /// # Errors
+    ///
+    /// * [`WeightsError::Format`]: a tensor of CLIP's image encoder is missing, or its width does
+    ///   not divide into heads.
+    /// * [`WeightsError::Mismatch`]: a tensor is missing or has another shape.
+    /// * [`WeightsError::NotFinite`]: a weight is not finite.
     pub fn from_weights(
         weights: Weights,
         heads: Option<usize>,
@@ -86,6 +93,15 @@ impl Clip {
     }
 
     /// Images `[B, 3, side, side]`, normalised with CLIP's mean → their embeddings `[B, features]`
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, 3, side, side]` with [`resolution`](Self::resolution) as the side
+    /// * returns `[B, features]`
+    ///
+    /// # Panics
+    ///
+    /// If `x` has another shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<2> {
         let patches = self.conv1.forward(x); // [B, N, D]
         let [b, _, d] = patches.dims();

@@ -344,6 +344,13 @@ pub struct Inception {
 
 impl Inception {
     /// The network of pytorch-fid's and torch-fidelity's `*inception-2015-12-05-6726825d.pth`.
+    ///
+    /// # Errors
+    ///
+    /// * [`WeightsError::Format`]: the file is another Inception's, or lacks the statistics of a
+    ///   norm.
+    /// * [`WeightsError::Mismatch`]: a tensor is missing or has another shape.
+    /// * [`WeightsError::NotFinite`]: a weight is not finite.
     pub fn from_weights(weights: &Weights, device: &Device) -> Result<Self, WeightsError> {
         let weights = folded(weights)?;
         Ok(load(Self::untrained(device), &weights, FloatDType::F32, device)?.network.no_grad())
@@ -389,11 +396,30 @@ impl Inception {
     }
 
     /// Features of images `[B, 3, 299, 299]`, scaled as the protocol says (about −1…1).
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, 3, 299, 299]`
+    /// * returns the shapes that [`Features`] states
+    ///
+    /// # Panics
+    ///
+    /// If `x` has another number of channels, or is too small for the poolings.
     pub fn forward(&self, x: Tensor<4>) -> Features {
         self.forward_observed(x, &mut |_, _| ())
     }
 
     /// [`forward`](Self::forward) that shows every stage under its name in the checkpoint.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, 3, 299, 299]`
+    /// * `observe`: is given `[B, C, h, w]`
+    /// * returns the shapes that [`Features`] states
+    ///
+    /// # Panics
+    ///
+    /// If `x` has another number of channels, or is too small for the poolings.
     pub fn forward_observed(
         &self,
         x: Tensor<4>,

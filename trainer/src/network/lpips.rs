@@ -8,11 +8,20 @@ use tintype::weights::{Weights, WeightsError, load, open};
 use super::vgg::Vgg16;
 
 /// Shift of the scaling layer, per channel, for images in −1…1.
-pub const SHIFT: [f32; 3] = [-0.030, -0.088, -0.188];
+const SHIFT: [f32; 3] = [-0.030, -0.088, -0.188];
 /// Scale of the scaling layer.
 pub const SCALE: [f32; 3] = [0.458, 0.448, 0.450];
 
 /// `(x − shift)/scale`, `[B, 3, H, W]` in −1…1.
+///
+/// # Shapes
+///
+/// * `x`: `[B, 3, H, W]`
+/// * returns the same
+///
+/// # Panics
+///
+/// If `x` has another number of channels.
 pub fn scale_input(x: Tensor<4>) -> Tensor<4> {
     let device: Device = x.device();
     let row =
@@ -22,10 +31,16 @@ pub fn scale_input(x: Tensor<4>) -> Tensor<4> {
 
 /// The distance from the five layers of features of two images.
 ///
+/// # Shapes
+///
 /// * `a`, `b`: `[B, C_l, H_l, W_l]` a layer
 /// * `weights`: the non-negative 1×1 convolutions, `[1, C_l, 1, 1]`
 ///
 /// Returns `[B, 1, 1, 1]`.
+///
+/// # Panics
+///
+/// If there is no layer, or the shapes of `a` and `b` differ.
 pub fn distance(a: &[Tensor<4>], b: &[Tensor<4>], weights: &[Tensor<4>]) -> Tensor<4> {
     let unit = |x: &Tensor<4>| {
         // 1e-30 changes no value and keeps the root's gradient finite where all channels are 0.
@@ -50,11 +65,22 @@ pub struct Lpips {
 impl Lpips {
     /// Loads torchvision's `vgg16-397923af.pth` and the linear layers `vgg.pth`, or both from one
     /// file of a built LPIPS.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_weights`](Self::from_weights), and [`WeightsError::Io`] or
+    /// [`WeightsError::Format`] if a file cannot be read.
     pub fn open(vgg: &Path, lin: &Path, device: &Device) -> Result<Self, WeightsError> {
         Self::from_weights(open(vgg)?, &open(lin)?, device)
     }
 
     /// The distance from opened files.
+    ///
+    /// # Errors
+    ///
+    /// * [`WeightsError::Mismatch`]: a tensor of VGG16 is missing or has another shape.
+    /// * [`WeightsError::NotFinite`]: a weight of VGG16 is not finite.
+    /// * [`WeightsError::Format`]: a linear layer is missing.
     pub fn from_weights(
         mut vgg: Weights,
         lin: &Weights,
@@ -87,16 +113,43 @@ impl Lpips {
     }
 
     /// The five layers of features of images in −1…1.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, 3, H, W]`
+    /// * returns `[B, C_l, H_l, W_l]` a layer
+    ///
+    /// # Panics
+    ///
+    /// If `x` has another number of channels or a side under 16.
     pub fn features(&self, x: Tensor<4>) -> Vec<Tensor<4>> {
         self.vgg.forward(scale_input(x))
     }
 
     /// The distance of images `[B, 3, H, W]` in −1…1, `[B, 1, 1, 1]`.
+    ///
+    /// # Shapes
+    ///
+    /// * `a`, `b`: `[B, 3, H, W]`
+    /// * returns `[B, 1, 1, 1]`
+    ///
+    /// # Panics
+    ///
+    /// If the shapes of the two differ, or as [`features`](Self::features).
     pub fn forward(&self, a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
         distance(&self.features(a), &self.features(b), &self.lin)
     }
 
     /// Each layer's part of the distance of images with these [`features`](Self::features), `[B, 5]`.
+    ///
+    /// # Shapes
+    ///
+    /// * `a`, `b`: `[B, C_l, H_l, W_l]` a layer
+    /// * returns `[B, 5]`
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer than five layers, or their shapes differ.
     pub fn layers(&self, a: &[Tensor<4>], b: &[Tensor<4>]) -> Tensor<2> {
         let parts = (0..5).map(|l| {
             let n = a[l].dims()[0];

@@ -59,6 +59,16 @@ enum Layer {
 
 impl PatchGan {
     /// Logits `[B, 1, h, w]` of images `[B, 3, H, W]` by the running statistics.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, 3, H, W]`
+    /// * returns `[B, 1, h, w]`
+    ///
+    /// # Panics
+    ///
+    /// If `x` has another number of channels, or is too small for a logit (under 24 pixels with
+    /// three layers).
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         self.main.iter().fold(x, |x, layer| match layer {
             Layer::Conv(conv) => conv.forward(x),
@@ -70,6 +80,15 @@ impl PatchGan {
 
     /// A training pass: BatchNorms use and follow the batch's own statistics, an ActNorm that has
     /// seen no data yet (`first`) sets itself by it. Returns the logits and the network after it.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, 3, H, W]`
+    /// * returns `[B, 1, h, w]`
+    ///
+    /// # Panics
+    ///
+    /// As [`forward`](Self::forward).
     pub fn train_forward(&self, x: Tensor<4>, first: bool) -> (Tensor<4>, Self) {
         let mut x = x;
         let mut main = Vec::with_capacity(self.main.len());
@@ -224,18 +243,33 @@ fn channel_mean(x: Tensor<4>) -> Tensor<4> {
 }
 
 /// `½(mean relu(1 − D(real)) + mean relu(1 + D(fake)))`
+///
+/// # Shapes
+///
+/// * `real`, `fake`: logits `[B, 1, h, w]`
+/// * returns `[1]`
 pub fn hinge_loss(real: Tensor<4>, fake: Tensor<4>) -> Tensor<1> {
     use tintype::burn::tensor::activation::relu;
     (relu(-real + 1.0).mean() + relu(fake + 1.0).mean()) * 0.5
 }
 
 /// `½(mean softplus(−D(real)) + mean softplus(D(fake)))`
+///
+/// # Shapes
+///
+/// * `real`, `fake`: logits `[B, 1, h, w]`
+/// * returns `[1]`
 pub fn vanilla_loss(real: Tensor<4>, fake: Tensor<4>) -> Tensor<1> {
     use tintype::burn::tensor::activation::softplus;
     (softplus(-real, 1.0).mean() + softplus(fake, 1.0).mean()) * 0.5
 }
 
 /// `−mean D(fake)`
+///
+/// # Shapes
+///
+/// * `fake`: logits `[B, 1, h, w]`
+/// * returns `[1]`
 pub fn generator_loss(fake: Tensor<4>) -> Tensor<1> {
     -fake.mean()
 }

@@ -46,6 +46,16 @@ impl Vgg16 {
     }
 
     /// relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3 of scaled images `[B, 3, H, W]`.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, 3, H, W]`
+    /// * returns `[B, 64, H, W]`, `[B, 128, H/2, W/2]`, `[B, 256, H/4, W/4]`, `[B, 512, H/8, W/8]`
+    ///   and `[B, 512, H/16, W/16]`
+    ///
+    /// # Panics
+    ///
+    /// If `x` has another number of channels or a side under 16.
     pub fn forward(&self, x: Tensor<4>) -> Vec<Tensor<4>> {
         let mut x = x;
         let mut taps = Vec::new();

@@ -82,6 +82,15 @@ impl AdamW {
     }
 
     /// The parameters after one update; those without a gradient stay and gather no history.
+    ///
+    /// # Shapes
+    ///
+    /// * `parameters`, `gradients`: `[n]` a name
+    /// * returns the shapes of `parameters`
+    ///
+    /// # Panics
+    ///
+    /// If a gradient has another size than its parameter.
     pub fn update(&mut self, parameters: Flat, gradients: &Flat, lr: f64) -> Flat {
         let step = |(name, p): (String, Tensor<1>)| {
             let new = match gradients.get(&name) {
@@ -117,6 +126,10 @@ impl AdamW {
     }
 
     /// The history as tensors `first.NAME`, `second.NAME` and one of step counts, `steps.NAME`.
+    ///
+    /// # Panics
+    ///
+    /// Never: the eight bytes of a step count always make one number.
     pub fn to_tensors(&self) -> BTreeMap<String, TensorView> {
         let mut moments = Flat::new();
         let mut out = BTreeMap::new();

@@ -42,6 +42,10 @@ pub struct TensorFile {
 }
 
 /// Writes the checkpoint of a step.
+///
+/// # Errors
+///
+/// If a file cannot be written or the folder cannot be renamed; earlier checkpoints are then whole.
 pub fn write(run: &Path, state: &State, files: &[TensorFile]) -> Result<PathBuf> {
     let folder = run.join(FOLDER);
     let path = folder.join(format!("{:08}", state.step));
@@ -71,6 +75,11 @@ fn write_into(folder: &Path, state: &State, files: &[TensorFile]) -> Result<()> 
 }
 
 /// The latest checkpoint of a run, if there is one; removes what a killed process left half done.
+///
+/// # Errors
+///
+/// If the folder cannot be listed, a leftover of a killed process cannot be removed, or the state
+/// of the latest checkpoint cannot be read.
 pub fn latest(run: &Path) -> Result<Option<(PathBuf, State)>> {
     let folder = run.join(FOLDER);
     if !folder.exists() {
@@ -92,7 +101,11 @@ pub fn latest(run: &Path) -> Result<Option<(PathBuf, State)>> {
 }
 
 /// The state of a checkpoint.
-pub fn read_state(checkpoint: &Path) -> Result<State> {
+///
+/// # Errors
+///
+/// If the file is missing, unreadable, or not a checkpoint's state.
+fn read_state(checkpoint: &Path) -> Result<State> {
     let file = checkpoint.join(STATE_FILE);
     let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
     serde_json::from_str(&text)
@@ -114,6 +127,10 @@ fn steps(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
 }
 
 /// Deletes all but the last `keep_last` checkpoints and those at multiples of `keep_every`.
+///
+/// # Errors
+///
+/// If the folder cannot be listed, or a checkpoint cannot be deleted.
 pub fn prune(run: &Path, keep_last: usize, keep_every: u64) -> Result<()> {
     let all = steps(run)?;
     let old = all.len().saturating_sub(keep_last.max(1));
@@ -136,6 +153,10 @@ fn delete(path: &Path) -> std::io::Result<()> {
 }
 
 /// Refuses to go on with another system, seed or batch than a run began with.
+///
+/// # Errors
+///
+/// If the architecture, the seed or the batch differs.
 pub fn check_same(found: &State, wanted: &State, path: &Path) -> Result<()> {
     let path = path.display();
     if found.architecture != wanted.architecture {

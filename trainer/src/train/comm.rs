@@ -49,6 +49,11 @@ impl Comm {
     }
 
     /// The sum of every rank's tensors. All ranks call it with the same names and shapes.
+    ///
+    /// # Shapes
+    ///
+    /// * `tensors`: `[n]` a name
+    /// * returns the same
     pub fn sum(&self, tensors: Flat) -> Flat {
         if self.world == 1 {
             return tensors;

@@ -175,6 +175,10 @@ pub struct Init {
 
 impl Config {
     /// Reads a file; paths in it are relative to the current folder.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or as [`parse`](Self::parse).
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.display();
         let text =
@@ -183,6 +187,12 @@ impl Config {
     }
 
     /// Reads the text of a file.
+    ///
+    /// # Errors
+    ///
+    /// * The text is not TOML, or its recipe or preset is unknown.
+    /// * A key is missing, of another type, or read by nothing.
+    /// * A number is out of range, or does not apply to the system.
     pub fn parse(text: &str) -> Result<Self> {
         let table: toml::Value =
             toml::from_str(text).map_err(|e| anyhow::anyhow!("{}", e.message()))?;

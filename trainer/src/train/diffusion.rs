@@ -54,6 +54,10 @@ pub struct DiffusionTrainer<O: Objective> {
 
 impl<O: Objective> DiffusionTrainer<O> {
     /// Takes a network as it starts.
+    ///
+    /// # Errors
+    ///
+    /// If the class names cannot be written as JSON.
     pub fn new(
         objective: O,
         network: O::Network,
@@ -94,6 +98,11 @@ impl<O: Objective> DiffusionTrainer<O> {
 
     /// Goes on from a checkpoint of the same or of an earlier stage: its network, average and
     /// optimizer. Parameters that it lacks start fresh if `may_miss` says so.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read, a tensor has another shape or is missing though `may_miss` does
+    /// not name it, or a weight is not finite.
     pub fn continue_from(&mut self, path: &Path, may_miss: fn(&str) -> bool) -> Result<()> {
         let mut weights = open(&raw_weights(path))?;
         let expected = snapshot(&self.network);
@@ -281,6 +290,10 @@ impl<O: Objective> Trainer for DiffusionTrainer<O> {
 }
 
 /// A network with the first weights of a seed, the same on every device: drawn on the CPU.
+///
+/// # Errors
+///
+/// If `init` fails.
 pub fn fresh<M: Module, E: std::error::Error + Send + Sync + 'static>(
     init: impl Fn(&Device) -> Result<M, E>,
     seed: u64,

@@ -245,6 +245,14 @@ fn luma(((r, g), b): ((f32, f32), f32)) -> f32 {
 }
 
 /// The loss of some samples over the global batch.
+///
+/// # Shapes
+///
+/// * returns `[1]` in total and for each term
+///
+/// # Panics
+///
+/// If the batch does not fit the network.
 pub fn loss(
     network: &HDiT,
     sigma_data: f64,
@@ -328,6 +336,11 @@ pub fn macs(model: &HDiTConfig) -> f64 {
 }
 
 /// Checks data against the network before anything is computed.
+///
+/// # Errors
+///
+/// If the size or the channels of the images, the classes or a setting of the loss do not fit the
+/// network.
 pub fn check_data(model: &HDiTConfig, loss: &HDiTLoss, images: &ImageStore) -> Result<()> {
     ensure!(
         model.input_size == [images.side(); 2],

@@ -271,7 +271,7 @@ impl Objective for HiDiTObjective {
 }
 
 /// What the pixel branch adds to the multiply-adds of the latents (`hidit` §6).
-pub const PIXEL_BRANCH: f64 = 1.034;
+const PIXEL_BRANCH: f64 = 1.034;
 
 /// Multiply-adds of one sample's forward pass.
 pub fn macs(sit: &SiTConfig) -> f64 {
@@ -309,6 +309,14 @@ pub struct Pixels {
 }
 
 /// `L_latent + repa_weight·L_REPA + λ·L_pixel` of some samples, each term over the global batch.
+///
+/// # Shapes
+///
+/// * returns `[1]` in total and for each term
+///
+/// # Panics
+///
+/// If the inputs do not fit the network or each other.
 pub fn loss(network: &HiDiT, inputs: Inputs, settings: &HiDiTLoss, compute: Compute) -> Loss {
     let Inputs { clean, noise, t, labels, weight, pixels, teacher } = inputs;
     let y = classes(&labels, &clean.device());
@@ -347,6 +355,11 @@ pub fn loss(network: &HiDiT, inputs: Inputs, settings: &HiDiTLoss, compute: Comp
 }
 
 /// Checks data against the network before anything is computed.
+///
+/// # Errors
+///
+/// If the stage is neither 1 nor 2, or if the latents, the classes or the images do not fit the
+/// network or each other.
 pub fn check_data(
     model: &HiDiTConfig,
     loss: &HiDiTLoss,
@@ -382,6 +395,10 @@ pub fn check_data(
 }
 
 /// The classes of a data set must be those of the network.
+///
+/// # Errors
+///
+/// If there is a label that is not below `num_classes`.
 pub fn check_classes(labels: &[Option<usize>], num_classes: usize) -> Result<()> {
     let found = labels.iter().flatten().max().map_or(0, |last| last + 1);
     ensure!(

@@ -18,6 +18,10 @@ impl<const D: usize> Values<D> {
     }
 
     /// On a device, in float32.
+    ///
+    /// # Panics
+    ///
+    /// If the number of values is not the product of the shape.
     pub fn tensor(self, device: &Device) -> Tensor<D> {
         Tensor::from_data(TensorData::new(self.values, self.shape), (device, DType::F32))
     }

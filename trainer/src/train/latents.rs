@@ -33,6 +33,11 @@ enum Kind {
 impl Latents {
     /// Opens a folder of shards or an `.h5` file; the statistics come from `stats`, else from the
     /// file beside the shards, else from the latents themselves.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read, there are no latents, their shape is not `[C, h, w]`, or the
+    /// statistics have another number of channels.
     pub fn open(path: &Path, stats: Option<&Path>) -> Result<Self> {
         let label = |l: i64| usize::try_from(l).ok();
         let beside = path.join(STATS_FILE);
@@ -83,6 +88,14 @@ impl Latents {
     }
 
     /// One latent `[C, h, w]`, not normalised: a fresh posterior sample where there are moments.
+    ///
+    /// # Errors
+    ///
+    /// If the moments cannot be read from their file.
+    ///
+    /// # Panics
+    ///
+    /// If the item of `place` is not below [`len`](Self::len).
     pub fn draw(&self, place: Place, seed: u64, flipped: bool) -> Result<Vec<f32>> {
         match &self.kind {
             Kind::Samples(shards) => Ok(shards.latent(place.item, flipped)),

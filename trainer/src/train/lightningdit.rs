@@ -145,6 +145,14 @@ pub fn macs(m: &LightningDiTConfig) -> f64 {
 }
 
 /// Mean squared error of the velocity and, where wanted, the direction loss of some samples.
+///
+/// # Shapes
+///
+/// * returns `[1]` in total and for each term
+///
+/// # Panics
+///
+/// If the batch does not fit the network.
 pub fn loss(
     network: &LightningDiT,
     batch: Batch,

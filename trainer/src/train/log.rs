@@ -18,6 +18,10 @@ pub struct Log {
 impl Log {
     /// Opens `log.jsonl`, drops lines of steps after `step` (they will come again), and begins an
     /// event file where `tensorboard`.
+    ///
+    /// # Errors
+    ///
+    /// If the log or the event file cannot be opened or written.
     pub fn open(run: &Path, step: u64, tensorboard: bool) -> Result<Self> {
         let path = run.join("log.jsonl");
         if let Ok(text) = std::fs::read_to_string(&path) {
@@ -44,6 +48,10 @@ impl Log {
     }
 
     /// Writes the numbers of a step.
+    ///
+    /// # Errors
+    ///
+    /// If the log or the event file cannot be written.
     pub fn write(&mut self, step: u64, values: &[(String, f64)]) -> Result<()> {
         let mut line = Map::from_iter([("step".to_string(), Value::from(step))]);
         line.extend(values.iter().map(|(name, v)| (name.clone(), Value::from(*v))));

@@ -50,9 +50,17 @@ pub trait Objective: Send + Sync + 'static {
     type Batch: Send + 'static;
 
     /// Loads, noises and weighs the samples at `places` of a global batch of `batch` at `step`.
+    ///
+    /// # Errors
+    ///
+    /// If the samples cannot be read.
     fn collate(&self, places: &[Place], step: u64, batch: usize) -> Result<Self::Batch>;
 
     /// The loss of a batch.
+    ///
+    /// # Errors
+    ///
+    /// If a part of the system that the loss needs is missing.
     fn loss(
         &self,
         network: &Self::Network,

@@ -48,6 +48,10 @@ impl Order {
     }
 
     /// The places `range` of the global batch of a step (from 0).
+    ///
+    /// # Panics
+    ///
+    /// If there are no items and `range` is not empty.
     pub fn batch(&self, step: u64, batch: usize, range: std::ops::Range<usize>) -> Vec<Place> {
         range
             .map(|index| {

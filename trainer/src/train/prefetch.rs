@@ -30,6 +30,10 @@ impl<T: Send + 'static> Prefetch<T> {
     }
 
     /// The next batch.
+    ///
+    /// # Errors
+    ///
+    /// What `make` gave, or that its thread ended, after an error or by a panic.
     pub fn next(&self) -> Result<T> {
         self.ready.recv().context("the thread that loads data ended")?
     }

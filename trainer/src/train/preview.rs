@@ -42,6 +42,10 @@ pub struct Previewer {
 
 impl Previewer {
     /// Opens what is needed.
+    ///
+    /// # Errors
+    ///
+    /// If the autoencoder cannot be read.
     pub fn open(config: PreviewConfig, stats: Option<&LatentStats>) -> Result<Self> {
         let vae = match &config.vae {
             Some(path) => Some(open(path)?),
@@ -51,6 +55,11 @@ impl Previewer {
     }
 
     /// A grid of samples of a network.
+    ///
+    /// # Errors
+    ///
+    /// If the network, the autoencoder or the statistics cannot be loaded together, or the settings
+    /// do not fit the network, or the device fails.
     pub fn draw(&self, model: &Weights, device: &Device) -> Result<Rgb> {
         let parts = Parts { model, vae: self.vae.as_ref(), stats: self.stats.as_ref() };
         let pipeline = Pipeline::load(parts, FloatDType::F32, device)?;

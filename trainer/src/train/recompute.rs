@@ -80,6 +80,14 @@ impl<const D: usize> Tape<D> {
     }
 
     /// All gradients by name, from those behind the last cut.
+    ///
+    /// # Shapes
+    ///
+    /// * returns gradients `[n]` a name
+    ///
+    /// # Panics
+    ///
+    /// If a block does not pass a gradient to its input.
     pub fn backward<M: Module>(self, network: &M, gradients: Gradients) -> Flat {
         let mut out = flat_gradients(network, &gradients);
         let mut behind = vec![gradients];
@@ -111,6 +119,10 @@ impl<const D: usize> Tape<D> {
 
 impl Tape<3> {
     /// How DiT blocks are run.
+    ///
+    /// # Shapes
+    ///
+    /// * the closure takes tokens `[B, N, D]` and a condition `[B, D]`, and returns both
     pub fn dit(
         &mut self,
     ) -> impl FnMut(&[DitBlock], Option<&AxialRope>, Tensor<3>, Tensor<2>) -> (Tensor<3>, Tensor<2>)
@@ -133,6 +145,10 @@ impl Tape<3> {
 
 impl Tape<4> {
     /// How HDiT's layers are run.
+    ///
+    /// # Shapes
+    ///
+    /// * the closure takes tokens `[B, H, W, w]` and a condition `[B, m]`, and returns both
     pub fn hdit(
         &mut self,
     ) -> impl FnMut(&[Layer], Option<u64>, Tensor<4>, Tensor<2>) -> (Tensor<4>, Tensor<2>) {

@@ -39,6 +39,16 @@ pub enum Ended {
 }
 
 /// Trains on several devices, one thread each; `build` makes a rank's system.
+///
+/// # Errors
+///
+/// * The folder cannot be written, or `run.batch` does not divide into devices and micro-batches.
+/// * A system cannot be built, or a checkpoint there is of another network, seed or batch.
+/// * A step, a preview, the log or a checkpoint fails.
+///
+/// # Panics
+///
+/// If a rank panics.
 pub fn train(
     run: &Run,
     devices: &[Device],

@@ -23,6 +23,10 @@ pub struct Teacher {
 
 impl Teacher {
     /// Loads a published DINOv2 (`dinov2_vitb14_pretrain.pth`) for a grid of `side²` patches.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read or is not a DINOv2's.
     pub fn open(path: &Path, side: usize, device: &Device) -> Result<Self> {
         let network = DinoV2::from_weights(open(path)?, None, device)?;
         let network = network.with_grid([side; 2], Interpolation::Timm);
@@ -30,6 +34,14 @@ impl Teacher {
     }
 
     /// REPA's input of some images.
+    ///
+    /// # Shapes
+    ///
+    /// * returns `[B, 3, s, s]` with `s = 224·⌊side/256⌋`
+    ///
+    /// # Panics
+    ///
+    /// If the item of a place is not in the store.
     pub fn repa_input(&self, images: &ImageStore, places: &[Place]) -> Values<4> {
         let side = images.side();
         self.input(images, places, 224 * (side / 256), |planes| repa_teacher_input(planes, side))
@@ -53,12 +65,30 @@ impl Teacher {
     }
 
     /// The patch tokens after the final norm, `[B, N, width]`, off the graph.
+    ///
+    /// # Shapes
+    ///
+    /// * `input`: `[B, 3, side·patch, side·patch]`
+    /// * returns `[B, side², width]`
+    ///
+    /// # Panics
+    ///
+    /// If `input` has another shape.
     pub fn features(&self, input: Values<4>) -> Tensor<3> {
         self.network.forward(input.tensor(&self.device)).patches
     }
 
     /// The vision-foundation loss's features `[B, width, 16, 16]` of 8-bit planes
     /// `[B, 3, side, side]`.
+    ///
+    /// # Shapes
+    ///
+    /// * `planes`: `[B, 3, side, side]`
+    /// * returns `[B, width, 16, 16]`
+    ///
+    /// # Panics
+    ///
+    /// If the teacher was not opened for 16 × 16 patches.
     pub fn feature_map(&self, planes: &[u8], side: usize) -> Tensor<4> {
         let b = planes.len() / (3 * side * side);
         let input = Values::new(vf_teacher_input(planes, side), [b, 3, 224, 224]);
@@ -69,6 +99,10 @@ impl Teacher {
 }
 
 /// REPA's teacher sees `224·(side/256)` pixels and must have a token for each of the network's.
+///
+/// # Errors
+///
+/// If the teacher's tokens are not as many as the network's.
 pub fn check_repa(image: usize, tokens: usize) -> Result<()> {
     let side = 224 * (image / 256) / 14;
     ensure!(

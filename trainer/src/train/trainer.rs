@@ -20,15 +20,31 @@ pub struct Report {
 /// A trainer: its networks, optimizers and data on one device.
 pub trait Trainer {
     /// One optimizer step, `step` counted from 0.
+    ///
+    /// # Errors
+    ///
+    /// If the data of the step cannot be read.
     fn step(&mut self, step: u64) -> Result<Report>;
 
     /// Everything that a checkpoint holds.
+    ///
+    /// # Errors
+    ///
+    /// If the state cannot be serialised.
     fn save(&self) -> Result<Vec<TensorFile>>;
 
     /// Takes up a checkpoint of the same system.
+    ///
+    /// # Errors
+    ///
+    /// If a file of the checkpoint cannot be read or does not fit the system.
     fn restore(&mut self, checkpoint: &Path) -> Result<()>;
 
     /// Pictures of how far it is, where it can make any.
+    ///
+    /// # Errors
+    ///
+    /// If the pictures cannot be computed.
     fn preview(&mut self) -> Result<Option<Rgb>>;
 
     /// What cannot change when a run is resumed.

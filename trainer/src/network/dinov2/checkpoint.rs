@@ -35,6 +35,10 @@ const STACKED: [(&[&str], &str); 2] = [
 ];
 
 /// The weights under the authors' names.
+///
+/// # Errors
+///
+/// [`WeightsError::Format`] if a part of a stacked tensor is missing, or parts do not fit together.
 pub fn official(mut weights: Weights) -> Result<Weights, WeightsError> {
     let transformers = weights.tensors.keys().any(|name| name.contains("embeddings.cls_token"));
     let rename = |name: String| -> String {

@@ -65,6 +65,10 @@ impl DinoConfig {
     }
 
     /// The untrained network.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] if the width does not divide into heads, or the patch size is 0.
     pub fn init(&self, device: &Device) -> Result<DinoV2, InvalidConfig> {
         let d = self.embed_dim;
         if self.num_heads == 0 || !d.is_multiple_of(self.num_heads) || self.patch_size == 0 {
@@ -123,6 +127,13 @@ pub struct Tokens {
 impl DinoV2 {
     /// The network of a published checkpoint: the authors' `dinov2_vit*14*_pretrain.pth`, or the
     /// same weights as transformers and timm name them. `heads` where they are not 64 wide.
+    ///
+    /// # Errors
+    ///
+    /// * [`WeightsError::Format`]: the weights are not DINOv2's, or their width does not divide
+    ///   into heads.
+    /// * [`WeightsError::Mismatch`]: a tensor is missing or has another shape.
+    /// * [`WeightsError::NotFinite`]: a weight is not finite.
     pub fn from_weights(
         weights: Weights,
         heads: Option<usize>,
@@ -175,12 +186,31 @@ impl DinoV2 {
 
     /// `[B, 3, rows·patch, columns·patch]` of the table's grid, ImageNet-normalised → tokens after
     /// the final norm
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, 3, rows·patch, columns·patch]`
+    /// * returns the shapes that [`Tokens`] states
+    ///
+    /// # Panics
+    ///
+    /// If `x` has another shape than that of the table's grid.
     pub fn forward(&self, x: Tensor<4>) -> Tokens {
         self.forward_observed(x, &mut |_, _| ())
     }
 
     /// [`forward`](Self::forward) that shows all tokens `[B, 1+R+N, D]` as they enter the blocks
     /// (stage 0) and as each block leaves them (stages 1, 2, …).
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, 3, rows·patch, columns·patch]`
+    /// * `observe`: is given `[B, 1 + R + N, D]`
+    /// * returns the shapes that [`Tokens`] states
+    ///
+    /// # Panics
+    ///
+    /// If `x` has another shape than that of the table's grid.
     pub fn forward_observed(
         &self,
         x: Tensor<4>,

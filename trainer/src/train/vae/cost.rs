@@ -3,6 +3,10 @@
 use tintype::model::vavae::VaeConfig;
 
 /// Multiply-adds of encoding and decoding one square image: convolutions and attention.
+///
+/// # Panics
+///
+/// If `config` has no levels.
 pub fn macs(config: &VaeConfig, side: usize) -> f64 {
     encoder_macs(config, side) + decoder_macs(config, side)
 }
@@ -41,7 +45,11 @@ fn inner(config: &VaeConfig, side: usize) -> (usize, usize, f64) {
 }
 
 /// Multiply-adds of encoding one square image.
-pub fn encoder_macs(config: &VaeConfig, side: usize) -> f64 {
+///
+/// # Panics
+///
+/// If `config` has no levels.
+fn encoder_macs(config: &VaeConfig, side: usize) -> f64 {
     let (inner, small, mid) = inner(config, side);
     let (z, e) = (config.z_channels, config.latent_channels());
     let mut total = conv(side, config.in_channels, config.ch, 3) + mid;
@@ -57,6 +65,10 @@ pub fn encoder_macs(config: &VaeConfig, side: usize) -> f64 {
 }
 
 /// Multiply-adds of decoding to one square image of this side.
+///
+/// # Panics
+///
+/// If `config` has no levels.
 pub fn decoder_macs(config: &VaeConfig, side: usize) -> f64 {
     let (inner, small, mid) = inner(config, side);
     let (z, e) = (config.z_channels, config.latent_channels());

@@ -36,6 +36,15 @@ impl LinearProj {
     }
 
     /// `[B, C, h, w]` → `[B, features, h, w]`
+    ///
+    /// # Shapes
+    ///
+    /// * `z`: `[B, C, h, w]`
+    /// * returns `[B, features, h, w]`
+    ///
+    /// # Panics
+    ///
+    /// If `z` has another number of channels.
     pub fn forward(&self, z: Tensor<4>) -> Tensor<4> {
         convolution(z, self.linear_proj.weight.val(), None, None, 1, [0, 0])
     }
@@ -56,6 +65,10 @@ pub struct Networks {
 
 impl Networks {
     /// The first weights of a seed.
+    ///
+    /// # Errors
+    ///
+    /// If the configuration does not describe an autoencoder.
     pub fn fresh(
         config: &VaeConfig,
         loss: &VaeLoss,

@@ -60,6 +60,11 @@ fn norm<const D: usize>(x: Tensor<D>) -> Tensor<1> {
 }
 
 /// `w·clamp(‖a‖/(‖b‖ + 1e-4), 0, max)`, off the graph.
+///
+/// # Shapes
+///
+/// * `a`, `b`: any
+/// * returns `[1]`
 pub fn adaptive<const D: usize>(a: Tensor<D>, b: Tensor<D>, w: f64, max: f64) -> Tensor<1> {
     (norm(a) / (norm(b) + 1e-4)).clamp(0.0, max) * w
 }
@@ -70,6 +75,15 @@ fn scalar<const D: usize>(x: &Tensor<1>) -> Tensor<D> {
 }
 
 /// The generator's half of a step, `step` counted as the reference does.
+///
+/// # Shapes
+///
+/// * `inputs`: images `[B, 3, H, W]`, noise `[B, C, h, w]`, features `[B, features, h, w]`
+/// * returns the posterior sample `[B, C, h, w]` and the reconstruction `[B, 3, H, W]`
+///
+/// # Panics
+///
+/// If the inputs do not fit the networks or each other.
 pub fn generator_pass(
     networks: &Networks,
     inputs: Inputs<'_>,
@@ -227,6 +241,15 @@ pub struct DiscriminatorPass {
 }
 
 /// The discriminator's half of a step: real images, then the reconstructions of the generator's.
+///
+/// # Shapes
+///
+/// * `images`, `reconstruction`: `[B, 3, H, W]`
+/// * returns the loss and the mean logits, `[1]` each
+///
+/// # Panics
+///
+/// If the images are too small for the discriminator.
 pub fn discriminator_pass(
     discriminator: &PatchGan,
     images: Tensor<4>,

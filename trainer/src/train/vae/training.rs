@@ -59,6 +59,11 @@ struct HostBatch {
 
 impl VaeTraining {
     /// Takes networks as they start.
+    ///
+    /// # Errors
+    ///
+    /// If the images, or the crops of them, do not fit the autoencoder, the discriminator or the
+    /// teacher.
     pub fn new(
         (model, loss): (VaeConfig, VaeLoss),
         networks: Networks,
@@ -106,6 +111,10 @@ impl VaeTraining {
     }
 
     /// Takes up the networks of another stage; the optimizers start fresh, as in the reference.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read, or its tensors do not fit the networks.
     pub fn init_from(&mut self, path: &Path) -> Result<()> {
         let weights = open(path)?;
         self.take_autoencoder(&weights, true)?;
