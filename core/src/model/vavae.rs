@@ -380,9 +380,6 @@ impl Posterior {
     ///
     /// * `moments`: `[B, 2·C, h, w]`
     /// * returns a posterior over `[B, C, h, w]`
-    ///
-    /// # Panics
-    /// If there is a single channel.
     pub fn from_moments(moments: Tensor<4>) -> Self {
         let c = moments.dims()[1] / 2;
         Self {
