@@ -40,7 +40,7 @@ pub enum PngError {
 /// * `data`: `[B, C, H, W]`
 ///
 /// # Panics
-/// If the data do not have four dimensions or a side is 0.
+/// If the data do not have four dimensions, or one of them is 0.
 pub fn to_rgb(data: &TensorData, rounding: Rounding) -> Vec<Rgb> {
     let [_, c, h, w]: [usize; 4] = data.shape.dims();
     let values: Vec<f32> = data.iter::<f32>().collect();

@@ -76,8 +76,7 @@ impl Interpolant {
     /// The score `∇ log p_t(x)` from a velocity: `(r·v − x)/(σ² − r·dσ·σ)` with `r = α/dα`.
     ///
     ///
-    /// On the linear path it is not finite at t = 0, where there is no noise; on the cosine path at
-    /// both ends.
+    /// It is not finite at t = 0, where there is no noise.
     ///
     /// # Shapes
     ///

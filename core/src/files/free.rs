@@ -9,7 +9,7 @@ use super::{WriteError, temporary_name};
 /// `name (3).ext`, …; returns where. A file that has the same bytes already is left as it is.
 ///
 /// # Errors
-/// As [`write_whole`](super::write_whole).
+/// [`WriteError`] where the folder is missing or read-only, the disk is full, …
 pub fn write_beside(path: &Path, bytes: &[u8]) -> Result<PathBuf, WriteError> {
     let temporary = temporary_name(path);
     let written = std::fs::write(&temporary, bytes).and_then(|()| place(&temporary, path, bytes));

@@ -1,6 +1,6 @@
 //! DPM-Solver (Lu et al., arXiv 2206.00927) of orders 1 to 3 in `t = −ln σ`, with a fixed budget of
-//! evaluations (*fast*) or an adaptive step size (*adaptive*), as in k-diffusion. Both go from `sigma_max` down to
-//! `sigma_min`, which is positive, and not on to 0.
+//! evaluations (*fast*) or an adaptive step size (*adaptive*), as in k-diffusion. Both go from
+//! `sigma_max` down to `sigma_min`, which is positive, and not on to 0.
 
 use super::flow::rms;
 use super::karras::{Stochastic, ancestral_step, direction};

@@ -39,7 +39,7 @@ pub async fn euler<M: Model>(
 /// What [`Model::predict`] and [`Model::on_step`] fail with.
 ///
 /// # Panics
-/// If `times` is empty.
+/// If `times` is empty and the build checks overflow.
 pub async fn heun<M: Model>(
     model: &mut M,
     mut x: State,
@@ -74,7 +74,7 @@ pub async fn heun<M: Model>(
 /// What [`Model::predict`] and [`Model::on_step`] fail with.
 ///
 /// # Panics
-/// If `times` is empty.
+/// If `times` is empty and the build checks overflow.
 pub async fn euler_maruyama<M: Model>(
     model: &mut M,
     mut x: State,

@@ -1,5 +1,5 @@
-//! Hi-DiT's sampler: latents alone while the noise is high, latents and pixels together once the
-//! gate is open (`hidit` §4). Times are on its network's clock, which is this library's: 1 is noise, 0 is data.
+//! Hi-DiT's sampler: latents alone while the noise is high, latents and pixels together once the gate is
+//! open (`hidit` §4). Times are on its network's clock, which is this library's: 1 is noise, 0 is data.
 
 use super::flow::maruyama_step;
 use super::{State, Step, Stop};
@@ -123,7 +123,7 @@ pub struct Hybrid {
 /// What the methods of [`HybridModel`] fail with.
 ///
 /// # Panics
-/// If `times` is empty.
+/// If `times` is empty and the build checks overflow.
 pub async fn sample<M: HybridModel>(
     model: &mut M,
     mut z: State,

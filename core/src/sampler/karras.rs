@@ -1,5 +1,5 @@
-//! Samplers of denoisers D(x; σ), as in k-diffusion. `sigmas` descend from the noise to a final 0; those before
-//! it are positive. The state at the start is noise times the first of them.
+//! Samplers of denoisers D(x; σ), as in k-diffusion. `sigmas` descend from the noise to a final 0; those
+//! before it are positive. The state at the start is noise times the first of them.
 //!
 //! In every function `s` is the current noise level, `s'` (`next`) the following one,
 //! `d = (x − D)/s` the direction of the ODE and `h = ln(s/s')` a step in log-space.
