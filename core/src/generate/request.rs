@@ -74,9 +74,10 @@ impl Request {
     /// Checks the request against a network.
     ///
     /// # Errors
-    /// [`InvalidSetting`]: those of [`Settings::validate`], [`Problem::OutOfRange`] of [`Setting::Count`]
-    /// where there are no images or too many, [`Problem::NoSuchClass`] where a class is beyond the null
-    /// class.
+    /// [`InvalidSetting`] as [`Settings::validate`], and
+    ///
+    /// * [`Problem::OutOfRange`] of [`Setting::Count`] where there are no images or too many
+    /// * [`Problem::NoSuchClass`] where a class is beyond the null class
     pub fn validate(&self, architecture: &Architecture) -> Result<(), InvalidSetting> {
         self.settings.validate(architecture)?;
         Setting::Count.check(self.images.len() as f64)?;

@@ -48,7 +48,7 @@ pub trait HybridModel {
     /// [`Stop::Device`] where the device fails.
     async fn decode(&mut self, z: State) -> Result<State, Stop>;
 
-    /// Standard-normal noise for what `draw` names.
+    /// Standard-normal noise for what `draw` names: `[B, C, h, w]` of latents, `[B, 3, H, W]` of images.
     fn noise(&mut self, draw: Draw) -> State;
 
     /// Told before every step, with the clean image estimate once the gate is open.
@@ -59,7 +59,7 @@ pub trait HybridModel {
         Ok(())
     }
 
-    /// Told once, when the gate opens, of the decoded clean estimate.
+    /// Told once, when the gate opens, of the decoded clean estimate, `[B, 3, H, W]`.
     fn on_open(&mut self, _step: usize, _decoded: &State) {}
 }
 

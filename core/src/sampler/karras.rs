@@ -15,7 +15,7 @@ pub struct Churn {
     pub s_tmin: f64,
     /// …to this one.
     pub s_tmax: f64,
-    /// Factor on the added noise; 1 is none.
+    /// Factor on the added noise; 1 leaves it as it is.
     pub s_noise: f64,
 }
 
@@ -30,7 +30,7 @@ impl Default for Churn {
 pub struct Stochastic {
     /// 0 is deterministic, 1 the full SDE.
     pub eta: f64,
-    /// Factor on the noise; 1 is none.
+    /// Factor on the noise; 1 leaves it as it is.
     pub s_noise: f64,
 }
 
