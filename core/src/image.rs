@@ -33,7 +33,15 @@ pub enum PngError {
     Encode(#[from] png::EncodingError),
 }
 
-/// Converts a batch `[B, C, H, W]` in −1…1; one channel becomes grey.
+/// Converts a batch in −1…1; one channel becomes grey, of more than three the first three count.
+///
+/// # Shapes
+///
+/// * `data`: `[B, C, H, W]`
+///
+/// # Panics
+///
+/// If the data do not have four dimensions, or one of them is 0.
 pub fn to_rgb(data: &TensorData, rounding: Rounding) -> Vec<Rgb> {
     let [_, c, h, w]: [usize; 4] = data.shape.dims();
     let values: Vec<f32> = data.iter::<f32>().collect();
@@ -58,6 +66,10 @@ impl Rgb {
     }
 
     /// Copies a picture onto this one, its top left corner at (x, y); what sticks out is cut.
+    ///
+    /// # Panics
+    ///
+    /// If a picture has fewer pixels than its width and height say.
     pub fn paste(&mut self, picture: &Rgb, x: usize, y: usize) {
         let columns = picture.width.min(self.width.saturating_sub(x));
         for row in 0..picture.height.min(self.height.saturating_sub(y)) {
@@ -69,6 +81,10 @@ impl Rgb {
     }
 
     /// Pictures of one size in rows of `columns`, `gap` white pixels between them.
+    ///
+    /// # Panics
+    ///
+    /// If a picture has fewer pixels than its width and height say.
     pub fn grid(pictures: &[Rgb], columns: usize, gap: usize) -> Rgb {
         let columns = columns.clamp(1, pictures.len().max(1));
         let rows = pictures.len().div_ceil(columns);
@@ -83,6 +99,11 @@ impl Rgb {
     }
 
     /// A PNG file with UTF-8 text chunks of the given keys.
+    ///
+    /// # Errors
+    ///
+    /// [`PngError::Encode`] where a key is no PNG keyword, a side is 0, or there are not as many
+    /// pixels as width and height say.
     pub fn to_png(&self, text: &[(&str, &str)]) -> Result<Vec<u8>, PngError> {
         let mut bytes = Vec::new();
         let mut encoder = png::Encoder::new(&mut bytes, self.width as u32, self.height as u32);
@@ -99,6 +120,10 @@ impl Rgb {
 }
 
 /// The text stored under a key in a PNG, if there is any.
+///
+/// # Errors
+///
+/// [`PngError::Decode`] where the bytes are no PNG, are damaged, or need more than 64 MiB.
 pub fn png_text(bytes: &[u8], key: &str) -> Result<Option<String>, PngError> {
     let limits = png::Limits { bytes: 64 << 20 };
     let mut reader =

@@ -41,7 +41,7 @@ pub enum Stream {
 /// Identity of one image's noise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageKey {
-    /// The user's seed.
+    /// The user's seed; any number.
     pub seed: u64,
     /// Number of the image under this seed.
     pub image: u64,
@@ -85,7 +85,11 @@ fn box_muller(a: u32, b: u32) -> (f32, f32) {
     ((radius * cos) as f32, (radius * sin) as f32)
 }
 
-/// The noise of a batch as a float64 tensor `[B, C, H, W]` on the state's device.
+/// The noise of a batch in float64 on the state's device.
+///
+/// # Shapes
+///
+/// * returns `[B, C, H, W]`, an image for each key
 pub fn batch(
     keys: &[ImageKey],
     stream: Stream,

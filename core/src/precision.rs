@@ -12,12 +12,12 @@ use crate::settings::{InvalidSetting, Problem, Setting};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// 32-bit
+    /// 32-bit float.
     #[default]
     F32,
-    /// 16-bit, for GPUs that have it
+    /// 16-bit float, for GPUs that have it.
     F16,
-    /// 16-bit with the range of 32, for GPUs that have it
+    /// 16-bit float with the range of 32, for GPUs that have it.
     Bf16,
 }
 
@@ -33,6 +33,7 @@ impl Precision {
     /// The dtype, if the device computes in it.
     ///
     /// # Errors
+    ///
     /// [`Problem::Unsupported`] of [`Setting::Precision`].
     pub fn on(self, device: &Device) -> Result<FloatDType, InvalidSetting> {
         let dtype = self.dtype();

@@ -26,6 +26,10 @@ impl BrowserGpu {
 
 /// Opens the fastest GPU that the browser has and hands it to Burn. To be called once: a page has
 /// one.
+///
+/// # Errors
+///
+/// [`DeviceError::Missing`] where the browser has no WebGPU or lends no GPU.
 pub async fn open() -> Result<BrowserGpu, DeviceError> {
     let missing = |reason: String| DeviceError::Missing(format!("WebGPU ({reason})"), Vec::new());
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {

@@ -114,6 +114,12 @@ fn of(backend: &str) -> Vec<Found> {
 }
 
 /// The device that a name like "auto", "cpu", "cuda:0" or "wgpu" means.
+///
+/// # Errors
+///
+/// * [`DeviceError::Unknown`] where it is no name of a device
+/// * [`DeviceError::NotBuilt`] where the program was built without its backend
+/// * [`DeviceError::Missing`] where the machine has none
 pub fn choose(name: &str) -> Result<Chosen, DeviceError> {
     let (backend, index) = match name.split_once(':') {
         None => (name, 0),

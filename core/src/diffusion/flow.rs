@@ -49,7 +49,15 @@ impl Interpolant {
 
     /// `x_t` and the velocity target `dα·x + dσ·ε`, one time a sample.
     ///
-    /// * `x`, `eps`: `[B, C, H, W]`, `t`: `[B]`
+    /// # Shapes
+    ///
+    /// * `x`, `eps`: `[B, C, H, W]`
+    /// * `t`: `[B]` in 0…1 (1 is noise)
+    /// * returns `[B, C, H, W]` twice
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn interpolate(self, x: Tensor<4>, eps: Tensor<4>, t: Tensor<1>) -> (Tensor<4>, Tensor<4>) {
         let t: Tensor<4> = t.reshape([-1, 1, 1, 1]);
         match self {
@@ -67,6 +75,18 @@ impl Interpolant {
     }
 
     /// The score `∇ log p_t(x)` from a velocity: `(r·v − x)/(σ² − r·dσ·σ)` with `r = α/dα`.
+    ///
+    ///
+    /// It is not finite at t = 0, where there is no noise.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`, `v`: `[B, C, H, W]`
+    /// * returns the same
+    ///
+    /// # Panics
+    ///
+    /// If the shapes differ.
     pub fn score(self, x: Tensor<4>, v: Tensor<4>, t: f64) -> Tensor<4> {
         let Coefficients { alpha, sigma, d_alpha, d_sigma } = self.at(t);
         let r = alpha / d_alpha;
@@ -75,6 +95,15 @@ impl Interpolant {
     }
 
     /// The clean image that a velocity points to: `(dσ·x − σ·v)/(α·dσ − dα·σ)`.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`, `v`: `[B, C, H, W]`
+    /// * returns the same
+    ///
+    /// # Panics
+    ///
+    /// If the shapes differ.
     pub fn clean(self, x: Tensor<4>, v: Tensor<4>, t: f64) -> Tensor<4> {
         let Coefficients { alpha, sigma, d_alpha, d_sigma } = self.at(t);
         (x * d_sigma - v * sigma) / (alpha * d_sigma - d_alpha * sigma)
@@ -94,12 +123,12 @@ pub fn linspace(start: f64, end: f64, n: usize) -> Vec<f64> {
     (0..n).map(value).collect()
 }
 
-/// Times of the ODE samplers: `steps` even steps from noise to data, `steps + 1` values.
+/// Times of the ODE samplers: `steps` even steps from noise (1) to data (0), `steps + 1` values.
 pub fn ode_times(steps: usize) -> Vec<f64> {
     linspace(1.0, 0.0, steps + 1)
 }
 
-/// Times of Euler–Maruyama: even from 1 to 0.04 in `steps` values, then a jump to 0.
+/// Times of Euler–Maruyama: even from 1 (noise) to 0.04 in `steps` values, then a jump to 0.
 pub fn sde_times(steps: usize) -> Vec<f64> {
     let mut times = linspace(1.0, 0.04, steps);
     times.push(0.0);
@@ -130,7 +159,7 @@ pub enum TimeDensity {
     /// Uniform in 0…1.
     #[default]
     Uniform,
-    /// `σ = exp(N(0,1))` moved onto the path.
+    /// `σ = exp(N(0, 1))`, the ratio of noise to data, moved onto the path.
     Lognormal,
 }
 

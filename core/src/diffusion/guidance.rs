@@ -4,17 +4,21 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// When and how strongly to guide. Times run from 1 (noise) to 0 (data).
+/// When and how strongly to guide.
+///
+/// `low` and `high` are times on this library's clock, which sampling follows from 1 (noise) down to 0
+/// (data), also where the network's own clock runs the other way (LightningDiT). For denoisers (HDiT) they
+/// are noise levels σ, from 0 to whatever the sampler begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Guidance {
-    /// `uncond + scale·(cond − uncond)`; 1 is no guidance.
+    /// `uncond + scale·(cond − uncond)`, 0 or more; guides only where it is above 1.
     pub scale: f64,
-    /// Guides from this time…
+    /// Lower end of the interval, the one near the data: times in 0…1, or σ ≥ 0. Not above `high`.
     pub low: f64,
-    /// …to this one, both included.
+    /// Upper end, the one near the noise: times in 0…1, or σ ≥ 0. Both ends are included.
     pub high: f64,
-    /// Guides only the first channels and leaves the rest conditional, as LightningDiT's
-    /// published numbers do (3); all where absent.
+    /// Guides only so many of the first channels, 1 or more, and leaves the rest conditional, as
+    /// LightningDiT's published numbers do (3); all where absent.
     pub channels: Option<usize>,
 }
 
@@ -22,17 +26,27 @@ impl Guidance {
     /// No guidance.
     pub const NONE: Self = Self { scale: 1.0, low: 0.0, high: 1.0, channels: None };
 
-    /// Guides all channels at all times.
+    /// Guides all channels at all times, for which `high` is 1. A denoiser begins at larger noise
+    /// levels, which this leaves unguided: set `high` for it.
     pub fn new(scale: f64) -> Self {
         Self { scale, ..Self::NONE }
     }
 
-    /// Whether a step at this time needs the unconditional prediction.
+    /// Whether a step that begins at this time (or noise level) needs the unconditional prediction.
     pub fn active(&self, t: f64) -> bool {
         self.scale > 1.0 && self.low <= t && t <= self.high
     }
 
-    /// The guided prediction from both halves, `[B, C, H, W]` each.
+    /// The guided prediction from both halves.
+    ///
+    /// # Shapes
+    ///
+    /// * `cond`, `uncond`: `[B, C, H, W]`
+    /// * returns the same
+    ///
+    /// # Panics
+    ///
+    /// If the shapes differ.
     pub fn combine(&self, cond: Tensor<4>, uncond: Tensor<4>) -> Tensor<4> {
         let guide =
             |cond: Tensor<4>, uncond: Tensor<4>| uncond.clone() + (cond - uncond) * self.scale;

@@ -9,7 +9,7 @@ use super::loss::mean_squared_error;
 /// `D(y; σ) = c_skip·y + c_out·F(c_in·y, σ)` for data of standard deviation `sigma_data`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Preconditioner {
-    /// Standard deviation of the data.
+    /// Standard deviation of the data, positive.
     pub sigma_data: f64,
 }
 
@@ -42,7 +42,12 @@ fn per_sample(x: Tensor<1>) -> Tensor<4> {
 }
 
 impl Preconditioner {
-    /// c_skip, c_out and c_in of noise levels `[B]`.
+    /// c_skip, c_out and c_in of noise levels.
+    ///
+    /// # Shapes
+    ///
+    /// * `sigma`: `[B]`
+    /// * returns [`Scalings`], `[B]` each
     pub fn scalings(&self, sigma: Tensor<1>) -> Scalings {
         let sd = self.sigma_data;
         let total = sigma.clone().square() + sd * sd;
@@ -53,9 +58,18 @@ impl Preconditioner {
         }
     }
 
-    /// The denoised image from a noisy one, `network` being F.
+    /// The denoised image from a noisy one, `network` being F: `(c_in·y, σ)` in, its prediction
+    /// out.
     ///
-    /// * `y`: `[B, C, H, W]`, `sigma`: `[B]`
+    /// # Shapes
+    ///
+    /// * `y`: `[B, C, H, W]`
+    /// * `sigma`: `[B]`
+    /// * returns `[B, C, H, W]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn denoise(
         &self,
         y: Tensor<4>,
@@ -68,6 +82,16 @@ impl Preconditioner {
     }
 
     /// The network's input `c_in·y` and its target `(x − c_skip·y)/c_out` for `y = x + σε`.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`, `eps`: `[B, C, H, W]`
+    /// * `sigma`: `[B]`, positive
+    /// * returns `[B, C, H, W]` twice
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn training_pair(
         &self,
         x: Tensor<4>,
@@ -80,7 +104,12 @@ impl Preconditioner {
         (y * per_sample(c_in), target)
     }
 
-    /// The weight of F-space errors, `[B]`.
+    /// The weight of F-space errors.
+    ///
+    /// # Shapes
+    ///
+    /// * `sigma`: `[B]`
+    /// * returns `[B]`
     pub fn weight(&self, weighting: Weighting, sigma: Tensor<1>) -> Tensor<1> {
         let variance = self.sigma_data * self.sigma_data;
         let total = sigma.clone().square() + variance;
@@ -91,10 +120,20 @@ impl Preconditioner {
         }
     }
 
-    /// Weighted loss of each sample from the network's output and [`training_pair`]'s target,
-    /// `[B]`; with `scales > 1` the error is measured in DCT coefficients.
+    /// Weighted loss of each sample from the network's output and [`training_pair`]'s target; with
+    /// `scales > 1` the error is measured in DCT coefficients.
     ///
     /// [`training_pair`]: Self::training_pair
+    ///
+    /// # Shapes
+    ///
+    /// * `output`, `target`: `[B, C, H, W]`
+    /// * `sigma`: `[B]`
+    /// * returns `[B]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn loss(
         &self,
         output: Tensor<4>,
@@ -111,7 +150,17 @@ impl Preconditioner {
         error * self.weight(weighting, sigma)
     }
 
-    /// The "simple" loss: mean squared error of `ε̂ = (y − D)/σ`, `[B]`.
+    /// The "simple" loss: mean squared error of `ε̂ = (y − D)/σ`.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`, `eps`: `[B, C, H, W]`
+    /// * `sigma`: `[B]`, positive
+    /// * returns `[B]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn simple_loss(
         &self,
         x: Tensor<4>,
@@ -256,11 +305,11 @@ fn default_lognormal_std() -> f64 {
 pub struct DensityContext {
     /// Standard deviation of the data.
     pub sigma_data: f64,
-    /// Sampling's smallest noise level.
+    /// Sampling's smallest noise level σ.
     pub sigma_min: f64,
-    /// Sampling's largest noise level.
+    /// Sampling's largest noise level σ.
     pub sigma_max: f64,
-    /// The longer image side.
+    /// The longer image side in pixels.
     pub image_side: usize,
 }
 
@@ -328,6 +377,12 @@ pub fn stratified(uniform: &[f64], group: usize, groups: usize) -> Vec<f64> {
 }
 
 /// EMA decay after `updates` earlier updates: `clamp(1 − (1 + n)^(−power), 0, max)`.
+///
+/// `max` lies in 0…1.
+///
+/// # Panics
+///
+/// If `max` is negative or NaN.
 pub fn ema_decay(updates: u64, power: f64, max: f64) -> f64 {
     (1.0 - (1.0 + updates as f64).powf(-power)).clamp(0.0, max)
 }

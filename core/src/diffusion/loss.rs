@@ -1,16 +1,34 @@
-//! Training losses of the flow models.
+//! Training losses of the flow models; times are on this library's clock, where 1 is noise.
 
 use burn::tensor::Tensor;
 
 use crate::nn::norm::{cosine_similarity, l2_normalize};
 
-/// Mean squared error of each sample: `[B, C, H, W]` twice → `[B]`
+/// Mean squared error of each sample.
+///
+/// # Shapes
+///
+/// * `prediction`, `target`: `[B, C, H, W]`
+/// * returns `[B]`
+///
+/// # Panics
+///
+/// If the shapes differ.
 pub fn mean_squared_error(prediction: Tensor<4>, target: Tensor<4>) -> Tensor<1> {
     let b = prediction.dims()[0];
     (prediction - target).square().mean_dims(&[1, 2, 3]).reshape([b])
 }
 
-/// LightningDiT's direction loss: mean over positions of `1 − cos` over channels, `[B]`.
+/// LightningDiT's direction loss of each sample: mean over positions of `1 − cos` over channels.
+///
+/// # Shapes
+///
+/// * `prediction`, `target`: `[B, C, H, W]`
+/// * returns `[B]`
+///
+/// # Panics
+///
+/// If the shapes differ.
 pub fn cosine_loss(prediction: Tensor<4>, target: Tensor<4>) -> Tensor<1> {
     let b = prediction.dims()[0];
     let cosine = cosine_similarity(prediction, target, 1, 1e-8); // [B, 1, H, W]
@@ -18,7 +36,16 @@ pub fn cosine_loss(prediction: Tensor<4>, target: Tensor<4>) -> Tensor<1> {
 }
 
 /// REPA's alignment: the negative mean cosine of projected and teacher features over samples,
-/// tokens and teachers, in −1…1. One scalar `[1]`.
+/// tokens and teachers, in −1…1.
+///
+/// # Shapes
+///
+/// * `projected`, `teachers`: `[B, N, z_dim]` for each teacher
+/// * returns one scalar, `[1]`
+///
+/// # Panics
+///
+/// If there is no teacher, or the shapes of a pair differ.
 pub fn projection_loss(projected: &[Tensor<3>], teachers: &[Tensor<3>]) -> Tensor<1> {
     let unit = |x: &Tensor<3>| l2_normalize(x.clone(), 2, 1e-12);
     let terms: Vec<_> = projected
@@ -30,8 +57,17 @@ pub fn projection_loss(projected: &[Tensor<3>], teachers: &[Tensor<3>]) -> Tenso
     -Tensor::cat(terms, 0).sum() / count
 }
 
-/// Hi-DiT's pixel loss: the squared velocity error `‖x̂ − x‖² / max(t, t_min)²` of each sample,
-/// `[B]`.
+/// Hi-DiT's pixel loss: the squared velocity error `‖x̂ − x‖² / max(t, t_min)²` of each sample.
+///
+/// # Shapes
+///
+/// * `image`, `clean`: `[B, 3, H, W]`
+/// * `t`: `[B]` in 0…1 (1 is noise)
+/// * returns `[B]`
+///
+/// # Panics
+///
+/// If a tensor does not have the stated shape.
 pub fn pixel_velocity_loss(
     image: Tensor<4>,
     clean: Tensor<4>,

@@ -10,7 +10,8 @@ use super::{WriteError, sync_folder, temporary_name};
 /// `name (3).ext`, …; returns where. A file that has the same bytes already is left as it is.
 ///
 /// # Errors
-/// As [`write_whole`](super::write_whole).
+///
+/// [`WriteError`] where the folder is missing or read-only, the disk is full, …
 pub fn write_beside(path: &Path, bytes: &[u8]) -> Result<PathBuf, WriteError> {
     let temporary = temporary_name(path);
     let written = std::fs::write(&temporary, bytes).and_then(|()| place(&temporary, path, bytes));
@@ -22,6 +23,7 @@ pub fn write_beside(path: &Path, bytes: &[u8]) -> Result<PathBuf, WriteError> {
 /// Writes a file and waits until it has reached the disk, unless there is one of that name; tells whether it did.
 ///
 /// # Errors
+///
 /// As [`write_whole`](super::write_whole).
 pub fn write_new(path: &Path, bytes: &[u8]) -> Result<bool, WriteError> {
     let temporary = temporary_name(path);

@@ -30,7 +30,9 @@ impl Lock {
     /// Takes the lock, or fails at once; dropping it lets go. The file stays.
     ///
     /// # Errors
-    /// [`LockError::Held`] where another process (or another `Lock` of this one) has it.
+    ///
+    /// * [`LockError::Held`] where another process (or another `Lock` of this one) has it
+    /// * [`LockError::Io`] where the file cannot be created or its file system has no locks
     pub fn take(path: &Path) -> Result<Self, LockError> {
         let io = |source| LockError::Io { path: path.into(), source };
         let mut options = OpenOptions::new();

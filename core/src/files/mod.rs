@@ -29,7 +29,9 @@ pub struct WriteError {
 /// Writes a file under a temporary name and renames it: readers see the old file or the new one.
 ///
 /// # Errors
-/// The folder is missing or read-only, the disk is full, …; the old file is then still there.
+///
+/// [`WriteError`] where the folder is missing or read-only, the disk is full, …; the old file is then still
+/// there.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
     write(path, bytes, false)
 }
@@ -37,7 +39,9 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
 /// [`write_whole`] that returns once file and name have reached the disk: both survive a loss of power.
 ///
 /// # Errors
-/// As [`write_whole`].
+///
+/// [`WriteError`] as [`write_whole`], or where the disk does not confirm; a new file may then be there
+/// already.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
     write(path, bytes, true)
 }
@@ -60,7 +64,8 @@ fn write(path: &Path, bytes: &[u8], durably: bool) -> Result<(), WriteError> {
 /// Makes a rename last: the name of a file is its folder's, which is written on its own.
 ///
 /// # Errors
-/// The folder cannot be opened or written.
+///
+/// [`io::Error`] where the folder cannot be opened or written.
 pub fn sync_folder(of: &Path) -> io::Result<()> {
     // Windows writes names with their files, and cannot open a folder.
     #[cfg(unix)]
@@ -76,7 +81,8 @@ pub fn sync_folder(of: &Path) -> io::Result<()> {
 /// Creates a folder and makes sure that files can be written into it.
 ///
 /// # Errors
-/// The folder cannot be created or written.
+///
+/// [`WriteError`] where the folder cannot be created or written.
 pub fn writable_folder(folder: &Path) -> Result<(), WriteError> {
     let failed = |source| WriteError { path: folder.into(), source };
     std::fs::create_dir_all(folder).map_err(failed)?;

@@ -12,6 +12,12 @@ impl Pipeline {
     /// Pictures of one request are computed together; split a large one for less memory. A
     /// picture does not depend on which others are made with it. Outside a browser, reading the
     /// device blocks the thread that awaits this.
+    ///
+    /// # Errors
+    ///
+    /// * [`GenerateError::Request`] where a setting is out of range or does not apply to the
+    ///   network, a class does not exist, or no picture is asked for
+    /// * [`GenerateError::Stopped`] where `on_event` stops it or the device fails
     pub async fn generate(
         &self,
         request: &Request,

@@ -27,8 +27,17 @@ impl LatentMap {
         Self { channels, moments: vec![0.0; n * n], targets: zero.clone(), weights: zero }
     }
 
-    /// Learns from latents `[B, C, h·w]` and the mean colours `[B, 3, h·w]` of what they decode to;
-    /// `area` is `h·w`.
+    /// Learns from latents and the mean colours of what they decode to; `area` is `h·w`, which is
+    /// not 0.
+    ///
+    /// # Shapes
+    ///
+    /// * `latents`: `[B, C, h·w]`
+    /// * `colours`: `[B, 3, h·w]`
+    ///
+    /// # Panics
+    ///
+    /// If `area` is 0 or there are fewer latents than colours.
     pub fn observe(&mut self, latents: &[f32], area: usize, colours: &[f32]) {
         let n = self.channels + 1;
         self.moments.iter_mut().for_each(|m| *m *= MEMORY);
@@ -53,8 +62,16 @@ impl LatentMap {
         self.weights = solve(self.moments.clone(), self.targets.clone());
     }
 
-    /// The change of colour `[B, 3, h·w]` that a change of latents `[B, C, h·w]` brings; `area` is
-    /// `h·w`.
+    /// The change of colour that a change of latents brings; `area` is `h·w`.
+    ///
+    /// # Shapes
+    ///
+    /// * `change`: `[B, C, h·w]`
+    /// * returns `[B, 3, h·w]`
+    ///
+    /// # Panics
+    ///
+    /// If there are no channels or `area` is 0.
     pub fn colours(&self, change: &[f32], area: usize) -> Vec<f32> {
         let mut out = Vec::with_capacity(change.len() / self.channels * 3);
         for image in change.chunks_exact(self.channels * area) {

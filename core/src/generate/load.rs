@@ -81,6 +81,10 @@ pub struct LatentStats {
 impl LatentStats {
     /// Reads LightningDiT's `latents_stats.pt` (`mean`, `std`) or REPA-E's
     /// `<vae>-latents-stats.pt` (`latents_bias`, `latents_scale` = 1/std).
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::Format`] where the file holds neither pair.
     pub fn from_weights(weights: &Weights) -> Result<Self, WeightsError> {
         let get = |name: &str| weights.tensors.get(name).map(|view| view.to_f32());
         match (get("mean"), get("std"), get("latents_bias"), get("latents_scale")) {

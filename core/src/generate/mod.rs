@@ -41,7 +41,7 @@ pub enum Event<'a> {
         index: usize,
         /// How many there are; unknown to adaptive samplers.
         total: Option<usize>,
-        /// Time of a flow (1 is noise), noise level of a denoiser.
+        /// Time of a flow, 1 (noise) to 0 (data), or noise level σ of a denoiser.
         time: f64,
         /// What can be seen so far.
         preview: Preview<'a>,
@@ -84,7 +84,7 @@ pub enum GenerateError {
     Stopped(#[from] Stop),
 }
 
-/// A size for people.
+/// A size in bytes for people: KiB, MiB or GiB.
 pub fn bytes(n: u64) -> String {
     match n {
         n if n >= 1 << 30 => format!("{:.1} GiB", n as f64 / (1u64 << 30) as f64),

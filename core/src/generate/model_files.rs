@@ -53,6 +53,11 @@ pub struct Inspection {
 
 impl ModelFiles {
     /// Opens the named files, and the embedded model where none is named.
+    ///
+    /// # Errors
+    ///
+    /// * [`LoadError::Weights`] where a file cannot be read or is no checkpoint
+    /// * [`LoadError::NotEmbedded`] where no network is named and the program has none inside
     pub fn open(paths: &ModelPaths) -> Result<Self, LoadError> {
         let mut files = match &paths.model {
             None => Self::embedded()?,
@@ -73,6 +78,10 @@ impl ModelFiles {
     }
 
     /// The emoji model inside the program.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Weights`] where the program is damaged.
     #[cfg(feature = "embedded-model")]
     pub fn embedded() -> Result<Self, LoadError> {
         const MODEL: &[u8] = include_bytes!("../../../models/emoji/hidit.safetensors");
@@ -85,6 +94,10 @@ impl ModelFiles {
     }
 
     /// The emoji model inside the program, which this one was built without.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::NotEmbedded`], always.
     #[cfg(not(feature = "embedded-model"))]
     pub fn embedded() -> Result<Self, LoadError> {
         Err(LoadError::NotEmbedded)
@@ -92,6 +105,14 @@ impl ModelFiles {
 
     /// Describes the model and tells whether it would load, without reading weights. Networks are
     /// created lazily, so the device allocates nothing.
+    ///
+    /// # Errors
+    ///
+    /// * [`LoadError::Weights`] where the network or its configuration is unknown or tensors do not
+    ///   fit
+    /// * [`LoadError::NoVae`] and [`LoadError::NoStats`] where a latent model lacks its autoencoder
+    ///   or its statistics
+    /// * [`LoadError::IncompatibleParts`] where the files are of different models
     pub fn inspect(&self, device: &Device) -> Result<Inspection, LoadError> {
         let architecture = detect(&self.model)?;
         let invalid = |e| LoadError::Weights(WeightsError::Config(e));
@@ -118,6 +139,13 @@ impl ModelFiles {
     }
 
     /// Loads the networks onto a device.
+    ///
+    /// # Errors
+    ///
+    /// * [`LoadError::Setting`] where the device does not compute in this precision
+    /// * [`LoadError::Memory`] where the device's memory cannot hold the networks
+    /// * all of [`inspect`](Self::inspect), and [`LoadError::Weights`] where a weight is not finite
+    ///   or cannot be read
     pub fn load(&self, precision: Precision, found: &Found) -> Result<Pipeline, LoadError> {
         let dtype = precision.on(&found.device)?;
         self.check_memory(precision, found)?;

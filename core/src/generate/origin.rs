@@ -13,7 +13,7 @@ const PNG_KEY: &str = "tintype";
 /// How a picture was made: enough to make it again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Origin {
-    /// Of this program.
+    /// Version of the program that made it.
     pub version: String,
     /// Fingerprint of the network's weights.
     pub model: String,
@@ -22,11 +22,11 @@ pub struct Origin {
     /// Class and seed.
     #[serde(flatten)]
     pub spec: ImageSpec,
-    /// How.
+    /// How it was sampled.
     pub settings: Settings,
     /// Dtype of the network.
     pub precision: Precision,
-    /// Where.
+    /// The device that computed it, as it calls itself.
     pub device: String,
 }
 
@@ -46,12 +46,23 @@ pub enum OriginError {
 
 impl Origin {
     /// What a PNG carries.
+    ///
+    /// # Errors
+    ///
+    /// * [`OriginError::Png`] where the bytes are no PNG, or damaged
+    /// * [`OriginError::None`] where it carries nothing of this program
+    /// * [`OriginError::Version`] where another version wrote something else
     pub fn read(png: &[u8]) -> Result<Self, OriginError> {
         let text = png_text(png, PNG_KEY)?.ok_or(OriginError::None)?;
         Ok(serde_json::from_str(&text)?)
     }
 
     /// A PNG of the picture that carries this.
+    ///
+    /// # Errors
+    ///
+    /// * [`OriginError::Png`] where the picture cannot be encoded
+    /// * [`OriginError::Version`] where the settings cannot be written
     pub fn to_png(&self, picture: &Rgb) -> Result<Vec<u8>, OriginError> {
         Ok(picture.to_png(&[(PNG_KEY, &serde_json::to_string(self)?)])?)
     }

@@ -31,6 +31,14 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Loads networks in the given precision. The autoencoder always runs in float32.
+    ///
+    /// # Errors
+    ///
+    /// * [`LoadError::Weights`] where the network or its configuration is unknown, tensors do not
+    ///   fit, or a weight is not finite or cannot be read
+    /// * [`LoadError::NoVae`] and [`LoadError::NoStats`] where a latent model lacks its autoencoder
+    ///   or its statistics
+    /// * [`LoadError::IncompatibleParts`] where the files are of different models
     pub fn load(
         parts: Parts<'_>,
         precision: FloatDType,
@@ -75,7 +83,7 @@ impl Pipeline {
         &self.labels
     }
 
-    /// The time below which a Hi-DiT's pixel stream is active; `None` for other networks.
+    /// The time, 0 to 1 (noise), below which a Hi-DiT's pixel stream is active; `None` for other networks.
     pub fn gate(&self) -> Option<f64> {
         self.architecture.process().gate()
     }
@@ -95,7 +103,15 @@ impl Pipeline {
         image_size(&self.architecture, self.decoder.as_ref().map(|(vae, _)| vae))
     }
 
-    /// Reads images `[B, C, H, W]` in −1…1 back and makes bytes of them as the authors do.
+    /// Reads images in −1…1 back and makes bytes of them as the authors do.
+    ///
+    /// # Shapes
+    ///
+    /// * `images`: `[B, C, H, W]`
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Device`] where the device cannot be read.
     pub async fn pictures(&self, images: Tensor<4>) -> Result<Vec<Rgb>, Stop> {
         Ok(to_rgb(&read(images.cast(FloatDType::F32)).await?, self.rounding()))
     }
@@ -105,8 +121,21 @@ impl Pipeline {
         self.architecture.rounding()
     }
 
-    /// Decodes latents in normalised space: `[B, C, h, w]` → `[B, 3, H, W]`, float32 on the
-    /// network's device.
+    /// Decodes latents in normalised space, to float32 on the network's device; without an
+    /// autoencoder it only undoes the normalisation.
+    ///
+    /// # Shapes
+    ///
+    /// * `z`: `[B, C, h, w]`
+    /// * returns `[B, 3, H, W]`, about −1…1
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Device`] where the state cannot be read from its device.
+    ///
+    /// # Panics
+    ///
+    /// If C is not the number of latent channels.
     pub async fn decode(&self, z: State) -> Result<State, Stop> {
         let z = self.to_device(z, FloatDType::F32).await?;
         let z = match &self.stats {

@@ -41,7 +41,19 @@ impl<'a> Previewer<'a> {
         Self { pipeline, map, decoded: None }
     }
 
-    /// What a step shows: `[B, 3, H, W]` in −1…1, float32 (pixel models with one channel have one).
+    /// What a step shows, in −1…1 and float32. All previews are of the same batch.
+    ///
+    /// # Shapes
+    ///
+    /// * returns `[B, 3, H, W]`; of pixel models `[B, C, H, W]`
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Device`] where the device cannot be read.
+    ///
+    /// # Panics
+    ///
+    /// If the batch has another shape than that of an earlier preview.
     pub async fn images(&mut self, preview: Preview<'_>) -> Result<Tensor<4>, Stop> {
         match (preview.pixels, self.pipeline.latent_channels()) {
             (Some(pixels), _) => Ok(pixels.clone()),

@@ -10,11 +10,11 @@ use crate::settings::{InvalidSetting, Problem, Setting};
 /// One picture of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageSpec {
-    /// The class; absent for none (the null class, or a model without classes).
+    /// The class, counted from 0; absent for none (the null class, or a model without classes).
     pub class: Option<usize>,
     /// The seed.
     pub seed: u64,
-    /// The number of the picture under this seed.
+    /// The number of the picture under this seed, counted from 0.
     #[serde(default)]
     pub index: u64,
 }
@@ -32,7 +32,10 @@ impl Settings {
     /// Checks the settings against a network.
     ///
     /// # Errors
-    /// The first setting that is out of range or does not apply to the network.
+    ///
+    /// [`InvalidSetting`] with the first setting that is out of range or does not apply to the network:
+    /// [`Problem::OutOfRange`], [`Problem::TooFewSteps`], [`Problem::NotAnInterval`], [`Problem::NotOf`] or
+    /// [`Problem::Unfit`].
     pub fn validate(&self, architecture: &Architecture) -> Result<(), InvalidSetting> {
         let Guidance { scale, low, high, channels } = self.guidance;
         Setting::Steps.check(self.steps as f64)?;
@@ -72,7 +75,11 @@ impl Request {
     /// Checks the request against a network.
     ///
     /// # Errors
-    /// A request without images, a class that does not exist, or an invalid setting.
+    ///
+    /// [`InvalidSetting`] as [`Settings::validate`], and
+    ///
+    /// * [`Problem::OutOfRange`] of [`Setting::Count`] where there are no images or too many
+    /// * [`Problem::NoSuchClass`] where a class is beyond the null class
     pub fn validate(&self, architecture: &Architecture) -> Result<(), InvalidSetting> {
         self.settings.validate(architecture)?;
         Setting::Count.check(self.images.len() as f64)?;

@@ -118,6 +118,12 @@ impl Labels {
     }
 
     /// The class that a number, a name, a synonym or an unambiguous part of a name means.
+    ///
+    /// # Errors
+    ///
+    /// * [`LabelError::OutOfRange`] where a number is beyond the last class
+    /// * [`LabelError::Ambiguous`] where several names contain the text and none is it
+    /// * [`LabelError::Unknown`] where none does
     pub fn find(&self, query: &str) -> Result<usize, LabelError> {
         let wanted = query.trim().to_lowercase();
         if let Ok(number) = wanted.parse::<usize>() {

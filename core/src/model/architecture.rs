@@ -18,7 +18,7 @@ use crate::image::Rounding;
 use crate::settings::{Sampler, Settings};
 use crate::weights::{Report, Weights, WeightsError, compare, load, parameter_count};
 
-/// Which end of a flow's clock is noise, as the network is told the time.
+/// Which end of a flow's clock is noise, as the network is told the time, which runs in 0…1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
     /// t = 0 is data, t = 1 is noise: this library's clock. The velocity points to the noise.
@@ -34,14 +34,14 @@ pub enum Process {
     Flow(Clock),
     /// Karras et al.: the network predicts the denoised image at noise level σ.
     Denoiser {
-        /// Smallest noise level.
+        /// Smallest noise level σ, positive, for data in −1…1.
         sigma_min: f64,
-        /// Largest noise level, where sampling begins.
+        /// Largest noise level, where sampling begins; above `sigma_min`.
         sigma_max: f64,
     },
-    /// Hi-DiT: a flow of latents, and of pixels too at times below the gate τ.
+    /// Hi-DiT: a flow of latents on [`Clock::NoiseAtOne`], and of pixels too at times below the gate τ.
     Hybrid {
-        /// The gate τ that it was trained with, 0 to 1.
+        /// The gate τ that it was trained with, 0 to 1 on [`Clock::NoiseAtOne`], which is the flow's clock.
         tau: f64,
     },
 }
@@ -55,7 +55,7 @@ impl Process {
         }
     }
 
-    /// Time (or noise level) at which sampling begins.
+    /// Where sampling begins: time 1 on this library's clock (1 is noise), or the noise level `sigma_max`.
     pub fn start(self) -> f64 {
         match self {
             Self::Denoiser { sigma_max, .. } => sigma_max,
@@ -120,7 +120,7 @@ pub trait DiffusionModel: Any + Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// The configuration does not describe a network.
+    /// [`InvalidConfig`] if the configuration does not describe a network.
     fn untrained(&self, device: &Device) -> Result<Box<dyn Untrained>, InvalidConfig>;
 }
 
@@ -136,7 +136,9 @@ pub trait Untrained {
     ///
     /// # Errors
     ///
-    /// Tensors that are missing, have another shape or hold a value that is not finite.
+    /// * [`WeightsError::Mismatch`] if tensors are missing or have another shape
+    /// * [`WeightsError::NotFinite`] if a weight is NaN or infinite
+    /// * [`WeightsError::Io`] if the file cannot be read
     fn load(
         self: Box<Self>,
         weights: &Weights,
@@ -167,16 +169,27 @@ impl<M: Module + Network + 'static> Untrained for M {
 
 /// A loaded network.
 pub trait Network: Debug + Send + Sync {
-    /// What the network predicts at a state: the velocity on its own [`Clock`], or the denoised image.
+    /// What the network predicts at a state: the velocity on its own [`Clock`], or the denoised
+    /// image.
+    ///
+    /// # Shapes
     ///
     /// * `x`: `[B, C, H, W]`, in the network's precision for flows, in float32 for denoisers
-    /// * `times`: `[B]` in float32, times or noise levels
-    /// * `labels`: `[B]`; ignored by a network without classes
+    /// * `times`: `[B]` in float32, times on its own clock or noise levels
+    /// * `labels`: `[B]`, each a class or the null class; ignored by a network without classes
+    /// * returns `[B, C, H, W]`
     ///
-    /// Returns `[B, C, H, W]`.
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     fn predict(&self, x: Tensor<4>, times: Tensor<1>, labels: Tensor<1, Int>) -> Tensor<4>;
 
-    /// Undoes the normalisation of latents `[B, C, h, w]` by statistics in the network's own weights.
+    /// Undoes the normalisation of latents by statistics in the network's own weights.
+    ///
+    /// # Shapes
+    ///
+    /// * `z`: `[B, C, h, w]`
+    /// * returns the same
     fn denormalize(&self, z: Tensor<4>) -> Tensor<4> {
         z
     }
@@ -193,7 +206,7 @@ pub struct Family {
     /// The name of the network.
     pub name: &'static str,
     /// Its configuration, from the checkpoint's metadata (key `config`) or from names and shapes; `None` if
-    /// the tensors are not those of this family.
+    /// the tensors are not those of this family. Fails where they are, but tell of no network.
     pub recognize: fn(&Weights) -> Result<Option<Architecture>, WeightsError>,
 }
 

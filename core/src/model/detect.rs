@@ -10,7 +10,12 @@ use crate::weights::{Weights, WeightsError};
 /// and shapes of the tensors do.
 ///
 /// # Errors
-/// The weights do not tell all of a configuration, are an autoencoder's, or those of no known network.
+///
+/// * [`WeightsError::NeedsConfiguration`] where the weights do not tell all of a configuration
+/// * [`WeightsError::Autoencoder`] where they are an autoencoder's
+/// * [`WeightsError::Config`] where the configuration does not describe a network
+/// * [`WeightsError::Format`] where they are those of no known network, or the configuration in the metadata
+///   cannot be read
 pub fn detect(weights: &Weights) -> Result<Architecture, WeightsError> {
     for family in families() {
         if let Some(architecture) = (family.recognize)(weights)? {
@@ -26,6 +31,12 @@ pub fn detect(weights: &Weights) -> Result<Architecture, WeightsError> {
 }
 
 /// The configuration of an autoencoder, or of one half of it.
+///
+/// # Errors
+///
+/// * [`WeightsError::Format`] where the tensors are not those of a VA-VAE, or the metadata holds
+///   another configuration
+/// * [`WeightsError::Config`] where the configuration does not describe an autoencoder
 pub fn vae_config(weights: &Weights) -> Result<VaeConfig, WeightsError> {
     if let Some(text) = metadata(weights) {
         let config: VaeConfig = parse(weights, "VAE", text)?;

@@ -4,6 +4,8 @@
 //! added to the latent tokens where the gate is open, and a convolutional predictor of the clean
 //! image from the tokens that the latent head also uses. Both streams share one sequence, so the
 //! pixels cost a few per cent.
+//!
+//! Its clock is SiT's, for latents and pixels alike: **t = 0 is data, t = 1 is noise**. Images are in −1…1.
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
@@ -37,10 +39,10 @@ pub struct HiDiTConfig {
     pub image: usize,
     /// Side of a pixel patch, aligned with the latent tokens: 4, 8, 16, …
     pub pixel_patch: usize,
-    /// The gate opens below this time.
+    /// The gate opens below this time, 0 (never) to 1 (from the first step on); 1 is noise.
     #[serde(default = "default_tau")]
     pub tau: f64,
-    /// Smallest time that the pixel velocity divides by.
+    /// Smallest time that the pixel velocity divides by, positive.
     #[serde(default = "default_t_min")]
     pub t_min: f64,
 }
@@ -54,6 +56,10 @@ fn default_t_min() -> f64 {
 
 impl HiDiTConfig {
     /// Checks that the numbers describe a network.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] with the first thing that is wrong.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         self.sit.validate()?;
         let Self { image, pixel_patch, .. } = *self;
@@ -82,6 +88,10 @@ impl HiDiTConfig {
     }
 
     /// The untrained network: its latent output is exactly that of its SiT.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] where [`validate`](Self::validate) fails.
     pub fn init(&self, device: &Device) -> Result<HiDiT, InvalidConfig> {
         self.validate()?;
         let d = self.sit.hidden_size;
@@ -125,13 +135,13 @@ pub struct TrainingOutput {
     pub velocity: Tensor<4>,
     /// Estimate x̂ of the clean image, `[B, 3, H, W]`, where there were pixels.
     pub image: Option<Tensor<4>>,
-    /// Projected features for each teacher, `[B, N, z_dim]`.
+    /// Projected features for each teacher, `[B, N, z_dim]`; empty where they were not asked for.
     pub features: Vec<Tensor<3>>,
 }
 
 impl HiDiT {
-    /// Whether the pixel stream is at work at this time: `t < τ`, in float32 like the network's
-    /// own decision, so that a grid point at τ cannot be open here and closed there.
+    /// Whether the pixel stream is at work at this time (1 is noise): `t < τ`, in float32 like the
+    /// network's own decision, so that a grid point at τ cannot be open here and closed there.
     pub fn gate(&self, t: f64) -> bool {
         (t as f32) < self.tau as f32
     }
@@ -142,20 +152,44 @@ impl HiDiT {
         self
     }
 
-    /// The network with the statistics of a data set's latents.
+    /// The network with the statistics of a data set's latents, one mean and standard deviation for
+    /// each channel.
     pub fn with_latent_stats(mut self, mean: &[f32], std: &[f32]) -> Self {
         self.sit.bn = self.sit.bn.with_stats(mean, std);
         self
     }
 
-    /// Velocity of the latents without pixels: `[B, C, S, S]` → the same.
+    /// Velocity of the latents without pixels.
+    ///
+    /// # Shapes
+    ///
+    /// * `z`: `[B, C, S, S]`
+    /// * `t`: `[B]` in 0…1 (1 is noise)
+    /// * `y`: `[B]`
+    /// * returns `[B, C, S, S]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape, or, on the CPU, a label is beyond the null
+    /// class.
     pub fn forward_latent(&self, z: Tensor<4>, t: Tensor<1>, y: Tensor<1, Int>) -> Tensor<4> {
         self.sit.forward(z, t, y)
     }
 
     /// Both streams; samples whose gate is closed do not see their image.
     ///
-    /// * `z`: `[B, C, S, S]`, `x`: `[B, 3, H, W]` in −1…1 units, `t`: `[B]`, `y`: `[B]`
+    /// # Shapes
+    ///
+    /// * `z`: `[B, C, S, S]`
+    /// * `x`: `[B, 3, H, W]`, noisy, of an image in −1…1
+    /// * `t`: `[B]` in 0…1 (1 is noise)
+    /// * `y`: `[B]`
+    /// * returns [`Streams`]: `[B, C, S, S]` and `[B, 3, H, W]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape, or, on the CPU, a label is beyond the null
+    /// class.
     pub fn forward(&self, z: Tensor<4>, x: Tensor<4>, t: Tensor<1>, y: Tensor<1, Int>) -> Streams {
         let dtype = x.dtype();
         let open = t.clone().lower_scalar(self.tau).float().cast(dtype); // [B]
@@ -170,10 +204,22 @@ impl HiDiT {
         }
     }
 
-    /// A training pass: latents, the pixel stream where there are images, and REPA's features
-    /// where they are wanted; `run` runs the blocks.
+    /// A training pass: latents, the pixel stream where there are images, and REPA's features where
+    /// they are wanted; `run` runs the blocks.
     ///
-    /// * `z`: `[B, C, S, S]`, `x`: `[B, 3, H, W]`, `t`: `[B]`, `y`: `[B]`
+    /// # Shapes
+    ///
+    /// * `z`: `[B, C, S, S]`
+    /// * `x`: `[B, 3, H, W]`
+    /// * `t`: `[B]` in 0…1 (1 is noise)
+    /// * `y`: `[B]`
+    /// * returns [`TrainingOutput`]: `[B, C, S, S]`, `[B, 3, H, W]` and `[B, N, z_dim]` for each
+    ///   teacher
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape, on the CPU a label is beyond the null class, or
+    /// features are wanted of a block that there is not.
     pub fn forward_training(
         &self,
         z: Tensor<4>,
@@ -199,7 +245,18 @@ impl HiDiT {
         }
     }
 
-    /// `v_x = (x_t − x̂) / max(t, t_min)`: `[B, 3, H, W]`, `t`: `[B]`
+    /// `v_x = (x_t − x̂) / max(t, t_min)`
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, 3, H, W]`
+    /// * `image`: `[B, 3, H, W]`
+    /// * `t`: `[B]`
+    /// * returns `[B, 3, H, W]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn pixel_velocity(&self, x: Tensor<4>, image: Tensor<4>, t: Tensor<1>) -> Tensor<4> {
         (x - image) / t.clamp_min(self.t_min).reshape([-1, 1, 1, 1])
     }

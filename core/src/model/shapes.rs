@@ -88,6 +88,12 @@ pub(super) fn count(weights: &Weights, prefix: &str) -> usize {
 }
 
 /// The configuration of a SiT from its shapes.
+///
+/// # Errors
+///
+/// * [`WeightsError::Format`] where a tensor is missing or has another number of dimensions
+/// * [`WeightsError::NeedsConfiguration`] where the number of heads cannot be told
+/// * [`WeightsError::Config`] where the shapes do not describe a network
 pub fn sit_config(weights: &Weights) -> Result<SiTConfig, WeightsError> {
     let s = dit_shapes(weights)?;
     let z_dims = (0..count(weights, "projectors."))

@@ -18,7 +18,7 @@ use crate::nn::norm::GroupNorm;
 /// Shape of the autoencoder; keys are the `ddconfig` of its YAML.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VaeConfig {
-    /// Base width.
+    /// Base width, divisible by `num_groups`.
     pub ch: usize,
     /// Width of each level over `ch`, finest first; the latent is 2^(levels−1) times smaller.
     pub ch_mult: Vec<usize>,
@@ -38,7 +38,7 @@ pub struct VaeConfig {
     /// The image side that decides which levels have attention (not the actual input's).
     #[serde(default = "default_resolution")]
     pub resolution: usize,
-    /// Level sides with attention after every residual block.
+    /// Level sides, in pixels of that level, with attention after every residual block.
     #[serde(default = "default_attn_resolutions")]
     pub attn_resolutions: Vec<usize>,
     /// Groups of every GroupNorm.
@@ -87,6 +87,10 @@ impl VaeConfig {
     }
 
     /// How many times smaller than the image the latent is.
+    ///
+    /// # Panics
+    ///
+    /// If `ch_mult` is empty.
     pub fn downsampling(&self) -> usize {
         1 << (self.ch_mult.len() - 1)
     }
@@ -100,6 +104,10 @@ impl VaeConfig {
     }
 
     /// Checks that the numbers describe a network.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] with the first thing that is wrong.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         ensure!(!self.ch_mult.is_empty() && self.ch_mult.len() < 16, "ch_mult has no sane length");
         ensure!(self.num_groups > 0, "num_groups must be positive");
@@ -123,6 +131,10 @@ impl VaeConfig {
     }
 
     /// The untrained encoder.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] where [`validate`](Self::validate) fails.
     pub fn init_encoder(&self, device: &Device) -> Result<VaeEncoder, InvalidConfig> {
         self.validate()?;
         let levels = self.ch_mult.len();
@@ -149,6 +161,10 @@ impl VaeConfig {
     }
 
     /// The untrained decoder.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] where [`validate`](Self::validate) fails.
     pub fn init_decoder(&self, device: &Device) -> Result<VaeDecoder, InvalidConfig> {
         self.validate()?;
         let last = self.ch_mult.len() - 1;
@@ -201,17 +217,44 @@ pub struct VaeEncoder {
 }
 
 impl VaeEncoder {
-    /// `[B, 3, H, W]` in −1…1 → posterior over `[B, C, H/f, W/f]`
+    /// The posterior of images in −1…1; f is [`VaeConfig::downsampling`].
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, 3, H, W]`
+    /// * returns a posterior over `[B, C, H/f, W/f]`
+    ///
+    /// # Panics
+    ///
+    /// If the image does not have three channels.
     pub fn encode(&self, x: Tensor<4>) -> Posterior {
         Posterior::from_moments(self.moments(x))
     }
 
-    /// Mean and log-variance side by side: `[B, 3, H, W]` → `[B, 2·C, H/f, W/f]`
+    /// Mean and log-variance side by side.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, 3, H, W]` in −1…1
+    /// * returns `[B, 2·C, H/f, W/f]`
+    ///
+    /// # Panics
+    ///
+    /// If the image does not have three channels.
     pub fn moments(&self, x: Tensor<4>) -> Tensor<4> {
         self.moments_observed(x, &mut |_, _| ())
     }
 
     /// [`moments`](Self::moments) that shows `conv_in`, every `after_level{l}` and `encoder_out`.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, 3, H, W]` in −1…1
+    /// * returns `[B, 2·C, H/f, W/f]`
+    ///
+    /// # Panics
+    ///
+    /// If the image does not have three channels.
     pub fn moments_observed(
         &self,
         x: Tensor<4>,
@@ -223,13 +266,31 @@ impl VaeEncoder {
         self.quant_conv.forward(h) // [B, 2·C, H/f, W/f]
     }
 
-    /// What enters the encoder's last convolution: `[B, 3, H, W]` → `[B, c, H/f, W/f]`. Training
-    /// weighs its losses by their gradients there.
+    /// What enters the encoder's last convolution. Training weighs its losses by their gradients
+    /// there.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, 3, H, W]` in −1…1
+    /// * returns `[B, c, H/f, W/f]`
+    ///
+    /// # Panics
+    ///
+    /// If the image does not have three channels.
     pub fn features(&self, x: Tensor<4>) -> Tensor<4> {
         self.features_observed(x, &mut |_, _| ())
     }
 
     /// The moments from [`features`](Self::features).
+    ///
+    /// # Shapes
+    ///
+    /// * `h`: `[B, c, h, w]`
+    /// * returns `[B, 2·C, h, w]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn moments_of_features(&self, h: Tensor<4>) -> Tensor<4> {
         self.quant_conv.forward(self.encoder.conv_out.forward(h))
     }
@@ -260,18 +321,45 @@ pub struct VaeDecoder {
 }
 
 impl VaeDecoder {
-    /// `[B, C, h, w]` → `[B, 3, h·f, w·f]`, about −1…1 (neither squashed nor clamped)
+    /// The image, about −1…1 (neither squashed nor clamped).
+    ///
+    /// # Shapes
+    ///
+    /// * `z`: `[B, C, h, w]`
+    /// * returns `[B, 3, h·f, w·f]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn decode(&self, z: Tensor<4>) -> Tensor<4> {
         self.image_of_features(self.features(z))
     }
 
-    /// The image from [`features`](Self::features): `[B, c, H, W]` → `[B, 3, H, W]`
+    /// The image from [`features`](Self::features).
+    ///
+    /// # Shapes
+    ///
+    /// * `h`: `[B, c, H, W]`
+    /// * returns `[B, 3, H, W]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn image_of_features(&self, h: Tensor<4>) -> Tensor<4> {
         self.decoder.conv_out.forward(h)
     }
 
-    /// What enters the decoder's last convolution: `[B, C, h, w]` → `[B, c, h·f, w·f]`. Training
-    /// weighs its losses by their gradients there.
+    /// What enters the decoder's last convolution. Training weighs its losses by their gradients
+    /// there.
+    ///
+    /// # Shapes
+    ///
+    /// * `z`: `[B, C, h, w]`
+    /// * returns `[B, c, h·f, w·f]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn features(&self, z: Tensor<4>) -> Tensor<4> {
         let decoder = &self.decoder;
         let mut h = decoder.conv_in.forward(self.post_quant_conv.forward(z)); // [B, c, h, w]
@@ -298,7 +386,12 @@ pub struct Posterior {
 }
 
 impl Posterior {
-    /// From `[B, 2·C, h, w]`, mean first.
+    /// From moments, the means first.
+    ///
+    /// # Shapes
+    ///
+    /// * `moments`: `[B, 2·C, h, w]`
+    /// * returns a posterior over `[B, C, h, w]`
     pub fn from_moments(moments: Tensor<4>) -> Self {
         let c = moments.dims()[1] / 2;
         Self {
@@ -312,7 +405,16 @@ impl Posterior {
         (self.logvar.clone() * 0.5).exp()
     }
 
-    /// `mean + std·eps` for standard-normal `eps`, `[B, C, h, w]`; the mode is `mean`.
+    /// `mean + std·eps` for standard-normal `eps`; the mode is `mean`.
+    ///
+    /// # Shapes
+    ///
+    /// * `eps`: `[B, C, h, w]`
+    /// * returns the same
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn sample(&self, eps: Tensor<4>) -> Tensor<4> {
         self.mean.clone() + self.std() * eps
     }

@@ -5,6 +5,11 @@ pub use burn::tensor::activation::silu;
 pub use tintype_shaders::plain::gelu as gelu_erf;
 
 /// GELU with the tanh approximation: `x/2 · (1 + tanh(√(2/π)(x + 0.044715x³)))`.
+///
+/// # Shapes
+///
+/// * `x`: any shape
+/// * returns the same
 pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     tintype_shaders::gelu_tanh(x)
 }

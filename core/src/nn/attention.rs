@@ -8,12 +8,19 @@ use super::linear::{Init, Linear};
 use super::norm::{Norm, NormKind};
 use super::rope::AxialRope;
 
-/// `softmax(q kᵀ · scale) v`, softmax in float32.
+/// `softmax(q kᵀ · scale) v`, softmax in float32. `mask` is true where a query may **not** look.
 ///
-/// * `q`: `[B, heads, N, d]`, `k`: `[B, heads, M, d]`, `v`: `[B, heads, M, e]`
-/// * `mask`: broadcastable to `[B, heads, N, M]`; true where a query may **not** look
+/// # Shapes
 ///
-/// Returns `[B, heads, N, e]`.
+/// * `q`: `[B, heads, N, d]`
+/// * `k`: `[B, heads, M, d]`
+/// * `v`: `[B, heads, M, e]`
+/// * `mask`: broadcastable to `[B, heads, N, M]`
+/// * returns `[B, heads, N, e]`
+///
+/// # Panics
+///
+/// If a tensor does not have the stated shape.
 pub fn attention(
     q: Tensor<4>,
     k: Tensor<4>,
@@ -36,7 +43,11 @@ pub struct SelfAttention {
 }
 
 impl SelfAttention {
-    /// Attention over `hidden` features in `heads` heads.
+    /// Attention over `hidden` features in `heads` heads; `hidden` is divisible by `heads`.
+    ///
+    /// # Panics
+    ///
+    /// If `heads` is 0 and there is a norm of queries and keys.
     pub fn new(hidden: usize, heads: usize, qk_norm: Option<NormKind>, device: &Device) -> Self {
         let norm = || qk_norm.map(|kind| Norm::new(kind, hidden / heads, device));
         Self {
@@ -48,7 +59,16 @@ impl SelfAttention {
         }
     }
 
-    /// `[B, N, D]` → `[B, N, D]`
+    /// Attends over all tokens; `rope` rotates queries and keys by their places.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, N, D]`
+    /// * returns `[B, N, D]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn forward(&self, x: Tensor<3>, rope: Option<&AxialRope>) -> Tensor<3> {
         let [b, n, d] = x.dims();
         let head = d / self.heads;

@@ -16,7 +16,7 @@ pub struct BlockConfig {
     pub hidden: usize,
     /// Attention heads; D is divisible by it.
     pub heads: usize,
-    /// Width of the plain MLP, D·mlp_ratio.
+    /// Width of the plain MLP, D·mlp_ratio; SwiGLU has two thirds of it.
     pub mlp_width: usize,
     /// norm1, norm2 and the final norm.
     pub norm: NormKind,
@@ -28,8 +28,8 @@ pub struct BlockConfig {
     pub shift: bool,
 }
 
-/// Runs a row of blocks from tokens `[B, N, D]` and condition `[B, D]`, and gives both back: the
-/// place where training chooses between keeping activations and computing them again.
+/// Runs a row of blocks from tokens `[B, N, D]` and condition `[B, D]` (after its SiLU), and gives
+/// both back: the place where training chooses between keeping activations and computing them again.
 pub type RunBlocks<'a> = &'a mut dyn FnMut(
     &[DitBlock],
     Option<&AxialRope>,
@@ -38,6 +38,16 @@ pub type RunBlocks<'a> = &'a mut dyn FnMut(
 ) -> (Tensor<3>, Tensor<2>);
 
 /// The plain [`RunBlocks`].
+///
+/// # Shapes
+///
+/// * `h`: tokens `[B, N, D]`
+/// * `c`: SiLU of the condition, `[B, D]`
+/// * returns both, of the same shapes
+///
+/// # Panics
+///
+/// If a tensor does not have the stated shape.
 pub fn run_blocks(
     blocks: &[DitBlock],
     rope: Option<&AxialRope>,
@@ -89,8 +99,17 @@ impl DitBlock {
         }
     }
 
+    /// Attention and feed-forward network, each gated and residual.
+    ///
+    /// # Shapes
+    ///
     /// * `x`: tokens `[B, N, D]`
     /// * `c`: **SiLU of** the condition `[B, D]`, computed once for all blocks
+    /// * returns `[B, N, D]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn forward(&self, x: Tensor<3>, c: Tensor<2>, rope: Option<&AxialRope>) -> Tensor<3> {
         let d = x.dims()[2];
         let m = self.ada_ln_modulation.forward(c); // [B, 6·D], or [B, 4·D] without shifts
@@ -133,7 +152,17 @@ impl FinalLayer {
         }
     }
 
-    /// The normalised and modulated tokens `[B, N, D]`, which Hi-DiT's two heads share.
+    /// The normalised and modulated tokens, which Hi-DiT's two heads share.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, N, D]`
+    /// * `c`: SiLU of the condition, `[B, D]`
+    /// * returns `[B, N, D]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn modulate(&self, x: Tensor<3>, c: Tensor<2>) -> Tensor<3> {
         let d = x.dims()[2];
         let m = self.ada_ln_modulation.forward(c); // [B, 2·D]
@@ -141,7 +170,16 @@ impl FinalLayer {
         self.norm_final.modulated(x, Some(shift), scale)
     }
 
-    /// `[B, N, D]` → `[B, N, out]`
+    /// The linear head, from modulated tokens to the values of their patches.
+    ///
+    /// # Shapes
+    ///
+    /// * `tokens`: `[B, N, D]`
+    /// * returns `[B, N, out]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn head(&self, tokens: Tensor<3>) -> Tensor<3> {
         self.linear.forward(tokens)
     }

@@ -43,7 +43,16 @@ impl Conv2d {
         Self { stride: 2, ..Self::same(channels, channels, 3, device) }
     }
 
-    /// `[B, in, H, W]` → `[B, out, H/stride, W/stride]`
+    /// The convolution.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, in, H, W]`
+    /// * returns `[B, out, H/stride, W/stride]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         if self.stride == 1 {
             return self.same_size(x, None);
@@ -53,8 +62,17 @@ impl Conv2d {
         tintype_shaders::convolution(x, weight, Some(bias), None, self.stride, [0, 0])
     }
 
-    /// `residual + forward(x)` of a layer that keeps the image's size: `[B, in, H, W]` and
-    /// `[B, out, H, W]` → `[B, out, H, W]`
+    /// `residual + forward(x)` of a layer that keeps the image's size.
+    ///
+    /// # Shapes
+    ///
+    /// * `residual`: `[B, out, H, W]`
+    /// * `x`: `[B, in, H, W]`
+    /// * returns `[B, out, H, W]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn forward_residual(&self, residual: Tensor<4>, x: Tensor<4>) -> Tensor<4> {
         self.same_size(x, Some(residual))
     }

@@ -9,6 +9,13 @@ use crate::device::seeded;
 ///
 /// The same seed gives the same mask on a device: a pass that is computed again drops the same
 /// elements.
+///
+/// `rate` lies in 0…1, 1 excluded.
+///
+/// # Shapes
+///
+/// * `x`: any shape
+/// * returns the same
 pub fn dropout<const D: usize>(x: Tensor<D>, rate: f64, seed: Option<u64>) -> Tensor<D> {
     let Some(seed) = seed.filter(|_| rate > 0.0) else { return x };
     let (device, keep) = (x.device(), Distribution::Bernoulli(1.0 - rate));

@@ -9,10 +9,13 @@ use super::activation::silu;
 use super::linear::{Init, Linear};
 use super::normal;
 
-/// Sinusoidal features of a time, cosines first: `[cos(t·f), sin(t·f)]`,
-/// `f_k = exp(−ln 10000 · k / (dim/2))`; an odd width is padded with one zero (LightningDiT §4).
+/// Sinusoidal features of a time, cosines first: `[cos(t·f), sin(t·f)]`, `f_k = exp(−ln 10000 · k /
+/// (dim/2))`; an odd width is padded with one zero (LightningDiT §4).
 ///
-/// `[B]` → `[B, dim]`, float32
+/// # Shapes
+///
+/// * `t`: `[B]`
+/// * returns `[B, dim]` in float32
 pub fn timestep_features(t: Tensor<1>, dim: usize) -> Tensor<2> {
     let half = dim / 2;
     let device = t.device();
@@ -70,7 +73,12 @@ impl TimestepEmbedder {
         }
     }
 
-    /// `[B]` (time in 0…1, unscaled) → `[B, D]`
+    /// The embedding of times in 0…1, unscaled, on the network's own clock.
+    ///
+    /// # Shapes
+    ///
+    /// * `t`: `[B]`
+    /// * returns `[B, D]`
     pub fn forward(&self, t: Tensor<1>) -> Tensor<2> {
         let dtype = self.fc1.weight.val().dtype();
         let features = timestep_features(t, self.features).cast(dtype); // [B, 256]
@@ -105,12 +113,32 @@ impl LabelEmbedder {
         self.num_classes
     }
 
-    /// `[B]` → `[B, D]`
+    /// The rows of labels, each from 0 to the null class (included where the table has a row for
+    /// it).
+    ///
+    /// # Shapes
+    ///
+    /// * `y`: `[B]`
+    /// * returns `[B, D]`
+    ///
+    /// # Panics
+    ///
+    /// If a label is beyond the table, on the CPU; GPUs then read something else.
     pub fn forward(&self, y: Tensor<1, Int>) -> Tensor<2> {
         self.embedding_table.weight.val().select(0, y)
     }
 
     /// Labels with those where `drop` is true replaced by the null class.
+    ///
+    /// # Shapes
+    ///
+    /// * `y`: `[B]`
+    /// * `drop`: `[B]`
+    /// * returns `[B]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn drop_labels(
         &self,
         y: Tensor<1, Int>,

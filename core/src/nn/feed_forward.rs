@@ -21,7 +21,16 @@ impl Mlp {
         }
     }
 
-    /// `[B, N, D]` → `[B, N, D]`
+    /// The network, over the last axis.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, N, D]`
+    /// * returns `[B, N, D]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         self.fc2.forward(self.fc1.forward_gelu_tanh(x))
     }
@@ -43,7 +52,16 @@ impl SwiGlu {
         }
     }
 
-    /// `[B, N, D]` → `[B, N, D]`
+    /// The network, over the last axis.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, N, D]`
+    /// * returns `[B, N, D]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let ab = self.w12.forward(x); // [B, N, 2·inner]
         self.w3.forward(tintype_shaders::swiglu(ab)) // [B, N, D]

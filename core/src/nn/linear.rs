@@ -60,12 +60,30 @@ impl Linear {
         Self { weight, bias: None }
     }
 
-    /// `[…, in]` → `[…, out]`
+    /// The map, over the last axis.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[…, in]`
+    /// * returns `[…, out]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         tintype_shaders::linear(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()))
     }
 
-    /// `gelu_tanh(forward(x))` in one pass: `[…, in]` → `[…, out]`
+    /// `gelu_tanh(forward(x))` in one pass.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[…, in]`
+    /// * returns `[…, out]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn forward_gelu_tanh<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(|b| b.val());
         tintype_shaders::linear_gelu_tanh(x, self.weight.val(), bias)

@@ -7,11 +7,26 @@ use tintype_shaders::{Normalization, modulated_norm};
 use super::constant;
 
 /// LayerNorm over the last axis without affine parameters.
+///
+/// # Shapes
+///
+/// * `x`: `[…, d]`
+/// * returns the same
 pub fn layer_norm<const D: usize>(x: Tensor<D>, eps: f64) -> Tensor<D> {
     modulated_norm(x, Normalization::LayerNorm, None, None, None, eps)
 }
 
-/// LayerNorm over the last axis with weight and bias `[d]`.
+/// LayerNorm over the last axis with weight and bias.
+///
+/// # Shapes
+///
+/// * `x`: `[…, d]`
+/// * `weight`, `bias`: `[d]`
+/// * returns `x`'s shape
+///
+/// # Panics
+///
+/// If a tensor does not have the stated shape.
 pub fn layer_norm_affine<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<1>,
@@ -25,12 +40,30 @@ pub fn layer_norm_affine<const D: usize>(
 }
 
 /// `x / max(‖x‖, eps)` over an axis.
+///
+/// # Shapes
+///
+/// * `x`: any shape
+/// * returns the same
+///
+/// # Panics
+///
+/// If there is no axis `dim`.
 pub fn l2_normalize<const D: usize>(x: Tensor<D>, dim: usize, eps: f64) -> Tensor<D> {
     let norm = x.clone().square().sum_dim(dim).sqrt().clamp_min(eps);
     x / norm
 }
 
 /// Cosine of two tensors over an axis, each norm clamped at `eps`; the axis stays with size 1.
+///
+/// # Shapes
+///
+/// * `a`, `b`: any shape, the same
+/// * returns that shape with size 1 at `dim`
+///
+/// # Panics
+///
+/// If the shapes differ, or there is no axis `dim`.
 pub fn cosine_similarity<const D: usize>(
     a: Tensor<D>,
     b: Tensor<D>,
@@ -42,6 +75,16 @@ pub fn cosine_similarity<const D: usize>(
 
 /// RMSNorm with a learned gain, eps 1e-6. `gain` is called `weight` in LightningDiT and `scale`
 /// in k-diffusion; the field is named by the owner.
+///
+/// # Shapes
+///
+/// * `x`: `[…, d]`
+/// * `gain`: `[d]`
+/// * returns `x`'s shape
+///
+/// # Panics
+///
+/// If a tensor does not have the stated shape.
 pub fn rms_norm_scaled<const D: usize>(x: Tensor<D>, gain: Tensor<1>) -> Tensor<D> {
     modulated_norm(x, Normalization::RmsNorm, Some(gain), None, None, 1e-6)
 }
@@ -90,6 +133,15 @@ impl Norm {
     }
 
     /// Normalises the last axis.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[…, d]`
+    /// * returns the same
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let (kind, eps) = self.kind.normalization();
         let weight = self.weight.as_ref().map(|w| w.val());
@@ -99,10 +151,18 @@ impl Norm {
         }
     }
 
-    /// `norm(x)·(1 + scale) + shift`, the adaLN of DiT; the shift may be absent (`wo_shift`).
+    /// `norm(x)·(1 + scale) + shift`, the adaLN of DiT; the shift may be absent (`wo_shift`). Not
+    /// for [`NormKind::LayerNormAffine`], whose bias would be left out.
+    ///
+    /// # Shapes
     ///
     /// * `x`: `[B, N, D]`
     /// * `shift`, `scale`: `[B, D]`
+    /// * returns `[B, N, D]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn modulated(&self, x: Tensor<3>, shift: Option<Tensor<2>>, scale: Tensor<2>) -> Tensor<3> {
         debug_assert!(self.bias.is_none(), "no model modulates an affine LayerNorm");
         let (kind, eps) = self.kind.normalization();
@@ -122,7 +182,7 @@ pub struct GroupNorm {
 }
 
 impl GroupNorm {
-    /// A norm of `channels` in `groups`.
+    /// A norm of `channels` in `groups`; `channels` is divisible by `groups`.
     pub fn new(groups: usize, channels: usize, device: &Device) -> Self {
         Self {
             weight: constant([channels], 1.0, device),
@@ -131,7 +191,16 @@ impl GroupNorm {
         }
     }
 
-    /// `[B, C, H, W]` → the same
+    /// The norm without an activation.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, C, H, W]`
+    /// * returns the same
+    ///
+    /// # Panics
+    ///
+    /// If C is not the number of channels, or `groups` does not divide it.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [b, c, h, w] = x.dims();
         let y = x.reshape([b, self.groups, c / self.groups * h * w]); // [B, G, C/G·H·W]
@@ -140,6 +209,15 @@ impl GroupNorm {
     }
 
     /// GroupNorm followed by SiLU, as every convolution of the VAE wants it.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, C, H, W]`
+    /// * returns the same
+    ///
+    /// # Panics
+    ///
+    /// If C is not the number of channels, or `groups` does not divide it.
     pub fn silu(&self, x: Tensor<4>) -> Tensor<4> {
         tintype_shaders::group_norm_silu(x, self.weight.val(), self.bias.val(), self.groups, 1e-6)
     }
@@ -167,6 +245,8 @@ impl LatentNorm {
     }
 
     /// The norm with the statistics of a data set's latents: means and standard deviations.
+    ///
+    /// Both have one value for each channel.
     pub fn with_stats(self, mean: &[f32], std: &[f32]) -> Self {
         let row = |values: Vec<f32>, device: &Device| {
             let n = values.len();
@@ -180,7 +260,16 @@ impl LatentNorm {
         }
     }
 
-    /// `(z − mean) / √(var + 1e-4)`, `[B, C, H, W]`.
+    /// `(z − mean) / √(var + 1e-4)`
+    ///
+    /// # Shapes
+    ///
+    /// * `z`: `[B, C, H, W]`
+    /// * returns the same
+    ///
+    /// # Panics
+    ///
+    /// If C is not the number of channels.
     pub fn normalize(&self, z: Tensor<4>) -> Tensor<4> {
         let c = z.dims()[1];
         let mean = self.running_mean.val().reshape([1, c, 1, 1]);
@@ -188,7 +277,16 @@ impl LatentNorm {
         (z - mean) / (var + Self::EPS).sqrt()
     }
 
-    /// `z · √var + mean`, `[B, C, H, W]`: the inverse that the samplers use, without the 1e-4.
+    /// `z · √var + mean`: the inverse that the samplers use, without the 1e-4.
+    ///
+    /// # Shapes
+    ///
+    /// * `z`: `[B, C, H, W]`
+    /// * returns the same
+    ///
+    /// # Panics
+    ///
+    /// If C is not the number of channels.
     pub fn denormalize(&self, z: Tensor<4>) -> Tensor<4> {
         let c = z.dims()[1];
         let mean = self.running_mean.val().reshape([1, c, 1, 1]);
@@ -196,10 +294,20 @@ impl LatentNorm {
         z * var.sqrt() + mean
     }
 
-    /// Training-mode normalisation by the batch's own (biased) statistics; the running ones move
-    /// by `momentum` towards them, with the unbiased variance.
+    /// Training-mode normalisation by the batch's own (biased) statistics; the running ones move by
+    /// `momentum`, in 0…1, towards them, with the unbiased variance.
     ///
-    /// Returns the normalised `[B, C, H, W]` and the updated norm.
+    /// Returns the normalised latents and the updated norm. Of a single value a channel (B·H·W = 1)
+    /// the unbiased variance is not finite.
+    ///
+    /// # Shapes
+    ///
+    /// * `z`: `[B, C, H, W]`
+    /// * returns `[B, C, H, W]`
+    ///
+    /// # Panics
+    ///
+    /// If C is not the number of channels.
     pub fn train_step(self, z: Tensor<4>, momentum: f64) -> (Tensor<4>, Self) {
         let [b, c, h, w] = z.dims();
         let n = (b * h * w) as f64;

@@ -39,7 +39,16 @@ impl PatchEmbed {
         self.proj.weight.dims()[3]
     }
 
-    /// `[B, C, H, W]` → `[B, H/p·W/p, D]`, tokens row-major
+    /// Cuts into patches and projects them, tokens row-major.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, C, H, W]`
+    /// * returns `[B, H/p·W/p, D]`
+    ///
+    /// # Panics
+    ///
+    /// If C is not the number of channels, or H or W is not divisible by p.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<3> {
         let [b, c, h, w] = x.dims();
         let weight = self.proj.weight.val();
@@ -55,7 +64,14 @@ impl PatchEmbed {
 
 /// Cuts an image into patches, values (row in patch, column in patch, **channel fastest**).
 ///
-/// `[B, C, H, W]` → `[B, H/p·W/p, p²·C]`
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * returns `[B, H/p·W/p, p²·C]`
+///
+/// # Panics
+///
+/// If `p` is 0 or does not divide H and W.
 pub fn patchify(x: Tensor<4>, p: usize) -> Tensor<3> {
     let [b, c, h, w] = x.dims();
     x.reshape([b, c, h / p, p, w / p, p])
@@ -63,7 +79,16 @@ pub fn patchify(x: Tensor<4>, p: usize) -> Tensor<3> {
         .reshape([b, (h / p) * (w / p), p * p * c])
 }
 
-/// The inverse of [`patchify`] on a square grid: `[B, N, p²·C]` → `[B, C, √N·p, √N·p]`
+/// The inverse of [`patchify`] on a square grid.
+///
+/// # Shapes
+///
+/// * `x`: `[B, N, p²·C]`
+/// * returns `[B, C, √N·p, √N·p]`
+///
+/// # Panics
+///
+/// If `p` is 0, N is not a square or p² does not divide the last axis.
 pub fn unpatchify(x: Tensor<3>, p: usize) -> Tensor<4> {
     let [b, n, values] = x.dims();
     let (grid, c) = (n.isqrt(), values / (p * p));
@@ -72,7 +97,16 @@ pub fn unpatchify(x: Tensor<3>, p: usize) -> Tensor<4> {
         .reshape([b, c, grid * p, grid * p])
 }
 
-/// PyTorch's PixelShuffle, channel slowest: `[B, C·r², H, W]` → `[B, C, H·r, W·r]`
+/// PyTorch's PixelShuffle, channel slowest.
+///
+/// # Shapes
+///
+/// * `x`: `[B, C·r², H, W]`
+/// * returns `[B, C, H·r, W·r]`
+///
+/// # Panics
+///
+/// If `r` is 0 or r² does not divide the channels.
 pub fn pixel_shuffle(x: Tensor<4>, r: usize) -> Tensor<4> {
     let [b, c, h, w] = x.dims();
     x.reshape([b, c / (r * r), r, r, h, w])
@@ -82,7 +116,14 @@ pub fn pixel_shuffle(x: Tensor<4>, r: usize) -> Tensor<4> {
 
 /// Channels-last cells of `ph × pw` folded into channels, channel fastest (HDiT §4).
 ///
-/// `[B, H, W, C]` → `[B, H/ph, W/pw, ph·pw·C]`
+/// # Shapes
+///
+/// * `x`: `[B, H, W, C]`
+/// * returns `[B, H/ph, W/pw, ph·pw·C]`
+///
+/// # Panics
+///
+/// If a side of the cell is 0, or ph does not divide H or pw W.
 pub fn space_to_depth(x: Tensor<4>, [ph, pw]: [usize; 2]) -> Tensor<4> {
     let [b, h, w, c] = x.dims();
     x.reshape([b, h / ph, ph, w / pw, pw, c])
@@ -90,7 +131,16 @@ pub fn space_to_depth(x: Tensor<4>, [ph, pw]: [usize; 2]) -> Tensor<4> {
         .reshape([b, h / ph, w / pw, ph * pw * c])
 }
 
-/// The inverse of [`space_to_depth`]: `[B, H, W, ph·pw·C]` → `[B, H·ph, W·pw, C]`
+/// The inverse of [`space_to_depth`].
+///
+/// # Shapes
+///
+/// * `x`: `[B, H, W, ph·pw·C]`
+/// * returns `[B, H·ph, W·pw, C]`
+///
+/// # Panics
+///
+/// If a side of the cell is 0, or ph·pw does not divide the last axis.
 pub fn depth_to_space(x: Tensor<4>, [ph, pw]: [usize; 2]) -> Tensor<4> {
     let [b, h, w, values] = x.dims();
     let c = values / (ph * pw);

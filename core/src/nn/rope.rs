@@ -9,6 +9,8 @@ use super::table;
 
 /// LightningDiT's angles `[grid², head_dim]` (§2): integer positions, each frequency in two
 /// adjacent slots, **row angles in the first half, column angles in the second**.
+///
+/// `head_dim` must be divisible by 4.
 pub fn axial_angles(head_dim: usize, grid: usize) -> Vec<f64> {
     let n = head_dim / 2;
     let freqs: Vec<f64> = (0..n / 2).map(|j| 10000f64.powf(-(2.0 * j as f64) / n as f64)).collect();
@@ -49,7 +51,14 @@ impl AxialRope {
 
     /// Rotates adjacent pairs: `(a, b) → (a cos θ − b sin θ, b cos θ + a sin θ)`.
     ///
-    /// `[B, heads, N, head_dim]` → the same
+    /// # Shapes
+    ///
+    /// * `x`: `[B, heads, N, head_dim]`
+    /// * returns the same
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         plain::rotate_pairs(x, self.freqs_cos.val(), self.freqs_sin.val())
     }
@@ -62,6 +71,8 @@ impl AxialRope {
 
 /// HDiT's frequencies `[heads, head_dim/8]`: one geometric ladder from π to 10π (end excluded),
 /// shared out over the heads so that neighbours hold neighbouring frequencies.
+///
+/// `head_dim` must be divisible by 8.
 pub fn head_frequencies(heads: usize, head_dim: usize) -> Vec<f64> {
     let n = head_dim / 8;
     let mut freqs = Vec::with_capacity(heads * n);
@@ -88,7 +99,11 @@ impl HeadRope {
         Self { freqs: table([heads, head_dim / 8], values, device) }
     }
 
-    /// Angles `[H, W, heads, head_dim/4]` of an axial grid, vertical first, in float32.
+    /// Angles of an axial grid, vertical first, in float32.
+    ///
+    /// # Shapes
+    ///
+    /// * returns `[H, W, heads, head_dim/4]`
     pub fn angles(&self, height: usize, width: usize) -> Tensor<4> {
         plain::head_angles(self.freqs.val(), height, width)
     }

@@ -1,5 +1,6 @@
 //! DPM-Solver (Lu et al., arXiv 2206.00927) of orders 1 to 3 in `t = −ln σ`, with a fixed budget of
-//! evaluations (*fast*) or an adaptive step size (*adaptive*), as in k-diffusion.
+//! evaluations (*fast*) or an adaptive step size (*adaptive*), as in k-diffusion. Both go from
+//! `sigma_max` down to `sigma_min`, which is positive, and not on to 0.
 
 use super::flow::rms;
 use super::karras::{Stochastic, ancestral_step, direction};
@@ -81,6 +82,19 @@ fn solver_noise(t: f64, next: f64, t_end: f64, eta: f64) -> (f64, f64) {
 }
 
 /// DPM-Solver-fast: `nfe` evaluations in steps of order 3 with a shorter end.
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * returns the same
+///
+/// # Errors
+///
+/// What [`Model::predict`] and [`Model::on_step`] fail with.
+///
+/// # Panics
+///
+/// If `nfe` is 0.
 pub async fn dpm_fast<M: Model>(
     model: &mut M,
     mut x: State,
@@ -132,11 +146,11 @@ async fn report_solver<M: Model>(
 pub struct Adaptive {
     /// 2 or 3.
     pub order: usize,
-    /// Relative tolerance.
+    /// Relative tolerance, 0 or more.
     pub rtol: f64,
-    /// Absolute tolerance.
+    /// Absolute tolerance, in units of the state; positive.
     pub atol: f64,
-    /// First step in −ln σ.
+    /// First step in −ln σ, positive.
     pub h_init: f64,
     /// Proportional gain of the step controller.
     pub pcoeff: f64,
@@ -144,7 +158,7 @@ pub struct Adaptive {
     pub icoeff: f64,
     /// Differential gain.
     pub dcoeff: f64,
-    /// A step is accepted if the controller would not shrink it below this factor.
+    /// A step is accepted if the controller would not shrink it below this factor, in 0…1.
     pub accept_safety: f64,
     /// Noise.
     pub noise: Stochastic,
@@ -180,6 +194,16 @@ pub struct AdaptiveInfo {
 }
 
 /// DPM-Solver with embedded orders and a PID step controller.
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * returns the same
+///
+/// # Errors
+///
+/// * [`Stop::Device`] where a prediction is not finite or the error cannot be read from the device
+/// * what [`Model::predict`] and [`Model::on_step`] fail with
 pub async fn dpm_adaptive<M: Model>(
     model: &mut M,
     mut x: State,

@@ -1,9 +1,19 @@
-//! Samplers of flow models: the state goes from t = 1 (noise) to t = 0 (data).
+//! Samplers of flow models: the state goes from t = 1 (noise) to t = 0 (data), so `times` descend. They are
+//! on this library's clock; a network with another one is asked in its own by the [`Model`].
 
 use super::{Model, State, Step, Stop, read};
 use crate::diffusion::flow::Interpolant;
 
 /// Euler's method: `x ← x + (t' − t)·v`.
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * returns the same
+///
+/// # Errors
+///
+/// What [`Model::predict`] and [`Model::on_step`] fail with.
 pub async fn euler<M: Model>(
     model: &mut M,
     mut x: State,
@@ -20,6 +30,19 @@ pub async fn euler<M: Model>(
 }
 
 /// Heun's method: Euler corrected by the trapezoid on every step but the last (SiT's `--heun`).
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * returns the same
+///
+/// # Errors
+///
+/// What [`Model::predict`] and [`Model::on_step`] fail with.
+///
+/// # Panics
+///
+/// If `times` is empty and the build checks overflow.
 pub async fn heun<M: Model>(
     model: &mut M,
     mut x: State,
@@ -44,6 +67,19 @@ pub async fn heun<M: Model>(
 
 /// Euler–Maruyama on the reverse SDE with diffusion `w_t = 2t` (SiT §2.4; `sit_repa` §6): drift
 /// `v − w/2·score`, noise `√(w·|dt|)·ε`; the last step adds none but keeps the score.
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * returns the same
+///
+/// # Errors
+///
+/// What [`Model::predict`] and [`Model::on_step`] fail with.
+///
+/// # Panics
+///
+/// If `times` is empty and the build checks overflow.
 pub async fn euler_maruyama<M: Model>(
     model: &mut M,
     mut x: State,
@@ -95,14 +131,28 @@ async fn report<M: Model>(
 /// Tolerances of [`dopri5`].
 #[derive(Clone, Copy, Debug)]
 pub struct Tolerance {
-    /// Relative to the state.
+    /// Relative to the state, 0 or more.
     pub relative: f64,
-    /// Absolute.
+    /// Absolute, in units of the state; positive.
     pub absolute: f64,
 }
 
 /// The adaptive Dormand–Prince method of order 5(4) with torchdiffeq's step control and dense
 /// output; returns the state at every one of `times` (monotone), the first included.
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * returns the same for each time
+///
+/// # Errors
+///
+/// * [`Stop::Device`] where a prediction is not finite or the error cannot be read from the device
+/// * what [`Model::predict`] and [`Model::on_step`] fail with
+///
+/// # Panics
+///
+/// If `times` is empty.
 pub async fn dopri5<M: Model>(
     model: &mut M,
     x: State,
@@ -200,7 +250,10 @@ fn interpolate(
 
 fn weighted(k: &[State], weights: &[f64]) -> State {
     let terms = k.iter().zip(weights).filter(|(_, w)| **w != 0.0);
-    terms.map(|(k, w)| k.clone() * *w).reduce(|a, b| a + b).expect("some weight is not zero")
+    terms
+        .map(|(k, w)| k.clone() * *w)
+        .reduce(|a, b| a + b)
+        .expect("every row of the tableau has a weight")
 }
 
 pub(super) async fn rms(x: State) -> Result<f64, Stop> {

@@ -1,5 +1,5 @@
-//! Hi-DiT's sampler: latents alone while the noise is high, latents and pixels together once the
-//! gate is open (`hidit` §4).
+//! Hi-DiT's sampler: latents alone while the noise is high, latents and pixels together once the gate is
+//! open (`hidit` §4). Times are on its network's clock, which is this library's: 1 is noise, 0 is data.
 
 use super::flow::maruyama_step;
 use super::{State, Step, Stop};
@@ -15,23 +15,55 @@ pub trait HybridModel {
     fn t_min(&self) -> f64;
 
     /// Guided velocity of the latents alone.
+    ///
+    /// # Shapes
+    ///
+    /// * `z`: `[B, C, h, w]`
+    /// * returns the same
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Device`] where the device fails.
     async fn latent(&mut self, z: State, t: f64) -> Result<State, Stop>;
 
     /// Guided velocity of the latents and guided estimate of the clean image.
+    ///
+    /// # Shapes
+    ///
+    /// * `z`: `[B, C, h, w]`
+    /// * `x`: `[B, 3, H, W]`
+    /// * returns both shapes
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Device`] where the device fails.
     async fn hybrid(&mut self, z: State, x: State, t: f64) -> Result<(State, State), Stop>;
 
-    /// The image of a latent in normalised space.
+    /// The image of a latent in normalised space, about −1…1.
+    ///
+    /// # Shapes
+    ///
+    /// * `z`: `[B, C, h, w]`
+    /// * returns `[B, 3, H, W]`
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Device`] where the device fails.
     async fn decode(&mut self, z: State) -> Result<State, Stop>;
 
-    /// Standard-normal noise for what `draw` names.
+    /// Standard-normal noise for what `draw` names: `[B, C, h, w]` of latents, `[B, 3, H, W]` of images.
     fn noise(&mut self, draw: Draw) -> State;
 
     /// Told before every step, with the clean image estimate once the gate is open.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Cancelled`] ends the run; so does any other.
     async fn on_step(&mut self, _step: Step<'_>, _pixels: Option<Pixels<'_>>) -> Result<(), Stop> {
         Ok(())
     }
 
-    /// Told once, when the gate opens, of the decoded clean estimate.
+    /// Told once, when the gate opens, of the decoded clean estimate, `[B, 3, H, W]`.
     fn on_open(&mut self, _step: usize, _decoded: &State) {}
 }
 
@@ -85,6 +117,19 @@ pub struct Hybrid {
 
 /// Samples latent and image. One evaluation more than there are steps: at the first time below τ
 /// the network is asked once without pixels, for the clean estimate the pixel stream starts from.
+///
+/// # Shapes
+///
+/// * `z`: `[B, C, h, w]`
+/// * returns [`Hybrid`]: `[B, C, h, w]` and `[B, 3, H, W]`
+///
+/// # Errors
+///
+/// What the methods of [`HybridModel`] fail with.
+///
+/// # Panics
+///
+/// If `times` is empty and the build checks overflow.
 pub async fn sample<M: HybridModel>(
     model: &mut M,
     mut z: State,

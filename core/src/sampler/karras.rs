@@ -1,4 +1,5 @@
-//! Samplers of denoisers D(x; σ), as in k-diffusion. `sigmas` descend to a final 0.
+//! Samplers of denoisers D(x; σ), as in k-diffusion. `sigmas` descend from the noise to a final 0; those
+//! before it are positive. The state at the start is noise times the first of them.
 //!
 //! In every function `s` is the current noise level, `s'` (`next`) the following one,
 //! `d = (x − D)/s` the direction of the ODE and `h = ln(s/s')` a step in log-space.
@@ -8,13 +9,13 @@ use super::{Model, State, Step, Stop};
 /// EDM's stochastic churn of Euler, Heun and DPM-2 (Karras et al. 2022, algorithm 2).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Churn {
-    /// Total amount; 0 is deterministic.
+    /// Total amount, 0 or more, shared out over the steps; 0 is deterministic.
     pub s_churn: f64,
-    /// Only from this noise level…
+    /// Only from this noise level σ…
     pub s_tmin: f64,
     /// …to this one.
     pub s_tmax: f64,
-    /// Inflation of the added noise.
+    /// Factor on the added noise; 1 leaves it as it is.
     pub s_noise: f64,
 }
 
@@ -29,7 +30,7 @@ impl Default for Churn {
 pub struct Stochastic {
     /// 0 is deterministic, 1 the full SDE.
     pub eta: f64,
-    /// Factor on the noise.
+    /// Factor on the noise; 1 leaves it as it is.
     pub s_noise: f64,
 }
 
@@ -66,6 +67,8 @@ impl Churn {
 }
 
 /// The noise level to step to and the noise to add afterwards, so that both make `next`.
+///
+/// Noise levels descend: 0 ≤ `next` ≤ `s`. `eta` is that of [`Stochastic`].
 pub fn ancestral_step(s: f64, next: f64, eta: f64) -> (f64, f64) {
     if eta == 0.0 {
         return (next, 0.0);
@@ -100,6 +103,19 @@ fn toward(x: State, denoised: State, s: f64, to: f64) -> State {
 }
 
 /// Euler's method with optional churn (algorithm 2 without its correction).
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * returns the same
+///
+/// # Errors
+///
+/// What [`Model::predict`] and [`Model::on_step`] fail with.
+///
+/// # Panics
+///
+/// If `sigmas` is empty.
 pub async fn euler<M: Model>(
     model: &mut M,
     mut x: State,
@@ -115,6 +131,19 @@ pub async fn euler<M: Model>(
 }
 
 /// Heun's method (algorithm 2): the trapezoid, plain Euler onto 0.
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * returns the same
+///
+/// # Errors
+///
+/// What [`Model::predict`] and [`Model::on_step`] fail with.
+///
+/// # Panics
+///
+/// If `sigmas` is empty.
 pub async fn heun<M: Model>(
     model: &mut M,
     mut x: State,
@@ -139,6 +168,19 @@ pub async fn heun<M: Model>(
 }
 
 /// DPM-Solver-2 in Karras form: the midpoint at the geometric mean of the noise levels.
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * returns the same
+///
+/// # Errors
+///
+/// What [`Model::predict`] and [`Model::on_step`] fail with.
+///
+/// # Panics
+///
+/// If `sigmas` is empty.
 pub async fn dpm_2<M: Model>(
     model: &mut M,
     mut x: State,
@@ -174,6 +216,19 @@ async fn midpoint<M: Model>(
 }
 
 /// Euler with ancestral noise.
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * returns the same
+///
+/// # Errors
+///
+/// What [`Model::predict`] and [`Model::on_step`] fail with.
+///
+/// # Panics
+///
+/// If `sigmas` is empty.
 pub async fn euler_ancestral<M: Model>(
     model: &mut M,
     mut x: State,
@@ -193,6 +248,19 @@ pub async fn euler_ancestral<M: Model>(
 }
 
 /// DPM-2 with ancestral noise.
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * returns the same
+///
+/// # Errors
+///
+/// What [`Model::predict`] and [`Model::on_step`] fail with.
+///
+/// # Panics
+///
+/// If `sigmas` is empty.
 pub async fn dpm_2_ancestral<M: Model>(
     model: &mut M,
     mut x: State,
@@ -214,6 +282,19 @@ pub async fn dpm_2_ancestral<M: Model>(
 }
 
 /// Linear multistep (Adams–Bashforth on the given grid), order up to `order`.
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * returns the same
+///
+/// # Errors
+///
+/// What [`Model::predict`] and [`Model::on_step`] fail with.
+///
+/// # Panics
+///
+/// If `sigmas` is empty.
 pub async fn lms<M: Model>(
     model: &mut M,
     mut x: State,
@@ -234,6 +315,10 @@ pub async fn lms<M: Model>(
 
 /// Integral from `σ_i` to `σ_{i+1}` of the Lagrange basis polynomial that is 1 at `σ_{i−j}` and 0
 /// at the other `order − 1` latest noise levels.
+///
+/// # Panics
+///
+/// If `sigmas` ends before `i + 1`, or `order − 1` or `j` is beyond `i`.
 pub fn lms_coefficient(order: usize, sigmas: &[f64], i: usize, j: usize) -> f64 {
     // Around σ_i, so that powers of large noise levels do not cancel.
     let origin = sigmas[i];
@@ -254,6 +339,19 @@ pub fn lms_coefficient(order: usize, sigmas: &[f64], i: usize, j: usize) -> f64 
 }
 
 /// DPM-Solver++(2S) with ancestral noise.
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * returns the same
+///
+/// # Errors
+///
+/// What [`Model::predict`] and [`Model::on_step`] fail with.
+///
+/// # Panics
+///
+/// If `sigmas` is empty.
 pub async fn dpmpp_2s_ancestral<M: Model>(
     model: &mut M,
     mut x: State,
@@ -280,6 +378,19 @@ pub async fn dpmpp_2s_ancestral<M: Model>(
 }
 
 /// DPM-Solver++ (stochastic, second order, r = 1/2); two draws a step.
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * returns the same
+///
+/// # Errors
+///
+/// What [`Model::predict`] and [`Model::on_step`] fail with.
+///
+/// # Panics
+///
+/// If `sigmas` is empty.
 pub async fn dpmpp_sde<M: Model>(
     model: &mut M,
     mut x: State,
@@ -308,6 +419,19 @@ pub async fn dpmpp_sde<M: Model>(
 }
 
 /// DPM-Solver++(2M) (Lu et al., arXiv 2211.01095).
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * returns the same
+///
+/// # Errors
+///
+/// What [`Model::predict`] and [`Model::on_step`] fail with.
+///
+/// # Panics
+///
+/// If `sigmas` is empty.
 pub async fn dpmpp_2m<M: Model>(
     model: &mut M,
     mut x: State,
@@ -342,6 +466,19 @@ pub enum SdeSolver {
 }
 
 /// DPM-Solver++(2M) SDE.
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * returns the same
+///
+/// # Errors
+///
+/// What [`Model::predict`] and [`Model::on_step`] fail with.
+///
+/// # Panics
+///
+/// If `sigmas` is empty.
 pub async fn dpmpp_2m_sde<M: Model>(
     model: &mut M,
     mut x: State,
@@ -378,6 +515,19 @@ pub async fn dpmpp_2m_sde<M: Model>(
 }
 
 /// DPM-Solver++(3M) SDE, the sampler of the HDiT paper.
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * returns the same
+///
+/// # Errors
+///
+/// What [`Model::predict`] and [`Model::on_step`] fail with.
+///
+/// # Panics
+///
+/// If `sigmas` is empty.
 pub async fn dpmpp_3m_sde<M: Model>(
     model: &mut M,
     mut x: State,

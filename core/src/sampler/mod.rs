@@ -4,6 +4,9 @@
 //! model answers in its own precision on its own device. Where that device has no float64 the
 //! state lives on the CPU (see [`crate::device::state_device`]). Functions are async because a
 //! browser can read a GPU in no other way.
+//!
+//! Flows are sampled on this library's clock, from t = 1 (noise) to t = 0 (data); denoisers from the
+//! largest noise level σ to 0.
 
 pub mod dpm_solver;
 pub mod flow;
@@ -34,7 +37,7 @@ pub struct Step<'a> {
     pub index: usize,
     /// How many there are; unknown to adaptive samplers.
     pub total: Option<usize>,
-    /// Time t of a flow, noise level σ of a denoiser.
+    /// Time t of a flow (1 is noise, 0 data), noise level σ of a denoiser.
     pub time: f64,
     /// The state before the step.
     pub state: &'a State,
@@ -45,15 +48,28 @@ pub struct Step<'a> {
 /// What a sampler needs of the world.
 #[allow(async_fn_in_trait)] // samplers run on the one thread that owns the device
 pub trait Model {
-    /// The prediction at a state: the velocity at time t (flows), the denoised image at noise
-    /// level σ (Karras). `step_time` is the time at which the step began: guidance decides by it
-    /// even where a corrector evaluates elsewhere.
+    /// The prediction at a state: the velocity at time t (flows), the denoised image at noise level
+    /// σ (Karras). `step_time` is the time at which the step began: guidance decides by it even
+    /// where a corrector evaluates elsewhere.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, C, H, W]`
+    /// * returns the same
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Device`] where the device fails.
     async fn predict(&mut self, x: State, time: f64, step_time: f64) -> Result<State, Stop>;
 
     /// The `draw`-th standard-normal tensor that this run consumes, shaped like the state.
     fn noise(&mut self, draw: usize) -> State;
 
     /// Told before every step; an error stops the run.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Cancelled`] ends the run; so does any other.
     async fn on_step(&mut self, _step: Step<'_>) -> Result<(), Stop> {
         Ok(())
     }

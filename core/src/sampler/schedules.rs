@@ -1,4 +1,5 @@
-//! Noise levels for Karras samplers: `n` of them, descending, and a final 0.
+//! Noise levels σ for Karras samplers: `n` of them, descending, and a final 0. `sigma_min` and
+//! `sigma_max` are positive.
 
 use crate::diffusion::flow::linspace;
 

@@ -92,6 +92,7 @@ impl Sampler {
     /// The sampler of a name.
     ///
     /// # Errors
+    ///
     /// [`Problem::Unknown`] of [`Setting::Sampler`], which lists all.
     pub fn from_name(name: &str) -> Result<Self, InvalidSetting> {
         let all = Self::all();

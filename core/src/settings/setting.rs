@@ -8,21 +8,22 @@ use std::fmt;
 pub enum Setting {
     /// Classes of the images.
     Class,
-    /// Images of each class.
+    /// Images of each class, 1 to 1 000 000.
     Count,
     /// The sampler.
     Sampler,
-    /// Sampling steps.
+    /// Sampling steps, 1 to 10 000.
     Steps,
-    /// Scale of classifier-free guidance.
+    /// Scale of classifier-free guidance, 0 or more; 1 is none.
     GuidanceScale,
-    /// Interval of times (or noise levels) in which guidance acts.
+    /// Interval in which guidance acts: times in 0…1 (1 is noise, 0 is data), or noise levels σ of a
+    /// denoiser.
     GuidanceInterval,
-    /// Leading channels that guidance acts on.
+    /// Leading channels that guidance acts on, 1 or more.
     GuidanceChannels,
-    /// LightningDiT's time shift.
+    /// LightningDiT's time shift, 0 or more; 0 is none.
     TimeShift,
-    /// Time below which Hi-DiT's pixel stream is active, τ in the paper.
+    /// Time in 0…1 (1 is noise) below which Hi-DiT's pixel stream is active, τ in the paper.
     GateTime,
     /// Dtype of the network.
     Precision,
@@ -135,7 +136,9 @@ impl Setting {
     /// Checks a number against [`range`](Self::range).
     ///
     /// # Errors
-    /// [`Problem::OutOfRange`].
+    ///
+    /// [`Problem::OutOfRange`] where the value is outside, infinite or NaN. Settings without a range take
+    /// all.
     pub fn check(self, value: f64) -> Result<(), InvalidSetting> {
         match self.range() {
             Some(range) if !range.contains(value) => {

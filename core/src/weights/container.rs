@@ -12,6 +12,10 @@ impl Weights {
     ///
     /// PyTorch checkpoints give the weights to sample with: `ema`, else `state_dict`, else
     /// `model`, else the flat dictionary.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::Format`] where the bytes are empty, damaged, or of no supported container.
     pub fn from_bytes(
         bytes: impl AsRef<[u8]> + Send + Sync + 'static,
         file: &str,
@@ -21,6 +25,13 @@ impl Weights {
 
     /// The same of a file that is read piece by piece: a safetensors file as its tensors are
     /// needed, a PyTorch file at once.
+    ///
+    /// # Errors
+    ///
+    /// * [`WeightsError::Io`] where the source's first bytes, or those of a PyTorch file, cannot be
+    ///   read
+    /// * [`WeightsError::Format`] where the file is empty, damaged or of no supported container, or
+    ///   the header of a safetensors file cannot be read
     pub fn from_source(source: Arc<dyn Source>, file: &str) -> Result<Self, WeightsError> {
         Self::read(Bytes::Source(source), file)
     }
@@ -46,6 +57,10 @@ impl Weights {
 
     /// The sections of a PyTorch checkpoint by name (`ema`, `model`, `opt.state.0`, …); the flat
     /// dictionary's own tensors are in the section "".
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::Format`] where the bytes are no PyTorch file, or damaged.
     pub fn pytorch_sections(
         bytes: impl AsRef<[u8]> + Send + Sync + 'static,
         file: &str,

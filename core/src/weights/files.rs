@@ -10,6 +10,12 @@ use super::store::Weights;
 /// Opens a `.safetensors`, `.pt` or `.ckpt` file, a sharded checkpoint by its
 /// `*.safetensors.index.json`, a folder that holds one of them (averaged weights before raw ones),
 /// or a training run, whose latest checkpoint is taken.
+///
+/// # Errors
+///
+/// * [`WeightsError::Io`] where a file cannot be opened, read or mapped
+/// * [`WeightsError::Format`] where the folder holds no checkpoint, a file is damaged or of no
+///   supported container, or a shard lacks a tensor of the index
 pub fn open(path: &Path) -> Result<Weights, WeightsError> {
     let name = path.display().to_string();
     if path.is_dir() {

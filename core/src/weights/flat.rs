@@ -23,6 +23,10 @@ pub enum Which {
 }
 
 /// The values of a network's tensors.
+///
+/// # Shapes
+///
+/// * returns `[n]` for each tensor of n elements
 pub fn flat<M: Module>(network: &M, which: Which) -> Flat {
     struct Visitor {
         path: Vec<String>,
@@ -49,6 +53,10 @@ pub fn flat<M: Module>(network: &M, which: Which) -> Flat {
 }
 
 /// The gradients of a network's parameters; those that the loss does not reach are absent.
+///
+/// # Shapes
+///
+/// * returns `[n]` for each parameter of n elements
 pub fn flat_gradients<M: Module>(network: &M, gradients: &Gradients) -> Flat {
     struct Visitor<'a> {
         path: Vec<String>,
@@ -74,22 +82,43 @@ pub fn flat_gradients<M: Module>(network: &M, gradients: &Gradients) -> Flat {
 }
 
 /// The gradients of a network's parameters under their shapes, read back in float32.
+///
+/// # Panics
+///
+/// If the device fails.
 pub fn gradients<M: Module>(network: &M, gradients: &Gradients) -> BTreeMap<String, TensorView> {
     views(&flat_gradients(network, gradients), &layout(network))
 }
 
 /// Flat tensors read back in float32, under their shapes where these are known.
+///
+/// # Shapes
+///
+/// * `values`: `[n]` each; `shapes` are of n elements, too
+///
+/// # Panics
+///
+/// If a shape has more elements than its tensor, or the device fails.
 pub fn views(values: &Flat, shapes: &BTreeMap<String, Vec<usize>>) -> BTreeMap<String, TensorView> {
     let one = |(name, value): (&String, &Tensor<1>)| {
         let values: Vec<f32> = value.to_data().convert::<f32>().iter::<f32>().collect();
         let shape = shapes.get(name).cloned().unwrap_or_else(|| vec![values.len()]);
-        let view = TensorView::from_f32(shape, &values).expect("a tensor has its shape's values");
+        let view = TensorView::from_f32(shape, &values)
+            .expect("a shape has no more elements than its tensor");
         (name.clone(), view)
     };
     values.iter().map(one).collect()
 }
 
 /// The network with new values for the tensors that are named.
+///
+/// # Shapes
+///
+/// * `values`: `[n]` for a tensor of n elements
+///
+/// # Panics
+///
+/// If a value has not as many elements as its tensor.
 pub fn with_flat<M: Module>(network: M, values: &Flat) -> M {
     struct Mapper<'a> {
         path: Vec<String>,

@@ -19,11 +19,17 @@ pub struct Loaded<M> {
     pub report: Report,
 }
 
-/// Fills a network, which is on `device`, from a checkpoint, in the given precision. Normalisation statistics stay
-/// in float32.
+/// Fills a network, which is on `device`, from a checkpoint, in the given precision. Normalisation
+/// statistics stay in float32.
 ///
 /// Fails before anything is computed if a tensor is missing or of another shape, and if a weight
 /// is not finite.
+///
+/// # Errors
+///
+/// * [`WeightsError::Mismatch`] where a tensor is missing or has another shape
+/// * [`WeightsError::NotFinite`] where a weight is NaN or infinite
+/// * [`WeightsError::Io`] where the file cannot be read
 pub fn load<M: Module>(
     network: M,
     weights: &Weights,
@@ -80,6 +86,10 @@ pub fn parameter_count<M: Module>(network: &M) -> usize {
 }
 
 /// A network's tensors under the authors' names, read back from its device in float32.
+///
+/// # Panics
+///
+/// If the device fails.
 pub fn snapshot<M: Module>(network: &M) -> BTreeMap<String, TensorView> {
     let mut reader = Reader::default();
     network.visit(&mut reader);

@@ -98,7 +98,7 @@ pub enum WeightsError {
 }
 
 impl WeightsError {
-    /// The file that is missing, or that this one should be given as.
+    /// The file that is missing, or that this one should be given as; `None` for other errors.
     pub fn part(&self) -> Option<Part> {
         match self {
             Self::NeedsConfiguration { .. } => Some(Part::Configuration),

@@ -61,6 +61,10 @@ fn header(bytes: &Bytes) -> Result<(usize, Metadata), String> {
 }
 
 /// Serialises tensors and metadata; write the bytes under a temporary name and rename.
+///
+/// # Errors
+///
+/// A sentence where the safetensors library refuses them: the header would be too large.
 pub fn write(
     tensors: &BTreeMap<String, TensorView>,
     metadata: &BTreeMap<String, String>,

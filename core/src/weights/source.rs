@@ -16,6 +16,10 @@ pub trait Source: Send + Sync {
     }
 
     /// Fills `into` with the bytes from `start` on.
+    ///
+    /// # Errors
+    ///
+    /// [`io::Error`] where the file cannot be read or ends before.
     fn read(&self, start: usize, into: &mut [u8]) -> io::Result<()>;
 }
 

@@ -132,13 +132,20 @@ impl TensorView {
         Ok(Self { dtype, shape, strides, offset, bytes })
     }
 
-    /// A tensor of little-endian bytes in row-major order; fails with a sentence where there are
-    /// too few of them.
+    /// A tensor of little-endian bytes in row-major order.
+    ///
+    /// # Errors
+    ///
+    /// A sentence where there are too few of them, or the size of the shape overflows.
     pub fn from_bytes(dtype: Dtype, shape: Vec<usize>, bytes: Vec<u8>) -> Result<Self, String> {
         Self::new(dtype, shape, None, 0, Bytes::Memory(Arc::new(bytes)))
     }
 
     /// A float32 tensor; `values` has as many elements as the shape.
+    ///
+    /// # Errors
+    ///
+    /// A sentence where there are too few of them, or the size of the shape overflows.
     pub fn from_f32(shape: Vec<usize>, values: &[f32]) -> Result<Self, String> {
         Self::from_bytes(Dtype::F32, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect())
     }
@@ -175,6 +182,10 @@ impl TensorView {
     }
 
     /// `len` elements from the `row`-th group of `len` on, widened to float32.
+    ///
+    /// # Panics
+    ///
+    /// If the tensor ends before.
     pub fn row_f32(&self, row: usize, len: usize) -> Vec<f32> {
         match (self.dtype, self.slice(row * len, len)) {
             (Dtype::F32, Some(bytes)) => bytes
@@ -185,7 +196,11 @@ impl TensorView {
         }
     }
 
-    /// The elements' bytes in row-major order, little-endian; fails where a file cannot be read.
+    /// The elements' bytes in row-major order, little-endian.
+    ///
+    /// # Errors
+    ///
+    /// [`io::Error`] where a file cannot be read.
     pub fn read(&self) -> io::Result<Cow<'_, [u8]>> {
         let (size, count) = (self.dtype.size(), self.len());
         if self.strides == contiguous(&self.shape) || count == 0 {
@@ -217,7 +232,7 @@ impl TensorView {
     }
 
     /// The same numbers in another floating-point type; `None` where a finite number would
-    /// become infinite.
+    /// become infinite, and for types that are not floating-point.
     pub fn converted(&self, dtype: Dtype) -> Option<Self> {
         let values = self.to_f64();
         let fits = |v: &f64, rounded: f64| rounded.is_finite() || !v.is_finite();

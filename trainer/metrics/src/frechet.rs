@@ -65,6 +65,10 @@ impl Accumulator {
     }
 
     /// Adds features `[n, d]`.
+    ///
+    /// # Panics
+    ///
+    /// If d is not the length of `shift`.
     pub fn add(&mut self, features: ArrayView2<'_, f64>) {
         let centred = &features - &self.shift;
         self.n += centred.nrows();
@@ -73,6 +77,10 @@ impl Accumulator {
     }
 
     /// Adds what another one has seen; both have the same shift.
+    ///
+    /// # Panics
+    ///
+    /// If the other one is of another number of features.
     pub fn merge(&mut self, other: &Self) {
         self.n += other.n;
         self.sum += &other.sum;
@@ -90,6 +98,10 @@ impl Accumulator {
     }
 
     /// Mean and unbiased covariance.
+    ///
+    /// # Errors
+    ///
+    /// [`FrechetError::TooFew`] of fewer than two samples.
     pub fn statistics(&self) -> Result<Statistics, FrechetError> {
         if self.n < 2 {
             return Err(FrechetError::TooFew(self.n));
@@ -116,6 +128,8 @@ fn mat(x: &Array2<f64>) -> Mat<f64> {
 }
 
 /// Mean and unbiased covariance of features `[n, d]`, n ≥ 2, with `ridge` on the diagonal.
+///
+/// Of fewer samples they are not finite.
 pub fn statistics(features: &Array2<f64>, ridge: f64) -> Statistics {
     let (n, d) = features.dim();
     let mu: Array1<f64> = features.sum_axis(ndarray::Axis(0)) / n as f64;
@@ -138,6 +152,15 @@ pub struct Gaussian {
 impl Gaussian {
     /// From mean and covariance, by symmetric eigendecomposition; eigenvalues that rounding made
     /// negative count as 0.
+    ///
+    /// # Errors
+    ///
+    /// [`FrechetError::NotFinite`] where a value is NaN or infinite, or the decomposition does not
+    /// converge.
+    ///
+    /// # Panics
+    ///
+    /// If the covariance is not square.
     pub fn from_statistics(statistics: &Statistics) -> Result<Self, FrechetError> {
         let Statistics { mu, sigma } = statistics;
         if !sigma.iter().chain(mu).all(|v| v.is_finite()) {
@@ -153,6 +176,11 @@ impl Gaussian {
 
     /// From features `[n, d]` themselves: with fewer samples than features the covariance has no
     /// full rank, and this loses no digits to that.
+    ///
+    /// # Errors
+    ///
+    /// * [`FrechetError::TooFew`] of fewer than two samples
+    /// * [`FrechetError::NotFinite`] where a value is NaN or infinite
     pub fn from_features(features: &Array2<f64>) -> Result<Self, FrechetError> {
         let n = features.nrows();
         if n < 2 {
@@ -168,6 +196,12 @@ impl Gaussian {
     }
 
     /// The better of both ways for features `[n, d]`.
+    ///
+    /// # Errors
+    ///
+    /// * [`FrechetError::TooFew`] of fewer than two samples
+    /// * [`FrechetError::NotFinite`] where a value is NaN or infinite, or the decomposition does
+    ///   not converge
     pub fn of(features: &Array2<f64>) -> Result<Self, FrechetError> {
         match features.nrows() <= features.ncols() {
             true => Self::from_features(features),
@@ -177,6 +211,16 @@ impl Gaussian {
 }
 
 /// `‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2·(Σ₁Σ₂)^½)`
+///
+/// # Errors
+///
+/// * [`FrechetError::Sizes`] where the numbers of features differ
+/// * [`FrechetError::NotFinite`] where a value is NaN or infinite, or a decomposition does not
+///   converge
+///
+/// # Panics
+///
+/// If a covariance is not `[d, d]` for its d means.
 pub fn distance(a: &Statistics, b: &Statistics) -> Result<f64, FrechetError> {
     sizes(a.mu.len(), b.mu.len())?;
     let terms = terms(&Gaussian::from_statistics(a)?, &Gaussian::from_statistics(b)?)?;
@@ -185,6 +229,11 @@ pub fn distance(a: &Statistics, b: &Statistics) -> Result<f64, FrechetError> {
 
 /// The parts of the distance. With `Σ = A Aᵀ`, the trace of the root is the sum of the singular
 /// values of `A₁ᵀA₂`: no root of a product that is not symmetric.
+///
+/// # Errors
+///
+/// * [`FrechetError::Sizes`] where the numbers of features differ
+/// * [`FrechetError::NotFinite`] where the singular values do not converge
 pub fn terms(a: &Gaussian, b: &Gaussian) -> Result<Terms, FrechetError> {
     sizes(a.mu.len(), b.mu.len())?;
     let product = a.factor.transpose() * &b.factor;

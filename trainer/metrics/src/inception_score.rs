@@ -13,6 +13,8 @@ pub fn chunked(logits: &Array2<f64>, size: usize) -> f64 {
 
 /// torch-fidelity's: mean and population deviation of the scores of `splits` parts, cut at
 /// `i·n/splits`, after numpy's permutation of the samples if `shuffle` gives its seed.
+///
+/// `splits` is 1 to n; the score of a part without samples is NaN.
 pub fn split(logits: &Array2<f64>, splits: usize, shuffle: Option<u32>) -> (f64, f64) {
     let n = logits.nrows();
     let order = match shuffle {

@@ -7,6 +7,12 @@ use crate::numpy::RandomState;
 
 /// Unbiased MMD² with the kernel `(xᵀy/d + 1)³` of features `[n, d]`, averaged over partitions of
 /// at most about `max_size` samples, cut at `round(i·n/parts)` as k-diffusion does.
+///
+/// NaN where a partition has fewer than two samples of a set.
+///
+/// # Panics
+///
+/// If `max_size` is 0 or the numbers of features differ.
 pub fn distance(x: &Array2<f64>, y: &Array2<f64>, max_size: usize) -> f64 {
     let (nx, ny) = (x.nrows(), y.nrows());
     let parts = nx.max(ny).div_ceil(max_size);
@@ -23,6 +29,12 @@ pub fn distance(x: &Array2<f64>, y: &Array2<f64>, max_size: usize) -> f64 {
 
 /// torch-fidelity's: mean and population deviation over `subsets` random ones of `size` samples,
 /// drawn without replacement from one generator, the first set's before the second's.
+///
+/// `size` is 2 to the number of samples of the smaller set.
+///
+/// # Panics
+///
+/// If the numbers of features differ.
 pub fn subset_distance(
     x: &Array2<f64>,
     y: &Array2<f64>,

@@ -1,8 +1,8 @@
 //! Distances between distributions of features `[n, d]`, in float64: what metrics compute once a network has
 //! seen the images.
 //!
-//! A crate of its own, because linear algebra is generic and is compiled where it is used: here in one codegen
-//! unit, in which its loops are inlined.
+//! A crate of its own, because linear algebra is generic and is compiled where it is used: here in one
+//! codegen unit, in which its loops are inlined.
 
 pub mod frechet;
 pub mod inception_score;
@@ -10,7 +10,7 @@ pub mod kernel;
 pub mod numpy;
 pub mod precision_recall;
 
-/// Mean and population standard deviation.
+/// Mean and population standard deviation; NaN of no values.
 pub fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;

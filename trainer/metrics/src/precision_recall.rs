@@ -45,7 +45,8 @@ impl Points {
     }
 }
 
-/// Squared distance of every point to its `k`-th neighbour in its own set.
+/// Squared distance of every point of `[n, d]` to its `k`-th neighbour in its own set, to the last
+/// where there are fewer.
 pub fn squared_radii(points: &Array2<f64>, k: usize) -> Vec<f64> {
     radii(&Points::new(points), k)
 }
@@ -68,6 +69,12 @@ fn radii(points: &Points, k: usize) -> Vec<f64> {
 
 /// Precision, the share of samples inside the reference's manifold, and recall, the share of the
 /// reference inside the samples'.
+///
+/// Both are features `[n, d]`; the share of an empty set is NaN.
+///
+/// # Panics
+///
+/// If the numbers of features differ.
 pub fn precision_recall(reference: &Array2<f64>, samples: &Array2<f64>, k: usize) -> (f64, f64) {
     let (reference, samples) = (Points::new(reference), Points::new(samples));
     let (reference_radii, sample_radii) = (radii(&reference, k), radii(&samples, k));

@@ -42,7 +42,18 @@ impl Layer {
         }
     }
 
-    /// `x`: `[B, H, W, w]`, `cond`: `[B, m]`; `seed` of a training step's dropout.
+    /// Attention, where the level has any, and feed-forward; `seed` is that of a training step's
+    /// dropout.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, H, W, w]`
+    /// * `cond`: `[B, m]`
+    /// * returns `[B, H, W, w]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn forward(&self, x: Tensor<4>, cond: Tensor<2>, seed: Option<u64>) -> Tensor<4> {
         let mask = |site: u64| Dropout {
             rate: self.dropout,
@@ -59,9 +70,9 @@ impl Layer {
 /// One dropout of a pass; no seed outside of training.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Dropout {
-    /// Probability that an element is zeroed.
+    /// Probability that an element is zeroed, in 0…1, 1 excluded.
     pub rate: f64,
-    /// Of its mask.
+    /// Seed of its mask; no dropout where absent.
     pub seed: Option<u64>,
 }
 
@@ -92,8 +103,12 @@ pub struct AttentionBlock {
 }
 
 impl AttentionBlock {
-    /// The block of a level's `index`-th layer (down and up path counted through); `None` for a
-    /// level without attention.
+    /// The block of a level's `index`-th layer (down and up path counted through) with conditions
+    /// of `cond` features; `None` for a level without attention.
+    ///
+    /// # Panics
+    ///
+    /// If the attention's `d_head` is 0.
     pub fn new(
         width: usize,
         cond: usize,
@@ -123,7 +138,18 @@ impl AttentionBlock {
         })
     }
 
-    /// `x`: `[B, H, W, w]`, `cond`: `[B, m]`; returns `[B, H, W, w]`
+    /// Attention over the level's grid, residual.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, H, W, w]`
+    /// * `cond`: `[B, m]`
+    /// * returns `[B, H, W, w]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape, or the grid does not fit the attention: windows
+    /// that do not tile it, a neighborhood larger than it.
     pub fn forward(&self, x: Tensor<4>, cond: Tensor<2>, dropout: Dropout) -> Tensor<4> {
         let [b, h, w, width] = x.dims();
         let heads = self.scale.lazy_shape()[0];
@@ -210,7 +236,16 @@ fn roll(x: Tensor<5>, dy: usize, dx: usize) -> Tensor<5> {
     })
 }
 
-/// Which keys a query of a shifted window may look at, `[nh, nw, s², s²]` (true: may).
+/// Which keys a query of a shifted window may look at (true: may), of `nh × nw` windows of side
+/// `size`.
+///
+/// # Shapes
+///
+/// * returns `[nh, nw, s², s²]`
+///
+/// # Panics
+///
+/// If `size` is 0.
 pub fn shifted_window_mask(
     [nh, nw]: [usize; 2],
     size: usize,
@@ -238,7 +273,7 @@ pub struct FeedForwardBlock {
 }
 
 impl FeedForwardBlock {
-    /// From `width` to `d_ff` features and back.
+    /// From `width` to `d_ff` features and back, with conditions of `cond` features.
     pub fn new(width: usize, d_ff: usize, cond: usize, device: &Device) -> Self {
         Self {
             norm: AdaRmsNorm::new(width, cond, device),
@@ -247,7 +282,17 @@ impl FeedForwardBlock {
         }
     }
 
-    /// `x`: `[B, H, W, w]`, `cond`: `[B, m]`; returns `[B, H, W, w]`
+    /// The network, over the last axis, residual.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, H, W, w]`
+    /// * `cond`: `[B, m]`
+    /// * returns `[B, H, W, w]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn forward(&self, x: Tensor<4>, cond: Tensor<2>, dropout: Dropout) -> Tensor<4> {
         let h = geglu(self.norm.forward(x.clone(), cond), &self.up_proj); // [B, H, W, f]
         x + self.down_proj.forward(dropout.apply(h))
@@ -255,6 +300,15 @@ impl FeedForwardBlock {
 }
 
 /// `value ⊙ gelu(gate)` with `[value, gate] = x Wᵀ` and the exact GELU.
+///
+/// # Shapes
+///
+/// * `x`: `[…, in]`
+/// * returns `[…, f]`, where `up_proj` gives 2·f features
+///
+/// # Panics
+///
+/// If a tensor does not have the stated shape.
 pub fn geglu<const D: usize>(x: Tensor<D>, up_proj: &Linear) -> Tensor<D> {
     tintype_shaders::geglu(up_proj.forward(x)) // […, 2·f] → […, f]
 }

@@ -17,25 +17,25 @@ use crate::weights::{Weights, WeightsError};
 pub enum LevelAttention {
     /// Every token attends to every token.
     Global {
-        /// Width of a head.
+        /// Width of a head, a multiple of 8 that divides the level's width.
         #[serde(default = "default_d_head")]
         d_head: usize,
     },
     /// K×K neighborhoods with NATTEN's border handling.
     Neighborhood {
-        /// Width of a head.
+        /// Width of a head, a multiple of 8 that divides the level's width.
         #[serde(default = "default_d_head")]
         d_head: usize,
-        /// Odd side K of the neighborhood.
+        /// Odd side K of the neighborhood in tokens; no larger than the level's grid.
         #[serde(default = "default_kernel")]
         kernel_size: usize,
     },
     /// Swin's windows, every other layer shifted by half a window.
     ShiftedWindow {
-        /// Width of a head.
+        /// Width of a head, a multiple of 8 that divides the level's width.
         #[serde(default = "default_d_head")]
         d_head: usize,
-        /// Side of a window.
+        /// Side of a window in tokens; divides both sides of the level's grid.
         window_size: usize,
     },
     /// Feed-forward only.
@@ -66,7 +66,7 @@ pub struct HDiTConfig {
     pub input_channels: usize,
     /// Image height and width in pixels.
     pub input_size: [usize; 2],
-    /// Patch height and width.
+    /// Patch height and width in pixels.
     pub patch_size: [usize; 2],
     /// Layers of each level; every level but the innermost has them twice, down and up.
     pub depths: Vec<usize>,
@@ -78,7 +78,7 @@ pub struct HDiTConfig {
     /// Attention of each level; neighborhoods of 7 and a global innermost level if absent.
     #[serde(default)]
     pub self_attns: Option<Vec<LevelAttention>>,
-    /// Width of the mapping network.
+    /// Width of the mapping network, even.
     #[serde(default = "default_mapping_width")]
     pub mapping_width: usize,
     /// Blocks of the mapping network.
@@ -90,22 +90,22 @@ pub struct HDiTConfig {
     /// Length of an extra condition vector; 0 for none.
     #[serde(default)]
     pub mapping_cond_dim: usize,
-    /// Dropout of the mapping network in training.
+    /// Dropout of the mapping network in training, a probability.
     #[serde(default)]
     pub mapping_dropout_rate: f64,
-    /// Dropout of the levels in training.
+    /// Dropout of the levels in training, a probability.
     #[serde(default = "default_dropout")]
     pub dropout_rate: PerLevel,
-    /// Standard deviation of the data.
+    /// Standard deviation of the data in −1…1, positive.
     #[serde(default = "default_sigma_data")]
     pub sigma_data: f64,
-    /// Smallest noise level of sampling.
+    /// Smallest noise level σ of sampling, positive.
     #[serde(default = "default_sigma_min")]
     pub sigma_min: f64,
-    /// Largest noise level of sampling.
+    /// Largest noise level σ of sampling, above `sigma_min`.
     #[serde(default = "default_sigma_max")]
     pub sigma_max: f64,
-    /// Classes; lives in the `dataset` section of the file.
+    /// Classes, 0 for none; lives in the `dataset` section of the file. The null class is one more.
     #[serde(default)]
     pub num_classes: usize,
 }
@@ -131,6 +131,11 @@ fn default_sigma_max() -> f64 {
 
 impl HDiTConfig {
     /// Reads a k-diffusion JSON file (`model` and `dataset` sections).
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] where the text is no such file, its model is of another type, or its
+    /// numbers describe no network.
     pub fn from_json(text: &str) -> Result<Self, InvalidConfig> {
         let invalid = |e: &dyn std::fmt::Display| InvalidConfig(format!("JSON: {e}"));
         let file: serde_json::Value = serde_json::from_str(text).map_err(|e| invalid(&e))?;
@@ -149,6 +154,10 @@ impl HDiTConfig {
     }
 
     /// Feed-forward width of a level.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such level.
     pub fn d_ff(&self, level: usize) -> usize {
         self.d_ffs.as_ref().map_or(3 * self.widths[level], |d_ffs| d_ffs[level])
     }
@@ -162,6 +171,10 @@ impl HDiTConfig {
     }
 
     /// Attention of a level.
+    ///
+    /// # Panics
+    ///
+    /// If `self_attns` is given and lists no such level.
     pub fn attention(&self, level: usize) -> LevelAttention {
         match &self.self_attns {
             Some(levels) => levels[level],
@@ -171,6 +184,10 @@ impl HDiTConfig {
     }
 
     /// Checks that the numbers describe a network.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] with the first thing that is wrong.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         let levels = self.depths.len();
         ensure!(levels > 0, "depths is empty");

@@ -5,6 +5,9 @@
 //! attend to neighborhoods (or shifted windows), the innermost to everything; levels are joined by
 //! 2×2 token merges and splits with learned lerps. Conditions act through AdaRMSNorm.
 //! Where paper and code differ, this follows the code.
+//!
+//! **It has no clock: it is told the noise level σ** (as `ln σ / 4`, see [`c_noise`]), which sampling
+//! takes from `sigma_max` (noise) down to 0 (data). Images are in −1…1.
 
 mod blocks;
 mod config;
@@ -32,6 +35,10 @@ pub const AUGMENT_FEATURES: usize = 9;
 
 impl HDiTConfig {
     /// The untrained network, whose output is exactly zero.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] where [`validate`](HDiTConfig::validate) fails.
     pub fn init(&self, device: &Device) -> Result<HDiT, InvalidConfig> {
         self.validate()?;
         let (levels, m) = (self.depths.len(), self.mapping_width);
@@ -118,12 +125,23 @@ pub struct Conditions {
     pub dropout: Option<u64>,
 }
 
-/// Runs a row of layers from tokens `[B, H, W, w]` and condition `[B, m]`, and gives both back: the
-/// place where training chooses between keeping activations and computing them again.
+/// Runs a row of layers from the seed of a training step's dropout, tokens `[B, H, W, w]` and condition
+/// `[B, m]`, and gives both tensors back: the place where training chooses between keeping activations
+/// and computing them again.
 pub type RunLayers<'a> =
     &'a mut dyn FnMut(&[Layer], Option<u64>, Tensor<4>, Tensor<2>) -> (Tensor<4>, Tensor<2>);
 
 /// The plain [`RunLayers`].
+///
+/// # Shapes
+///
+/// * `h`: `[B, H, W, w]`
+/// * `cond`: `[B, m]`
+/// * returns both, of the same shapes
+///
+/// # Panics
+///
+/// If a tensor does not have the stated shape.
 pub fn run_layers(
     layers: &[Layer],
     seed: Option<u64>,
@@ -134,17 +152,35 @@ pub fn run_layers(
 }
 
 impl HDiT {
-    /// The network F of the Karras preconditioner.
+    /// The network F of the Karras preconditioner. A condition that the network has and
+    /// `conditions` lacks adds nothing.
+    ///
+    /// # Shapes
     ///
     /// * `x`: image times `c_in`, `[B, C, H, W]`
     /// * `sigma`: raw noise level, `[B]`, positive
+    /// * returns `[B, C, H, W]`
     ///
-    /// Returns `[B, C, H, W]`.
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape, or, on the CPU, a label is beyond the null
+    /// class.
     pub fn forward(&self, x: Tensor<4>, sigma: Tensor<1>, conditions: Conditions) -> Tensor<4> {
         self.pass(x, sigma, conditions, &mut |_, _| (), &mut run_layers)
     }
 
     /// [`forward`](Self::forward) with another way to run the layers.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: image times `c_in`, `[B, C, H, W]`
+    /// * `sigma`: raw noise level, `[B]`, positive
+    /// * returns `[B, C, H, W]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape, or, on the CPU, a label is beyond the null
+    /// class.
     pub fn forward_through(
         &self,
         x: Tensor<4>,
@@ -157,6 +193,17 @@ impl HDiT {
 
     /// [`forward`](Self::forward) that shows its channels-last activations to `observe`: after
     /// `patch_in`, every `down{l}`, `merge{l}`, `mid`, `split{l}`, `up{l}` and `out_norm`.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: image times `c_in`, `[B, C, H, W]`
+    /// * `sigma`: raw noise level, `[B]`, positive
+    /// * returns `[B, C, H, W]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape, or, on the CPU, a label is beyond the null
+    /// class.
     pub fn forward_observed(
         &self,
         x: Tensor<4>,
@@ -202,7 +249,17 @@ impl HDiT {
         self.patch_out.forward(h).permute([0, 3, 1, 2]) // [B, C, H, W]
     }
 
-    /// The sum of all conditions before the mapping network, `[B, m]`.
+    /// The sum of all conditions before the mapping network.
+    ///
+    /// # Shapes
+    ///
+    /// * `sigma`: `[B]`
+    /// * returns `[B, m]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape, or, on the CPU, a label is beyond the null
+    /// class.
     pub fn embed_conditions(&self, sigma: Tensor<1>, conditions: Conditions) -> Tensor<2> {
         let (time, augmentation) = self.fourier_features(sigma, conditions.augmentation);
         let mut e = self.time_in_proj.forward(time) + self.aug_in_proj.forward(augmentation);
@@ -215,7 +272,17 @@ impl HDiT {
         e
     }
 
-    /// Fourier features of `ln σ / 4` and of the augmentation vector, `[B, m]` each.
+    /// Fourier features of `ln σ / 4` and of the augmentation vector.
+    ///
+    /// # Shapes
+    ///
+    /// * `sigma`: `[B]`
+    /// * `augmentation`: `[B, 9]`
+    /// * returns `[B, m]` each
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn fourier_features(
         &self,
         sigma: Tensor<1>,
@@ -230,7 +297,16 @@ impl HDiT {
         (self.time_emb.forward(c_noise).cast(dtype), self.aug_emb.forward(augmentation).cast(dtype))
     }
 
-    /// The mapping network: `[B, m]` → `[B, m]`
+    /// The mapping network, without dropout.
+    ///
+    /// # Shapes
+    ///
+    /// * `embedded`: `[B, m]`
+    /// * returns `[B, m]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn map(&self, embedded: Tensor<2>) -> Tensor<2> {
         self.mapping.forward(embedded, None)
     }
@@ -242,6 +318,11 @@ impl HDiT {
 }
 
 /// `ln σ / 4`, how the network is told the noise level.
+///
+/// # Shapes
+///
+/// * `sigma`: `[B]`, positive
+/// * returns `[B]` in float32
 pub fn c_noise(sigma: Tensor<1>) -> Tensor<1> {
     sigma.cast(FloatDType::F32).log() / 4.0
 }

@@ -20,13 +20,22 @@ impl TokenMerge {
         Self { proj: Linear::without_bias(d_in, d_out, Init::FanIn, device), cell }
     }
 
-    /// `[B, H, W, C]` → `[B, H/ph, W/pw, out]`
+    /// Merges cells of ph × pw tokens.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, H, W, C]`
+    /// * returns `[B, H/ph, W/pw, out]`
+    ///
+    /// # Panics
+    ///
+    /// If C is not `d_in/(ph·pw)`, or ph does not divide H or pw W.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         self.proj.forward(space_to_depth(x, self.cell))
     }
 }
 
-/// Projects tokens onto cells: `[B, H, W, w]` → `[B, H·ph, W·pw, C]`
+/// Projects tokens onto cells.
 #[derive(Module, Debug)]
 pub struct TokenUnpatch {
     proj: Linear,
@@ -39,7 +48,16 @@ impl TokenUnpatch {
         Self { proj: Linear::without_bias(d_in, d_out, Init::Zero, device), cell }
     }
 
-    /// `[B, H, W, in]` → `[B, H·ph, W·pw, C]`
+    /// Splits tokens into cells of ph × pw.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, H, W, in]`
+    /// * returns `[B, H·ph, W·pw, C]` with C = `d_out/(ph·pw)`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         depth_to_space(self.proj.forward(x), self.cell)
     }
@@ -68,7 +86,18 @@ impl TokenSplit {
         }
     }
 
-    /// `x`: `[B, H, W, in]`, `skip`: `[B, 2H, 2W, out]`; returns the skip's shape
+    /// Splits tokens into cells of ph × pw (2 × 2 but for [`with_cell`](Self::with_cell)) and mixes
+    /// them with the skip.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, H, W, in]`
+    /// * `skip`: `[B, H·ph, W·pw, out]`
+    /// * returns the skip's shape
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
     pub fn forward(&self, x: Tensor<4>, skip: Tensor<4>) -> Tensor<4> {
         let upsampled = depth_to_space(self.proj.forward(x), self.cell);
         let fac = self.fac.val().reshape([1, 1, 1, 1]);

@@ -17,15 +17,15 @@ use crate::weights::{Weights, WeightsError};
 /// released configuration overrides with `use_swiglu`, `use_rope` and `use_rmsnorm`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LightningDiTConfig {
-    /// Side of the latent image.
+    /// Side of the latent image, in latent pixels; divisible by `patch_size`.
     #[serde(default = "default_input_size")]
     pub input_size: usize,
-    /// Side of a patch.
+    /// Side of a patch, in latent pixels.
     pub patch_size: usize,
     /// Latent channels (`in_chans` in the YAML).
     #[serde(alias = "in_chans", default = "default_in_channels")]
     pub in_channels: usize,
-    /// Width D.
+    /// Width D, divisible by 4 and by `num_heads`.
     pub hidden_size: usize,
     /// Blocks.
     pub depth: usize,
@@ -34,10 +34,10 @@ pub struct LightningDiTConfig {
     /// Width of the plain MLP over D.
     #[serde(default = "default_mlp_ratio")]
     pub mlp_ratio: f64,
-    /// Classes.
+    /// Classes; the null class is one more.
     #[serde(default = "default_num_classes")]
     pub num_classes: usize,
-    /// Label dropout; the null row exists where it is positive.
+    /// Label dropout, a probability; the null row exists where it is positive.
     #[serde(default = "default_dropout")]
     pub class_dropout_prob: f64,
     /// Norm of queries and keys.
@@ -109,6 +109,11 @@ impl LightningDiTConfig {
     }
 
     /// Reads the `model`, `data` and `vae` sections of LightningDiT's training YAML.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] where the text is no such YAML, names an unknown variant, or its numbers
+    /// describe no network.
     pub fn from_yaml(text: &str) -> Result<Self, InvalidConfig> {
         #[derive(Deserialize)]
         struct File {
@@ -184,6 +189,10 @@ impl LightningDiTConfig {
     }
 
     /// Checks that the numbers describe a network.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] with the first thing that is wrong.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         let Self { input_size, patch_size, hidden_size, num_heads, .. } = *self;
         ensure!(patch_size > 0 && input_size > 0, "sizes must be positive");
@@ -280,7 +289,7 @@ impl DiffusionModel for LightningDiTConfig {
         &Sampler::FLOW
     }
 
-    /// The guidance interval starts at 0.125 on the authors' clock.
+    /// The guidance interval starts at 0.125 on the authors' clock (0 is noise), which is 0.875 here.
     fn default_settings(&self) -> Settings {
         let guidance = Guidance { high: 0.875, channels: Some(3), ..Guidance::new(6.7) };
         Settings { shift: 0.3, ..Settings::new(Sampler::Euler, 249, guidance) }

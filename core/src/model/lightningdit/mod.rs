@@ -23,6 +23,10 @@ use crate::nn::table;
 
 impl LightningDiTConfig {
     /// The untrained network.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] where [`validate`](LightningDiTConfig::validate) fails.
     pub fn init(&self, device: &Device) -> Result<LightningDiT, InvalidConfig> {
         self.validate()?;
         let d = self.hidden_size;
@@ -90,12 +94,34 @@ pub struct Trace {
 impl LightningDiT {
     /// The velocity `data − noise` at the authors' time (0 is noise, 1 is data).
     ///
-    /// * `x`: `[B, C, S, S]`, `t`: `[B]`, `y`: `[B]`; returns `[B, C, S, S]`
+    /// # Shapes
+    ///
+    /// * `x`: `[B, C, S, S]`
+    /// * `t`: `[B]` in 0…1 (**0 is noise**)
+    /// * `y`: `[B]`
+    /// * returns `[B, C, S, S]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape, or, on the CPU, a label is beyond the table
+    /// (which has a null row only where labels are dropped in training).
     pub fn forward(&self, x: Tensor<4>, t: Tensor<1>, y: Tensor<1, Int>) -> Tensor<4> {
         self.forward_through(x, t, y, &mut run_blocks)
     }
 
     /// [`forward`](Self::forward) with another way to run the blocks.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, C, S, S]`
+    /// * `t`: `[B]` in 0…1 (**0 is noise**)
+    /// * `y`: `[B]`
+    /// * returns `[B, C, S, S]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape, or, on the CPU, a label is beyond the table
+    /// (which has a null row only where labels are dropped in training).
     pub fn forward_through(
         &self,
         x: Tensor<4>,
@@ -110,6 +136,18 @@ impl LightningDiT {
     }
 
     /// [`forward`](Self::forward) with every intermediate value kept.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, C, S, S]`
+    /// * `t`: `[B]` in 0…1 (**0 is noise**)
+    /// * `y`: `[B]`
+    /// * returns [`Trace`], whose fields state theirs
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape, or, on the CPU, a label is beyond the table
+    /// (which has a null row only where labels are dropped in training).
     pub fn trace(&self, x: Tensor<4>, t: Tensor<1>, y: Tensor<1, Int>) -> Trace {
         let c = self.condition(t, y);
         let patches = self.x_embedder.forward(x);
@@ -136,12 +174,26 @@ impl LightningDiT {
         unpatchify(tokens, self.patch_size).narrow(1, 0, self.in_channels)
     }
 
-    /// The embedding of time alone, `[B, D]`.
+    /// The embedding of time alone (0 is noise).
+    ///
+    /// # Shapes
+    ///
+    /// * `t`: `[B]`
+    /// * returns `[B, D]`
     pub fn time_embedding(&self, t: Tensor<1>) -> Tensor<2> {
         self.t_embedder.forward(t)
     }
 
-    /// The embedding of labels alone, `[B, D]`.
+    /// The embedding of labels alone.
+    ///
+    /// # Shapes
+    ///
+    /// * `y`: `[B]`
+    /// * returns `[B, D]`
+    ///
+    /// # Panics
+    ///
+    /// If a label is beyond the table, on the CPU.
     pub fn label_embedding(&self, y: Tensor<1, Int>) -> Tensor<2> {
         self.y_embedder.forward(y)
     }

@@ -15,16 +15,16 @@ use crate::weights::{Weights, WeightsError};
 /// Shape of a SiT. Keys are REPA-E's; Hi-DiT's short names are accepted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SiTConfig {
-    /// Side of the latent image, in latent pixels.
+    /// Side of the latent image, in latent pixels; divisible by `patch_size`.
     #[serde(alias = "latent_size", default = "default_input_size")]
     pub input_size: usize,
-    /// Side of a patch.
+    /// Side of a patch, in latent pixels.
     #[serde(alias = "patch", default = "one")]
     pub patch_size: usize,
     /// Latent channels.
     #[serde(alias = "latent_channels")]
     pub in_channels: usize,
-    /// Width D.
+    /// Width D, divisible by 4 and by `num_heads`.
     #[serde(alias = "hidden")]
     pub hidden_size: usize,
     /// Blocks.
@@ -95,6 +95,10 @@ impl SiTConfig {
     }
 
     /// Checks that the numbers describe a network.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] with the first thing that is wrong.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         let Self { input_size, patch_size, hidden_size, num_heads, depth, .. } = *self;
         ensure!(patch_size > 0 && input_size > 0, "sizes must be positive");
@@ -118,6 +122,10 @@ impl SiTConfig {
     }
 
     /// Tokens of one image.
+    ///
+    /// # Panics
+    ///
+    /// If `patch_size` is 0.
     pub fn tokens(&self) -> usize {
         (self.input_size / self.patch_size).pow(2)
     }

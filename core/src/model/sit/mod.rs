@@ -24,6 +24,10 @@ use crate::nn::table;
 
 impl SiTConfig {
     /// The untrained network.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] where [`validate`](SiTConfig::validate) fails.
     pub fn init(&self, device: &Device) -> Result<SiT, InvalidConfig> {
         self.validate()?;
         let d = self.hidden_size;
@@ -72,19 +76,39 @@ pub struct SiT {
 }
 
 impl SiT {
-    /// The velocity of latents in normalised space.
+    /// The velocity `noise − data` of latents in normalised space.
     ///
-    /// * `x`: `[B, C, S, S]`, `t`: `[B]` in 0…1 (1 is noise), `y`: `[B]`
+    /// # Shapes
     ///
-    /// Returns `[B, C, S, S]`.
+    /// * `x`: `[B, C, S, S]`
+    /// * `t`: `[B]` in 0…1 (1 is noise)
+    /// * `y`: `[B]`
+    /// * returns `[B, C, S, S]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape, or, on the CPU, a label is beyond the null
+    /// class.
     pub fn forward(&self, x: Tensor<4>, t: Tensor<1>, y: Tensor<1, Int>) -> Tensor<4> {
         let c = self.condition(t, y); // [B, D]
         let h = self.blocks(self.embed(x), c.clone()); // [B, N, D]
         self.velocity(self.modulated(h, c))
     }
 
-    /// [`forward`](Self::forward) together with the projected features of block
-    /// `encoder_depth`, `[B, N, z_dim]` for each teacher (REPA).
+    /// [`forward`](Self::forward) together with the projected features of block `encoder_depth`
+    /// (REPA).
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, C, S, S]`
+    /// * `t`: `[B]` in 0…1 (1 is noise)
+    /// * `y`: `[B]`
+    /// * returns `[B, C, S, S]`, and `[B, N, z_dim]` for each teacher
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape, on the CPU a label is beyond the null class, or
+    /// `encoder_depth` is beyond the last block.
     pub fn forward_with_features(
         &self,
         x: Tensor<4>,
@@ -117,11 +141,35 @@ impl SiT {
     }
 
     /// Only the projected features; the blocks after them are not computed (REPA-E's alignment).
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, C, S, S]`
+    /// * `t`: `[B]` in 0…1 (1 is noise)
+    /// * `y`: `[B]`
+    /// * returns `[B, N, z_dim]` for each teacher
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape, on the CPU a label is beyond the null class, or
+    /// `encoder_depth` is beyond the last block.
     pub fn features(&self, x: Tensor<4>, t: Tensor<1>, y: Tensor<1, Int>) -> Vec<Tensor<3>> {
         self.project(self.stream(x, t, y, self.encoder_depth))
     }
 
-    /// The residual stream `[B, N, D]` after the first `blocks` blocks.
+    /// The residual stream after the first `blocks` blocks.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, C, S, S]`
+    /// * `t`: `[B]` in 0…1 (1 is noise)
+    /// * `y`: `[B]`
+    /// * returns `[B, N, D]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape, on the CPU a label is beyond the null class, or
+    /// there are fewer blocks.
     pub fn stream(
         &self,
         x: Tensor<4>,
@@ -163,12 +211,26 @@ impl SiT {
         self.projectors.iter().map(|p| p.forward(h.clone())).collect()
     }
 
-    /// The embedding of time alone, `[B, D]`.
+    /// The embedding of time alone (1 is noise).
+    ///
+    /// # Shapes
+    ///
+    /// * `t`: `[B]`
+    /// * returns `[B, D]`
     pub fn time_embedding(&self, t: Tensor<1>) -> Tensor<2> {
         self.t_embedder.forward(t)
     }
 
-    /// The embedding of labels alone, `[B, D]`.
+    /// The embedding of labels alone.
+    ///
+    /// # Shapes
+    ///
+    /// * `y`: `[B]`
+    /// * returns `[B, D]`
+    ///
+    /// # Panics
+    ///
+    /// If a label is beyond the null class, on the CPU.
     pub fn label_embedding(&self, y: Tensor<1, Int>) -> Tensor<2> {
         self.y_embedder.forward(y)
     }
