@@ -70,7 +70,7 @@ impl Rgb {
     /// # Panics
     ///
     /// If a picture has fewer pixels than its width and height say.
-    pub fn paste(&mut self, picture: &Rgb, x: usize, y: usize) {
+    fn paste(&mut self, picture: &Rgb, x: usize, y: usize) {
         let columns = picture.width.min(self.width.saturating_sub(x));
         for row in 0..picture.height.min(self.height.saturating_sub(y)) {
             let from = row * picture.width * 3;

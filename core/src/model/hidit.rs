@@ -245,23 +245,7 @@ impl HiDiT {
         }
     }
 
-    /// `v_x = (x_t − x̂) / max(t, t_min)`
-    ///
-    /// # Shapes
-    ///
-    /// * `x`: `[B, 3, H, W]`
-    /// * `image`: `[B, 3, H, W]`
-    /// * `t`: `[B]`
-    /// * returns `[B, 3, H, W]`
-    ///
-    /// # Panics
-    ///
-    /// If a tensor does not have the stated shape.
-    pub fn pixel_velocity(&self, x: Tensor<4>, image: Tensor<4>, t: Tensor<1>) -> Tensor<4> {
-        (x - image) / t.clamp_min(self.t_min).reshape([-1, 1, 1, 1])
-    }
-
-    /// The smallest time that [`pixel_velocity`](Self::pixel_velocity) divides by.
+    /// The smallest time that the pixels' velocity `v_x = (x_t − x̂) / max(t, t_min)` divides by.
     pub fn t_min(&self) -> f64 {
         self.t_min
     }

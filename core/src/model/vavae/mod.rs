@@ -4,132 +4,22 @@
 //!
 //! Images are in −1…1. Encoder and decoder load separately, since sampling needs only one.
 
+mod blocks;
+mod config;
+
 use burn::module::Module;
 use burn::tensor::module::interpolate;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor};
-use serde::{Deserialize, Serialize};
 
-use super::{InvalidConfig, ensure};
-use crate::nn::attention::attention;
+pub use config::VaeConfig;
+
+use self::blocks::{AttnBlock, Mid, ResBlock, run_level};
+use super::InvalidConfig;
 use crate::nn::conv::Conv2d;
 use crate::nn::norm::GroupNorm;
 
-/// Shape of the autoencoder; keys are the `ddconfig` of its YAML.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct VaeConfig {
-    /// Base width, divisible by `num_groups`.
-    pub ch: usize,
-    /// Width of each level over `ch`, finest first; the latent is 2^(levels−1) times smaller.
-    pub ch_mult: Vec<usize>,
-    /// Residual blocks a level; the decoder has one more.
-    pub num_res_blocks: usize,
-    /// Channels of the latent inside the quant convolutions.
-    pub z_channels: usize,
-    /// Channels of the latent; `z_channels` if absent.
-    #[serde(default)]
-    pub embed_dim: Option<usize>,
-    /// Image channels in.
-    #[serde(default = "three")]
-    pub in_channels: usize,
-    /// Image channels out.
-    #[serde(default = "three")]
-    pub out_ch: usize,
-    /// The image side that decides which levels have attention (not the actual input's).
-    #[serde(default = "default_resolution")]
-    pub resolution: usize,
-    /// Level sides, in pixels of that level, with attention after every residual block.
-    #[serde(default = "default_attn_resolutions")]
-    pub attn_resolutions: Vec<usize>,
-    /// Groups of every GroupNorm.
-    #[serde(default = "default_groups")]
-    pub num_groups: usize,
-}
-
-fn three() -> usize {
-    3
-}
-fn default_resolution() -> usize {
-    256
-}
-fn default_attn_resolutions() -> Vec<usize> {
-    vec![16]
-}
-fn default_groups() -> usize {
-    32
-}
-
 impl VaeConfig {
-    /// VA-VAE f16d32, the autoencoder of LightningDiT, REPA-E and Hi-DiT.
-    pub fn f16d32() -> Self {
-        Self {
-            ch: 128,
-            ch_mult: vec![1, 1, 2, 2, 4],
-            num_res_blocks: 2,
-            z_channels: 32,
-            embed_dim: None,
-            in_channels: 3,
-            out_ch: 3,
-            resolution: 256,
-            attn_resolutions: vec![16],
-            num_groups: 32,
-        }
-    }
-
-    /// The f8d4 autoencoder of Stable Diffusion.
-    pub fn f8d4() -> Self {
-        Self { ch_mult: vec![1, 2, 4, 4], z_channels: 4, ..Self::f16d32() }
-    }
-
-    /// Channels of the latent.
-    pub fn latent_channels(&self) -> usize {
-        self.embed_dim.unwrap_or(self.z_channels)
-    }
-
-    /// How many times smaller than the image the latent is.
-    ///
-    /// # Panics
-    ///
-    /// If `ch_mult` is empty.
-    pub fn downsampling(&self) -> usize {
-        1 << (self.ch_mult.len() - 1)
-    }
-
-    fn width(&self, level: usize) -> usize {
-        self.ch * self.ch_mult[level]
-    }
-
-    fn has_attention(&self, level: usize) -> bool {
-        self.attn_resolutions.contains(&(self.resolution >> level))
-    }
-
-    /// Checks that the numbers describe a network.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidConfig`] with the first thing that is wrong.
-    pub fn validate(&self) -> Result<(), InvalidConfig> {
-        ensure!(!self.ch_mult.is_empty() && self.ch_mult.len() < 16, "ch_mult has no sane length");
-        ensure!(self.num_groups > 0, "num_groups must be positive");
-        for level in 0..self.ch_mult.len() {
-            ensure!(
-                self.width(level) > 0 && self.width(level).is_multiple_of(self.num_groups),
-                "level {level}: {} channels do not split into {} groups",
-                self.width(level),
-                self.num_groups
-            );
-        }
-        ensure!(
-            self.ch.is_multiple_of(self.num_groups),
-            "ch {} does not split into {} groups",
-            self.ch,
-            self.num_groups
-        );
-        ensure!(self.num_res_blocks > 0, "num_res_blocks must be positive");
-        ensure!(self.z_channels > 0 && self.latent_channels() > 0, "z_channels must be positive");
-        Ok(())
-    }
-
     /// The untrained encoder.
     ///
     /// # Errors
@@ -463,101 +353,4 @@ struct UpLevel {
 #[derive(Module, Debug)]
 struct Resample {
     conv: Conv2d,
-}
-
-/// Residual blocks, each followed by attention where the level has it.
-fn run_level(blocks: &[ResBlock], attn: &[AttnBlock], mut h: Tensor<4>) -> Tensor<4> {
-    for (i, block) in blocks.iter().enumerate() {
-        h = block.forward(h);
-        if let Some(attn) = attn.get(i) {
-            h = attn.forward(h);
-        }
-    }
-    h
-}
-
-#[derive(Module, Debug)]
-struct Mid {
-    block_1: ResBlock,
-    attn_1: AttnBlock,
-    block_2: ResBlock,
-}
-
-impl Mid {
-    fn new(width: usize, groups: usize, device: &Device) -> Self {
-        Self {
-            block_1: ResBlock::new(width, width, groups, device),
-            attn_1: AttnBlock::new(width, groups, device),
-            block_2: ResBlock::new(width, width, groups, device),
-        }
-    }
-
-    fn forward(&self, h: Tensor<4>) -> Tensor<4> {
-        self.block_2.forward(self.attn_1.forward(self.block_1.forward(h)))
-    }
-}
-
-#[derive(Module, Debug)]
-struct ResBlock {
-    norm1: GroupNorm,
-    conv1: Conv2d,
-    norm2: GroupNorm,
-    conv2: Conv2d,
-    nin_shortcut: Option<Conv2d>,
-}
-
-impl ResBlock {
-    fn new(c_in: usize, c_out: usize, groups: usize, device: &Device) -> Self {
-        Self {
-            norm1: GroupNorm::new(groups, c_in, device),
-            conv1: Conv2d::same(c_in, c_out, 3, device),
-            norm2: GroupNorm::new(groups, c_out, device),
-            conv2: Conv2d::same(c_out, c_out, 3, device),
-            nin_shortcut: (c_in != c_out).then(|| Conv2d::same(c_in, c_out, 1, device)),
-        }
-    }
-
-    /// `[B, in, H, W]` → `[B, out, H, W]`
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let h = self.conv1.forward(self.norm1.silu(x.clone()));
-        let shortcut = match &self.nin_shortcut {
-            Some(shortcut) => shortcut.forward(x),
-            None => x,
-        };
-        self.conv2.forward_residual(shortcut, self.norm2.silu(h))
-    }
-}
-
-#[derive(Module, Debug)]
-struct AttnBlock {
-    norm: GroupNorm,
-    q: Conv2d,
-    k: Conv2d,
-    v: Conv2d,
-    proj_out: Conv2d,
-}
-
-impl AttnBlock {
-    fn new(c: usize, groups: usize, device: &Device) -> Self {
-        let conv = || Conv2d::same(c, c, 1, device);
-        Self {
-            norm: GroupNorm::new(groups, c, device),
-            q: conv(),
-            k: conv(),
-            v: conv(),
-            proj_out: conv(),
-        }
-    }
-
-    /// One head over all positions, `[B, C, H, W]` → the same
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let [b, c, h, w] = x.dims();
-        let y = self.norm.forward(x.clone());
-        let tokens = |conv: &Conv2d| -> Tensor<4> {
-            conv.forward(y.clone()).reshape([b, 1, c, h * w]).swap_dims(2, 3) // [B, 1, H·W, C]
-        };
-        let scale = 1.0 / (c as f64).sqrt();
-        let out = attention(tokens(&self.q), tokens(&self.k), tokens(&self.v), scale, None);
-        self.proj_out.forward_residual(x, out.swap_dims(2, 3).reshape([b, c, h, w]))
-    }
 }

@@ -1,0 +1,121 @@
+//! The shape of an autoencoder.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{InvalidConfig, ensure};
+
+/// Shape of the autoencoder; keys are the `ddconfig` of its YAML.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VaeConfig {
+    /// Base width, divisible by `num_groups`.
+    pub ch: usize,
+    /// Width of each level over `ch`, finest first; the latent is 2^(levels−1) times smaller.
+    pub ch_mult: Vec<usize>,
+    /// Residual blocks a level; the decoder has one more.
+    pub num_res_blocks: usize,
+    /// Channels of the latent inside the quant convolutions.
+    pub z_channels: usize,
+    /// Channels of the latent; `z_channels` if absent.
+    #[serde(default)]
+    pub embed_dim: Option<usize>,
+    /// Image channels in.
+    #[serde(default = "three")]
+    pub in_channels: usize,
+    /// Image channels out.
+    #[serde(default = "three")]
+    pub out_ch: usize,
+    /// The image side that decides which levels have attention (not the actual input's).
+    #[serde(default = "default_resolution")]
+    pub resolution: usize,
+    /// Level sides, in pixels of that level, with attention after every residual block.
+    #[serde(default = "default_attn_resolutions")]
+    pub attn_resolutions: Vec<usize>,
+    /// Groups of every GroupNorm.
+    #[serde(default = "default_groups")]
+    pub num_groups: usize,
+}
+
+fn three() -> usize {
+    3
+}
+fn default_resolution() -> usize {
+    256
+}
+fn default_attn_resolutions() -> Vec<usize> {
+    vec![16]
+}
+fn default_groups() -> usize {
+    32
+}
+
+impl VaeConfig {
+    /// VA-VAE f16d32, the autoencoder of LightningDiT, REPA-E and Hi-DiT.
+    pub fn f16d32() -> Self {
+        Self {
+            ch: 128,
+            ch_mult: vec![1, 1, 2, 2, 4],
+            num_res_blocks: 2,
+            z_channels: 32,
+            embed_dim: None,
+            in_channels: 3,
+            out_ch: 3,
+            resolution: 256,
+            attn_resolutions: vec![16],
+            num_groups: 32,
+        }
+    }
+
+    /// The f8d4 autoencoder of Stable Diffusion.
+    pub fn f8d4() -> Self {
+        Self { ch_mult: vec![1, 2, 4, 4], z_channels: 4, ..Self::f16d32() }
+    }
+
+    /// Channels of the latent.
+    pub fn latent_channels(&self) -> usize {
+        self.embed_dim.unwrap_or(self.z_channels)
+    }
+
+    /// How many times smaller than the image the latent is.
+    ///
+    /// # Panics
+    ///
+    /// If `ch_mult` is empty.
+    pub fn downsampling(&self) -> usize {
+        1 << (self.ch_mult.len() - 1)
+    }
+
+    pub(super) fn width(&self, level: usize) -> usize {
+        self.ch * self.ch_mult[level]
+    }
+
+    pub(super) fn has_attention(&self, level: usize) -> bool {
+        self.attn_resolutions.contains(&(self.resolution >> level))
+    }
+
+    /// Checks that the numbers describe a network.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] with the first thing that is wrong.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        ensure!(!self.ch_mult.is_empty() && self.ch_mult.len() < 16, "ch_mult has no sane length");
+        ensure!(self.num_groups > 0, "num_groups must be positive");
+        for level in 0..self.ch_mult.len() {
+            ensure!(
+                self.width(level) > 0 && self.width(level).is_multiple_of(self.num_groups),
+                "level {level}: {} channels do not split into {} groups",
+                self.width(level),
+                self.num_groups
+            );
+        }
+        ensure!(
+            self.ch.is_multiple_of(self.num_groups),
+            "ch {} does not split into {} groups",
+            self.ch,
+            self.num_groups
+        );
+        ensure!(self.num_res_blocks > 0, "num_res_blocks must be positive");
+        ensure!(self.z_channels > 0 && self.latent_channels() > 0, "z_channels must be positive");
+        Ok(())
+    }
+}
