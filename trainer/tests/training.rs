@@ -1,4 +1,4 @@
-//! Training as a person or a cluster runs it: real processes, from images to samples.
+//! Training end to end: real processes, from images to samples.
 
 mod common;
 
@@ -13,7 +13,7 @@ use tintype_trainer::data::latents::LatentShards;
 use tintype_trainer::network::dinov2::DinoConfig;
 use tintype_trainer::network::vgg::Vgg16;
 
-use common::{Place, TINTYPE, names};
+use common::{TINTYPE, Workspace, names};
 
 /// A tiny HDiT; `run` and `model` are more lines of those tables.
 fn hdit(model: &str, run: &str) -> String {
@@ -61,7 +61,7 @@ fn values(weights: &Weights) -> BTreeMap<String, Vec<f32>> {
 }
 
 /// Every tensor of two runs' latest checkpoints agrees to `tolerance`, relative to its norm.
-fn assert_close(place: &Place, a: &str, b: &str, tolerance: f64) {
+fn assert_close(place: &Workspace, a: &str, b: &str, tolerance: f64) {
     let (a, b) = (values(&place.latest(a, FILES[0])), values(&place.latest(b, FILES[0])));
     assert_eq!(a.len(), b.len());
     for (name, a) in &a {
@@ -74,7 +74,7 @@ fn assert_close(place: &Place, a: &str, b: &str, tolerance: f64) {
 }
 
 /// Two runs ended with the same bits.
-fn assert_same(place: &Place, a: &str, b: &str) {
+fn assert_same(place: &Workspace, a: &str, b: &str) {
     for file in FILES {
         assert_eq!(values(&place.latest(a, file)), values(&place.latest(b, file)), "{file}");
     }
@@ -82,7 +82,7 @@ fn assert_same(place: &Place, a: &str, b: &str) {
 
 #[test]
 fn an_interrupted_run_equals_an_uninterrupted_one() {
-    let place = Place::prepared();
+    let place = Workspace::prepared();
     // With everything that is random in it: order, noise, augmentation, dropped labels, dropout.
     place.write("run.toml", &hdit("dropout_rate = [0.0, 0.2]\nmapping_dropout_rate = 0.1", ""));
     place.succeeds("train run.toml --out whole --device cpu --quiet");
@@ -108,8 +108,8 @@ fn an_interrupted_run_equals_an_uninterrupted_one() {
 }
 
 #[test]
-fn devices_micro_batches_and_recomputation_change_nothing() {
-    let place = Place::prepared();
+fn data_parallelism_accumulation_and_recomputation_change_nothing() {
+    let place = Workspace::prepared();
     place.write("one.toml", &hdit("", ""));
     place.write("micro.toml", &hdit("", "accumulate = 4"));
     place.write("again.toml", &hdit("", "recompute = true"));
@@ -129,8 +129,8 @@ fn devices_micro_batches_and_recomputation_change_nothing() {
 }
 
 #[test]
-fn a_kill_at_any_moment_loses_no_more_than_the_steps_since_a_checkpoint() {
-    let place = Place::prepared();
+fn a_run_killed_at_any_time_resumes_from_its_last_checkpoint() {
+    let place = Workspace::prepared();
     place.write("run.toml", &hdit("", "keep_last = 1").replace("every = 2", "every = 1"));
     place.succeeds("train run.toml --out whole --device cpu --quiet --steps 600");
     let mut last = 0;
@@ -165,7 +165,7 @@ fn a_kill_at_any_moment_loses_no_more_than_the_steps_since_a_checkpoint() {
 
 /// A run may not write files larger than this many kibibytes.
 #[cfg(unix)]
-fn with_small_files(place: &Place, line: &str, kibibytes: u32) -> Output {
+fn with_small_files(place: &Workspace, line: &str, kibibytes: u32) -> Output {
     let script = format!("trap '' XFSZ; ulimit -f {}; exec {TINTYPE} {line}", kibibytes * 2);
     Command::new("sh")
         .args(["-c", &script])
@@ -177,7 +177,7 @@ fn with_small_files(place: &Place, line: &str, kibibytes: u32) -> Output {
 #[cfg(unix)]
 #[test]
 fn a_full_disk_keeps_the_last_checkpoint() {
-    let place = Place::prepared();
+    let place = Workspace::prepared();
     place.write("run.toml", &hdit("", ""));
     place.succeeds("train run.toml --out run --device cpu --quiet --steps 2");
     let output = with_small_files(&place, "train run.toml --out run --device cpu --quiet", 16);
@@ -190,8 +190,8 @@ fn a_full_disk_keeps_the_last_checkpoint() {
 }
 
 #[test]
-fn what_does_not_fit_is_said_before_anything_is_computed() {
-    let place = Place::prepared();
+fn invalid_configurations_are_errors_before_training() {
+    let place = Workspace::prepared();
     place.write("run.toml", &hdit("", ""));
     place.write("key.toml", &hdit("", "chekpoint_every = 3"));
     let says = |line: &str, words: &[&str]| {
@@ -226,8 +226,8 @@ fn what_does_not_fit_is_said_before_anything_is_computed() {
 
 #[cfg(unix)]
 #[test]
-fn a_polite_end_writes_a_checkpoint_and_goes_on_from_it() {
-    let place = Place::prepared();
+fn sigint_and_sigterm_write_a_checkpoint_and_the_run_resumes() {
+    let place = Workspace::prepared();
     place.write(
         "run.toml",
         &hdit("", "").replace("checkpoint_every = 2", "checkpoint_every = 100000"),
@@ -250,24 +250,24 @@ fn a_polite_end_writes_a_checkpoint_and_goes_on_from_it() {
 }
 
 #[test]
-fn gradients_that_are_not_finite_change_nothing_and_are_counted() {
-    let place = Place::prepared();
+fn steps_with_non_finite_gradients_are_skipped_and_counted() {
+    let place = Workspace::prepared();
     place.write("run.toml", &hdit("", "").replace("lr = 5e-3", "lr = 1e25"));
     place.succeeds("train run.toml --out run --device cpu --quiet");
     let log = std::fs::read_to_string(place.path("run/log.jsonl")).expect("a log");
     let last: serde_json::Value =
         serde_json::from_str(log.lines().last().expect("a line")).expect("JSON");
     assert!(last["skipped"].as_f64().expect("a count") >= 3.0, "{last}");
-    // A checkpoint without any optimizer history goes on, too.
+    // A checkpoint without optimizer state can be resumed, too.
     place.write("all.toml", &hdit("", "").replace("sigma_data = 0.5", "sigma_data = 1e-300"));
     place.succeeds("train all.toml --out all --device cpu --quiet --steps 2");
     place.succeeds("train all.toml --out all --device cpu --quiet --steps 3");
 }
 
-/// Judging networks with random weights: their files are read, their losses counted and minimised.
+/// Frozen loss networks with random weights: loaded from files, with their losses in the total.
 #[test]
-fn judging_networks_join_when_their_files_are_given() {
-    let place = Place::new();
+fn loss_networks_are_used_if_their_files_are_given() {
+    let place = Workspace::new();
     let device = Device::flex();
     let file = |name: &str, tensors: BTreeMap<String, TensorView>| {
         let bytes = write_safetensors(&tensors, &BTreeMap::new()).expect("it fits");
@@ -396,10 +396,10 @@ decay = 0.9
 }
 
 /// Everything in a row on tiny networks: images → autoencoder → latents → both stages of Hi-DiT →
-/// pictures and samples; and LightningDiT on the other kind of latents.
+/// images and samples; and LightningDiT on the other kind of latents.
 #[test]
 fn from_images_to_samples() {
-    let place = Place::new();
+    let place = Workspace::new();
     place.succeeds("prepare images --out store --size 24");
     place.write(
         "vae.toml",
@@ -525,7 +525,7 @@ vae = "vae"
     assert_close(&place, "stage2", "again", 1e-4);
     place.succeeds("train stage2.toml --out two --device cpu,cpu --quiet");
     assert_close(&place, "stage2", "two", 1e-4);
-    // A run opens like any model, by its averaged weights, and knows its classes.
+    // A run opens like any model, with its EMA weights and its classes.
     place
         .succeeds("generate birch --model stage2 --vae vae --steps 4 --device cpu --out birch.png");
     let said = place.succeeds("classes --model stage2");
@@ -541,7 +541,7 @@ vae = "vae"
         let read = |i: usize| std::fs::read(folder.join(format!("{i:06}.png"))).expect("a PNG");
         (0..6).map(read).collect()
     };
-    // Two processes and another batch size make the same pictures, and a second run only what is
+    // Two processes and another batch size generate the same images, and a second run only what is
     // missing.
     let mut ranks: Vec<_> = ["0", "1"]
         .iter()
@@ -557,7 +557,7 @@ vae = "vae"
     assert_eq!(pngs("a"), pngs("b"));
     std::fs::remove_file(place.path("a").join(folder).join("000004.png")).expect("it was there");
     let said = place.succeeds(&format!("{sample} --out a"));
-    assert!(said.contains("1 samples in") && said.contains("5 were there"), "{said}");
+    assert!(said.contains("1 samples in") && said.contains("5 already existed"), "{said}");
     assert_eq!(pngs("a"), pngs("b"));
     let refused = place.refused(&format!("{sample} --npz a.npz --seed 1"));
     assert!(refused.contains("other settings"), "{refused}");

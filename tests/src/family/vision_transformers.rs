@@ -17,7 +17,7 @@ use tintype_trainer::network::dinov2::{DinoV2, Interpolation, Tokens};
 
 use super::book::Book;
 use super::evaluation::planes;
-use super::judges::{recipe, values};
+use super::loss_networks::{recipe, values};
 use crate::check::{Checks, Tolerance};
 use crate::golden::Golden;
 

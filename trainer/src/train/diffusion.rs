@@ -1,4 +1,4 @@
-//! The training of a diffusion network: gradients, clipping, AdamW, average.
+//! The trainer of diffusion networks: gradients, clipping, AdamW, EMA.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,25 +18,25 @@ use super::adamw::{AdamW, AdamWConfig, clip, global_norm};
 use super::checkpoint::TensorFile;
 use super::comm::Comm;
 use super::ema::{Ema, EmaConfig};
+use super::epoch_sampler::EpochSampler;
 use super::objective::{Compute, Objective};
-use super::order::Order;
 use super::prefetch::Prefetch;
 use super::preview::Previewer;
 use super::recompute::add;
 use super::trainer::{Report, Trainer};
 
-/// How a step is made up.
+/// Batch size, gradient accumulation and dtype of a step.
 #[derive(Clone, Copy, Debug)]
 pub struct Steps {
-    /// Samples of all devices and micro-batches together.
+    /// Global batch size, over all devices and micro-batches.
     pub batch: usize,
-    /// Micro-batches of one step on each device.
+    /// Gradient accumulation: micro-batches per step on each device.
     pub accumulate: usize,
-    /// Precision and memory.
+    /// Dtype and activation recomputation.
     pub compute: Compute,
 }
 
-/// A diffusion network in training on one device.
+/// The trainer of a diffusion network on one device.
 pub struct DiffusionTrainer<O: Objective> {
     objective: Arc<O>,
     /// Parameters in float32, on the graph.
@@ -44,7 +44,7 @@ pub struct DiffusionTrainer<O: Objective> {
     optimizer: AdamW,
     ema: Ema,
     steps: Steps,
-    order: Arc<Order>,
+    sampler: Arc<EpochSampler>,
     comm: Comm,
     device: Device,
     batches: Option<Prefetch<O::Batch>>,
@@ -53,13 +53,13 @@ pub struct DiffusionTrainer<O: Objective> {
 }
 
 impl<O: Objective> DiffusionTrainer<O> {
-    /// Takes a network as it starts.
+    /// Creates the trainer from an initialized network.
     pub fn new(
         objective: O,
         network: O::Network,
         (optimizer, ema): (AdamWConfig, EmaConfig),
         steps: Steps,
-        order: Order,
+        sampler: EpochSampler,
         comm: Comm,
         previewer: Option<Previewer>,
         classes: &[String],
@@ -78,7 +78,7 @@ impl<O: Objective> DiffusionTrainer<O> {
             objective: Arc::new(objective),
             network,
             steps,
-            order: Arc::new(order),
+            sampler: Arc::new(sampler),
             comm,
             device: device.clone(),
             batches: None,
@@ -92,8 +92,8 @@ impl<O: Objective> DiffusionTrainer<O> {
         &self.network
     }
 
-    /// Goes on from a checkpoint of the same or of an earlier stage: its network, average and
-    /// optimizer. Parameters that it lacks start fresh if `may_miss` says so.
+    /// Initializes network, EMA and optimizer from a checkpoint of the same or an earlier stage.
+    /// Parameters selected by `may_miss` may be missing there and keep their initialization.
     pub fn continue_from(&mut self, path: &Path, may_miss: fn(&str) -> bool) -> Result<()> {
         let mut weights = open(&raw_weights(path))?;
         let expected = snapshot(&self.network);
@@ -101,7 +101,7 @@ impl<O: Objective> DiffusionTrainer<O> {
             match weights.tensors.get(name) {
                 Some(found) if found.shape == fresh.shape => {}
                 Some(found) => bail!(
-                    "{}: {name} has shape {:?} and the network wants {:?}",
+                    "{}: {name} has shape {:?}, but the network expects {:?}",
                     weights.file,
                     found.shape,
                     fresh.shape
@@ -123,7 +123,7 @@ impl<O: Objective> DiffusionTrainer<O> {
         Ok(())
     }
 
-    /// Parameters and average from files.
+    /// Sets parameters and EMA.
     fn take(&mut self, weights: &Weights, averaged: &Weights) -> Result<()> {
         let network = self.network.clone();
         self.network = load(network, weights, FloatDType::F32, &self.device)?.network;
@@ -175,7 +175,7 @@ impl<O: Objective> DiffusionTrainer<O> {
 
     fn next_batch(&mut self, step: u64) -> Result<O::Batch> {
         if self.batches.is_none() {
-            let (objective, order) = (self.objective.clone(), self.order.clone());
+            let (objective, sampler) = (self.objective.clone(), self.sampler.clone());
             let (share, Steps { batch, accumulate, .. }) =
                 (self.comm.share(self.steps.batch), self.steps);
             let make = move |number: u64| {
@@ -183,8 +183,8 @@ impl<O: Objective> DiffusionTrainer<O> {
                 let (step, micro) =
                     (step + number / accumulate as u64, number as usize % accumulate);
                 let part = |i: usize| share.start + share.len() * i / accumulate;
-                let places = order.batch(step, batch, part(micro)..part(micro + 1));
-                objective.collate(&places, step, batch)
+                let samples = sampler.batch(step, batch, part(micro)..part(micro + 1));
+                objective.collate(&samples, step, batch)
             };
             self.batches = Some(Prefetch::new(make));
         }
@@ -192,7 +192,7 @@ impl<O: Objective> DiffusionTrainer<O> {
     }
 }
 
-/// The file of a checkpoint folder that training goes on with, not the average.
+/// The file of a checkpoint folder with the raw weights, not the EMA.
 fn raw_weights(path: &Path) -> std::path::PathBuf {
     let raw = path.join("model.safetensors");
     if raw.exists() { raw } else { path.into() }
@@ -280,7 +280,7 @@ impl<O: Objective> Trainer for DiffusionTrainer<O> {
     }
 }
 
-/// A network with the first weights of a seed, the same on every device: drawn on the CPU.
+/// Initializes a network from a seed, on the CPU so that it is the same on every device.
 pub fn fresh<M: Module, E: std::error::Error + Send + Sync + 'static>(
     init: impl Fn(&Device) -> Result<M, E>,
     seed: u64,

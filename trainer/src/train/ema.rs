@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tintype::diffusion::karras::ema_decay;
 use tintype::weights::Flat;
 
-/// How fast the average forgets.
+/// Decay of the EMA.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum EmaConfig {
@@ -32,7 +32,7 @@ impl EmaConfig {
     }
 }
 
-/// The average; starts as the network itself.
+/// The EMA; initialized with the network.
 #[derive(Clone, Debug)]
 pub struct Ema {
     config: EmaConfig,
@@ -43,7 +43,7 @@ pub struct Ema {
 }
 
 impl Ema {
-    /// An average that has seen only the network's first state.
+    /// Initializes the EMA with the network's values.
     pub fn new(config: EmaConfig, values: Flat) -> Self {
         Self { config, values, updates: 0 }
     }

@@ -1,4 +1,4 @@
-//! What a run tells: JSON lines always, TensorBoard's event files on request.
+//! Training log: JSON lines, and optionally TensorBoard event files.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -16,8 +16,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens `log.jsonl`, drops lines of steps after `step` (they will come again), and begins an
-    /// event file where `tensorboard`.
+    /// Opens `log.jsonl`, drops lines after `step` (those steps are repeated), and starts an event
+    /// file if `tensorboard`.
     pub fn open(run: &Path, step: u64, tensorboard: bool) -> Result<Self> {
         let path = run.join("log.jsonl");
         if let Ok(text) = std::fs::read_to_string(&path) {
@@ -43,7 +43,7 @@ impl Log {
         Ok(Self { lines, events })
     }
 
-    /// Writes the numbers of a step.
+    /// Writes the scalars of a step.
     pub fn write(&mut self, step: u64, values: &[(String, f64)]) -> Result<()> {
         let mut line = Map::from_iter([("step".to_string(), Value::from(step))]);
         line.extend(values.iter().map(|(name, v)| (name.clone(), Value::from(*v))));

@@ -1,5 +1,5 @@
 //! Activation recomputation (Chen et al., arXiv 1604.06174) block by block: the forward pass keeps
-//! only what enters each block, the backward pass runs the block again to differentiate it. Costs
+//! only the input of each block, the backward pass runs the block again to differentiate it. Costs
 //! one more forward pass, saves the memory of all activations inside the blocks.
 //!
 //! Burn has no such operation, so the graph is cut in front of and behind each row of blocks and

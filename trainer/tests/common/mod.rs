@@ -1,4 +1,4 @@
-//! A folder in which the program is run as people run it.
+//! A working folder in which tests run the program.
 #![allow(dead_code)] // each test file uses a part of it
 
 use std::path::{Path, PathBuf};
@@ -20,11 +20,11 @@ pub fn program() -> Command {
     command
 }
 
-/// A folder with a data set, and commands in it.
-pub struct Place(TempDir);
+/// A working folder with a dataset, and commands run in it.
+pub struct Workspace(TempDir);
 
-impl Place {
-    /// 24 pictures of 20×16 pixels in three classes, plain colours with a bright bar.
+impl Workspace {
+    /// 24 images of 20×16 pixels in three classes, plain colours with a bright bar.
     pub fn new() -> Self {
         let place = Self(TempDir::new().expect("a folder"));
         for i in 0..24usize {
@@ -70,7 +70,7 @@ impl Place {
         String::from_utf8_lossy(&output.stdout).into_owned() + &errors
     }
 
-    /// The one sentence of a command that must fail.
+    /// The one-line error of a command that must fail.
     pub fn refused(&self, line: &str) -> String {
         let output = self.run(line);
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
