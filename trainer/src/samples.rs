@@ -1,5 +1,5 @@
-//! Sets of samples on disk: a folder of PNG files or numpy's `arr_0`, each filled in any order by any
-//! number of processes and finished by the same command that began it.
+//! Sets of samples on disk: a folder of PNG files or an `.npz` with `arr_0`, written in any order by any
+//! number of processes and resumable.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
@@ -14,12 +14,12 @@ use zip::write::{SimpleFileOptions, ZipWriter};
 
 use tintype::files::{temporary_name, write_whole};
 
-/// How classes are given to samples.
+/// Class labels of samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LabelSampling {
-    /// Each class equally often, in a shuffled order
+    /// Balanced: each class equally often, shuffled
     Equal,
-    /// Each sample's class at random
+    /// Uniformly random
     Random,
 }
 
@@ -32,7 +32,7 @@ pub fn labels(how: LabelSampling, n: usize, classes: usize, seed: u64) -> Result
         LabelSampling::Equal => {
             ensure!(
                 n.is_multiple_of(classes),
-                "--count {n} does not divide into {classes} classes; use a multiple, or --labels random"
+                "--count {n} is not a multiple of the {classes} classes; use a multiple, or --labels random"
             );
             let mut labels: Vec<usize> = (0..n).map(|i| i / (n / classes)).collect();
             for i in (1..n).rev() {
@@ -43,17 +43,17 @@ pub fn labels(how: LabelSampling, n: usize, classes: usize, seed: u64) -> Result
     }
 }
 
-/// A set that is being made.
+/// A set of samples being written.
 #[derive(Debug)]
 pub enum Samples {
     /// `000000.png`, …
     Folder(PathBuf),
-    /// Raw pixels at their places in `NAME.raw`, later packed into the archive.
+    /// Raw pixels by index in `NAME.raw`, later packed into the archive.
     Npz(RawFile),
 }
 
 impl Samples {
-    /// Begins or goes on with a folder; `what` describes how the samples are made and must stay.
+    /// Starts or resumes a folder; `what` describes the sampling settings, which must not change.
     pub fn folder(path: &Path, what: &Value) -> Result<Self> {
         std::fs::create_dir_all(path)
             .with_context(|| format!("--out {} cannot be written", path.display()))?;
@@ -61,7 +61,7 @@ impl Samples {
         Ok(Self::Folder(path.into()))
     }
 
-    /// Begins or goes on with an archive.
+    /// Starts or resumes an archive.
     pub fn npz(path: &Path, n: usize, [width, height]: [usize; 2], what: &Value) -> Result<Self> {
         let beside = |end: &str| {
             let mut name = path.as_os_str().to_owned();
@@ -122,14 +122,14 @@ fn png(folder: &Path, index: usize) -> PathBuf {
     folder.join(format!("{index:06}.png"))
 }
 
-/// Refuses to mix samples that were made differently.
+/// Checks that existing samples were generated with the same settings.
 fn same_description(path: &Path, what: &Value) -> Result<()> {
     match std::fs::read_to_string(path) {
         Ok(text) => {
             let before: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
             if before != *what {
                 bail!(
-                    "{} says that the samples there were made with other settings; choose another place or delete them",
+                    "{} holds samples generated with other settings; choose another output or delete them",
                     path.display()
                 );
             }

@@ -32,7 +32,7 @@ pub type OnDevice = fn(&Path, &Device, &mut Checks) -> Result<()>;
 /// Computes every quantity of an entry that no device takes part in: files, resizing, metrics.
 pub type OnHost = fn(&Path, &mut Checks) -> Result<()>;
 
-/// The kind of an entry by the beginning of its name; nothing where it is unknown.
+/// The kind of an entry by its name's prefix; `None` if unknown.
 pub fn recognise(name: &str, is_folder: bool) -> Option<Kind> {
     let matching = |list: &[(&str, Kind)]| {
         list.iter().find(|(prefix, _)| name.starts_with(prefix)).map(|(_, kind)| *kind)

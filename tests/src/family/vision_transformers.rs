@@ -1,4 +1,4 @@
-//! DINOv2 and CLIP as judges and teachers: inputs, position tables, tokens.
+//! DINOv2 and CLIP as feature extractors and teachers: inputs, position embeddings, tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

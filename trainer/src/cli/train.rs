@@ -38,7 +38,7 @@ use tintype::model::vavae::VaeConfig;
 pub struct Args {
     /// Path of the training configuration (see trainer/configs)
     config: PathBuf,
-    /// Output folder: checkpoints, log, previews; an existing run is resumed
+    /// Output folder for checkpoints, log and previews; an existing run is resumed
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
     /// Devices for data parallelism: auto, cpu, cuda, or a list (cuda:0,cuda:1)

@@ -87,7 +87,7 @@ pub enum Payload {
     Floats(Vec<f32>, Vec<u64>),
 }
 
-/// Writes a store group by group; a killed process loses the group in hand.
+/// Writes a store group by group; a killed process loses the current group.
 #[derive(Debug)]
 pub struct Hdf5Writer {
     path: PathBuf,
@@ -95,7 +95,7 @@ pub struct Hdf5Writer {
 }
 
 impl Hdf5Writer {
-    /// Begins `x.h5`, or goes on with what an earlier run left of it (`x.h5.partial`).
+    /// Starts `x.h5`, or resumes an earlier run's `x.h5.partial`.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");

@@ -1,5 +1,5 @@
-//! Where images come from: folders, tar archives (also of tar archives, as ImageNet is packed), zip
-//! archives and HDF5 stores, read in place.
+//! Image sources: folders, tar archives (also of tar archives, like ImageNet), zip archives and HDF5
+//! stores, read in place.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,7 +49,7 @@ pub struct Item {
     location: Location,
 }
 
-/// Where an item's bytes are.
+/// Location of an item's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Location {
     File,
@@ -221,7 +221,7 @@ impl Source {
         }
     }
 
-    /// Tells sources apart: names and sizes of all items.
+    /// Identifies the source by names, labels and locations of all items.
     pub fn fingerprint(&self) -> u32 {
         self.items.iter().fold(0, |crc, item| {
             let text = format!("{}\n{:?}\n{:?}\n", item.name, item.label, item.location);

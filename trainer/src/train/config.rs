@@ -260,7 +260,7 @@ impl Config {
         if optimizer.betas.iter().any(|b| !(0.0..1.0).contains(b)) {
             bail!("optimizer.betas = {:?} are not in 0…1", optimizer.betas);
         }
-        let average = match self {
+        let has_ema = match self {
             Self::HiDiT(r) => r.ema.is_some(),
             Self::LightningDiT(r) => r.ema.is_some(),
             Self::HDiT(r) => r.ema.is_some(),
@@ -279,7 +279,7 @@ impl Config {
                 true
             }
         };
-        if !average {
+        if !has_ema {
             bail!("the table [ema] is missing: decay = 0.9999, or power and max_value");
         }
         Ok(())
@@ -335,7 +335,7 @@ fn unread(given: &Value, read: &Value, at: &str) -> Result<()> {
                     .max_by(|a, b| similarity(a, key).total_cmp(&similarity(b, key)))
                     .filter(|near| similarity(near, key) > 0.6);
                 let hint = near.map_or(String::new(), |n| format!("; did you mean {n}?"));
-                bail!("nothing reads the key {path}{hint}");
+                bail!("unknown key {path}{hint}");
             }
         }
     }

@@ -113,8 +113,8 @@ impl<O: Objective> DiffusionTrainer<O> {
             }
         }
         let ema = path.join("ema.safetensors");
-        let averaged = if ema.exists() { open(&ema)? } else { weights.clone() };
-        self.take(&weights, &averaged)?;
+        let ema_weights = if ema.exists() { open(&ema)? } else { weights.clone() };
+        self.take(&weights, &ema_weights)?;
         let optimizer = path.join("optimizer.safetensors");
         if optimizer.exists() {
             let parameters = flat(&self.network, Which::Trainable);
@@ -124,12 +124,13 @@ impl<O: Objective> DiffusionTrainer<O> {
     }
 
     /// Sets parameters and EMA.
-    fn take(&mut self, weights: &Weights, averaged: &Weights) -> Result<()> {
+    fn take(&mut self, weights: &Weights, ema_weights: &Weights) -> Result<()> {
         let network = self.network.clone();
         self.network = load(network, weights, FloatDType::F32, &self.device)?.network;
         let mut values = flat(&self.network, Which::All);
         for (name, value) in &mut values {
-            if let Some(view) = averaged.tensors.get(name).filter(|v| v.len() == value.dims()[0]) {
+            if let Some(view) = ema_weights.tensors.get(name).filter(|v| v.len() == value.dims()[0])
+            {
                 let n = view.len();
                 let data = tintype::burn::tensor::TensorData::new(view.to_f32(), [n]);
                 *value = Tensor::from_data(data, &self.plain_device());
@@ -250,11 +251,11 @@ impl<O: Objective> Trainer for DiffusionTrainer<O> {
 
     fn restore(&mut self, checkpoint: &Path) -> Result<()> {
         let weights = open(&checkpoint.join("model.safetensors"))?;
-        let averaged = open(&checkpoint.join("ema.safetensors"))?;
-        self.take(&weights, &averaged)?;
-        let updates = averaged.metadata.get("ema_updates").and_then(|n| n.parse().ok());
+        let ema_weights = open(&checkpoint.join("ema.safetensors"))?;
+        self.take(&weights, &ema_weights)?;
+        let updates = ema_weights.metadata.get("ema_updates").and_then(|n| n.parse().ok());
         self.ema.updates =
-            updates.with_context(|| format!("{} has no ema_updates", averaged.file))?;
+            updates.with_context(|| format!("{} has no ema_updates", ema_weights.file))?;
         let optimizer = open(&checkpoint.join("optimizer.safetensors"))?;
         let parameters = flat(&self.network, Which::Trainable);
         self.optimizer.restore(&optimizer, &parameters, &self.plain_device());

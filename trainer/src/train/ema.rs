@@ -36,7 +36,7 @@ impl EmaConfig {
 #[derive(Clone, Debug)]
 pub struct Ema {
     config: EmaConfig,
-    /// The averaged tensors, buffers included.
+    /// The EMA of the tensors, buffers included.
     pub values: Flat,
     /// Updates so far.
     pub updates: u64,

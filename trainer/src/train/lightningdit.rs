@@ -29,7 +29,7 @@ pub struct LightningDiTLoss {
     pub use_cosine_loss: bool,
     /// Factor of normalised latents.
     pub latent_multiplier: f64,
-    /// Half of the visits see the mirrored image's latent.
+    /// Random horizontal flips with probability ½.
     pub flips: bool,
 }
 
