@@ -44,7 +44,7 @@ pub struct Encoder {
     pub network: VaeEncoder,
     /// Fingerprint of its weights.
     pub fingerprint: String,
-    /// Where it runs.
+    /// Its device.
     pub device: Device,
 }
 
@@ -206,7 +206,7 @@ pub fn to_hdf5(
 ) -> Result<Outcome> {
     ensure!(
         plan.rank.world == 1,
-        "one process writes an .h5 file; start it once, or write shards into a folder"
+        "an .h5 file is written by a single process; use one process, or write shards to a folder"
     );
     if plan.out.exists() {
         progress.resume(store.len());

@@ -106,7 +106,7 @@ impl Hdf5Writer {
         Ok(writer)
     }
 
-    /// How many groups are there; each is whole.
+    /// Number of complete groups.
     pub fn groups(&self) -> Result<usize, StoreError> {
         let file = File::open(&self.partial).map_err(|e| self.problem(e))?;
         Ok((0..).take_while(|g| file.group(&format!("{g:05}")).is_ok()).count())

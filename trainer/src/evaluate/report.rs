@@ -86,7 +86,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// The report as JSON; `metrics` uses torch-fidelity's keys where they exist.
+    /// The report as JSON; `metrics` uses torch-fidelity's keys if they exist.
     pub fn json(&self) -> Value {
         let sets: Map<String, Value> = ["samples", "reference"]
             .into_iter()

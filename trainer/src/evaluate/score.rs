@@ -59,7 +59,7 @@ impl SetFeatures {
 /// The value of a metric.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Score {
-    /// JSON key: torch-fidelity's where it exists.
+    /// JSON key: torch-fidelity's if it exists.
     pub key: String,
     /// Display name.
     pub label: String,

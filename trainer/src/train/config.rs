@@ -388,7 +388,7 @@ decay = 0.9999
     }
 
     #[test]
-    fn what_nothing_reads_is_named() {
+    fn unknown_keys_are_errors() {
         let message = |from: &str, to: &str| {
             Config::parse(&SMALL.replace(from, to)).expect_err(to).to_string()
         };

@@ -22,7 +22,7 @@ use super::recompute::Tape;
 use crate::data::augment::{Augmentation, Draws};
 use crate::data::store::ImageStore;
 
-/// How the error is measured.
+/// Target space of the loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LossKind {
@@ -37,7 +37,7 @@ pub enum LossKind {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HDiTLoss {
-    /// How the error is measured.
+    /// Target space of the loss.
     pub loss_config: LossKind,
     /// Weight by noise level.
     pub loss_weighting: Weighting,
@@ -106,7 +106,7 @@ impl HDiTObjective {
     }
 }
 
-/// What the defaults of a noise density depend on.
+/// Parameters of the default noise densities.
 pub fn density_context(model: &HDiTConfig) -> DensityContext {
     DensityContext {
         sigma_data: model.sigma_data,

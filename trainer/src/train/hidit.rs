@@ -22,7 +22,7 @@ use super::recompute::Tape;
 use super::teacher::Teacher;
 use crate::data::store::ImageStore;
 
-/// What the pixel stream's error is measured in.
+/// Target space of the pixel stream's loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PixelLoss {
@@ -37,19 +37,19 @@ pub enum PixelLoss {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HiDiTLoss {
-    /// 1: latents alone, the pixel parts rest. 2: both streams.
+    /// 1: latent stream only, the pixel stream is frozen. 2: both streams.
     pub stage: u8,
     /// Probability that a label is replaced by the null class.
     pub label_dropout: f64,
-    /// How times are drawn.
+    /// Distribution of the times.
     pub time: TimeDensity,
     /// Weight λ of the pixel stream.
     pub pixel_weight: f64,
-    /// What the pixel stream's error is measured in.
+    /// Target space of the pixel stream's loss.
     pub pixel_loss: PixelLoss,
     /// Weight of the alignment with the teacher's features.
     pub repa_weight: f64,
-    /// Deviation of noise on normalised latents where the gate is open; 0 for none.
+    /// Standard deviation of noise on normalised latents if the gate is open; 0 for none.
     pub latent_noise: f64,
 }
 
@@ -270,7 +270,7 @@ impl Objective for HiDiTObjective {
     }
 }
 
-/// What the pixel branch adds to the multiply-adds of the latents (`hidit` §6).
+/// MACs of the pixel branch relative to the latent stream (`hidit` §6).
 pub const PIXEL_BRANCH: f64 = 1.034;
 
 /// Multiply-adds of one sample's forward pass.

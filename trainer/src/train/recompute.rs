@@ -25,11 +25,11 @@ pub struct Tape<const D: usize> {
 
 /// One row of blocks between two cuts.
 struct Row<const D: usize> {
-    /// What came in, on the graph in front of the cut.
+    /// Inputs, on the graph in front of the cut.
     before: (Tensor<D>, Tensor<2>),
     /// The blocks, each with the tokens that entered it, off the graph.
     blocks: Vec<(Block<D>, Tensor<D>)>,
-    /// What went out, leaves of the graph behind the cut.
+    /// Outputs, leaves of the graph behind the cut.
     after: (Tensor<D>, Tensor<2>),
 }
 

@@ -29,7 +29,7 @@ pub struct Run {
     pub quiet: bool,
 }
 
-/// How a run ended.
+/// Outcome of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// After its last step.

@@ -26,9 +26,9 @@ pub struct Workspace(TempDir);
 impl Workspace {
     /// 24 images of 20×16 pixels in three classes, plain colours with a bright bar.
     pub fn new() -> Self {
-        let place = Self(TempDir::new().expect("a folder"));
+        let workspace = Self(TempDir::new().expect("a folder"));
         for i in 0..24usize {
-            let folder = place.path("images").join(["ash", "birch", "cedar"][i % 3]);
+            let folder = workspace.path("images").join(["ash", "birch", "cedar"][i % 3]);
             std::fs::create_dir_all(&folder).expect("a folder");
             let (width, height) = (20, 16);
             let pixel = |x: usize, y: usize| {
@@ -39,14 +39,14 @@ impl Workspace {
             let png = Rgb { width, height, pixels }.to_png(&[]).expect("it encodes");
             std::fs::write(folder.join(format!("{i:02}.png")), png).expect("it is written");
         }
-        place
+        workspace
     }
 
     /// The same, prepared.
     pub fn prepared() -> Self {
-        let place = Self::new();
-        place.succeeds("prepare images --out store --size 16");
-        place
+        let workspace = Self::new();
+        workspace.succeeds("prepare images --out store --size 16");
+        workspace
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
