@@ -134,7 +134,7 @@ impl Evaluator<'_> {
     /// reports them. `sampling` describes how the samples were generated, if known.
     pub fn compare(
         &self,
-        (path, of_samples, known): (&Path, Vec<ExtractedFeatures>, Option<&EvalSet>),
+        (path, of_samples, set): (&Path, Vec<ExtractedFeatures>, Option<&EvalSet>),
         reference: Option<&EvalSet>,
         sampling: Option<&Value>,
     ) -> Result<Outcome> {
@@ -161,7 +161,7 @@ impl Evaluator<'_> {
             save(path, &set_features(&of_samples, None)?.statistics)?;
         }
         let reference = reference.map(|set| (set, of_reference.as_slice()));
-        let report = self.evaluation.report((path, &of_samples, known), reference)?;
+        let report = self.evaluation.report((path, &of_samples, set), reference)?;
         let mut result = report.json();
         if let (Some(sampling), Some(result)) = (sampling, result.as_object_mut()) {
             result.insert("sampling".into(), sampling.clone());

@@ -98,14 +98,14 @@ impl Evaluation {
         samples: (&Path, &[(&FeatureExtractor, ExtractedFeatures)], Option<&EvalSet>),
         reference: Option<(&EvalSet, &[(&FeatureExtractor, ExtractedFeatures)])>,
     ) -> Result<Report> {
-        let (path, extracted, known) = samples;
-        let of_samples = set_features(extracted, known)?;
+        let (path, extracted, set) = samples;
+        let of_samples = set_features(extracted, set)?;
         let mut infos = vec![SetInfo::new(path, extracted)];
         let mut of_reference = SetFeatures::default();
-        if let Some((known, extracted)) = reference {
-            of_reference = set_features(extracted, Some(known))?;
+        if let Some((set, extracted)) = reference {
+            of_reference = set_features(extracted, Some(set))?;
             if self.metrics.iter().any(|metric| metric.has_reference()) {
-                infos.push(SetInfo::new(&known.path, extracted));
+                infos.push(SetInfo::new(&set.path, extracted));
             }
         }
         let (protocol, metrics) = (self.protocol, &self.metrics);
@@ -200,7 +200,7 @@ fn computable(metric: Metric, set: &EvalSet) -> bool {
 /// images, but only ten thousand of the images.
 pub fn set_features(
     extracted: &[(&FeatureExtractor, ExtractedFeatures)],
-    known: Option<&EvalSet>,
+    set: Option<&EvalSet>,
 ) -> Result<SetFeatures> {
     let mut features = SetFeatures::default();
     for (extractor, extracted) in extracted {
@@ -218,7 +218,7 @@ pub fn set_features(
             features.logits = extracted.logits();
         }
     }
-    for (feature, statistics) in known.into_iter().flat_map(|known| &known.statistics) {
+    for (feature, statistics) in set.into_iter().flat_map(|set| &set.statistics) {
         features.statistics.insert(*feature, statistics.clone());
         features.given.insert(*feature);
     }
