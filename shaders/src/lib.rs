@@ -1,10 +1,10 @@
 //! Kernels of Tintype as operations on Burn tensors.
 //!
-//! Every operation here has one meaning and several bodies: the plain-Burn twin in [`plain`],
-//! which is the oracle of the tests and the fallback of every backend, and fused bodies where they
-//! pay: `cpu` for Burn's CPU backend, without gradients, and `gpu` for CUDA and wgpu, with them. A
-//! fused body returns `None` for tensors that it is not made for, and the plain one takes over;
-//! [`use_plain`] makes it take over everywhere.
+//! Every operation has a reference implementation in plain Burn operations ([`plain`]), used in tests
+//! and as the fallback of every backend, and optionally fused kernels: `cpu` for Burn's CPU backend,
+//! without gradients, and `gpu` for CUDA and wgpu, with them. A fused kernel returns `None` for
+//! tensors that it does not support, and the reference implementation is used instead;
+//! [`use_plain`] selects the reference implementation everywhere.
 
 mod cache;
 #[cfg(feature = "cpu")]
@@ -34,8 +34,8 @@ use burn::tensor::{Bool, Tensor};
 
 static PLAIN: AtomicBool = AtomicBool::new(false);
 
-/// Computes every operation by its plain twin from now on, in the whole process: to find out
-/// whether a kernel is at fault, and to measure what the kernels gain.
+/// Uses the reference implementation of every operation from now on, in the whole process: for
+/// debugging kernels and for benchmarks.
 pub fn use_plain(plain: bool) {
     PLAIN.store(plain, Ordering::Relaxed);
 }
@@ -54,7 +54,7 @@ pub fn rejected_kernels() -> Vec<&'static str> {
     Vec::new()
 }
 
-/// Returns from the operation with a fused body where one applies: an expression for the CPU, an
+/// Returns from the operation with a fused kernel's result if one applies: an expression for the CPU, an
 /// operation and its inputs for GPUs.
 macro_rules! fused {
     (cpu $body:expr) => {

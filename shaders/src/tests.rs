@@ -1,4 +1,4 @@
-//! Fused bodies against their plain twins, odd sizes and batch 1 included.
+//! Fused CPU kernels against their reference implementations, odd sizes and batch size 1 included.
 
 use burn::tensor::{Device, Tensor, TensorData, Tolerance};
 
@@ -17,7 +17,7 @@ fn values<const D: usize>(shape: [usize; D], seed: u32) -> Tensor<D> {
 }
 
 fn same<const D: usize>(fused: Option<Tensor<D>>, plain: Tensor<D>) {
-    let fused = fused.expect("the fused body applies to float32 on the CPU").into_data();
+    let fused = fused.expect("the fused kernel applies to float32 on the CPU").into_data();
     fused.assert_approx_eq::<f32>(&plain.into_data(), Tolerance::rel_abs(2e-5, 1e-5));
 }
 
@@ -94,9 +94,9 @@ fn prepared_and_neighborhood_attention() {
             {
                 let fused =
                     crate::qkv_attention(qkv.clone(), heads, 0.3, preparation.clone(), reach);
-                let twin =
+                let reference =
                     plain::qkv_attention(qkv.clone(), heads, 0.3, preparation.clone(), reach);
-                same(Some(fused), twin);
+                same(Some(fused), reference);
             }
         }
         let prepared = cpu::prepare(&qkv, heads, &QkTransform::Plain);

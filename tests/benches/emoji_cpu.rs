@@ -1,4 +1,4 @@
-//! One emoji picture on the CPU: a network evaluation of two rows, a decode, and the whole picture
+//! One emoji image on the CPU: a network evaluation at batch size 2, a decode, and the whole image
 //! with 50 steps and guidance 2. PyTorch's side is `tests/peers/emoji_pytorch.py`.
 //!
 //!     cargo bench --locked --bench emoji_cpu

@@ -1,4 +1,4 @@
-"""PyTorch side of the CPU benchmark: one emoji picture with the shipped weights.
+"""PyTorch side of the CPU benchmark: one emoji image with the shipped weights.
 
     python3 tests/peers/emoji_pytorch.py [--steps 50] [--cfg 2] [--rounds 3] [--threads 2]
 

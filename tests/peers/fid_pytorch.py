@@ -2,10 +2,10 @@
 
     python fid_pytorch.py WEIGHTS.safetensors FOLDER FOLDER [--cache-a DIR --cache-b DIR] [--limit N]
 
-The images are resized as TensorFlow 1 does, judged by FID's Inception-v3 in PyTorch (float32), and
-compared by scipy's matrix square root. With the folders that `tintype evaluate --cache` filled, the
-distance is also computed from Tintype's own features, which tells errors of the network from errors
-of the statistics.
+Images are resized as in TensorFlow 1, features extracted by FID's Inception-v3 in PyTorch (float32), and
+the distance computed with scipy's matrix square root. Given cache folders of `tintype evaluate --cache`, the
+distance is also computed from Tintype's features, which separates errors of the network from errors of the
+statistics.
 """
 import argparse, glob, json, os, time
 

@@ -16,7 +16,7 @@ use tintype::burn::tensor::Device;
 
 pub use check::Checks;
 
-/// What a path holds.
+/// The kind of a path.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// A file whose values depend on the device.

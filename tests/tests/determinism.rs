@@ -1,4 +1,4 @@
-//! A picture depends on its request alone: not on the batch, nor on the backend beyond rounding.
+//! An image depends on its request alone: not on the batch size, nor on the backend beyond rounding.
 #![recursion_limit = "256"]
 
 use tintype::burn::tensor::{Device, FloatDType};

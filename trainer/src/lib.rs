@@ -1,9 +1,10 @@
-//! What only training and evaluation need, and the command line.
+//! Training, evaluation and the command line of Tintype.
 //!
-//! * [`data`] — from images as people have them to stores and latents, and other tools' formats
-//! * [`train`] — the training of the four systems; [`samples`] — sets of samples on disk
-//! * [`network`] — networks that judge: DINOv2, LPIPS, PatchGAN; [`loss`] — losses made of them
-//! * [`evaluate`] — distances between distributions
+//! * [`data`] — image stores, latents, augmentation, and the formats of other tools
+//! * [`train`] — the four training recipes; [`samples`] — sets of samples on disk
+//! * [`network`] — frozen networks and the discriminator: DINOv2, CLIP, Inception, LPIPS, PatchGAN;
+//!   [`loss`] — losses computed from them
+//! * [`evaluate`] — evaluation metrics
 //! * [`cli`] — the `tintype` program
 #![recursion_limit = "256"]
 

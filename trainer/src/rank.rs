@@ -1,15 +1,15 @@
-//! Which of several processes this is, as torchrun, Slurm and MPI say it in the environment.
+//! Rank and world size from the environment of torchrun, Slurm or MPI.
 
 use anyhow::{Result, bail};
 
-/// A process among those that share a job.
+/// The rank of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rank {
-    /// Its number, from 0.
+    /// Rank, from 0.
     pub rank: usize,
-    /// How many there are.
+    /// World size.
     pub world: usize,
-    /// Its number on this machine, which picks its GPU.
+    /// Local rank on this machine, which selects the GPU.
     pub local: usize,
 }
 
@@ -23,10 +23,10 @@ const LAUNCHERS: [[&str; 3]; 5] = [
 ];
 
 impl Rank {
-    /// The only process.
+    /// A single process.
     pub const ALONE: Self = Self { rank: 0, world: 1, local: 0 };
 
-    /// This process, as its environment tells; alone where nothing is said.
+    /// Reads the environment; a single process if no launcher's variables are set.
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn launchers_are_understood() {
+    fn launcher_variables_are_parsed() {
         let rank = |rank, world, local| Rank { rank, world, local };
         assert_eq!(with(&[]).unwrap(), Rank::ALONE);
         let torchrun = [("RANK", "5"), ("WORLD_SIZE", "8"), ("LOCAL_RANK", "1")];

@@ -1,5 +1,5 @@
-//! Sets of samples on disk: a folder of PNG files or numpy's `arr_0`, each filled in any order by any
-//! number of processes and finished by the same command that began it.
+//! Sets of samples on disk: a folder of PNG files or an `.npz` with `arr_0`, written in any order by any
+//! number of processes and resumable.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
@@ -13,12 +13,12 @@ use zip::write::{SimpleFileOptions, ZipWriter};
 
 use tintype::files::{Identity, temporary_name, write_whole};
 
-/// How classes are given to samples.
+/// Class labels of samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LabelSampling {
-    /// Each class equally often, in a shuffled order
+    /// Balanced: each class equally often, shuffled
     Equal,
-    /// Each sample's class at random
+    /// Uniformly random
     Random,
 }
 
@@ -35,7 +35,7 @@ pub fn labels(how: LabelSampling, n: usize, classes: usize, seed: u64) -> Result
         LabelSampling::Equal => {
             ensure!(
                 n.is_multiple_of(classes),
-                "--count {n} does not divide into {classes} classes; use a multiple, or --labels random"
+                "--count {n} is not a multiple of the {classes} classes; use a multiple, or --labels random"
             );
             let mut labels: Vec<usize> = (0..n).map(|i| i / (n / classes)).collect();
             for i in (1..n).rev() {
@@ -46,17 +46,17 @@ pub fn labels(how: LabelSampling, n: usize, classes: usize, seed: u64) -> Result
     }
 }
 
-/// A set that is being made.
+/// A set of samples being written.
 #[derive(Debug)]
 pub enum Samples {
     /// `000000.png`, …
     Folder(PathBuf),
-    /// Raw pixels at their places in `NAME.raw`, later packed into the archive.
+    /// Raw pixels by index in `NAME.raw`, later packed into the archive.
     Npz(RawFile),
 }
 
 impl Samples {
-    /// Begins or continues a folder of samples of one identity.
+    /// Starts or resumes a folder of samples of one identity.
     ///
     /// # Errors
     ///
@@ -68,7 +68,7 @@ impl Samples {
         Ok(Self::Folder(path.into()))
     }
 
-    /// Begins or continues an archive of samples of one identity.
+    /// Starts or resumes an archive of samples of one identity.
     ///
     /// # Errors
     ///

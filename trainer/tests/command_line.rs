@@ -1,4 +1,4 @@
-//! The `tintype` program as a person or a script runs it: real processes, real files.
+//! The `tintype` program end to end: real processes, real files.
 
 mod common;
 mod toy;
@@ -18,7 +18,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Runs a command that must fail with one sentence that contains the words.
+/// Runs a command that must fail with a one-line error that contains the words.
 fn refused(arguments: &[&str], words: &[&str]) {
     let output = run(arguments);
     let errors = text(&output.stderr);
@@ -31,7 +31,7 @@ fn refused(arguments: &[&str], words: &[&str]) {
 }
 
 #[test]
-fn pictures_grids_and_comparisons_are_written_and_made_again() {
+fn images_grids_and_comparisons_are_written_and_reproduced() {
     let folder = TempDir::new().expect("a folder");
     let out = |name: &str| folder.path().join(name).display().to_string();
     let base = ["generate", "fruit", "smil", "21", "--steps", "4", "--device", "cpu"];
@@ -55,7 +55,7 @@ fn pictures_grids_and_comparisons_are_written_and_made_again() {
         let read = |folder: &str| std::fs::read(Path::new(folder).join(name)).expect(name);
         assert_eq!(read(&out("a")), read(&out("b")), "{name}");
     }
-    // And a picture alone is enough to make it again.
+    // An image can be reproduced from its metadata alone.
     let picture = format!("{}/smiley-7.png", out("a"));
     let remade = run(&["generate", "--from", &picture, "--device", "cpu", "--out", &out("c.png")]);
     assert!(remade.status.success(), "{}", text(&remade.stderr));
@@ -84,7 +84,7 @@ fn events_are_json_lines() {
 
 #[cfg(unix)]
 #[test]
-fn control_c_ends_after_the_step_and_keeps_finished_pictures() {
+fn sigint_stops_after_the_step_and_keeps_finished_images() {
     use std::io::{BufRead, BufReader};
     let folder = TempDir::new().expect("a folder");
     let out = folder.path().join("out");
@@ -115,7 +115,7 @@ fn control_c_ends_after_the_step_and_keeps_finished_pictures() {
 }
 
 #[test]
-fn classes_and_info_tell_what_there_is() {
+fn classes_and_info_describe_the_model() {
     let all = run(&["classes"]);
     assert_eq!(text(&all.stdout).lines().count(), 41);
     let some = run(&["classes", "creature", "--json"]);
@@ -142,7 +142,7 @@ fn nothing_but_its_own_words_is_printed_without_a_session() {
             continue; // this machine has no adapter
         }
         assert!(output.status.success(), "{arguments:?}: {errors}");
-        let is_ours = |line: &str| line.starts_with("1 picture in ");
+        let is_ours = |line: &str| line.starts_with("1 image in ");
         let foreign: Vec<_> = errors.lines().filter(|line| !is_ours(line)).collect();
         assert!(foreign.is_empty(), "{arguments:?} printed {foreign:?}");
     }
@@ -164,7 +164,7 @@ fn checkpoints_convert_to_safetensors() {
 }
 
 #[test]
-fn benchmarks_are_written_and_compared_with_kernels_and_without() {
+fn benchmarks_run_and_compare_with_and_without_kernels() {
     let folder = TempDir::new().expect("a folder");
     let out = folder.path().join("before.json");
     let out = out.to_str().expect("a name");
@@ -185,14 +185,14 @@ fn benchmarks_are_written_and_compared_with_kernels_and_without() {
 }
 
 #[test]
-fn bad_input_is_one_sentence() {
+fn invalid_input_is_a_one_line_error() {
     let folder = TempDir::new().expect("a folder");
     let path = |name: &str| folder.path().join(name).display().to_string();
     let out = path("out.png");
     let generate = |more: &[&str], words: &[&str]| {
         let base = ["generate", "--device", "cpu", "--out", &out];
         refused(&[&base[..], more].concat(), words);
-        assert!(!Path::new(&out).exists(), "{more:?} wrote a picture");
+        assert!(!Path::new(&out).exists(), "{more:?} wrote an image");
     };
     generate(&["smily"], &["smily", "did you mean smiley"]);
     generate(&["creature"], &["creature-face", "sea-creature"]);
@@ -232,7 +232,7 @@ fn bad_input_is_one_sentence() {
     let short = damaged("short.safetensors", &without_a_tensor(&bytes));
     let words = ["short.safetensors", "1 missing: blocks.9.mlp.fc2.weight"];
     generate(&["fruit", "--model", &short, "--vae", &vae], &words);
-    // A picture that carries nothing, and one of another model.
+    // An image without metadata.
     let plain = damaged("plain.png", &tintype::image::Rgb::white(2, 2).to_png(&[]).expect("PNG"));
     generate(&["--from", &plain], &["plain.png", "carries no settings"]);
     generate(&["--from", &damaged("torn.png", b"\x89PNG")], &["torn.png"]);
@@ -256,7 +256,7 @@ fn without_a_tensor(bytes: &[u8]) -> Vec<u8> {
 
 /// `tintype classes | head -1` is no error.
 #[test]
-fn a_reader_may_leave_early() {
+fn a_closed_pipe_is_no_error() {
     for name in ["classes", "info"] {
         let mut command = program();
         command.arg(name);

@@ -18,7 +18,7 @@ use tintype_trainer::network::inception::Inception;
 use tintype_trainer::network::vgg::Vgg16;
 use zip::{CompressionMethod, ZipWriter};
 
-use common::Place;
+use common::Workspace;
 
 fn view(shape: &[usize], values: &[f32]) -> TensorView {
     TensorView::from_f32(shape.to_vec(), values).expect("it fits")
@@ -65,7 +65,7 @@ fn write_inception(path: &Path) {
 }
 
 /// Coloured noise with an edge.
-fn picture(i: usize, side: usize) -> Rgb {
+fn test_image(i: usize, side: usize) -> Rgb {
     let u = uniforms(ImageKey { seed: 7, image: i as u64 }, Stream::Noise, 0, side * side * 3);
     let value = |(at, u): (usize, &f64)| {
         let x = at / 3 % side;
@@ -75,18 +75,19 @@ fn picture(i: usize, side: usize) -> Rgb {
     Rgb { width: side, height: side, pixels: u.iter().enumerate().map(value).collect() }
 }
 
-fn write_folder(place: &Place, name: &str, pictures: &[Rgb]) {
-    std::fs::create_dir_all(place.path(name)).expect("a folder");
-    for (i, picture) in pictures.iter().enumerate() {
-        let png = picture.to_png(&[]).expect("it encodes");
-        std::fs::write(place.path(name).join(format!("{i:06}.png")), png).expect("it is written");
+fn write_folder(workspace: &Workspace, name: &str, images: &[Rgb]) {
+    std::fs::create_dir_all(workspace.path(name)).expect("a folder");
+    for (i, image) in images.iter().enumerate() {
+        let png = image.to_png(&[]).expect("it encodes");
+        std::fs::write(workspace.path(name).join(format!("{i:06}.png")), png)
+            .expect("it is written");
     }
 }
 
-fn write_batch(path: &Path, pictures: &[Rgb], deflated: bool) {
-    let side = pictures[0].width;
-    let all: Vec<u8> = pictures.iter().flat_map(|p| p.pixels.clone()).collect();
-    let all = Array4::from_shape_vec((pictures.len(), side, side, 3), all).expect("they fit");
+fn write_batch(path: &Path, images: &[Rgb], deflated: bool) {
+    let side = images[0].width;
+    let all: Vec<u8> = images.iter().flat_map(|p| p.pixels.clone()).collect();
+    let all = Array4::from_shape_vec((images.len(), side, side, 3), all).expect("they fit");
     let file = std::fs::File::create(path).expect("a file");
     let mut npz = ZipWriter::new(file);
     let method = if deflated { CompressionMethod::Deflated } else { CompressionMethod::Stored };
@@ -95,23 +96,23 @@ fn write_batch(path: &Path, pictures: &[Rgb], deflated: bool) {
 }
 
 /// Samples `a` and a reference `b`, as folders.
-fn place() -> Place {
-    let place = Place::new();
-    write_inception(&place.path("inception.safetensors"));
-    let pictures: Vec<Rgb> = (0..10).map(|i| picture(i, 24)).collect();
-    write_folder(&place, "a", &pictures[..6]);
-    write_folder(&place, "b", &pictures[6..]);
-    write_batch(&place.path("a.npz"), &pictures[..6], false);
-    write_batch(&place.path("a-deflated.npz"), &pictures[..6], true);
-    place
+fn workspace() -> Workspace {
+    let workspace = Workspace::new();
+    write_inception(&workspace.path("inception.safetensors"));
+    let images: Vec<Rgb> = (0..10).map(|i| test_image(i, 24)).collect();
+    write_folder(&workspace, "a", &images[..6]);
+    write_folder(&workspace, "b", &images[6..]);
+    write_batch(&workspace.path("a.npz"), &images[..6], false);
+    write_batch(&workspace.path("a-deflated.npz"), &images[..6], true);
+    workspace
 }
 
-const JUDGE: &str = "--inception inception.safetensors --device cpu";
+const EXTRACTOR: &str = "--inception inception.safetensors --device cpu";
 
 /// The result of `evaluate`.
-fn evaluate(place: &Place, line: &str) -> Value {
-    place.succeeds(&format!("evaluate {line} {JUDGE} --output-json result.json"));
-    let text = std::fs::read_to_string(place.path("result.json")).expect("a result");
+fn evaluate(workspace: &Workspace, line: &str) -> Value {
+    workspace.succeeds(&format!("evaluate {line} {EXTRACTOR} --output-json result.json"));
+    let text = std::fs::read_to_string(workspace.path("result.json")).expect("a result");
     serde_json::from_str(&text).expect("JSON")
 }
 
@@ -123,49 +124,51 @@ const FID: &str = "frechet_inception_distance";
 
 #[test]
 fn folders_batches_stores_and_statistics_give_the_same_numbers() {
-    let place = place();
-    let folder = evaluate(&place, "a --reference b --save-stats a-stats.npz");
+    let workspace = workspace();
+    let folder = evaluate(&workspace, "a --reference b --save-stats a-stats.npz");
     assert!(metric(&folder, FID) > 0.0);
     assert!(metric(&folder, "inception_score_mean") >= 1.0);
     for key in ["precision", "recall"] {
         assert!((0.0..=1.0).contains(&metric(&folder, key)));
     }
-    assert!(folder["notes"][0].as_str().expect("a note").contains("of 6 samples is too high"));
+    assert!(
+        folder["notes"][0].as_str().expect("a note").contains("on 6 samples is biased upwards")
+    );
     // Batches, streamed in both ways.
     for batch in ["a.npz", "a-deflated.npz"] {
-        let other = evaluate(&place, &format!("{batch} --reference b"));
+        let other = evaluate(&workspace, &format!("{batch} --reference b"));
         assert_eq!(other["metrics"], folder["metrics"], "{batch}");
     }
     // A store (of images that preparation leaves as they are).
-    place.succeeds("prepare a --out a-store --size 24");
-    assert_eq!(evaluate(&place, "a-store --reference b")["metrics"], folder["metrics"]);
-    // Statistics: of the samples, and as the reference. Rank-deficient ones have lost digits.
+    workspace.succeeds("prepare a --out a-store --size 24");
+    assert_eq!(evaluate(&workspace, "a-store --reference b")["metrics"], folder["metrics"]);
+    // Statistics: of the samples, and as the reference. Rank-deficient ones are less precise.
     let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-4 * a.abs().max(1.0), "{a} {b}");
-    let of_statistics = evaluate(&place, "a-stats.npz --reference b --metrics fid,sfid");
+    let of_statistics = evaluate(&workspace, "a-stats.npz --reference b --metrics fid,sfid");
     near(metric(&of_statistics, FID), metric(&folder, FID));
     near(metric(&of_statistics, "sfid"), metric(&folder, "sfid"));
-    let itself = evaluate(&place, "a --reference a-stats.npz --protocol pytorch-fid");
+    let itself = evaluate(&workspace, "a --reference a-stats.npz --protocol pytorch-fid");
     assert!(itself["metrics"].as_object().expect("metrics").len() == 1, "{itself}");
-    let twice = evaluate(&place, "a --reference a-stats.npz --metrics fid");
+    let twice = evaluate(&workspace, "a --reference a-stats.npz --metrics fid");
     assert!(metric(&twice, FID).abs() < 1e-4, "{twice}");
     // A set is at no distance from itself.
-    let same = evaluate(&place, "a --reference a.npz");
+    let same = evaluate(&workspace, "a --reference a.npz");
     assert!(metric(&same, FID).abs() < 1e-6 && metric(&same, "sfid").abs() < 1e-6, "{same}");
     assert_eq!((metric(&same, "precision"), metric(&same, "recall")), (1.0, 1.0));
 }
 
 #[test]
-fn protocols_differ_and_say_what_they_did() {
-    let place = place();
+fn protocols_differ() {
+    let workspace = workspace();
     let all = |protocol: &str, more: &str| {
-        evaluate(&place, &format!("a --reference b --cache cache --protocol {protocol}{more}"))
+        evaluate(&workspace, &format!("a --reference b --cache cache --protocol {protocol}{more}"))
     };
     let fidelity = all("torch-fidelity", "");
     for key in ["inception_score_std", "kernel_inception_distance_mean", "f_score"] {
         metric(&fidelity, key);
     }
     let notes = fidelity["notes"].to_string();
-    assert!(notes.contains("KID is of subsets of 4 images"), "{notes}");
+    assert!(notes.contains("KID uses subsets of 4 images"), "{notes}");
     let adm = all("adm", " --subsets 2");
     assert_eq!(metric(&adm, FID), metric(&fidelity, FID));
     // Parts have fewer samples, so they are further away.
@@ -179,27 +182,28 @@ fn protocols_differ_and_say_what_they_did() {
 }
 
 #[test]
-fn a_cache_is_used_again_and_shared_by_processes() {
-    let place = place();
-    let alone = evaluate(&place, "a --reference b --metrics fid,is,pr,kid");
-    let line = format!("evaluate a --reference b --metrics fid,is,pr,kid {JUDGE} --cache shared");
-    let mut second = place.command(&format!("{line} --json"));
+fn the_feature_cache_is_reused_and_shared_by_processes() {
+    let workspace = workspace();
+    let alone = evaluate(&workspace, "a --reference b --metrics fid,is,pr,kid");
+    let line =
+        format!("evaluate a --reference b --metrics fid,is,pr,kid {EXTRACTOR} --cache shared");
+    let mut second = workspace.command(&format!("{line} --json"));
     let second = second.envs([("RANK", "1"), ("WORLD_SIZE", "2")]).spawn().expect("it starts");
-    let mut first = place.command(&format!("{line} --output-json shared.json"));
+    let mut first = workspace.command(&format!("{line} --output-json shared.json"));
     let first = first.envs([("RANK", "0"), ("WORLD_SIZE", "2")]).output().expect("it runs");
     assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
     assert!(second.wait_with_output().expect("it ends").status.success());
-    let shared = std::fs::read_to_string(place.path("shared.json")).expect("a result");
+    let shared = std::fs::read_to_string(workspace.path("shared.json")).expect("a result");
     let shared: Value = serde_json::from_str(&shared).expect("JSON");
     assert_eq!(shared["metrics"], alone["metrics"]);
-    // Nothing is judged again, and nothing else changes.
-    let again = place.succeeds(&format!("{line} --json"));
-    assert!(!again.contains("\"judged\"") && again.contains("\"evaluated\""), "{again}");
+    // No features are extracted again, and nothing else changes.
+    let again = workspace.succeeds(&format!("{line} --json"));
+    assert!(!again.contains("\"extracted\"") && again.contains("\"evaluated\""), "{again}");
     // Another image is another set.
-    write_folder(&place, "a", &[picture(40, 24)]);
-    assert!(place.succeeds(&format!("{line} --json")).contains("\"judged\""));
-    let refused = place
-        .command(&format!("evaluate a --reference b {JUDGE}"))
+    write_folder(&workspace, "a", &[test_image(40, 24)]);
+    assert!(workspace.succeeds(&format!("{line} --json")).contains("\"extracted\""));
+    let refused = workspace
+        .command(&format!("evaluate a --reference b {EXTRACTOR}"))
         .envs([("RANK", "1"), ("WORLD_SIZE", "2")])
         .output()
         .expect("it runs");
@@ -207,70 +211,73 @@ fn a_cache_is_used_again_and_shared_by_processes() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_said_in_one_sentence() {
-    let place = place();
-    let refused = |line: &str| place.refused(&format!("evaluate {line} --device cpu"));
-    let judge = "--inception inception.safetensors";
+fn impossible_metrics_are_errors() {
+    let workspace = workspace();
+    let refused = |line: &str| workspace.refused(&format!("evaluate {line} --device cpu"));
+    let extractor = "--inception inception.safetensors";
     let error = refused("a --reference b");
     assert!(error.contains("pt_inception-2015-12-05-6726825d.pth"), "{error}");
     for file in ["a.npz", "nowhere.pth"] {
         let error = refused(&format!("a --reference b --inception {file}"));
         assert!(error.contains(file) && error.contains("mseitzer/pytorch-fid"), "{error}");
     }
-    let error = refused(&format!("a --reference b {judge} --metrics fd-dinov2"));
+    let error = refused(&format!("a --reference b {extractor} --metrics fd-dinov2"));
     assert!(error.contains("--dinov2") && error.contains("vitl14"), "{error}");
-    std::fs::create_dir(place.path("empty")).expect("a folder");
-    assert!(refused(&format!("empty --reference b {judge}")).contains("no images"));
-    assert!(refused(&format!("nowhere --reference b {judge}")).contains("no such"));
-    assert!(refused(&format!("a --count 9 --reference b {judge}")).contains("6 images, not 9"));
-    write_folder(&place, "one", &[picture(1, 24)]);
-    assert!(refused(&format!("one --reference b {judge} --metrics fid")).contains("at least 2"));
-    assert!(refused(&format!("a {judge} --metrics fid")).contains("--reference"));
-    place.succeeds(&format!("evaluate b {judge} --save-stats b-stats.npz --device cpu"));
+    std::fs::create_dir(workspace.path("empty")).expect("a folder");
+    assert!(refused(&format!("empty --reference b {extractor}")).contains("no images"));
+    assert!(refused(&format!("nowhere --reference b {extractor}")).contains("no such"));
+    assert!(refused(&format!("a --count 9 --reference b {extractor}")).contains("6 images, not 9"));
+    write_folder(&workspace, "one", &[test_image(1, 24)]);
+    assert!(
+        refused(&format!("one --reference b {extractor} --metrics fid")).contains("at least 2")
+    );
+    assert!(refused(&format!("a {extractor} --metrics fid")).contains("--reference"));
+    workspace.succeeds(&format!("evaluate b {extractor} --save-stats b-stats.npz --device cpu"));
     assert!(refused("b-stats.npz --reference a").contains("--inception"));
     assert!(refused("b-stats.npz --metrics is").contains("b-stats.npz has no images"));
     // Statistics of another network.
-    let file = std::fs::File::create(place.path("small.npz")).expect("a file");
+    let file = std::fs::File::create(workspace.path("small.npz")).expect("a file");
     let mut npz = ZipWriter::new(file);
     let stored = CompressionMethod::Stored;
     npz::add(&mut npz, "mu", stored, &Array1::<f64>::zeros(4)).expect("written");
     npz::add(&mut npz, "sigma", stored, &Array2::<f64>::eye(4)).expect("written");
     npz.finish().expect("written");
-    let error = refused(&format!("a --reference small.npz {judge} --metrics fid"));
+    let error = refused(&format!("a --reference small.npz {extractor} --metrics fid"));
     assert!(error.contains("2048 and 4") || error.contains("4 and 2048"), "{error}");
-    let error = refused(&format!("a --reference small.npz {judge} --metrics pr"));
+    let error = refused(&format!("a --reference small.npz {extractor} --metrics pr"));
     assert!(error.contains("small.npz") && error.contains("no images"), "{error}");
     // A file that only calls itself an image would change the number if it were left out.
-    std::fs::write(place.path("a/zzz.png"), b"not a picture").expect("written");
-    let error = refused(&format!("a --reference b {judge}"));
+    std::fs::write(workspace.path("a/zzz.png"), b"not an image").expect("written");
+    let error = refused(&format!("a --reference b {extractor}"));
     assert!(error.contains("zzz.png"), "{error}");
 }
 
 #[test]
-fn images_of_several_sizes_are_judged_each_from_its_own() {
-    let place = place();
-    let pictures: Vec<Rgb> = (0..4).map(|i| picture(i, 16 + 8 * i)).collect();
-    write_folder(&place, "mixed", &pictures);
-    let result = evaluate(&place, "mixed --reference b --metrics fid");
+fn images_of_several_sizes_are_resized_each_from_its_own_size() {
+    let workspace = workspace();
+    let images: Vec<Rgb> = (0..4).map(|i| test_image(i, 16 + 8 * i)).collect();
+    write_folder(&workspace, "mixed", &images);
+    let result = evaluate(&workspace, "mixed --reference b --metrics fid");
     assert!(result["notes"].to_string().contains("4 sizes"), "{result}");
     assert_eq!(result["sets"]["samples"]["sizes"].as_array().expect("sizes").len(), 4);
-    // A single picture has an Inception Score, and it is 1.
-    write_folder(&place, "one", &[picture(1, 24)]);
-    assert_eq!(metric(&evaluate(&place, "one"), "inception_score_mean"), 1.0);
+    // The Inception Score of a single image is 1.
+    write_folder(&workspace, "one", &[test_image(1, 24)]);
+    assert_eq!(metric(&evaluate(&workspace, "one"), "inception_score_mean"), 1.0);
 }
 
-/// The embedded model's samples, judged as they come and after they were written.
+/// The embedded model's samples, evaluated directly and after they were written.
 #[cfg(feature = "embedded-model")]
 #[test]
-fn samples_are_measured_without_being_written() {
-    let place = place();
-    let line =
-        format!("sample --count 4 --labels random --steps 2 --evaluate b --metrics fid,is {JUDGE}");
-    place.succeeds(&format!("{line} --output-json direct.json"));
-    assert!(!place.path("out").exists());
-    place.succeeds(&format!("{line} --out out --output-json written.json"));
+fn samples_are_evaluated_without_being_written() {
+    let workspace = workspace();
+    let line = format!(
+        "sample --count 4 --labels random --steps 2 --evaluate b --metrics fid,is {EXTRACTOR}"
+    );
+    workspace.succeeds(&format!("{line} --output-json direct.json"));
+    assert!(!workspace.path("out").exists());
+    workspace.succeeds(&format!("{line} --out out --output-json written.json"));
     let read = |name: &str| -> Value {
-        let text = std::fs::read_to_string(place.path(name)).expect("a result");
+        let text = std::fs::read_to_string(workspace.path(name)).expect("a result");
         serde_json::from_str(&text).expect("JSON")
     };
     let (direct, written) = (read("direct.json"), read("written.json"));
@@ -278,18 +285,18 @@ fn samples_are_measured_without_being_written() {
     assert_eq!(direct["sampling"]["labels"], "random");
     // Another autoencoder makes other samples.
     assert!(direct["sampling"]["autoencoder"].is_string());
-    // What was judged is kept: a second run makes no sample.
+    // Extracted features are cached: a second run generates no sample.
     let cached = format!("{line} --cache cache --json");
-    place.succeeds(&cached);
+    workspace.succeeds(&cached);
     let started = std::time::Instant::now();
-    assert!(place.succeeds(&cached).contains("\"evaluated\""));
+    assert!(workspace.succeeds(&cached).contains("\"evaluated\""));
     assert!(started.elapsed().as_secs() < 60);
 }
 
 #[test]
-fn an_autoencoder_is_measured_by_what_it_gives_back() {
-    let place = place();
-    place.succeeds("prepare a --out store --size 24");
+fn reconstructions_of_an_autoencoder_are_evaluated() {
+    let workspace = workspace();
+    workspace.succeeds("prepare a --out store --size 24");
     let config: VaeConfig = serde_json::from_str(
         r#"{"ch": 8, "ch_mult": [1, 2], "num_res_blocks": 1, "z_channels": 4, "attn_resolutions": [], "num_groups": 4}"#,
     )
@@ -298,7 +305,7 @@ fn an_autoencoder_is_measured_by_what_it_gives_back() {
     let mut tensors = snapshot(&config.init_encoder(&device).expect("it fits"));
     tensors.extend(snapshot(&config.init_decoder(&device).expect("it fits")));
     let text = serde_json::to_string(&config).expect("JSON");
-    write(&place.path("vae.safetensors"), &tensors, &[("config", text)]);
+    write(&workspace.path("vae.safetensors"), &tensors, &[("config", text)]);
     let random = |(i, (name, old)): (usize, (String, TensorView))| {
         let key = ImageKey { seed: i as u64, image: 0 };
         let values: Vec<f32> =
@@ -310,9 +317,9 @@ fn an_autoencoder_is_measured_by_what_it_gives_back() {
     for (k, c) in [64, 128, 256, 512, 512].into_iter().enumerate() {
         vgg.insert(format!("lin{k}.model.1.weight"), view(&[1, c, 1, 1], &vec![0.1; c]));
     }
-    write(&place.path("lpips.safetensors"), &vgg, &[]);
+    write(&workspace.path("lpips.safetensors"), &vgg, &[]);
     let line = "store --reconstruct vae.safetensors --vgg lpips.safetensors --pairs pairs.png";
-    let result = evaluate(&place, line);
+    let result = evaluate(&workspace, line);
     for key in ["psnr", "ssim", "lpips", "rfid"] {
         assert!(metric(&result, key).is_finite(), "{result}");
     }
@@ -320,11 +327,11 @@ fn an_autoencoder_is_measured_by_what_it_gives_back() {
     assert!(metric(&result, "lpips") > 0.0 && metric(&result, "rfid") > 0.0);
     assert_eq!(result["protocol"], "pytorch-fid");
     // The seed of the posterior samples decides.
-    assert_eq!(evaluate(&place, line)["metrics"], result["metrics"]);
-    let other = evaluate(&place, &format!("{line} --seed 1"));
+    assert_eq!(evaluate(&workspace, line)["metrics"], result["metrics"]);
+    let other = evaluate(&workspace, &format!("{line} --seed 1"));
     assert_ne!(other["metrics"]["psnr"], result["metrics"]["psnr"]);
-    assert!(place.path("pairs.png").exists());
-    assert!(open(&place.path("vae.safetensors")).is_ok());
-    let error = place.refused("evaluate a --reconstruct vae.safetensors --device cpu");
+    assert!(workspace.path("pairs.png").exists());
+    assert!(open(&workspace.path("vae.safetensors")).is_ok());
+    let error = workspace.refused("evaluate a --reconstruct vae.safetensors --device cpu");
     assert!(error.contains("tintype prepare"), "{error}");
 }

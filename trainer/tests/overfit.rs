@@ -1,5 +1,5 @@
-//! Hi-DiT's own check (stage 1, then stage 2 on a handful of images): the pixel stream must come
-//! closer to them than the autoencoder does.
+//! Overfitting test of Hi-DiT (stage 1, then stage 2 on a handful of images): the pixel stream's error
+//! must be lower than the autoencoder's.
 
 use std::path::Path;
 use std::process::Command;
@@ -17,8 +17,8 @@ use tintype_trainer::train::host::Values;
 
 const SIDE: usize = 32;
 
-/// Eight sharp little pictures: a disc or a square on a plain ground.
-fn pictures(folder: &Path) {
+/// Eight sharp, small images: a disc or a square on a plain background.
+fn write_images(folder: &Path) {
     for i in 0..8usize {
         let class = folder.join(format!("class{i}"));
         std::fs::create_dir_all(&class).expect("a folder");
@@ -95,13 +95,13 @@ fn errors(store: &Path, encoder: &Path, decoder: &Path, run: &Path) -> (f64, f64
 }
 
 #[test]
-fn stage_two_comes_closer_to_its_images_than_the_autoencoder() {
+fn overfitted_pixel_stream_beats_the_autoencoder() {
     let place = TempDir::new().expect("a folder");
     let path = |name: &str| place.path().join(name);
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/emoji");
     let (encoder, decoder) =
         (models.join("vae-encoder.safetensors"), models.join("vae-decoder.safetensors"));
-    pictures(&path("images"));
+    write_images(&path("images"));
     let config = |stage: u8, steps: u64| {
         let grid = SIDE / 8;
         format!(

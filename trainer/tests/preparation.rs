@@ -18,7 +18,7 @@ fn picture(i: usize) -> Rgb {
     Rgb { width, height, pixels }
 }
 
-/// Names of pictures in two classes and their bytes.
+/// Names of images in two classes and their bytes.
 fn files() -> Vec<(String, Vec<u8>)> {
     let class = |i: usize| ["apple", "pear"][i % 2];
     let one = |i: usize| (format!("{}/{i}.png", class(i)), picture(i).to_png(&[]).expect("a PNG"));
@@ -39,7 +39,7 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
-/// The store holds the crops of all six pictures, labelled.
+/// The store holds the crops of all six images, labelled.
 fn check(out: &Path) {
     let store = ImageStore::open(out).expect("a store");
     assert_eq!(store.description.classes, ["apple", "pear"]);
@@ -187,12 +187,12 @@ fn label_lists_decide_and_must_be_complete() {
 fn jpegs_are_decoded_as_pillow_does() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/jpeg");
     for name in ["colour", "progressive", "grey", "inks"] {
-        let file = std::fs::read(folder.join(format!("{name}.jpg"))).expect("a picture");
+        let file = std::fs::read(folder.join(format!("{name}.jpg"))).expect("an image");
         let expected = std::fs::read(folder.join(format!("{name}.rgb"))).expect("its pixels");
         let image = decode(&file).expect(name);
         assert_eq!((image.width, image.height), (25, 18), "{name}");
         assert!(image.pixels == expected, "{name}");
-        // Half a file is an error, not half a picture.
+        // Half a file is an error, not half an image.
         assert!(decode(&file[..file.len() / 2]).is_err(), "{name}");
         let mut damaged = file.clone();
         damaged[3..].fill(7);

@@ -1,4 +1,4 @@
-//! Training as a person or a cluster runs it: real processes, from images to samples.
+//! Training end to end: real processes, from images to samples.
 
 mod common;
 
@@ -13,7 +13,7 @@ use tintype_trainer::data::latents::LatentShards;
 use tintype_trainer::network::dinov2::DinoConfig;
 use tintype_trainer::network::vgg::Vgg16;
 
-use common::{Place, TINTYPE, names};
+use common::{TINTYPE, Workspace, names};
 
 /// A tiny HDiT; `run` and `model` are more lines of those tables.
 fn hdit(model: &str, run: &str) -> String {
@@ -61,8 +61,8 @@ fn values(weights: &Weights) -> BTreeMap<String, Vec<f32>> {
 }
 
 /// Every tensor of two runs' latest checkpoints agrees to `tolerance`, relative to its norm.
-fn assert_close(place: &Place, a: &str, b: &str, tolerance: f64) {
-    let (a, b) = (values(&place.latest(a, FILES[0])), values(&place.latest(b, FILES[0])));
+fn assert_close(workspace: &Workspace, a: &str, b: &str, tolerance: f64) {
+    let (a, b) = (values(&workspace.latest(a, FILES[0])), values(&workspace.latest(b, FILES[0])));
     assert_eq!(a.len(), b.len());
     for (name, a) in &a {
         let b = &b[name];
@@ -74,24 +74,28 @@ fn assert_close(place: &Place, a: &str, b: &str, tolerance: f64) {
 }
 
 /// Two runs ended with the same bits.
-fn assert_same(place: &Place, a: &str, b: &str) {
+fn assert_same(workspace: &Workspace, a: &str, b: &str) {
     for file in FILES {
-        assert_eq!(values(&place.latest(a, file)), values(&place.latest(b, file)), "{file}");
+        assert_eq!(
+            values(&workspace.latest(a, file)),
+            values(&workspace.latest(b, file)),
+            "{file}"
+        );
     }
 }
 
 #[test]
 fn an_interrupted_run_equals_an_uninterrupted_one() {
-    let place = Place::prepared();
+    let workspace = Workspace::prepared();
     // With everything that is random in it: order, noise, augmentation, dropped labels, dropout.
-    place.write("run.toml", &hdit("dropout_rate = [0.0, 0.2]\nmapping_dropout_rate = 0.1", ""));
-    place.succeeds("train run.toml --out whole --device cpu --quiet");
-    place.succeeds("train run.toml --out parts --device cpu --quiet --steps 3");
-    assert_eq!(names(&place.path("parts/checkpoints")), ["00000002", "00000003"]);
-    place.succeeds("train run.toml --out parts --device cpu --quiet");
-    assert_same(&place, "whole", "parts");
+    workspace.write("run.toml", &hdit("dropout_rate = [0.0, 0.2]\nmapping_dropout_rate = 0.1", ""));
+    workspace.succeeds("train run.toml --out whole --device cpu --quiet");
+    workspace.succeeds("train run.toml --out parts --device cpu --quiet --steps 3");
+    assert_eq!(names(&workspace.path("parts/checkpoints")), ["00000002", "00000003"]);
+    workspace.succeeds("train run.toml --out parts --device cpu --quiet");
+    assert_same(&workspace, "whole", "parts");
     let log = |run: &str| -> Vec<(u64, f64)> {
-        let text = std::fs::read_to_string(place.path(run).join("log.jsonl")).expect("a log");
+        let text = std::fs::read_to_string(workspace.path(run).join("log.jsonl")).expect("a log");
         let line = |l: &str| -> serde_json::Value { serde_json::from_str(l).expect("JSON") };
         let pair = |l: serde_json::Value| {
             (l["step"].as_u64().expect("a step"), l["loss"].as_f64().expect("a loss"))
@@ -101,41 +105,41 @@ fn an_interrupted_run_equals_an_uninterrupted_one() {
     assert_eq!(log("whole"), log("parts"));
     assert_eq!(log("whole").len(), 6);
     // And the loss falls, given time.
-    place.succeeds("train run.toml --out whole --device cpu --quiet --steps 60");
+    workspace.succeeds("train run.toml --out whole --device cpu --quiet --steps 60");
     let losses = log("whole");
     let mean = |part: &[(u64, f64)]| part.iter().map(|l| l.1).sum::<f64>() / part.len() as f64;
     assert!(mean(&losses[40..]) < 0.8 * mean(&losses[..10]), "{losses:?}");
 }
 
 #[test]
-fn devices_micro_batches_and_recomputation_change_nothing() {
-    let place = Place::prepared();
-    place.write("one.toml", &hdit("", ""));
-    place.write("micro.toml", &hdit("", "accumulate = 4"));
-    place.write("again.toml", &hdit("", "recompute = true"));
-    place.succeeds("train one.toml --out one --device cpu --quiet");
-    place.succeeds("train one.toml --out two --device cpu,cpu --quiet");
-    place.succeeds("train micro.toml --out micro --device cpu --quiet");
-    place.succeeds("train again.toml --out again --device cpu --quiet");
+fn data_parallelism_accumulation_and_recomputation_change_nothing() {
+    let workspace = Workspace::prepared();
+    workspace.write("one.toml", &hdit("", ""));
+    workspace.write("micro.toml", &hdit("", "accumulate = 4"));
+    workspace.write("again.toml", &hdit("", "recompute = true"));
+    workspace.succeeds("train one.toml --out one --device cpu --quiet");
+    workspace.succeeds("train one.toml --out two --device cpu,cpu --quiet");
+    workspace.succeeds("train micro.toml --out micro --device cpu --quiet");
+    workspace.succeeds("train again.toml --out again --device cpu --quiet");
     // The same samples and the same sums in another order.
     for other in ["two", "micro", "again"] {
-        assert_close(&place, "one", other, 1e-4);
+        assert_close(&workspace, "one", other, 1e-4);
     }
-    let mut launched = place.command("train one.toml --out x --device cpu");
+    let mut launched = workspace.command("train one.toml --out x --device cpu");
     let output = launched.env("RANK", "0").env("WORLD_SIZE", "2").output().expect("it starts");
     assert!(String::from_utf8_lossy(&output.stderr).contains("start it once"));
-    let refused = place.refused("train one.toml --out three --device cpu,cpu,cpu --quiet");
+    let refused = workspace.refused("train one.toml --out three --device cpu,cpu,cpu --quiet");
     assert!(refused.contains("run.batch = 8"), "{refused}");
 }
 
 #[test]
-fn a_kill_at_any_moment_loses_no_more_than_the_steps_since_a_checkpoint() {
-    let place = Place::prepared();
-    place.write("run.toml", &hdit("", "keep_last = 1").replace("every = 2", "every = 1"));
-    place.succeeds("train run.toml --out whole --device cpu --quiet --steps 600");
+fn a_run_killed_at_any_time_resumes_from_its_last_checkpoint() {
+    let workspace = Workspace::prepared();
+    workspace.write("run.toml", &hdit("", "keep_last = 1").replace("every = 2", "every = 1"));
+    workspace.succeeds("train run.toml --out whole --device cpu --quiet --steps 600");
     let mut last = 0;
     for kill in 0..20u64 {
-        let mut child = place
+        let mut child = workspace
             .command("train run.toml --out killed --device cpu --quiet --steps 600")
             .spawn()
             .expect("it starts");
@@ -143,7 +147,7 @@ fn a_kill_at_any_moment_loses_no_more_than_the_steps_since_a_checkpoint() {
         std::thread::sleep(Duration::from_millis(60 + 37 * kill % 111));
         let _ = child.kill();
         let _ = child.wait();
-        let Ok(entries) = std::fs::read_dir(place.path("killed/checkpoints")) else { continue };
+        let Ok(entries) = std::fs::read_dir(workspace.path("killed/checkpoints")) else { continue };
         let steps: Vec<u64> = entries
             .filter_map(|e| e.expect("an entry").file_name().to_str()?.parse().ok())
             .collect();
@@ -151,25 +155,25 @@ fn a_kill_at_any_moment_loses_no_more_than_the_steps_since_a_checkpoint() {
         assert!(newest >= last, "step {newest} after {last}");
         last = newest;
         for step in steps {
-            let folder = place.path(&format!("killed/checkpoints/{step:08}"));
+            let folder = workspace.path(&format!("killed/checkpoints/{step:08}"));
             for file in FILES {
                 open(&folder.join(file)).unwrap_or_else(|e| panic!("{e}"));
             }
         }
     }
     assert!((1..600).contains(&last), "killed while it ran, at step {last}");
-    place.succeeds("train run.toml --out killed --device cpu --quiet --steps 600");
-    assert_same(&place, "whole", "killed");
-    assert!(names(&place.path("killed/checkpoints")).iter().all(|n| !n.contains("tmp")));
+    workspace.succeeds("train run.toml --out killed --device cpu --quiet --steps 600");
+    assert_same(&workspace, "whole", "killed");
+    assert!(names(&workspace.path("killed/checkpoints")).iter().all(|n| !n.contains("tmp")));
 }
 
 /// A run may not write files larger than this many kibibytes.
 #[cfg(unix)]
-fn with_small_files(place: &Place, line: &str, kibibytes: u32) -> Output {
+fn with_small_files(workspace: &Workspace, line: &str, kibibytes: u32) -> Output {
     let script = format!("trap '' XFSZ; ulimit -f {}; exec {TINTYPE} {line}", kibibytes * 2);
     Command::new("sh")
         .args(["-c", &script])
-        .current_dir(place.path(""))
+        .current_dir(workspace.path(""))
         .output()
         .expect("sh starts")
 }
@@ -177,42 +181,42 @@ fn with_small_files(place: &Place, line: &str, kibibytes: u32) -> Output {
 #[cfg(unix)]
 #[test]
 fn a_full_disk_keeps_the_last_checkpoint() {
-    let place = Place::prepared();
-    place.write("run.toml", &hdit("", ""));
-    place.succeeds("train run.toml --out run --device cpu --quiet --steps 2");
-    let output = with_small_files(&place, "train run.toml --out run --device cpu --quiet", 16);
+    let workspace = Workspace::prepared();
+    workspace.write("run.toml", &hdit("", ""));
+    workspace.succeeds("train run.toml --out run --device cpu --quiet --steps 2");
+    let output = with_small_files(&workspace, "train run.toml --out run --device cpu --quiet", 16);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success());
     assert!(errors.contains("cannot be written; earlier ones are whole"), "{errors}");
-    assert_eq!(names(&place.path("run/checkpoints")), ["00000002"]);
-    place.succeeds("train run.toml --out run --device cpu --quiet");
-    assert_eq!(names(&place.path("run/checkpoints")), ["00000004", "00000006"]);
+    assert_eq!(names(&workspace.path("run/checkpoints")), ["00000002"]);
+    workspace.succeeds("train run.toml --out run --device cpu --quiet");
+    assert_eq!(names(&workspace.path("run/checkpoints")), ["00000004", "00000006"]);
 }
 
 #[test]
-fn what_does_not_fit_is_said_before_anything_is_computed() {
-    let place = Place::prepared();
-    place.write("run.toml", &hdit("", ""));
-    place.write("key.toml", &hdit("", "chekpoint_every = 3"));
+fn invalid_configurations_are_errors_before_training() {
+    let workspace = Workspace::prepared();
+    workspace.write("run.toml", &hdit("", ""));
+    workspace.write("key.toml", &hdit("", "chekpoint_every = 3"));
     let says = |line: &str, words: &[&str]| {
-        let sentence = place.refused(line);
+        let sentence = workspace.refused(line);
         for word in words {
             assert!(sentence.contains(word), "{sentence:?} lacks {word:?}");
         }
     };
     says("train key.toml --out x --device cpu", &["run.chekpoint_every", "checkpoint_every"]);
     says("train no.toml --out x --device cpu", &["no.toml"]);
-    place.write("classes.toml", &hdit("", "").replace("num_classes = 3", "num_classes = 2"));
+    workspace.write("classes.toml", &hdit("", "").replace("num_classes = 3", "num_classes = 2"));
     says("train classes.toml --out x --device cpu", &["3 classes", "num_classes = 2"]);
-    place.write("size.toml", &hdit("", "").replace("[16, 16]", "[32, 32]"));
+    workspace.write("size.toml", &hdit("", "").replace("[16, 16]", "[32, 32]"));
     says("train size.toml --out x --device cpu", &["16 pixels", "32"]);
-    place.succeeds("train run.toml --out run --device cpu --quiet --steps 1");
-    place.write("wide.toml", &hdit("", "").replace("[16, 32]", "[32, 32]"));
+    workspace.succeeds("train run.toml --out run --device cpu --quiet --steps 1");
+    workspace.write("wide.toml", &hdit("", "").replace("[16, 32]", "[32, 32]"));
     says("train wide.toml --out run --device cpu", &["another network", "--out"]);
-    place.write("batch.toml", &hdit("", "").replace("batch = 8", "batch = 4"));
+    workspace.write("batch.toml", &hdit("", "").replace("batch = 8", "batch = 4"));
     says("train batch.toml --out run --device cpu", &["batch 8", "4"]);
     // A store that was damaged after it was made.
-    let shard = place.path("store/images_00000.safetensors");
+    let shard = workspace.path("store/images_00000.safetensors");
     let mut bytes = std::fs::read(&shard).expect("a shard");
     let last = bytes.len() - 9;
     bytes[last] ^= 1;
@@ -220,20 +224,20 @@ fn what_does_not_fit_is_said_before_anything_is_computed() {
     says("train run.toml --out x --device cpu", &["images_00000", "checksum", "prepare"]);
     std::fs::remove_file(&shard).expect("it is deleted");
     says("train run.toml --out x --device cpu", &["images_00000"]);
-    place.succeeds("prepare images --out store --size 16");
-    place.succeeds("train run.toml --out x --device cpu --quiet --steps 1");
+    workspace.succeeds("prepare images --out store --size 16");
+    workspace.succeeds("train run.toml --out x --device cpu --quiet --steps 1");
 }
 
 #[cfg(unix)]
 #[test]
-fn a_polite_end_writes_a_checkpoint_and_goes_on_from_it() {
-    let place = Place::prepared();
-    place.write(
+fn sigint_and_sigterm_write_a_checkpoint_and_the_run_resumes() {
+    let workspace = Workspace::prepared();
+    workspace.write(
         "run.toml",
         &hdit("", "").replace("checkpoint_every = 2", "checkpoint_every = 100000"),
     );
     for signal in ["-INT", "-TERM"] {
-        let mut child = place
+        let mut child = workspace
             .command("train run.toml --out run --device cpu --quiet --steps 100000")
             .spawn()
             .expect("it starts");
@@ -242,7 +246,7 @@ fn a_polite_end_writes_a_checkpoint_and_goes_on_from_it() {
         assert!(sent.expect("kill runs").success());
         assert_eq!(child.wait().expect("it ends").code(), Some(130));
     }
-    let steps: Vec<u64> = names(&place.path("run/checkpoints"))
+    let steps: Vec<u64> = names(&workspace.path("run/checkpoints"))
         .iter()
         .map(|n| n.parse().expect("only whole checkpoints"))
         .collect();
@@ -250,28 +254,28 @@ fn a_polite_end_writes_a_checkpoint_and_goes_on_from_it() {
 }
 
 #[test]
-fn gradients_that_are_not_finite_change_nothing_and_are_counted() {
-    let place = Place::prepared();
-    place.write("run.toml", &hdit("", "").replace("lr = 5e-3", "lr = 1e25"));
-    place.succeeds("train run.toml --out run --device cpu --quiet");
-    let log = std::fs::read_to_string(place.path("run/log.jsonl")).expect("a log");
+fn steps_with_non_finite_gradients_are_skipped_and_counted() {
+    let workspace = Workspace::prepared();
+    workspace.write("run.toml", &hdit("", "").replace("lr = 5e-3", "lr = 1e25"));
+    workspace.succeeds("train run.toml --out run --device cpu --quiet");
+    let log = std::fs::read_to_string(workspace.path("run/log.jsonl")).expect("a log");
     let last: serde_json::Value =
         serde_json::from_str(log.lines().last().expect("a line")).expect("JSON");
     assert!(last["skipped"].as_f64().expect("a count") >= 3.0, "{last}");
-    // A checkpoint without any optimizer history goes on, too.
-    place.write("all.toml", &hdit("", "").replace("sigma_data = 0.5", "sigma_data = 1e-300"));
-    place.succeeds("train all.toml --out all --device cpu --quiet --steps 2");
-    place.succeeds("train all.toml --out all --device cpu --quiet --steps 3");
+    // A checkpoint without optimizer state can be resumed, too.
+    workspace.write("all.toml", &hdit("", "").replace("sigma_data = 0.5", "sigma_data = 1e-300"));
+    workspace.succeeds("train all.toml --out all --device cpu --quiet --steps 2");
+    workspace.succeeds("train all.toml --out all --device cpu --quiet --steps 3");
 }
 
-/// Judging networks with random weights: their files are read, their losses counted and minimised.
+/// Frozen loss networks with random weights: loaded from files, with their losses in the total.
 #[test]
-fn judging_networks_join_when_their_files_are_given() {
-    let place = Place::new();
+fn loss_networks_are_used_if_their_files_are_given() {
+    let workspace = Workspace::new();
     let device = Device::flex();
     let file = |name: &str, tensors: BTreeMap<String, TensorView>| {
         let bytes = write_safetensors(&tensors, &BTreeMap::new()).expect("it fits");
-        std::fs::write(place.path(name), bytes).expect("it is written");
+        std::fs::write(workspace.path(name), bytes).expect("it is written");
     };
     let dino = DinoConfig {
         embed_dim: 64,
@@ -327,28 +331,28 @@ betas = [0.5, 0.9]
         )
     };
     let last = |run: &str, key: &str| -> f64 {
-        let log = std::fs::read_to_string(place.path(run).join("log.jsonl")).expect("a log");
+        let log = std::fs::read_to_string(workspace.path(run).join("log.jsonl")).expect("a log");
         let line: serde_json::Value =
             serde_json::from_str(log.lines().last().expect("a line")).expect("JSON");
         line[key].as_f64().unwrap_or_else(|| panic!("{run} has no {key}: {line}"))
     };
-    place.succeeds("prepare images --out small --size 32");
+    workspace.succeeds("prepare images --out small --size 32");
     let vgg = "images = \"small\"\nvgg = \"vgg.safetensors\"";
     let both = format!("{vgg}\nlpips = \"lin.safetensors\"");
-    place.write("lpips.toml", &vae("[1, 1]", &both, "crop = 24"));
-    place.succeeds("train lpips.toml --out lpips --device cpu --quiet");
+    workspace.write("lpips.toml", &vae("[1, 1]", &both, "crop = 24"));
+    workspace.succeeds("train lpips.toml --out lpips --device cpu --quiet");
     assert!(last("lpips", "perceptual") > 0.0);
-    place.write("half.toml", &vae("[1, 1]", vgg, ""));
-    let refused = place.refused("train half.toml --out half --device cpu --quiet");
+    workspace.write("half.toml", &vae("[1, 1]", vgg, ""));
+    let refused = workspace.refused("train half.toml --out half --device cpu --quiet");
     assert!(refused.contains("data.lpips"), "{refused}");
 
-    place.succeeds("prepare images --out large --size 256");
+    workspace.succeeds("prepare images --out large --size 256");
     let aligned = "images = \"large\"\nteacher = \"dino.safetensors\"";
-    place.write("vf.toml", &vae("[1, 1, 1, 1, 1]", aligned, "vf_weight = 0.1"));
-    place.succeeds("train vf.toml --out vf --device cpu --quiet");
+    workspace.write("vf.toml", &vae("[1, 1, 1, 1, 1]", aligned, "vf_weight = 0.1"));
+    workspace.succeeds("train vf.toml --out vf --device cpu --quiet");
     assert!(last("vf", "vf_weight") > 0.0);
-    assert!(place.latest("vf", FILES[0]).tensors.contains_key("linear_proj.weight"));
-    place.succeeds("encode large --vae vf --out moments.h5 --device cpu");
+    assert!(workspace.latest("vf", FILES[0]).tensors.contains_key("linear_proj.weight"));
+    workspace.succeeds("encode large --vae vf --out moments.h5 --device cpu");
     let repa = r#"
 recipe = "hidit"
 [model]
@@ -377,31 +381,31 @@ betas = [0.9, 0.999]
 [ema]
 decay = 0.9
 "#;
-    place.write("repa.toml", repa);
-    place.succeeds("train repa.toml --out repa --device cpu --quiet");
+    workspace.write("repa.toml", repa);
+    workspace.succeeds("train repa.toml --out repa --device cpu --quiet");
     assert!((-1.0..=1.0).contains(&last("repa", "repa")));
-    place.write("again.toml", &repa.replace("batch = 2", "batch = 2\nrecompute = true"));
-    place.succeeds("train again.toml --out again --device cpu --quiet");
-    assert_close(&place, "repa", "again", 1e-4);
+    workspace.write("again.toml", &repa.replace("batch = 2", "batch = 2\nrecompute = true"));
+    workspace.succeeds("train again.toml --out again --device cpu --quiet");
+    assert_close(&workspace, "repa", "again", 1e-4);
     // Mixed precision: the same losses to bf16's three digits, float32 weights.
-    place.write("bf16.toml", &repa.replace("batch = 2", "batch = 2\nprecision = \"bf16\""));
-    place.succeeds("train bf16.toml --out bf16 --device cpu --quiet");
+    workspace.write("bf16.toml", &repa.replace("batch = 2", "batch = 2\nprecision = \"bf16\""));
+    workspace.succeeds("train bf16.toml --out bf16 --device cpu --quiet");
     let ratio = last("bf16", "loss") / last("repa", "loss");
     assert!((ratio - 1.0).abs() < 0.02, "{ratio}");
     let small =
         repa.replace("image = 256", "image = 128").replace("pixel_patch = 16", "pixel_patch = 8");
-    place.write("small.toml", &small);
-    let refused = place.refused("train small.toml --out x --device cpu --quiet");
+    workspace.write("small.toml", &small);
+    let refused = workspace.refused("train small.toml --out x --device cpu --quiet");
     assert!(refused.contains("256 pixels") && refused.contains("128"), "{refused}");
 }
 
 /// Everything in a row on tiny networks: images → autoencoder → latents → both stages of Hi-DiT →
-/// pictures and samples; and LightningDiT on the other kind of latents.
+/// images and samples; and LightningDiT on the other kind of latents.
 #[test]
 fn from_images_to_samples() {
-    let place = Place::new();
-    place.succeeds("prepare images --out store --size 24");
-    place.write(
+    let workspace = Workspace::new();
+    workspace.succeeds("prepare images --out store --size 24");
+    workspace.write(
         "vae.toml",
         r#"
 recipe = "vae"
@@ -431,44 +435,48 @@ betas = [0.5, 0.9]
 every = 4
 "#,
     );
-    let said = place.succeeds("train vae.toml --out vae --device cpu --quiet");
-    place.write("small.toml", "recipe = \"vae\"\n[model]\npreset = \"f16d32\"\n[data]\nimages = \"small\"\n[run]\nsteps = 1\nbatch = 1\n[optimizer]\nlr = 1e-4\nbetas = [0.5, 0.9]\n");
-    place.succeeds("prepare images --out small --size 16");
-    let refused = place.refused("train small.toml --out small-run --device cpu --quiet");
+    let said = workspace.succeeds("train vae.toml --out vae --device cpu --quiet");
+    workspace.write("small.toml", "recipe = \"vae\"\n[model]\npreset = \"f16d32\"\n[data]\nimages = \"small\"\n[run]\nsteps = 1\nbatch = 1\n[optimizer]\nlr = 1e-4\nbetas = [0.5, 0.9]\n");
+    workspace.succeeds("prepare images --out small --size 16");
+    let refused = workspace.refused("train small.toml --out small-run --device cpu --quiet");
     assert!(refused.contains("discriminator") && refused.contains("24"), "{refused}");
     assert!(said.contains("L1 alone") && said.contains("not aligned"), "{said}");
-    assert_eq!(names(&place.path("vae/previews")), ["00000004.png"]);
-    assert!(names(&place.path("vae")).iter().any(|n| n.starts_with("events.out.tfevents.")));
-    place.succeeds("train vae.toml --out parts --device cpu --quiet --steps 2");
-    place.succeeds("train vae.toml --out parts --device cpu --quiet");
+    assert_eq!(names(&workspace.path("vae/previews")), ["00000004.png"]);
+    assert!(names(&workspace.path("vae")).iter().any(|n| n.starts_with("events.out.tfevents.")));
+    workspace.succeeds("train vae.toml --out parts --device cpu --quiet --steps 2");
+    workspace.succeeds("train vae.toml --out parts --device cpu --quiet");
     let files = ["discriminator.safetensors", "optimizer-discriminator.safetensors"];
     for file in ["model.safetensors", "optimizer.safetensors"].into_iter().chain(files) {
-        assert_eq!(values(&place.latest("vae", file)), values(&place.latest("parts", file)));
+        assert_eq!(
+            values(&workspace.latest("vae", file)),
+            values(&workspace.latest("parts", file))
+        );
     }
 
-    place.succeeds("encode store --vae vae --out latents.h5 --device cpu");
-    place.succeeds("encode store --vae vae --out shards --device cpu");
+    workspace.succeeds("encode store --vae vae --out latents.h5 --device cpu");
+    workspace.succeeds("encode store --vae vae --out shards --device cpu");
     assert_eq!(
-        names(&place.path("shards")),
+        names(&workspace.path("shards")),
         ["latents_rank00_shard000.safetensors", "latents_stats.pt"]
     );
     // Two processes encode half each; the second one finds everything and counts the statistics.
     for rank in ["0", "1"] {
-        let mut command = place.command("encode store --vae vae --out halves --device cpu");
+        let mut command = workspace.command("encode store --vae vae --out halves --device cpu");
         command.env("SLURM_PROCID", rank).env("SLURM_STEP_NUM_TASKS", "2");
         assert!(command.output().expect("it starts").status.success());
     }
     assert_eq!(
-        names(&place.path("halves")),
+        names(&workspace.path("halves")),
         [
             "latents_rank00_shard000.safetensors",
             "latents_rank01_shard000.safetensors",
             "latents_stats.pt"
         ]
     );
-    let all = |folder: &str| LatentShards::open(&place.path(folder)).expect("shards").latents(true);
+    let all =
+        |folder: &str| LatentShards::open(&workspace.path(folder)).expect("shards").latents(true);
     assert_eq!(all("shards"), all("halves"));
-    let refused = place.refused("encode store --vae vae --out shards --device cpu --seed 1");
+    let refused = workspace.refused("encode store --vae vae --out shards --device cpu --seed 1");
     assert!(refused.contains("other weights, images, seed"), "{refused}");
 
     let hidit = |stage: &str, rest: &str| {
@@ -509,44 +517,45 @@ vae = "vae"
 "#
         )
     };
-    place.write("stage1.toml", &hidit("1", ""));
-    place.write("stage2.toml", &(hidit("2", "") + "[init]\nfrom = \"stage1\"\n"));
-    place.write("again.toml", &(hidit("2", "recompute = true") + "[init]\nfrom = \"stage1\"\n"));
-    let said = place.succeeds("train stage1.toml --out stage1 --device cpu --quiet");
+    workspace.write("stage1.toml", &hidit("1", ""));
+    workspace.write("stage2.toml", &(hidit("2", "") + "[init]\nfrom = \"stage1\"\n"));
+    workspace
+        .write("again.toml", &(hidit("2", "recompute = true") + "[init]\nfrom = \"stage1\"\n"));
+    let said = workspace.succeeds("train stage1.toml --out stage1 --device cpu --quiet");
     assert!(said.contains("without alignment"), "{said}");
     let pixels = |run: &str| {
-        let model = place.latest(run, "model.safetensors");
+        let model = workspace.latest(run, "model.safetensors");
         values(&model)["pixel_predictor.0.weight"].iter().map(|v| v.abs()).sum::<f32>()
     };
     assert_eq!(pixels("stage1"), 0.0, "the pixel parts rest in stage 1");
-    place.succeeds("train stage2.toml --out stage2 --device cpu --quiet");
+    workspace.succeeds("train stage2.toml --out stage2 --device cpu --quiet");
     assert!(pixels("stage2") > 0.0);
-    place.succeeds("train again.toml --out again --device cpu --quiet");
-    assert_close(&place, "stage2", "again", 1e-4);
-    place.succeeds("train stage2.toml --out two --device cpu,cpu --quiet");
-    assert_close(&place, "stage2", "two", 1e-4);
-    // A run opens like any model, by its averaged weights, and knows its classes.
-    place
+    workspace.succeeds("train again.toml --out again --device cpu --quiet");
+    assert_close(&workspace, "stage2", "again", 1e-4);
+    workspace.succeeds("train stage2.toml --out two --device cpu,cpu --quiet");
+    assert_close(&workspace, "stage2", "two", 1e-4);
+    // A run opens like any model, with its EMA weights and its classes.
+    workspace
         .succeeds("generate birch --model stage2 --vae vae --steps 4 --device cpu --out birch.png");
-    let said = place.succeeds("classes --model stage2");
+    let said = workspace.succeeds("classes --model stage2");
     assert!(said.contains("cedar"), "{said}");
 
     let sample = "sample --model stage2 --vae vae --steps 3 --count 6 --device cpu";
-    let said = place.succeeds(&format!("{sample} --out a --npz a.npz"));
+    let said = workspace.succeeds(&format!("{sample} --out a --npz a.npz"));
     assert!(said.contains("6 samples in") && said.contains("samples/s"), "{said}");
-    let folder = &names(&place.path("a"))[0];
+    let folder = &names(&workspace.path("a"))[0];
     assert_eq!(folder, "stage2_0000003_cfg2-0-1-labelsampling-equal");
     let pngs = |root: &str| -> Vec<Vec<u8>> {
-        let folder = place.path(root).join(folder);
+        let folder = workspace.path(root).join(folder);
         let read = |i: usize| std::fs::read(folder.join(format!("{i:06}.png"))).expect("a PNG");
         (0..6).map(read).collect()
     };
-    // Two processes and another batch size make the same pictures, and a second run only what is
+    // Two processes and another batch size generate the same images, and a second run only what is
     // missing.
     let mut ranks: Vec<_> = ["0", "1"]
         .iter()
         .map(|rank| {
-            let mut command = place.command(&format!("{sample} --out b --batch 2"));
+            let mut command = workspace.command(&format!("{sample} --out b --batch 2"));
             command.env("RANK", rank).env("WORLD_SIZE", "2").stdout(Stdio::null());
             command.spawn().expect("it starts")
         })
@@ -555,16 +564,18 @@ vae = "vae"
         assert!(rank.wait().expect("it ends").success());
     }
     assert_eq!(pngs("a"), pngs("b"));
-    std::fs::remove_file(place.path("a").join(folder).join("000004.png")).expect("it was there");
-    let said = place.succeeds(&format!("{sample} --out a"));
-    assert!(said.contains("1 samples in") && said.contains("5 were there"), "{said}");
+    std::fs::remove_file(workspace.path("a").join(folder).join("000004.png"))
+        .expect("it was there");
+    let said = workspace.succeeds(&format!("{sample} --out a"));
+    assert!(said.contains("1 samples in") && said.contains("5 already existed"), "{said}");
     assert_eq!(pngs("a"), pngs("b"));
-    let refused = place.refused(&format!("{sample} --npz a.npz --seed 1"));
+    let refused = workspace.refused(&format!("{sample} --npz a.npz --seed 1"));
     assert!(refused.contains("seed was 0, not 1"), "{refused}");
-    let refused = place.refused("sample --model stage2 --vae vae --count 7 --out c --device cpu");
+    let refused =
+        workspace.refused("sample --model stage2 --vae vae --count 7 --out c --device cpu");
     assert!(refused.contains("--count 7"), "{refused}");
 
-    place.write(
+    workspace.write(
         "lightningdit.toml",
         r#"
 recipe = "lightningdit"
@@ -592,10 +603,10 @@ betas = [0.9, 0.95]
 decay = 0.9
 "#,
     );
-    place.succeeds("train lightningdit.toml --out lightning --device cpu --quiet");
-    place.succeeds("train lightningdit.toml --out recomputed --device cpu,cpu --quiet");
-    assert_close(&place, "lightning", "recomputed", 1e-4);
-    place.succeeds(
+    workspace.succeeds("train lightningdit.toml --out lightning --device cpu --quiet");
+    workspace.succeeds("train lightningdit.toml --out recomputed --device cpu,cpu --quiet");
+    assert_close(&workspace, "lightning", "recomputed", 1e-4);
+    workspace.succeeds(
         "generate 1 --model lightning --vae vae --stats shards/latents_stats.pt --steps 3 --device cpu --out l.png",
     );
 }

@@ -40,7 +40,7 @@ export class Unsupported extends Error {
   override name = "Unsupported";
 }
 
-/** Chooses the device. Throws where the one that was asked for is not to be had. */
+/** Chooses the device. Throws if the requested one is unavailable. */
 export async function choose(
   wish: "auto" | "webgpu" | "cpu",
   { gpu, secure, userAgent, simd }: Surroundings = surroundings(),

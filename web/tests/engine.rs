@@ -1,4 +1,4 @@
-//! The engine with a tiny model. The same bodies run natively (`cargo test`) and in a browser's
+//! The engine with a tiny model. The same tests run natively (`cargo test`) and in a browser's
 //! worker (`wasm-bindgen-test`, see `web/test.mjs`); the last one needs a browser's GPU.
 
 use std::io;

@@ -11,7 +11,7 @@ use crate::diffusion::guidance::Guidance;
 use crate::noise::{self, ImageKey, Stream};
 use crate::sampler::{State, Step, Stop};
 
-/// Images that are computed together.
+/// A batch of images.
 pub(super) struct Batch<'a> {
     pub pipeline: &'a Pipeline,
     guidance: Guidance,

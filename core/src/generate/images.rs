@@ -7,10 +7,10 @@ use super::{Event, GenerateError, Picture, hybrid, run};
 use crate::sampler::Stop;
 
 impl Pipeline {
-    /// Makes the pictures of a request and tells what happens; `on_event` may cancel.
+    /// Generates the images of a request and reports events; `on_event` may cancel.
     ///
-    /// Pictures of one request are computed together; split a large one for less memory. A
-    /// picture does not depend on which others are made with it. Outside a browser, reading the
+    /// The images of a request are one batch; split a large one to reduce memory. An image does not
+    /// depend on the others of its batch. Outside a browser, reading the
     /// device blocks the thread that awaits this.
     ///
     /// # Errors

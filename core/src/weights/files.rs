@@ -8,7 +8,7 @@ use super::WeightsError;
 use super::store::Weights;
 
 /// Opens a `.safetensors`, `.pt` or `.ckpt` file, a sharded checkpoint by its
-/// `*.safetensors.index.json`, a folder that holds one of them (averaged weights before raw ones),
+/// `*.safetensors.index.json`, a folder that holds one of them (EMA weights before raw ones),
 /// or a training run, whose latest checkpoint is taken.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! A network's parameters as flat tensors by the authors' names: what an optimizer, an average or
+//! A network's parameters as flat tensors by the authors' names: what an optimizer, an EMA or
 //! a checkpoint works on.
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
 //! The thread that loads networks and computes. GPU work stays on one thread, and the window's never
-//! waits for it: orders go in by one channel, news come out by another.
+//! waits for it: orders go in by one channel, updates come out by another.
 
 mod preview;
 mod saving;
@@ -204,7 +204,7 @@ impl Engine {
         let _ = self.orders.send(Order::Work(work));
     }
 
-    /// News since the last call.
+    /// Updates since the last call.
     pub fn news(&self) -> Vec<Update> {
         self.updates.try_iter().collect()
     }

@@ -23,7 +23,7 @@ use crate::{face, text};
 /// Pictures made together on a GPU; a processor is as fast with one, and shows it sooner.
 const GPU_BATCH: usize = 4;
 
-/// Sends news and wakes the window.
+/// Sends updates and wakes the window.
 pub struct Tell {
     outbox: Sender<Update>,
     ctx: egui::Context,
@@ -35,7 +35,7 @@ impl Tell {
     }
 
     fn tell(&self, update: Update) {
-        // A window that is gone wants no news.
+        // A closed window receives no updates.
         let _ = self.outbox.send(update);
         self.ctx.request_repaint();
     }

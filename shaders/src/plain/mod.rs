@@ -1,5 +1,5 @@
-//! The plain-Burn twin of every kernel: the oracle in tests, the fallback everywhere, and the
-//! version that gradients flow through where no kernel has its own.
+//! Reference implementations of all kernels in plain Burn operations: used in tests, as the fallback
+//! everywhere, and for gradients if a kernel has none of its own.
 
 mod attention;
 mod rotary;

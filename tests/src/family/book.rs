@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use ndarray::Array2;
 
-use super::judges::all_seen;
+use super::loss_networks::all_seen;
 use crate::check::{Checks, Tolerance};
 use crate::golden::Golden;
 

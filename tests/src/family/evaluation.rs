@@ -12,7 +12,7 @@ use tintype_trainer::evaluate::preprocess::Preprocess;
 use tintype_trainer::network::inception::{Inception, SIDE};
 
 use super::book::Book;
-use super::judges::{all_seen, recipe, values};
+use super::loss_networks::{all_seen, recipe, values};
 use crate::check::{Checks, Tolerance};
 use crate::golden::Golden;
 use crate::recipe;

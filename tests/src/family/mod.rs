@@ -8,7 +8,7 @@ mod hdit_model;
 mod hdit_pieces;
 mod hdit_sampling;
 mod hidit;
-mod judges;
+mod loss_networks;
 mod metrics;
 mod networks;
 mod ode_sde;
@@ -32,7 +32,7 @@ pub type OnDevice = fn(&Path, &Device, &mut Checks) -> Result<()>;
 /// Computes every quantity of an entry that no device takes part in: files, resizing, metrics.
 pub type OnHost = fn(&Path, &mut Checks) -> Result<()>;
 
-/// The kind of an entry by the beginning of its name; nothing where it is unknown.
+/// The kind of an entry by its name's prefix; `None` if unknown.
 pub fn recognise(name: &str, is_folder: bool) -> Option<Kind> {
     let matching = |list: &[(&str, Kind)]| {
         list.iter().find(|(prefix, _)| name.starts_with(prefix)).map(|(_, kind)| *kind)
@@ -51,10 +51,10 @@ pub fn recognise(name: &str, is_folder: bool) -> Option<Kind> {
     if name.ends_with("_manifest.json") {
         return Some(Kind::Aside); // read with the values it describes
     }
-    let judges = matching(&[
-        ("eval_patchgan_actnorm", Kind::OnDevice(judges::patchgan_actnorm)),
-        ("eval_patchgan", Kind::OnDevice(judges::patchgan)),
-        ("eval_lpips_vgg16", Kind::OnDevice(judges::lpips)),
+    let evaluation = matching(&[
+        ("eval_patchgan_actnorm", Kind::OnDevice(loss_networks::patchgan_actnorm)),
+        ("eval_patchgan", Kind::OnDevice(loss_networks::patchgan)),
+        ("eval_lpips_vgg16", Kind::OnDevice(loss_networks::lpips)),
         ("eval_metrics.json", Kind::Aside), // the same numbers, with other tools'
         ("eval_metrics", Kind::OnHost(metrics::distributions)),
         ("eval_inception", Kind::OnDevice(evaluation::inception)),
@@ -69,8 +69,8 @@ pub fn recognise(name: &str, is_folder: bool) -> Option<Kind> {
         ("eval_posembed", Kind::OnHost(vision_transformers::positions)),
         ("eval_clip_", Kind::OnDevice(vision_transformers::clip)),
     ]);
-    if judges.is_some() {
-        return judges;
+    if evaluation.is_some() {
+        return evaluation;
     }
     if !name.ends_with(".safetensors") {
         return None;

@@ -1,4 +1,4 @@
-//! Networks that judge: DINOv2 and its inputs, LPIPS, the VF loss.
+//! Teachers and loss networks: DINOv2 and its inputs, LPIPS, the VF loss.
 
 use std::path::Path;
 

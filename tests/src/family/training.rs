@@ -1,4 +1,4 @@
-//! Whole optimizer steps, computed by the trainer's own objectives, optimizer and average.
+//! Whole optimizer steps, computed by the trainer's own objectives, optimizer and EMA.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -34,7 +34,7 @@ const PARAMETER: Tolerance = Tolerance::RelativeL2(1e-5);
 const CHANGE: Tolerance = Tolerance::RelativeL2(1e-3);
 const GAN: Tolerance = Tolerance::Relative(1e-4);
 
-/// A network with its optimizer and average, as the trainer steps it.
+/// A network with its optimizer and EMA, as the trainer steps it.
 struct Stepper<M> {
     network: M,
     start: Flat,
@@ -66,7 +66,7 @@ impl<M: Module> Stepper<M> {
         Ok(norm)
     }
 
-    /// Compares parameters (with how far they moved) and averages that the file expects.
+    /// Compares parameters (with how far they moved) and EMA that the file expects.
     fn check(&self, checks: &mut Checks, golden: &Golden, step: usize) -> Result<()> {
         let shapes = layout(&self.network);
         let now = snapshot(&self.network);

@@ -1,4 +1,4 @@
-//! DINOv2 and CLIP as judges and teachers: inputs, position tables, tokens.
+//! DINOv2 and CLIP as feature extractors and teachers: inputs, position embeddings, tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,7 +17,7 @@ use tintype_trainer::network::dinov2::{DinoV2, Interpolation, Tokens};
 
 use super::book::Book;
 use super::evaluation::planes;
-use super::judges::{recipe, values};
+use super::loss_networks::{recipe, values};
 use crate::check::{Checks, Tolerance};
 use crate::golden::Golden;
 

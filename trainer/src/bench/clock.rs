@@ -1,19 +1,19 @@
-//! Time that can be trusted: warm-up, several rounds long enough for the clock, medians.
+//! Timing with warm-up; median of several rounds.
 
 use std::time::Instant;
 
 use tintype::burn::tensor::Device;
 
-/// How times are taken.
+/// Timing parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    /// Calls before the first round: kernels are compiled and tuned on them.
+    /// Warm-up calls, in which kernels are compiled and autotuned.
     pub warm_up: usize,
-    /// Rounds, of which the median counts.
+    /// Timed rounds; the median is reported.
     pub rounds: usize,
 }
 
-/// Seconds of one call.
+/// Seconds per call.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     /// Of the median round.
@@ -22,11 +22,11 @@ pub struct Timing {
     pub fastest: f64,
     /// Of the slowest round.
     pub slowest: f64,
-    /// Of the very first call, with whatever it compiled.
+    /// Of the first call, including compilation.
     pub first: f64,
 }
 
-/// A round takes at least this long, by as many calls as that needs.
+/// Minimum duration of a round in seconds; it repeats the call as often as needed.
 const ROUND: f64 = 0.05;
 
 impl Clock {
@@ -37,7 +37,7 @@ impl Clock {
             for _ in 0..calls {
                 call();
             }
-            // A device that cannot say that it is done fails on the next use as well.
+            // A device that fails to synchronize also fails on its next use.
             device.sync().ok();
             start.elapsed().as_secs_f64() / calls as f64
         };

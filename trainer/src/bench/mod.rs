@@ -1,38 +1,38 @@
-//! What `tintype bench` measures: a device's ceilings, the operations of a network, and the network
-//! whole.
+//! Benchmarks of `tintype bench`: a device's roofline, the operations of a network, and whole
+//! networks.
 
-mod ceilings;
 mod clock;
 mod networks;
 mod operations;
 mod report;
+mod roofline;
 
-pub use ceilings::{Ceilings, ceilings};
 pub use clock::{Clock, Timing};
 pub use networks::{Subject, decode, forward, sample, scaling, train};
 pub use operations::operations;
 pub use report::{Baseline, Measurement, Report};
+pub use roofline::{Roofline, roofline};
 
 use tintype::burn::tensor::{Device, FloatDType, Tensor, TensorData};
 
-/// Where and how everything is measured.
+/// Device, dtype and timing of a benchmark.
 #[derive(Clone, Debug)]
 pub struct Bench {
     /// The device.
     pub device: Device,
-    /// Type of weights and activations.
+    /// Dtype of weights and activations.
     pub precision: FloatDType,
-    /// How times are taken.
+    /// Timer.
     pub clock: Clock,
 }
 
 impl Bench {
-    /// Values in about −1…1 in the precision at hand. Never zeros: products of zeros are faster.
+    /// Values in about −1…1 in the benchmark's dtype. Not zeros: products of zeros are faster.
     fn values<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {
         self.values_on(shape, &self.device).cast(self.precision)
     }
 
-    /// The same in float32, on another handle of the device.
+    /// The same in float32, on a given device.
     fn values_on<const D: usize>(&self, shape: [usize; D], device: &Device) -> Tensor<D> {
         let count = shape.iter().product::<usize>();
         let values: Vec<f32> = (0..count)
@@ -44,7 +44,7 @@ impl Bench {
         Tensor::from_data(TensorData::new(values, shape), device)
     }
 
-    /// Bytes of a value.
+    /// Bytes per value.
     fn size(&self) -> f64 {
         if self.precision == FloatDType::F32 { 4.0 } else { 2.0 }
     }

@@ -1,5 +1,5 @@
-//! Whole networks: forward passes, training steps, decoding, a sampling run, and how the time of a
-//! pixel grows with the picture.
+//! Benchmarks of whole networks: forward passes, training steps, decoding, sampling, and forward
+//! throughput at increasing resolution.
 
 use anyhow::{Context, Result, bail};
 use tintype::burn::module::AutodiffModule;
@@ -15,12 +15,12 @@ use crate::train::adamw::{AdamW, AdamWConfig, Group, clip, global_norm};
 use crate::train::recipe::Trained;
 use crate::train::{hdit, hidit, lightningdit, vae};
 
-/// A network to be measured.
+/// A network to benchmark.
 #[derive(Clone, Debug)]
 pub struct Subject {
-    /// How it is called.
+    /// Its name.
     pub name: String,
-    /// Its shape; weights are drawn at random.
+    /// Its architecture; weights are random.
     pub architecture: Architecture,
     /// The autoencoder of its latents.
     pub vae: Option<VaeConfig>,
@@ -43,7 +43,7 @@ impl Subject {
         }
         let Some(preset) = tintype::preset::find(name) else {
             let known: Vec<_> = tintype::preset::all().iter().map(|preset| preset.name).collect();
-            bail!("there is no network {name:?}; known are emoji, {}", known.join(", "));
+            bail!("unknown network {name:?}; use emoji, {}", known.join(", "));
         };
         let latent = preset.architecture.latent_space().is_some();
         Ok(Self {
@@ -53,7 +53,7 @@ impl Subject {
         })
     }
 
-    /// The network, for what only its recipe knows.
+    /// The network with its training recipe.
     pub(super) fn trained(&self) -> Trained<'_> {
         Trained::of(&self.architecture).expect("presets and the emoji model have recipes")
     }
@@ -63,7 +63,7 @@ impl Subject {
         self.architecture.state_shape()
     }
 
-    /// Floating-point operations of one sample's forward pass (Hi-DiT: of its latents).
+    /// FLOPs of one sample's forward pass (Hi-DiT: of the latent stream).
     fn flops(&self) -> f64 {
         2.0 * match self.trained() {
             Trained::HiDiT(c) => hidit::macs(&c.sit),
@@ -233,8 +233,8 @@ fn no_autoencoder(subject: &Subject) -> String {
     format!("{} has no autoencoder", subject.name)
 }
 
-/// A sampling run of the whole pipeline with the network's own settings, from noise to 8-bit
-/// pictures on the host; `steps` replaces the number of steps.
+/// Sampling with the network's default settings, from noise to 8-bit images on the host; `steps`
+/// overrides the number of steps.
 ///
 /// # Errors
 ///
@@ -288,7 +288,7 @@ pub fn sample(
     }
 }
 
-/// Statistics of latents, for networks that do not hold them.
+/// Latent statistics, for networks that do not contain them.
 fn stats(subject: &Subject) -> Result<Option<Weights>> {
     let latents = subject.architecture.latent_space();
     let Some(latents) = latents.filter(|latents| latents.needs_statistics) else {
@@ -303,8 +303,8 @@ fn stats(subject: &Subject) -> Result<Option<Weights>> {
     Ok(Some(Weights { file: "statistics".into(), tensors, metadata: Default::default() }))
 }
 
-/// A forward pass of one picture of this side, in pixels a second: the same at every side where a
-/// network is linear in the pixels.
+/// A forward pass of one image of resolution `side`, in pixels per second: constant if a network
+/// scales linearly in the number of pixels.
 ///
 /// # Errors
 ///
@@ -315,7 +315,10 @@ fn stats(subject: &Subject) -> Result<Option<Weights>> {
 /// If the network has no training recipe.
 pub fn scaling(bench: &Bench, subject: &Subject, side: usize) -> Result<Measurement> {
     let Trained::HDiT(config) = subject.trained() else {
-        bail!("{} works at one size; `scaling` is for HDiT, such as hdit-ffhq-1024", subject.name)
+        bail!(
+            "{} has a fixed resolution; `scaling` needs an HDiT, such as hdit-ffhq-1024",
+            subject.name
+        )
     };
     let config = HDiTConfig { input_size: [side, side], ..config.clone() };
     let sized = Subject { architecture: config.into(), ..subject.clone() };

@@ -1,4 +1,4 @@
-//! The operations that a transformer is made of, one by one, at a network's own sizes.
+//! Benchmarks of a transformer's operations at a network's sizes.
 
 use tintype::burn::tensor::Tensor;
 use tintype::model::sit::SiTConfig;
@@ -16,11 +16,11 @@ struct Block {
     d: usize,
     heads: usize,
     inner: usize,
-    /// Side K of neighborhoods.
+    /// Kernel size of neighborhood attention.
     kernel: Option<usize>,
 }
 
-/// The block that most of a network's time goes into.
+/// The block in which a network spends most of its time.
 fn block(network: Trained<'_>) -> Block {
     let sit = |c: &SiTConfig| Block {
         n: c.tokens(),
@@ -49,7 +49,7 @@ fn block(network: Trained<'_>) -> Block {
     }
 }
 
-/// Measures each operation, forward and, of attention, backward.
+/// Measures each operation forward, and linear layers and attention also backward.
 ///
 /// # Panics
 ///

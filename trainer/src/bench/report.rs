@@ -1,4 +1,4 @@
-//! What was measured, as a table and as JSON, beside what was measured before.
+//! Results as a table and as JSON, and comparison with a baseline.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,33 +7,33 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{Ceilings, Timing};
+use super::{Roofline, Timing};
 
-/// One thing that was measured.
+/// The result of one benchmark.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measurement {
-    /// What, with its batch: `forward 64`. Measurements are compared by this name.
+    /// Name with batch size, such as `forward 64`; the key of comparisons.
     pub name: String,
-    /// Seconds of a call, of the median round.
+    /// Seconds per call in the median round.
     pub seconds: f64,
-    /// Of the fastest and the slowest round.
+    /// Seconds per call in the fastest and the slowest round.
     pub spread: [f64; 2],
-    /// Of the first call, with all compiling and tuning.
+    /// Seconds of the first call, including compilation and autotuning.
     pub first_call: f64,
-    /// How many of `unit` a second.
+    /// Throughput in `unit`.
     pub rate: f64,
-    /// What is counted.
+    /// Unit of the throughput.
     pub unit: &'static str,
-    /// 10¹² operations a second, where they are counted.
+    /// TFLOP/s, if FLOPs are counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tflops: Option<f64>,
-    /// 10⁹ bytes a second that must at least move, where they are counted.
+    /// Lower bound of the memory traffic in GB/s, if counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gbytes: Option<f64>,
 }
 
 impl Measurement {
-    /// Of `count` things a call.
+    /// A measurement with `count` items per call.
     pub fn new(name: impl Into<String>, timing: Timing, count: f64, unit: &'static str) -> Self {
         Self {
             name: name.into(),
@@ -47,61 +47,61 @@ impl Measurement {
         }
     }
 
-    /// With the floating-point operations of a call.
+    /// Adds the FLOPs per call.
     pub fn operations(mut self, flops: f64) -> Self {
         self.tflops = Some(flops / self.seconds / 1e12);
         self
     }
 
-    /// With the bytes that a call must move.
+    /// Adds the minimum memory traffic per call in bytes.
     pub fn bytes(mut self, bytes: f64) -> Self {
         self.gbytes = Some(bytes / self.seconds / 1e9);
         self
     }
 }
 
-/// Everything that one run measured.
+/// The results of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// What computed.
+    /// Program and version.
     pub program: String,
-    /// Where.
+    /// Device.
     pub device: String,
-    /// In what precision.
+    /// Dtype of weights and activations.
     pub precision: String,
-    /// Which network.
+    /// Network.
     pub network: String,
-    /// Whether kernels were left out.
+    /// Whether the reference implementation was used instead of the optimized kernels.
     pub plain: bool,
-    /// Kernels that failed their trial on this device, and were left out.
+    /// Kernels that failed their self-test on this device and were disabled.
     pub rejected: Vec<&'static str>,
-    /// What the device can do.
-    pub ceilings: Ceilings,
-    /// What was measured.
+    /// Roofline of the device.
+    pub roofline: Roofline,
+    /// Measurements.
     pub results: Vec<Measurement>,
 }
 
-/// What was measured before, or by another program.
+/// Results of an earlier run or of another program.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Baseline {
-    /// What computed.
+    /// Program and version.
     pub program: String,
-    /// Where.
+    /// Device.
     pub device: String,
-    /// Which network.
+    /// Network.
     pub network: String,
-    results: Vec<Known>,
+    results: Vec<BaselineResult>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
-struct Known {
+struct BaselineResult {
     name: String,
     rate: f64,
     unit: String,
 }
 
 impl Baseline {
-    /// Reads what [`Report`] or the scripts in `tests/peers` wrote.
+    /// Reads the JSON of a [`Report`] or of the scripts in `tests/peers`.
     ///
     /// # Errors
     ///
@@ -117,12 +117,12 @@ impl Baseline {
         Ok(baseline)
     }
 
-    /// The ratio of each measurement that both have to this baseline's: over 1 is faster.
+    /// Speedup over this baseline, for each measurement that both have.
     pub fn ratios<'a>(&self, results: &'a [Measurement]) -> BTreeMap<&'a str, f64> {
-        let known = |m: &Measurement| {
-            self.results.iter().find(|known| known.name == m.name && known.unit == m.unit)
+        let result = |m: &Measurement| {
+            self.results.iter().find(|result| result.name == m.name && result.unit == m.unit)
         };
-        let ratio = |m: &'a Measurement| Some((m.name.as_str(), m.rate / known(m)?.rate));
+        let ratio = |m: &'a Measurement| Some((m.name.as_str(), m.rate / result(m)?.rate));
         results.iter().filter_map(ratio).collect()
     }
 }
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ratios_are_of_what_both_measured() {
+    fn ratios_are_of_common_measurements() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("before.json");
         std::fs::write(

@@ -9,47 +9,47 @@ use tintype::device::{self, Kind};
 use tintype::files::write_whole;
 
 use crate::bench::{
-    Baseline, Bench, Clock, Measurement, Report, Subject, ceilings, decode, forward, operations,
+    Baseline, Bench, Clock, Measurement, Report, Subject, decode, forward, operations, roofline,
     sample, scaling, train,
 };
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to measure [default: all but scaling]
+    /// Benchmarks to run [default: all but scaling]
     #[arg(value_name = "WHAT", value_enum)]
     what: Vec<What>,
-    /// The network: a preset, with random weights, or `emoji` [default: hidit-xl-1-256 on a GPU, emoji
-    /// elsewhere]
+    /// Architecture, with random weights: a preset or `emoji` [default: hidit-xl-1-256 on a GPU, emoji
+    /// on the CPU]
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
-    /// Batches, of each measurement [default: 1 and 64 on a GPU, 1 and 4 elsewhere]
+    /// Batch sizes [default: 1,64 on a GPU, 1,4 on the CPU]
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
     batch: Vec<u16>,
-    /// Batches of training [default: 64 and 256 on a GPU, those of --batch elsewhere]
+    /// Batch sizes for training [default: 64,256 on a GPU, --batch on the CPU]
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
     train_batch: Vec<u16>,
-    /// Sides of the pictures for `scaling`
+    /// Image resolutions for `scaling`
     #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [256, 512, 1024])]
     sides: Vec<usize>,
-    /// Steps of the sampling run [default: the network's]
+    /// Sampling steps [default: the network's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     steps: Option<u16>,
-    /// auto, cpu, cuda, wgpu or vulkan, with an index like cuda:1 if there are several
+    /// Device: auto, cpu, cuda, wgpu or vulkan, optionally with an index (cuda:1)
     #[arg(long, default_value = "auto")]
     device: String,
-    /// f32, f16 or bf16 [default: bf16 on CUDA, f32 elsewhere]
+    /// Dtype of the network: f32, f16 or bf16 [default: bf16 on CUDA, f32 elsewhere]
     #[arg(long)]
     precision: Option<Precision>,
-    /// Rounds; the median counts
+    /// Timed rounds; the median is reported
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Calls before the first round
+    /// Warm-up calls
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     warm_up: u16,
-    /// Print the ratio of each measurement to what this file holds: over 1 is faster
+    /// Print the speedup over the results in this file
     #[arg(long, value_name = "FILE")]
     compare: Vec<PathBuf>,
-    /// Write what was measured, for a later --compare
+    /// Write the results as JSON, for --compare
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Print JSON
@@ -59,17 +59,17 @@ pub struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum What {
-    /// The operations of a block, one by one
+    /// Operations of a transformer block
     Operations,
     /// Forward passes
     Forward,
     /// Training steps
     Train,
-    /// The autoencoder's decoding
+    /// Decoding of latents
     Decode,
-    /// A full sampling run
+    /// Sampling, end to end
     Sample,
-    /// The forward time of a pixel on larger and larger pictures (HDiT)
+    /// Forward throughput in pixels at increasing resolution (HDiT)
     Scaling,
 }
 
@@ -100,12 +100,12 @@ pub fn run(args: Args) -> Result<()> {
         false => or(&args.train_batch, &batches.iter().map(|&n| n as u16).collect::<Vec<_>>()),
     };
     let last = *batches.last().expect("there is a default");
-    let ceilings = ceilings(&bench);
+    let roofline = roofline(&bench);
     if !args.json {
         println!("{} on {} ({}), {precision}", subject.name, found.id, found.description);
         println!(
-            "a product reaches {:.2} TFLOP/s, a copy {:.0} GB/s",
-            ceilings.product_tflops, ceilings.copy_gbytes
+            "roofline: matrix product {:.2} TFLOP/s, copy {:.0} GB/s",
+            roofline.product_tflops, roofline.copy_gbytes
         );
     }
     let mut results: Vec<Measurement> = Vec::new();
@@ -153,12 +153,12 @@ pub fn run(args: Args) -> Result<()> {
         network: subject.name,
         plain: !tintype::shaders::uses_kernels(),
         rejected: tintype::shaders::rejected_kernels(),
-        ceilings,
+        roofline,
         results,
     };
     if !args.json && !report.rejected.is_empty() {
         let kernels = report.rejected.join(" and ");
-        println!("{kernels} made for this GPU computed wrong values in a trial and were not used");
+        println!("{kernels} failed the self-test on this GPU and were disabled");
     }
     if let Some(path) = &args.out {
         let text = serde_json::to_string_pretty(&report)?;
@@ -171,7 +171,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 impl Args {
-    /// What was asked for, or everything that the network has.
+    /// The requested benchmarks, or all that apply to the network.
     fn wanted(&self, subject: &Subject) -> Vec<What> {
         if !self.what.is_empty() {
             return self.what.clone();

@@ -32,7 +32,7 @@ pub fn run(args: Args) -> Result<()> {
     let labels = Labels::of(&files.model, classes);
     let found = labels.search(&args.search);
     if found.is_empty() {
-        // The same sentence that `generate` would give, with near matches.
+        // The same error as in `generate`, with near matches.
         match labels.find(&args.search) {
             Err(error) => bail!(error),
             Ok(_) => bail!("the model has no classes"),

@@ -11,17 +11,17 @@ use tintype::generate::bytes;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Checkpoint: .pt, .ckpt, .safetensors or a shard index
+    /// Path of the checkpoint: .pt, .ckpt, .safetensors or a shard index
     input: PathBuf,
-    /// The .safetensors file to write
+    /// Path of the .safetensors file to write
     output: PathBuf,
-    /// Dtype of the floating-point tensors [default: as they are]
+    /// Dtype of the floating-point tensors [default: unchanged]
     #[arg(long, value_enum)]
     dtype: Option<Format>,
-    /// Configuration to store beside the weights
+    /// Model configuration to embed in the metadata
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Replace an existing file
+    /// Overwrite an existing file
     #[arg(long)]
     force: bool,
 }

@@ -20,25 +20,25 @@ use crate::rank::Rank;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The image store
+    /// Path of the image store
     store: PathBuf,
-    /// The autoencoder
+    /// Path of the autoencoder checkpoint
     #[arg(long, value_name = "FILE")]
     vae: PathBuf,
-    /// A folder for LightningDiT's shards (posterior samples, also of mirrored images), or a file
-    /// that ends in .h5 for REPA-E's and Hi-DiT's moments
+    /// Output: a folder for LightningDiT's latent shards (posterior samples, with horizontal flips),
+    /// or an .h5 file for the posterior moments that REPA-E and Hi-DiT read
     #[arg(long)]
     out: PathBuf,
-    /// Images encoded together [default: 4 on the CPU, 32 on a GPU]
+    /// Batch size [default: 4 on the CPU, 32 on a GPU]
     #[arg(long)]
     batch: Option<usize>,
-    /// Seed of the posterior samples
+    /// Random seed of the posterior samples
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// auto, cpu, cuda, wgpu or vulkan, with an index like cuda:1 if there are several
+    /// Device: auto, cpu, cuda, wgpu or vulkan, optionally with an index (cuda:1)
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Print machine-readable events
+    /// Print progress as JSON lines
     #[arg(long)]
     json: bool,
 }
@@ -59,7 +59,8 @@ pub fn run(args: Args) -> Result<Outcome> {
     let encoder = load_encoder(&args.vae, store.side(), &chosen.found.device)?;
     let batch = args.batch.unwrap_or(if chosen.found.id == "cpu" { 4 } else { 32 }).max(1);
     let plan = Plan { out: args.out.clone(), batch, seed: args.seed, rank };
-    let interrupted = on_interrupt("stopping; finished parts are kept, the same command goes on")?;
+    let interrupted =
+        on_interrupt("stopping; finished shards are kept, run the same command to resume")?;
     let reporter = Reporter::counting(store.len() as u64, "images", args.json);
     reporter.message(format!("encoding on {}", chosen.found.id));
     let progress = Progress::default();
@@ -74,7 +75,9 @@ pub fn run(args: Args) -> Result<Outcome> {
     let rate = made as f64 / seconds;
     match outcome {
         Encoded::Stopped => return Ok(Outcome::Interrupted),
-        Encoded::Partial => reporter.line("this process's shards are done; others are not"),
+        Encoded::Partial => {
+            reporter.line("the shards of this process are done; those of other processes are not")
+        }
         Encoded::Done => {
             let images = store.len();
             reporter.event("done", json!({"images": images, "made": made, "seconds": seconds}));
@@ -90,14 +93,14 @@ pub fn run(args: Args) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// The encoder of an autoencoder's file, in float32.
+/// Loads the encoder of an autoencoder in float32.
 fn load_encoder(path: &Path, side: usize, device: &Device) -> Result<Encoder> {
     let weights = open(path)?;
     let config = vae_config(&weights)?;
     let fingerprint = weights.fingerprint();
     if !side.is_multiple_of(config.downsampling()) {
         bail!(
-            "images of {side} pixels do not divide by the autoencoder's {}",
+            "the image resolution {side} is not a multiple of the autoencoder's downsampling factor {}",
             config.downsampling()
         );
     }

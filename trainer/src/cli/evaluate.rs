@@ -12,11 +12,11 @@ use tintype::weights::open;
 use super::Outcome;
 use super::events::Reporter;
 use super::interrupt::on_interrupt;
-use super::judging::{Judging, JudgingArgs, write_json};
+use super::metrics::{Evaluator, MetricArgs, write_json};
 use crate::data::store::ImageStore;
+use crate::evaluate::eval_set::EvalSet;
 use crate::evaluate::evaluation::Evaluation;
-use crate::evaluate::judge::{Judge, Kind};
-use crate::evaluate::known::Known;
+use crate::evaluate::extractor::{FeatureExtractor, Kind};
 use crate::evaluate::protocol::Protocol;
 use crate::evaluate::reconstruct::Reconstructor;
 use crate::evaluate::report::{metrics, table};
@@ -26,41 +26,41 @@ use tintype::files::write_whole;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The samples: a folder, a .tar or .zip of images, an .npz with arr_0 (or mu and sigma), or an
-    /// image store
+    /// Samples: a folder, .tar or .zip of images, an .npz with arr_0 (or mu and sigma), or an image
+    /// store
     samples: PathBuf,
-    /// What they are compared with: the same, such as ADM's VIRTUAL_imagenet256_labeled.npz
+    /// Reference set, in the same formats, such as ADM's VIRTUAL_imagenet256_labeled.npz
     #[arg(long, value_name = "PATH")]
     reference: Option<PathBuf>,
     #[command(flatten)]
-    judging: JudgingArgs,
-    /// Only the first samples
+    metrics: MetricArgs,
+    /// Evaluate only the first samples
     #[arg(long)]
     count: Option<usize>,
-    /// Encode and decode an image store's images with this autoencoder and measure PSNR, SSIM, rFID
-    /// (with --inception) and LPIPS (with --vgg and --lpips); twice where encoder and decoder are in
-    /// two files
+    /// Reconstruct the images of a store with this autoencoder; computes PSNR, SSIM, rFID (with
+    /// --inception) and LPIPS (with --vgg and --lpips). Repeat if encoder and decoder are separate
+    /// files
     #[arg(long, value_name = "VAE", num_args = 1, conflicts_with_all = ["reference", "metrics", "subsets", "cache", "save_stats"])]
     reconstruct: Vec<PathBuf>,
-    /// torchvision's VGG16 (vgg16-397923af.pth), or a file of a whole LPIPS
+    /// Weights of torchvision's VGG16 (vgg16-397923af.pth), or of VGG16 and LPIPS in one file
     #[arg(long, value_name = "FILE", requires = "reconstruct")]
     vgg: Option<PathBuf>,
-    /// LPIPS' linear layers (lpips/weights/v0.1/vgg.pth) [default: those in --vgg's file]
+    /// Weights of LPIPS' linear layers (lpips/weights/v0.1/vgg.pth) [default: those in --vgg]
     #[arg(long, value_name = "FILE", requires = "vgg")]
     lpips: Option<PathBuf>,
-    /// Write the first images beside their reconstructions
+    /// Write a grid of the first images and their reconstructions
     #[arg(long, value_name = "FILE.png", requires = "reconstruct")]
     pairs: Option<PathBuf>,
-    /// Seed of the autoencoder's posterior samples
+    /// Random seed of the autoencoder's posterior samples
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Images judged together [default: 8 on the CPU, 64 on a GPU]
+    /// Batch size of the feature extractors [default: 8 on the CPU, 64 on a GPU]
     #[arg(long)]
     batch: Option<usize>,
-    /// auto, cpu, cuda, wgpu or vulkan, with an index like cuda:1 if there are several
+    /// Device: auto, cpu, cuda, wgpu or vulkan, optionally with an index (cuda:1)
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Print machine-readable events
+    /// Print progress as JSON lines
     #[arg(long)]
     json: bool,
 }
@@ -80,26 +80,27 @@ pub fn run(args: Args) -> Result<Outcome> {
         ensure!(rank.world == 1, "--reconstruct runs in one process");
         return reconstruct(&args, batch, id, device);
     }
-    let options = args.judging.options()?;
-    let samples = Known::open(&args.samples, args.count)?;
-    let reference = args.reference.as_deref().map(|path| Known::open(path, None)).transpose()?;
+    let options = args.metrics.options()?;
+    let samples = EvalSet::open(&args.samples, args.count)?;
+    let reference = args.reference.as_deref().map(|path| EvalSet::open(path, None)).transpose()?;
     let evaluation = Evaluation::new(&options, Some(&samples), reference.as_ref(), device)?;
-    let interrupted = on_interrupt(match args.judging.cache {
-        Some(_) => "stopping; judged parts are kept, the same command goes on",
+    let interrupted = on_interrupt(match args.metrics.cache {
+        Some(_) => "stopping; extracted features are kept, run the same command to resume",
         None => "stopping",
     })?;
-    let judging = Judging {
-        args: &args.judging,
+    let evaluator = Evaluator {
+        args: &args.metrics,
         evaluation: &evaluation,
         rank,
         batch,
         interrupted: &interrupted,
         json: args.json,
     };
-    // The samples are always judged if they are images: their number says how biased the result is.
-    let judged = judging.images(samples.images.as_ref(), &format!("judging on {id}"))?;
-    let Some(of_samples) = judged else { return Ok(Outcome::Interrupted) };
-    judging.compare((&args.samples, of_samples, Some(&samples)), reference.as_ref(), None)
+    // Features of sample images are always extracted: the bias note needs their number.
+    let extracted =
+        evaluator.images(samples.images.as_ref(), &format!("extracting features on {id}"))?;
+    let Some(of_samples) = extracted else { return Ok(Outcome::Interrupted) };
+    evaluator.compare((&args.samples, of_samples, Some(&samples)), reference.as_ref(), None)
 }
 
 fn reconstruct(args: &Args, batch: usize, id: &str, device: &Device) -> Result<Outcome> {
@@ -108,13 +109,13 @@ fn reconstruct(args: &Args, batch: usize, id: &str, device: &Device) -> Result<O
     if count == 0 {
         bail!("{} has no images", args.samples.display());
     }
-    let protocol = args.judging.protocol.unwrap_or(Protocol::PytorchFid);
+    let protocol = args.metrics.protocol.unwrap_or(Protocol::PytorchFid);
     let preprocess = protocol.preprocess(Kind::Inception);
-    let judge = match &args.judging.inception {
-        Some(path) => Some(Judge::open(Kind::Inception, path, preprocess, device)?),
+    let extractor = match &args.metrics.inception {
+        Some(path) => Some(FeatureExtractor::open(Kind::Inception, path, preprocess, device)?),
         None => None,
     };
-    if judge.is_some() && count < 2 {
+    if extractor.is_some() && count < 2 {
         bail!("rFID needs at least 2 images");
     }
     let lpips = match &args.vgg {
@@ -122,11 +123,11 @@ fn reconstruct(args: &Args, batch: usize, id: &str, device: &Device) -> Result<O
         None => None,
     };
     let mut files = args.reconstruct.iter().map(|path| open(path));
-    let mut weights = files.next().context("an autoencoder is needed")??;
+    let mut weights = files.next().context("no autoencoder was given")??;
     for file in files {
         weights.tensors.extend(file?.tensors);
     }
-    let reconstructor = Reconstructor::new(&weights, lpips, judge, args.seed, device)?;
+    let reconstructor = Reconstructor::new(&weights, lpips, extractor, args.seed, device)?;
     let interrupted = on_interrupt("stopping")?;
     let reporter = Reporter::counting(count as u64, "images", args.json);
     reporter.message(format!("reconstructing on {id}"));
@@ -147,7 +148,7 @@ fn reconstruct(args: &Args, batch: usize, id: &str, device: &Device) -> Result<O
         "autoencoder": weights.fingerprint(), "metrics": metrics(&quality.scores),
         "notes": quality.notes,
     });
-    if let Some(path) = &args.judging.output_json {
+    if let Some(path) = &args.metrics.output_json {
         write_json(path, &result)?;
     }
     reporter.event("evaluated", result);

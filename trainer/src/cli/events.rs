@@ -1,4 +1,4 @@
-//! Telling what happens: a progress bar for people, JSON lines for programs.
+//! Progress output: a progress bar, or JSON lines.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,19 +9,19 @@ use serde_json::{Value, json};
 
 use crate::data::prepare::Progress;
 
-/// Where a command's news go.
+/// Reports progress of a command.
 pub struct Reporter {
     bar: ProgressBar,
     json: bool,
 }
 
 impl Reporter {
-    /// A bar over `steps` on standard error, or JSON lines on standard output.
+    /// A progress bar over `steps` on standard error, or JSON lines on standard output.
     pub fn new(steps: u64, json: bool) -> Self {
         Self::counting(steps, "steps", json)
     }
 
-    /// The same over other things than steps, with their rate.
+    /// The same over another unit than steps.
     pub fn counting(total: u64, unit: &str, json: bool) -> Self {
         let bar = if json { ProgressBar::hidden() } else { ProgressBar::new(total) };
         let style =
@@ -33,17 +33,17 @@ impl Reporter {
         Self { bar, json }
     }
 
-    /// What is being worked on.
+    /// Sets the message of the progress bar.
     pub fn message(&self, text: String) {
         self.bar.set_message(text);
     }
 
-    /// Steps done so far.
+    /// Sets the number of finished steps.
     pub fn position(&self, steps: u64) {
         self.bar.set_position(steps);
     }
 
-    /// A JSON event, for programs only.
+    /// Writes a JSON event, with `--json` only.
     pub fn event(&self, name: &str, mut fields: Value) {
         if !self.json {
             return;
@@ -55,17 +55,17 @@ impl Reporter {
         let _ = writeln!(std::io::stdout(), "{line}");
     }
 
-    /// A line for people.
+    /// Prints a line, without `--json` only.
     pub fn line(&self, text: &str) {
         if !self.json {
-            // A reader that went away must not stop the work.
+            // A closed pipe must not stop the work.
             self.bar.suspend(|| {
                 let _ = writeln!(std::io::stdout(), "{text}");
             });
         }
     }
 
-    /// Does long work in another thread while the bar follows its count; `interrupted` stops it.
+    /// Runs `work` in another thread while the bar follows its progress; `interrupted` cancels it.
     pub fn watch<T: Send>(
         &self,
         progress: &Progress,
@@ -86,7 +86,7 @@ impl Reporter {
         })
     }
 
-    /// Takes the bar away.
+    /// Clears the progress bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }

@@ -1,4 +1,4 @@
-//! The library's errors and settings in the words of a command line: options.
+//! Errors and settings of the library in terms of command-line options.
 
 use anyhow::Error;
 use tintype::face::{self, Face, Remedy};
@@ -36,15 +36,15 @@ impl Face for CommandLine {
     }
 }
 
-/// An error and its causes in one sentence.
+/// Formats an error and its causes on one line.
 pub fn sentence(error: &Error) -> String {
     let mut causes: Vec<String> = error.chain().map(|e| face::sentence(e, &CommandLine)).collect();
-    // Some errors end with their cause; it is told once.
+    // Some errors already end with their cause.
     causes.dedup_by(|cause, before| before.ends_with(cause.as_str()));
     causes.join(": ")
 }
 
-/// Help of an option: what the setting does and its range.
+/// Help text of an option: summary and range.
 pub fn help(setting: Setting) -> String {
     match setting.range() {
         Some(range) if range.max.is_finite() => {

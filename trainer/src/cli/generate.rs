@@ -23,46 +23,46 @@ use super::model::PartsArgs;
 use super::output::Output;
 use super::sampling::SamplingArgs;
 
-/// White pixels between the pictures of a grid.
+/// White pixels between the images of a grid.
 const GAP: usize = 4;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Classes by name, part of a name or number (see `tintype classes`)
+    /// Class labels: name, part of a name or index (see `tintype classes`)
     #[arg(value_name = "CLASS")]
     classes: Vec<String>,
-    /// Seed of the first picture; the next ones of a class count up
+    /// Random seed of the first image of each class; further images use consecutive seeds
     #[arg(long)]
     seed: Option<u64>,
-    /// Pictures of each class
+    /// Number of images per class
     #[arg(long)]
     count: Option<usize>,
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
     parts: PartsArgs,
-    /// auto, cpu, cuda, wgpu or vulkan, with an index like cuda:1 if there are several
+    /// Device: auto, cpu, cuda, wgpu or vulkan, optionally with an index (cuda:1)
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Dtype of the network: f32, f16 or bf16 [default: f32, or the picture's with --from]
+    /// Dtype of the network: f32, f16 or bf16 [default: f32, or the image's with --from]
     #[arg(long)]
     precision: Option<Precision>,
-    /// Folder for the pictures, or one .png file
+    /// Output folder, or a .png file
     #[arg(long, default_value = "out")]
     out: PathBuf,
-    /// Columns of the grid of all pictures; 0 writes none [default: one row a class]
+    /// Columns of the image grid; 0 disables it [default: one row per class]
     #[arg(long, value_name = "COLUMNS")]
     grid: Option<usize>,
-    /// Also write the picture beside its decoded latent (Hi-DiT)
+    /// Also write the pixel stream's image beside the decoded latent (Hi-DiT)
     #[arg(long)]
     compare: bool,
     /// Batch size [default: 1 on the CPU, 8 on a GPU]
     #[arg(long)]
     batch: Option<usize>,
-    /// Make this picture again from the settings that it carries
+    /// Reproduce this image from the settings in its metadata
     #[arg(long, value_name = "PNG", conflicts_with_all = ["classes", "seed", "count", "steps", "sampler", "cfg", "cfg_interval", "cfg_channels", "shift", "tau"])]
     from: Option<PathBuf>,
-    /// Print machine-readable events
+    /// Print progress as JSON lines
     #[arg(long)]
     json: bool,
 }
@@ -84,7 +84,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     };
     let asked = args.precision.or(origin.as_ref().map(|o| o.precision)).unwrap_or_default();
     asked.on(&chosen.found.device)?;
-    // Whatever can be wrong with the request is said before the weights are read.
+    // Validates the request before the weights are loaded.
     let architecture = tintype::model::detect(&files.model)?;
     let mut settings = match &origin {
         Some(origin) => origin.settings,
@@ -98,7 +98,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         None => specs(&args, &labels)?,
     };
     if args.compare && architecture.process().gate().is_none() {
-        bail!("--compare needs a Hi-DiT, which has both a picture and a latent");
+        bail!("--compare needs a Hi-DiT, which generates both pixels and a latent");
     }
     let reporter = Reporter::new((specs.len() * settings.steps) as u64, args.json);
     reporter.message(format!("loading on {}", chosen.found.id));
@@ -118,7 +118,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         pipeline: &pipeline,
         settings,
         reporter: &reporter,
-        interrupted: on_interrupt("stopping after this step; finished pictures are kept")?,
+        interrupted: on_interrupt("stopping after this step; finished images are kept")?,
         origin: |spec: ImageSpec| Origin {
             version: env!("CARGO_PKG_VERSION").into(),
             model: fingerprint.clone(),
@@ -145,7 +145,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     reporter.line(&format!(
         "{} {} in {seconds:.1} s on {} ({}): {}",
         finished.len(),
-        if finished.len() == 1 { "picture" } else { "pictures" },
+        if finished.len() == 1 { "image" } else { "images" },
         chosen.found.id,
         chosen.reason,
         summary(&written)
@@ -153,7 +153,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// The work and what came of it.
+/// A generation job and its results.
 struct Job<'a, F> {
     pipeline: &'a Pipeline,
     settings: Settings,
@@ -196,7 +196,7 @@ impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
         Ok(Outcome::Done)
     }
 
-    /// Reports, saves and stops. An inner `Ok` is a cancellation, an inner `Err` a failure.
+    /// Reports progress and saves images. An inner `Ok` is a cancellation, an inner `Err` a failure.
     fn on_event(
         &mut self,
         event: Event<'_>,
@@ -253,7 +253,7 @@ impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
     }
 }
 
-/// The grid of all pictures, where one is wanted; returns its path.
+/// Writes the image grid if requested; returns its path.
 fn write_grid(
     args: &Args,
     output: &Output,
@@ -288,14 +288,14 @@ fn summary(written: &[PathBuf]) -> String {
     }
 }
 
-/// The pictures that the command line asks for.
+/// The requested images.
 fn specs(args: &Args, labels: &tintype::labels::Labels) -> Result<Vec<ImageSpec>> {
     let count = args.count.unwrap_or(1);
     Setting::Count.check(count as f64)?;
     let classes = match (args.classes.as_slice(), labels.is_empty()) {
         ([], true) => vec![None],
         ([], false) => bail!("name at least one class; `tintype classes` lists them"),
-        (_, true) => bail!("the model has no classes; name none"),
+        (_, true) => bail!("the model is unconditional; pass no class"),
         (names, false) => {
             names.iter().map(|n| Ok(Some(labels.find(n)?))).collect::<Result<Vec<_>>>()?
         }
@@ -307,13 +307,13 @@ fn specs(args: &Args, labels: &tintype::labels::Labels) -> Result<Vec<ImageSpec>
     Ok(specs.collect())
 }
 
-/// The settings that a picture carries.
+/// Reads the settings in an image's metadata.
 fn read_origin(path: &Path, fingerprint: &str) -> Result<Origin> {
     let name = path.display();
     let bytes = std::fs::read(path).with_context(|| format!("--from {name} cannot be read"))?;
     let origin = Origin::read(&bytes).with_context(|| format!("--from {name}"))?;
     if origin.model != fingerprint {
-        bail!("--from {name} was made with another model; pass that one with --model");
+        bail!("--from {name} was generated by another model; pass that model with --model");
     }
     Ok(origin)
 }

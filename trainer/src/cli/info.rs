@@ -13,10 +13,10 @@ use super::model::ModelArgs;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The file to describe [default: the emoji model inside the program]
+    /// Path of the checkpoint [default: the embedded emoji model]
     #[arg(value_name = "FILE")]
     file: Option<std::path::PathBuf>,
-    /// Configuration of the network, where the weights do not hold it
+    /// Model configuration, if the checkpoint does not contain it
     #[arg(long, value_name = "FILE")]
     config: Option<std::path::PathBuf>,
     /// Print JSON
@@ -89,7 +89,7 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// The network in a file, its configuration, and how it fits.
+/// The network in a checkpoint, its configuration, and how the weights match it.
 fn describe(weights: &Weights) -> (String, Value, String) {
     let unknown = |e: &dyn std::fmt::Display| (String::from("unknown"), Value::Null, e.to_string());
     let device = tintype::burn::tensor::Device::flex();

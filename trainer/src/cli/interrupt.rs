@@ -1,11 +1,11 @@
-//! Ctrl-C: finish what is in hand; a second one ends the program at once.
+//! Ctrl-C: the first finishes the current step, a second one exits at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 
-/// A flag that Ctrl-C (or a polite `kill`) raises after saying what will happen.
+/// Returns a flag that SIGINT (Ctrl-C) or SIGTERM sets; prints `message` then.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! The `tintype` program, one file a command.
+//! The `tintype` program, one file per command.
 
 mod bench;
 mod classes;
@@ -10,7 +10,7 @@ mod face;
 mod generate;
 mod info;
 mod interrupt;
-mod judging;
+mod metrics;
 mod model;
 mod output;
 mod prepare;
@@ -23,11 +23,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Class-conditional image diffusion: pictures out of noise.
+/// Class-conditional image diffusion
 #[derive(Debug, Parser)]
 #[command(name = "tintype", version, about, propagate_version = true)]
 struct Args {
-    /// Compute without kernels, by the library's plain operations: to find out whether one is at fault
+    /// Use the reference implementation instead of the optimized kernels (for debugging)
     #[arg(long, global = true)]
     plain: bool,
     #[command(subcommand)]
@@ -36,30 +36,30 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make pictures of classes
+    /// Generate images of given classes
     Generate(Box<generate::Args>),
-    /// List the classes of a model, or those that contain a text
+    /// List the classes of a model
     Classes(classes::Args),
-    /// Describe a model file and the devices of this machine
+    /// Show a checkpoint's architecture and the available devices
     Info(info::Args),
-    /// Turn a checkpoint into safetensors
+    /// Convert a checkpoint to safetensors
     Convert(convert::Args),
-    /// Turn a folder or an archive of images into a store
+    /// Prepare a dataset: crop and resize images into an image store
     Prepare(prepare::Args),
-    /// Make samples by the thousand, for evaluation
+    /// Generate samples for evaluation
     Sample(Box<sample::Args>),
-    /// Measure samples: FID, sFID, Inception Score, precision, recall, KID, FD-DINOv2; or how well an
-    /// autoencoder gives images back
+    /// Evaluate samples (FID, sFID, Inception Score, precision, recall, KID, FD-DINOv2) or an
+    /// autoencoder's reconstructions (PSNR, SSIM, LPIPS, rFID)
     Evaluate(Box<evaluate::Args>),
-    /// Train a network as a configuration describes
+    /// Train a model
     Train(train::Args),
-    /// Encode a store's images into latents, once for all epochs
+    /// Encode an image store into latents
     Encode(encode::Args),
-    /// Measure how fast this machine computes a network, and compare with what was measured before
+    /// Benchmark a model on this machine
     Bench(bench::Args),
 }
 
-/// Exit code after Ctrl-C, as shells expect it.
+/// Exit code after SIGINT: 128 + 2.
 const INTERRUPTED: u8 = 130;
 
 /// Runs the program with the arguments of the process.
@@ -68,12 +68,12 @@ pub fn main() -> ExitCode {
     run(std::env::args_os())
 }
 
-/// Runs the program: one sentence on the way out if something is wrong. A program of its own may call this after
-/// [`tintype::model::register`].
+/// Runs the program; errors are printed on one line. A binary with its own architectures calls this
+/// after [`tintype::model::register`].
 ///
-/// * `arguments`: the program's name and what follows it
+/// * `arguments`: the program's name and its arguments
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    // A panic below is a defect or a device that died; it, too, is told in one line.
+    // A panic below is a bug or a lost device; it, too, is reported on one line.
     std::panic::set_hook(Box::new(|info| {
         let payload = info.payload();
         let message = payload
@@ -82,7 +82,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             .or_else(|| payload.downcast_ref::<&str>().map(|s| s.to_string()))
             .unwrap_or_else(|| "unknown".into());
         if message.starts_with("failed printing to stdout") {
-            std::process::exit(0); // the reader has seen enough, as `| head` has
+            std::process::exit(0); // the pipe was closed, as by `| head`
         }
         eprintln!(
             "error: the computation failed ({}); try --device cpu, and report it if that works",
@@ -116,22 +116,22 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Whether standard output was closed by who read it.
+/// Whether the error is a closed pipe on standard output.
 fn reader_is_gone(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<std::io::Error>();
     io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// How a command ended.
+/// Outcome of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     /// Everything was done.
     Done,
-    /// Ctrl-C came; what was finished is kept.
+    /// Interrupted by a signal; finished work is kept.
     Interrupted,
 }
 
-/// The device of one of several processes on a machine: `auto` and `cuda` mean its own GPU.
+/// The device of a rank: `auto` and `cuda` select the GPU of its local rank.
 fn local_device(asked: &str, rank: crate::rank::Rank) -> String {
     let several = rank.world > 1 && cfg!(feature = "cuda");
     match asked {

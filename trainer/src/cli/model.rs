@@ -1,44 +1,44 @@
-//! Options that name a model.
+//! Model options.
 
 use std::path::PathBuf;
 
 use tintype::generate::ModelPaths;
 
-/// Options that name a network.
+/// Model options.
 #[derive(Debug, clap::Args)]
 pub struct ModelArgs {
-    /// Weights of the network: .safetensors, .pt, .ckpt, a shard index or a folder
-    /// [default: the emoji model inside the program]
+    /// Path of the model checkpoint: .safetensors, .pt, .ckpt, a shard index or a folder
+    /// [default: the embedded emoji model]
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
-    /// Configuration of the network, where the weights do not hold it: k-diffusion's JSON,
-    /// LightningDiT's YAML, or this program's JSON
+    /// Model configuration, if the checkpoint does not contain it: k-diffusion's JSON, LightningDiT's
+    /// YAML, or this program's JSON
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
-/// Options that name a network and what it samples with.
+/// Options of a model, its autoencoder and its latent statistics.
 #[derive(Debug, clap::Args)]
 pub struct PartsArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Autoencoder of a latent model
+    /// Path of the autoencoder checkpoint, for latent diffusion
     #[arg(long, value_name = "FILE")]
     pub vae: Option<PathBuf>,
-    /// Statistics of the latents (latents_stats.pt, *-latents-stats.pt)
+    /// Path of the latent statistics (latents_stats.pt, *-latents-stats.pt)
     #[arg(long, value_name = "FILE")]
     pub stats: Option<PathBuf>,
 }
 
 impl ModelArgs {
-    /// The files without autoencoder and statistics.
+    /// Paths without autoencoder and statistics.
     pub fn paths(&self) -> ModelPaths {
         ModelPaths { model: self.model.clone(), config: self.config.clone(), ..Default::default() }
     }
 }
 
 impl PartsArgs {
-    /// All files.
+    /// All paths.
     pub fn paths(&self) -> ModelPaths {
         ModelPaths { vae: self.vae.clone(), stats: self.stats.clone(), ..self.model.paths() }
     }

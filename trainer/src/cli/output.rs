@@ -1,21 +1,21 @@
-//! Where pictures go: checked before the work, written whole or not at all, over no other picture.
+//! Image output: checked before generation, written atomically, without overwriting other images.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use tintype::files::{WriteError, writable_folder, write_beside, write_whole};
 
-/// A folder of pictures, or one file.
+/// An output folder or file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Pictures under names of their own.
+    /// A folder with one file per image.
     Folder(PathBuf),
-    /// The picture, or the grid of several.
+    /// One file: the image, or the grid of several.
     File(PathBuf),
 }
 
 impl Output {
-    /// Understands `--out` and makes sure that it can be written.
+    /// Parses `--out` and checks that it is writable.
     ///
     /// # Errors
     ///
@@ -40,7 +40,7 @@ impl Output {
         })
     }
 
-    /// Writes a picture: over the file that was named, but beside other pictures of a folder. Returns where.
+    /// Writes an image: overwrites a given file, but not other images in a folder. Returns its path.
     ///
     /// # Errors
     ///

@@ -18,25 +18,25 @@ use crate::rank::Rank;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A folder with one folder a class, a .tar or .zip archive of one (also a .tar of .tar
-    /// archives, as ImageNet's training set is packed), or Hi-DiT's images.h5
+    /// Dataset: a folder with one subfolder per class, a .tar or .zip of one (or a .tar of .tar
+    /// archives, like ImageNet's training set), or Hi-DiT's images.h5
     source: PathBuf,
-    /// Folder of the store
+    /// Output folder of the image store
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
-    /// Side of the images in pixels; each is centre-cropped to it as ADM does
+    /// Image resolution; images are resized and center-cropped as in ADM
     #[arg(long, default_value_t = 256)]
     size: usize,
-    /// Only images below this folder of the source, such as cifar10-train
+    /// Use only images below this subfolder, such as cifar10-train
     #[arg(long, value_name = "FOLDER")]
     within: Option<String>,
-    /// Names of classes: lines of a folder's name, a space and what it is called
+    /// Class names: a text file with lines of folder name, space, class name
     #[arg(long, value_name = "FILE")]
     names: Option<PathBuf>,
-    /// Also write Hi-DiT's images.h5 and images_h5.json into the store's folder
+    /// Also write Hi-DiT's images.h5 and images_h5.json
     #[arg(long)]
     hdf5: bool,
-    /// Print machine-readable events
+    /// Print progress as JSON lines
     #[arg(long)]
     json: bool,
 }
@@ -56,7 +56,8 @@ pub fn run(args: Args) -> Result<Outcome> {
     if let Some(names) = &args.names {
         rename_classes(&mut source.classes, names)?;
     }
-    let interrupted = on_interrupt("stopping; finished shards are kept, the same command goes on")?;
+    let interrupted =
+        on_interrupt("stopping; finished shards are kept, run the same command to resume")?;
     let reporter = Reporter::counting(source.items.len() as u64, "images", args.json);
     reporter.message("preparing".into());
     let plan = Plan { side: args.size, out: args.out.clone(), rank: rank.rank, world: rank.world };
@@ -77,7 +78,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         return Ok(Outcome::Interrupted);
     }
     if !outcome.complete {
-        reporter.line("this process's shards are done; others are not");
+        reporter.line("the shards of this process are done; those of other processes are not");
         return Ok(Outcome::Done);
     }
     let store = verified(&args.out, &reporter)?;
@@ -102,7 +103,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Replaces folders' names, such as WordNet's, by what the file calls them.
+/// Replaces folder names, such as WordNet IDs, by the class names in a file.
 fn rename_classes(classes: &mut [String], file: &Path) -> Result<()> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("--names {} cannot be read", file.display()))?;
@@ -111,13 +112,13 @@ fn rename_classes(classes: &mut [String], file: &Path) -> Result<()> {
     for class in classes {
         match names.get(class.as_str()) {
             Some(name) => *class = name.trim().to_string(),
-            None => bail!("--names {} has no line for the class {class}", file.display()),
+            None => bail!("--names {} has no entry for the class {class}", file.display()),
         }
     }
     Ok(())
 }
 
-/// The store, read back.
+/// Opens the store and verifies its checksums.
 fn verified(folder: &Path, reporter: &Reporter) -> Result<ImageStore> {
     let store = ImageStore::open(folder)?;
     reporter.message("verifying".into());

@@ -20,55 +20,55 @@ use tintype::weights::Weights;
 use super::Outcome;
 use super::events::Reporter;
 use super::interrupt::on_interrupt;
-use super::judging::{Judging, JudgingArgs, gathered};
+use super::metrics::{Evaluator, MetricArgs, extracted};
 use super::model::PartsArgs;
 use super::sampling::SamplingArgs;
+use crate::evaluate::eval_set::EvalSet;
 use crate::evaluate::evaluation::Evaluation;
-use crate::evaluate::gather::Gathered;
+use crate::evaluate::extraction::ExtractedFeatures;
+use crate::evaluate::extractor::Features;
 use crate::evaluate::images::Images;
-use crate::evaluate::judge::Rows;
-use crate::evaluate::known::Known;
 use crate::rank::Rank;
 use crate::samples::{LabelSampling, Samples, labels};
 use crate::train::checkpoint::latest;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How many samples
+    /// Number of samples
     #[arg(long, default_value_t = 50_000)]
     count: usize,
-    /// How classes are given to samples
+    /// Class labels of the samples
     #[arg(long, value_enum, default_value = "equal")]
     labels: LabelSampling,
-    /// Seed of all samples
+    /// Random seed
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
     parts: PartsArgs,
-    /// auto, cpu, cuda, wgpu or vulkan, with an index like cuda:1 if there are several
+    /// Device: auto, cpu, cuda, wgpu or vulkan, optionally with an index (cuda:1)
     #[arg(long, default_value = "auto")]
     device: String,
     /// Dtype of the network: f32, f16 or bf16
     #[arg(long, default_value_t)]
     precision: Precision,
-    /// Folder in which a folder of PNG files is made, named after model and settings
+    /// Output folder; PNG files are written to a subfolder named after model and settings
     #[arg(long, value_name = "FOLDER", required_unless_present_any = ["npz", "evaluate"])]
     out: Option<PathBuf>,
-    /// One archive with all samples as `arr_0`, as ADM's evaluator reads it
+    /// Write all samples to an .npz as `arr_0`, the format of ADM's evaluator
     #[arg(long, value_name = "FILE")]
     npz: Option<PathBuf>,
-    /// Measure the samples against a reference (see `tintype evaluate`); without --out and --npz no
-    /// image is written
+    /// Evaluate the samples against a reference (see `tintype evaluate`); images are written only with
+    /// --out or --npz
     #[arg(long, value_name = "REFERENCE")]
     evaluate: Option<PathBuf>,
     #[command(flatten)]
-    judging: JudgingArgs,
-    /// Samples computed together [default: 4 on the CPU, 64 on a GPU]
+    metrics: MetricArgs,
+    /// Batch size [default: 4 on the CPU, 64 on a GPU]
     #[arg(long)]
     batch: Option<usize>,
-    /// Print machine-readable events
+    /// Print progress as JSON lines
     #[arg(long)]
     json: bool,
 }
@@ -92,8 +92,10 @@ pub fn run(args: Args) -> Result<Outcome> {
         0 => vec![None; args.count],
         k => labels(args.labels, args.count, k, args.seed)?.into_iter().map(Some).collect(),
     };
-    let judges = match &args.evaluate {
-        Some(reference) => Some(Judges::open(reference, &args.judging, &chosen.found.device)?),
+    let comparison = match &args.evaluate {
+        Some(reference) => {
+            Some(ReferenceEvaluation::open(reference, &args.metrics, &chosen.found.device)?)
+        }
         None => None,
     };
     let direct = args.out.is_none() && args.npz.is_none();
@@ -125,17 +127,17 @@ pub fn run(args: Args) -> Result<Outcome> {
         reporter: &reporter,
         interrupted: &interrupted,
     };
-    let judging = judges.as_ref().map(|judges| Judging {
-        args: &args.judging,
-        evaluation: &judges.evaluation,
+    let evaluator = comparison.as_ref().map(|comparison| Evaluator {
+        args: &args.metrics,
+        evaluation: &comparison.evaluation,
         rank,
         batch: args.batch.unwrap_or(if chosen.found.id == "cpu" { 8 } else { 64 }).max(1),
         interrupted: &interrupted,
         json: args.json,
     });
-    if let (true, Some(judges), Some(judging)) = (direct, &judges, &judging) {
-        reporter.message(format!("sampling and judging on {}", chosen.found.id));
-        let Some(gathered) = job.judged(args.count, batch, judging, &what)? else {
+    if let (true, Some(comparison), Some(evaluator)) = (direct, &comparison, &evaluator) {
+        reporter.message(format!("sampling and extracting features on {}", chosen.found.id));
+        let Some(extracted) = job.extract_features(args.count, batch, evaluator, &what)? else {
             reporter.finish();
             return Ok(Outcome::Interrupted);
         };
@@ -144,38 +146,44 @@ pub fn run(args: Args) -> Result<Outcome> {
             "samples of {}",
             model_name(args.parts.model.model.as_deref()).0
         ));
-        return judging.compare((&name, gathered, None), Some(&judges.reference), Some(&what));
+        return evaluator.compare(
+            (&name, extracted, None),
+            Some(&comparison.reference),
+            Some(&what),
+        );
     }
     if job.files(args.count, batch, rank, &chosen.found.id)? == Outcome::Interrupted {
         return Ok(Outcome::Interrupted);
     }
-    let (Some(judges), Some(judging), Some(set), 0) = (&judges, judging, sets.first(), rank.rank)
+    let (Some(comparison), Some(evaluator), Some(set), 0) =
+        (&comparison, evaluator, sets.first(), rank.rank)
     else {
         return Ok(Outcome::Done);
     };
-    // All samples are there; judging them is short beside making them.
-    let judging = Judging { rank: Rank::ALONE, ..judging };
+    // All samples are written; extracting their features is fast compared with sampling.
+    let evaluator = Evaluator { rank: Rank::ALONE, ..evaluator };
     let images = Images::open(set.path(), Some(args.count))?;
-    let judged = judging.images(images.as_ref(), &format!("judging on {}", chosen.found.id))?;
-    let Some(gathered) = judged else { return Ok(Outcome::Interrupted) };
-    judging.compare((set.path(), gathered, None), Some(&judges.reference), Some(&what))
+    let extracted = evaluator
+        .images(images.as_ref(), &format!("extracting features on {}", chosen.found.id))?;
+    let Some(extracted) = extracted else { return Ok(Outcome::Interrupted) };
+    evaluator.compare((set.path(), extracted, None), Some(&comparison.reference), Some(&what))
 }
 
-/// What samples are measured by.
-struct Judges {
-    reference: Known,
+/// The reference and the evaluation against it.
+struct ReferenceEvaluation {
+    reference: EvalSet,
     evaluation: Evaluation,
 }
 
-impl Judges {
-    fn open(reference: &Path, args: &JudgingArgs, device: &Device) -> Result<Self> {
-        let reference = Known::open(reference, None)?;
+impl ReferenceEvaluation {
+    fn open(reference: &Path, args: &MetricArgs, device: &Device) -> Result<Self> {
+        let reference = EvalSet::open(reference, None)?;
         let evaluation = Evaluation::new(&args.options()?, None, Some(&reference), device)?;
         Ok(Self { reference, evaluation })
     }
 }
 
-/// The places where samples go, the reference's folder name among them.
+/// Opens the outputs; the folder is named as in the reference implementation.
 fn open_sets(
     args: &Args,
     settings: &Settings,
@@ -204,7 +212,7 @@ fn open_sets(
     Ok(sets)
 }
 
-/// What a model is called and the training step that it is of, from its path.
+/// Name and training step of a model, from its path.
 fn model_name(path: Option<&Path>) -> (String, u64) {
     let Some(path) = path else { return ("emoji".into(), 0) };
     let name =
@@ -214,7 +222,7 @@ fn model_name(path: Option<&Path>) -> (String, u64) {
         Some((name(checkpoint.parent()?.parent()?), step))
     };
     if let Ok(Some((_, state))) = latest(path) {
-        return (name(path), state.step); // a run stands for its latest checkpoint
+        return (name(path), state.step); // a run's latest checkpoint
     }
     let folder = if path.is_dir() { Some(path) } else { path.parent() };
     folder.and_then(of_run).unwrap_or_else(|| (name(path), 0))
@@ -231,7 +239,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Writes this process's share of the samples, as far as they are missing.
+    /// Writes the missing samples of this rank.
     fn files(&self, count: usize, batch: usize, rank: Rank, id: &str) -> Result<Outcome> {
         let share = rank.share(count);
         let mut missing = Vec::new();
@@ -248,7 +256,7 @@ impl Job<'_> {
         let rate = made as f64 / seconds.max(1e-9);
         if made < missing.len() {
             self.reporter.finish();
-            let text = format!("{} of {} samples are there", there + made, share.len());
+            let text = format!("{} of {} samples are done", there + made, share.len());
             self.reporter.line(&text);
             return Ok(Outcome::Interrupted);
         }
@@ -263,18 +271,18 @@ impl Job<'_> {
         let done = json!({"made": made, "seconds": seconds, "images_per_second": rate});
         self.reporter.event("done", done);
         self.reporter.line(&format!(
-            "{made} samples in {seconds:.1} s ({rate:.2} samples/s on {id}), {there} were there"
+            "{made} samples in {seconds:.1} s ({rate:.2} samples/s on {id}), {there} already existed"
         ));
         Ok(Outcome::Done)
     }
 
-    /// Makes the missing samples; another thread encodes and writes while the device computes.
+    /// Generates the missing samples; another thread encodes and writes while the device computes.
     fn write(&self, missing: &[usize], batch: usize, there: usize) -> Result<usize> {
         std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel::<Vec<(usize, Rgb)>>(2);
             let writer = scope.spawn(move || -> Result<()> {
-                for pictures in receiver {
-                    pictures.par_iter().try_for_each(|(index, image)| {
+                for images in receiver {
+                    images.par_iter().try_for_each(|(index, image)| {
                         self.sets.iter().try_for_each(|set| set.write(*index, image))
                     })?;
                 }
@@ -282,9 +290,9 @@ impl Job<'_> {
             });
             let mut made = 0;
             for indices in missing.chunks(batch) {
-                let Some(pictures) = self.batch(indices)? else { break };
-                let n = pictures.len();
-                if sender.send(pictures).is_err() {
+                let Some(images) = self.batch(indices)? else { break };
+                let n = images.len();
+                if sender.send(images).is_err() {
                     break; // the writer failed; its error comes below
                 }
                 made += n;
@@ -296,25 +304,27 @@ impl Job<'_> {
         })
     }
 
-    /// Makes samples and hands them to the judges at once; `None` where the work was stopped.
-    fn judged(
+    /// Generates samples and extracts their features without writing them; returns `None` if
+    /// cancelled.
+    fn extract_features(
         &self,
         count: usize,
         batch: usize,
-        judging: &Judging<'_>,
+        evaluator: &Evaluator<'_>,
         what: &serde_json::Value,
-    ) -> Result<Option<Vec<Gathered>>> {
-        let cache = judging.cache(&format!("{:08x}", crc32c::crc32c(what.to_string().as_bytes())));
-        let plan = judging.evaluation.plan(count, cache.as_ref(), judging.rank);
+    ) -> Result<Option<Vec<ExtractedFeatures>>> {
+        let cache =
+            evaluator.cache(&format!("{:08x}", crc32c::crc32c(what.to_string().as_bytes())));
+        let plan = evaluator.evaluation.plan(count, cache.as_ref(), evaluator.rank);
         let mut done = count - plan.missing().iter().map(|range| range.len()).sum::<usize>();
-        let outcome = plan.gather(self.interrupted, &mut |range| {
-            let mut rows = vec![Rows::default(); plan.judges.len()];
+        let outcome = plan.run(self.interrupted, &mut |range| {
+            let mut rows = vec![Features::default(); plan.extractors.len()];
             let indices: Vec<usize> = range.collect();
             for indices in indices.chunks(batch) {
-                let Some(mut pictures) = self.batch(indices)? else { return Ok(None) };
-                pictures.sort_by_key(|(index, _)| *index);
-                let pictures: Vec<Rgb> = pictures.into_iter().map(|(_, image)| image).collect();
-                for (rows, new) in rows.iter_mut().zip(plan.judge_now(&pictures)) {
+                let Some(mut images) = self.batch(indices)? else { return Ok(None) };
+                images.sort_by_key(|(index, _)| *index);
+                let images: Vec<Rgb> = images.into_iter().map(|(_, image)| image).collect();
+                for (rows, new) in rows.iter_mut().zip(plan.extract_features(&images)) {
                     rows.append(new);
                 }
                 done += indices.len();
@@ -322,35 +332,35 @@ impl Job<'_> {
             }
             Ok(Some(rows))
         })?;
-        Ok(gathered(outcome))
+        Ok(extracted(outcome))
     }
 
-    /// Some samples; `None` where the work was stopped.
+    /// Generates a batch of samples; returns `None` if cancelled.
     fn batch(&self, indices: &[usize]) -> Result<Option<Vec<(usize, Rgb)>>> {
         let spec =
             |&i: &usize| ImageSpec { class: self.classes[i], seed: self.seed, index: i as u64 };
         let request =
             Request { settings: self.settings, images: indices.iter().map(spec).collect() };
-        let mut pictures = Vec::with_capacity(indices.len());
+        let mut images = Vec::with_capacity(indices.len());
         let result =
             pollster::block_on(self.pipeline.generate(&request, &mut async |event: Event<'_>| {
                 if self.interrupted.load(Ordering::Relaxed) {
                     return Err(Stop::Cancelled);
                 }
                 if let Event::Image(picture) = event {
-                    pictures.push((indices[picture.index], picture.image));
+                    images.push((indices[picture.index], picture.image));
                 }
                 Ok(())
             }));
         match result {
-            Ok(()) => Ok(Some(pictures)),
+            Ok(()) => Ok(Some(images)),
             Err(GenerateError::Stopped(Stop::Cancelled)) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 }
 
-/// The first process finishes what all of them made.
+/// Waits on rank 0 until the samples of all ranks are written.
 fn wait_for_others(
     sets: &[Samples],
     count: usize,

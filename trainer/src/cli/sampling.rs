@@ -1,4 +1,4 @@
-//! Options of the samplers, which `generate` and `sample` share.
+//! Sampling options shared by `generate` and `sample`.
 
 use anyhow::Result;
 use tintype::diffusion::guidance::Guidance;
@@ -8,7 +8,7 @@ use tintype::settings::Setting;
 
 use super::face::help;
 
-/// How pictures are made.
+/// Sampling options.
 #[derive(Debug, clap::Args)]
 pub struct SamplingArgs {
     #[arg(long, help = help(Setting::Steps))]
@@ -39,7 +39,7 @@ fn samplers() -> String {
 }
 
 impl SamplingArgs {
-    /// The authors' defaults for a network with what the command line says otherwise.
+    /// The architecture's default settings, overridden by the command line.
     ///
     /// # Errors
     ///

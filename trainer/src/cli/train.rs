@@ -18,17 +18,17 @@ use crate::train::config::{
     Activations, Config, ImageData, LatentData, Recipe, RunConfig, VaeData,
 };
 use crate::train::diffusion::{DiffusionTrainer, Steps, fresh};
+use crate::train::epoch_sampler::EpochSampler;
 use crate::train::hdit::{self, HDiTLoss, HDiTObjective};
 use crate::train::hidit::{self, HiDiTLoss, HiDiTObjective};
 use crate::train::latents::Latents;
 use crate::train::lightningdit::{LightningDiTLoss, LightningDiTObjective};
 use crate::train::objective::{Compute, Objective};
-use crate::train::order::Order;
 use crate::train::preview::{PreviewConfig, Previewer};
 use crate::train::run::{Ended, Run, train};
 use crate::train::teacher::{Teacher, check_repa};
 use crate::train::trainer::Trainer;
-use crate::train::vae::{Judges, Networks, VaeLoss, VaeTraining};
+use crate::train::vae::{LossNetworks, Networks, VaeLoss, VaeTraining};
 use tintype::model::hdit::HDiTConfig;
 use tintype::model::hidit::HiDiTConfig;
 use tintype::model::lightningdit::LightningDiTConfig;
@@ -36,18 +36,18 @@ use tintype::model::vavae::VaeConfig;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The run's description, see trainer/configs
+    /// Path of the training configuration (see trainer/configs)
     config: PathBuf,
-    /// Folder of the run: checkpoints, log, previews. A folder that holds a run goes on with it.
+    /// Output folder for checkpoints, log and previews; an existing run is resumed
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
-    /// Devices that share the batch: auto, cpu, cuda, or several like cuda:0,cuda:1
+    /// Devices for data parallelism: auto, cpu, cuda, or a list (cuda:0,cuda:1)
     #[arg(long, default_value = "auto", value_delimiter = ',')]
     device: Vec<String>,
-    /// Another number of steps than the configuration's
+    /// Override the number of training steps
     #[arg(long)]
     steps: Option<u64>,
-    /// No progress line
+    /// Disable the progress bar
     #[arg(long)]
     quiet: bool,
 }
@@ -75,7 +75,8 @@ pub fn run(args: Args) -> Result<Outcome> {
     for note in notes(&config) {
         eprintln!("note: {note}");
     }
-    let message = "stopping after this step, with a checkpoint; the same command goes on";
+    let message =
+        "stopping after this step and writing a checkpoint; run the same command to resume";
     let run = Run {
         config: config.clone(),
         out: args.out.clone(),
@@ -101,7 +102,7 @@ fn check_precision(run: &RunConfig, device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// What a configuration leaves out, said once before the work.
+/// Notes about parts that a configuration disables.
 fn notes(config: &Config) -> Vec<&'static str> {
     let mut notes = Vec::new();
     match config {
@@ -115,9 +116,8 @@ fn notes(config: &Config) -> Vec<&'static str> {
         }
         Config::LightningDiT(r) => {
             if r.loss.flips && r.data.latents.extension().is_some_and(|e| e == "h5") {
-                notes.push(
-                    "an .h5 file has no latents of mirrored images: loss.flips has no effect",
-                );
+                notes
+                    .push("an .h5 file has no latents of flipped images: loss.flips has no effect");
             }
             if r.preview.as_ref().is_some_and(|p| p.vae.is_none()) {
                 notes.push("no preview.vae: no previews are drawn");
@@ -139,7 +139,7 @@ fn notes(config: &Config) -> Vec<&'static str> {
     notes
 }
 
-/// One rank's system.
+/// Builds the trainer of a rank.
 fn build(config: &Config, comm: &Comm, device: &Device) -> Result<Box<dyn Trainer>> {
     match config {
         Config::HiDiT(recipe) => hidit_system(recipe, comm, device),
@@ -158,10 +158,10 @@ fn steps(run: &RunConfig) -> Steps {
     Steps { batch: run.batch, accumulate: run.accumulate, compute }
 }
 
-fn order(run: &RunConfig, labels: &[Option<usize>]) -> Order {
+fn epoch_sampler(run: &RunConfig, labels: &[Option<usize>]) -> EpochSampler {
     match run.balance_classes {
-        true => Order::balanced(run.seed, labels),
-        false => Order::shuffled(run.seed, labels.len()),
+        true => EpochSampler::balanced(run.seed, labels),
+        false => EpochSampler::shuffled(run.seed, labels.len()),
     }
 }
 
@@ -183,16 +183,17 @@ fn image_store(path: &Option<PathBuf>) -> Result<Option<Arc<ImageStore>>> {
     path.as_deref().map(|p| Ok(Arc::new(ImageStore::open_verified(p)?))).transpose()
 }
 
-/// What distinguishes one diffusion system from another.
+/// The parts of a diffusion trainer that depend on the recipe.
 struct Parts<O: Objective> {
     objective: O,
     network: O::Network,
-    order: Order,
+    sampler: EpochSampler,
     previewer: Option<Previewer>,
     classes: Vec<String>,
 }
 
-/// A diffusion system with the weights of `init.from`; `may_miss` names what may start fresh.
+/// Builds a diffusion trainer, initialized from `init.from`; `may_miss` selects the tensors that may be
+/// missing there.
 fn diffusion<O: Objective, M, L, D>(
     recipe: &Recipe<M, L, D>,
     parts: Parts<O>,
@@ -200,14 +201,14 @@ fn diffusion<O: Objective, M, L, D>(
     device: &Device,
     may_miss: fn(&str) -> bool,
 ) -> Result<Box<dyn Trainer>> {
-    let Parts { objective, network, order, previewer, classes } = parts;
+    let Parts { objective, network, sampler, previewer, classes } = parts;
     let ema = recipe.ema.context("the table [ema] is missing")?;
     let mut system = DiffusionTrainer::new(
         objective,
         network,
         (recipe.optimizer, ema),
         steps(&recipe.run),
-        order,
+        sampler,
         comm.clone(),
         previewer,
         &classes,
@@ -219,7 +220,7 @@ fn diffusion<O: Objective, M, L, D>(
     Ok(Box::new(system))
 }
 
-/// A run stands for its latest checkpoint.
+/// The latest checkpoint of a run; other paths unchanged.
 fn latest_of(path: &Path) -> Result<PathBuf> {
     if crate::train::run::is_run(path) {
         return match crate::train::checkpoint::latest(path)? {
@@ -242,7 +243,7 @@ fn hidit_system(
     hidit::check_data(&model, &recipe.loss, &latents, images.as_deref())?;
     let teacher = match &data.teacher {
         Some(path) => {
-            ensure!(images.is_some(), "a teacher looks at images; name their store in data.images");
+            ensure!(images.is_some(), "a teacher needs images; set data.images to their store");
             let grid = model.sit.tokens().isqrt();
             check_repa(model.image, model.sit.tokens())?;
             let teacher = Teacher::open(path, grid, &device.clone().inner())?;
@@ -255,11 +256,11 @@ fn hidit_system(
     let network = network.with_latent_stats(&latents.stats.mean, &latents.stats.std);
     let previewer = previewer(&recipe.preview, comm, true, None)?;
     let classes = images.as_ref().map_or(Vec::new(), |i| i.description.classes.clone());
-    let order = order(run, &latents.labels);
+    let sampler = epoch_sampler(run, &latents.labels);
     let objective =
         HiDiTObjective { model, loss: recipe.loss, latents, images, teacher, seed: run.seed };
-    let parts = Parts { objective, network, order, previewer, classes };
-    // A stage before this one had no pixels to learn from, a plain SiT not even their places.
+    let parts = Parts { objective, network, sampler, previewer, classes };
+    // Stage 1 does not train the pixel stream, and a plain SiT does not have one.
     diffusion(recipe, parts, comm, device, |name| {
         name.starts_with("pixel_") || name.starts_with("projectors.")
     })
@@ -271,23 +272,26 @@ fn lightningdit_system(
     device: &Device,
 ) -> Result<Box<dyn Trainer>> {
     let (run, data, model) = (&recipe.run, &recipe.data, recipe.model.clone());
-    ensure!(data.teacher.is_none(), "nothing reads the key data.teacher in a lightningdit run");
+    ensure!(data.teacher.is_none(), "data.teacher is not supported by the lightningdit recipe");
     let latents = Arc::new(Latents::open(&data.latents, data.stats.as_deref())?);
     let wanted = [model.in_channels, model.input_size, model.input_size];
     ensure!(
         latents.shape == wanted,
-        "the latents are {:?} and the network takes {wanted:?}",
+        "the latents have shape {:?} and the network expects {wanted:?}",
         latents.shape
     );
     hidit::check_classes(&latents.labels, model.num_classes)?;
-    ensure!(!model.learn_sigma, "model.learn_sigma cannot be trained; the loss reads the velocity");
+    ensure!(
+        !model.learn_sigma,
+        "model.learn_sigma is not supported; the loss uses the velocity only"
+    );
     let images = image_store(&data.images)?;
     let classes = images.map_or(Vec::new(), |i| i.description.classes.clone());
     let network = fresh(|d| model.init(d), run.seed, device)?;
     let previewer = previewer(&recipe.preview, comm, true, Some(&latents.stats))?;
-    let order = order(run, &latents.labels);
+    let sampler = epoch_sampler(run, &latents.labels);
     let objective = LightningDiTObjective { model, loss: recipe.loss, latents, seed: run.seed };
-    let parts = Parts { objective, network, order, previewer, classes };
+    let parts = Parts { objective, network, sampler, previewer, classes };
     diffusion(recipe, parts, comm, device, |_| false)
 }
 
@@ -305,9 +309,9 @@ fn hdit_system(
         0 => Vec::new(),
         _ => images.description.classes.clone(),
     };
-    let order = order(run, images.labels());
+    let sampler = epoch_sampler(run, images.labels());
     let objective = HDiTObjective { model, loss: recipe.loss, images, seed: run.seed };
-    let parts = Parts { objective, network, order, previewer, classes };
+    let parts = Parts { objective, network, sampler, previewer, classes };
     diffusion(recipe, parts, comm, device, |_| false)
 }
 
@@ -330,13 +334,13 @@ fn vae_system(
     };
     let features = teacher.as_ref().map(|t| t.width);
     let networks = Networks::fresh(&model, &recipe.loss, features, run.seed, device)?;
-    let order = order(run, images.labels());
+    let sampler = epoch_sampler(run, images.labels());
     let mut system = VaeTraining::new(
         (model, recipe.loss),
         networks,
-        Judges { lpips, teacher },
+        LossNetworks { lpips, teacher },
         recipe.optimizer,
-        (images, order),
+        (images, sampler),
         (run.batch, run.seed),
         comm.clone(),
         device,

@@ -72,7 +72,7 @@ impl std::fmt::Debug for Batch {
 }
 
 impl Batch {
-    /// Opens an archive; `None` where it has no `arr_0`.
+    /// Opens an archive; returns `None` if it has no `arr_0`.
     ///
     /// # Errors
     ///
@@ -93,7 +93,7 @@ impl Batch {
         };
         let start = member
             .data_start()
-            .ok_or_else(|| wrong(format!("damaged archive: {MEMBER} has no place in it")))?;
+            .ok_or_else(|| wrong(format!("damaged archive: {MEMBER} has no data offset")))?;
         let size = member.size();
         let at = start..start + member.compressed_size();
         drop(member);
@@ -119,18 +119,18 @@ impl Batch {
         Ok(Some(batch))
     }
 
-    /// How many images there are.
+    /// Number of images.
     pub fn len(&self) -> usize {
         self.shape[0]
     }
 
-    /// Whether there are none.
+    /// Whether the batch is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Images in their order. Reading on where the last call stopped is cheap; elsewhere a deflated
-    /// archive is read from its beginning.
+    /// Reads images in order. Continuing after the last call is cheap; otherwise a deflated archive is
+    /// read from its beginning.
     ///
     /// # Errors
     ///
@@ -166,7 +166,7 @@ impl Batch {
             Some(_) if reader.next == index => return Ok(()),
             Some(Stream::Deflated(_)) if reader.next < index => (index - reader.next) as u64 * size,
             _ => {
-                // Values of a stored member have their places in the file.
+                // Values of a stored member have fixed offsets in the file.
                 let ahead = self.values + index as u64 * size;
                 let skip = if self.deflated { ahead } else { 0 };
                 reader.stream = Some(self.stream(ahead - skip)?);

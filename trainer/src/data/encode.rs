@@ -24,16 +24,16 @@ const SHARD_BYTES: usize = 64 << 20;
 /// LightningDiT's statistics beside its shards.
 pub const STATS_FILE: &str = "latents_stats.pt";
 
-/// How latents are made.
+/// The plan of an encoding.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// A folder for shards, or a file that ends in `.h5`.
     pub out: PathBuf,
-    /// Images encoded together.
+    /// Batch size.
     pub batch: usize,
-    /// Seed of the posterior samples.
+    /// Random seed of the posterior samples.
     pub seed: u64,
-    /// This process.
+    /// Rank of this process.
     pub rank: Rank,
 }
 
@@ -44,7 +44,7 @@ pub struct Encoder {
     pub network: VaeEncoder,
     /// Fingerprint of its weights.
     pub fingerprint: String,
-    /// Where it runs.
+    /// Its device.
     pub device: Device,
 }
 
@@ -57,18 +57,18 @@ impl Encoder {
     }
 }
 
-/// What came of it.
+/// Result of an encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything is there.
+    /// All shards are complete.
     Done,
-    /// This process is done, others are not.
+    /// This rank is done, others are not.
     Partial,
-    /// It was stopped.
+    /// It was cancelled.
     Stopped,
 }
 
-/// Posterior samples of every image and of its mirror image, as LightningDiT stores them.
+/// Encodes posterior samples of every image and its horizontal flip, in LightningDiT's format.
 ///
 /// # Errors
 ///
@@ -118,7 +118,7 @@ pub fn to_shards(
     Ok(Outcome::Done)
 }
 
-/// Whether a shard is there; another encoder's is an error rather than overwritten.
+/// Whether a shard exists; a shard of another encoder is an error rather than overwritten.
 fn is_finished(path: &Path, identity: &str, rows: usize) -> Result<bool> {
     if !path.exists() {
         return Ok(false);
@@ -190,7 +190,7 @@ fn encode_shard(
     write_safetensors(&tensors, &metadata).map(Some).map_err(anyhow::Error::msg)
 }
 
-/// The mirror image of planes `[3, side, side]`.
+/// The horizontal flip of planes `[3, side, side]`.
 ///
 /// # Panics
 ///
@@ -199,7 +199,7 @@ pub fn mirror(planes: &[f32], side: usize) -> Vec<f32> {
     planes.chunks_exact(side).flat_map(|row| row.iter().rev().copied()).collect()
 }
 
-/// Mean and standard deviation of the channels, where LightningDiT looks for them.
+/// Writes mean and standard deviation of the channels to LightningDiT's statistics file.
 fn write_statistics(folder: &Path) -> Result<()> {
     let shards = LatentShards::open(folder)?;
     let stats = shards.statistics();
@@ -211,7 +211,7 @@ fn write_statistics(folder: &Path) -> Result<()> {
     Ok(write_whole(&folder.join(STATS_FILE), &bytes)?)
 }
 
-/// Mean and standard deviation of every image's posterior, as REPA-E and Hi-DiT store them.
+/// Encodes mean and standard deviation of every image's posterior, in REPA-E's and Hi-DiT's format.
 ///
 /// # Errors
 ///
@@ -229,7 +229,7 @@ pub fn to_hdf5(
 ) -> Result<Outcome> {
     ensure!(
         plan.rank.world == 1,
-        "one process writes an .h5 file; start it once, or write shards into a folder"
+        "an .h5 file is written by a single process; use one process, or write shards to a folder"
     );
     if plan.out.exists() {
         progress.resume(store.len());

@@ -100,7 +100,7 @@ pub enum Payload {
     Floats(Vec<f32>, Vec<u64>),
 }
 
-/// Writes a store group by group; a killed process loses the group in hand.
+/// Writes a store group by group; a killed process loses the current group.
 #[derive(Debug)]
 pub struct Hdf5Writer {
     path: PathBuf,
@@ -108,7 +108,7 @@ pub struct Hdf5Writer {
 }
 
 impl Hdf5Writer {
-    /// Begins `x.h5`, or goes on with what an earlier run left of it (`x.h5.partial`).
+    /// Starts `x.h5`, or resumes an earlier run's `x.h5.partial`.
     ///
     /// # Errors
     ///
@@ -123,7 +123,7 @@ impl Hdf5Writer {
         Ok(writer)
     }
 
-    /// How many groups are there; each is whole.
+    /// Number of complete groups.
     ///
     /// # Errors
     ///

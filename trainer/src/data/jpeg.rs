@@ -28,7 +28,7 @@ pub fn decode(bytes: &[u8], max_bytes: u64) -> Result<Rgb, String> {
     })
 }
 
-/// Whether the picture's end is there; libjpeg would fill what is missing with grey. Inside of coded
+/// Whether the image is complete; libjpeg would fill missing parts with grey. Inside of coded
 /// data the end's two bytes do not occur, so the first ones behind the first scan are the end.
 fn is_whole(bytes: &[u8]) -> bool {
     const START_OF_SCAN: u8 = 0xDA;

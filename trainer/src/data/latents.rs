@@ -55,12 +55,12 @@ impl LatentShards {
         Ok(Self { shards, rows, shape })
     }
 
-    /// How many latents there are.
+    /// Number of latents.
     pub fn len(&self) -> usize {
         self.rows.iter().sum()
     }
 
-    /// Whether there are none.
+    /// Whether the dataset is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -1,4 +1,4 @@
-//! From images as people have them to batches: preparation, stores, latents, augmentation.
+//! Datasets: preparation, image stores, latents, augmentation, and the formats of other tools.
 
 pub mod augment;
 pub mod batch;

@@ -19,57 +19,57 @@ const SHARD_BYTES: usize = 128 << 20;
 /// An encoded image may not claim to decode to more than this.
 const MAX_DECODED_BYTES: u64 = 1 << 30;
 
-/// How a store is made.
+/// The plan of a store.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Side of the square images.
     pub side: usize,
     /// The store's folder.
     pub out: PathBuf,
-    /// This process and how many share the work; each makes every `world`-th shard.
+    /// Rank of this process; each rank writes every `world`-th shard.
     pub rank: usize,
-    /// Processes that share the work.
+    /// World size.
     pub world: usize,
 }
 
-/// What came of it.
+/// Result of a preparation.
 #[derive(Debug)]
 pub struct Outcome {
     /// Images in the store.
     pub images: usize,
     /// Names of images that could not be read, and why.
     pub skipped: Vec<(String, String)>,
-    /// Shards that were there from an earlier run.
+    /// Shards of an earlier run.
     pub resumed: usize,
-    /// Whether all shards are there (with several processes: after the last one).
+    /// Whether all shards of all ranks are complete.
     pub complete: bool,
 }
 
-/// Counts that a progress bar reads while the work goes on.
+/// Progress counters, shared with a progress bar.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Images done, those of an earlier run included.
+    /// Images done, including those of an earlier run.
     pub images: AtomicU64,
-    /// Images that an earlier run did.
+    /// Images done by an earlier run.
     pub resumed: AtomicU64,
-    /// Set to stop after the images in hand; finished shards are kept.
+    /// Set to cancel; finished shards are kept.
     pub stop: AtomicBool,
 }
 
 impl Progress {
-    /// Counts images that are there already.
+    /// Counts images of an earlier run.
     pub fn resume(&self, images: usize) {
         self.images.fetch_add(images as u64, Ordering::Relaxed);
         self.resumed.fetch_add(images as u64, Ordering::Relaxed);
     }
 
-    /// Images that this run did.
+    /// Images done by this run.
     pub fn made(&self) -> u64 {
         self.images.load(Ordering::Relaxed) - self.resumed.load(Ordering::Relaxed)
     }
 }
 
-/// Makes what is missing of a store.
+/// Writes the missing shards of a store.
 ///
 /// # Errors
 ///
@@ -118,7 +118,7 @@ fn finished(path: &Path, identity: &str) -> Option<(usize, Vec<(String, String)>
     Some((weights.tensors.get("labels")?.len(), skipped))
 }
 
-/// One shard's file; `None` where the work was stopped.
+/// The contents of a shard; `None` if cancelled.
 fn encode_shard(
     source: &Source,
     items: &[Item],

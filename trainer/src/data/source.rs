@@ -1,5 +1,5 @@
-//! Where images come from: folders, tar archives (also of tar archives, as ImageNet is packed), zip
-//! archives and HDF5 stores, read in place.
+//! Image sources: folders, tar archives (also of tar archives, like ImageNet), zip archives and HDF5
+//! stores, read in place.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,12 +46,12 @@ pub struct Item {
     pub name: String,
     /// Its class.
     pub label: Option<usize>,
-    place: Place,
+    location: Location,
 }
 
-/// Where an item's bytes are.
+/// Location of an item's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+enum Location {
     File,
     Range { start: usize, len: usize },
     Zip { index: usize },
@@ -91,7 +91,7 @@ impl Source {
     /// no images below `within`, or if its `dataset.json` cannot be read or lacks the label of an
     /// image.
     pub fn open(path: &Path, within: Option<&str>) -> Result<Self, SourceError> {
-        let (container, mut places) = match path.extension().and_then(|e| e.to_str()) {
+        let (container, mut locations) = match path.extension().and_then(|e| e.to_str()) {
             _ if path.is_dir() => list_folder(path)?,
             Some("tar") => list_tar(path)?,
             Some("zip") => list_zip(path)?,
@@ -107,16 +107,19 @@ impl Source {
         };
         if let Some(prefix) = within {
             let prefix = format!("{}/", prefix.trim_matches('/'));
-            places = places
+            locations = locations
                 .into_iter()
-                .filter_map(|(name, place)| Some((name.strip_prefix(&prefix)?.to_string(), place)))
+                .filter_map(|(name, location)| {
+                    Some((name.strip_prefix(&prefix)?.to_string(), location))
+                })
                 .collect();
         }
         let mut source = Self { container, items: Vec::new(), classes: Vec::new() };
-        let label_file = places.iter().find(|(name, _)| name.as_str() == LABEL_FILE);
+        let label_file = locations.iter().find(|(name, _)| name.as_str() == LABEL_FILE);
         let labels = match label_file {
-            Some((_, place)) => {
-                let item = Item { name: LABEL_FILE.into(), label: None, place: place.clone() };
+            Some((_, location)) => {
+                let item =
+                    Item { name: LABEL_FILE.into(), label: None, location: location.clone() };
                 Some(read_labels(&source.read(&item)?, path)?)
             }
             None => None,
@@ -125,13 +128,15 @@ impl Source {
             let extension = name.rsplit_once('.').map(|(_, e)| e.to_ascii_lowercase());
             extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str()))
         };
-        places.retain(|name, _| is_image(name));
-        if places.is_empty() {
+        locations.retain(|name, _| is_image(name));
+        if locations.is_empty() {
             let end = within.map_or(String::new(), |w| format!(" below {w:?}"));
             return Err(error(path, format!("there are no images in it{end}")));
         }
-        source.items =
-            places.into_iter().map(|(name, place)| Item { name, label: None, place }).collect();
+        source.items = locations
+            .into_iter()
+            .map(|(name, location)| Item { name, label: None, location })
+            .collect();
         match labels {
             Some(labels) => source.label_by_list(&labels, path)?,
             None => source.label_by_folder(),
@@ -145,7 +150,7 @@ impl Source {
         let item = |name: &String| Item {
             name: name.clone(),
             label: store.label(name).and_then(|l| usize::try_from(l).ok()),
-            place: Place::File,
+            location: Location::File,
         };
         let items: Vec<Item> = store.items.iter().map(item).collect();
         if items.iter().any(|item| item.name.ends_with(".npy")) {
@@ -207,7 +212,7 @@ impl Source {
     ///
     /// If `item` is of another source.
     pub fn read(&self, item: &Item) -> Result<Cow<'_, [u8]>, SourceError> {
-        match (&self.container, &item.place) {
+        match (&self.container, &item.location) {
             (Container::Folder(root), _) => {
                 let path = root.join(&item.name);
                 std::fs::read(&path).map(Cow::Owned).map_err(|e| error(&path, e))
@@ -215,10 +220,10 @@ impl Source {
             (Container::Hdf5(store), _) => {
                 store.bytes(&item.name).map(Cow::Owned).map_err(|e| error(Path::new(&item.name), e))
             }
-            (Container::Tar(map), Place::Range { start, len }) => {
+            (Container::Tar(map), Location::Range { start, len }) => {
                 Ok(Cow::Borrowed(&map[*start..start + len]))
             }
-            (Container::Zip(path, archive), Place::Zip { index }) => {
+            (Container::Zip(path, archive), Location::Zip { index }) => {
                 let failed = |e: &dyn std::fmt::Display| error(path, format!("{}: {e}", item.name));
                 let mut archive = archive.clone(); // shares the list of files
                 let mut file = archive.by_index(*index).map_err(|e| failed(&e))?;
@@ -230,19 +235,19 @@ impl Source {
         }
     }
 
-    /// Tells sources apart: names and sizes of all items.
+    /// Identifies the source by names, labels and locations of all items.
     pub fn fingerprint(&self) -> u32 {
         self.items.iter().fold(0, |crc, item| {
-            let text = format!("{}\n{:?}\n{:?}\n", item.name, item.label, item.place);
+            let text = format!("{}\n{:?}\n{:?}\n", item.name, item.label, item.location);
             crc32c::crc32c_append(crc, text.as_bytes())
         })
     }
 }
 
-type Places = BTreeMap<String, Place>;
+type Locations = BTreeMap<String, Location>;
 
-fn list_folder(root: &Path) -> Result<(Container, Places), SourceError> {
-    let mut places = Places::new();
+fn list_folder(root: &Path) -> Result<(Container, Locations), SourceError> {
+    let mut locations = Locations::new();
     let mut folders = vec![root.to_path_buf()];
     while let Some(folder) = folders.pop() {
         let entries = std::fs::read_dir(&folder).map_err(|e| error(&folder, e))?;
@@ -254,10 +259,10 @@ fn list_folder(root: &Path) -> Result<(Container, Places), SourceError> {
             }
             let relative = path.strip_prefix(root).unwrap_or(&path);
             let parts: Vec<_> = relative.iter().map(|p| p.to_string_lossy()).collect();
-            places.insert(parts.join("/"), Place::File);
+            locations.insert(parts.join("/"), Location::File);
         }
     }
-    Ok((Container::Folder(root.into()), places))
+    Ok((Container::Folder(root.into()), locations))
 }
 
 fn map(path: &Path) -> Result<Mmap, SourceError> {
@@ -266,11 +271,11 @@ fn map(path: &Path) -> Result<Mmap, SourceError> {
     unsafe { Mmap::map(&file) }.map_err(|e| error(path, e))
 }
 
-fn list_tar(path: &Path) -> Result<(Container, Places), SourceError> {
+fn list_tar(path: &Path) -> Result<(Container, Locations), SourceError> {
     let map = map(path)?;
-    let mut places = Places::new();
-    list_tar_range(path, &map, 0, map.len(), "", &mut places)?;
-    Ok((Container::Tar(map), places))
+    let mut locations = Locations::new();
+    list_tar_range(path, &map, 0, map.len(), "", &mut locations)?;
+    Ok((Container::Tar(map), locations))
 }
 
 /// Lists the archive in a range of the file; archives inside become folders of their name.
@@ -280,7 +285,7 @@ fn list_tar_range(
     start: usize,
     len: usize,
     prefix: &str,
-    places: &mut Places,
+    locations: &mut Locations,
 ) -> Result<(), SourceError> {
     let damaged = |e: std::io::Error| error(path, format!("damaged archive: {e}"));
     let mut archive = tar::Archive::new(Cursor::new(&map[start..start + len]));
@@ -298,26 +303,26 @@ fn list_tar_range(
         }
         match name.strip_suffix(".tar") {
             Some(inner) if prefix.is_empty() => {
-                list_tar_range(path, map, at, size, &format!("{inner}/"), places)?;
+                list_tar_range(path, map, at, size, &format!("{inner}/"), locations)?;
             }
             _ => {
-                places.insert(name, Place::Range { start: at, len: size });
+                locations.insert(name, Location::Range { start: at, len: size });
             }
         }
     }
     Ok(())
 }
 
-fn list_zip(path: &Path) -> Result<(Container, Places), SourceError> {
+fn list_zip(path: &Path) -> Result<(Container, Locations), SourceError> {
     let map = Shared(Arc::new(map(path)?));
     let archive = ZipArchive::new(Cursor::new(map))
         .map_err(|e| error(path, format!("damaged archive: {e}")))?;
-    let places = (0..archive.len())
+    let locations = (0..archive.len())
         .filter_map(|index| Some((archive.name_for_index(index)?.ok()?.into_owned(), index)))
         .filter(|(name, _)| !name.ends_with('/'))
-        .map(|(name, index)| (name, Place::Zip { index }))
+        .map(|(name, index)| (name, Location::Zip { index }))
         .collect();
-    Ok((Container::Zip(path.into(), Box::new(archive)), places))
+    Ok((Container::Zip(path.into(), Box::new(archive)), locations))
 }
 
 fn read_labels(bytes: &[u8], path: &Path) -> Result<BTreeMap<String, usize>, SourceError> {

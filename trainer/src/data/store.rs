@@ -27,12 +27,12 @@ pub enum StoreError {
     /// A shard is damaged.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// The store is not what its description says.
+    /// The store does not match its description.
     #[error("{file}: {problem}")]
     Damaged {
         /// The file.
         file: String,
-        /// What is wrong, and the way out.
+        /// The problem and how to fix it.
         problem: String,
     },
 }
@@ -67,7 +67,7 @@ pub struct Shard {
 #[derive(Debug)]
 pub struct ImageStore {
     folder: PathBuf,
-    /// What it holds.
+    /// Its description.
     pub description: Description,
     shards: Vec<Weights>,
     labels: Vec<Option<usize>>,
@@ -117,12 +117,12 @@ impl ImageStore {
         Ok(Self { folder: folder.into(), description, shards, labels })
     }
 
-    /// How many images there are.
+    /// Number of images.
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// Whether there are none.
+    /// Whether the store is empty.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }

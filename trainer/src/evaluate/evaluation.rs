@@ -1,4 +1,4 @@
-//! A whole evaluation: who judges, what is compared with what.
+//! An evaluation: feature extractors, metrics, samples and reference.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,44 +6,44 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail, ensure};
 use tintype::burn::tensor::Device;
 
-use super::gather::{Cache, Gathered, Keep, Plan};
-use super::judge::{Judge, Kind, MAX_DRIFT};
-use super::known::{Feature, Known};
+use super::eval_set::{EvalSet, FeatureSpace};
+use super::extraction::{Cache, ExtractedFeatures, Keep, Plan};
+use super::extractor::{FeatureExtractor, Kind, MAX_DRIFT};
 use super::protocol::{Metric, Protocol};
 use super::report::{Report, SetInfo};
-use super::score::{Evidence, scores};
+use super::score::{SetFeatures, scores};
 use crate::network::inception;
 use crate::rank::Rank;
 
-/// What is wanted.
+/// Options of an evaluation.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Whose way.
+    /// Evaluation protocol.
     pub protocol: Protocol,
-    /// Which metrics; all that the protocol and the files allow if there are none.
+    /// Metrics; if empty, all that the protocol and the files allow.
     pub metrics: Vec<Metric>,
-    /// Files of the networks' weights.
+    /// Weight files of the feature extractors.
     pub networks: BTreeMap<Kind, PathBuf>,
-    /// Fréchet distances also of this many disjoint parts.
+    /// Also compute Fréchet distances of this many disjoint subsets.
     pub subsets: Option<usize>,
-    /// Whether statistics of the samples are wanted, whatever the metrics.
+    /// Compute statistics of the samples even if no metric needs them.
     pub statistics: bool,
 }
 
-/// Loaded judges and the metrics that they allow.
+/// Loaded feature extractors and the metrics computed from them.
 #[derive(Debug)]
 pub struct Evaluation {
     protocol: Protocol,
-    /// What is measured.
+    /// Metrics to compute.
     pub metrics: Vec<Metric>,
-    /// Who judges the samples.
-    pub judges: Vec<Judge>,
+    /// Feature extractors.
+    pub extractors: Vec<FeatureExtractor>,
     subsets: Option<usize>,
 }
 
 impl Evaluation {
-    /// Decides what is measured, and loads the networks for it. Whatever cannot be measured is said
-    /// here, before anything long begins.
+    /// Selects the metrics and loads their feature extractors. A metric that cannot be computed is
+    /// reported here, before any long computation.
     ///
     /// # Errors
     ///
@@ -52,23 +52,24 @@ impl Evaluation {
     /// * There is nothing to measure.
     pub fn new(
         options: &Options,
-        samples: Option<&Known>,
-        reference: Option<&Known>,
+        samples: Option<&EvalSet>,
+        reference: Option<&EvalSet>,
         device: &Device,
     ) -> Result<Self> {
         let metrics = metrics(options, samples, reference)?;
-        let mut judges = Vec::new();
-        // Images must be judged, unless the files say all that a metric needs.
-        let judged = |metric: &Metric| {
+        let mut extractors = Vec::new();
+        // Features must be extracted unless precomputed statistics suffice for the metric.
+        let needs_features = |metric: &Metric| {
             samples.is_none_or(|set| set.images.is_some())
-                || reference.is_some_and(|set| metric.has_reference() && !known(*metric, set))
+                || reference
+                    .is_some_and(|set| metric.has_reference() && !has_statistics(*metric, set))
         };
         for kind in [Kind::Inception, Kind::DinoV2, Kind::Clip] {
-            let metric = metrics.iter().find(|m| m.kind() == kind && judged(m));
+            let metric = metrics.iter().find(|m| m.kind() == kind && needs_features(m));
             match (options.networks.get(&kind), metric) {
                 (Some(path), metric) if metric.is_some() || options.statistics => {
                     let preprocess = options.protocol.preprocess(kind);
-                    judges.push(Judge::open(kind, path, preprocess, device)?);
+                    extractors.push(FeatureExtractor::open(kind, path, preprocess, device)?);
                 }
                 (None, Some(metric)) => {
                     bail!("{} needs the weights of its network: {}", metric.name(), kind.wanted());
@@ -77,75 +78,77 @@ impl Evaluation {
             }
         }
         let protocol = options.protocol;
-        Ok(Self { protocol, metrics, judges, subsets: options.subsets })
+        Ok(Self { protocol, metrics, extractors, subsets: options.subsets })
     }
 
-    /// How samples are judged.
+    /// Plans feature extraction for a set of `n` images.
     pub fn plan<'a>(&'a self, n: usize, cache: Option<&'a Cache>, rank: Rank) -> Plan<'a> {
         let whole = |m: &Metric| !m.is_frechet() && *m != Metric::Is;
         let deficient = n <= inception::FEATURES;
         let features = deficient || self.subsets.is_some() || self.metrics.iter().any(whole);
         let spatial = deficient && self.metrics.contains(&Metric::Sfid);
         let keep = Keep { features, spatial, logits: self.metrics.contains(&Metric::Is) };
-        Plan { n, judges: &self.judges, keep, cache, rank }
+        Plan { n, extractors: &self.extractors, keep, cache, rank }
     }
 
-    /// The judges that must see the reference's images: its file's statistics do not say everything.
-    pub fn reference_needs_images(&self, reference: &Known) -> bool {
-        let unknown = |m: &Metric| m.has_reference() && !known(*m, reference);
+    /// Whether features of the reference's images are needed: its precomputed statistics do not
+    /// suffice for every metric.
+    pub fn reference_needs_images(&self, reference: &EvalSet) -> bool {
+        let unknown = |m: &Metric| m.has_reference() && !has_statistics(*m, reference);
         self.metrics.iter().any(unknown)
     }
 
-    /// The numbers.
+    /// Computes the metrics.
     ///
     /// # Errors
     ///
     /// If a set has too few images for a metric, or features and statistics do not fit each other.
     pub fn report(
         &self,
-        samples: (&Path, &[(&Judge, Gathered)], Option<&Known>),
-        reference: Option<(&Known, &[(&Judge, Gathered)])>,
+        samples: (&Path, &[(&FeatureExtractor, ExtractedFeatures)], Option<&EvalSet>),
+        reference: Option<(&EvalSet, &[(&FeatureExtractor, ExtractedFeatures)])>,
     ) -> Result<Report> {
-        let (path, gathered, known) = samples;
-        let of_samples = evidence(gathered, known)?;
-        let mut infos = vec![SetInfo::new(path, gathered)];
-        let mut of_reference = Evidence::default();
-        if let Some((known, gathered)) = reference {
-            of_reference = evidence(gathered, Some(known))?;
+        let (path, extracted, set) = samples;
+        let of_samples = set_features(extracted, set)?;
+        let mut infos = vec![SetInfo::new(path, extracted)];
+        let mut of_reference = SetFeatures::default();
+        if let Some((set, extracted)) = reference {
+            of_reference = set_features(extracted, Some(set))?;
             if self.metrics.iter().any(|metric| metric.has_reference()) {
-                infos.push(SetInfo::new(&known.path, gathered));
+                infos.push(SetInfo::new(&set.path, extracted));
             }
         }
         let (protocol, metrics) = (self.protocol, &self.metrics);
         let (scores, mut notes) =
             scores(protocol, metrics, &of_samples, &of_reference, self.subsets)?;
         notes.extend(SetInfo::notes(&infos));
-        notes.extend(self.judges.iter().filter(|j| j.drift > MAX_DRIFT).map(|judge| {
+        notes.extend(self.extractors.iter().filter(|e| e.drift > MAX_DRIFT).map(|extractor| {
             format!(
                 "this device's {:?} features are {:.0e} off the CPU's, so it does not compute in float32; use --device cpu for numbers to publish",
-                judge.kind, judge.drift
+                extractor.kind, extractor.drift
             )
         }));
-        Ok(Report { protocol, judges: self.describe(), sets: infos, scores, notes })
+        Ok(Report { protocol, extractors: self.describe(), sets: infos, scores, notes })
     }
 
     fn describe(&self) -> Vec<String> {
-        let one =
-            |j: &Judge| format!("{:?}: {}, weights {}", j.kind, j.preprocess.name(), j.fingerprint);
-        self.judges.iter().map(one).collect()
+        let one = |e: &FeatureExtractor| {
+            format!("{:?}: {}, weights {}", e.kind, e.preprocess.name(), e.fingerprint)
+        };
+        self.extractors.iter().map(one).collect()
     }
 }
 
-/// What is measured: what was asked for, or what the protocol's tool would print of these sets.
+/// The metrics to compute: those requested, or those that the protocol's reference tool prints.
 fn metrics(
     options: &Options,
-    samples: Option<&Known>,
-    reference: Option<&Known>,
+    samples: Option<&EvalSet>,
+    reference: Option<&EvalSet>,
 ) -> Result<Vec<Metric>> {
     let networks: Vec<Kind> = options.networks.keys().copied().collect();
     let mut metrics = options.metrics.clone();
     if metrics.is_empty() {
-        // Two files of statistics are compared without any network.
+        // Two sets of precomputed statistics are compared without a feature extractor.
         let only_statistics = samples.filter(|set| set.images.is_none());
         let kinds = match only_statistics {
             Some(set) => set.statistics.keys().map(|feature| feature.kind()).collect(),
@@ -153,7 +156,9 @@ fn metrics(
         };
         metrics = options.protocol.metrics(&kinds);
         metrics.retain(|metric| match (metric.has_reference(), reference) {
-            (true, Some(set)) => can(*metric, set) && samples.is_none_or(|s| can(*metric, s)),
+            (true, Some(set)) => {
+                computable(*metric, set) && samples.is_none_or(|s| computable(*metric, s))
+            }
             (true, None) => false,
             (false, _) => only_statistics.is_none(),
         });
@@ -163,69 +168,73 @@ fn metrics(
     for &metric in &metrics {
         let compared = reference.filter(|_| metric.has_reference());
         if metric.has_reference() && compared.is_none() {
-            bail!("{} compares with a reference; name one with --reference", metric.name());
+            bail!("{} needs a reference; pass one with --reference", metric.name());
         }
         for set in samples.into_iter().chain(compared) {
             ensure!(
-                can(metric, set),
-                "{} has no images and no statistics that {} could use",
+                computable(metric, set),
+                "{} has no images, and no statistics for {}",
                 set.path.display(),
                 metric.name()
             );
         }
     }
     if metrics.is_empty() && networks.is_empty() {
-        bail!("a network must judge the images: {}", Kind::Inception.wanted());
+        bail!("evaluation needs a feature extractor: {}", Kind::Inception.wanted());
     }
     if metrics.is_empty() && !options.statistics {
         bail!(
-            "without --reference there is nothing to measure for --protocol {}; name a reference, or ask for --metrics is, or --save-stats",
+            "--protocol {} has no metric that works without a reference; pass --reference, --metrics is or --save-stats",
             options.protocol.name()
         );
     }
     Ok(metrics)
 }
 
-/// Whether a set's file says all that a metric needs.
-fn known(metric: Metric, set: &Known) -> bool {
+/// Whether a set's precomputed statistics suffice for a metric.
+fn has_statistics(metric: Metric, set: &EvalSet) -> bool {
     let feature = match metric {
-        Metric::Sfid => Feature::Spatial,
-        other => Feature::Of(other.kind()),
+        Metric::Sfid => FeatureSpace::Spatial,
+        other => FeatureSpace::Network(other.kind()),
     };
     metric.is_frechet() && set.statistics.contains_key(&feature)
 }
 
-/// Whether a metric can be had of a set at all.
-fn can(metric: Metric, set: &Known) -> bool {
-    set.images.is_some() || known(metric, set)
+/// Whether a metric can be computed on a set.
+fn computable(metric: Metric, set: &EvalSet) -> bool {
+    set.images.is_some() || has_statistics(metric, set)
 }
 
-/// What judges and the file say of a set. The file's statistics win over those of its images: ADM's
-/// reference batches bring the statistics of a million images and ten thousand of the images.
+/// Collects extracted features and precomputed statistics of a set. Precomputed statistics take
+/// precedence over those of the images: ADM's reference batches hold the statistics of over a million
+/// images, but only ten thousand of the images.
 ///
 /// # Errors
 ///
 /// If no image was judged, or there are too few for a covariance.
-pub fn evidence(gathered: &[(&Judge, Gathered)], known: Option<&Known>) -> Result<Evidence> {
-    let mut evidence = Evidence::default();
-    for (judge, gathered) in gathered {
-        let feature = Feature::Of(judge.kind);
-        evidence.n = Some(gathered.n);
-        evidence.features.extend(gathered.features().map(|x| (feature, x)));
-        evidence.features.extend(gathered.spatial_features().map(|x| (Feature::Spatial, x)));
-        if gathered.n > 1 {
-            evidence.statistics.insert(feature, gathered.statistics()?);
-            if let Some(spatial) = gathered.spatial_statistics() {
-                evidence.statistics.insert(Feature::Spatial, spatial?);
+pub fn set_features(
+    extracted: &[(&FeatureExtractor, ExtractedFeatures)],
+    set: Option<&EvalSet>,
+) -> Result<SetFeatures> {
+    let mut features = SetFeatures::default();
+    for (extractor, extracted) in extracted {
+        let feature = FeatureSpace::Network(extractor.kind);
+        features.n = Some(extracted.n);
+        features.features.extend(extracted.features().map(|x| (feature, x)));
+        features.features.extend(extracted.spatial_features().map(|x| (FeatureSpace::Spatial, x)));
+        if extracted.n > 1 {
+            features.statistics.insert(feature, extracted.statistics()?);
+            if let Some(spatial) = extracted.spatial_statistics() {
+                features.statistics.insert(FeatureSpace::Spatial, spatial?);
             }
         }
-        if judge.kind == Kind::Inception {
-            evidence.logits = gathered.logits();
+        if extractor.kind == Kind::Inception {
+            features.logits = extracted.logits();
         }
     }
-    for (feature, statistics) in known.into_iter().flat_map(|known| &known.statistics) {
-        evidence.statistics.insert(*feature, statistics.clone());
-        evidence.given.insert(*feature);
+    for (feature, statistics) in set.into_iter().flat_map(|set| &set.statistics) {
+        features.statistics.insert(*feature, statistics.clone());
+        features.given.insert(*feature);
     }
-    Ok(evidence)
+    Ok(features)
 }

@@ -1,4 +1,4 @@
-//! Sets of images wherever they lie: folders and archives, `.npz` batches, image stores.
+//! Sets of images: folders, archives, `.npz` batches, image stores.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::data::store::{ImageStore, STORE_FILE};
 pub struct Images {
     path: PathBuf,
     kind: Kind,
-    /// How many are used.
+    /// Number of images used.
     count: usize,
 }
 
@@ -58,22 +58,22 @@ impl Images {
         Ok(Some(Self { path: path.into(), kind, count }))
     }
 
-    /// Where they are.
+    /// Path of the set.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// How many images there are.
+    /// Number of images.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there are none.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Decoded images. One that cannot be decoded is an error: leaving it out would change the
+    /// Decodes images. An image that cannot be decoded is an error: skipping it would change the
     /// metric.
     ///
     /// # Errors
@@ -93,7 +93,7 @@ impl Images {
                     let bytes = source.read(item)?;
                     decode(&bytes).map_err(anyhow::Error::msg).with_context(|| {
                         let file = self.path.join(&item.name);
-                        format!("{} is not an image; make it again or remove it", file.display())
+                        format!("{} is not an image; replace or remove it", file.display())
                     })
                 };
                 range.into_par_iter().map(one).collect()
@@ -101,7 +101,8 @@ impl Images {
         }
     }
 
-    /// Tells sets apart by names, sizes and times of files, or by checksums where there are some.
+    /// Identifies the set by names, sizes and modification times of its files, or by checksums if
+    /// available.
     pub fn fingerprint(&self) -> String {
         let stamp = |path: &Path| -> String {
             let Ok(file) = std::fs::metadata(path) else { return String::new() };

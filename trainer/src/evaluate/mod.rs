@@ -1,10 +1,10 @@
-//! Distances between distributions of features, and between images.
+//! Evaluation: metrics of sample sets and of autoencoder reconstructions.
 
+pub mod eval_set;
 pub mod evaluation;
-pub mod gather;
+pub mod extraction;
+pub mod extractor;
 pub mod images;
-pub mod judge;
-pub mod known;
 pub mod preprocess;
 pub mod protocol;
 pub mod reconstruct;

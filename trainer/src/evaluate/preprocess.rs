@@ -1,11 +1,11 @@
-//! From 8-bit images to what a judging network sees: every tool has its own way.
+//! Preprocessing of 8-bit images for the feature extractors, as each reference tool does it.
 
 use tintype::image::Rgb;
 
 use crate::data::resize::{IMAGENET_MEAN, IMAGENET_STD, Method, resize};
 use crate::network::inception;
 
-/// A tool's way to resize and scale for a network.
+/// Resizing and normalization for a feature extractor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preprocess {
     /// Inception, ADM's evaluator and torch-fidelity: TensorFlow 1's bilinear, `(x − 128)/128`.
@@ -27,7 +27,7 @@ pub enum Preprocess {
     KDiffusionClip,
 }
 
-/// Side of the images that DINOv2 and CLIP judge.
+/// Input resolution of DINOv2 and CLIP.
 pub const VIT_SIDE: usize = 224;
 /// CLIP's channel means in 0…1.
 const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
@@ -35,7 +35,7 @@ const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 impl Preprocess {
-    /// Side of the network's input.
+    /// Input resolution of the network.
     pub fn side(self) -> usize {
         match self {
             Self::Adm | Self::PytorchFid | Self::CleanFid | Self::KDiffusion => inception::SIDE,
@@ -43,7 +43,7 @@ impl Preprocess {
         }
     }
 
-    /// The name in caches and reports.
+    /// Name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Adm => "TensorFlow bilinear to 299, (x - 128)/128",
@@ -56,7 +56,7 @@ impl Preprocess {
         }
     }
 
-    /// An image as the network's planes `[3, side, side]`.
+    /// Preprocesses an image to planes `[3, side, side]`.
     ///
     /// # Panics
     ///
@@ -70,8 +70,8 @@ impl Preprocess {
         self.planes_to(&planes, [image.height, image.width], side)
     }
 
-    /// Planes `[3·n, height, width]` of 8-bit values, channels of one image together, as the
-    /// network's `[3·n, side, side]`.
+    /// Preprocesses planes `[3·n, height, width]` of 8-bit values, the channels of an image
+    /// consecutive, to `[3·n, side, side]`.
     ///
     /// # Panics
     ///
@@ -80,7 +80,7 @@ impl Preprocess {
         self.planes_to(planes, from, self.side())
     }
 
-    /// [`planes`](Self::planes) for a network of another resolution.
+    /// [`planes`](Self::planes) at another input resolution.
     ///
     /// # Panics
     ///
@@ -121,7 +121,7 @@ impl Preprocess {
     }
 }
 
-/// k-diffusion's features of a ViT: each row at length 1, times `√d`.
+/// k-diffusion's normalization of ViT features: each row scaled to L2 norm `√d`.
 ///
 /// # Panics
 ///

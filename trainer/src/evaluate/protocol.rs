@@ -1,13 +1,13 @@
-//! Whose way an evaluation follows: resizer, scaling, splits and default metrics together, so that a
-//! number can be compared with that tool's.
+//! Evaluation protocols: resizing, normalization, splits and default metrics of a reference tool, so
+//! that results are comparable with that tool's.
 
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::judge::Kind;
+use super::extractor::Kind;
 use super::preprocess::Preprocess;
 
-/// A tool.
+/// An evaluation protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
@@ -21,31 +21,31 @@ pub enum Protocol {
     CleanFid,
     /// NVIDIA's EDM2: FID, FD-DINOv2
     Edm2,
-    /// k-diffusion (HDiT): FID, KID, also of DINOv2's or CLIP's features
+    /// k-diffusion (HDiT): FID, KID, also on DINOv2 or CLIP features
     KDiffusion,
 }
 
-/// What can be measured.
+/// A metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Metric {
-    /// Fréchet distance of Inception's features
+    /// Fréchet Inception Distance
     Fid,
-    /// The same of its spatial features
+    /// FID on Inception's spatial features
     Sfid,
     /// Inception Score
     Is,
     /// Improved precision and recall
     Pr,
-    /// Kernel distance of Inception's features
+    /// Kernel Inception Distance
     Kid,
-    /// Fréchet distance of DINOv2's class tokens
+    /// Fréchet distance on DINOv2 class tokens
     FdDinov2,
-    /// Kernel distance of the same
+    /// Kernel distance on DINOv2 class tokens
     KdDinov2,
-    /// Fréchet distance of CLIP's image embeddings
+    /// Fréchet distance on CLIP image embeddings
     FdClip,
-    /// Kernel distance of the same
+    /// Kernel distance on CLIP image embeddings
     KdClip,
 }
 
@@ -55,7 +55,7 @@ impl Metric {
         self.to_possible_value().map_or(String::new(), |v| v.get_name().into())
     }
 
-    /// What people call it.
+    /// Display name.
     pub fn label(self) -> &'static str {
         match self {
             Self::Fid => "FID",
@@ -70,7 +70,7 @@ impl Metric {
         }
     }
 
-    /// The network that it is about.
+    /// Its feature extractor.
     pub fn kind(self) -> Kind {
         match self {
             Self::Fid | Self::Sfid | Self::Is | Self::Pr | Self::Kid => Kind::Inception,
@@ -79,12 +79,12 @@ impl Metric {
         }
     }
 
-    /// Whether mean and covariance are enough.
+    /// Whether mean and covariance suffice.
     pub fn is_frechet(self) -> bool {
         matches!(self, Self::Fid | Self::Sfid | Self::FdDinov2 | Self::FdClip)
     }
 
-    /// Whether it compares with a reference.
+    /// Whether it needs a reference set.
     pub fn has_reference(self) -> bool {
         self != Self::Is
     }
@@ -96,8 +96,8 @@ impl Protocol {
         self.to_possible_value().map_or(String::new(), |v| v.get_name().into())
     }
 
-    /// The metrics that the tool prints, as far as networks are there. The other networks' Fréchet
-    /// distance joins whoever brings their weights.
+    /// Default metrics given the available feature extractors: those that the reference tool prints,
+    /// and the Fréchet distance of every other extractor whose weights are given.
     pub fn metrics(self, networks: &[Kind]) -> Vec<Metric> {
         use Metric::*;
         let inception: &[Metric] = match self {
@@ -114,7 +114,7 @@ impl Protocol {
         all.filter(|metric| networks.contains(&metric.kind())).collect()
     }
 
-    /// How images are prepared for a network.
+    /// Preprocessing for a feature extractor.
     pub fn preprocess(self, kind: Kind) -> Preprocess {
         match (kind, self) {
             // EDM2's Inception samples the image where TensorFlow's bilinear does.
@@ -124,13 +124,13 @@ impl Protocol {
             (Kind::Inception, Self::KDiffusion) => Preprocess::KDiffusion,
             (Kind::DinoV2, Self::TorchFidelity) => Preprocess::TorchFidelityDino,
             (Kind::DinoV2, Self::KDiffusion) => Preprocess::KDiffusionDino,
-            // Who has no DINOv2 of their own is given FD-DINOv2 as EDM2 defined it.
+            // Protocols without a DINOv2 of their own use EDM2's definition of FD-DINOv2.
             (Kind::DinoV2, _) => Preprocess::Edm2Dino,
             (Kind::Clip, _) => Preprocess::KDiffusionClip,
         }
     }
 
-    /// k-diffusion adds this to covariances' diagonals.
+    /// Ridge that k-diffusion adds to the diagonal of covariances.
     pub fn ridge(self) -> f64 {
         if self == Self::KDiffusion { 1e-8 } else { 0.0 }
     }

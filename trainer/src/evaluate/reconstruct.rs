@@ -1,5 +1,5 @@
-//! How well an autoencoder gives images back: PSNR, SSIM, LPIPS and rFID, as LightningDiT's
-//! `evaluate_tokenizer.py` measures them.
+//! Reconstruction quality of an autoencoder: PSNR, SSIM, LPIPS and rFID as in LightningDiT's
+//! `evaluate_tokenizer.py`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,41 +12,41 @@ use tintype::model::vavae::{VaeDecoder, VaeEncoder};
 use tintype::noise::{ImageKey, Stream, normals};
 use tintype::weights::{Weights, load};
 
+use super::extraction::{ExtractedFeatures, Keep};
+use super::extractor::{FeatureExtractor, Features};
 use super::frechet::{self, Gaussian};
-use super::gather::{Gathered, Keep};
-use super::judge::{Judge, Rows};
 use super::reconstruction::{Plane, psnr, ssim_map};
 use super::score::{Score, UNBIASED};
 use crate::data::store::ImageStore;
 use crate::network::inception;
 use crate::network::lpips::Lpips;
 
-/// Rows that are summed at once.
+/// Images per update of the feature statistics.
 const BLOCK: usize = 256;
-/// SSIM's data range of images in −1…1.
+/// Data range of SSIM: images are in −1…1.
 const RANGE: f64 = 2.0;
-/// Pairs of the picture that shows what came of it.
+/// Pairs in the comparison grid.
 const SHOWN: usize = 16;
 
-/// An autoencoder and who judges what it gives back.
+/// Evaluates the reconstructions of an autoencoder.
 pub struct Reconstructor {
     encoder: VaeEncoder,
     decoder: VaeDecoder,
     lpips: Option<Lpips>,
-    judge: Option<Judge>,
+    extractor: Option<FeatureExtractor>,
     device: Device,
     /// Seed of the posterior samples.
     seed: u64,
 }
 
-/// What came of a set.
+/// Reconstruction quality of a set of images.
 #[derive(Debug)]
 pub struct Quality {
     /// The metrics.
     pub scores: Vec<Score>,
-    /// What a reader of the numbers must know.
+    /// Caveats.
     pub notes: Vec<String>,
-    /// The first originals, each beside its reconstruction.
+    /// Grid of the first images, each beside its reconstruction.
     pub pairs: Rgb,
 }
 
@@ -55,14 +55,14 @@ pub struct Quality {
 struct Sums {
     n: usize,
     psnr: f64,
-    /// Images that came back without any difference; their PSNR is infinite.
+    /// Images reconstructed exactly; their PSNR is infinite.
     identical: usize,
     ssim: f64,
     lpips: f64,
 }
 
 impl Reconstructor {
-    /// Loads an autoencoder in float32. Without `lpips` or `judge` their metrics are left out.
+    /// Loads an autoencoder in float32. Without `lpips` or `extractor` their metrics are omitted.
     ///
     /// # Errors
     ///
@@ -71,7 +71,7 @@ impl Reconstructor {
     pub fn new(
         vae: &Weights,
         lpips: Option<Lpips>,
-        judge: Option<Judge>,
+        extractor: Option<FeatureExtractor>,
         seed: u64,
         device: &Device,
     ) -> Result<Self> {
@@ -94,14 +94,14 @@ impl Reconstructor {
             encoder: load(e.context(context)?, &encoder, FloatDType::F32, device)?.network,
             decoder: load(d.context(context)?, &decoder, FloatDType::F32, device)?.network,
             lpips,
-            judge,
+            extractor,
             device: device.clone(),
             seed,
         })
     }
 
-    /// Encodes, samples the posterior, decodes and compares the first `count` images; `None` where
-    /// it was stopped.
+    /// Encodes, samples the posterior, decodes and compares the first `count` images. Returns `None`
+    /// if cancelled.
     ///
     /// # Errors
     ///
@@ -120,8 +120,8 @@ impl Reconstructor {
         progress: &dyn Fn(usize),
     ) -> Result<Option<Quality>> {
         let mut sums = Sums::default();
-        let mut gathered = [Gathered::default(), Gathered::default()];
-        let mut pending = [Rows::default(), Rows::default()];
+        let mut extracted = [ExtractedFeatures::default(), ExtractedFeatures::default()];
+        let mut pending = [Features::default(), Features::default()];
         let keep = Keep { features: count <= inception::FEATURES, ..Keep::default() };
         let mut pairs = Vec::new();
         for start in (0..count).step_by(batch) {
@@ -131,13 +131,13 @@ impl Reconstructor {
             let indices: Vec<usize> = (start..(start + batch).min(count)).collect();
             let originals: Vec<Rgb> = indices.iter().map(|&i| store.image(i)).collect();
             let restored = self.batch(store, &indices, &originals, &mut sums)?;
-            if let Some(judge) = &self.judge {
+            if let Some(extractor) = &self.extractor {
                 for (i, images) in [&originals, &restored].into_iter().enumerate() {
                     let inputs: Vec<Vec<f32>> =
-                        images.par_iter().map(|image| judge.input(image)).collect();
-                    pending[i].append(judge.judge(inputs.concat()));
+                        images.par_iter().map(|image| extractor.input(image)).collect();
+                    pending[i].append(extractor.extract(inputs.concat()));
                     if pending[i].len() >= BLOCK || indices.last() == Some(&(count - 1)) {
-                        gathered[i].add(std::mem::take(&mut pending[i]), keep);
+                        extracted[i].add(std::mem::take(&mut pending[i]), keep);
                     }
                 }
             }
@@ -148,16 +148,16 @@ impl Reconstructor {
         }
         let mut notes = Vec::new();
         let mut scores = sums.scores(self.lpips.is_some(), &mut notes);
-        if self.judge.is_some() {
-            scores.push(rfid(&gathered)?);
+        if self.extractor.is_some() {
+            scores.push(rfid(&extracted)?);
             if count < UNBIASED {
-                notes.push(format!("rFID of {count} images is too high; published ones are of ImageNet's {UNBIASED} validation images"));
+                notes.push(format!("rFID on {count} images is biased upwards; published values use ImageNet's {UNBIASED} validation images"));
             }
         }
         Ok(Some(Quality { scores, notes, pairs: Rgb::grid(&pairs, 8, 2) }))
     }
 
-    /// The reconstructions of some images.
+    /// Reconstructs a batch and adds to the sums.
     fn batch(
         &self,
         store: &ImageStore,
@@ -184,12 +184,12 @@ impl Reconstructor {
             sums.lpips += values.iter::<f64>().sum::<f64>();
         }
         let data = restored.into_data().convert::<f32>();
-        let pictures = to_rgb(&data, Rounding::Up);
+        let images = to_rgb(&data, Rounding::Up);
         let values: Vec<f32> = data.iter::<f32>().collect();
         let of_image = |i: usize| -> (f64, f64) {
             let part = i * 3 * side * side..(i + 1) * 3 * side * side;
             let ssim = ssim(&values[part.clone()], &planes[part], side);
-            (psnr(&originals[i].pixels, &pictures[i].pixels), ssim)
+            (psnr(&originals[i].pixels, &images[i].pixels), ssim)
         };
         let qualities: Vec<(f64, f64)> = (0..b).into_par_iter().map(of_image).collect();
         for (psnr, ssim) in qualities {
@@ -200,7 +200,7 @@ impl Reconstructor {
                 false => sums.identical += 1,
             }
         }
-        Ok(pictures)
+        Ok(images)
     }
 }
 
@@ -213,7 +213,7 @@ impl Sums {
         };
         if self.identical > 0 {
             notes.push(format!(
-                "{} images came back without any difference; PSNR is of the others",
+                "{} images were reconstructed exactly; PSNR is the mean of the others",
                 self.identical
             ));
         }
@@ -245,13 +245,13 @@ fn ssim(restored: &[f32], original: &[f32], side: usize) -> f64 {
     sum / restored.len() as f64
 }
 
-/// The Fréchet distance of reconstructions from their originals.
-fn rfid(gathered: &[Gathered; 2]) -> Result<Score> {
-    let gaussian = |set: &Gathered| match set.features() {
+/// FID between reconstructions and originals.
+fn rfid(extracted: &[ExtractedFeatures; 2]) -> Result<Score> {
+    let gaussian = |set: &ExtractedFeatures| match set.features() {
         Some(features) => Ok::<_, anyhow::Error>(Gaussian::of(&features)?),
         None => Ok(Gaussian::from_statistics(&set.statistics()?)?),
     };
-    let terms = frechet::terms(&gaussian(&gathered[1])?, &gaussian(&gathered[0])?)?;
+    let terms = frechet::terms(&gaussian(&extracted[1])?, &gaussian(&extracted[0])?)?;
     let (key, label) = ("rfid".into(), "rFID".into());
     Ok(Score { key, label, value: terms.distance(), deviation: None })
 }

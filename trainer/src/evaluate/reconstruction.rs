@@ -1,4 +1,4 @@
-//! How close reconstructions are to their originals: PSNR and SSIM.
+//! Image similarity: PSNR and SSIM.
 
 /// `20·log₁₀(255/√mse)` of two 8-bit images, in dB; infinite for equal ones.
 pub fn psnr(a: &[u8], b: &[u8]) -> f64 {
@@ -12,7 +12,7 @@ pub fn psnr(a: &[u8], b: &[u8]) -> f64 {
 pub struct Plane<'a> {
     /// Row-major values.
     pub values: &'a [f64],
-    /// Rows.
+    /// Features.
     pub height: usize,
     /// Columns.
     pub width: usize,
@@ -75,7 +75,7 @@ fn blur(plane: Plane<'_>) -> Vec<f64> {
     out
 }
 
-/// The place of `i − RADIUS` in `0..n`, reflected without repeating the edge.
+/// Index `i − RADIUS` reflected into `0..n` without repeating the edge.
 fn reflected(i: usize, n: usize) -> usize {
     let i = i.abs_diff(RADIUS);
     if i < n { i } else { (2 * (n - 1)).saturating_sub(i) }

@@ -1,4 +1,4 @@
-//! The result of an evaluation, for people and for programs.
+//! The report of an evaluation, as text and as JSON.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -6,36 +6,36 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::gather::Gathered;
-use super::judge::Judge;
+use super::extraction::ExtractedFeatures;
+use super::extractor::FeatureExtractor;
 use super::protocol::Protocol;
 use super::score::Score;
 
-/// A set that was compared.
+/// A set that was evaluated.
 #[derive(Clone, Debug)]
 pub struct SetInfo {
     path: PathBuf,
-    /// Images that were judged; `None` where the file's statistics were enough.
+    /// Number of images; `None` if only precomputed statistics were used.
     n: Option<usize>,
     sizes: BTreeSet<[usize; 2]>,
 }
 
 impl SetInfo {
-    /// A set and what was judged of it.
-    pub fn new(path: &Path, gathered: &[(&Judge, Gathered)]) -> Self {
-        let first = gathered.first().map(|(_, gathered)| gathered);
+    /// Describes a set by its path and extracted features.
+    pub fn new(path: &Path, extracted: &[(&FeatureExtractor, ExtractedFeatures)]) -> Self {
+        let first = extracted.first().map(|(_, extracted)| extracted);
         Self {
             path: path.into(),
-            n: first.map(|gathered| gathered.n),
-            sizes: first.map_or_else(BTreeSet::new, |gathered| gathered.sizes().clone()),
+            n: first.map(|extracted| extracted.n),
+            sizes: first.map_or_else(BTreeSet::new, |extracted| extracted.sizes().clone()),
         }
     }
 
-    /// What a reader must know about the images.
+    /// Caveats about image sizes.
     pub fn notes(sets: &[Self]) -> Vec<String> {
         let mixed = sets.iter().filter(|set| set.sizes.len() > 1).map(|set| {
             format!(
-                "{} has images of {} sizes; each was resized from its own",
+                "{} has images of {} sizes; each was resized from its own size",
                 set.path.display(),
                 set.sizes.len()
             )
@@ -60,7 +60,7 @@ impl SetInfo {
     fn describe(&self) -> String {
         match self.n {
             Some(n) => format!("{}: {n} images of {}", self.path.display(), self.size()),
-            None => format!("{}: its statistics", self.path.display()),
+            None => format!("{}: precomputed statistics", self.path.display()),
         }
     }
 
@@ -70,23 +70,23 @@ impl SetInfo {
     }
 }
 
-/// The numbers of an evaluation.
+/// The result of an evaluation.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Whose way it followed.
+    /// Evaluation protocol.
     pub protocol: Protocol,
-    /// Networks, what they see, and their weights.
-    pub judges: Vec<String>,
+    /// Feature extractors: network, preprocessing and weights.
+    pub extractors: Vec<String>,
     /// Samples and reference.
     pub sets: Vec<SetInfo>,
     /// The metrics.
     pub scores: Vec<Score>,
-    /// What a reader of the numbers must know.
+    /// Caveats.
     pub notes: Vec<String>,
 }
 
 impl Report {
-    /// The same for programs: `metrics` has torch-fidelity's keys where it has one.
+    /// The report as JSON; `metrics` uses torch-fidelity's keys if they exist.
     pub fn json(&self) -> Value {
         let sets: Map<String, Value> = ["samples", "reference"]
             .into_iter()
@@ -95,13 +95,13 @@ impl Report {
             .collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"), "protocol": self.protocol,
-            "networks": self.judges, "sets": sets, "metrics": metrics(&self.scores),
+            "networks": self.extractors, "sets": sets, "metrics": metrics(&self.scores),
             "notes": self.notes,
         })
     }
 }
 
-/// Scores by key; one with a deviation is two numbers, as torch-fidelity names them.
+/// Scores by key; one with a standard deviation becomes `_mean` and `_std`, as in torch-fidelity.
 pub fn metrics(scores: &[Score]) -> Value {
     let mut all = Map::new();
     for Score { key, value, deviation, .. } in scores {
@@ -121,7 +121,7 @@ pub fn metrics(scores: &[Score]) -> Value {
     Value::Object(all)
 }
 
-/// Lines of a name and a number each.
+/// Formats scores as a table.
 ///
 /// # Errors
 ///
@@ -146,8 +146,8 @@ impl fmt::Display for Report {
             writeln!(f, "{name}  {}", set.describe())?;
         }
         writeln!(f, "protocol   {}", self.protocol.name())?;
-        for judge in &self.judges {
-            writeln!(f, "network    {judge}")?;
+        for extractor in &self.extractors {
+            writeln!(f, "network    {extractor}")?;
         }
         writeln!(f)?;
         table(f, &self.scores)?;

@@ -1,70 +1,71 @@
-//! The metrics of what judges said of samples and of a reference.
+//! Metrics from the features of samples and of a reference.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
 use ndarray::{Array2, Axis};
 
+use super::eval_set::FeatureSpace;
 use super::frechet::{self, Gaussian, Statistics};
-use super::known::Feature;
 use super::numpy::RandomState;
 use super::protocol::{Metric, Protocol};
 use super::{inception_score, kernel, precision_recall};
 
-/// Samples in a chunk of ADM's Inception Score.
+/// Samples per chunk of ADM's Inception Score.
 const ADM_CHUNK: usize = 5000;
-/// Parts of the others' Inception Score.
+/// Splits of the Inception Score in the other protocols.
 const SPLITS: usize = 10;
-/// Subsets of KID and the samples of each.
+/// Number and size of KID's subsets.
 const KID: (usize, usize) = (100, 1000);
-/// k-diffusion's KID is of partitions of about this many samples.
+/// Maximum partition size of k-diffusion's KID.
 const K_DIFFUSION_MAX: usize = 5000;
 /// torch-fidelity's seed.
 const SEED: u32 = 2020;
-/// Published Fréchet distances are of this many samples; fewer make them larger.
+/// Number of samples of published Fréchet distances; fewer samples bias them upwards.
 pub const UNBIASED: usize = 50_000;
 
-/// What is known of a set.
+/// Features and statistics of a set.
 #[derive(Clone, Debug, Default)]
-pub struct Evidence {
-    /// How many images were judged; `None` where only statistics are known.
+pub struct SetFeatures {
+    /// Number of images; `None` if only precomputed statistics are available.
     pub n: Option<usize>,
-    /// Means and covariances.
-    pub statistics: BTreeMap<Feature, Statistics>,
-    /// Those of them that came with the file, and may be of more images than were judged.
-    pub given: BTreeSet<Feature>,
+    /// Mean and covariance.
+    pub statistics: BTreeMap<FeatureSpace, Statistics>,
+    /// Which of the statistics were precomputed; these may be of more images than `n`.
+    pub given: BTreeSet<FeatureSpace>,
     /// Features `[n, d]` of every image.
-    pub features: BTreeMap<Feature, Array2<f64>>,
+    pub features: BTreeMap<FeatureSpace, Array2<f64>>,
     /// Inception's logits without bias `[n, 1008]`.
     pub logits: Option<Array2<f64>>,
 }
 
-impl Evidence {
-    /// The better of features and statistics for a Fréchet distance.
-    fn gaussian(&self, feature: Feature, ridge: f64) -> Result<Gaussian> {
+impl SetFeatures {
+    /// The Gaussian of a Fréchet distance: from the features if the covariance is rank-deficient,
+    /// else from the statistics.
+    fn gaussian(&self, feature: FeatureSpace, ridge: f64) -> Result<Gaussian> {
         let deficient = |x: &&Array2<f64>| x.nrows() <= x.ncols() && ridge == 0.0;
         if let Some(features) = self.features.get(&feature).filter(deficient)
             && !self.given.contains(&feature)
         {
             return Ok(Gaussian::from_features(features)?);
         }
-        let statistics = self.statistics.get(&feature).context("there are no statistics")?;
+        let statistics = self.statistics.get(&feature).context("statistics are missing")?;
         let mut statistics = statistics.clone();
         statistics.sigma.diag_mut().mapv_inplace(|v| v + ridge);
         Ok(Gaussian::from_statistics(&statistics)?)
     }
 }
 
-/// A measured number.
+/// The value of a metric.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Score {
-    /// Its key in JSON: torch-fidelity's where it has one.
+    /// JSON key: torch-fidelity's if it exists.
     pub key: String,
-    /// What people call it.
+    /// Display name.
     pub label: String,
-    /// The number.
+    /// Value.
     pub value: f64,
-    /// Its population deviation over splits or subsets.
+    /// Population standard deviation over splits or subsets.
     pub deviation: Option<f64>,
 }
 
@@ -72,8 +73,8 @@ fn score(key: &str, label: &str, value: f64, deviation: Option<f64>) -> Score {
     Score { key: key.into(), label: label.into(), value, deviation }
 }
 
-/// All metrics, and what a reader of the numbers must know. `subsets` asks for Fréchet distances of
-/// that many disjoint random parts, too.
+/// Computes all metrics; returns scores and caveats. `subsets` adds Fréchet distances of that many
+/// disjoint random subsets.
 ///
 /// # Errors
 ///
@@ -83,25 +84,25 @@ fn score(key: &str, label: &str, value: f64, deviation: Option<f64>) -> Score {
 pub fn scores(
     protocol: Protocol,
     metrics: &[Metric],
-    samples: &Evidence,
-    reference: &Evidence,
+    samples: &SetFeatures,
+    reference: &SetFeatures,
     subsets: Option<usize>,
 ) -> Result<(Vec<Score>, Vec<String>)> {
     let (mut scores, mut notes) = (Vec::new(), Vec::new());
     for &metric in metrics {
         let kind = metric.kind();
-        let features = |set: &Evidence| {
-            set.features.get(&Feature::Of(kind)).cloned().with_context(|| {
-                format!("{} needs images, and there are only statistics", metric.name())
+        let features = |set: &SetFeatures| {
+            set.features.get(&FeatureSpace::Network(kind)).cloned().with_context(|| {
+                format!("{} needs images; only statistics are available", metric.name())
             })
         };
         match metric {
             Metric::Fid | Metric::Sfid | Metric::FdDinov2 | Metric::FdClip => {
                 let (feature, key) = match metric {
-                    Metric::Fid => (Feature::Of(kind), "frechet_inception_distance"),
-                    Metric::Sfid => (Feature::Spatial, "sfid"),
-                    Metric::FdDinov2 => (Feature::Of(kind), "frechet_distance_dinov2"),
-                    _ => (Feature::Of(kind), "frechet_distance_clip"),
+                    Metric::Fid => (FeatureSpace::Network(kind), "frechet_inception_distance"),
+                    Metric::Sfid => (FeatureSpace::Spatial, "sfid"),
+                    Metric::FdDinov2 => (FeatureSpace::Network(kind), "frechet_distance_dinov2"),
+                    _ => (FeatureSpace::Network(kind), "frechet_distance_clip"),
                 };
                 let label = metric.label();
                 let of_reference = reference.gaussian(feature, protocol.ridge())?;
@@ -111,13 +112,13 @@ pub fn scores(
                 if let Some(parts) = subsets.filter(|_| metric != Metric::Sfid) {
                     let x = features(samples)?;
                     let (mean, deviation) = of_subsets(&x, &of_reference, parts, protocol.ridge())?;
-                    let label = format!("{label}, {parts} parts of {}", x.nrows() / parts);
+                    let label = format!("{label}, {parts} subsets of {}", x.nrows() / parts);
                     let key = format!("{key}_subsets");
                     scores.push(score(&key, &label, mean, Some(deviation)));
                 }
             }
             Metric::Is => {
-                let logits = samples.logits.as_ref().context("there are no logits")?;
+                let logits = samples.logits.as_ref().context("logits are missing")?;
                 let splits = SPLITS.min(logits.nrows());
                 let (mean, deviation) = match protocol {
                     Protocol::Adm => (inception_score::chunked(logits, ADM_CHUNK), None),
@@ -153,7 +154,7 @@ pub fn scores(
                     let size = wanted.min(x.nrows()).min(y.nrows());
                     if size < wanted {
                         notes.push(format!(
-                            "{label} is of subsets of {size} images; published ones are of {wanted}"
+                            "{label} uses subsets of {size} images; published values use {wanted}"
                         ));
                     }
                     with_some(kernel::subset_distance(&x, &y, parts, size, SEED))
@@ -170,7 +171,7 @@ fn with_some((mean, deviation): (f64, f64)) -> (f64, Option<f64>) {
     (mean, Some(deviation))
 }
 
-/// Mean and deviation of the distances of disjoint random parts.
+/// Mean and standard deviation of the distances of disjoint random subsets.
 fn of_subsets(
     features: &Array2<f64>,
     reference: &Gaussian,
@@ -196,13 +197,13 @@ fn of_subsets(
     Ok(tintype_metrics::mean_and_deviation(&distances))
 }
 
-/// Fréchet distances grow as samples become fewer.
-fn bias(metrics: &[Metric], samples: &Evidence) -> Option<String> {
+/// The caveat that Fréchet distances of few samples are biased upwards.
+fn bias(metrics: &[Metric], samples: &SetFeatures) -> Option<String> {
     let n = samples.n.filter(|&n| n < UNBIASED)?;
     let named: Vec<&str> = metrics.iter().filter(|m| m.is_frechet()).map(|m| m.label()).collect();
     (!named.is_empty()).then(|| {
         format!(
-            "{} of {n} samples is too high: it falls as samples are added, so compare it only with values at the same number (published ones are at {UNBIASED})",
+            "{} on {n} samples is biased upwards: compare it only with values at the same number of samples (published values use {UNBIASED})",
             named.join(", ")
         )
     })

@@ -1,3 +1,3 @@
-//! Losses made of judging networks.
+//! Losses computed from frozen networks.
 
 pub mod vf;

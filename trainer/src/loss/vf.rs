@@ -3,7 +3,7 @@
 use tintype::burn::tensor::{Tensor, activation::relu};
 use tintype::nn::norm::{cosine_similarity, l2_normalize};
 
-/// Slack before a deviation counts.
+/// Margins below which a deviation is not penalized.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Margins {
     /// Of the similarity matrices.

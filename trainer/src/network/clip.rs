@@ -1,4 +1,4 @@
-//! CLIP's image encoder (Radford et al., arXiv 2103.00020), a ViT, as a judge.
+//! CLIP's image encoder (Radford et al., arXiv 2103.00020), a ViT, as a feature extractor.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
 //! Inception-v3 as FID computes it (Szegedy et al., arXiv 1512.00567; the TensorFlow graph of 2015
-//! in pytorch-fid's port): averages that do not count padding, a maximum in the last block, 1008
+//! in pytorch-fid's port): average pooling that excludes padding, max pooling in the last block, 1008
 //! classes.
 
 use std::collections::BTreeMap;
@@ -137,8 +137,8 @@ fn cat(parts: Vec<Tensor<4>>) -> Tensor<4> {
     Tensor::cat(parts, 1)
 }
 
-/// 3×3 average that divides by the number of real pixels.
-fn average(x: Tensor<4>) -> Tensor<4> {
+/// 3×3 average pooling with `count_include_pad = False`.
+fn avg_pool(x: Tensor<4>) -> Tensor<4> {
     avg_pool2d(x, [3, 3], [1, 1], [1, 1], false, false)
 }
 
@@ -175,7 +175,7 @@ impl BlockA {
         let five = self.branch5x5_2.forward(self.branch5x5_1.forward(x.clone()));
         let three = self.branch3x3dbl_2.forward(self.branch3x3dbl_1.forward(x.clone()));
         let three = self.branch3x3dbl_3.forward(three);
-        let pool = self.branch_pool.forward(average(x.clone()));
+        let pool = self.branch_pool.forward(avg_pool(x.clone()));
         cat(vec![self.branch1x1.forward(x), five, three, pool])
     }
 }
@@ -239,7 +239,7 @@ impl BlockC {
             &self.branch7x7dbl_4,
             &self.branch7x7dbl_5,
         ]);
-        let pool = self.branch_pool.forward(average(x.clone()));
+        let pool = self.branch_pool.forward(avg_pool(x.clone()));
         cat(vec![self.branch1x1.forward(x.clone()), seven, double, pool])
     }
 }
@@ -301,7 +301,7 @@ impl BlockE {
         let double = self.branch3x3dbl_2.forward(self.branch3x3dbl_1.forward(x.clone()));
         let pool = match self.maximum {
             true => max_pool2d(x.clone(), [3, 3], [1, 1], [1, 1], [1, 1], false),
-            false => average(x.clone()),
+            false => avg_pool(x.clone()),
         };
         cat(vec![
             self.branch1x1.forward(x),

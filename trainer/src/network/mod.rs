@@ -1,4 +1,4 @@
-//! Networks that judge pictures or teach: nothing but training and evaluation needs them.
+//! Frozen feature extractors and loss networks, used by training and evaluation only.
 
 pub mod clip;
 pub mod dinov2;

@@ -1,4 +1,4 @@
-//! AdamW (Loshchilov & Hutter, arXiv 1711.05101) with PyTorch's every setting, on flat tensors by
+//! AdamW (Loshchilov & Hutter, arXiv 1711.05101) with all of PyTorch's settings, on flat tensors by
 //! name. Burn's own has other defaults, no parameter groups and clips each tensor by itself.
 
 use std::collections::BTreeMap;
@@ -40,12 +40,12 @@ impl AdamWConfig {
     }
 }
 
-/// What distinguishes the parameters of a group.
+/// A parameter group.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Group {
     /// Factor of the learning rate.
     pub lr_scale: f64,
-    /// Whether weights decay.
+    /// Whether weight decay applies.
     pub decay: bool,
 }
 
@@ -62,7 +62,7 @@ pub type Groups = fn(&str) -> Group;
 struct Moments {
     first: Tensor<1>,
     second: Tensor<1>,
-    /// Updates so far; parameters that join later count for themselves.
+    /// Number of updates, per parameter.
     steps: u64,
 }
 
@@ -76,12 +76,12 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// An optimizer without history.
+    /// An optimizer with empty state.
     pub fn new(config: AdamWConfig, groups: Groups) -> Self {
         Self { config, groups, moments: BTreeMap::new() }
     }
 
-    /// The parameters after one update; those without a gradient stay and gather no history.
+    /// Returns the updated parameters; those without a gradient keep their values and have no state.
     ///
     /// # Shapes
     ///
@@ -125,7 +125,7 @@ impl AdamW {
         p
     }
 
-    /// The history as tensors `first.NAME`, `second.NAME` and one of step counts, `steps.NAME`.
+    /// The optimizer state as tensors `first.NAME`, `second.NAME` and `steps.NAME` (step counts).
     ///
     /// # Panics
     ///
@@ -144,7 +144,7 @@ impl AdamW {
         out
     }
 
-    /// Takes up the history of [`to_tensors`](Self::to_tensors) for the named parameters.
+    /// Restores the state of [`to_tensors`](Self::to_tensors) for the named parameters.
     pub fn restore(&mut self, weights: &Weights, parameters: &Flat, device: &Device) {
         for (name, parameter) in parameters {
             let get = |kind: &str| weights.tensors.get(&format!("{kind}.{name}"));

@@ -1,5 +1,5 @@
-//! Checkpoints: a folder a step, written under a temporary name and renamed, so that a kill at any
-//! moment leaves the previous one whole.
+//! Checkpoints: a folder per step, written under a temporary name and renamed, so that a kill at any
+//! time leaves the previous one intact.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,22 +11,22 @@ use tintype::weights::{TensorView, write_safetensors};
 
 use tintype::files::write_durably;
 
-/// Where a run keeps its checkpoints.
+/// Subfolder of a run with its checkpoints.
 pub const FOLDER: &str = "checkpoints";
 const STATE_FILE: &str = "state.json";
 
-/// What a run needs to know to go on, beside tensors.
+/// The state of a run besides tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// Steps done.
     pub step: u64,
-    /// Steps whose gradients were not finite and changed nothing.
+    /// Steps skipped because of non-finite gradients.
     pub skipped: u64,
-    /// The system and its networks; another one cannot go on from here.
+    /// Recipe and architecture; must match to resume.
     pub architecture: Value,
-    /// Seed of all random numbers.
+    /// Random seed.
     pub seed: u64,
-    /// Global batch.
+    /// Global batch size.
     pub batch: usize,
 }
 
@@ -74,7 +74,7 @@ fn write_into(folder: &Path, state: &State, files: &[TensorFile]) -> Result<()> 
     Ok(write_durably(&folder.join(STATE_FILE), &serde_json::to_vec_pretty(state)?)?)
 }
 
-/// The latest checkpoint of a run, if there is one; removes what a killed process left half done.
+/// The latest checkpoint of a run, if there is one; removes partially written ones.
 ///
 /// # Errors
 ///
@@ -142,7 +142,7 @@ pub fn prune(run: &Path, keep_last: usize, keep_every: u64) -> Result<()> {
     Ok(())
 }
 
-/// Takes a checkpoint out of sight before its files go, so that a kill leaves no half of it.
+/// Renames a checkpoint before deleting its files, so that a kill leaves no partial one.
 fn delete(path: &Path) -> std::io::Result<()> {
     let hidden = path.with_extension(format!("{}.tmp", std::process::id()));
     if hidden.exists() {
@@ -152,7 +152,7 @@ fn delete(path: &Path) -> std::io::Result<()> {
     std::fs::remove_dir_all(&hidden)
 }
 
-/// Refuses to go on with another system, seed or batch than a run began with.
+/// Checks that architecture, seed and batch size match those of the run being resumed.
 ///
 /// # Errors
 ///
@@ -161,7 +161,7 @@ pub fn check_same(found: &State, wanted: &State, path: &Path) -> Result<()> {
     let path = path.display();
     if found.architecture != wanted.architecture {
         bail!(
-            "{path} is of another network ({} instead of {}); choose another --out, or name the checkpoint in init.from",
+            "{path} is of another network ({} instead of {}); choose another --out, or set init.from to the checkpoint",
             found.architecture,
             wanted.architecture
         );

@@ -1,4 +1,4 @@
-//! Sums over the devices that train together, one thread each in one process.
+//! All-reduce over data-parallel devices, one thread per device in one process.
 //!
 //! On CUDA through Burn's collectives (NCCL), elsewhere through host memory. Either way every rank
 //! gets the same bits, so replicas never drift apart.
@@ -8,12 +8,12 @@ use std::sync::{Arc, Barrier, Mutex};
 use tintype::burn::tensor::{Device, Tensor, TensorData};
 use tintype::weights::Flat;
 
-/// One rank's end.
+/// The communicator of a rank.
 #[derive(Clone, Debug)]
 pub struct Comm {
-    /// Its number, from 0.
+    /// Rank, from 0.
     pub rank: usize,
-    /// How many there are.
+    /// World size.
     pub world: usize,
     shared: Arc<Shared>,
 }
@@ -27,7 +27,7 @@ struct Shared {
 }
 
 impl Comm {
-    /// The ends of a group, one for each device.
+    /// The communicators of a group, one per device.
     pub fn group(devices: &[Device]) -> Vec<Self> {
         let world = devices.len();
         let shared = Arc::new(Shared {
@@ -43,12 +43,12 @@ impl Comm {
         Self::group(&[Device::flex()]).remove(0)
     }
 
-    /// This rank's part of a global batch.
+    /// This rank's share of a global batch.
     pub fn share(&self, batch: usize) -> std::ops::Range<usize> {
         batch * self.rank / self.world..batch * (self.rank + 1) / self.world
     }
 
-    /// The sum of every rank's tensors. All ranks call it with the same names and shapes.
+    /// All-reduces tensors by sum. All ranks call it with the same names and shapes.
     ///
     /// # Shapes
     ///
@@ -85,13 +85,13 @@ impl Comm {
             .collect()
     }
 
-    /// The sum of every rank's numbers.
+    /// All-reduces numbers by sum.
     pub fn sum_numbers(&self, numbers: &[f64]) -> Vec<f64> {
         let narrow = numbers.iter().map(|&n| n as f32).collect();
         self.sum_on_host(vec![narrow]).remove(0).into_iter().map(f64::from).collect()
     }
 
-    /// Sums in the order of the ranks, the same on all of them.
+    /// Sums in rank order, so that all ranks get the same result.
     fn sum_on_host(&self, values: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
         if self.world == 1 {
             return values;

@@ -1,6 +1,6 @@
-//! The file that describes a run.
+//! The training configuration.
 //!
-//! A key that nothing reads is an error that names it, whatever table it is in.
+//! An unknown key in any table is an error.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ use super::lightningdit::LightningDiTLoss;
 use super::preview::PreviewConfig;
 use super::vae::VaeLoss;
 
-/// A run of one of the systems.
+/// A training configuration, by recipe.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "recipe", rename_all = "lowercase")]
 pub enum Config {
@@ -36,10 +36,10 @@ pub enum Config {
     Vae(Recipe<VaeConfig, VaeLoss, VaeData>),
 }
 
-/// What every system's file has.
+/// The tables that all recipes share.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Recipe<M, L, D> {
-    /// The network: a `preset` by name, its numbers, or a preset with other numbers.
+    /// The network: a `preset`, explicit hyperparameters, or a preset with overrides.
     pub model: M,
     /// The data.
     pub data: D,
@@ -49,34 +49,34 @@ pub struct Recipe<M, L, D> {
     pub run: RunConfig,
     /// AdamW.
     pub optimizer: AdamWConfig,
-    /// The average; the autoencoder has none.
+    /// EMA; not used by the autoencoder.
     #[serde(default)]
     pub ema: Option<EmaConfig>,
-    /// Where the first weights come from.
+    /// Initialization of the weights.
     #[serde(default)]
     pub init: Init,
-    /// Pictures on the way.
+    /// Previews.
     #[serde(default)]
     pub preview: Option<PreviewConfig>,
 }
 
-/// How long, how large, how precise.
+/// Steps, batch size, dtype, logging and checkpoints.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunConfig {
-    /// Optimizer steps in all.
+    /// Number of optimizer steps.
     pub steps: u64,
-    /// Samples of a step, over all devices.
+    /// Global batch size.
     pub batch: usize,
-    /// Micro-batches that make up a step on each device.
+    /// Gradient accumulation: micro-batches per step on each device.
     #[serde(default = "one")]
     pub accumulate: usize,
-    /// Seed of all random numbers.
+    /// Random seed.
     #[serde(default)]
     pub seed: u64,
-    /// Type of activations: `f32`, or `bf16` with float32 master weights.
+    /// Dtype of the activations: `f32`, or `bf16` with float32 master weights.
     #[serde(default)]
     pub precision: Activations,
-    /// Compute each block's activations again in the backward pass instead of keeping them.
+    /// Recompute each block's activations in the backward pass (activation checkpointing).
     #[serde(default)]
     pub recompute: bool,
     /// Steps between lines of the log.
@@ -85,16 +85,16 @@ pub struct RunConfig {
     /// Steps between checkpoints.
     #[serde(default = "default_checkpoint_every")]
     pub checkpoint_every: u64,
-    /// Checkpoints to keep, the last ones.
+    /// Number of latest checkpoints to keep.
     #[serde(default = "default_keep_last")]
     pub keep_last: usize,
-    /// Also keep those at multiples of this; 0 for none.
+    /// Also keep checkpoints at multiples of this step; 0 for none.
     #[serde(default)]
     pub keep_every: u64,
     /// Also write TensorBoard event files.
     #[serde(default)]
     pub tensorboard: bool,
-    /// Draw classes evenly, however many images each has.
+    /// Class-balanced sampling.
     #[serde(default)]
     pub balance_classes: bool,
     /// The device's peak in TFLOP/s, for the model FLOP utilisation; measured if absent.
@@ -102,14 +102,14 @@ pub struct RunConfig {
     pub peak_tflops: Option<f64>,
 }
 
-/// Type of the activations.
+/// Dtype of the activations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activations {
-    /// 32-bit
+    /// float32
     #[default]
     F32,
-    /// 16-bit with the range of 32
+    /// bfloat16
     Bf16,
 }
 
@@ -126,15 +126,15 @@ fn default_keep_last() -> usize {
     2
 }
 
-/// Data of networks on latents.
+/// Data of latent diffusion.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LatentData {
     /// A folder of shards or an `.h5` file of `tintype encode`.
     pub latents: PathBuf,
-    /// Statistics of the latents; those beside the shards, or computed, if absent.
+    /// Statistics of the latents; default: those beside the shards, else computed.
     #[serde(default)]
     pub stats: Option<PathBuf>,
-    /// The store that the latents were made of: for pixels and for the teacher.
+    /// The image store that the latents were encoded from, for the pixel stream and the teacher.
     #[serde(default)]
     pub images: Option<PathBuf>,
     /// REPA's teacher, `dinov2_vitb14_pretrain.pth`; no alignment without it.
@@ -142,14 +142,14 @@ pub struct LatentData {
     pub teacher: Option<PathBuf>,
 }
 
-/// Data of networks on pixels.
+/// Data of pixel-space diffusion.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ImageData {
     /// The store.
     pub images: PathBuf,
 }
 
-/// Data and judging networks of the autoencoder.
+/// Data and frozen loss networks of the autoencoder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VaeData {
     /// The store.
@@ -160,15 +160,15 @@ pub struct VaeData {
     /// LPIPS' linear layers, `vgg.pth`; no perceptual loss without both.
     #[serde(default)]
     pub lpips: Option<PathBuf>,
-    /// The vision-foundation teacher, a DINOv2 ViT-L/14; no alignment without it.
+    /// The vision foundation model, a DINOv2 ViT-L/14; no alignment without it.
     #[serde(default)]
     pub teacher: Option<PathBuf>,
 }
 
-/// Where the first weights come from.
+/// Initialization of the weights.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Init {
-    /// A run, a checkpoint of one, or a published checkpoint; fresh weights if absent.
+    /// A run, one of its checkpoints, or a published checkpoint; default: random initialization.
     #[serde(default)]
     pub from: Option<PathBuf>,
 }
@@ -213,7 +213,7 @@ impl Config {
         Ok(config)
     }
 
-    /// What every system's file has in common.
+    /// The shared tables.
     pub fn run(&self) -> &RunConfig {
         match self {
             Self::HiDiT(r) => &r.run,
@@ -223,7 +223,7 @@ impl Config {
         }
     }
 
-    /// Another number of steps.
+    /// Overrides the number of steps.
     pub fn set_steps(&mut self, steps: u64) {
         let run = match self {
             Self::HiDiT(r) => &mut r.run,
@@ -270,33 +270,33 @@ impl Config {
         if optimizer.betas.iter().any(|b| !(0.0..1.0).contains(b)) {
             bail!("optimizer.betas = {:?} are not in 0…1", optimizer.betas);
         }
-        let average = match self {
+        let has_ema = match self {
             Self::HiDiT(r) => r.ema.is_some(),
             Self::LightningDiT(r) => r.ema.is_some(),
             Self::HDiT(r) => r.ema.is_some(),
             Self::Vae(r) => {
                 if r.ema.is_some() {
-                    bail!("the autoencoder keeps no average; remove the table [ema]");
+                    bail!("the autoencoder has no EMA; remove the table [ema]");
                 }
                 if run.precision != Activations::F32 {
                     bail!("the autoencoder trains in float32; remove run.precision");
                 }
                 if run.recompute || run.accumulate > 1 {
                     bail!(
-                        "the autoencoder neither recomputes nor accumulates; remove run.recompute and run.accumulate"
+                        "the autoencoder supports neither activation recomputation nor gradient accumulation; remove run.recompute and run.accumulate"
                     );
                 }
                 true
             }
         };
-        if !average {
+        if !has_ema {
             bail!("the table [ema] is missing: decay = 0.9999, or power and max_value");
         }
         Ok(())
     }
 }
 
-/// Replaces `model.preset` by the preset's numbers under those that the file gives.
+/// Expands `model.preset`; keys of the file override the preset's.
 fn expand_preset(value: &mut Value, recipe: &str) -> Result<()> {
     let Some(model) = value.get_mut("model").and_then(Value::as_object_mut) else {
         return Ok(());
@@ -323,12 +323,12 @@ fn expand_preset(value: &mut Value, recipe: &str) -> Result<()> {
     Ok(())
 }
 
-/// A value of a table of which every key was read.
+/// Deserializes a value and rejects unknown keys.
 fn parse_table<T: Serialize + DeserializeOwned>(value: &Value) -> Result<T> {
     let parsed: T = serde_json::from_value(value.clone()).map_err(|e| {
         anyhow::anyhow!("{}", e.to_string().replace("missing field", "there is no key"))
     })?;
-    // What was read comes back; a key that does not was read by nothing.
+    // Keys that do not survive serialization were not read.
     unread(value, &serde_json::to_value(&parsed)?, "")?;
     Ok(parsed)
 }
@@ -345,7 +345,7 @@ fn unread(given: &Value, read: &Value, at: &str) -> Result<()> {
                     .max_by(|a, b| similarity(a, key).total_cmp(&similarity(b, key)))
                     .filter(|near| similarity(near, key) > 0.6);
                 let hint = near.map_or(String::new(), |n| format!("; did you mean {n}?"));
-                bail!("nothing reads the key {path}{hint}");
+                bail!("unknown key {path}{hint}");
             }
         }
     }
@@ -398,7 +398,7 @@ decay = 0.9999
     }
 
     #[test]
-    fn what_nothing_reads_is_named() {
+    fn unknown_keys_are_errors() {
         let message = |from: &str, to: &str| {
             Config::parse(&SMALL.replace(from, to)).expect_err(to).to_string()
         };

@@ -1,4 +1,4 @@
-//! The training of a diffusion network: gradients, clipping, AdamW, average.
+//! The trainer of diffusion networks: gradients, clipping, AdamW, EMA.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,25 +18,25 @@ use super::adamw::{AdamW, AdamWConfig, clip, global_norm};
 use super::checkpoint::TensorFile;
 use super::comm::Comm;
 use super::ema::{Ema, EmaConfig};
+use super::epoch_sampler::EpochSampler;
 use super::objective::{Compute, Objective};
-use super::order::Order;
 use super::prefetch::Prefetch;
 use super::preview::Previewer;
 use super::recompute::add;
 use super::trainer::{Report, Trainer};
 
-/// How a step is made up.
+/// Batch size, gradient accumulation and dtype of a step.
 #[derive(Clone, Copy, Debug)]
 pub struct Steps {
-    /// Samples of all devices and micro-batches together.
+    /// Global batch size, over all devices and micro-batches.
     pub batch: usize,
-    /// Micro-batches of one step on each device.
+    /// Gradient accumulation: micro-batches per step on each device.
     pub accumulate: usize,
-    /// Precision and memory.
+    /// Dtype and activation recomputation.
     pub compute: Compute,
 }
 
-/// A diffusion network in training on one device.
+/// The trainer of a diffusion network on one device.
 pub struct DiffusionTrainer<O: Objective> {
     objective: Arc<O>,
     /// Parameters in float32, on the graph.
@@ -44,7 +44,7 @@ pub struct DiffusionTrainer<O: Objective> {
     optimizer: AdamW,
     ema: Ema,
     steps: Steps,
-    order: Arc<Order>,
+    sampler: Arc<EpochSampler>,
     comm: Comm,
     device: Device,
     batches: Option<Prefetch<O::Batch>>,
@@ -53,7 +53,7 @@ pub struct DiffusionTrainer<O: Objective> {
 }
 
 impl<O: Objective> DiffusionTrainer<O> {
-    /// Takes a network as it starts.
+    /// Creates the trainer from an initialized network.
     ///
     /// # Errors
     ///
@@ -63,7 +63,7 @@ impl<O: Objective> DiffusionTrainer<O> {
         network: O::Network,
         (optimizer, ema): (AdamWConfig, EmaConfig),
         steps: Steps,
-        order: Order,
+        sampler: EpochSampler,
         comm: Comm,
         previewer: Option<Previewer>,
         classes: &[String],
@@ -82,7 +82,7 @@ impl<O: Objective> DiffusionTrainer<O> {
             objective: Arc::new(objective),
             network,
             steps,
-            order: Arc::new(order),
+            sampler: Arc::new(sampler),
             comm,
             device: device.clone(),
             batches: None,
@@ -96,8 +96,8 @@ impl<O: Objective> DiffusionTrainer<O> {
         &self.network
     }
 
-    /// Goes on from a checkpoint of the same or of an earlier stage: its network, average and
-    /// optimizer. Parameters that it lacks start fresh if `may_miss` says so.
+    /// Initializes network, EMA and optimizer from a checkpoint of the same or an earlier stage.
+    /// Parameters selected by `may_miss` may be missing there and keep their initialization.
     ///
     /// # Errors
     ///
@@ -110,7 +110,7 @@ impl<O: Objective> DiffusionTrainer<O> {
             match weights.tensors.get(name) {
                 Some(found) if found.shape == fresh.shape => {}
                 Some(found) => bail!(
-                    "{}: {name} has shape {:?} and the network wants {:?}",
+                    "{}: {name} has shape {:?}, but the network expects {:?}",
                     weights.file,
                     found.shape,
                     fresh.shape
@@ -122,8 +122,8 @@ impl<O: Objective> DiffusionTrainer<O> {
             }
         }
         let ema = path.join("ema.safetensors");
-        let averaged = if ema.exists() { open(&ema)? } else { weights.clone() };
-        self.take(&weights, &averaged)?;
+        let ema_weights = if ema.exists() { open(&ema)? } else { weights.clone() };
+        self.take(&weights, &ema_weights)?;
         let optimizer = path.join("optimizer.safetensors");
         if optimizer.exists() {
             let parameters = flat(&self.network, Which::Trainable);
@@ -132,13 +132,14 @@ impl<O: Objective> DiffusionTrainer<O> {
         Ok(())
     }
 
-    /// Parameters and average from files.
-    fn take(&mut self, weights: &Weights, averaged: &Weights) -> Result<()> {
+    /// Sets parameters and EMA.
+    fn take(&mut self, weights: &Weights, ema_weights: &Weights) -> Result<()> {
         let network = self.network.clone();
         self.network = load(network, weights, FloatDType::F32, &self.device)?.network;
         let mut values = flat(&self.network, Which::All);
         for (name, value) in &mut values {
-            if let Some(view) = averaged.tensors.get(name).filter(|v| v.len() == value.dims()[0]) {
+            if let Some(view) = ema_weights.tensors.get(name).filter(|v| v.len() == value.dims()[0])
+            {
                 let n = view.len();
                 let data = tintype::burn::tensor::TensorData::new(view.to_f32(), [n]);
                 *value = Tensor::from_data(data, &self.plain_device());
@@ -184,7 +185,7 @@ impl<O: Objective> DiffusionTrainer<O> {
 
     fn next_batch(&mut self, step: u64) -> Result<O::Batch> {
         if self.batches.is_none() {
-            let (objective, order) = (self.objective.clone(), self.order.clone());
+            let (objective, sampler) = (self.objective.clone(), self.sampler.clone());
             let (share, Steps { batch, accumulate, .. }) =
                 (self.comm.share(self.steps.batch), self.steps);
             let make = move |number: u64| {
@@ -192,8 +193,8 @@ impl<O: Objective> DiffusionTrainer<O> {
                 let (step, micro) =
                     (step + number / accumulate as u64, number as usize % accumulate);
                 let part = |i: usize| share.start + share.len() * i / accumulate;
-                let places = order.batch(step, batch, part(micro)..part(micro + 1));
-                objective.collate(&places, step, batch)
+                let samples = sampler.batch(step, batch, part(micro)..part(micro + 1));
+                objective.collate(&samples, step, batch)
             };
             self.batches = Some(Prefetch::new(make));
         }
@@ -201,7 +202,7 @@ impl<O: Objective> DiffusionTrainer<O> {
     }
 }
 
-/// The file of a checkpoint folder that training goes on with, not the average.
+/// The file of a checkpoint folder with the raw weights, not the EMA.
 fn raw_weights(path: &Path) -> std::path::PathBuf {
     let raw = path.join("model.safetensors");
     if raw.exists() { raw } else { path.into() }
@@ -259,11 +260,11 @@ impl<O: Objective> Trainer for DiffusionTrainer<O> {
 
     fn restore(&mut self, checkpoint: &Path) -> Result<()> {
         let weights = open(&checkpoint.join("model.safetensors"))?;
-        let averaged = open(&checkpoint.join("ema.safetensors"))?;
-        self.take(&weights, &averaged)?;
-        let updates = averaged.metadata.get("ema_updates").and_then(|n| n.parse().ok());
+        let ema_weights = open(&checkpoint.join("ema.safetensors"))?;
+        self.take(&weights, &ema_weights)?;
+        let updates = ema_weights.metadata.get("ema_updates").and_then(|n| n.parse().ok());
         self.ema.updates =
-            updates.with_context(|| format!("{} has no ema_updates", averaged.file))?;
+            updates.with_context(|| format!("{} has no ema_updates", ema_weights.file))?;
         let optimizer = open(&checkpoint.join("optimizer.safetensors"))?;
         let parameters = flat(&self.network, Which::Trainable);
         self.optimizer.restore(&optimizer, &parameters, &self.plain_device());
@@ -289,7 +290,7 @@ impl<O: Objective> Trainer for DiffusionTrainer<O> {
     }
 }
 
-/// A network with the first weights of a seed, the same on every device: drawn on the CPU.
+/// Initializes a network from a seed, on the CPU so that it is the same on every device.
 ///
 /// # Errors
 ///

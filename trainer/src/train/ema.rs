@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tintype::diffusion::karras::ema_decay;
 use tintype::weights::Flat;
 
-/// How fast the average forgets.
+/// Decay of the EMA.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum EmaConfig {
@@ -32,18 +32,18 @@ impl EmaConfig {
     }
 }
 
-/// The average; starts as the network itself.
+/// The EMA; initialized with the network.
 #[derive(Clone, Debug)]
 pub struct Ema {
     config: EmaConfig,
-    /// The averaged tensors, buffers included.
+    /// The EMA of the tensors, buffers included.
     pub values: Flat,
     /// Updates so far.
     pub updates: u64,
 }
 
 impl Ema {
-    /// An average that has seen only the network's first state.
+    /// Initializes the EMA with the network's values.
     pub fn new(config: EmaConfig, values: Flat) -> Self {
         Self { config, values, updates: 0 }
     }

@@ -15,14 +15,14 @@ use tintype::model::hdit::{Conditions, HDiT, HDiTConfig, LevelAttention};
 use tintype::noise::{ImageKey, Stream, normals, uniforms};
 
 use super::adamw::{Group, Groups};
+use super::epoch_sampler::SampleIndex;
 use super::host::{Values, classes, vector};
 use super::objective::{Compute, Loss, Objective};
-use super::order::Place;
 use super::recompute::Tape;
 use crate::data::augment::{Augmentation, Draws};
 use crate::data::store::ImageStore;
 
-/// How the error is measured.
+/// Target space of the loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LossKind {
@@ -37,7 +37,7 @@ pub enum LossKind {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HDiTLoss {
-    /// How the error is measured.
+    /// Target space of the loss.
     pub loss_config: LossKind,
     /// Weight by noise level.
     pub loss_weighting: Weighting,
@@ -106,7 +106,7 @@ impl HDiTObjective {
     }
 }
 
-/// What the defaults of a noise density depend on.
+/// Parameters of the default noise densities.
 pub fn density_context(model: &HDiTConfig) -> DensityContext {
     DensityContext {
         sigma_data: model.sigma_data,
@@ -151,14 +151,14 @@ impl Objective for HDiTObjective {
     type Network = HDiT;
     type Batch = Batch;
 
-    fn collate(&self, places: &[Place], step: u64, batch: usize) -> Result<Batch> {
+    fn collate(&self, samples: &[SampleIndex], step: u64, batch: usize) -> Result<Batch> {
         let side = self.images.side();
         let channels = self.model.input_channels;
         let classes = self.model.num_classes;
         let split = matches!(self.loss.sigma_sample_density, SigmaDensity::SplitLognormal { .. });
-        let one = |place: &Place| {
-            let key = ImageKey { seed: self.seed, image: place.position };
-            let pixels = self.images.pixels(place.item);
+        let one = |sample: &SampleIndex| {
+            let key = ImageKey { seed: self.seed, image: sample.global_index };
+            let pixels = self.images.pixels(sample.item);
             let plane = |c: usize| pixels.iter().skip(c).step_by(3).map(|&v| v as f32 / 255.0);
             let planes: Vec<f32> = match channels {
                 1 => plane(0).zip(plane(1)).zip(plane(2)).map(luma).collect(),
@@ -172,20 +172,20 @@ impl Objective for HDiTObjective {
                 let normal = normals(key, Stream::Time, 1, 1)[0] as f64;
                 self.loss.sigma_sample_density.sample(u, normal, self.context())
             } else {
-                // This place's own stratum of the global batch.
-                let u = (place.index as f64 + u) / batch as f64;
+                // This sample's stratum of the global batch.
+                let u = (sample.index as f64 + u) / batch as f64;
                 self.loss.sigma_sample_density.sample(u, 0.0, self.context())
             };
             let dropped = uniforms(key, Stream::Choice, 0, 1)[0];
-            let label = match self.images.label(place.item) {
+            let label = match self.images.label(sample.item) {
                 Some(label) => drop_class(label, dropped, self.loss.cond_dropout_rate, classes),
                 None => classes,
             };
             let condition = augmentation.condition.map(|v| v as f32);
             (image, noise, sigma as f32, condition, label)
         };
-        let parts: Vec<_> = places.par_iter().map(one).collect();
-        let shape = [places.len(), channels, side, side];
+        let parts: Vec<_> = samples.par_iter().map(one).collect();
+        let shape = [samples.len(), channels, side, side];
         let (mut images, mut noise, mut sigma) = (Vec::new(), Vec::new(), Vec::new());
         let (mut conditions, mut labels) = (Vec::new(), Vec::new());
         for (image, eps, level, condition, label) in parts {
@@ -196,13 +196,13 @@ impl Objective for HDiTObjective {
             labels.push(label);
         }
         // One for each part of each step, far enough apart for every layer to have its own.
-        let part = step * batch as u64 + places.first().map_or(0, |p| p.index as u64);
+        let part = step * batch as u64 + samples.first().map_or(0, |p| p.index as u64);
         let dropout = self.seed.wrapping_add(part.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         Ok(Batch {
             images: Values::new(images, shape),
             noise: Values::new(noise, shape),
             sigma,
-            augmentation: Values::new(conditions, [places.len(), 9]),
+            augmentation: Values::new(conditions, [samples.len(), 9]),
             labels: (classes > 0).then_some(labels),
             weight: 1.0 / batch as f64,
             dropout: Some(dropout),
@@ -288,8 +288,8 @@ pub fn loss(
     Loss { total: total.clone(), terms: vec![("loss", total)], tape: tape.into() }
 }
 
-/// The groups of `hdit` §6: what conditions the network learns a third as fast, and only the
-/// matrices between tokens decay.
+/// The parameter groups of `hdit` §6: the mapping network has a third of the learning rate, and only
+/// projection matrices have weight decay.
 pub fn group(name: &str) -> Group {
     let is_norm = name.ends_with(".norm.linear.weight");
     let in_mapping = name.starts_with("mapping.");
@@ -353,7 +353,7 @@ pub fn check_data(model: &HDiTConfig, loss: &HDiTLoss, images: &ImageStore) -> R
         "input_channels is {}; images have 1 or 3",
         model.input_channels
     );
-    ensure!(model.mapping_cond_dim == 0, "mapping_cond_dim needs conditions that a store has not");
+    ensure!(model.mapping_cond_dim == 0, "mapping_cond_dim is not supported by image stores");
     ensure!(loss.loss_scales >= 1, "loss.loss_scales must be at least 1");
     if model.num_classes > 0 {
         super::hidit::check_classes(images.labels(), model.num_classes)?;

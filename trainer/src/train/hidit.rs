@@ -14,15 +14,15 @@ use tintype::model::sit::SiTConfig;
 use tintype::noise::{ImageKey, Stream, normals, uniforms};
 
 use super::adamw::{Group, Groups};
+use super::epoch_sampler::SampleIndex;
 use super::host::{Values, classes, vector};
 use super::latents::Latents;
 use super::objective::{Compute, Loss, Objective};
-use super::order::Place;
 use super::recompute::Tape;
 use super::teacher::Teacher;
 use crate::data::store::ImageStore;
 
-/// What the pixel stream's error is measured in.
+/// Target space of the pixel stream's loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PixelLoss {
@@ -37,19 +37,19 @@ pub enum PixelLoss {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HiDiTLoss {
-    /// 1: latents alone, the pixel parts rest. 2: both streams.
+    /// 1: latent stream only, the pixel stream is frozen. 2: both streams.
     pub stage: u8,
     /// Probability that a label is replaced by the null class.
     pub label_dropout: f64,
-    /// How times are drawn.
+    /// Distribution of the times.
     pub time: TimeDensity,
     /// Weight λ of the pixel stream.
     pub pixel_weight: f64,
-    /// What the pixel stream's error is measured in.
+    /// Target space of the pixel stream's loss.
     pub pixel_loss: PixelLoss,
     /// Weight of the alignment with the teacher's features.
     pub repa_weight: f64,
-    /// Deviation of noise on normalised latents where the gate is open; 0 for none.
+    /// Standard deviation of noise on normalised latents if the gate is open; 0 for none.
     pub latent_noise: f64,
 }
 
@@ -114,13 +114,13 @@ pub struct PixelBatch {
 }
 
 impl HiDiTObjective {
-    fn key(&self, position: u64) -> ImageKey {
-        ImageKey { seed: self.seed, image: position }
+    fn key(&self, global_index: u64) -> ImageKey {
+        ImageKey { seed: self.seed, image: global_index }
     }
 
-    /// The time of a position of training.
-    fn time(&self, position: u64) -> f32 {
-        let key = self.key(position);
+    /// The time of a sample.
+    fn time(&self, global_index: u64) -> f32 {
+        let key = self.key(global_index);
         let uniform = uniforms(key, Stream::Time, 0, 1)[0];
         let normal = match self.loss.time {
             TimeDensity::Uniform => 0.0,
@@ -135,7 +135,7 @@ impl HiDiTObjective {
 
     fn pixel_batch(
         &self,
-        places: &[Place],
+        samples: &[SampleIndex],
         t: &[f32],
         step: u64,
         batch: usize,
@@ -146,18 +146,18 @@ impl HiDiTObjective {
         // Every rank knows every time, so the mean over open gates needs no communication.
         let open = (first..first + batch as u64).filter(|&p| self.open(self.time(p))).count();
         let share = self.loss.pixel_weight / open.max(1) as f64;
-        let parts: Vec<(Vec<f32>, Vec<f32>)> = places
+        let parts: Vec<(Vec<f32>, Vec<f32>)> = samples
             .par_iter()
             .zip(t)
-            .map(|(place, &t)| match self.open(t) {
+            .map(|(sample, &t)| match self.open(t) {
                 true => {
-                    let noise = normals(self.key(place.position), Stream::PixelNoise, 0, size);
-                    (images.planes(place.item), noise)
+                    let noise = normals(self.key(sample.global_index), Stream::PixelNoise, 0, size);
+                    (images.planes(sample.item), noise)
                 }
                 false => (vec![0.0; size], vec![0.0; size]),
             })
             .collect();
-        let shape = [places.len(), 3, self.model.image, self.model.image];
+        let shape = [samples.len(), 3, self.model.image, self.model.image];
         let (clean, noise): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         Ok(PixelBatch {
             images: Values::new(clean.concat(), shape),
@@ -171,21 +171,21 @@ impl Objective for HiDiTObjective {
     type Network = HiDiT;
     type Batch = Batch;
 
-    fn collate(&self, places: &[Place], step: u64, batch: usize) -> Result<Batch> {
+    fn collate(&self, samples: &[SampleIndex], step: u64, batch: usize) -> Result<Batch> {
         let [c, h, w] = self.latents.shape;
-        let shape = [places.len(), c, h, w];
-        let t: Vec<f32> = places.iter().map(|p| self.time(p.position)).collect();
-        let latents: Vec<Vec<f32>> = places
+        let shape = [samples.len(), c, h, w];
+        let t: Vec<f32> = samples.iter().map(|p| self.time(p.global_index)).collect();
+        let latents: Vec<Vec<f32>> = samples
             .par_iter()
-            .map(|&place| self.latents.draw(place, self.seed, false))
+            .map(|&sample| self.latents.draw(sample, self.seed, false))
             .collect::<Result<_>>()?;
         let noise = |stream: Stream, scale: f32| -> Vec<f32> {
-            let one = |p: &Place| normals(self.key(p.position), stream, 0, c * h * w);
-            let parts: Vec<Vec<f32>> = places.par_iter().map(one).collect();
+            let one = |p: &SampleIndex| normals(self.key(p.global_index), stream, 0, c * h * w);
+            let parts: Vec<Vec<f32>> = samples.par_iter().map(one).collect();
             parts.concat().into_iter().map(|v| v * scale).collect()
         };
-        let label = |p: &Place| {
-            let dropped = uniforms(self.key(p.position), Stream::Choice, 0, 1)[0];
+        let label = |p: &SampleIndex| {
+            let dropped = uniforms(self.key(p.global_index), Stream::Choice, 0, 1)[0];
             match self.latents.labels[p.item] {
                 Some(label) if dropped >= self.loss.label_dropout => label,
                 _ => self.model.sit.num_classes,
@@ -193,7 +193,7 @@ impl Objective for HiDiTObjective {
         };
         let pixels = match self.loss.stage {
             1 => None,
-            _ => Some(self.pixel_batch(places, &t, step, batch)?),
+            _ => Some(self.pixel_batch(samples, &t, step, batch)?),
         };
         let robustness = (self.loss.latent_noise > 0.0 && pixels.is_some()).then(|| {
             let mut values = noise(Stream::Step, self.loss.latent_noise as f32);
@@ -205,14 +205,14 @@ impl Objective for HiDiTObjective {
             Values::new(values, shape)
         });
         let teacher_input = match (&self.teacher, &self.images) {
-            (Some(teacher), Some(images)) => Some(teacher.repa_input(images, places)),
+            (Some(teacher), Some(images)) => Some(teacher.repa_input(images, samples)),
             _ => None,
         };
         Ok(Batch {
             latents: Values::new(latents.concat(), shape),
             noise: Values::new(noise(Stream::Noise, 1.0), shape),
             robustness,
-            labels: places.iter().map(label).collect(),
+            labels: samples.iter().map(label).collect(),
             t,
             weight: 1.0 / batch as f64,
             pixels,
@@ -270,7 +270,7 @@ impl Objective for HiDiTObjective {
     }
 }
 
-/// What the pixel branch adds to the multiply-adds of the latents (`hidit` §6).
+/// MACs of the pixel branch relative to the latent stream (`hidit` §6).
 const PIXEL_BRANCH: f64 = 1.034;
 
 /// Multiply-adds of one sample's forward pass.
@@ -370,7 +370,7 @@ pub fn check_data(
     ensure!([1, 2].contains(&loss.stage), "loss.stage is {}, not 1 or 2", loss.stage);
     ensure!(
         latents.shape == [sit.in_channels, sit.input_size, sit.input_size],
-        "the latents are {:?} and the network takes {:?}",
+        "the latents have shape {:?}, but the network expects {:?}",
         latents.shape,
         [sit.in_channels, sit.input_size, sit.input_size]
     );
@@ -388,13 +388,13 @@ pub fn check_data(
         );
         ensure!(
             images.len() == latents.len() && images.labels() == &latents.labels[..],
-            "images and latents are not of the same data set; encode this store again"
+            "images and latents are not of the same dataset; encode this store again"
         );
     }
     Ok(())
 }
 
-/// The classes of a data set must be those of the network.
+/// Checks that the network has the classes of the dataset.
 ///
 /// # Errors
 ///

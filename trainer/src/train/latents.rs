@@ -1,4 +1,4 @@
-//! Cached latents as training draws them.
+//! Training dataset of cached latents.
 
 use std::path::Path;
 
@@ -7,12 +7,12 @@ use tintype::generate::LatentStats;
 use tintype::noise::{ImageKey, Stream, normals};
 use tintype::weights::open;
 
-use super::order::Place;
+use super::epoch_sampler::SampleIndex;
 use crate::data::encode::STATS_FILE;
 use crate::data::hdf5::Hdf5Store;
 use crate::data::latents::LatentShards;
 
-/// Latents of a data set.
+/// Latents of a dataset.
 pub struct Latents {
     kind: Kind,
     /// The class of every item.
@@ -24,15 +24,15 @@ pub struct Latents {
 }
 
 enum Kind {
-    /// LightningDiT's: samples drawn once, also of mirrored images.
+    /// LightningDiT's: fixed posterior samples, with horizontal flips.
     Samples(LatentShards),
-    /// REPA-E's: mean and standard deviation, a fresh sample at every visit.
+    /// REPA-E's: posterior mean and standard deviation, resampled at every access.
     Moments(Box<Hdf5Store>),
 }
 
 impl Latents {
-    /// Opens a folder of shards or an `.h5` file; the statistics come from `stats`, else from the
-    /// file beside the shards, else from the latents themselves.
+    /// Opens a folder of shards or an `.h5` file. Statistics are read from `stats`, else from the
+    /// file beside the shards, else computed from the latents.
     ///
     /// # Errors
     ///
@@ -77,17 +77,17 @@ impl Latents {
         Ok(latents)
     }
 
-    /// How many there are.
+    /// Number of latents.
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// Whether there are none.
+    /// Whether the dataset is empty.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// One latent `[C, h, w]`, not normalised: a fresh posterior sample where there are moments.
+    /// One unnormalized latent `[C, h, w]`; a new posterior sample if the dataset holds moments.
     ///
     /// # Errors
     ///
@@ -96,27 +96,27 @@ impl Latents {
     /// # Panics
     ///
     /// If the item of `place` is not below [`len`](Self::len).
-    pub fn draw(&self, place: Place, seed: u64, flipped: bool) -> Result<Vec<f32>> {
+    pub fn draw(&self, sample: SampleIndex, seed: u64, flipped: bool) -> Result<Vec<f32>> {
         match &self.kind {
-            Kind::Samples(shards) => Ok(shards.latent(place.item, flipped)),
+            Kind::Samples(shards) => Ok(shards.latent(sample.item, flipped)),
             Kind::Moments(store) => {
-                let (moments, _) = store.moments(&store.items[place.item])?;
+                let (moments, _) = store.moments(&store.items[sample.item])?;
                 let (mean, std) = moments.split_at(moments.len() / 2);
-                let key = ImageKey { seed, image: place.position };
+                let key = ImageKey { seed, image: sample.global_index };
                 let eps = normals(key, Stream::Posterior, 0, mean.len());
                 Ok(mean.iter().zip(std).zip(eps).map(|((m, s), e)| m + s * e).collect())
             }
         }
     }
 
-    /// Whether there are latents of mirrored images.
+    /// Whether there are latents of flipped images.
     pub fn has_flips(&self) -> bool {
         matches!(self.kind, Kind::Samples(_))
     }
 }
 
-/// Mean and deviation of samples of the posteriors, from their moments: of at most 10,000 evenly
-/// spaced items.
+/// Per-channel mean and standard deviation of posterior samples, from the moments of at most 10,000
+/// evenly spaced items.
 fn moment_statistics(store: &Hdf5Store, [c, h, w]: [usize; 3]) -> Result<LatentStats> {
     let count = store.items.len().min(10_000);
     let (mut sum, mut squares) = (vec![0.0f64; c], vec![0.0f64; c]);

@@ -13,10 +13,10 @@ use tintype::model::lightningdit::{LightningDiT, LightningDiTConfig};
 use tintype::noise::{ImageKey, Stream, normals, uniforms};
 
 use super::adamw::{Group, Groups};
+use super::epoch_sampler::SampleIndex;
 use super::host::{Values, classes, vector};
 use super::latents::Latents;
 use super::objective::{Compute, Loss, Objective};
-use super::order::Place;
 use super::recompute::Tape;
 
 /// The settings of the losses; names are those of the published YAML.
@@ -29,7 +29,7 @@ pub struct LightningDiTLoss {
     pub use_cosine_loss: bool,
     /// Factor of normalised latents.
     pub latent_multiplier: f64,
-    /// Half of the visits see the mirrored image's latent.
+    /// Random horizontal flips with probability ½.
     pub flips: bool,
 }
 
@@ -69,15 +69,15 @@ impl Objective for LightningDiTObjective {
     type Network = LightningDiT;
     type Batch = Batch;
 
-    fn collate(&self, places: &[Place], _step: u64, batch: usize) -> Result<Batch> {
+    fn collate(&self, samples: &[SampleIndex], _step: u64, batch: usize) -> Result<Batch> {
         let [c, h, w] = self.latents.shape;
         let stats = &self.latents.stats;
         let multiplier = self.loss.latent_multiplier as f32;
-        let one = |&place: &Place| -> Result<_> {
-            let key = ImageKey { seed: self.seed, image: place.position };
+        let one = |&sample: &SampleIndex| -> Result<_> {
+            let key = ImageKey { seed: self.seed, image: sample.global_index };
             let choice = uniforms(key, Stream::Choice, 0, 2);
             let flipped = self.loss.flips && self.latents.has_flips() && choice[1] < 0.5;
-            let mut latent = self.latents.draw(place, self.seed, flipped)?;
+            let mut latent = self.latents.draw(sample, self.seed, flipped)?;
             for (channel, values) in latent.chunks_exact_mut(h * w).enumerate() {
                 for v in values {
                     *v = (*v - stats.mean[channel]) / stats.std[channel] * multiplier;
@@ -88,14 +88,14 @@ impl Objective for LightningDiTObjective {
                 true => logit_normal(normals(key, Stream::Time, 1, 1)[0] as f64, 0.0, 1.0),
                 false => uniforms(key, Stream::Time, 0, 1)[0],
             };
-            let label = match self.latents.labels[place.item] {
+            let label = match self.latents.labels[sample.item] {
                 Some(label) if choice[0] >= self.model.class_dropout_prob => label,
                 _ => self.model.num_classes,
             };
             Ok((latent, noise, t as f32, label))
         };
-        let parts: Vec<_> = places.par_iter().map(one).collect::<Result<_>>()?;
-        let shape = [places.len(), c, h, w];
+        let parts: Vec<_> = samples.par_iter().map(one).collect::<Result<_>>()?;
+        let shape = [samples.len(), c, h, w];
         let (mut data, mut noise) = (Vec::new(), Vec::new());
         let (mut t, mut labels) = (Vec::new(), Vec::new());
         for (latent, eps, time, label) in parts {

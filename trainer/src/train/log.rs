@@ -1,4 +1,4 @@
-//! What a run tells: JSON lines always, TensorBoard's event files on request.
+//! Training log: JSON lines, and optionally TensorBoard event files.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -16,8 +16,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens `log.jsonl`, drops lines of steps after `step` (they will come again), and begins an
-    /// event file where `tensorboard`.
+    /// Opens `log.jsonl`, drops lines after `step` (those steps are repeated), and starts an event
+    /// file if `tensorboard`.
     ///
     /// # Errors
     ///
@@ -47,7 +47,7 @@ impl Log {
         Ok(Self { lines, events })
     }
 
-    /// Writes the numbers of a step.
+    /// Writes the scalars of a step.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Training: the four systems, the loop around them and what makes it exact and resumable.
+//! Training: the four recipes, the training loop, checkpoints, logging.
 
 pub mod adamw;
 pub mod checkpoint;
@@ -6,6 +6,7 @@ pub mod comm;
 pub mod config;
 pub mod diffusion;
 pub mod ema;
+pub mod epoch_sampler;
 pub mod hdit;
 pub mod hidit;
 pub mod host;
@@ -13,7 +14,6 @@ pub mod latents;
 pub mod lightningdit;
 pub mod log;
 pub mod objective;
-pub mod order;
 pub mod prefetch;
 pub mod preview;
 pub mod recipe;

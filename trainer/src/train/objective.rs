@@ -1,4 +1,4 @@
-//! What the training of a diffusion network consists of, apart from the loop around it.
+//! Training objectives of diffusion networks.
 
 use anyhow::Result;
 use serde_json::Value;
@@ -6,19 +6,19 @@ use tintype::burn::module::{AutodiffModule, Module};
 use tintype::burn::tensor::{Device, FloatDType, Tensor};
 
 use super::adamw::Groups;
-use super::order::Place;
+use super::epoch_sampler::SampleIndex;
 use super::recompute::AnyTape;
 use tintype::weights::Flat;
 
-/// A loss and its parts, `[1]` each: sums over the samples at hand of terms that are already
-/// divided by the **global** batch. Adding them over micro-batches and devices gives the loss of
-/// the whole batch, and so do their gradients.
+/// A loss and its terms, `[1]` each: sums over the local samples of terms already divided by the
+/// **global** batch size. Summed over micro-batches and devices they give the loss of the whole
+/// batch, and so do their gradients.
 pub struct Loss {
-    /// What is minimised.
+    /// The total loss.
     pub total: Tensor<1>,
-    /// Parts for the log.
+    /// Terms for the log.
     pub terms: Vec<(&'static str, Tensor<1>)>,
-    /// What the backward pass computes again.
+    /// Tape of the recomputed activations.
     pub tape: AnyTape,
 }
 
@@ -33,28 +33,28 @@ impl Loss {
     }
 }
 
-/// How a network computes in training.
+/// Dtype and activation recomputation of a training step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Compute {
-    /// Type of the activations; parameters, norms' statistics and losses stay float32.
+    /// Dtype of the activations; parameters, norm statistics and losses stay float32.
     pub precision: FloatDType,
-    /// Whether each block's activations are computed again in the backward pass instead of kept.
+    /// Recompute each block's activations in the backward pass (activation checkpointing).
     pub recompute: bool,
 }
 
-/// One diffusion system: its data, its noise, its loss.
+/// A training objective: data, noise and loss.
 pub trait Objective: Send + Sync + 'static {
     /// The network.
     type Network: AutodiffModule + Sync;
-    /// What the host prepares for some samples.
+    /// A collated batch in host memory.
     type Batch: Send + 'static;
 
-    /// Loads, noises and weighs the samples at `places` of a global batch of `batch` at `step`.
+    /// Collates `samples` of a global batch of size `batch` at `step`: data, noise, times, weights.
     ///
     /// # Errors
     ///
     /// If the samples cannot be read.
-    fn collate(&self, places: &[Place], step: u64, batch: usize) -> Result<Self::Batch>;
+    fn collate(&self, samples: &[SampleIndex], step: u64, batch: usize) -> Result<Self::Batch>;
 
     /// The loss of a batch.
     ///
@@ -72,9 +72,9 @@ pub trait Objective: Send + Sync + 'static {
     /// Parameter groups by name.
     fn groups(&self) -> Groups;
 
-    /// The network's configuration as `generate` reads it from a checkpoint.
+    /// The network's configuration as stored in checkpoints.
     fn config(&self) -> Value;
 
-    /// Multiply-adds of one sample's forward pass.
+    /// MACs of one sample's forward pass.
     fn macs(&self) -> f64;
 }

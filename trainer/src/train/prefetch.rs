@@ -1,13 +1,13 @@
-//! Batches prepared by another thread while the device computes.
+//! Prefetching of batches in another thread.
 
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use anyhow::{Context, Result};
 
-/// Batches that wait.
+/// Prefetched batches.
 const AHEAD: usize = 2;
 
-/// An endless stream of batches, a few of them ahead.
+/// An endless, prefetched stream of batches.
 #[derive(Debug)]
 pub struct Prefetch<T> {
     ready: Receiver<Result<T>>,

@@ -1,4 +1,4 @@
-//! Pictures of a network in training, by the same pipeline that `generate` uses.
+//! Preview images during training, from the pipeline of `generate`.
 
 use std::path::PathBuf;
 
@@ -9,21 +9,21 @@ use tintype::generate::{Event, ImageSpec, LatentStats, Parts, Pipeline, Request}
 use tintype::image::Rgb;
 use tintype::weights::{TensorView, Weights, open};
 
-/// What is drawn.
+/// Preview settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PreviewConfig {
-    /// Steps between pictures.
+    /// Training steps between previews.
     pub every: u64,
-    /// How many pictures; classes in turn.
+    /// Number of images, spread over the classes.
     #[serde(default = "default_count")]
     pub count: usize,
-    /// Sampling steps; those of `generate` if absent.
+    /// Sampling steps; default: as in `generate`.
     #[serde(default)]
     pub steps: Option<usize>,
-    /// Guidance; that of `generate` if absent.
+    /// Guidance scale; default: as in `generate`.
     #[serde(default)]
     pub cfg: Option<f64>,
-    /// The autoencoder's decoder, for networks on latents.
+    /// Autoencoder checkpoint, for latent diffusion.
     #[serde(default)]
     pub vae: Option<PathBuf>,
 }
@@ -32,7 +32,7 @@ fn default_count() -> usize {
     8
 }
 
-/// Draws previews.
+/// Generates previews.
 #[derive(Debug)]
 pub struct Previewer {
     config: PreviewConfig,
@@ -41,7 +41,7 @@ pub struct Previewer {
 }
 
 impl Previewer {
-    /// Opens what is needed.
+    /// Opens the autoencoder.
     ///
     /// # Errors
     ///
@@ -73,17 +73,17 @@ impl Previewer {
             index: 0,
         };
         let images: Vec<ImageSpec> = (0..self.config.count).map(image).collect();
-        let mut pictures = Vec::new();
+        let mut previews = Vec::new();
         for images in images.chunks(8) {
             let request = Request { settings, images: images.to_vec() };
             pollster::block_on(pipeline.generate(&request, &mut async |event: Event<'_>| {
                 if let Event::Image(picture) = event {
-                    pictures.push(picture.image);
+                    previews.push(picture.image);
                 }
                 Ok(())
             }))?;
         }
-        Ok(Rgb::grid(&pictures, 8, 2))
+        Ok(Rgb::grid(&previews, 8, 2))
     }
 }
 

@@ -1,5 +1,5 @@
 //! Activation recomputation (Chen et al., arXiv 1604.06174) block by block: the forward pass keeps
-//! only what enters each block, the backward pass runs the block again to differentiate it. Costs
+//! only the input of each block, the backward pass runs the block again to differentiate it. Costs
 //! one more forward pass, saves the memory of all activations inside the blocks.
 //!
 //! Burn has no such operation, so the graph is cut in front of and behind each row of blocks and
@@ -25,11 +25,11 @@ pub struct Tape<const D: usize> {
 
 /// One row of blocks between two cuts.
 struct Row<const D: usize> {
-    /// What came in, on the graph in front of the cut.
+    /// Inputs, on the graph in front of the cut.
     before: (Tensor<D>, Tensor<2>),
     /// The blocks, each with the tokens that entered it, off the graph.
     blocks: Vec<(Block<D>, Tensor<D>)>,
-    /// What went out, leaves of the graph behind the cut.
+    /// Outputs, leaves of the graph behind the cut.
     after: (Tensor<D>, Tensor<2>),
 }
 

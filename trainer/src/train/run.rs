@@ -1,4 +1,4 @@
-//! The loop: steps, the progress line, the log, previews, checkpoints, and the end.
+//! The training loop: steps, progress bar, log, previews, checkpoints.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,29 +16,29 @@ use super::log::Log;
 use super::trainer::{Report, Trainer};
 use tintype::files::write_whole;
 
-/// What a run has besides its system.
+/// A training run.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// Its configuration.
+    /// Configuration.
     pub config: Config,
-    /// Its folder.
+    /// Output folder.
     pub out: PathBuf,
-    /// Raised by Ctrl-C: stop after this step, with a checkpoint.
+    /// Set by SIGINT or SIGTERM: stop after this step with a checkpoint.
     pub interrupted: Arc<AtomicBool>,
-    /// Whether a person watches.
+    /// Disable the progress bar.
     pub quiet: bool,
 }
 
-/// How a run ended.
+/// Outcome of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// After its last step.
     Done,
-    /// By Ctrl-C, with a checkpoint; the same command goes on.
+    /// By SIGINT or SIGTERM, with a checkpoint; the same command resumes.
     Interrupted,
 }
 
-/// Trains on several devices, one thread each; `build` makes a rank's system.
+/// Trains data-parallel, one thread per device; `build` creates a rank's trainer.
 ///
 /// # Errors
 ///
@@ -59,7 +59,7 @@ pub fn train(
     let batch = run.config.run().batch;
     let parts = devices.len() * run.config.run().accumulate;
     if !batch.is_multiple_of(parts) {
-        bail!("run.batch = {batch} does not divide into {parts} parts (devices times accumulate)");
+        bail!("run.batch = {batch} is not a multiple of {parts} (devices times accumulate)");
     }
     #[cfg(feature = "cuda")]
     let _collectives = (devices.len() > 1).then(|| {
@@ -68,8 +68,8 @@ pub fn train(
         let devices = devices.iter().map(|device| device.clone().inner()).collect();
         d::DistributedContext::init(devices, config)
     });
-    // Systems are built one after the other: the CPU's generator, which draws first weights, belongs
-    // to the whole process.
+    // Trainers are built one after the other: the CPU's random generator, which initializes weights,
+    // is global to the process.
     let build = Arc::new(Mutex::new(build));
     let (sender, ends) = std::sync::mpsc::channel();
     for (comm, device) in Comm::group(devices).into_iter().zip(devices.to_vec()) {
@@ -94,7 +94,7 @@ pub fn train(
     // A rank that fails leaves the others waiting for it; the program ends with its error.
     let mut ended = Ended::Done;
     for end in ends {
-        // What a panic meant was told where it happened.
+        // The panic hook has already reported the panic.
         let end = end.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         if end == Ended::Interrupted {
             ended = Ended::Interrupted;
@@ -103,7 +103,7 @@ pub fn train(
     Ok(ended)
 }
 
-/// One rank at work.
+/// A rank of the training.
 struct Rank<'a> {
     run: &'a Run,
     comm: Comm,
@@ -126,8 +126,8 @@ impl Rank<'_> {
             self.system.restore(&path)?;
             state = found;
         }
-        let mut news = match self.comm.rank {
-            0 => Some(News::open(self.run, &state, self.system.macs(), &self.device)?),
+        let mut progress = match self.comm.rank {
+            0 => Some(ProgressLogger::open(self.run, &state, self.system.macs(), &self.device)?),
             _ => None,
         };
         while state.step < config.steps {
@@ -136,13 +136,13 @@ impl Rank<'_> {
             state.skipped += u64::from(report.skipped);
             let asked = self.run.interrupted.load(Ordering::Relaxed) && self.comm.rank == 0;
             let stop = self.comm.sum_numbers(&[f64::from(u8::from(asked))])[0] > 0.0;
-            let Some(news) = &mut news else {
+            let Some(progress) = &mut progress else {
                 if stop {
                     return Ok(Ended::Interrupted);
                 }
                 continue;
             };
-            news.step(&state, &report, config.log_every)?;
+            progress.step(&state, &report, config.log_every)?;
             let due = |every: u64| state.step.is_multiple_of(every) || state.step == config.steps;
             if self.run.config.preview_every().is_some_and(due)
                 && let Some(picture) = self.system.preview()?
@@ -156,17 +156,17 @@ impl Rank<'_> {
                 checkpoint::prune(&self.run.out, config.keep_last, config.keep_every)?;
             }
             if stop && state.step < config.steps {
-                news.bar.finish_and_clear();
+                progress.bar.finish_and_clear();
                 return Ok(Ended::Interrupted);
             }
         }
-        if let Some(news) = news {
-            news.bar.finish_and_clear();
+        if let Some(progress) = progress {
+            progress.bar.finish_and_clear();
         }
         Ok(Ended::Done)
     }
 
-    /// The checkpoint that all ranks go on from; the first one tidies up before the others look.
+    /// The checkpoint from which all ranks resume; rank 0 cleans up before the others read.
     fn latest(&self) -> Result<Option<(PathBuf, State)>> {
         let found = match self.comm.rank {
             0 => checkpoint::latest(&self.run.out),
@@ -180,25 +180,25 @@ impl Rank<'_> {
     }
 }
 
-/// Loss, speed, memory and time left, for people and for the log.
-struct News {
+/// Progress bar and log: loss, throughput, memory, time left.
+struct ProgressLogger {
     bar: ProgressBar,
     log: Log,
     batch: usize,
-    /// Floating-point operations of one sample's training, forward and backward.
+    /// FLOPs of one sample's forward and backward pass.
     flops: f64,
-    /// The devices' peak, operations a second.
+    /// Peak FLOP/s of the device; 0 if unknown.
     peak: f64,
     device: Device,
-    /// Since the last line of the log.
+    /// Time and step of the last line of the log.
     since: (Instant, u64),
-    /// Smoothed seconds of a step.
+    /// Smoothed seconds per step.
     seconds: Option<f64>,
     last: Instant,
     sums: Vec<(String, f64, u64)>,
 }
 
-impl News {
+impl ProgressLogger {
     fn open(run: &Run, state: &State, macs: f64, device: &Device) -> Result<Self> {
         let config = run.config.run();
         let bar = match run.quiet {
@@ -267,7 +267,7 @@ impl News {
         Ok(())
     }
 
-    /// Means since the last line.
+    /// Writes the means since the last line.
     fn write(&mut self, state: &State, memory: u64) -> Result<()> {
         let (start, from) = self.since;
         let seconds = start.elapsed().as_secs_f64();
@@ -286,7 +286,7 @@ impl News {
     }
 }
 
-/// Bytes that the device's allocator uses, or the program on the CPU.
+/// Bytes in use by the device's allocator, or by the process on the CPU.
 fn memory_in_use(device: &Device) -> u64 {
     if let Some(usage) = device.clone().inner().memory_pool_usage() {
         return usage.bytes_in_use;
@@ -301,7 +301,7 @@ fn memory_in_use(device: &Device) -> u64 {
     system.process(pid).map_or(0, |process| process.memory())
 }
 
-/// Operations a second of the best of a few square matrix products, in the activations' type.
+/// Peak FLOP/s of a few square matrix products in the activations' dtype.
 fn measured_peak(device: &Device, precision: Activations) -> f64 {
     let device = device.clone().inner();
     let side = if device == Device::flex() { 512 } else { 4096 };
@@ -309,7 +309,7 @@ fn measured_peak(device: &Device, precision: Activations) -> f64 {
         Activations::F32 => FloatDType::F32,
         Activations::Bf16 => FloatDType::BF16,
     };
-    // Not zeros, on which products can be faster than on data; no generator, which ranks share.
+    // Not zeros, on which products can be faster; not the random generator, which ranks share.
     let values: Vec<f32> =
         (0..side * side).map(|i| (i * 7919 % 1009) as f32 / 1009.0 - 0.5).collect();
     let x = Tensor::<2>::from_data(TensorData::new(values, [side, side]), &device).cast(dtype);

@@ -1,4 +1,4 @@
-//! Frozen DINOv2 teachers: REPA's for Hi-DiT, the vision-foundation one for VA-VAE.
+//! Frozen DINOv2 teachers: REPA's for Hi-DiT, the vision foundation model of VA-VAE.
 
 use std::path::Path;
 
@@ -7,16 +7,16 @@ use rayon::prelude::*;
 use tintype::burn::tensor::{Device, Tensor};
 use tintype::weights::open;
 
+use super::epoch_sampler::SampleIndex;
 use super::host::Values;
-use super::order::Place;
 use crate::data::resize::{repa_teacher_input, vf_teacher_input};
 use crate::data::store::ImageStore;
 use crate::network::dinov2::{DinoV2, Interpolation};
 
-/// A loaded teacher.
+/// A frozen teacher.
 pub struct Teacher {
     network: DinoV2,
-    /// Features a token.
+    /// Features per token.
     pub width: usize,
     device: Device,
 }
@@ -33,7 +33,7 @@ impl Teacher {
         Ok(Self { width: network.width(), network, device: device.clone() })
     }
 
-    /// REPA's input of some images.
+    /// Preprocesses images for REPA.
     ///
     /// # Shapes
     ///
@@ -42,29 +42,29 @@ impl Teacher {
     /// # Panics
     ///
     /// If the item of a place is not in the store.
-    pub fn repa_input(&self, images: &ImageStore, places: &[Place]) -> Values<4> {
+    pub fn repa_input(&self, images: &ImageStore, samples: &[SampleIndex]) -> Values<4> {
         let side = images.side();
-        self.input(images, places, 224 * (side / 256), |planes| repa_teacher_input(planes, side))
+        self.input(images, samples, 224 * (side / 256), |planes| repa_teacher_input(planes, side))
     }
 
     fn input(
         &self,
         images: &ImageStore,
-        places: &[Place],
+        samples: &[SampleIndex],
         side: usize,
         resize: impl Fn(&[u8]) -> Vec<f32> + Sync,
     ) -> Values<4> {
-        let one = |place: &Place| {
-            let pixels = images.pixels(place.item);
+        let one = |sample: &SampleIndex| {
+            let pixels = images.pixels(sample.item);
             let planes: Vec<u8> =
                 (0..3).flat_map(|c| pixels.iter().skip(c).step_by(3).copied()).collect();
             resize(&planes)
         };
-        let parts: Vec<Vec<f32>> = places.par_iter().map(one).collect();
-        Values::new(parts.concat(), [places.len(), 3, side, side])
+        let parts: Vec<Vec<f32>> = samples.par_iter().map(one).collect();
+        Values::new(parts.concat(), [samples.len(), 3, side, side])
     }
 
-    /// The patch tokens after the final norm, `[B, N, width]`, off the graph.
+    /// The patch tokens after the final norm, `[B, N, width]`, detached.
     ///
     /// # Shapes
     ///
@@ -98,7 +98,7 @@ impl Teacher {
     }
 }
 
-/// REPA's teacher sees `224·(side/256)` pixels and must have a token for each of the network's.
+/// Checks that REPA's teacher, at resolution `224·(side/256)`, has as many tokens as the network.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! What the loop needs of a trainer.
+//! The interface between the training loop and the trainers.
 
 use std::path::Path;
 
@@ -8,12 +8,12 @@ use tintype::image::Rgb;
 
 use super::checkpoint::TensorFile;
 
-/// What one step said.
+/// The result of a step.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Losses, gradient norm, learning rate by name, over the global batch.
     pub values: Vec<(String, f64)>,
-    /// The gradients were not finite and nothing was changed.
+    /// Whether the update was skipped because gradients were not finite.
     pub skipped: bool,
 }
 
@@ -26,30 +26,30 @@ pub trait Trainer {
     /// If the data of the step cannot be read.
     fn step(&mut self, step: u64) -> Result<Report>;
 
-    /// Everything that a checkpoint holds.
+    /// The files of a checkpoint.
     ///
     /// # Errors
     ///
     /// If the state cannot be serialised.
     fn save(&self) -> Result<Vec<TensorFile>>;
 
-    /// Takes up a checkpoint of the same system.
+    /// Restores a checkpoint of the same recipe.
     ///
     /// # Errors
     ///
     /// If a file of the checkpoint cannot be read or does not fit the system.
     fn restore(&mut self, checkpoint: &Path) -> Result<()>;
 
-    /// Pictures of how far it is, where it can make any.
+    /// Preview images; `None` if previews are disabled.
     ///
     /// # Errors
     ///
     /// If the pictures cannot be computed.
     fn preview(&mut self) -> Result<Option<Rgb>>;
 
-    /// What cannot change when a run is resumed.
+    /// The architecture, which cannot change when a run is resumed.
     fn architecture(&self) -> Value;
 
-    /// Multiply-adds of one sample's forward pass; 0 where they are not counted.
+    /// MACs of one sample's forward pass; 0 if unknown.
     fn macs(&self) -> f64;
 }

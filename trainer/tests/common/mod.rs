@@ -1,4 +1,4 @@
-//! A folder in which the program is run as people run it.
+//! A working folder in which tests run the program.
 #![allow(dead_code)] // each test file uses a part of it
 
 use std::path::{Path, PathBuf};
@@ -20,15 +20,15 @@ pub fn program() -> Command {
     command
 }
 
-/// A folder with a data set, and commands in it.
-pub struct Place(TempDir);
+/// A working folder with a dataset, and commands run in it.
+pub struct Workspace(TempDir);
 
-impl Place {
-    /// 24 pictures of 20×16 pixels in three classes, plain colours with a bright bar.
+impl Workspace {
+    /// 24 images of 20×16 pixels in three classes, plain colours with a bright bar.
     pub fn new() -> Self {
-        let place = Self(TempDir::new().expect("a folder"));
+        let workspace = Self(TempDir::new().expect("a folder"));
         for i in 0..24usize {
-            let folder = place.path("images").join(["ash", "birch", "cedar"][i % 3]);
+            let folder = workspace.path("images").join(["ash", "birch", "cedar"][i % 3]);
             std::fs::create_dir_all(&folder).expect("a folder");
             let (width, height) = (20, 16);
             let pixel = |x: usize, y: usize| {
@@ -39,14 +39,14 @@ impl Place {
             let png = Rgb { width, height, pixels }.to_png(&[]).expect("it encodes");
             std::fs::write(folder.join(format!("{i:02}.png")), png).expect("it is written");
         }
-        place
+        workspace
     }
 
     /// The same, prepared.
     pub fn prepared() -> Self {
-        let place = Self::new();
-        place.succeeds("prepare images --out store --size 16");
-        place
+        let workspace = Self::new();
+        workspace.succeeds("prepare images --out store --size 16");
+        workspace
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -70,7 +70,7 @@ impl Place {
         String::from_utf8_lossy(&output.stdout).into_owned() + &errors
     }
 
-    /// The one sentence of a command that must fail.
+    /// The one-line error of a command that must fail.
     pub fn refused(&self, line: &str) -> String {
         let output = self.run(line);
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();

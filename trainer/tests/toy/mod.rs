@@ -12,7 +12,7 @@ use tintype::model::{
 use tintype::settings::{Sampler, Settings};
 use tintype::weights::{Weights, WeightsError};
 
-/// Pictures of one colour each.
+/// Images of one colour each.
 pub static FAMILY: Family = Family { name: "Toy", recognize };
 
 fn recognize(weights: &Weights) -> Result<Option<Architecture>, WeightsError> {
@@ -34,7 +34,7 @@ impl ToyConfig {
     }
 }
 
-/// The exact velocity towards pictures of one colour.
+/// The exact velocity towards images of one colour.
 #[derive(Module, Debug)]
 pub struct Toy {
     /// In −1…1, `[rows, 3]`.

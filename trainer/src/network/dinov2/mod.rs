@@ -1,5 +1,5 @@
 //! DINOv2 (Oquab et al., arXiv 2304.07193), S to g, with and without registers (Darcet et al., arXiv
-//! 2309.16588): a teacher and a judge, always frozen.
+//! 2309.16588): teacher and feature extractor, always frozen.
 
 mod checkpoint;
 

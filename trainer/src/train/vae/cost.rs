@@ -1,4 +1,4 @@
-//! What the autoencoder costs.
+//! MACs of the autoencoder.
 
 use tintype::model::vavae::VaeConfig;
 
@@ -37,7 +37,7 @@ fn level(config: &VaeConfig, l: usize, side: usize, blocks: usize, mut c: usize)
     total
 }
 
-/// Width and side of the innermost level, and what its middle costs.
+/// Width and side of the innermost level, and the MACs of its middle.
 fn inner(config: &VaeConfig, side: usize) -> (usize, usize, f64) {
     let last = config.ch_mult.len() - 1;
     let (width, small) = (config.ch * config.ch_mult[last], side >> last);

@@ -1,5 +1,5 @@
 //! VA-VAE's training (`vavae` §5–7; LDM's `LPIPSWithDiscriminator`): reconstruction and perceptual
-//! loss, KL, PatchGAN and vision-foundation alignment, the last two weighed by gradients.
+//! loss, KL, PatchGAN and vision foundation model alignment, the last two with adaptive weights.
 
 mod cost;
 mod networks;
@@ -14,7 +14,7 @@ pub use passes::{
     DiscriminatorPass, GeneratorPass, Inputs, Perceptual, adaptive, discriminator_pass,
     generator_pass,
 };
-pub use training::{Judges, VaeTraining};
+pub use training::{LossNetworks, VaeTraining};
 
 /// The settings of the losses; names are those of VA-VAE's YAML.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,4 +1,4 @@
-//! Everything that learns: the autoencoder, its projection onto a teacher's features, the
+//! The trainable networks: the autoencoder, its projection onto a teacher's features, the
 //! discriminator.
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ struct Projection {
 }
 
 impl LinearProj {
-    /// From `channels` to `features`, PyTorch's default start.
+    /// From `channels` to `features`, with PyTorch's default initialization.
     pub fn new(channels: usize, features: usize, device: &Device) -> Self {
         let a = 1.0 / (channels as f64).sqrt();
         let weight = Initializer::Uniform { min: -a, max: a };
@@ -50,21 +50,21 @@ impl LinearProj {
     }
 }
 
-/// Everything that learns.
+/// The trainable networks.
 #[derive(Clone, Debug)]
 pub struct Networks {
     /// Image to moments.
     pub encoder: VaeEncoder,
     /// Latent to image.
     pub decoder: VaeDecoder,
-    /// Latent to the teacher's features, where there is a teacher.
+    /// Latent to the teacher's features, if there is a teacher.
     pub proj: Option<LinearProj>,
-    /// Real or not.
+    /// Discriminator.
     pub discriminator: PatchGan,
 }
 
 impl Networks {
-    /// The first weights of a seed.
+    /// Initializes the networks from a seed.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The two halves of a step and their gradients.
+//! Generator and discriminator passes and their gradients.
 //!
 //! The weights of the adversarial and of the alignment loss are ratios of gradients at the last
 //! convolutions of decoder and encoder. So the graph is cut there, and at the latent and the
@@ -17,7 +17,7 @@ use crate::train::recompute::add;
 /// A perceptual distance of two batches of images, `[B, 1, 1, 1]`.
 pub type Perceptual<'a> = &'a dyn Fn(Tensor<4>, Tensor<4>) -> Tensor<4>;
 
-/// What a pass sees, `[B, …]` each.
+/// Inputs of a generator pass, `[B, …]` each.
 pub struct Inputs<'a> {
     /// Images in −1…1.
     pub images: Tensor<4>,
@@ -25,11 +25,11 @@ pub struct Inputs<'a> {
     pub eps: Tensor<4>,
     /// The teacher's features.
     pub features: Option<Tensor<4>>,
-    /// LPIPS or what stands for it.
+    /// LPIPS or another perceptual distance.
     pub perceptual: Option<Perceptual<'a>>,
 }
 
-/// What a generator pass gives.
+/// Outputs of a generator pass.
 #[derive(Debug)]
 pub struct GeneratorPass {
     /// Losses and weights by name.
@@ -42,7 +42,7 @@ pub struct GeneratorPass {
     pub projected: Option<Tensor<4>>,
     /// The reconstruction, off the graph.
     pub reconstruction: Tensor<4>,
-    /// The discriminator after it saw the reconstruction.
+    /// The discriminator with batch statistics updated by the reconstruction.
     pub discriminator: PatchGan,
 }
 
@@ -119,7 +119,7 @@ pub fn generator_pass(
     let nll_gradients = nll.backward();
     let of_nll = of(&image, &nll_gradients);
 
-    // The discriminator's opinion and its weight.
+    // The adversarial loss and its weight.
     let mut discriminator = networks.discriminator.clone();
     let (mut g, mut of_g, mut d_weight) = (None, None, None);
     let last = |gradient: &Tensor<4>| {
@@ -149,7 +149,7 @@ pub fn generator_pass(
         let terms = alignment(projected.clone(), features, margins);
         Some((terms.distmat + terms.cos, projected))
     };
-    // The gradient of `objective` at z, with the decoder's own gathered on the way.
+    // The gradient of `objective` at z; the decoder's gradients are accumulated on the way.
     let mut through_decoder = |image: Tensor<4>, z: &Tensor<4>, gradient: Tensor<4>| {
         let graph = (image * Tensor::from_inner(gradient)).sum().backward();
         add(&mut gradients, flat_gradients(&networks.decoder, &graph));
@@ -227,16 +227,16 @@ pub fn generator_pass(
     }
 }
 
-/// What a discriminator pass gives.
+/// Outputs of a discriminator pass.
 #[derive(Debug)]
 pub struct DiscriminatorPass {
-    /// Hinge loss, `[1]`; not yet multiplied by anything.
+    /// Hinge loss, `[1]`, unweighted.
     pub loss: Tensor<1>,
     /// Mean logits of real images and reconstructions.
     pub logits: [Tensor<1>; 2],
     /// Gradients of the discriminator.
     pub gradients: Flat,
-    /// The discriminator after it saw both.
+    /// The discriminator with batch statistics updated by both.
     pub discriminator: PatchGan,
 }
 

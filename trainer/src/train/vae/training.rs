@@ -1,4 +1,4 @@
-//! The autoencoder as a system that trains.
+//! The trainer of the autoencoder.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,30 +19,30 @@ use crate::network::lpips::Lpips;
 use crate::train::adamw::{AdamW, AdamWConfig, Group};
 use crate::train::checkpoint::TensorFile;
 use crate::train::comm::Comm;
+use crate::train::epoch_sampler::{EpochSampler, SampleIndex};
 use crate::train::host::Values;
-use crate::train::order::{Order, Place};
 use crate::train::prefetch::Prefetch;
 use crate::train::teacher::Teacher;
 use crate::train::trainer::{Report, Trainer};
 
-/// The networks that judge, each only where its files are given.
+/// Frozen networks of the losses; each is optional.
 #[derive(Default)]
-pub struct Judges {
+pub struct LossNetworks {
     /// LPIPS; without it the loss is L1 alone.
     pub lpips: Option<Lpips>,
-    /// The vision-foundation teacher; without it latents are not aligned.
+    /// The vision foundation model; without it latents are not aligned.
     pub teacher: Option<Teacher>,
 }
 
-/// The autoencoder in training on one device.
+/// The trainer of the autoencoder on one device.
 pub struct VaeTraining {
     model: VaeConfig,
     loss: VaeLoss,
     networks: Networks,
     optimizers: [AdamW; 2],
-    judges: Judges,
+    loss_networks: LossNetworks,
     images: Arc<ImageStore>,
-    order: Arc<Order>,
+    sampler: Arc<EpochSampler>,
     batch: usize,
     seed: u64,
     comm: Comm,
@@ -58,7 +58,7 @@ struct HostBatch {
 }
 
 impl VaeTraining {
-    /// Takes networks as they start.
+    /// Creates the trainer from initialized networks.
     ///
     /// # Errors
     ///
@@ -67,9 +67,9 @@ impl VaeTraining {
     pub fn new(
         (model, loss): (VaeConfig, VaeLoss),
         networks: Networks,
-        judges: Judges,
+        loss_networks: LossNetworks,
         optimizer: AdamWConfig,
-        (images, order): (Arc<ImageStore>, Order),
+        (images, sampler): (Arc<ImageStore>, EpochSampler),
         (batch, seed): (usize, u64),
         comm: Comm,
         device: &Device,
@@ -78,7 +78,7 @@ impl VaeTraining {
         ensure!(side <= images.side(), "loss.crop is larger than the images");
         ensure!(
             side.is_multiple_of(model.downsampling()),
-            "images of {side} pixels do not divide by the autoencoder's {}",
+            "the image resolution {side} is not a multiple of the autoencoder's downsampling factor {}",
             model.downsampling()
         );
         // Three halvings and two more 4×4 convolutions must leave a logit.
@@ -86,7 +86,7 @@ impl VaeTraining {
             side >= 24 || loss.disc_weight == 0.0,
             "images of {side} pixels are too small for the discriminator, which needs 24; set loss.disc_weight = 0"
         );
-        if judges.teacher.is_some() {
+        if loss_networks.teacher.is_some() {
             ensure!(
                 side / model.downsampling() == 16,
                 "the teacher has 16×16 features and the latents of images of {side} pixels are {0}×{0}",
@@ -99,9 +99,9 @@ impl VaeTraining {
             loss,
             networks,
             optimizers: [adam.clone(), adam],
-            judges,
+            loss_networks,
             images,
-            order: Arc::new(order),
+            sampler: Arc::new(sampler),
             batch,
             seed,
             comm,
@@ -110,7 +110,7 @@ impl VaeTraining {
         })
     }
 
-    /// Takes up the networks of another stage; the optimizers start fresh, as in the reference.
+    /// Initializes the networks from another stage; the optimizers are reset, as in the reference.
     ///
     /// # Errors
     ///
@@ -162,13 +162,13 @@ impl VaeTraining {
 
     fn next_batch(&mut self, step: u64) -> Result<HostBatch> {
         if self.batches.is_none() {
-            let (images, order) = (self.images.clone(), self.order.clone());
+            let (images, sampler) = (self.images.clone(), self.sampler.clone());
             let (batch, seed, side) = (self.batch, self.seed, self.side());
             let share = self.comm.share(batch);
             let (c, f) = (self.model.latent_channels(), self.model.downsampling());
             self.batches = Some(Prefetch::new(move |number| {
-                let places = order.batch(step + number, batch, share.clone());
-                Ok(collate(&images, &places, seed, side, [c, side / f, side / f]))
+                let samples = sampler.batch(step + number, batch, share.clone());
+                Ok(collate(&images, &samples, seed, side, [c, side / f, side / f]))
             }));
         }
         match &self.batches {
@@ -177,7 +177,7 @@ impl VaeTraining {
         }
     }
 
-    /// The mean of gradients over devices, as data-parallel PyTorch takes it.
+    /// The mean of gradients over devices, as in PyTorch's DDP.
     fn mean(&self, gradients: Flat) -> Flat {
         let share = 1.0 / self.comm.world as f64;
         match self.comm.world {
@@ -189,18 +189,18 @@ impl VaeTraining {
 
 fn collate(
     images: &ImageStore,
-    places: &[Place],
+    samples: &[SampleIndex],
     seed: u64,
     side: usize,
     latent: [usize; 3],
 ) -> HostBatch {
     let (mut bytes, mut eps) = (Vec::new(), Vec::new());
-    for place in places {
-        let key = ImageKey { seed, image: place.position };
+    for sample in samples {
+        let key = ImageKey { seed, image: sample.global_index };
         let room = (images.side() - side + 1) as f64;
         let corner = uniforms(key, Stream::Choice, 0, 2);
         let [top, left] = [0, 1].map(|axis| (corner[axis] * room) as usize);
-        let pixels = images.pixels(place.item);
+        let pixels = images.pixels(sample.item);
         for c in 0..3 {
             for y in top..top + side {
                 let row = (y * images.side() + left) * 3;
@@ -212,8 +212,8 @@ fn collate(
     let values = bytes.iter().map(|&v: &u8| v as f32 / 127.5 - 1.0).collect();
     let [c, h, w] = latent;
     HostBatch {
-        images: Values::new(values, [places.len(), 3, side, side]),
-        eps: Values::new(eps, [places.len(), c, h, w]),
+        images: Values::new(values, [samples.len(), 3, side, side]),
+        eps: Values::new(eps, [samples.len(), c, h, w]),
         bytes,
     }
 }
@@ -232,7 +232,7 @@ fn with_prefix(weights: &Weights, prefix: &str) -> Option<Weights> {
 impl Trainer for VaeTraining {
     fn step(&mut self, step: u64) -> Result<Report> {
         let batch = self.next_batch(step)?;
-        let features = match &self.judges.teacher {
+        let features = match &self.loss_networks.teacher {
             Some(teacher) => {
                 Some(Tensor::from_inner(teacher.feature_map(&batch.bytes, self.side())))
             }
@@ -240,7 +240,7 @@ impl Trainer for VaeTraining {
         };
         let images = batch.images.tensor(&self.device);
         let perceptual = self
-            .judges
+            .loss_networks
             .lpips
             .as_ref()
             .map(|lpips| move |a: Tensor<4>, b: Tensor<4>| lpips.forward(a, b));
@@ -320,20 +320,24 @@ impl Trainer for VaeTraining {
         Ok(())
     }
 
-    /// The first eight images over their reconstructions.
+    /// A grid of eight images over their reconstructions.
     fn preview(&mut self) -> Result<Option<Rgb>> {
         let n = self.images.len().min(8);
-        let places: Vec<Place> = (0..n)
-            .map(|i| Place { item: i * self.images.len() / n, index: i, position: i as u64 })
+        let samples: Vec<SampleIndex> = (0..n)
+            .map(|i| SampleIndex {
+                item: i * self.images.len() / n,
+                index: i,
+                global_index: i as u64,
+            })
             .collect();
         let side = self.side();
-        let batch = collate(&self.images, &places, 0, side, [1, 1, 1]);
+        let batch = collate(&self.images, &samples, 0, side, [1, 1, 1]);
         let images = batch.images.tensor(&self.device.clone().inner());
         let mean = self.networks.encoder.valid().encode(images.clone()).mean;
         let decoded = self.networks.decoder.valid().decode(mean);
-        let mut pictures = to_rgb(&images.into_data().convert::<f32>(), Rounding::Up);
-        pictures.extend(to_rgb(&decoded.into_data().convert::<f32>(), Rounding::Up));
-        Ok(Some(Rgb::grid(&pictures, n, 2)))
+        let mut rows = to_rgb(&images.into_data().convert::<f32>(), Rounding::Up);
+        rows.extend(to_rgb(&decoded.into_data().convert::<f32>(), Rounding::Up));
+        Ok(Some(Rgb::grid(&rows, n, 2)))
     }
 
     fn architecture(&self) -> Value {

@@ -1,39 +1,41 @@
-//! Which items make a batch: a function of seed and position alone, so that a run can stop
-//! anywhere, resume exactly and be shared by any number of devices.
+//! Sampling of training items: a function of seed and global index alone, so that a run can stop
+//! anywhere, resume exactly and be distributed over any number of devices.
 
 use std::sync::Mutex;
 
 use tintype::noise::{ImageKey, Stream, uniforms};
 
-/// The order in which training sees its items.
+/// Samples the items of the batches, shuffled per epoch or class-balanced.
 #[derive(Debug)]
-pub struct Order {
+pub struct EpochSampler {
     seed: u64,
     len: usize,
-    /// Items of each class, where classes are drawn evenly.
+    /// Items of each class, if sampling is class-balanced.
     classes: Option<Vec<Vec<usize>>>,
-    /// The permutation of the epoch in use.
+    /// The permutation of the current epoch.
     epoch: Mutex<Option<(u64, Vec<u32>)>>,
 }
 
-/// One place of a batch.
+/// Indices of a sample of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The item of the data set.
+pub struct SampleIndex {
+    /// Index of the item in the dataset.
     pub item: usize,
-    /// Its place in the global batch.
+    /// Index in the global batch.
     pub index: usize,
-    /// Its number since training began; keys all random numbers of this visit.
-    pub position: u64,
+    /// Number of samples drawn before this one since training began; seeds all random numbers of this
+    /// sample.
+    pub global_index: u64,
 }
 
-impl Order {
-    /// Every item once an epoch, in an order of its own each time.
+impl EpochSampler {
+    /// Every item once per epoch, reshuffled each epoch.
     pub fn shuffled(seed: u64, len: usize) -> Self {
         Self { seed, len, classes: None, epoch: Mutex::new(None) }
     }
 
-    /// Classes drawn evenly, then items evenly within the class; items without a class never.
+    /// Class-balanced: uniform over classes, then over the items of the class; unlabelled items are
+    /// never drawn.
     pub fn balanced(seed: u64, labels: &[Option<usize>]) -> Self {
         let count = labels.iter().flatten().max().map_or(0, |last| last + 1);
         let mut classes = vec![Vec::new(); count];
@@ -47,33 +49,38 @@ impl Order {
         Self { seed, len: labels.len(), classes, epoch: Mutex::new(None) }
     }
 
-    /// The places `range` of the global batch of a step (from 0).
+    /// The samples `range` of the global batch of a step, counted from 0.
     ///
     /// # Panics
     ///
     /// If there are no items and `range` is not empty.
-    pub fn batch(&self, step: u64, batch: usize, range: std::ops::Range<usize>) -> Vec<Place> {
+    pub fn batch(
+        &self,
+        step: u64,
+        batch: usize,
+        range: std::ops::Range<usize>,
+    ) -> Vec<SampleIndex> {
         range
             .map(|index| {
-                let position = step * batch as u64 + index as u64;
-                Place { item: self.item(position), index, position }
+                let global_index = step * batch as u64 + index as u64;
+                SampleIndex { item: self.item(global_index), index, global_index }
             })
             .collect()
     }
 
-    fn item(&self, position: u64) -> usize {
+    fn item(&self, global_index: u64) -> usize {
         let key = |image| ImageKey { seed: self.seed, image };
         if let Some(classes) = &self.classes {
-            let u = uniforms(key(position), Stream::Order, 0, 2);
+            let u = uniforms(key(global_index), Stream::Order, 0, 2);
             let items = &classes[(u[0] * classes.len() as f64) as usize];
             return items[(u[1] * items.len() as f64) as usize];
         }
-        let epoch = position / self.len as u64;
+        let epoch = global_index / self.len as u64;
         let mut cached = self.epoch.lock().unwrap_or_else(|poison| poison.into_inner());
         if cached.as_ref().is_none_or(|(e, _)| *e != epoch) {
             *cached = Some((epoch, self.permutation(epoch)));
         }
-        cached.as_ref().map_or(0, |(_, p)| p[(position % self.len as u64) as usize] as usize)
+        cached.as_ref().map_or(0, |(_, p)| p[(global_index % self.len as u64) as usize] as usize)
     }
 
     /// Fisher–Yates.
@@ -94,9 +101,9 @@ mod tests {
 
     #[test]
     fn an_epoch_sees_every_item_once_and_epochs_differ() {
-        let order = Order::shuffled(3, 10);
+        let sampler = EpochSampler::shuffled(3, 10);
         let items =
-            |step| -> Vec<usize> { order.batch(step, 5, 0..5).iter().map(|p| p.item).collect() };
+            |step| -> Vec<usize> { sampler.batch(step, 5, 0..5).iter().map(|p| p.item).collect() };
         let epoch = |e: u64| [items(2 * e), items(2 * e + 1)].concat();
         for e in 0..3 {
             let mut seen = epoch(e);
@@ -104,17 +111,17 @@ mod tests {
             assert_eq!(seen, (0..10).collect::<Vec<_>>());
         }
         assert_ne!(epoch(0), epoch(1));
-        // Going back gives the same again, and parts make up the whole.
+        // Sampling is deterministic, and slices of a batch make up the whole.
         assert_eq!(epoch(0), epoch(0));
-        let parts = [order.batch(1, 5, 0..2), order.batch(1, 5, 2..5)].concat();
-        assert_eq!(parts, order.batch(1, 5, 0..5));
+        let parts = [sampler.batch(1, 5, 0..2), sampler.batch(1, 5, 2..5)].concat();
+        assert_eq!(parts, sampler.batch(1, 5, 0..5));
     }
 
     #[test]
-    fn balanced_classes_come_equally_often() {
+    fn class_balanced_sampling_is_uniform_over_classes() {
         let labels: Vec<_> = (0..100).map(|i| (i > 0).then_some(usize::from(i > 90) * 2)).collect();
-        let order = Order::balanced(1, &labels);
-        let drawn = order.batch(0, 4000, 0..4000);
+        let sampler = EpochSampler::balanced(1, &labels);
+        let drawn = sampler.batch(0, 4000, 0..4000);
         assert!(drawn.iter().all(|p| p.item != 0));
         let rare = drawn.iter().filter(|p| p.item > 90).count();
         assert!((1850..2150).contains(&rare), "{rare}");

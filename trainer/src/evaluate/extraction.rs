@@ -1,5 +1,5 @@
-//! What judges say of a whole set of images: gathered part by part, kept in a cache if there is one,
-//! shared among processes.
+//! Feature extraction over a set of images: in shards, cached on disk if a cache is given, and
+//! distributed over processes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -14,19 +14,19 @@ use rayon::prelude::*;
 use tintype::image::Rgb;
 use tintype::weights::{TensorView, open, write_safetensors};
 
+use super::extractor::{FeatureExtractor, Features};
 use super::frechet::{Accumulator, Statistics};
 use super::images::Images;
-use super::judge::{Judge, Rows};
 use crate::rank::Rank;
 use tintype::files::write_whole;
 
-/// Images of a part, which is what a kill loses.
+/// Images per shard, the unit of caching.
 const PART: usize = 1000;
-/// Batches that wait for the device.
+/// Prefetched batches.
 const AHEAD: usize = 2;
 const NAMES: [&str; 3] = ["features", "spatial", "logits"];
 
-/// What is kept of the rows; sums always are.
+/// Which per-image outputs are kept in memory; sums for the statistics always are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keep {
     /// The features of every image.
@@ -37,35 +37,36 @@ pub struct Keep {
     pub logits: bool,
 }
 
-/// What a judge said of a set.
+/// Features of a set of images from one extractor: accumulated statistics and, if kept, per-image
+/// features.
 #[derive(Clone, Debug, Default)]
-pub struct Gathered {
-    /// How many images it saw.
+pub struct ExtractedFeatures {
+    /// Number of images.
     pub n: usize,
     moments: Option<Accumulator>,
     spatial: Option<Accumulator>,
-    kept: Rows,
+    kept: Features,
 }
 
-impl Gathered {
+impl ExtractedFeatures {
     /// Widths and heights of the images.
     pub fn sizes(&self) -> &BTreeSet<[usize; 2]> {
         &self.kept.sizes
     }
 
-    /// Adds what the judge says of more images.
+    /// Adds the features of more images.
     ///
     /// # Panics
     ///
     /// If the rows are of another width than those before.
-    pub fn add(&mut self, rows: Rows, keep: Keep) {
+    pub fn add(&mut self, rows: Features, keep: Keep) {
         let [d, s, l] = rows.widths;
         self.n += rows.len();
         add_to(&mut self.moments, &rows.features, d);
         if s > 0 {
             add_to(&mut self.spatial, &rows.spatial, s);
         }
-        self.kept.append(Rows {
+        self.kept.append(Features {
             features: if keep.features { rows.features } else { Vec::new() },
             spatial: if keep.spatial { rows.spatial } else { Vec::new() },
             logits: if keep.logits { rows.logits } else { Vec::new() },
@@ -80,7 +81,7 @@ impl Gathered {
     ///
     /// If no image was judged, or only one.
     pub fn statistics(&self) -> Result<Statistics> {
-        let moments = self.moments.as_ref().context("no image was judged")?;
+        let moments = self.moments.as_ref().context("no features were extracted")?;
         Ok(moments.statistics()?)
     }
 
@@ -124,28 +125,28 @@ fn matrix(rows: &[f32], width: usize) -> Option<Array2<f64>> {
     Some(rows.mapv(f64::from))
 }
 
-/// A folder of judged parts.
+/// A feature cache: a folder with one file per shard.
 #[derive(Clone, Debug)]
 pub struct Cache {
     folder: PathBuf,
 }
 
 impl Cache {
-    /// The place of a set's rows in `root`.
+    /// The cache of a set of images, below `root`.
     pub fn new(root: &Path, set: &str) -> Self {
         Self { folder: root.join(set) }
     }
 
-    fn file(&self, judge: &Judge, part: usize) -> PathBuf {
-        self.folder.join(judge.key()).join(format!("part_{part:05}.safetensors"))
+    fn file(&self, extractor: &FeatureExtractor, part: usize) -> PathBuf {
+        self.folder.join(extractor.key()).join(format!("part_{part:05}.safetensors"))
     }
 
-    fn has(&self, judges: &[Judge], part: usize) -> bool {
-        judges.iter().all(|judge| self.file(judge, part).exists())
+    fn has(&self, extractors: &[FeatureExtractor], part: usize) -> bool {
+        extractors.iter().all(|extractor| self.file(extractor, part).exists())
     }
 
-    fn write(&self, judge: &Judge, part: usize, rows: &Rows) -> Result<()> {
-        let path = self.file(judge, part);
+    fn write(&self, extractor: &FeatureExtractor, part: usize, rows: &Features) -> Result<()> {
+        let path = self.file(extractor, part);
         let folder = path.parent().unwrap_or(&self.folder);
         std::fs::create_dir_all(folder)
             .with_context(|| format!("--cache {} cannot be written", folder.display()))?;
@@ -163,10 +164,10 @@ impl Cache {
         Ok(write_whole(&path, &bytes)?)
     }
 
-    fn read(&self, judge: &Judge, part: usize, n: usize) -> Result<Rows> {
-        let path = self.file(judge, part);
+    fn read(&self, extractor: &FeatureExtractor, part: usize, n: usize) -> Result<Features> {
+        let path = self.file(extractor, part);
         let file = open(&path)?;
-        let mut rows = Rows::default();
+        let mut rows = Features::default();
         let parts = [&mut rows.features, &mut rows.spatial, &mut rows.logits];
         for (i, (name, values)) in NAMES.iter().zip(parts).enumerate() {
             if let Some(view) = file.tensors.get(*name) {
@@ -181,29 +182,29 @@ impl Cache {
     }
 }
 
-/// A set to be judged.
+/// The plan of a feature extraction.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan<'a> {
-    /// Images of the set.
+    /// Number of images.
     pub n: usize,
-    /// Who judges.
-    pub judges: &'a [Judge],
-    /// What is kept.
+    /// Feature extractors.
+    pub extractors: &'a [FeatureExtractor],
+    /// Which per-image outputs are kept.
     pub keep: Keep,
-    /// Where parts are kept.
+    /// Feature cache.
     pub cache: Option<&'a Cache>,
     /// This process.
     pub rank: Rank,
 }
 
-/// What came of it.
+/// Result of a feature extraction.
 #[derive(Debug)]
 pub enum Outcome {
-    /// What each judge said.
-    Done(Vec<Gathered>),
-    /// This process is done; the first one has the result.
+    /// Features of each extractor.
+    Done(Vec<ExtractedFeatures>),
+    /// This rank is done; rank 0 has the result.
     Partial,
-    /// It was stopped.
+    /// It was cancelled.
     Stopped,
 }
 
@@ -213,44 +214,43 @@ impl Plan<'_> {
         (0..n.div_ceil(PART)).map(move |part| (part, part * PART..((part + 1) * PART).min(n)))
     }
 
-    /// The parts that this process must have judged.
+    /// Index ranges of the shards that this rank still has to extract.
     ///
     /// # Panics
     ///
     /// If the world size is 0.
     pub fn missing(&self) -> Vec<Range<usize>> {
         let mine = |part: usize| part % self.rank.world == self.rank.rank;
-        let there = |part: usize| self.cache.is_some_and(|cache| cache.has(self.judges, part));
+        let there = |part: usize| self.cache.is_some_and(|cache| cache.has(self.extractors, part));
         self.parts().filter(|(part, _)| mine(*part) && !there(*part)).map(|(_, r)| r).collect()
     }
 
-    /// Judges what is missing and brings everything together. `judged` is asked for the rows of
-    /// each of the [`missing`](Self::missing) parts in order, and says nothing where it was
-    /// stopped.
+    /// Extracts the missing shards and merges all of them. `extract` is called with each of the
+    /// [`missing`](Self::missing) ranges in order and returns `None` if it was cancelled.
     ///
     /// # Errors
     ///
     /// * Several processes share the work and there is no cache.
     /// * `judged` fails.
     /// * A part of the cache cannot be written or read, or is damaged.
-    pub fn gather(
+    pub fn run(
         &self,
         stop: &AtomicBool,
-        judged: &mut dyn FnMut(Range<usize>) -> Result<Option<Vec<Rows>>>,
+        extract: &mut dyn FnMut(Range<usize>) -> Result<Option<Vec<Features>>>,
     ) -> Result<Outcome> {
         ensure!(
             self.rank.world == 1 || self.cache.is_some(),
-            "several processes share their work through --cache FOLDER"
+            "evaluation in several processes needs --cache FOLDER"
         );
-        let mut all = vec![Gathered::default(); self.judges.len()];
+        let mut all = vec![ExtractedFeatures::default(); self.extractors.len()];
         let missing = self.missing();
         for range in missing {
             let part = range.start / PART;
-            let Some(rows) = judged(range)? else { return Ok(Outcome::Stopped) };
-            for ((judge, rows), gathered) in self.judges.iter().zip(rows).zip(&mut all) {
+            let Some(rows) = extract(range)? else { return Ok(Outcome::Stopped) };
+            for ((extractor, rows), extracted) in self.extractors.iter().zip(rows).zip(&mut all) {
                 match self.cache {
-                    Some(cache) => cache.write(judge, part, &rows)?,
-                    None => gathered.add(rows, self.keep),
+                    Some(cache) => cache.write(extractor, part, &rows)?,
+                    None => extracted.add(rows, self.keep),
                 }
             }
         }
@@ -259,20 +259,21 @@ impl Plan<'_> {
             return Ok(Outcome::Partial);
         }
         for (part, range) in self.parts() {
-            while !cache.has(self.judges, part) {
+            while !cache.has(self.extractors, part) {
                 if stop.load(Ordering::Relaxed) {
                     return Ok(Outcome::Stopped);
                 }
-                std::thread::sleep(Duration::from_millis(200)); // another process is at it
+                std::thread::sleep(Duration::from_millis(200)); // another rank extracts it
             }
-            for (judge, gathered) in self.judges.iter().zip(&mut all) {
-                gathered.add(cache.read(judge, part, range.len())?, self.keep);
+            for (extractor, extracted) in self.extractors.iter().zip(&mut all) {
+                extracted.add(cache.read(extractor, part, range.len())?, self.keep);
             }
         }
         Ok(Outcome::Done(all))
     }
 
-    /// Judges images; another thread reads, decodes and resizes while the device computes.
+    /// Extracts features of images; another thread reads, decodes and resizes while the device
+    /// computes.
     ///
     /// # Errors
     ///
@@ -281,7 +282,7 @@ impl Plan<'_> {
     /// # Panics
     ///
     /// If `batch` is 0.
-    pub fn judge_images(
+    pub fn extract_images(
         &self,
         images: &Images,
         batch: usize,
@@ -306,8 +307,8 @@ impl Plan<'_> {
                 }
             });
             let mut done = there;
-            self.gather(stop, &mut |range| {
-                let mut rows = vec![Rows::default(); self.judges.len()];
+            self.run(stop, &mut |range| {
+                let mut rows = vec![Features::default(); self.extractors.len()];
                 let mut left = range.len();
                 while left > 0 {
                     if stop.load(Ordering::Relaxed) {
@@ -316,7 +317,7 @@ impl Plan<'_> {
                     let inputs = batches.recv().context("the thread that loads images ended")??;
                     left -= inputs.n;
                     done += inputs.n;
-                    for (rows, new) in rows.iter_mut().zip(self.judge(inputs)) {
+                    for (rows, new) in rows.iter_mut().zip(self.extract(inputs)) {
                         rows.append(new);
                     }
                     progress(done);
@@ -326,36 +327,38 @@ impl Plan<'_> {
         })
     }
 
-    /// Images as each judge sees them.
+    /// Preprocesses images for each extractor.
     fn inputs(&self, images: &[Rgb]) -> Inputs {
-        let of = |judge: &Judge| {
-            let parts: Vec<Vec<f32>> = images.par_iter().map(|image| judge.input(image)).collect();
+        let of = |extractor: &FeatureExtractor| {
+            let parts: Vec<Vec<f32>> =
+                images.par_iter().map(|image| extractor.input(image)).collect();
             parts.concat()
         };
         Inputs {
             n: images.len(),
             sizes: images.iter().map(|image| [image.width, image.height]).collect(),
-            of_judges: self.judges.iter().map(of).collect(),
+            values: self.extractors.iter().map(of).collect(),
         }
     }
 
-    fn judge(&self, inputs: Inputs) -> Vec<Rows> {
-        let rows = |(judge, values): (&Judge, Vec<f32>)| Rows {
+    fn extract(&self, inputs: Inputs) -> Vec<Features> {
+        let rows = |(extractor, values): (&FeatureExtractor, Vec<f32>)| Features {
             sizes: inputs.sizes.clone(),
-            ..judge.judge(values)
+            ..extractor.extract(values)
         };
-        self.judges.iter().zip(inputs.of_judges).map(rows).collect()
+        self.extractors.iter().zip(inputs.values).map(rows).collect()
     }
 
-    /// What each judge says of a few images.
-    pub fn judge_now(&self, images: &[Rgb]) -> Vec<Rows> {
-        self.judge(self.inputs(images))
+    /// Extracts features of a batch of images.
+    pub fn extract_features(&self, images: &[Rgb]) -> Vec<Features> {
+        self.extract(self.inputs(images))
     }
 }
 
-/// Prepared images.
+/// Preprocessed images.
 struct Inputs {
     n: usize,
     sizes: BTreeSet<[usize; 2]>,
-    of_judges: Vec<Vec<f32>>,
+    /// Inputs of each extractor.
+    values: Vec<Vec<f32>>,
 }

@@ -1,4 +1,4 @@
-//! What a device can do at best: a copy and a matrix product, measured.
+//! The roofline of a device: measured throughput of a matrix product and of a copy.
 
 use serde::Serialize;
 use tintype::burn::tensor::Tensor;
@@ -6,22 +6,21 @@ use tintype::shaders::linear;
 
 use super::Bench;
 
-/// The ceilings that times are held against.
+/// Measured peak compute and memory bandwidth.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Ceilings {
-    /// Of a large matrix product, 10¹² operations a second: what the device was seen to do, not what it
-    /// might.
+pub struct Roofline {
+    /// Throughput of a large matrix product in TFLOP/s, measured rather than theoretical.
     pub product_tflops: f64,
-    /// Of a copy, read and written, 10⁹ bytes a second.
+    /// Bandwidth of a copy, reads plus writes, in GB/s.
     pub copy_gbytes: f64,
 }
 
-/// Measures both.
-pub fn ceilings(bench: &Bench) -> Ceilings {
+/// Measures the roofline.
+pub fn roofline(bench: &Bench) -> Roofline {
     let small = bench.device == tintype::burn::tensor::Device::flex() || software(bench);
     let side = if small { 512 } else { 8192 };
     let (a, b): (Tensor<2>, Tensor<2>) = (bench.values([side, side]), bench.values([side, side]));
-    // The faster of the backend's product and of this library's, where it has one.
+    // The faster of the backend's product and of this library's.
     let product = [false, true].map(|own| {
         bench.clock.time(&bench.device, || {
             let _product = match own {
@@ -36,13 +35,13 @@ pub fn ceilings(bench: &Bench) -> Ceilings {
     let copy = bench.clock.time(&bench.device, || {
         let _copy = x.clone() * 1.5;
     });
-    Ceilings {
+    Roofline {
         product_tflops: 2.0 * (side as f64).powi(3) / product / 1e12,
         copy_gbytes: 2.0 * count as f64 * bench.size() / copy.fastest / 1e9,
     }
 }
 
-/// Whether the GPU is the processor in disguise.
+/// Whether the device is a software GPU.
 fn software(bench: &Bench) -> bool {
     let found = tintype::device::list().into_iter().find(|found| found.device == bench.device);
     found.is_some_and(|found| found.kind == tintype::device::Kind::Software)

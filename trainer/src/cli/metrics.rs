@@ -1,5 +1,4 @@
-//! Options of evaluation, which `evaluate` and `sample --evaluate` share, and what is done with the
-//! result.
+//! Evaluation options shared by `evaluate` and `sample --evaluate`, and output of the result.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,51 +10,51 @@ use serde_json::{Value, json};
 
 use super::Outcome;
 use super::events::Reporter;
-use crate::evaluate::evaluation::{Evaluation, Options, evidence};
-use crate::evaluate::gather::{self, Cache, Gathered};
+use crate::evaluate::eval_set::{EvalSet, save};
+use crate::evaluate::evaluation::{Evaluation, Options, set_features};
+use crate::evaluate::extraction::{self, Cache, ExtractedFeatures};
+use crate::evaluate::extractor::{FeatureExtractor, Kind};
 use crate::evaluate::images::Images;
-use crate::evaluate::judge::{Judge, Kind};
-use crate::evaluate::known::{Known, save};
 use crate::evaluate::protocol::{Metric, Protocol};
 use crate::rank::Rank;
 use tintype::files::write_whole;
 
-/// How samples are judged.
+/// Evaluation options.
 #[derive(Debug, clap::Args)]
-pub struct JudgingArgs {
-    /// Whose way to resize, scale and split; numbers compare with that tool's
+pub struct MetricArgs {
+    /// Evaluation protocol: resizing, normalization and splits of a reference tool
     /// [default: adm; pytorch-fid with --reconstruct]
     #[arg(long, value_enum)]
     pub protocol: Option<Protocol>,
-    /// What to measure, separated by commas [default: what the protocol's tool prints]
+    /// Metrics, comma-separated [default: those of the protocol]
     #[arg(long, value_enum, value_delimiter = ',')]
     pub metrics: Vec<Metric>,
-    /// Weights of FID's Inception-v3: pytorch-fid's or torch-fidelity's file
+    /// Weights of FID's Inception-v3, from pytorch-fid or torch-fidelity
     #[arg(long, value_name = "FILE")]
     pub inception: Option<PathBuf>,
-    /// Weights of DINOv2, for FD-DINOv2 those of ViT-L/14: the authors' file, transformers' or timm's
+    /// Weights of DINOv2 (ViT-L/14 for FD-DINOv2), in the original, transformers or timm format
     #[arg(long, value_name = "FILE")]
     pub dinov2: Option<PathBuf>,
-    /// Weights of CLIP in OpenAI's names
+    /// Weights of CLIP, as a state dict with OpenAI's tensor names
     #[arg(long, value_name = "FILE")]
     pub clip: Option<PathBuf>,
-    /// Measure Fréchet distances of this many disjoint random parts of the samples, too
+    /// Also compute Fréchet distances of this many disjoint random subsets of the samples
     #[arg(long, value_name = "PARTS")]
     pub subsets: Option<usize>,
-    /// Folder where what networks say of images is kept: the same images are not judged twice, a
-    /// stopped run goes on, and several processes share the work
+    /// Feature cache: features are extracted once per set of images, an interrupted run resumes, and
+    /// several processes share the work
     #[arg(long, value_name = "FOLDER")]
     pub cache: Option<PathBuf>,
-    /// Write mean and covariance of the samples' features, as pytorch-fid does
+    /// Write mean and covariance of the samples' features in pytorch-fid's format
     #[arg(long, value_name = "FILE.npz")]
     pub save_stats: Option<PathBuf>,
-    /// Write the result for programs
+    /// Write the result as JSON
     #[arg(long, value_name = "FILE.json")]
     pub output_json: Option<PathBuf>,
 }
 
-impl JudgingArgs {
-    /// What is wanted.
+impl MetricArgs {
+    /// Options of the evaluation.
     ///
     /// # Errors
     ///
@@ -85,25 +84,29 @@ impl JudgingArgs {
     }
 }
 
-/// Judging sets of images and comparing them.
-pub struct Judging<'a> {
-    pub args: &'a JudgingArgs,
+/// Extracts features of sets and computes metrics.
+pub struct Evaluator<'a> {
+    pub args: &'a MetricArgs,
     pub evaluation: &'a Evaluation,
     pub rank: Rank,
-    /// Images judged together.
+    /// Batch size of the feature extractors.
     pub batch: usize,
     pub interrupted: &'a AtomicBool,
     pub json: bool,
 }
 
-impl Judging<'_> {
-    /// What each judge says of a set; `None` where it was stopped. Other processes than the first
-    /// hold only a part, and say so.
+impl Evaluator<'_> {
+    /// Extracts features of a set, one entry per extractor; returns `None` if cancelled. Empty on
+    /// ranks other than 0.
     ///
     /// # Errors
     ///
     /// If an image cannot be read, or the cache cannot be written or read.
-    pub fn images(&self, images: Option<&Images>, message: &str) -> Result<Option<Vec<Gathered>>> {
+    pub fn images(
+        &self,
+        images: Option<&Images>,
+        message: &str,
+    ) -> Result<Option<Vec<ExtractedFeatures>>> {
         let Some(images) = images else { return Ok(Some(Vec::new())) };
         let cache = self.cache(&images.fingerprint());
         let plan = self.evaluation.plan(images.len(), cache.as_ref(), self.rank);
@@ -113,30 +116,30 @@ impl Judging<'_> {
         let started = Instant::now();
         let there = images.len() - todo;
         let progress = |done: usize| reporter.position((done - there) as u64);
-        let outcome = plan.judge_images(images, self.batch, self.interrupted, &progress)?;
+        let outcome = plan.extract_images(images, self.batch, self.interrupted, &progress)?;
         reporter.finish();
-        if todo > 0 && !matches!(outcome, gather::Outcome::Stopped) {
+        if todo > 0 && !matches!(outcome, extraction::Outcome::Stopped) {
             let seconds = started.elapsed().as_secs_f64();
             let path = images.path().display().to_string();
             let rate = todo as f64 / seconds.max(1e-9);
             reporter.line(&format!(
-                "{path}: {todo} images judged in {seconds:.1} s ({rate:.1} images/s)"
+                "{path}: features of {todo} images in {seconds:.1} s ({rate:.1} images/s)"
             ));
             reporter.event(
-                "judged",
+                "extracted",
                 json!({"path": path, "images": todo, "seconds": seconds, "images_per_second": rate}),
             );
         }
-        Ok(gathered(outcome))
+        Ok(extracted(outcome))
     }
 
-    /// The place of a set's rows, if they are kept.
+    /// The feature cache of a set, with `--cache`.
     pub fn cache(&self, set: &str) -> Option<Cache> {
         self.args.cache.as_deref().map(|root| Cache::new(root, set))
     }
 
-    /// Judges the reference where its statistics are not enough, and tells the numbers. `sampling`
-    /// says how samples were made, where that is known.
+    /// Extracts the reference's features if its statistics do not suffice, computes the metrics and
+    /// reports them. `sampling` describes how the samples were generated, if known.
     ///
     /// # Errors
     ///
@@ -144,31 +147,34 @@ impl Judging<'_> {
     /// written.
     pub fn compare(
         &self,
-        (path, of_samples, known): (&Path, Vec<Gathered>, Option<&Known>),
-        reference: Option<&Known>,
+        (path, of_samples, set): (&Path, Vec<ExtractedFeatures>, Option<&EvalSet>),
+        reference: Option<&EvalSet>,
         sampling: Option<&Value>,
     ) -> Result<Outcome> {
         let needed = reference.filter(|set| self.evaluation.reference_needs_images(set));
         let images = needed.and_then(|set| set.images.as_ref());
-        let Some(of_reference) = self.images(images, "judging the reference")? else {
+        let Some(of_reference) = self.images(images, "extracting features of the reference")?
+        else {
             return Ok(Outcome::Interrupted);
         };
         let reporter = Reporter::counting(0, "images", self.json);
         if self.rank.rank > 0 {
             reporter.finish();
-            reporter.line("this process's part is judged; the first process has the result");
+            reporter.line("features of this process are extracted; rank 0 reports the result");
             return Ok(Outcome::Done);
         }
-        reporter.message("computing distances".into());
-        let with_judges = |gathered: Vec<Gathered>| -> Vec<(&Judge, Gathered)> {
-            self.evaluation.judges.iter().zip(gathered).collect()
-        };
-        let (of_samples, of_reference) = (with_judges(of_samples), with_judges(of_reference));
+        reporter.message("computing metrics".into());
+        let with_extractors =
+            |extracted: Vec<ExtractedFeatures>| -> Vec<(&FeatureExtractor, ExtractedFeatures)> {
+                self.evaluation.extractors.iter().zip(extracted).collect()
+            };
+        let (of_samples, of_reference) =
+            (with_extractors(of_samples), with_extractors(of_reference));
         if let Some(path) = &self.args.save_stats {
-            save(path, &evidence(&of_samples, None)?.statistics)?;
+            save(path, &set_features(&of_samples, None)?.statistics)?;
         }
         let reference = reference.map(|set| (set, of_reference.as_slice()));
-        let report = self.evaluation.report((path, &of_samples, known), reference)?;
+        let report = self.evaluation.report((path, &of_samples, set), reference)?;
         let mut result = report.json();
         if let (Some(sampling), Some(result)) = (sampling, result.as_object_mut()) {
             result.insert("sampling".into(), sampling.clone());
@@ -183,16 +189,16 @@ impl Judging<'_> {
     }
 }
 
-/// What came of judging; `None` where it was stopped.
-pub fn gathered(outcome: gather::Outcome) -> Option<Vec<Gathered>> {
+/// The features of an extraction; `None` if it was cancelled.
+pub fn extracted(outcome: extraction::Outcome) -> Option<Vec<ExtractedFeatures>> {
     match outcome {
-        gather::Outcome::Done(gathered) => Some(gathered),
-        gather::Outcome::Partial => Some(Vec::new()),
-        gather::Outcome::Stopped => None,
+        extraction::Outcome::Done(extracted) => Some(extracted),
+        extraction::Outcome::Partial => Some(Vec::new()),
+        extraction::Outcome::Stopped => None,
     }
 }
 
-/// Writes a result.
+/// Writes a result as JSON.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Networks that judge, with weights by recipe: LPIPS on VGG16, the PatchGAN discriminator.
+//! Loss networks, with weights by recipe: LPIPS on VGG16, the PatchGAN discriminator.
 
 use std::collections::BTreeSet;
 use std::path::Path;

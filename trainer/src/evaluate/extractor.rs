@@ -1,4 +1,4 @@
-//! A judge: a network with a tool's way of preparing images for it.
+//! Feature extractors: Inception-v3, DINOv2 and CLIP with a protocol's preprocessing.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::network::clip::Clip;
 use crate::network::dinov2::{DinoV2, Interpolation};
 use crate::network::inception::{self, Inception};
 
-/// Which network judges.
+/// Which feature extractor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// FID's Inception-v3.
@@ -25,7 +25,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What its weights are, and where people get them.
+    /// The option for its weights and where to download them.
     pub fn wanted(self) -> String {
         match self {
             Self::Inception => format!(
@@ -37,28 +37,28 @@ impl Kind {
         }
     }
 
-    /// An error of its file, with the way out.
+    /// Adds to a loading error which weights are expected.
     fn explain(self, error: WeightsError) -> anyhow::Error {
-        anyhow!("{error}; needed is {}", self.wanted())
+        anyhow!("{error}; expected {}", self.wanted())
     }
 }
 
-/// A loaded network that judges images.
+/// A loaded feature extractor.
 #[derive(Debug)]
-pub struct Judge {
-    /// Which network it is.
+pub struct FeatureExtractor {
+    /// Which feature extractor it is.
     pub kind: Kind,
-    /// How images are prepared for it.
+    /// Preprocessing of its inputs.
     pub preprocess: Preprocess,
     network: Network,
     /// Fingerprint of its weights.
     pub fingerprint: String,
-    /// How far a GPU's features of one picture are from the CPU's, relative; 0 on the CPU.
+    /// Relative L2 error of a GPU's features of a test image against the CPU's; 0 on the CPU.
     pub drift: f64,
     device: Device,
 }
 
-/// A judge that drifts further does not compute in float32: TF32's drift is about 1e-3.
+/// A larger drift means that the device does not compute in float32: TF32's is about 1e-3.
 pub const MAX_DRIFT: f64 = 1e-4;
 
 #[derive(Debug)]
@@ -68,33 +68,33 @@ enum Network {
     Clip(Box<Clip>),
 }
 
-/// What a judge says of some images.
+/// Outputs of a feature extractor for a batch of images, row-major.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Rows {
+pub struct Features {
     /// The features `[n, d]` that distances compare.
     pub features: Vec<f32>,
-    /// Inception's spatial features `[n, 2023]` of sFID; else empty.
+    /// Inception's spatial features `[n, 2023]` for sFID; empty for other extractors.
     pub spatial: Vec<f32>,
-    /// Inception's logits without bias `[n, 1008]`; else empty.
+    /// Inception's logits without bias `[n, 1008]`; empty for other extractors.
     pub logits: Vec<f32>,
-    /// Features a row of each.
+    /// Width of each of the three.
     pub widths: [usize; 3],
     /// Widths and heights of the images.
     pub sizes: BTreeSet<[usize; 2]>,
 }
 
-impl Rows {
-    /// How many images they are of.
+impl Features {
+    /// Number of images.
     pub fn len(&self) -> usize {
         self.features.len() / self.widths[0].max(1)
     }
 
-    /// Whether they are of none.
+    /// Whether there are no images.
     pub fn is_empty(&self) -> bool {
         self.features.is_empty()
     }
 
-    /// Adds the rows of more images.
+    /// Appends the outputs for more images.
     pub fn append(&mut self, mut other: Self) {
         self.widths = other.widths;
         self.features.append(&mut other.features);
@@ -104,37 +104,37 @@ impl Rows {
     }
 }
 
-impl Judge {
-    /// Loads a network's weights, in float32. GPUs are tried on one picture: some multiply in fewer
-    /// digits, which moves every metric.
+impl FeatureExtractor {
+    /// Loads a network's weights in float32. On a GPU, features of a test image are compared with
+    /// the CPU's: some GPUs multiply in lower precision, which shifts every metric.
     ///
     /// # Errors
     ///
     /// If the file cannot be read or holds another network; the error says which file is needed.
     pub fn open(kind: Kind, path: &Path, preprocess: Preprocess, device: &Device) -> Result<Self> {
         let weights = open(path).map_err(|e| kind.explain(e))?;
-        let mut judge = Self::from_weights(kind, weights.clone(), preprocess, device)?;
+        let mut extractor = Self::from_weights(kind, weights.clone(), preprocess, device)?;
         if *device != Device::flex() {
             let exact = Self::from_weights(kind, weights, preprocess, &Device::flex())?;
-            judge.drift = judge.drift_from(&exact);
+            extractor.drift = extractor.drift_from(&exact);
         }
-        Ok(judge)
+        Ok(extractor)
     }
 
-    /// The relative difference of two judges' features of a fixed picture.
+    /// Relative L2 difference of two extractors' features of a fixed image.
     fn drift_from(&self, other: &Self) -> f64 {
         const SIDE: usize = 64;
         let value = |i: usize| ((i * 31 % 251) ^ (i / 3 % SIDE * 3)) as u8;
         let pixels = (0..SIDE * SIDE * 3).map(value).collect();
         let input = self.input(&Rgb { width: SIDE, height: SIDE, pixels });
-        let (a, b) = (self.judge(input.clone()).features, other.judge(input).features);
+        let (a, b) = (self.extract(input.clone()).features, other.extract(input).features);
         let square = |v: f64| v * v;
         let difference: f64 = a.iter().zip(&b).map(|(a, b)| square(f64::from(a - b))).sum();
         let norm: f64 = b.iter().map(|b| square(f64::from(*b))).sum();
         (difference / norm.max(f64::MIN_POSITIVE)).sqrt()
     }
 
-    /// [`open`](Self::open) with opened weights.
+    /// [`open`](Self::open) from weights in memory, without the check of the GPU's precision.
     ///
     /// # Errors
     ///
@@ -165,7 +165,7 @@ impl Judge {
         Ok(Self { kind, preprocess, network, fingerprint, drift, device: device.clone() })
     }
 
-    /// Side of the network's input.
+    /// Input resolution of the network.
     fn side(&self) -> usize {
         match &self.network {
             Network::Clip(clip) => clip.resolution(),
@@ -173,17 +173,17 @@ impl Judge {
         }
     }
 
-    /// An image as the network sees it, `[3, side, side]`.
+    /// Preprocesses an image to `[3, side, side]`.
     pub fn input(&self, image: &Rgb) -> Vec<f32> {
         self.preprocess.image(image, self.side())
     }
 
-    /// Judges inputs `[B, 3, side, side]`, one after another.
+    /// Extracts features of preprocessed images `[B, 3, side, side]`.
     ///
     /// # Panics
     ///
     /// If `inputs` are not of the network's side.
-    pub fn judge(&self, inputs: Vec<f32>) -> Rows {
+    pub fn extract(&self, inputs: Vec<f32>) -> Features {
         let side = self.side();
         let b = inputs.len() / (3 * side * side);
         let x = Tensor::<4>::from_data(TensorData::new(inputs, [b, 3, side, side]), &self.device);
@@ -193,14 +193,14 @@ impl Judge {
         };
         let alone = |t: Tensor<2>| {
             let (features, d) = read(t);
-            Rows { features, widths: [d, 0, 0], ..Rows::default() }
+            Features { features, widths: [d, 0, 0], ..Features::default() }
         };
         let mut rows = match &self.network {
             Network::Inception(network) => {
                 let out = network.forward(x);
                 let ((features, d), (spatial, s)) = (read(out.pool2048), read(out.spatial));
                 let (logits, l) = read(out.logits_unbiased);
-                Rows { features, spatial, logits, widths: [d, s, l], ..Rows::default() }
+                Features { features, spatial, logits, widths: [d, s, l], ..Features::default() }
             }
             Network::DinoV2(network) => alone(network.forward(x).class),
             Network::Clip(network) => alone(network.forward(x)),
@@ -211,7 +211,7 @@ impl Judge {
         rows
     }
 
-    /// Tells apart what different judges say of the same images.
+    /// Cache key: network, preprocessing and weights.
     pub fn key(&self) -> String {
         let name = format!("{:?}-{:?}", self.kind, self.preprocess).to_lowercase();
         format!("{name}-{}", self.fingerprint)
@@ -224,7 +224,7 @@ mod tests {
     use tintype::weights::snapshot;
 
     #[test]
-    fn a_network_in_fewer_digits_is_noticed() {
+    fn drift_detects_lower_precision() {
         let device = Device::flex();
         let config = crate::network::dinov2::DinoConfig {
             embed_dim: 64,
@@ -248,11 +248,12 @@ mod tests {
                 .collect();
             *view = tintype::weights::TensorView::from_f32(view.shape.clone(), &values).unwrap();
         }
-        let judge = |weights| {
-            Judge::from_weights(Kind::DinoV2, weights, Preprocess::Edm2Dino, &device).unwrap()
+        let extractor = |weights| {
+            FeatureExtractor::from_weights(Kind::DinoV2, weights, Preprocess::Edm2Dino, &device)
+                .unwrap()
         };
-        let exact = judge(weights.clone());
-        assert_eq!(exact.drift_from(&judge(weights)), 0.0);
-        assert!(judge(rounded).drift_from(&exact) > MAX_DRIFT);
+        let exact = extractor(weights.clone());
+        assert_eq!(exact.drift_from(&extractor(weights)), 0.0);
+        assert!(extractor(rounded).drift_from(&exact) > MAX_DRIFT);
     }
 }

@@ -1,4 +1,4 @@
-//! A set as the user names it: images, statistics that somebody computed of them, or both.
+//! A set under evaluation: images, precomputed statistics, or both.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,52 +6,52 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use ndarray::{Array1, Array2};
 
+use super::extractor::Kind;
 use super::frechet::Statistics;
 use super::images::Images;
-use super::judge::Kind;
 use crate::data::npz::{Npz, write_statistics};
 
-/// The names of mean and covariance in archives. Inception's are pytorch-fid's and ADM's.
-const NAMES: [(Feature, &str, &str); 4] = [
-    (Feature::Of(Kind::Inception), "mu", "sigma"),
-    (Feature::Spatial, "mu_s", "sigma_s"),
-    (Feature::Of(Kind::DinoV2), "mu_dinov2", "sigma_dinov2"),
-    (Feature::Of(Kind::Clip), "mu_clip", "sigma_clip"),
+/// Names of mean and covariance in `.npz` archives. Inception's are those of pytorch-fid and ADM.
+const NAMES: [(FeatureSpace, &str, &str); 4] = [
+    (FeatureSpace::Network(Kind::Inception), "mu", "sigma"),
+    (FeatureSpace::Spatial, "mu_s", "sigma_s"),
+    (FeatureSpace::Network(Kind::DinoV2), "mu_dinov2", "sigma_dinov2"),
+    (FeatureSpace::Network(Kind::Clip), "mu_clip", "sigma_clip"),
 ];
 
-/// What statistics are of.
+/// The feature space of statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Feature {
-    /// A network's features.
-    Of(Kind),
+pub enum FeatureSpace {
+    /// Features of a network.
+    Network(Kind),
     /// Inception's spatial features (sFID).
     Spatial,
 }
 
-impl Feature {
-    /// The network that makes them.
+impl FeatureSpace {
+    /// Its feature extractor.
     pub fn kind(self) -> Kind {
         match self {
-            Self::Of(kind) => kind,
+            Self::Network(kind) => kind,
             Self::Spatial => Kind::Inception,
         }
     }
 }
 
-/// A set.
+/// Samples or reference of an evaluation.
 #[derive(Debug)]
-pub struct Known {
-    /// Its path.
+pub struct EvalSet {
+    /// Path of the set.
     pub path: PathBuf,
-    /// Statistics that the file has.
-    pub statistics: BTreeMap<Feature, Statistics>,
-    /// Its images, if there are some.
+    /// Precomputed statistics.
+    pub statistics: BTreeMap<FeatureSpace, Statistics>,
+    /// Images; `None` if the file holds only statistics.
     pub images: Option<Images>,
 }
 
-impl Known {
+impl EvalSet {
     /// Opens images (see [`Images::open`]) or an `.npz` with `mu` and `sigma`. ADM's reference
-    /// batches have both: statistics of all images, and some of the images.
+    /// batches hold both: statistics of all images, and a subset of the images.
     ///
     /// # Errors
     ///
@@ -79,12 +79,12 @@ impl Known {
     }
 }
 
-/// Writes statistics where pytorch-fid, and [`Known::open`], look for them.
+/// Writes statistics in pytorch-fid's format, which [`EvalSet::open`] reads.
 ///
 /// # Errors
 ///
 /// If the archive cannot be written.
-pub fn save(path: &Path, statistics: &BTreeMap<Feature, Statistics>) -> Result<()> {
+pub fn save(path: &Path, statistics: &BTreeMap<FeatureSpace, Statistics>) -> Result<()> {
     let named = NAMES.iter().filter_map(|(feature, mu, sigma)| {
         let Statistics { mu: mean, sigma: covariance } = statistics.get(feature)?;
         Some((*mu, mean, *sigma, covariance))
