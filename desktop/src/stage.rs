@@ -5,7 +5,7 @@ use std::time::Instant;
 use eframe::{egui, egui_wgpu};
 use tintype::generate::ImageSpec;
 
-use crate::engine::{StepNews, Work};
+use crate::engine::{StepUpdate, Work};
 use crate::live::Live;
 
 /// What is on the stage.
@@ -52,22 +52,23 @@ impl Develop {
     }
 
     /// A step of it.
-    pub fn step(&mut self, news: StepNews, ctx: &egui::Context) {
-        let Some(running) = self.running.as_mut().filter(|running| running.job == news.job) else {
+    pub fn step(&mut self, update: StepUpdate, ctx: &egui::Context) {
+        let Some(running) = self.running.as_mut().filter(|running| running.job == update.job)
+        else {
             return;
         };
-        let same = running.step.as_ref().filter(|step| step.first == news.first);
+        let same = running.step.as_ref().filter(|step| step.first == update.first);
         let began = same.map_or_else(Instant::now, |step| step.began);
         running.step = Some(Progress {
-            first: news.first,
-            images: news.images,
-            index: news.index,
-            total: news.total,
-            time: news.time,
-            pixels: news.pixels,
+            first: update.first,
+            images: update.images,
+            index: update.index,
+            total: update.total,
+            time: update.time,
+            pixels: update.pixels,
             began,
         });
-        if let Some(frames) = news.frames {
+        if let Some(frames) = update.frames {
             self.live.show(frames, ctx);
         }
     }

@@ -19,7 +19,7 @@ use web_sys::Blob;
 use crate::ask::Ask;
 use crate::face::sentence;
 use crate::file::BrowserFile;
-use crate::session::{News, Session, SessionError};
+use crate::session::{Session, SessionError, Update};
 use crate::turn::others_first;
 
 #[wasm_bindgen]
@@ -135,9 +135,9 @@ impl Engine {
         let mut session = self.session.try_borrow_mut().map_err(|_| busy())?;
         let session = session.as_mut().ok_or_else(|| JsError::new("no model is loaded"))?;
         self.cancelled.set(false);
-        let mut tell = async |news: News| {
+        let mut tell = async |update: Update| {
             self.check_gpu().map_err(Stop::Device)?;
-            let (event, transfer) = event(news);
+            let (event, transfer) = event(update);
             // A page that is gone hears nothing, and its worker ends with it.
             let _ = tell.call2(&JsValue::NULL, &event, &transfer);
             others_first().await;
@@ -161,7 +161,7 @@ impl Engine {
 }
 
 /// An event as a plain object, and the buffers in it that can change threads without a copy.
-fn event(news: News) -> (Object, Array) {
+fn event(update: Update) -> (Object, Array) {
     let (event, transfer) = (Object::new(), Array::new());
     let set = |key: &str, value: JsValue| {
         // A new object takes every property.
@@ -180,8 +180,8 @@ fn event(news: News) -> (Object, Array) {
         }
         JsValue::from(object)
     };
-    match news {
-        News::Step { index, total, time, pixels, first, previews } => {
+    match update {
+        Update::Step { index, total, time, pixels, first, previews } => {
             set("type", "step".into());
             set("step", index.into());
             set("steps", total.into());
@@ -190,7 +190,7 @@ fn event(news: News) -> (Object, Array) {
             set("first", first.into());
             set("previews", previews.iter().map(picture).collect::<Array>().into());
         }
-        News::Picture { index, origin, image, latent, png } => {
+        Update::Picture { index, origin, image, latent, png } => {
             set("type", "picture".into());
             set("index", index.into());
             set("origin", origin_object(&origin));

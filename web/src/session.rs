@@ -75,7 +75,7 @@ pub struct Defaults {
 
 /// What happens while a request is worked on.
 #[derive(Debug)]
-pub enum News {
+pub enum Update {
     /// A step is about to be taken.
     Step {
         /// Counted from 0.
@@ -191,7 +191,7 @@ impl Session {
     pub async fn generate(
         &mut self,
         ask: &Ask,
-        tell: &mut impl AsyncFnMut(News) -> Result<(), Stop>,
+        tell: &mut impl AsyncFnMut(Update) -> Result<(), Stop>,
     ) -> Result<(), SessionError> {
         let Self { pipeline, map, .. } = self;
         let request = ask.request(pipeline.architecture(), pipeline.labels())?;
@@ -218,7 +218,7 @@ impl Session {
                             pipeline.pictures(images).await?
                         }
                     };
-                    tell(News::Step { index, total, time, pixels, first, previews }).await
+                    tell(Update::Step { index, total, time, pixels, first, previews }).await
                 }
                 Event::Image(picture) => {
                     let origin = Box::new(origin(&picture));
@@ -226,7 +226,7 @@ impl Session {
                     // 8-bit pictures always encode; should one not, the run ends with the reason.
                     let png = png.map_err(|e| Stop::Device(e.to_string()))?;
                     let Picture { index, image, latent, .. } = picture;
-                    tell(News::Picture { index: first + index, origin, image, latent, png }).await
+                    tell(Update::Picture { index: first + index, origin, image, latent, png }).await
                 }
             };
             pipeline.generate(&request, &mut on_event).await?;

@@ -20,7 +20,7 @@ use tintype::settings::{Problem, Setting};
 use tintype::weights::{Source, TensorView, Weights, WeightsError, layout, write_safetensors};
 use tintype_web::Checksum;
 use tintype_web::ask::{Ask, Class};
-use tintype_web::session::{News, Session};
+use tintype_web::session::{Session, Update};
 
 #[cfg(target_family = "wasm")]
 wasm_bindgen_test::wasm_bindgen_test_configure!(run_in_dedicated_worker);
@@ -114,21 +114,21 @@ fn difference(a: &Rgb, b: &Rgb) -> f64 {
 }
 
 /// Everything a session tells; on the processor futures are ready at once.
-fn run(session: &mut Session, ask: &Ask, stop_at: Option<usize>) -> (Vec<News>, bool) {
+fn run(session: &mut Session, ask: &Ask, stop_at: Option<usize>) -> (Vec<Update>, bool) {
     let mut all = Vec::new();
-    let mut tell = async |news: News| {
-        let stop = matches!(news, News::Step { index, .. } if Some(index) == stop_at);
-        all.push(news);
+    let mut tell = async |update: Update| {
+        let stop = matches!(update, Update::Step { index, .. } if Some(index) == stop_at);
+        all.push(update);
         if stop { Err(Stop::Cancelled) } else { Ok(()) }
     };
     let done = pollster::block_on(session.generate(ask, &mut tell)).is_ok();
     (all, done)
 }
 
-fn pictures(news: Vec<News>) -> Vec<(Origin, Rgb, Option<Rgb>, Vec<u8>)> {
-    let finished = news.into_iter().filter_map(|news| match news {
-        News::Picture { origin, image, latent, png, .. } => Some((*origin, image, latent, png)),
-        News::Step { .. } => None,
+fn pictures(updates: Vec<Update>) -> Vec<(Origin, Rgb, Option<Rgb>, Vec<u8>)> {
+    let finished = updates.into_iter().filter_map(|update| match update {
+        Update::Picture { origin, image, latent, png, .. } => Some((*origin, image, latent, png)),
+        Update::Step { .. } => None,
     });
     finished.collect()
 }
@@ -205,11 +205,11 @@ fn pictures_develop_and_carry_their_settings() {
     let info = session.info();
     assert_eq!((info.architecture, info.image_size, info.gate), ("Hi-DiT", [32, 32], Some(0.5)));
     assert_eq!((info.classes[0].as_str(), info.classes.len()), ("apple, pome", 3));
-    let (news, done) = run(&mut session, &ask(), None);
+    let (updates, done) = run(&mut session, &ask(), None);
     assert!(done);
     let mut steps = Vec::new();
-    for news in &news {
-        if let News::Step { index, pixels, first, previews, .. } = news {
+    for update in &updates {
+        if let Update::Step { index, pixels, first, previews, .. } = update {
             steps.push((*first, *index, *pixels));
             assert_eq!((previews.len(), previews[0].width), (1, 32));
         }
@@ -218,7 +218,7 @@ fn pictures_develop_and_carry_their_settings() {
     let expected = (0..2)
         .flat_map(|first| (0..6).map(open).map(move |(pixels, index)| (first, index, pixels)));
     assert_eq!(steps, expected.collect::<Vec<_>>());
-    let pictures = pictures(news);
+    let pictures = pictures(updates);
     assert_eq!(pictures.iter().map(|(o, ..)| o.spec.seed).collect::<Vec<_>>(), [7, 8]);
     for (origin, image, latent, png) in &pictures {
         assert_eq!(Origin::read(png).expect("it carries them"), *origin);
@@ -241,8 +241,8 @@ const TILES: [f64; 16] = [
 #[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
 #[cfg_attr(not(target_family = "wasm"), test)]
 fn a_browser_makes_the_pictures_of_a_native_program() {
-    let (news, _) = run(&mut session(&processor()), &ask(), None);
-    let image = &pictures(news)[0].1;
+    let (updates, _) = run(&mut session(&processor()), &ask(), None);
+    let image = &pictures(updates)[0].1;
     let mean = |tile: usize| {
         let (x, y) = (tile % 4 * 8, tile / 4 * 8);
         let row = |y: usize| &image.pixels[(y * 32 + x) * 3..(y * 32 + x + 8) * 3];
@@ -264,14 +264,14 @@ fn a_model_has_the_same_fingerprint_everywhere() {
 #[cfg_attr(not(target_family = "wasm"), test)]
 fn a_run_stops_after_its_step_and_another_can_follow() {
     let mut session = session(&processor());
-    let (news, done) = run(&mut session, &ask(), Some(2));
+    let (updates, done) = run(&mut session, &ask(), Some(2));
     assert!(!done);
-    assert!(matches!(news.last(), Some(News::Step { index: 2, .. })));
-    assert_eq!(news.len(), 3);
+    assert!(matches!(updates.last(), Some(Update::Step { index: 2, .. })));
+    assert_eq!(updates.len(), 3);
     let quick = Ask { preview: false, count: 1, ..ask() };
-    let (news, done) = run(&mut session, &quick, None);
+    let (updates, done) = run(&mut session, &quick, None);
     assert!(done);
-    assert!(matches!(&news[0], News::Step { previews, .. } if previews.is_empty()));
+    assert!(matches!(&updates[0], Update::Step { previews, .. } if previews.is_empty()));
 }
 
 /// A file that is read piece by piece, and that can vanish.
@@ -346,8 +346,8 @@ async fn a_gpu_makes_the_pictures_of_the_processor() {
     let mut on_gpu = session(&gpu.found);
     assert_eq!(on_gpu.info().device, "webgpu");
     let mut all = Vec::new();
-    let mut tell = async |news: News| {
-        all.push(news);
+    let mut tell = async |update: Update| {
+        all.push(update);
         Ok(())
     };
     on_gpu.generate(&ask(), &mut tell).await.expect("it computes");

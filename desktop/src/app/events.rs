@@ -69,7 +69,7 @@ impl App {
         }
     }
 
-    pub(super) fn news(&mut self, update: Update, ctx: &egui::Context) {
+    pub(super) fn apply(&mut self, update: Update, ctx: &egui::Context) {
         match update {
             Update::Devices(devices) => self.devices = devices,
             Update::Loading(device) => self.networks = Networks::Loading(device),

@@ -211,8 +211,8 @@ impl App {
         for answer in self.inspector.answers() {
             self.inspected(answer);
         }
-        for update in self.engine.news() {
-            self.news(update, ctx);
+        for update in self.engine.updates() {
+            self.apply(update, ctx);
         }
         self.gallery.update();
         for (purpose, answer) in self.dialogs.answers() {

@@ -74,7 +74,7 @@ pub enum Update {
     /// They could not be loaded.
     NotReady(String),
     /// A step was taken.
-    Step(StepNews),
+    Step(StepUpdate),
     /// A picture is finished.
     Picture(Box<Made>),
     /// A job came to its end.
@@ -116,7 +116,7 @@ pub struct Ready {
 
 /// A step of the pictures in hand.
 #[derive(Debug)]
-pub struct StepNews {
+pub struct StepUpdate {
     /// Whose.
     pub job: u64,
     /// How many pictures of the job came before these.
@@ -205,7 +205,7 @@ impl Engine {
     }
 
     /// Updates since the last call.
-    pub fn news(&self) -> Vec<Update> {
+    pub fn updates(&self) -> Vec<Update> {
         self.updates.try_iter().collect()
     }
 }

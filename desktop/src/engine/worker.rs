@@ -17,7 +17,7 @@ use tintype_shaders::present::Presenter;
 use super::preview::{Frames, colour_image};
 use super::saving::save;
 use super::watch::Watch;
-use super::{Choice, DeviceRow, Made, Order, Outcome, Ready, StepNews, Update, Work};
+use super::{Choice, DeviceRow, Made, Order, Outcome, Ready, StepUpdate, Update, Work};
 use crate::{face, text};
 
 /// Pictures made together on a GPU; a processor is as fast with one, and shows it sooner.
@@ -262,7 +262,7 @@ impl Loaded {
                             return Err(Stop::Device(failure));
                         }
                     }
-                    tell.tell(Update::Step(StepNews {
+                    tell.tell(Update::Step(StepUpdate {
                         job: work.job,
                         first,
                         images: request.images.clone(),

@@ -34,7 +34,7 @@ pub struct File {
 
 /// What was done.
 #[derive(Debug)]
-pub enum News {
+pub enum LoaderEvent {
     /// The pictures of a folder, the latest first.
     Listed(PathBuf, Vec<PathBuf>),
     /// A picture, or why it cannot be shown.
@@ -45,27 +45,27 @@ pub enum News {
 #[derive(Debug)]
 pub struct Loader {
     orders: Sender<Order>,
-    news: Receiver<News>,
+    events: Receiver<LoaderEvent>,
 }
 
 impl Loader {
     /// Starts the thread.
     pub fn start(ctx: egui::Context) -> Self {
         let (orders, inbox) = channel();
-        let (outbox, news) = channel();
+        let (outbox, events) = channel();
         std::thread::spawn(move || {
             for order in inbox {
                 let done = match order {
-                    Order::List(folder) => News::Listed(folder.clone(), list(&folder)),
+                    Order::List(folder) => LoaderEvent::Listed(folder.clone(), list(&folder)),
                     Order::Load { id, size, path } => {
-                        News::Loaded { id, size, result: load(&path, size) }
+                        LoaderEvent::Loaded { id, size, result: load(&path, size) }
                     }
                 };
                 let _ = outbox.send(done);
                 ctx.request_repaint();
             }
         });
-        Self { orders, news }
+        Self { orders, events }
     }
 
     pub fn list(&self, folder: PathBuf) {
@@ -76,8 +76,8 @@ impl Loader {
         let _ = self.orders.send(Order::Load { id, size, path });
     }
 
-    pub fn news(&self) -> Vec<News> {
-        self.news.try_iter().collect()
+    pub fn events(&self) -> Vec<LoaderEvent> {
+        self.events.try_iter().collect()
     }
 }
 

@@ -9,7 +9,7 @@ use eframe::egui;
 use tintype::generate::Origin;
 
 pub use loader::Size;
-use loader::{Loader, News};
+use loader::{Loader, LoaderEvent};
 
 use crate::engine::{Made, save};
 
@@ -153,11 +153,11 @@ impl Gallery {
 
     /// Takes in what was loaded since the last call.
     pub fn update(&mut self) {
-        for news in self.loader.news() {
-            match news {
-                News::Listed(folder, files) if folder == self.folder => self.list(files),
-                News::Listed(..) => {}
-                News::Loaded { id, size, result } => {
+        for event in self.loader.events() {
+            match event {
+                LoaderEvent::Listed(folder, files) if folder == self.folder => self.list(files),
+                LoaderEvent::Listed(..) => {}
+                LoaderEvent::Loaded { id, size, result } => {
                     let Some(entry) = self.get_mut(id) else { continue };
                     match result {
                         Ok(file) => {

@@ -143,7 +143,7 @@ impl Evaluator<'_> {
     ///
     /// # Errors
     ///
-    /// If the reference cannot be judged, a metric cannot be computed, or a result cannot be
+    /// If features of the reference cannot be extracted, a metric cannot be computed, or a result cannot be
     /// written.
     pub fn compare(
         &self,

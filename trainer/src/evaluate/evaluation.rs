@@ -211,7 +211,7 @@ fn computable(metric: Metric, set: &EvalSet) -> bool {
 ///
 /// # Errors
 ///
-/// If no image was judged, or there are too few for a covariance.
+/// If there are no images, or too few for a covariance.
 pub fn set_features(
     extracted: &[(&FeatureExtractor, ExtractedFeatures)],
     set: Option<&EvalSet>,

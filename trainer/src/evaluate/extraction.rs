@@ -79,7 +79,7 @@ impl ExtractedFeatures {
     ///
     /// # Errors
     ///
-    /// If no image was judged, or only one.
+    /// If there are fewer than two images.
     pub fn statistics(&self) -> Result<Statistics> {
         let moments = self.moments.as_ref().context("no features were extracted")?;
         Ok(moments.statistics()?)
@@ -89,7 +89,7 @@ impl ExtractedFeatures {
     ///
     /// # Errors
     ///
-    /// If only one image was judged.
+    /// If there is only one image.
     pub fn spatial_statistics(&self) -> Option<Result<Statistics>> {
         self.spatial.as_ref().map(|spatial| Ok(spatial.statistics()?))
     }
@@ -231,7 +231,7 @@ impl Plan<'_> {
     /// # Errors
     ///
     /// * Several processes share the work and there is no cache.
-    /// * `judged` fails.
+    /// * `extract` fails
     /// * A part of the cache cannot be written or read, or is damaged.
     pub fn run(
         &self,
