@@ -1,0 +1,82 @@
+//! Training end to end: real processes, from images to samples.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod interruptions;
+mod loss_networks;
+mod pipeline;
+mod runs;
+
+use common::Workspace;
+use runs::{assert_close, hdit};
+
+#[test]
+fn data_parallelism_accumulation_and_recomputation_change_nothing() {
+    let workspace = Workspace::prepared();
+    workspace.write("one.toml", &hdit("", ""));
+    workspace.write("micro.toml", &hdit("", "accumulate = 4"));
+    workspace.write("again.toml", &hdit("", "recompute = true"));
+    workspace.succeeds("train one.toml --out one --device cpu --quiet");
+    workspace.succeeds("train one.toml --out two --device cpu,cpu --quiet");
+    workspace.succeeds("train micro.toml --out micro --device cpu --quiet");
+    workspace.succeeds("train again.toml --out again --device cpu --quiet");
+    // The same samples and the same sums in another order.
+    for other in ["two", "micro", "again"] {
+        assert_close(&workspace, "one", other, 1e-4);
+    }
+    let mut launched = workspace.command("train one.toml --out x --device cpu");
+    let output = launched.env("RANK", "0").env("WORLD_SIZE", "2").output().expect("it starts");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("start it once"));
+    let refused = workspace.refused("train one.toml --out three --device cpu,cpu,cpu --quiet");
+    assert!(refused.contains("run.batch = 8"), "{refused}");
+}
+
+#[test]
+fn invalid_configurations_are_errors_before_training() {
+    let workspace = Workspace::prepared();
+    workspace.write("run.toml", &hdit("", ""));
+    workspace.write("key.toml", &hdit("", "chekpoint_every = 3"));
+    let says = |line: &str, words: &[&str]| {
+        let sentence = workspace.refused(line);
+        for word in words {
+            assert!(sentence.contains(word), "{sentence:?} lacks {word:?}");
+        }
+    };
+    says("train key.toml --out x --device cpu", &["run.chekpoint_every", "checkpoint_every"]);
+    says("train no.toml --out x --device cpu", &["no.toml"]);
+    workspace.write("classes.toml", &hdit("", "").replace("num_classes = 3", "num_classes = 2"));
+    says("train classes.toml --out x --device cpu", &["3 classes", "num_classes = 2"]);
+    workspace.write("size.toml", &hdit("", "").replace("[16, 16]", "[32, 32]"));
+    says("train size.toml --out x --device cpu", &["16 pixels", "32"]);
+    workspace.succeeds("train run.toml --out run --device cpu --quiet --steps 1");
+    workspace.write("wide.toml", &hdit("", "").replace("[16, 32]", "[32, 32]"));
+    says("train wide.toml --out run --device cpu", &["another network", "--out"]);
+    workspace.write("batch.toml", &hdit("", "").replace("batch = 8", "batch = 4"));
+    says("train batch.toml --out run --device cpu", &["batch 8", "4"]);
+    // A store that was damaged after it was made.
+    let shard = workspace.path("store/images_00000.safetensors");
+    let mut bytes = std::fs::read(&shard).expect("a shard");
+    let last = bytes.len() - 9;
+    bytes[last] ^= 1;
+    std::fs::write(&shard, &bytes).expect("it is written");
+    says("train run.toml --out x --device cpu", &["images_00000", "checksum", "prepare"]);
+    std::fs::remove_file(&shard).expect("it is deleted");
+    says("train run.toml --out x --device cpu", &["images_00000"]);
+    workspace.succeeds("prepare images --out store --size 16");
+    workspace.succeeds("train run.toml --out x --device cpu --quiet --steps 1");
+}
+
+#[test]
+fn steps_with_non_finite_gradients_are_skipped_and_counted() {
+    let workspace = Workspace::prepared();
+    workspace.write("run.toml", &hdit("", "").replace("lr = 5e-3", "lr = 1e25"));
+    workspace.succeeds("train run.toml --out run --device cpu --quiet");
+    let log = std::fs::read_to_string(workspace.path("run/log.jsonl")).expect("a log");
+    let last: serde_json::Value =
+        serde_json::from_str(log.lines().last().expect("a line")).expect("JSON");
+    assert!(last["skipped"].as_f64().expect("a count") >= 3.0, "{last}");
+    // A checkpoint without optimizer state can be resumed, too.
+    workspace.write("all.toml", &hdit("", "").replace("sigma_data = 0.5", "sigma_data = 1e-300"));
+    workspace.succeeds("train all.toml --out all --device cpu --quiet --steps 2");
+    workspace.succeeds("train all.toml --out all --device cpu --quiet --steps 3");
+}
