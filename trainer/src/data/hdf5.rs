@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::source::filter::{Kind, kind};
+use super::source::labels::{Labels, from_json};
 use hdf5_pure::{CharacterSet, DatasetBuilder, Datatype, File, FileBuilder, StringPadding};
 
 /// What can be wrong with a store.
@@ -19,7 +21,8 @@ pub struct Hdf5Store {
     file: File,
     /// Names of the items in the order of the data set.
     pub items: Vec<String>,
-    labels: BTreeMap<String, i64>,
+    /// What its `dataset.json` says, or why that cannot be used.
+    labels: Result<Labels, String>,
 }
 
 impl Hdf5Store {
@@ -27,8 +30,7 @@ impl Hdf5Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the file or its list cannot be read, or if `dataset.json` in it is missing
-    /// or has no labels.
+    /// [`StoreError`] if the file or its list cannot be read.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let name = path.display().to_string();
         let wrap = |problem: String| StoreError { file: name.clone(), problem };
@@ -39,27 +41,31 @@ impl Hdf5Store {
             .map_err(|e| wrap(format!("its list {} cannot be read: {e}", list.display())))?;
         let names: Vec<String> = serde_json::from_str(&text)
             .map_err(|e| wrap(format!("its list {} is damaged: {e}", list.display())))?;
-        let is_item = |n: &String| {
-            [".npy", ".png", ".jpg", ".jpeg", ".bmp", ".webp"].iter().any(|e| n.ends_with(e))
-        };
+        let is_item =
+            |n: &String| n.ends_with(".npy") || matches!(kind(n), Kind::Image | Kind::UnreadImage);
         let mut items: Vec<String> = names.into_iter().filter(is_item).collect();
         items.sort();
-        let mut store = Self { name: name.clone(), file, items, labels: BTreeMap::new() };
-        #[derive(serde::Deserialize)]
-        struct Labels {
-            labels: Vec<(String, i64)>,
-        }
-        let json = store.bytes("dataset.json")?;
-        let end = json.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1);
-        let labels: Labels = serde_json::from_slice(&json[..end])
-            .map_err(|e| wrap(format!("its dataset.json is damaged: {e}")))?;
-        store.labels = labels.labels.into_iter().collect();
+        let mut store = Self { name: name.clone(), file, items, labels: Ok(None) };
+        store.labels = store.bytes("dataset.json").map_err(|e| e.to_string()).and_then(|json| {
+            let end = json.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1);
+            from_json(&json[..end])
+        });
         Ok(store)
     }
 
-    /// The label of an item.
-    pub fn label(&self, item: &str) -> Option<i64> {
-        self.labels.get(item).copied()
+    /// The labels in its `dataset.json` by item; `None` if there are none.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if `dataset.json` is missing or has no list of labels.
+    pub fn labels(&self) -> Result<Option<&BTreeMap<String, Option<usize>>>, StoreError> {
+        let problem = |problem: &String| StoreError { file: self.name.clone(), problem: problem.clone() };
+        self.labels.as_ref().map(Option::as_ref).map_err(problem)
+    }
+
+    /// The label of an item; `None` if it has none.
+    pub fn label(&self, item: &str) -> Option<usize> {
+        self.labels.as_ref().ok()?.as_ref()?.get(item).copied().flatten()
     }
 
     /// The bytes of a data set: of an image the encoded file.

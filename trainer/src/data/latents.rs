@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::source::filter::in_hidden;
 use tintype::generate::LatentStats;
 use tintype::weights::{Weights, WeightsError, open};
 
@@ -30,7 +31,8 @@ impl LatentShards {
         let entries = std::fs::read_dir(folder)
             .map_err(|source| WeightsError::Io { path: folder.display().to_string(), source })?;
         let mut files: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
-        files.retain(|f| f.extension().is_some_and(|e| e == "safetensors"));
+        let is_shard = |name: &str| name.ends_with(".safetensors") && !in_hidden(name);
+        files.retain(|f| f.file_name().is_some_and(|name| is_shard(&name.to_string_lossy())));
         files.sort();
         let shards = files.iter().map(|f| open(f)).collect::<Result<Vec<_>, _>>()?;
         let mut rows = Vec::new();
@@ -81,6 +83,18 @@ impl LatentShards {
             first -= rows;
         }
         panic!("latent {index} of {}", self.len())
+    }
+
+    /// What an item is called in a message: its shard and its row.
+    pub fn name(&self, index: usize) -> String {
+        let mut row = index;
+        for (shard, &rows) in self.shards.iter().zip(&self.rows) {
+            if row < rows {
+                return format!("latent {row} of {}", shard.file);
+            }
+            row -= rows;
+        }
+        format!("latent {index}")
     }
 
     /// All labels in order.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use tintype::generate::LatentStats;
 use tintype::noise::{ImageKey, Stream, normals};
 use tintype::weights::open;
@@ -49,7 +49,8 @@ impl Latents {
         let latents = if path.extension().is_some_and(|e| e == "h5") {
             let store = Hdf5Store::open(path)?;
             ensure!(!store.items.is_empty(), "{} has no latents", path.display());
-            let labels = store.items.iter().map(|i| store.label(i).and_then(label)).collect();
+            store.labels()?;
+            let labels = store.items.iter().map(|item| store.label(item)).collect();
             let (_, shape) = store.moments(&store.items[0])?;
             ensure!(
                 shape.len() == 3 && shape[0] % 2 == 0,
@@ -70,10 +71,20 @@ impl Latents {
         };
         let channels = latents.stats.mean.len();
         ensure!(
-            channels == latents.shape[0],
-            "the latents have {} channels and their statistics {channels}",
-            latents.shape[0]
+            channels == latents.shape[0] && latents.stats.std.len() == channels,
+            "the latents have {} channels, their means {channels} and their deviations {}",
+            latents.shape[0],
+            latents.stats.std.len()
         );
+        ensure!(!latents.is_empty(), "{} has no latents", path.display());
+        let stats = latents.stats.mean.iter().chain(&latents.stats.std);
+        if !stats.clone().all(|v| v.is_finite()) {
+            // Statistics of latents that are not finite: name one.
+            for item in 0..latents.len() {
+                latents.draw(SampleIndex { item, global_index: 0 }, 0, false)?;
+            }
+            bail!("the statistics of the latents in {} are not finite", path.display());
+        }
         Ok(latents)
     }
 
@@ -91,16 +102,23 @@ impl Latents {
     ///
     /// # Errors
     ///
-    /// If the moments cannot be read from their file.
+    /// If the moments cannot be read from their file or have another shape than the first, or a value is not
+    /// finite.
     ///
     /// # Panics
     ///
     /// If the item of `place` is not below [`len`](Self::len).
     pub fn draw(&self, sample: SampleIndex, seed: u64, flipped: bool) -> Result<Vec<f32>> {
         match &self.kind {
-            Kind::Samples(shards) => Ok(shards.latent(sample.item, flipped)),
+            Kind::Samples(shards) => {
+                let latent = shards.latent(sample.item, flipped);
+                ensure!(is_finite(&latent), "{} is not finite", shards.name(sample.item));
+                Ok(latent)
+            }
             Kind::Moments(store) => {
-                let (moments, _) = store.moments(&store.items[sample.item])?;
+                let name = &store.items[sample.item];
+                let moments = moments(store, name, self.shape)?;
+                ensure!(is_finite(&moments), "the latent {name} is not finite");
                 let (mean, std) = moments.split_at(moments.len() / 2);
                 let key = ImageKey { seed, image: sample.global_index };
                 let eps = normals(key, Stream::Posterior, 0, mean.len());
@@ -115,13 +133,24 @@ impl Latents {
     }
 }
 
+fn is_finite(values: &[f32]) -> bool {
+    values.iter().all(|value| value.is_finite())
+}
+
+/// The moments of an item, mean first, each of the given shape.
+fn moments(store: &Hdf5Store, name: &str, [c, h, w]: [usize; 3]) -> Result<Vec<f32>> {
+    let (moments, shape) = store.moments(name)?;
+    ensure!(shape == [2 * c, h, w], "the moments of {name} have shape {shape:?}, not {:?}", [2 * c, h, w]);
+    Ok(moments)
+}
+
 /// Per-channel mean and standard deviation of posterior samples, from the moments of at most 10,000
 /// evenly spaced items.
 fn moment_statistics(store: &Hdf5Store, [c, h, w]: [usize; 3]) -> Result<LatentStats> {
     let count = store.items.len().min(10_000);
     let (mut sum, mut squares) = (vec![0.0f64; c], vec![0.0f64; c]);
     for i in 0..count {
-        let (moments, _) = store.moments(&store.items[i * store.items.len() / count])?;
+        let moments = moments(store, &store.items[i * store.items.len() / count], [c, h, w])?;
         let (mean, std) = moments.split_at(c * h * w);
         for (at, (m, s)) in mean.iter().zip(std).enumerate() {
             let (m, s) = (*m as f64, *s as f64);

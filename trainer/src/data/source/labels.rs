@@ -1,0 +1,106 @@
+//! Labels that a data set lists in files of its own.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+/// The label list that NVIDIA's data tools write.
+pub(super) const LABEL_FILE: &str = "dataset.json";
+
+/// More classes than any data set has; a larger label is a mistake.
+const MAX_CLASSES: f64 = 1e7;
+
+/// Labels by name, `None` for an image without one; `None` if no image has one.
+pub(in crate::data) type Labels = Option<BTreeMap<String, Option<usize>>>;
+
+/// A label: a whole number, which some tools write as `3.0`; null and −1 are none.
+fn label(value: &Value) -> Option<Option<usize>> {
+    match value.as_f64() {
+        None if value.is_null() => Some(None),
+        Some(-1.0) => Some(None),
+        Some(number) if number.fract() == 0.0 && (0.0..MAX_CLASSES).contains(&number) => {
+            Some(Some(number as usize))
+        }
+        _ => None,
+    }
+}
+
+/// Reads `{"labels": [["name", label], …]}` or `{"labels": null}`.
+///
+/// # Errors
+///
+/// A sentence if it is neither.
+pub(in crate::data) fn from_json(bytes: &[u8]) -> Result<Labels, String> {
+    let unusable = |problem: &str| format!("{LABEL_FILE} has no usable labels: {problem}");
+    let list: Value = serde_json::from_slice(bytes).map_err(|e| unusable(&e.to_string()))?;
+    let labels = list.get("labels").ok_or_else(|| unusable("there is no list \"labels\""))?;
+    // NVIDIA's tool writes null for a set without labels.
+    if labels.is_null() {
+        return Ok(None);
+    }
+    let rows = labels.as_array().ok_or_else(|| unusable("\"labels\" is not a list"))?;
+    let row = |row: &Value| -> Result<(String, Option<usize>), String> {
+        match row.as_array().map(Vec::as_slice) {
+            Some([Value::String(name), value]) => match label(value) {
+                Some(label) => Ok((name.clone(), label)),
+                None => Err(unusable(&format!("the label of {name:?} is {value}"))),
+            },
+            _ => Err(unusable(&format!("{row} is not a name and a label"))),
+        }
+    };
+    rows.iter().map(row).collect::<Result<_, _>>().map(Some)
+}
+
+/// The key of a sample in a web dataset: its name up to the first dot of the file's.
+pub(super) fn key(name: &str) -> &str {
+    let file = name.rfind('/').map_or(0, |slash| slash + 1);
+    let end = name[file..].find('.').map_or(name.len(), |dot| file + dot);
+    &name[..end]
+}
+
+/// The label in a web dataset's `KEY.cls`.
+///
+/// # Errors
+///
+/// A sentence if it is not a whole number.
+pub(super) fn from_cls(name: &str, bytes: &[u8]) -> Result<usize, String> {
+    let text = String::from_utf8_lossy(bytes);
+    let number = text.trim().parse().ok().filter(|label: &usize| (*label as f64) < MAX_CLASSES);
+    number.ok_or_else(|| format!("{name} has no label, but {:?}", text.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_and_whole_floats_are_labels() {
+        let of = |json: &str| from_json(json.as_bytes());
+        assert_eq!(of(r#"{"labels": null}"#), Ok(None));
+        let labels = |list: &[(&str, Option<usize>)]| -> Result<Labels, String> {
+            Ok(Some(list.iter().map(|(name, label)| (name.to_string(), *label)).collect()))
+        };
+        let two = labels(&[("a.png", Some(3)), ("b.png", Some(0))]);
+        assert_eq!(of(r#"{"labels": [["a.png", 3.0], ["b.png", 0]]}"#), two);
+        let none = labels(&[("a.png", None), ("b.png", None)]);
+        assert_eq!(of(r#"{"labels": [["a.png", null], ["b.png", -1]]}"#), none);
+        for wrong in [
+            r#"{"labels": [["a.png", 1.5]]}"#,
+            r#"{"labels": [["a.png", -2]]}"#,
+            r#"{"labels": [["a.png", 1e30]]}"#,
+            r#"{"labels": {"a.png": 1}}"#,
+            r#"{"names": []}"#,
+            "{",
+        ] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn keys_end_at_the_first_dot_of_the_file() {
+        assert_eq!(key("shard.0/0001.seg.png"), "shard.0/0001");
+        assert_eq!(key("0001"), "0001");
+        assert_eq!(from_cls("0.cls", b" 7\n"), Ok(7));
+        assert!(from_cls("0.cls", b"cat").is_err());
+    }
+}

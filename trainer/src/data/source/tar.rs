@@ -1,0 +1,155 @@
+//! Tar archives, archives of archives as ImageNet is packed, and links inside them.
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+use std::path::Path;
+
+use memmap2::Mmap;
+use tar::EntryType;
+
+use super::container::{Container, Listing, Location, map};
+use super::{SourceError, error};
+
+/// Links that lead to links that lead to … so many are taken for a circle.
+const LONGEST_CHAIN: usize = 40;
+
+/// Lists archives. Where there are several, each becomes a folder of its name.
+pub(super) fn list_tars(paths: &[&Path]) -> Result<(Container, Listing), SourceError> {
+    let mut listing = Listing::default();
+    let mut maps = Vec::new();
+    for (archive, path) in paths.iter().enumerate() {
+        let map = map(path)?;
+        let stem = path.file_stem().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let prefix = if paths.len() > 1 { format!("{stem}/") } else { String::new() };
+        let at = Archive { path, map: &map, number: archive };
+        at.list(0, map.len(), &prefix, true, &mut listing)?;
+        maps.push(map);
+    }
+    Ok((Container::Tars(maps), listing))
+}
+
+struct Archive<'a> {
+    path: &'a Path,
+    map: &'a Mmap,
+    number: usize,
+}
+
+impl Archive<'_> {
+    /// Lists the archive in a range of the file. Archives inside become folders of their name.
+    fn list(
+        &self,
+        start: usize,
+        len: usize,
+        prefix: &str,
+        nested: bool,
+        listing: &mut Listing,
+    ) -> Result<(), SourceError> {
+        let damaged = |e: std::io::Error| error(self.path, format!("damaged archive: {e}"));
+        let mut files: BTreeMap<String, Location> = BTreeMap::new();
+        let mut links: BTreeMap<String, String> = BTreeMap::new();
+        let mut archive = tar::Archive::new(Cursor::new(&self.map[start..start + len]));
+        for entry in archive.entries().map_err(damaged)? {
+            let entry = entry.map_err(damaged)?;
+            let name = normal(&String::from_utf8_lossy(&entry.path_bytes()));
+            let target = || {
+                let bytes = entry.link_name_bytes().unwrap_or_default();
+                String::from_utf8_lossy(&bytes).into_owned()
+            };
+            match entry.header().entry_type() {
+                EntryType::Regular | EntryType::Continuous => {
+                    let at = start + entry.raw_file_position() as usize;
+                    let size = entry.size() as usize;
+                    if at.checked_add(size).is_none_or(|end| end > start + len) {
+                        let problem = format!("{name} ends beyond the archive; it is truncated");
+                        return Err(error(self.path, problem));
+                    }
+                    match name.strip_suffix(".tar") {
+                        Some(inner) if nested => {
+                            self.list(at, size, &format!("{prefix}{inner}/"), false, listing)?;
+                        }
+                        // As when unpacked, the last file of a name is the one that stays.
+                        _ => {
+                            links.remove(&name);
+                            let location = Location::Range { archive: self.number, start: at, len: size };
+                            files.insert(name, location);
+                        }
+                    }
+                }
+                EntryType::Link => {
+                    links.insert(name, normal(&target()));
+                }
+                EntryType::Symlink => {
+                    let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+                    let target = target();
+                    let target = match target.starts_with('/') {
+                        true => target, // outside of the archive
+                        false => normal(&format!("{folder}/{target}")),
+                    };
+                    links.insert(name, target);
+                }
+                EntryType::Directory => {
+                    let folder = format!("{prefix}{name}");
+                    listing.add_folders_of(&folder);
+                    listing.folders.insert(folder.trim_end_matches('/').into());
+                }
+                EntryType::XGlobalHeader | EntryType::XHeader => {}
+                EntryType::GNUSparse => listing.skip(format!("{prefix}{name}"), "a sparse file"),
+                _ => listing.skip(format!("{prefix}{name}"), "not a regular file"),
+            }
+        }
+        for (name, target) in &links {
+            follow(&format!("{prefix}{name}"), target, &links, &files, listing);
+        }
+        for (name, location) in files {
+            listing.add(format!("{prefix}{name}"), location);
+        }
+        Ok(())
+    }
+}
+
+/// Adds what a link leads to: a file, or the files of a folder.
+fn follow(
+    name: &str,
+    target: &str,
+    links: &BTreeMap<String, String>,
+    files: &BTreeMap<String, Location>,
+    listing: &mut Listing,
+) {
+    let mut at = target;
+    for _ in 0..LONGEST_CHAIN {
+        if let Some(location) = files.get(at) {
+            listing.add(name.into(), location.clone());
+            return;
+        }
+        match links.get(at) {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    let prefix = format!("{at}/");
+    let inside: Vec<_> = files.range(prefix.clone()..).take_while(|(f, _)| f.starts_with(&prefix)).collect();
+    // A folder that the link itself lies in would have no end.
+    if inside.is_empty() || at.is_empty() || format!("{name}/").starts_with(&prefix) {
+        listing.skip(name, format!("a link to {target}, which is not in the archive"));
+    }
+    else {
+        for (file, location) in inside {
+            listing.add(format!("{name}/{}", &file[prefix.len()..]), location.clone());
+        }
+    }
+}
+
+/// A path without `.` and `..`, and without `/` at its ends.
+fn normal(path: &str) -> String {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
