@@ -46,7 +46,8 @@ impl Identity {
     pub fn claim(&self, record: &Path) -> Result<(), IdentityError> {
         let path = || record.to_path_buf();
         // Of several processes that begin one output together, one writes and the others compare.
-        let text = serde_json::to_vec_pretty(self).expect("JSON values are JSON");
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|source| IdentityError::Format { path: path(), source })?;
         if !record.exists() && write_new(record, &text)? {
             return Ok(());
         }

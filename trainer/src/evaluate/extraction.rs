@@ -277,7 +277,7 @@ impl Plan<'_> {
     ///
     /// # Errors
     ///
-    /// As [`gather`](Self::gather), and if an image cannot be read or decoded.
+    /// As [`run`](Self::run), and if an image cannot be read or decoded.
     ///
     /// # Panics
     ///
