@@ -9,7 +9,7 @@ use tintype::image::Rgb;
 use tintype_trainer::data::crop::center_crop;
 use tintype_trainer::data::hdf5::Hdf5Store;
 use tintype_trainer::data::prepare::decode;
-use tintype_trainer::data::source::Source;
+use tintype_trainer::data::source::{Options, Source};
 use tintype_trainer::data::store::ImageStore;
 
 fn picture(i: usize) -> Rgb {
@@ -172,13 +172,14 @@ fn label_lists_decide_and_must_be_complete() {
     all.push(("dataset.json".into(), json(&labels)));
     let path = place.path().join("x.tar");
     std::fs::write(&path, tar_of(&all)).expect("it is written");
-    let source = Source::open(&path, None).expect("a source");
+    let source = Source::open(&path, &Options::default()).expect("a source");
     assert!(source.items.iter().all(|item| item.label == Some(2)));
     assert_eq!(source.classes.len(), 3);
     all.pop();
     all.push(("dataset.json".into(), json(&labels[1..])));
     std::fs::write(&path, tar_of(&all)).expect("it is written");
-    let error = Source::open(&path, None).expect_err("a label is missing").to_string();
+    let error =
+        Source::open(&path, &Options::default()).expect_err("a label is missing").to_string();
     assert!(error.contains("apple/0.png"), "{error}");
 }
 

@@ -12,14 +12,14 @@ use super::events::Reporter;
 use super::interrupt::on_interrupt;
 use crate::data::encode::images_to_hdf5;
 use crate::data::prepare::{Plan, Progress, prepare};
-use crate::data::source::Source;
+use crate::data::source::{Options, Skipped, Source};
 use crate::data::store::ImageStore;
 use crate::rank::Rank;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Dataset: a folder with one subfolder per class, a .tar or .zip of one (or a .tar of .tar
-    /// archives, like ImageNet's training set), or Hi-DiT's images.h5
+    /// archives, like ImageNet's training set), a folder of WebDataset .tar shards, or Hi-DiT's images.h5
     source: PathBuf,
     /// Output folder of the image store
     #[arg(long, value_name = "FOLDER")]
@@ -27,9 +27,15 @@ pub struct Args {
     /// Image resolution; images are resized and center-cropped as in ADM
     #[arg(long, default_value_t = 256)]
     size: usize,
-    /// Use only images below this subfolder, such as cifar10-train
-    #[arg(long, value_name = "FOLDER")]
-    within: Option<String>,
+    /// Split: use only images below this subfolder, such as cifar10-train
+    #[arg(long, value_name = "FOLDER", visible_alias = "root", alias = "within")]
+    split: Option<String>,
+    /// Number of folders around the class folders [default: found by itself]
+    #[arg(long, value_name = "N")]
+    class_depth: Option<usize>,
+    /// Keep the labels of class folders without images
+    #[arg(long)]
+    allow_empty: bool,
     /// Class names: a text file with lines of folder name, space, class name
     #[arg(long, value_name = "FILE")]
     names: Option<PathBuf>,
@@ -52,19 +58,26 @@ pub fn run(args: Args) -> Result<Outcome> {
         bail!("--size {} is not between 8 and 8192", args.size);
     }
     let rank = Rank::from_environment()?;
-    let mut source = Source::open(&args.source, args.within.as_deref())?;
+    let options = Options {
+        split: args.split.clone(),
+        class_depth: args.class_depth,
+        allow_empty: args.allow_empty,
+        unlabelled: false,
+    };
+    let mut source = Source::open(&args.source, &options)?;
     if let Some(names) = &args.names {
         rename_classes(&mut source.classes, names)?;
     }
     let interrupted =
         on_interrupt("stopping; finished shards are kept, run the same command to resume")?;
     let reporter = Reporter::counting(source.items.len() as u64, "images", args.json);
+    reporter.line(&format!("{}: {}", args.source.display(), source.labelled_by));
     reporter.message("preparing".into());
     let plan = Plan { side: args.size, out: args.out.clone(), rank: rank.rank, world: rank.world };
     let progress = Progress::default();
     let outcome = reporter.watch(&progress, &interrupted, || prepare(&source, &plan, &progress))?;
-    for (name, problem) in outcome.skipped.iter().take(5) {
-        eprintln!("warning: skipped {name}: {problem}");
+    for Skipped { name, reason } in outcome.skipped.iter().take(5) {
+        eprintln!("warning: skipped {name}: {reason}");
     }
     if outcome.skipped.len() > 5 {
         let list = args.out.join("skipped.txt");
@@ -85,22 +98,52 @@ pub fn run(args: Args) -> Result<Outcome> {
     if args.hdf5 {
         write_hdf5(&store, &args.out)?;
     }
+    for class in without_images(&store) {
+        eprintln!("warning: no image of the class {class} could be read; its label stays");
+    }
+    if outcome.enlarged > 0 {
+        eprintln!(
+            "note: {} of {} images are smaller than {} pixels and were enlarged; --size sets the side",
+            outcome.enlarged, outcome.images, args.size
+        );
+    }
     let seconds = started.elapsed().as_secs_f64();
     let classes = store.description.classes.len();
     reporter.event(
         "done",
         json!({"images": outcome.images, "classes": classes, "skipped": outcome.skipped.len(),
+               "skipped_by_reason": store.description.skipped_by_reason, "hidden": source.hidden,
+               "enlarged": outcome.enlarged, "labelled_by": source.labelled_by,
                "resumed_shards": outcome.resumed, "seconds": seconds}),
     );
     reporter.line(&format!(
-        "{}: {} images of {} x {} in {classes} classes, {} skipped, checksums verified, {seconds:.1} s",
+        "{}: {} images of {} x {} in {classes} classes, {} skipped, {} hidden files ignored, checksums verified, {seconds:.1} s",
         args.out.display(),
         outcome.images,
         args.size,
         args.size,
-        outcome.skipped.len()
+        outcome.skipped.len(),
+        source.hidden
     ));
     Ok(Outcome::Done)
+}
+
+/// Classes of which the store has no image.
+fn without_images(store: &ImageStore) -> Vec<&String> {
+    let mut has = vec![false; store.description.classes.len()];
+    for label in store.labels().iter().flatten() {
+        if let Some(has) = has.get_mut(*label) {
+            *has = true;
+        }
+    }
+    store
+        .description
+        .classes
+        .iter()
+        .zip(has)
+        .filter(|(_, has)| !has)
+        .map(|(name, _)| name)
+        .collect()
 }
 
 /// Replaces folder names, such as WordNet IDs, by the class names in a file.

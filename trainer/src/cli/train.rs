@@ -13,6 +13,7 @@ use super::interrupt::on_interrupt;
 use crate::data::store::ImageStore;
 use crate::network::lpips::Lpips;
 use crate::rank::Rank;
+use crate::train::classes::{check_classes, warning};
 use crate::train::comm::Comm;
 use crate::train::config::{
     Activations, Config, ImageData, LatentData, Recipe, RunConfig, VaeData,
@@ -231,6 +232,13 @@ fn latest_of(path: &Path) -> Result<PathBuf> {
     Ok(path.into())
 }
 
+/// Says before training what the network will not learn.
+fn warn(comm: &Comm, labels: &[Option<usize>], num_classes: usize) {
+    if let (0, Some(warning)) = (comm.rank, warning(labels, num_classes)) {
+        eprintln!("warning: {warning}");
+    }
+}
+
 fn hidit_system(
     recipe: &Recipe<HiDiTConfig, HiDiTLoss, LatentData>,
     comm: &Comm,
@@ -241,6 +249,7 @@ fn hidit_system(
     let images = image_store(&data.images)?;
     let mut model = recipe.model.clone();
     hidit::check_data(&model, &recipe.loss, &latents, images.as_deref())?;
+    warn(comm, &latents.labels, model.sit.num_classes);
     let teacher = match &data.teacher {
         Some(path) => {
             ensure!(images.is_some(), "a teacher needs images; set data.images to their store");
@@ -280,7 +289,8 @@ fn lightningdit_system(
         "the latents have shape {:?} and the network expects {wanted:?}",
         latents.shape
     );
-    hidit::check_classes(&latents.labels, model.num_classes)?;
+    check_classes(&latents.labels, model.num_classes)?;
+    warn(comm, &latents.labels, model.num_classes);
     ensure!(
         !model.learn_sigma,
         "model.learn_sigma is not supported; the loss uses the velocity only"
@@ -303,6 +313,7 @@ fn hdit_system(
     let (run, model) = (&recipe.run, recipe.model.clone());
     let images = Arc::new(ImageStore::open_verified(&recipe.data.images)?);
     hdit::check_data(&model, &recipe.loss, &images)?;
+    warn(comm, images.labels(), model.num_classes);
     let network = fresh(|d| model.init(d), run.seed, device)?;
     let previewer = previewer(&recipe.preview, comm, false, None)?;
     let classes = match model.num_classes {

@@ -62,39 +62,52 @@ pub fn center_crop(image: &Rgb, size: usize) -> Rgb {
     }
     let scale = size as f64 / image.width.min(image.height) as f64;
     let side = |n: usize| (n as f64 * scale).round_ties_even() as usize;
-    let image = resize(&image, side(image.width), side(image.height), Filter::Bicubic);
-    let (left, top) = ((image.width - size) / 2, (image.height - size) / 2);
-    let mut crop = Rgb { width: size, height: size, pixels: Vec::with_capacity(size * size * 3) };
-    for row in top..top + size {
-        let start = (row * image.width + left) * 3;
-        crop.pixels.extend_from_slice(&image.pixels[start..start + size * 3]);
-    }
-    crop
+    let (width, height) = (side(image.width), side(image.height));
+    let (left, top) = ((width - size) / 2, (height - size) / 2);
+    // Only what is kept: of a panorama, the whole would be large.
+    let columns = Axis { to: width, first: left, count: size };
+    let rows = Axis { to: height, first: top, count: size };
+    resize_window(&image, columns, rows, Filter::Bicubic)
+}
+
+/// A window of a resized axis.
+#[derive(Clone, Copy)]
+struct Axis {
+    /// Length of the whole resized axis.
+    to: usize,
+    /// First output pixel.
+    first: usize,
+    /// Output pixels.
+    count: usize,
 }
 
 /// Pillow's `Image.resize`: rows first, rounded to 8 bits, then columns.
 pub fn resize(image: &Rgb, width: usize, height: usize, filter: Filter) -> Rgb {
-    let mut out = image.clone();
-    if width != image.width {
-        let taps = taps(image.width, width, filter);
-        let mut pixels = Vec::with_capacity(width * image.height * 3);
-        for row in image.pixels.chunks_exact(image.width * 3) {
-            for tap in &taps {
-                pixels.extend((0..3).map(|c| tap.apply(|i| row[i * 3 + c])));
-            }
+    let columns = Axis { to: width, first: 0, count: width };
+    let rows = Axis { to: height, first: 0, count: height };
+    resize_window(image, columns, rows, filter)
+}
+
+/// A window of [`resize`].
+fn resize_window(image: &Rgb, columns: Axis, rows: Axis, filter: Filter) -> Rgb {
+    let vertical = taps(image.height, rows, filter);
+    // The rows of the image that the window depends on.
+    let first = vertical.first().map_or(0, |tap| tap.first);
+    let end = vertical.last().map_or(0, |tap| tap.first + tap.weights.len());
+    let horizontal = taps(image.width, columns, filter);
+    let stride = columns.count * 3;
+    let mut pixels = Vec::with_capacity(stride * (end - first));
+    for row in image.pixels.chunks_exact(image.width * 3).take(end).skip(first) {
+        for tap in &horizontal {
+            pixels.extend((0..3).map(|c| tap.apply(|i| row[i * 3 + c])));
         }
-        out = Rgb { width, height: image.height, pixels };
     }
-    if height != image.height {
-        let taps = taps(image.height, height, filter);
-        let stride = out.width * 3;
-        let mut pixels = Vec::with_capacity(stride * height);
-        for tap in &taps {
-            pixels.extend((0..stride).map(|x| tap.apply(|i| out.pixels[i * stride + x])));
-        }
-        out = Rgb { width: out.width, height, pixels };
+    let mut out = Vec::with_capacity(stride * rows.count);
+    for tap in &vertical {
+        let pixel = |x: usize| tap.apply(|i| pixels[(i - first) * stride + x]);
+        out.extend((0..stride).map(pixel));
     }
-    out
+    Rgb { width: columns.count, height: rows.count, pixels: out }
 }
 
 /// The input pixels of one output pixel and their fixed-point weights.
@@ -112,11 +125,17 @@ impl Tap {
     }
 }
 
-fn taps(from: usize, to: usize, filter: Filter) -> Vec<Tap> {
-    let scale = from as f64 / to as f64;
+/// The taps of a window of an axis of `from` pixels.
+fn taps(from: usize, axis: Axis, filter: Filter) -> Vec<Tap> {
+    if from == axis.to {
+        // An axis that keeps its length is copied.
+        let copy = |first| Tap { first, weights: vec![1 << PRECISION] };
+        return (axis.first..axis.first + axis.count).map(copy).collect();
+    }
+    let scale = from as f64 / axis.to as f64;
     let stretch = scale.max(1.0);
     let support = filter.support() * stretch;
-    (0..to)
+    (axis.first..axis.first + axis.count)
         .map(|x| {
             let center = (x as f64 + 0.5) * scale;
             let first = (center - support + 0.5).max(0.0) as usize;

@@ -59,8 +59,14 @@ impl Hdf5Store {
     ///
     /// [`StoreError`] if `dataset.json` is missing or has no list of labels.
     pub fn labels(&self) -> Result<Option<&BTreeMap<String, Option<usize>>>, StoreError> {
-        let problem = |problem: &String| StoreError { file: self.name.clone(), problem: problem.clone() };
+        let problem =
+            |problem: &String| StoreError { file: self.name.clone(), problem: problem.clone() };
         self.labels.as_ref().map(Option::as_ref).map_err(problem)
+    }
+
+    /// The `.h5` file.
+    pub fn path(&self) -> &Path {
+        Path::new(&self.name)
     }
 
     /// The label of an item; `None` if it has none.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 use tintype::image::Rgb;
@@ -10,12 +10,14 @@ use tintype::weights::{Dtype, TensorView, open, write_safetensors};
 
 use super::crop::center_crop;
 use super::jpeg;
-use super::source::{Item, Source};
+use super::source::{Item, Skipped, Source};
 use super::store::{Description, STORE_FILE, Shard, file_crc32c};
 use tintype::files::write_whole;
 
 /// Bytes of a shard, about.
 const SHARD_BYTES: usize = 128 << 20;
+/// The first bytes of what macOS keeps beside a file on other systems' disks.
+const APPLE_DOUBLE: [u8; 4] = [0, 5, 0x16, 7];
 /// An encoded image may not claim to decode to more than this.
 const MAX_DECODED_BYTES: u64 = 1 << 30;
 
@@ -37,8 +39,10 @@ pub struct Plan {
 pub struct Outcome {
     /// Images in the store.
     pub images: usize,
-    /// Names of images that could not be read, and why.
-    pub skipped: Vec<(String, String)>,
+    /// Images of the source that were left out.
+    pub skipped: Vec<Skipped>,
+    /// Images that were smaller than the side and enlarged.
+    pub enlarged: usize,
     /// Shards of an earlier run.
     pub resumed: usize,
     /// Whether all shards of all ranks are complete.
@@ -108,14 +112,25 @@ fn shard_name(number: usize) -> String {
     format!("images_{number:05}.safetensors")
 }
 
-/// The count and the skipped images of a shard that an earlier run finished.
-fn finished(path: &Path, identity: &str) -> Option<(usize, Vec<(String, String)>)> {
+/// What became of a shard's images.
+struct Finished {
+    images: usize,
+    skipped: Vec<Skipped>,
+    enlarged: usize,
+}
+
+/// A shard that an earlier run finished.
+fn finished(path: &Path, identity: &str) -> Option<Finished> {
     let weights = open(path).ok()?;
-    if weights.metadata.get("identity").map(String::as_str) != Some(identity) {
+    let metadata = |key: &str| weights.metadata.get(key);
+    if metadata("identity").map(String::as_str) != Some(identity) {
         return None;
     }
-    let skipped = serde_json::from_str(weights.metadata.get("skipped")?).ok()?;
-    Some((weights.tensors.get("labels")?.len(), skipped))
+    Some(Finished {
+        images: weights.tensors.get("labels")?.len(),
+        skipped: serde_json::from_str(metadata("skipped")?).ok()?,
+        enlarged: metadata("enlarged")?.parse().ok()?,
+    })
 }
 
 /// The contents of a shard; `None` if cancelled.
@@ -126,6 +141,7 @@ fn encode_shard(
     identity: &str,
     progress: &Progress,
 ) -> anyhow::Result<Option<Vec<u8>>> {
+    let enlarged = AtomicUsize::new(0);
     let decoded: Vec<Option<Result<Rgb, String>>> = items
         .par_iter()
         .map(|item| {
@@ -133,7 +149,11 @@ fn encode_shard(
                 return None;
             }
             let image = source.read(item).map_err(|e| e.to_string());
-            let image = image.and_then(|bytes| decode(&bytes)).map(|i| center_crop(&i, side));
+            let image = image.and_then(|bytes| decode(&bytes)).map(|image| {
+                let smaller = image.width.min(image.height) < side;
+                enlarged.fetch_add(usize::from(smaller), Ordering::Relaxed);
+                center_crop(&image, side)
+            });
             progress.images.fetch_add(1, Ordering::Relaxed);
             Some(image)
         })
@@ -146,7 +166,7 @@ fn encode_shard(
                 pixels.extend_from_slice(&image.pixels);
                 labels.push(item.label.map_or(-1, |l| l as i64));
             }
-            Some(Err(problem)) => skipped.push((item.name.clone(), problem)),
+            Some(Err(reason)) => skipped.push(Skipped { name: item.name.clone(), reason }),
         }
     }
     let n = labels.len();
@@ -161,6 +181,7 @@ fn encode_shard(
     let metadata = BTreeMap::from([
         ("identity".to_string(), identity.to_string()),
         ("skipped".to_string(), serde_json::to_string(&skipped)?),
+        ("enlarged".to_string(), enlarged.into_inner().to_string()),
     ]);
     write_safetensors(&tensors, &metadata).map(Some).map_err(anyhow::Error::msg)
 }
@@ -172,6 +193,9 @@ fn encode_shard(
 /// A sentence where the format is unknown, the file is damaged, or the image is empty or over 1
 /// GiB.
 pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
+    if bytes.starts_with(&APPLE_DOUBLE) {
+        return Err("an AppleDouble file, not an image".into());
+    }
     if jpeg::is_jpeg(bytes) {
         return jpeg::decode(bytes, MAX_DECODED_BYTES);
     }
@@ -197,27 +221,31 @@ fn describe(
     count: usize,
     resumed: usize,
 ) -> anyhow::Result<Outcome> {
-    let mut outcome = Outcome { images: 0, skipped: Vec::new(), resumed, complete: true };
+    let skipped = source.skipped.clone();
+    let mut outcome = Outcome { images: 0, skipped, enlarged: 0, resumed, complete: true };
     let mut shards = Vec::new();
     for number in 0..count {
         let path = plan.out.join(shard_name(number));
-        let Some((images, skipped)) = finished(&path, identity) else {
+        let Some(shard) = finished(&path, identity) else {
             outcome.complete = false;
             continue;
         };
-        outcome.images += images;
-        outcome.skipped.extend(skipped);
-        shards.push(Shard { file: shard_name(number), count: images, crc32c: file_crc32c(&path)? });
+        let count = shard.images;
+        outcome.images += count;
+        outcome.skipped.extend(shard.skipped);
+        outcome.enlarged += shard.enlarged;
+        shards.push(Shard { file: shard_name(number), count, crc32c: file_crc32c(&path)? });
     }
     if !outcome.complete {
         return Ok(outcome);
     }
-    if outcome.images == 0 {
-        let (name, problem) = &outcome.skipped[0];
-        anyhow::bail!(
-            "none of the {} images can be read; the first is {name}: {problem}",
-            outcome.skipped.len()
-        );
+    if let (0, Some(Skipped { name, reason })) = (outcome.images, outcome.skipped.first()) {
+        let n = outcome.skipped.len();
+        anyhow::bail!("none of the {n} images can be read; the first is {name}: {reason}");
+    }
+    let mut skipped_by_reason = BTreeMap::new();
+    for Skipped { reason, .. } in &outcome.skipped {
+        *skipped_by_reason.entry(reason.clone()).or_default() += 1;
     }
     let description = Description {
         version: 1,
@@ -225,8 +253,13 @@ fn describe(
         classes: source.classes.clone(),
         shards,
         skipped: outcome.skipped.len(),
+        skipped_by_reason,
+        hidden: source.hidden,
+        enlarged: outcome.enlarged,
+        labelled_by: source.labelled_by.clone(),
     };
-    let list: String = outcome.skipped.iter().map(|(n, p)| format!("{n}\t{p}\n")).collect();
+    let line = |Skipped { name, reason }: &Skipped| format!("{name}\t{reason}\n");
+    let list: String = outcome.skipped.iter().map(line).collect();
     write_whole(&plan.out.join("skipped.txt"), list.as_bytes())?;
     write_whole(&plan.out.join(STORE_FILE), &serde_json::to_vec_pretty(&description)?)?;
     Ok(outcome)

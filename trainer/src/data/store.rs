@@ -4,6 +4,7 @@
 //! `store.json` describes the store; `images_00000.safetensors` and so on hold `images`
 //! `[n, side, side, 3]` (RGB) and `labels` `[n]` (−1 for none).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -48,8 +49,20 @@ pub struct Description {
     pub classes: Vec<String>,
     /// The shards in order.
     pub shards: Vec<Shard>,
-    /// Images of the source that could not be read; `skipped.txt` lists them.
+    /// Images of the source that were left out; `skipped.txt` lists them.
     pub skipped: usize,
+    /// The same by reason.
+    #[serde(default)]
+    pub skipped_by_reason: BTreeMap<String, usize>,
+    /// Hidden files and files of systems, such as those below `__MACOSX`.
+    #[serde(default)]
+    pub hidden: usize,
+    /// Images that were smaller than `side` and enlarged.
+    #[serde(default)]
+    pub enlarged: usize,
+    /// Where the labels come from.
+    #[serde(default)]
+    pub labelled_by: String,
 }
 
 /// One shard.

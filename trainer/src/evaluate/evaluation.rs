@@ -122,6 +122,8 @@ impl Evaluation {
         let (scores, mut notes) =
             scores(protocol, metrics, &of_samples, &of_reference, self.subsets)?;
         notes.extend(SetInfo::notes(&infos));
+        let sets = set.into_iter().chain(reference.map(|(set, _)| set));
+        notes.extend(sets.filter_map(|set| set.images.as_ref()?.left_out()));
         notes.extend(self.extractors.iter().filter(|e| e.drift > MAX_DRIFT).map(|extractor| {
             format!(
                 "this device's {:?} features are {:.0e} off the CPU's, so it does not compute in float32; use --device cpu for numbers to publish",

@@ -10,7 +10,7 @@ use tintype::image::Rgb;
 
 use crate::data::batch::Batch;
 use crate::data::prepare::decode;
-use crate::data::source::Source;
+use crate::data::source::{Options, Skipped, Source};
 use crate::data::store::{ImageStore, STORE_FILE};
 
 /// A set of images in a fixed order.
@@ -45,7 +45,9 @@ impl Images {
         } else if path.join(STORE_FILE).exists() {
             Kind::Store(ImageStore::open_verified(path)?)
         } else {
-            Kind::Source(Source::open(path, None)?)
+            // Every image counts, whatever its class.
+            let options = Options { unlabelled: true, ..Options::default() };
+            Kind::Source(Source::open(path, &options)?)
         };
         let there = match &kind {
             Kind::Source(source) => source.items.len(),
@@ -71,6 +73,25 @@ impl Images {
     /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// Images that the set leaves out, in a sentence; `None` if there are none.
+    pub fn left_out(&self) -> Option<String> {
+        let path = self.path.display();
+        match &self.kind {
+            Kind::Source(source) if !source.skipped.is_empty() => {
+                let show = |Skipped { name, reason }: &Skipped| format!("{name} ({reason})");
+                let shown: Vec<String> = source.skipped.iter().take(3).map(show).collect();
+                let n = source.skipped.len();
+                let such = if n > shown.len() { "such as " } else { "" };
+                Some(format!("left out of {path}, {n} of its images: {such}{}", shown.join(", ")))
+            }
+            Kind::Store(store) if store.description.skipped > 0 => Some(format!(
+                "{} images were left out when {path} was prepared; its skipped.txt lists them",
+                store.description.skipped
+            )),
+            _ => None,
+        }
     }
 
     /// Decodes images. An image that cannot be decoded is an error: skipping it would change the
@@ -112,11 +133,10 @@ impl Images {
         let text = match &self.kind {
             Kind::Store(store) => format!("{:?}", store.description.shards),
             Kind::Batch(_) => stamp(&self.path),
-            Kind::Source(source) if self.path.is_dir() => {
-                let stamps = source.items.iter().map(|i| stamp(&self.path.join(&i.name)));
-                format!("{:08x}{}", source.fingerprint(), stamps.collect::<String>())
+            Kind::Source(source) => {
+                let stamps = source.files().iter().map(|file| stamp(file)).collect::<String>();
+                format!("{:08x}{stamps}", source.fingerprint())
             }
-            Kind::Source(source) => format!("{:08x}{}", source.fingerprint(), stamp(&self.path)),
         };
         format!("{:08x}-{}", crc32c::crc32c(text.as_bytes()), self.count)
     }

@@ -356,7 +356,7 @@ pub fn check_data(model: &HDiTConfig, loss: &HDiTLoss, images: &ImageStore) -> R
     ensure!(model.mapping_cond_dim == 0, "mapping_cond_dim is not supported by image stores");
     ensure!(loss.loss_scales >= 1, "loss.loss_scales must be at least 1");
     if model.num_classes > 0 {
-        super::hidit::check_classes(images.labels(), model.num_classes)?;
+        super::classes::check_classes(images.labels(), model.num_classes)?;
     }
     Ok(())
 }

@@ -140,7 +140,11 @@ fn is_finite(values: &[f32]) -> bool {
 /// The moments of an item, mean first, each of the given shape.
 fn moments(store: &Hdf5Store, name: &str, [c, h, w]: [usize; 3]) -> Result<Vec<f32>> {
     let (moments, shape) = store.moments(name)?;
-    ensure!(shape == [2 * c, h, w], "the moments of {name} have shape {shape:?}, not {:?}", [2 * c, h, w]);
+    ensure!(
+        shape == [2 * c, h, w],
+        "the moments of {name} have shape {shape:?}, not {:?}",
+        [2 * c, h, w]
+    );
     Ok(moments)
 }
 

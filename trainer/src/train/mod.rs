@@ -2,6 +2,7 @@
 
 pub mod adamw;
 pub mod checkpoint;
+pub mod classes;
 pub mod comm;
 pub mod config;
 pub mod diffusion;

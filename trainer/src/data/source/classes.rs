@@ -158,7 +158,15 @@ fn is_split(name: &str) -> bool {
     name.split(|c: char| !c.is_ascii_alphabetic()).any(|word| {
         matches!(
             word,
-            "train" | "training" | "val" | "valid" | "validation" | "test" | "testing" | "dev" | "eval"
+            "train"
+                | "training"
+                | "val"
+                | "valid"
+                | "validation"
+                | "test"
+                | "testing"
+                | "dev"
+                | "eval"
         )
     })
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::Mmap;
+use serde::{Deserialize, Serialize};
 use zip::ZipArchive;
 
 use super::{SourceError, error};
@@ -16,7 +17,7 @@ use crate::data::hdf5::Hdf5Store;
 /// Where images are read from.
 pub(super) enum Container {
     Folder(PathBuf),
-    Tars(Vec<Mmap>),
+    Tars(Vec<(PathBuf, Mmap)>),
     Zip(PathBuf, Box<ZipArchive<Cursor<Shared>>>),
     Hdf5(Box<Hdf5Store>),
 }
@@ -35,7 +36,7 @@ pub(super) enum Location {
 }
 
 /// A file that was left out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// Its name inside the source.
     pub name: String,
@@ -119,7 +120,7 @@ impl Container {
                 store.bytes(name).map(Cow::Owned).map_err(|e| error(Path::new(name), e))
             }
             (Self::Tars(maps), Location::Range { archive, start, len }) => {
-                Ok(Cow::Borrowed(&maps[*archive][*start..start + len]))
+                Ok(Cow::Borrowed(&maps[*archive].1[*start..start + len]))
             }
             (Self::Zip(path, archive), Location::Zip(index)) => {
                 let failed = |e: &dyn std::fmt::Display| error(path, format!("{name}: {e}"));

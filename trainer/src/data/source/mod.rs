@@ -9,7 +9,7 @@ mod tar;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::hdf5::Hdf5Store;
 use classes::{Classes, Problem};
@@ -150,7 +150,12 @@ impl Source {
     }
 
     /// Gives every image its label; `others` are the files that are not images.
-    fn label(&mut self, path: &Path, options: &Options, others: &mut Listing) -> Result<(), String> {
+    fn label(
+        &mut self,
+        path: &Path,
+        options: &Options,
+        others: &mut Listing,
+    ) -> Result<(), String> {
         if let Container::Hdf5(store) = &self.container {
             let labels = store.labels().map_err(|e| e.to_string())?.cloned();
             return self.label_by_list(labels, |item| item.to_string(), LABEL_FILE);
@@ -190,7 +195,8 @@ impl Source {
         };
         for item in &mut self.items {
             let label = labels.get(&key(&item.name));
-            item.label = *label.ok_or_else(|| format!("{list} has no label for {:?}", item.name))?;
+            item.label =
+                *label.ok_or_else(|| format!("{list} has no label for {:?}", item.name))?;
         }
         let count = labels.values().flatten().max().map_or(0, |last| last + 1);
         self.classes = (0..count).map(|class| class.to_string()).collect();
@@ -209,7 +215,9 @@ impl Source {
         for item in std::mem::take(&mut self.items) {
             match classes.of(&item.name).and_then(|class| numbers.get(class)) {
                 Some(label) => items.push(Item { label: Some(*label), ..item }),
-                None => stray.push(Skipped { name: item.name, reason: "not in a class folder".into() }),
+                None => {
+                    stray.push(Skipped { name: item.name, reason: "not in a class folder".into() })
+                }
             }
         }
         self.items = items;
@@ -262,6 +270,22 @@ impl Source {
     /// If `item` is of another source.
     pub fn read(&self, item: &Item) -> Result<Cow<'_, [u8]>, SourceError> {
         self.container.read(&item.name, &item.location)
+    }
+
+    /// The files that hold the images.
+    pub fn files(&self) -> Vec<PathBuf> {
+        match &self.container {
+            Container::Folder(root) => {
+                let file = |item: &Item| match &item.location {
+                    Location::File(below) => Some(root.join(below)),
+                    _ => None,
+                };
+                self.items.iter().filter_map(file).collect()
+            }
+            Container::Tars(maps) => maps.iter().map(|(path, _)| path.clone()).collect(),
+            Container::Zip(path, _) => vec![path.clone()],
+            Container::Hdf5(store) => vec![store.path().to_path_buf()],
+        }
     }
 
     /// Tells sources apart: names, labels and places of all items.
@@ -333,7 +357,10 @@ fn find_split(split: &str, listing: &Listing) -> Result<String, String> {
         }
         several => {
             let list: Vec<&str> = several.iter().take(20).map(|f| f.as_str()).collect();
-            Err(format!("several folders are called {wanted:?}: {}; give the path", list.join(", ")))
+            Err(format!(
+                "several folders are called {wanted:?}: {}; give the path",
+                list.join(", ")
+            ))
         }
     }
 }

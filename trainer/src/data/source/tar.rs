@@ -23,7 +23,7 @@ pub(super) fn list_tars(paths: &[&Path]) -> Result<(Container, Listing), SourceE
         let prefix = if paths.len() > 1 { format!("{stem}/") } else { String::new() };
         let at = Archive { path, map: &map, number: archive };
         at.list(0, map.len(), &prefix, true, &mut listing)?;
-        maps.push(map);
+        maps.push((path.to_path_buf(), map));
     }
     Ok((Container::Tars(maps), listing))
 }
@@ -70,7 +70,8 @@ impl Archive<'_> {
                         // As when unpacked, the last file of a name is the one that stays.
                         _ => {
                             links.remove(&name);
-                            let location = Location::Range { archive: self.number, start: at, len: size };
+                            let location =
+                                Location::Range { archive: self.number, start: at, len: size };
                             files.insert(name, location);
                         }
                     }
@@ -127,12 +128,12 @@ fn follow(
         }
     }
     let prefix = format!("{at}/");
-    let inside: Vec<_> = files.range(prefix.clone()..).take_while(|(f, _)| f.starts_with(&prefix)).collect();
+    let inside: Vec<_> =
+        files.range(prefix.clone()..).take_while(|(f, _)| f.starts_with(&prefix)).collect();
     // A folder that the link itself lies in would have no end.
     if inside.is_empty() || at.is_empty() || format!("{name}/").starts_with(&prefix) {
         listing.skip(name, format!("a link to {target}, which is not in the archive"));
-    }
-    else {
+    } else {
         for (file, location) in inside {
             listing.add(format!("{name}/{}", &file[prefix.len()..]), location.clone());
         }
