@@ -1,5 +1,7 @@
 //! `tintype prepare`: every kind of source, damaged images, resuming.
 
+mod sources;
+
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
@@ -99,7 +101,7 @@ fn folders_archives_and_archives_of_archives_give_the_same_store() {
         ("folder", vec![]),
         ("plain.tar", vec![]),
         ("classes.tar", vec![]),
-        ("x.zip", vec!["--within", "train"]),
+        ("x.zip", vec!["--split", "train"]),
     ] {
         let out = path(&format!("store-{source}"));
         let source = path(source);
@@ -127,8 +129,8 @@ fn damaged_images_are_skipped_and_listed_unless_all_are() {
     assert!(ok && said.contains("2 skipped") && said.contains("skipped a/bad.png"), "{said}");
     let list = std::fs::read_to_string(out.join("skipped.txt")).expect("a list");
     assert_eq!(list.lines().count(), 2);
-    let (ok, said) = prepare(&[text(place.path()), "--out", "x", "--within", "nothing"]);
-    assert!(!ok && said.contains("no images"), "{said}");
+    let (ok, said) = prepare(&[text(place.path()), "--out", "x", "--split", "nothing"]);
+    assert!(!ok && said.contains("no folder \"nothing\""), "{said}");
 }
 
 #[test]

@@ -98,8 +98,31 @@ impl Archive<'_> {
                 _ => listing.skip(format!("{prefix}{name}"), "not a regular file"),
             }
         }
+        // Links to files first, since a link to a folder leads to them, too.
+        let mut folders = Vec::new();
         for (name, target) in &links {
-            follow(&format!("{prefix}{name}"), target, &links, &files, listing);
+            match destination(target, &links, &files) {
+                Ok(location) => {
+                    files.insert(name.clone(), location);
+                }
+                Err(end) => folders.push((name, target, end)),
+            }
+        }
+        for (name, target, end) in folders {
+            let inside = format!("{end}/");
+            let below = |file: &&String| file.starts_with(&inside);
+            // A folder that the link itself lies in would have no end.
+            let is_around = end.is_empty() || name.starts_with(&inside);
+            let found: Vec<String> =
+                files.keys().filter(below).filter(|_| !is_around).cloned().collect();
+            if found.is_empty() {
+                let reason = format!("a link to {target}, which is not in the archive");
+                listing.skip(format!("{prefix}{name}"), reason);
+            }
+            for file in found {
+                let location = files[&file].clone();
+                listing.add(format!("{prefix}{name}/{}", &file[inside.len()..]), location);
+            }
         }
         for (name, location) in files {
             listing.add(format!("{prefix}{name}"), location);
@@ -108,36 +131,23 @@ impl Archive<'_> {
     }
 }
 
-/// Adds what a link leads to: a file, or the files of a folder.
-fn follow(
-    name: &str,
-    target: &str,
-    links: &BTreeMap<String, String>,
+/// The file that a link leads to, else the name that its chain ends with.
+fn destination<'a>(
+    target: &'a str,
+    links: &'a BTreeMap<String, String>,
     files: &BTreeMap<String, Location>,
-    listing: &mut Listing,
-) {
+) -> Result<Location, &'a str> {
     let mut at = target;
     for _ in 0..LONGEST_CHAIN {
         if let Some(location) = files.get(at) {
-            listing.add(name.into(), location.clone());
-            return;
+            return Ok(location.clone());
         }
         match links.get(at) {
             Some(next) => at = next,
             None => break,
         }
     }
-    let prefix = format!("{at}/");
-    let inside: Vec<_> =
-        files.range(prefix.clone()..).take_while(|(f, _)| f.starts_with(&prefix)).collect();
-    // A folder that the link itself lies in would have no end.
-    if inside.is_empty() || at.is_empty() || format!("{name}/").starts_with(&prefix) {
-        listing.skip(name, format!("a link to {target}, which is not in the archive"));
-    } else {
-        for (file, location) in inside {
-            listing.add(format!("{name}/{}", &file[prefix.len()..]), location.clone());
-        }
-    }
+    Err(at)
 }
 
 /// A path without `.` and `..`, and without `/` at its ends.
