@@ -248,6 +248,7 @@ fn hidit_system(
     let latents = Arc::new(Latents::open(&data.latents, data.stats.as_deref())?);
     let images = image_store(&data.images)?;
     let mut model = recipe.model.clone();
+    model.validate()?;
     hidit::check_data(&model, &recipe.loss, &latents, images.as_deref())?;
     warn(comm, &latents.labels, model.sit.num_classes);
     let teacher = match &data.teacher {

@@ -119,6 +119,12 @@ impl Reconstructor {
         stop: &AtomicBool,
         progress: &dyn Fn(usize),
     ) -> Result<Option<Quality>> {
+        ensure!(
+            self.lpips.is_none() || store.side() >= Lpips::SMALLEST,
+            "images of {} pixels are too small for LPIPS, which needs {}; leave out --vgg",
+            store.side(),
+            Lpips::SMALLEST
+        );
         let mut sums = Sums::default();
         let mut extracted = [ExtractedFeatures::default(), ExtractedFeatures::default()];
         let mut pending = [Features::default(), Features::default()];

@@ -63,6 +63,9 @@ pub struct Lpips {
 }
 
 impl Lpips {
+    /// The smallest side of an image: VGG16 halves it four times.
+    pub const SMALLEST: usize = 16;
+
     /// Loads torchvision's `vgg16-397923af.pth` and the linear layers `vgg.pth`, or both from one
     /// file of a built LPIPS.
     ///

@@ -270,6 +270,18 @@ impl Config {
         if optimizer.betas.iter().any(|b| !(0.0..1.0).contains(b)) {
             bail!("optimizer.betas = {:?} are not in 0…1", optimizer.betas);
         }
+        let ema = match self {
+            Self::HiDiT(r) => r.ema,
+            Self::LightningDiT(r) => r.ema,
+            Self::HDiT(r) => r.ema,
+            Self::Vae(r) => r.ema,
+        };
+        if let Some(EmaConfig::Constant { decay: d } | EmaConfig::Inverse { max_value: d, .. }) =
+            ema
+            && !(0.0..=1.0).contains(&d)
+        {
+            bail!("the EMA's decay {d} is not in 0…1");
+        }
         let has_ema = match self {
             Self::HiDiT(r) => r.ema.is_some(),
             Self::LightningDiT(r) => r.ema.is_some(),

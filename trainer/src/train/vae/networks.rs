@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use tintype::burn; // the derive names it
 use tintype::burn::module::{Initializer, Module, Param};
 use tintype::burn::tensor::{Device, Gradients, Tensor};
@@ -76,6 +76,7 @@ impl Networks {
         seed: u64,
         device: &Device,
     ) -> Result<Self> {
+        ensure!(loss.disc_channels > 0, "loss.disc_channels must be at least 1");
         let gan = PatchGanConfig { ndf: loss.disc_channels, ..PatchGanConfig::VAVAE };
         type Never = std::convert::Infallible;
         let c = config.latent_channels();

@@ -86,6 +86,11 @@ impl VaeTraining {
             side >= 24 || loss.disc_weight == 0.0,
             "images of {side} pixels are too small for the discriminator, which needs 24; set loss.disc_weight = 0"
         );
+        ensure!(
+            side >= Lpips::SMALLEST || loss_networks.lpips.is_none(),
+            "images of {side} pixels are too small for LPIPS, which needs {}; leave out data.vgg and data.lpips",
+            Lpips::SMALLEST
+        );
         if loss_networks.teacher.is_some() {
             ensure!(
                 side / model.downsampling() == 16,
