@@ -91,7 +91,7 @@ fn theirs(tensors: &Tensors, levels: usize, attention: Attention) -> Tensors {
         let mut shape = view.shape.clone();
         if name.contains(".attentions.") {
             name = name.replace(".norm.", ".group_norm.");
-            for (ours, diffusers) in [".q.", ".k.", ".v.", ".proj_out."].iter().zip(words) {
+            for (ours, diffusers) in [".q.", ".k.", ".v.", ".proj_out."].into_iter().zip(words) {
                 name = name.replace(ours, diffusers);
             }
             shape.truncate(match attention {
