@@ -2,10 +2,12 @@
 
     python fid_pytorch.py WEIGHTS.safetensors FOLDER FOLDER [--cache-a DIR --cache-b DIR] [--limit N]
 
+    pip install numpy 'Pillow<13' safetensors scipy torch
+
 Images are resized as in TensorFlow 1, features extracted by FID's Inception-v3 in PyTorch (float32), and
 the distance computed with scipy's matrix square root. Given cache folders of `tintype evaluate --cache`, the
 distance is also computed from Tintype's features, which separates errors of the network from errors of the
-statistics.
+statistics. Pillow stays below 13, which resizes in another order than the versions behind published numbers.
 """
 import argparse, glob, json, os, time
 

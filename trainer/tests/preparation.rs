@@ -202,3 +202,127 @@ fn jpegs_are_decoded_as_pillow_does() {
         assert!(decode(&damaged).is_err(), "{name}");
     }
 }
+
+/// Where segments with a length begin, in the header and between scans, and their markers.
+fn segments(file: &[u8]) -> Vec<(usize, u8)> {
+    let mut found = Vec::new();
+    let mut at = 2;
+    while at + 3 < file.len() {
+        match [file[at], file[at + 1]] {
+            [0xFF, 0xD9] => break,
+            [0xFF, 0x00 | 0xD0..=0xD7 | 0xFF] | [0..=0xFE, _] => at += 1,
+            [0xFF, marker] => {
+                found.push((at, marker));
+                at += 2 + usize::from(u16::from_be_bytes([file[at + 2], file[at + 3]]));
+            }
+        }
+    }
+    found
+}
+
+fn inserted(file: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
+    [&file[..at], bytes, &file[at..]].concat()
+}
+
+const START_OF_SCAN: u8 = 0xDA;
+
+#[test]
+fn stray_bytes_between_the_segments_of_a_jpeg_are_skipped() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/jpeg");
+    let read = |name: &str| std::fs::read(folder.join(name)).expect("an image");
+    // Files of others: the bytes are between the header's segments, so the pixels are the plain file's.
+    let plain = decode(&read("junk/plain.jpg")).expect("an image");
+    assert_eq!((plain.width, plain.height), (48, 48));
+    for name in ["ff00-before-dqt", "junk-before-sos", "rst-before-dqt", "zero2-before-dqt"] {
+        let file = read(&format!("junk/{name}.jpg"));
+        assert!(decode(&file).expect(name) == plain, "{name}");
+        assert!(decode(&file[..file.len() - 2]).is_err(), "{name}");
+    }
+    let junk: [&[u8]; 5] = [&[0x12, 0x34, 0x56], &[0, 0], &[0xFF, 0], &[0xFF, 0xD3], &[0xFF]];
+    for name in ["colour", "progressive", "grey", "inks"] {
+        let (file, pixels) = (read(&format!("{name}.jpg")), read(&format!("{name}.rgb")));
+        let segments = segments(&file);
+        let scan = segments.iter().position(|(_, marker)| *marker == START_OF_SCAN);
+        let scan = scan.expect("a scan");
+        // A JPEG is known by the marker at its beginning, so nothing goes before that.
+        for &(at, marker) in &segments[1..=scan] {
+            for junk in junk {
+                let file = inserted(&file, at, junk);
+                let image = decode(&file).unwrap_or_else(|e| panic!("{name}, {marker:x}: {e}"));
+                assert!(image.pixels == pixels, "{name}, before {marker:x}: {junk:x?}");
+                assert!(decode(&file[..file.len() - 2]).is_err(), "{name}, before {marker:x}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_jpeg_ends_behind_its_last_scan() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/jpeg");
+    let file = std::fs::read(folder.join("progressive.jpg")).expect("an image");
+    let pixels = std::fs::read(folder.join("progressive.rgb")).expect("its pixels");
+    let segments = segments(&file);
+    let scans: Vec<usize> = segments.iter().filter(|s| s.1 == START_OF_SCAN).map(|s| s.0).collect();
+    assert!(scans.len() > 1, "{segments:x?}");
+    // A picture within an application's segment has an end of its own.
+    let thumbnail: [u8; 10] = [0xFF, 0xE1, 0, 8, 0xFF, 0xD8, 0xFF, 0xD9, 0, 0];
+    for at in [segments[1].0, scans[1]] {
+        let whole = inserted(&file, at, &thumbnail);
+        assert!(decode(&whole).expect("an image").pixels == pixels);
+        assert!(decode(&whole[..whole.len() - 2]).is_err());
+        assert!(decode(&whole[..at + thumbnail.len()]).is_err());
+    }
+    for cut in scans {
+        assert!(decode(&file[..cut]).is_err(), "cut at {cut}");
+        assert!(decode(&file[..cut + 12]).is_err(), "cut behind {cut}");
+    }
+    // What follows the end is not looked at.
+    let longer = [file.as_slice(), b"more \xFF\xDA\xFF\xE1"].concat();
+    assert!(decode(&longer).expect("an image").pixels == pixels);
+}
+
+#[test]
+fn sixteen_bits_are_scaled_to_eight_and_rounded() {
+    use image::{DynamicImage, ImageBuffer, ImageFormat};
+    let values: [u16; 6] = [0, 200, 4848, 32896, 65000, 65535];
+    // Pillow has the high bytes of coloured pictures: 0, 0, 18, 128, 253, 255.
+    let expected: [u8; 6] = [0, 1, 19, 128, 253, 255];
+    let png = |image: DynamicImage| {
+        let mut file = std::io::Cursor::new(Vec::new());
+        image.write_to(&mut file, ImageFormat::Png).expect("it encodes");
+        decode(&file.into_inner()).expect("it decodes")
+    };
+    let colour = ImageBuffer::from_raw(2, 1, values.to_vec()).expect("two pixels");
+    let image = png(DynamicImage::ImageRgb16(colour));
+    assert_eq!((image.width, image.height, image.pixels.as_slice()), (2, 1, expected.as_slice()));
+    let grey = ImageBuffer::from_raw(6, 1, values.to_vec()).expect("six pixels");
+    let tripled: Vec<u8> = expected.iter().flat_map(|&v| [v; 3]).collect();
+    assert_eq!(png(DynamicImage::ImageLuma16(grey)).pixels, tripled);
+}
+
+#[test]
+fn anymaps_are_read_binary_and_as_text() {
+    let grey = |values: [u8; 4]| values.iter().flat_map(|&v| [v; 3]).collect::<Vec<u8>>();
+    let colours: Vec<u8> = vec![0, 51, 102, 153, 204, 255, 1, 2, 3, 4, 5, 6];
+    let binary = |header: &str, values: &[u8]| [header.as_bytes(), values].concat();
+    let files: [(&str, Vec<u8>, Vec<u8>); 8] = [
+        ("P6", binary("P6\n# a comment\n2 2\n255\n", &colours), colours.clone()),
+        ("P3", b"P3 2 2 255\n0 51 102 153 204 255\n1 2 3 4 5 6\n".to_vec(), colours.clone()),
+        ("P5", binary("P5 2 2 255\n", &[0, 7, 128, 255]), grey([0, 7, 128, 255])),
+        ("P2", b"P2\n2 2\n5\n0 1\n2 5\n".to_vec(), grey([0, 51, 102, 255])),
+        // 0, 200, 32896 and 65535, the high byte first
+        (
+            "16 bits",
+            binary("P5 2 2 65535\n", &[0, 0, 0, 200, 128, 128, 255, 255]),
+            grey([0, 1, 128, 255]),
+        ),
+        ("P2, 16 bits", b"P2 2 2 65535 0 200 32896 65535".to_vec(), grey([0, 1, 128, 255])),
+        // A bit that is set is black.
+        ("P4", binary("P4\n2 2\n", &[0b0100_0000, 0b1000_0000]), grey([255, 0, 0, 255])),
+        ("P1", b"P1\n2 2\n0 1\n1 0\n".to_vec(), grey([255, 0, 0, 255])),
+    ];
+    for (name, file, pixels) in files {
+        assert_eq!(decode(&file), Ok(Rgb { width: 2, height: 2, pixels }), "{name}");
+    }
+    assert!(decode(b"P6 2 2 255\nshort").is_err());
+}

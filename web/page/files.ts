@@ -30,7 +30,7 @@ const NAMES: Record<Role, string> = {
 
 /** Looks at the names of a file's tensors. */
 async function roleOf(file: File): Promise<Role> {
-  if (/\.(pt|ckpt|pth)$/i.test(file.name)) return byName(file.name);
+  if (/\.(pt|ckpt|pth|bin)$/i.test(file.name)) return byName(file.name);
   if (!/\.safetensors$/i.test(file.name)) {
     throw new Error(`${file.name} is no model: weights end in .safetensors or .pt, configurations in .json or .yaml.`);
   }
@@ -50,5 +50,5 @@ async function roleOf(file: File): Promise<Role> {
 /** PyTorch's files tell their tensors only to the engine. */
 function byName(name: string): Role {
   if (/stat/i.test(name)) return "stats";
-  return /vae|autoencoder|first_stage/i.test(name) && !/dit|sit/i.test(name.replace(/vavae|va-vae/gi, "")) ? "vae" : "model";
+  return /vae|autoencoder|first_stage|^diffusion_pytorch_model/i.test(name) && !/dit|sit/i.test(name.replace(/vavae|va-vae/gi, "")) ? "vae" : "model";
 }

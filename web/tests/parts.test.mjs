@@ -101,6 +101,8 @@ test("dropped files are told apart by what is in them", async () => {
   assert.deepEqual(await sort([vae, stats, model]), { model, vae, stats });
   const pt = [new File([""], "vavae-imagenet256-f16d32.pt"), new File([""], "lightningdit-xl-imagenet256-800ep.pt"), new File([""], "latents_stats.pt")];
   assert.deepEqual(await sort(pt), { vae: pt[0], model: pt[1], stats: pt[2] });
+  const bin = new File([""], "diffusion_pytorch_model.bin"); // only autoencoders of diffusers are known
+  assert.deepEqual(await sort([bin, model]), { model, vae: bin });
   await assert.rejects(sort([vae]), /weights are missing/);
   await assert.rejects(sort([model, file("d.safetensors", ["blocks.0"])]), /Both a\.safetensors and d\.safetensors look like the network/);
   await assert.rejects(sort([new File(["ten bytes!"], "e.safetensors")]), /e\.safetensors is damaged/);

@@ -1,6 +1,7 @@
 //! A request in, a stream of events out: what the command line, the desktop app and the browser
 //! share.
 
+mod autoencoder_stats;
 mod batch;
 mod hybrid;
 mod images;

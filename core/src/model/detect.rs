@@ -3,7 +3,7 @@
 use super::Architecture;
 use super::registry::families;
 use super::shapes::{count, metadata, parse, problem, shape};
-use super::vavae::VaeConfig;
+use super::vavae::{VaeConfig, is_diffusers};
 use crate::weights::{Weights, WeightsError};
 
 /// The architecture of a checkpoint. The metadata key `config` decides where there is one; otherwise names
@@ -30,7 +30,8 @@ pub fn detect(weights: &Weights) -> Result<Architecture, WeightsError> {
     Err(problem(weights, format!("its tensors are those of no network known here ({known})")))
 }
 
-/// The configuration of an autoencoder, or of one half of it.
+/// The configuration of an autoencoder, or of one half of it. The metadata key `config` decides where there is
+/// one (diffusers' `config.json`, too); otherwise the shapes of the tensors do, with 32 groups.
 ///
 /// # Errors
 ///
@@ -39,7 +40,10 @@ pub fn detect(weights: &Weights) -> Result<Architecture, WeightsError> {
 /// * [`WeightsError::Config`] where the configuration does not describe an autoencoder
 pub fn vae_config(weights: &Weights) -> Result<VaeConfig, WeightsError> {
     if let Some(text) = metadata(weights) {
-        let config: VaeConfig = parse(weights, "VAE", text)?;
+        let config: VaeConfig = match is_diffusers(text) {
+            true => VaeConfig::from_diffusers(text).map_err(|e| problem(weights, e.to_string()))?,
+            false => parse(weights, "VAE", text)?,
+        };
         config.validate()?;
         return Ok(config);
     }

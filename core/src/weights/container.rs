@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::diffusers::from_diffusers;
 use super::source::{Bytes, Memory, Source};
 use super::store::Weights;
 use super::{WeightsError, pytorch, safetensors};
@@ -11,7 +12,8 @@ impl Weights {
     /// Reads any supported container from memory; `file` is its name for messages.
     ///
     /// PyTorch checkpoints give the weights to sample with: `ema`, else `state_dict`, else
-    /// `model`, else the flat dictionary.
+    /// `model`, else the flat dictionary. Autoencoders under diffusers' names are renamed, without
+    /// a configuration ([`from_diffusers`]).
     ///
     /// # Errors
     ///
@@ -20,7 +22,7 @@ impl Weights {
         bytes: impl AsRef<[u8]> + Send + Sync + 'static,
         file: &str,
     ) -> Result<Self, WeightsError> {
-        Self::read(Bytes::Memory(Arc::new(bytes)), file)
+        from_diffusers(Self::as_stored(Bytes::Memory(Arc::new(bytes)), file)?, None)
     }
 
     /// The same of a file that is read piece by piece: a safetensors file as its tensors are
@@ -33,10 +35,11 @@ impl Weights {
     /// * [`WeightsError::Format`] where the file is empty, damaged or of no supported container, or
     ///   the header of a safetensors file cannot be read
     pub fn from_source(source: Arc<dyn Source>, file: &str) -> Result<Self, WeightsError> {
-        Self::read(Bytes::Source(source), file)
+        from_diffusers(Self::as_stored(Bytes::Source(source), file)?, None)
     }
 
-    fn read(bytes: Bytes, file: &str) -> Result<Self, WeightsError> {
+    /// Under the names that the file has.
+    pub(super) fn as_stored(bytes: Bytes, file: &str) -> Result<Self, WeightsError> {
         let problem = |problem: String| WeightsError::Format { file: file.into(), problem };
         let io = |source| WeightsError::Io { path: file.into(), source };
         let start = bytes.read(0, bytes.len().min(16)).map_err(io)?;

@@ -2,45 +2,115 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::WeightsError;
+use super::diffusers::{describes_autoencoder, from_diffusers, is_diffusers};
+use super::source::Bytes;
 use super::store::Weights;
 
-/// Opens a `.safetensors`, `.pt` or `.ckpt` file, a sharded checkpoint by its
-/// `*.safetensors.index.json`, a folder that holds one of them (EMA weights before raw ones),
-/// or a training run, whose latest checkpoint is taken.
+/// Names of weights in a folder, the preferred ones first: forms of one network.
+const WEIGHTS: [&str; 5] = [
+    "ema.safetensors",
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "model.pt",
+    "pytorch_model.bin",
+];
+/// The same as diffusers names them.
+const DIFFUSERS: [&str; 4] = [
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.fp16.safetensors",
+    "diffusion_pytorch_model.bin",
+];
+/// End of the name of a shard index.
+const INDEX: &str = ".safetensors.index.json";
+
+/// Opens a `.safetensors`, `.pt`, `.ckpt` or `.bin` file, a sharded checkpoint by its
+/// `*.safetensors.index.json`, a folder that holds one of them (EMA weights before raw ones,
+/// safetensors before PyTorch's), or a training run, whose latest checkpoint is taken.
+///
+/// An autoencoder under diffusers' names is renamed, with the `config.json` that lies beside it
+/// ([`from_diffusers`]).
 ///
 /// # Errors
 ///
 /// * [`WeightsError::Io`] where a file cannot be opened, read or mapped
-/// * [`WeightsError::Format`] where the folder holds no checkpoint, a file is damaged or of no
-///   supported container, or a shard lacks a tensor of the index
+/// * [`WeightsError::Format`] where the folder holds no checkpoint or several, a file is damaged or
+///   of no supported container, or a shard lacks a tensor of the index
 pub fn open(path: &Path) -> Result<Weights, WeightsError> {
-    let name = path.display().to_string();
     if path.is_dir() {
-        let candidates =
-            ["ema.safetensors", "model.safetensors.index.json", "model.safetensors", "model.pt"];
-        let found = candidates.iter().map(|c| path.join(c)).find(|p| p.is_file());
-        let found = found.or_else(|| latest_checkpoint(path));
-        return match found {
-            Some(file) => open(&file),
-            None => Err(WeightsError::Format {
-                file: name,
-                problem: format!("the folder holds none of {}", candidates.join(", ")),
-            }),
-        };
+        return open(&in_folder(path)?);
     }
-    if name.ends_with(".index.json") {
-        return open_sharded(path);
+    let is_index = path.to_string_lossy().ends_with(".index.json");
+    let weights = if is_index { open_sharded(path)? } else { stored(path)? };
+    let config = match is_diffusers(&weights) {
+        true => config_beside(path)?,
+        false => None,
+    };
+    from_diffusers(weights, config.as_deref())
+}
+
+/// The checkpoint in a folder; a folder itself where that is a run's.
+fn in_folder(folder: &Path) -> Result<PathBuf, WeightsError> {
+    let preferred =
+        |names: &[&str]| names.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    let mut found: Vec<PathBuf> =
+        [preferred(&WEIGHTS), preferred(&DIFFUSERS)].into_iter().flatten().collect();
+    if found.is_empty() {
+        found = indices(folder);
     }
-    Weights::from_bytes(map(path)?, &name)
+    if found.is_empty() {
+        found.extend(latest_checkpoint(folder));
+    }
+    let problem = match found.as_slice() {
+        [file] => return Ok(file.clone()),
+        [] => format!(
+            "the folder holds none of {}, {} and no other *{INDEX}",
+            WEIGHTS.join(", "),
+            DIFFUSERS.join(", ")
+        ),
+        several => {
+            let name = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned());
+            let names: Vec<String> = several.iter().filter_map(name).collect();
+            format!("the folder holds {}; choose one of these files", names.join(" and "))
+        }
+    };
+    Err(WeightsError::Format { file: folder.display().to_string(), problem })
+}
+
+/// All shard indices in a folder.
+fn indices(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut found: Vec<PathBuf> =
+        paths.filter(|path| path.to_string_lossy().ends_with(INDEX) && path.is_file()).collect();
+    found.sort();
+    found
+}
+
+/// The text of the `config.json` beside an autoencoder, where there is one that describes one.
+fn config_beside(file: &Path) -> Result<Option<String>, WeightsError> {
+    let path = file.with_file_name("config.json");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let io = |source| WeightsError::Io { path: path.display().to_string(), source };
+    let text = std::fs::read_to_string(&path).map_err(io)?;
+    Ok(Some(text).filter(|text| describes_autoencoder(text)))
+}
+
+/// A file's tensors under the names that they have there.
+fn stored(path: &Path) -> Result<Weights, WeightsError> {
+    Weights::as_stored(Bytes::Memory(Arc::new(map(path)?)), &path.display().to_string())
 }
 
 /// The last folder of a run's `checkpoints`; their names are zero-padded steps.
-fn latest_checkpoint(run: &Path) -> Option<std::path::PathBuf> {
+fn latest_checkpoint(run: &Path) -> Option<PathBuf> {
     let entries = std::fs::read_dir(run.join("checkpoints")).ok()?;
-    let is_step = |p: &std::path::PathBuf| {
+    let is_step = |p: &PathBuf| {
         let name = p.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit())
     };
@@ -73,7 +143,7 @@ fn open_sharded(index: &Path) -> Result<Weights, WeightsError> {
         if Path::new(shard).components().count() != 1 {
             return Err(problem(format!("shard {shard:?} is not a file beside the index")));
         }
-        let weights = open(&folder.join(shard))?;
+        let weights = stored(&folder.join(shard))?;
         all.metadata.extend(weights.metadata);
         all.tensors.extend(
             weights.tensors.into_iter().filter(|(name, _)| weight_map.get(name) == Some(shard)),

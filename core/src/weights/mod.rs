@@ -1,10 +1,13 @@
 //! Checkpoints: reading them safely, matching them to a network, writing them.
 //!
-//! Containers are safetensors (one file, or shards with an index) and PyTorch's `.pt`/`.ckpt`.
-//! Nothing in a file is ever executed and no size in it is trusted. A network is compared with the
-//! file's names and shapes before anything is computed; see [`Report`].
+//! Containers are safetensors (one file, or shards with an index) and PyTorch's `.pt`, `.ckpt` and
+//! `.bin`. Nothing in a file is ever executed and no size in it is trusted. Names are the authors',
+//! but that an autoencoder under diffusers' names is renamed as it is opened ([`from_diffusers`]). A
+//! network is compared with the file's names and shapes before anything is computed; see
+//! [`Report`].
 
 mod container;
+mod diffusers;
 #[cfg(feature = "files")]
 mod files;
 #[cfg(feature = "autodiff")]
@@ -18,6 +21,7 @@ mod safetensors;
 mod source;
 mod store;
 
+pub use diffusers::from_diffusers;
 #[cfg(feature = "files")]
 pub use files::open;
 #[cfg(feature = "autodiff")]

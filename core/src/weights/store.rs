@@ -160,6 +160,14 @@ impl TensorView {
         self.len() == 0
     }
 
+    /// The same elements with axes of length 1 behind the others, `rank` axes in all.
+    pub(super) fn with_rank(mut self, rank: usize) -> Self {
+        let rank = rank.max(self.shape.len());
+        self.shape.resize(rank, 1);
+        self.strides.resize(rank, 1);
+        self
+    }
+
     /// Up to `n` bytes from the first element on.
     fn head(&self, n: usize) -> io::Result<Cow<'_, [u8]>> {
         let start = self.offset.min(self.bytes.len());

@@ -43,6 +43,7 @@ pub fn recognise(name: &str, is_folder: bool) -> Option<Kind> {
             ("latent_shards", Kind::Aside), // read with its `_expected` file
             ("npz", Kind::OnHost(files::npz)),
             ("pt", Kind::OnHost(files::pytorch)),
+            ("sdvae_diffusers_folder", Kind::Aside), // read with its `_expected` file
         ]);
     }
     if name.starts_with("README") || name.ends_with(".md") {
@@ -91,6 +92,7 @@ pub fn recognise(name: &str, is_folder: bool) -> Option<Kind> {
         ("hidit_emoji_", Kind::OnDevice(hidit::emoji)),
         ("vavae_full_structure_", Kind::OnDevice(vae::autoencoder)),
         ("vavae_gn32_", Kind::OnDevice(vae::autoencoder)),
+        ("sdvae_", Kind::OnDevice(vae::diffusers)),
         ("vf_loss", Kind::OnDevice(networks::vf_loss)),
         ("lpips_head", Kind::OnDevice(networks::lpips_head)),
         ("embeddings", Kind::OnDevice(tables::embeddings)),

@@ -1,11 +1,15 @@
 //! The autoencoder: encoder, posterior, decoder, or whichever half the file has.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use tintype::burn::tensor::{Device, Tensor, TensorData};
+use tintype::generate::LatentStats;
 use tintype::image::{Rounding, to_rgb};
+use tintype::model::vae_config;
 use tintype::model::vavae::VaeConfig;
+use tintype::weights::{Weights, from_diffusers, open};
 
 use crate::check::{Checks, Tolerance};
 use crate::golden::Golden;
@@ -21,9 +25,58 @@ const CLOSE: Tolerance = Tolerance::RelativeL2(1e-5);
 pub fn autoencoder(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let config: VaeConfig = serde_json::from_value(golden.config()?["model"].clone())?;
+    compare(path, &golden.weights, &config, None, device, checks)
+}
+
+/// Compares what a file of this family expects: an autoencoder under diffusers' names, in the file
+/// itself or in the folder beside that its configuration names.
+///
+/// # Errors
+///
+/// If the file or the folder cannot be read, lacks an entry, an entry has another shape, or a tensor
+/// is renamed to another name than the file says. A value outside its tolerance is recorded in
+/// `checks`, not an error.
+pub fn diffusers(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
+    let golden = Golden::open(path)?;
+    let all = golden.config()?;
+    let expected: VaeConfig = serde_json::from_value(all["model"].clone())?;
+    let autoencoders = match all["folder"].as_str() {
+        Some(folder) => {
+            let folder = path.with_file_name(folder);
+            vec![open(&folder)?, open(&folder.join("diffusion_pytorch_model.bin"))?]
+        }
+        None => {
+            let text = all["diffusers"].to_string();
+            let names: BTreeMap<String, String> = serde_json::from_value(all["ldm_names"].clone())?;
+            let weights = from_diffusers(golden.weights.clone(), Some(&text))?;
+            let found: BTreeSet<&String> = weights.tensors.keys().collect();
+            let wanted: BTreeSet<&String> = names.values().collect();
+            ensure!(found == wanted, "other names: {found:?}");
+            vec![weights]
+        }
+    };
+    for weights in &autoencoders {
+        let config = vae_config(weights)?;
+        ensure!(config == expected, "{config:?} instead of {expected:?}");
+        let stats = LatentStats::of_autoencoder(weights, config.latent_channels())?;
+        compare(path, weights, &config, stats.as_ref(), device, checks)?;
+    }
+    Ok(())
+}
+
+/// Compares the halves that the weights have. The statistics are those of a generator's latents.
+fn compare(
+    path: &Path,
+    weights: &Weights,
+    config: &VaeConfig,
+    stats: Option<&LatentStats>,
+    device: &Device,
+    checks: &mut Checks,
+) -> Result<()> {
+    let golden = Golden::open(path)?;
     let half = |encoder: bool| {
         let mut half = Golden::open(path)?;
-        half.weights = half.weights.filtered(|name| {
+        half.weights = weights.clone().filtered(|name| {
             encoder == (name.starts_with("encoder.") || name.starts_with("quant_conv."))
         });
         anyhow::Ok(half)
@@ -32,7 +85,7 @@ pub fn autoencoder(path: &Path, device: &Device, checks: &mut Checks) -> Result<
         true => Some(golden.tensor::<4>("in.posterior_sample", device)?),
         false => None,
     };
-    let encodes = golden.weights.tensors.contains_key("encoder.conv_in.weight");
+    let encodes = weights.tensors.contains_key("encoder.conv_in.weight");
     if encodes {
         let encoder = half(true)?.load(config.init_encoder(device)?, device)?;
         let x = match golden.has("in.x") {
@@ -65,8 +118,19 @@ pub fn autoencoder(path: &Path, device: &Device, checks: &mut Checks) -> Result<
             sample = sample.or(Some(drawn));
         }
     }
-    if golden.weights.tensors.contains_key("decoder.conv_in.weight") {
+    if weights.tensors.contains_key("decoder.conv_in.weight") {
         let decoder = half(false)?.load(config.init_decoder(device)?, device)?;
+        if let (Some(sample), Some(stats)) = (&sample, stats) {
+            let row = |values: &[f32]| -> Tensor<4> {
+                let data = TensorData::new(values.to_vec(), [1, values.len(), 1, 1]);
+                Tensor::from_data(data, device)
+            };
+            let (mean, std) = (row(&stats.mean), row(&stats.std));
+            let scaled = (sample.clone() - mean.clone()) / std.clone();
+            checks.tensor_if("out.scaled_latent", &scaled, CLOSE)?;
+            let decoded = decoder.decode(scaled * std + mean);
+            checks.tensor_if("out.decoded_from_scaled", &decoded, CLOSE)?;
+        }
         if let Some(sample) = sample {
             checks.tensor_if("out.decoded_from_sample", &decoder.decode(sample), CLOSE)?;
         }
@@ -84,6 +148,9 @@ pub fn autoencoder(path: &Path, device: &Device, checks: &mut Checks) -> Result<
                     checks.values(&key, &bytes, Tolerance::Image)?;
                 }
             }
+            if golden.has("out.uint8_from_z_round") {
+                checks.values("out.uint8_from_z_round", &rounded(&data), Tolerance::Image)?;
+            }
         }
     }
     Ok(())
@@ -94,4 +161,17 @@ fn scaled(golden: &Golden, device: &Device) -> Result<Tensor<4>> {
     let view = golden.view("in.image_u8")?;
     let values: Vec<f32> = view.to_f32().iter().map(|v| v / 127.5 - 1.0).collect();
     Ok(Tensor::from_data(TensorData::new(values, view.shape.clone()), device))
+}
+
+/// 8-bit values of images `[B, C, H, W]` in −1…1, channels last, halves to even.
+fn rounded(data: &TensorData) -> Vec<f64> {
+    let [b, c, h, w]: [usize; 4] = data.shape.dims();
+    let values: Vec<f32> = data.iter::<f32>().collect();
+    let area = h * w;
+    let byte = |i: usize| {
+        let (channel, pixel) = (i % c, i / c);
+        let x = values[(pixel / area * c + channel) * area + pixel % area];
+        f64::from((255.0 * ((x + 1.0) / 2.0)).clamp(0.0, 255.0).round_ties_even())
+    };
+    (0..b * c * area).map(byte).collect()
 }

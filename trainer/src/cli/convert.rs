@@ -11,7 +11,7 @@ use tintype::generate::bytes;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Path of the checkpoint: .pt, .ckpt, .safetensors or a shard index
+    /// Path of the checkpoint: .pt, .ckpt, .bin, .safetensors, a shard index or a folder
     input: PathBuf,
     /// Path of the .safetensors file to write
     output: PathBuf,

@@ -22,7 +22,7 @@ use crate::rank::Rank;
 pub struct Args {
     /// Path of the image store
     store: PathBuf,
-    /// Path of the autoencoder checkpoint
+    /// Path of the autoencoder checkpoint, or of a folder with it
     #[arg(long, value_name = "FILE")]
     vae: PathBuf,
     /// Output: a folder for LightningDiT's latent shards (posterior samples, with horizontal flips),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tintype::device::{self, Kind};
 use tintype::model::vavae::VaeConfig;
 use tintype::model::{detect, vae_config};
-use tintype::weights::{Weights, compare};
+use tintype::weights::{Weights, WeightsError, compare};
 
 use tintype::generate::{ModelFiles, bytes};
 
@@ -102,6 +102,7 @@ fn describe(weights: &Weights) -> (String, Value, String) {
         }
         Err(error) => match vae_config(weights) {
             Ok(config) => ("VA-VAE".into(), json!(config), vae_fit(&config, weights)),
+            Err(reason) if matches!(error, WeightsError::Autoencoder { .. }) => unknown(&reason),
             Err(_) => unknown(&error),
         },
     }

@@ -22,7 +22,7 @@ pub struct ModelArgs {
 pub struct PartsArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Path of the autoencoder checkpoint, for latent diffusion
+    /// Path of the autoencoder checkpoint or of a folder with it, for latent diffusion
     #[arg(long, value_name = "FILE")]
     pub vae: Option<PathBuf>,
     /// Path of the latent statistics (latents_stats.pt, *-latents-stats.pt)

@@ -1,4 +1,6 @@
-//! The ADM centre crop with Pillow's exact 8-bit resampling (`sit_repa` §4).
+//! The ADM centre crop with Pillow's exact 8-bit resampling (`sit_repa` §4): that of Pillow up to
+//! version 12, with which the published statistics and latents were made. Pillow 13 resizes columns
+//! first where the height shrinks more than the width, and then rounds to other bytes in between.
 
 use tintype::image::Rgb;
 
@@ -50,7 +52,7 @@ fn sinc(x: f64) -> f64 {
 }
 
 /// Halves the image while its shorter side is at least twice `size`, scales the shorter side to
-/// `size`, and cuts the middle: a square of side `size`.
+/// `size`, and cuts the middle: a square of side `size`. Bit for bit ADM's with Pillow up to version 12.
 ///
 /// # Panics
 ///
@@ -81,7 +83,8 @@ struct Axis {
     count: usize,
 }
 
-/// Pillow's `Image.resize`: rows first, rounded to 8 bits, then columns.
+/// Pillow's `Image.resize` up to version 12: rows first, rounded to 8 bits, then columns, whichever
+/// shrinks more. (Pillow 13 begins with the columns where the height shrinks more.)
 pub fn resize(image: &Rgb, width: usize, height: usize, filter: Filter) -> Rgb {
     let columns = Axis { to: width, first: 0, count: width };
     let rows = Axis { to: height, first: 0, count: height };

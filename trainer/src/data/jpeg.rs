@@ -1,5 +1,6 @@
 //! JPEG as Pillow decodes it, bit for bit: the same library, with its default transform and
-//! upsampling. Other decoders differ by up to four grey levels, which latents and FID notice.
+//! upsampling. Other decoders differ by up to four grey levels, which latents and FID notice. Stray
+//! bytes between segments are skipped, too, as libjpeg does.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -28,21 +29,37 @@ pub fn decode(bytes: &[u8], max_bytes: u64) -> Result<Rgb, String> {
     })
 }
 
-/// Whether the image is complete; libjpeg would fill missing parts with grey. Inside of coded
-/// data the end's two bytes do not occur, so the first ones behind the first scan are the end.
+/// Whether the image is complete: there is a scan, and behind it the end. libjpeg would fill missing
+/// parts with grey.
+///
+/// As libjpeg does, whatever lies between two segments is skipped up to the next marker: stray bytes,
+/// a scan's coded data, 0xFF before 0, and markers without a length.
 fn is_whole(bytes: &[u8]) -> bool {
+    const TEMPORARY: u8 = 0x01;
+    const RESTART_0: u8 = 0xD0;
+    const START_OF_IMAGE: u8 = 0xD8;
+    const END_OF_IMAGE: u8 = 0xD9;
     const START_OF_SCAN: u8 = 0xDA;
-    let mut at = 2;
-    while let Some(&[0xFF, marker, high, low]) = bytes.get(at..at + 4) {
-        if marker == START_OF_SCAN {
-            return bytes[at..].windows(2).any(|pair| pair == [0xFF, 0xD9]);
-        }
-        at += match marker {
-            0xFF => 1, // padding
-            _ => 2 + usize::from(u16::from_be_bytes([high, low])),
+    let mut at = 2; // behind the start of the image
+    let mut has_scan = false;
+    loop {
+        let Some(rest) = bytes.get(at..) else { return false };
+        let Some(skipped) = rest.iter().position(|&byte| byte == 0xFF) else { return false };
+        // Several 0xFF are one marker's.
+        let Some(fill) = rest[skipped..].iter().position(|&byte| byte != 0xFF) else {
+            return false;
         };
+        at += skipped + fill;
+        match bytes[at] {
+            0x00 | TEMPORARY | RESTART_0..=START_OF_IMAGE => at += 1,
+            END_OF_IMAGE => return has_scan,
+            marker => {
+                has_scan |= marker == START_OF_SCAN;
+                let Some(&[high, low]) = bytes.get(at + 1..at + 3) else { return false };
+                at += 1 + usize::from(u16::from_be_bytes([high, low])).max(2);
+            }
+        }
     }
-    false
 }
 
 fn unwinding(bytes: &[u8], max_bytes: u64) -> Result<Rgb, String> {

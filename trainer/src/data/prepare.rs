@@ -188,6 +188,11 @@ fn encode_shard(
 
 /// Decodes an image to 8-bit RGB; transparency is dropped as Pillow's `convert("RGB")` does.
 ///
+/// JPEGs have Pillow's pixels bit for bit ([`jpeg`]). 16-bit values v of other formats become
+/// v·255/65535, rounded to the nearest. (Pillow cuts those of coloured PNGs to their high byte, at most
+/// one level off, and clips grey ones at 255, which leaves hardly more than white.) Anymaps (PBM,
+/// PGM, PPM; binary or text) of any maximum are scaled to 255 the same way.
+///
 /// # Errors
 ///
 /// A sentence where the format is unknown, the file is damaged, or the image is empty or over 1

@@ -16,7 +16,8 @@ pub enum Method {
     BilinearAntialias,
     /// Cubic with a = −0.5, widened when shrinking.
     BicubicAntialias,
-    /// The same as Pillow computes it.
+    /// The same as Pillow computes it, up to version 12: along rows first. (Pillow 13 begins with the
+    /// columns where the height shrinks more, which moves the last digits.)
     PillowBicubic,
 }
 

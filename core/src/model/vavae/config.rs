@@ -84,6 +84,16 @@ impl VaeConfig {
         1 << (self.ch_mult.len() - 1)
     }
 
+    /// Whether it is of Stable Diffusion's kind: 4 channels, 8 times smaller than the image. Without
+    /// statistics its latents are scaled by 0.18215.
+    ///
+    /// # Panics
+    ///
+    /// If `ch_mult` is empty.
+    pub fn is_f8d4(&self) -> bool {
+        self.downsampling() == 8 && self.latent_channels() == 4
+    }
+
     pub(super) fn width(&self, level: usize) -> usize {
         self.ch * self.ch_mult[level]
     }

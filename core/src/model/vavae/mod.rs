@@ -6,6 +6,7 @@
 
 mod blocks;
 mod config;
+mod diffusers;
 
 use burn::module::Module;
 use burn::tensor::module::interpolate;
@@ -13,6 +14,7 @@ use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor};
 
 pub use config::VaeConfig;
+pub(super) use diffusers::is_diffusers;
 
 use self::blocks::{AttnBlock, Mid, ResBlock, run_level};
 use super::InvalidConfig;

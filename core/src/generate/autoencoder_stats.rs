@@ -1,0 +1,54 @@
+//! Statistics of latents that an autoencoder brings along in diffusers' words.
+
+use serde::de::DeserializeOwned;
+
+use super::load::LatentStats;
+use crate::weights::{Weights, WeightsError};
+
+impl LatentStats {
+    /// The statistics that the metadata of an autoencoder state: `latents_mean` and `latents_std`, or
+    /// `shift_factor`, over `scaling_factor`, as diffusers applies them; `None` where they state no
+    /// scaling factor. A generator's own statistics come before these.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::Format`] where an entry is not a number, or a list of them, or the scaling
+    /// factor is 0.
+    pub fn of_autoencoder(
+        weights: &Weights,
+        channels: usize,
+    ) -> Result<Option<Self>, WeightsError> {
+        let Some(scale) = entry::<f64>(weights, "scaling_factor")? else { return Ok(None) };
+        if scale == 0.0 {
+            return Err(WeightsError::Format {
+                file: weights.file.clone(),
+                problem: "its scaling factor is 0".into(),
+            });
+        }
+        let mean = entry::<Vec<f64>>(weights, "latents_mean")?;
+        let std = entry::<Vec<f64>>(weights, "latents_std")?;
+        let single = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect();
+        Ok(Some(match (mean, std) {
+            (Some(mean), Some(std)) => {
+                let std = std.into_iter().map(|v| v / scale).collect();
+                Self { mean: single(mean), std: single(std) }
+            }
+            _ => {
+                let shift = entry::<f64>(weights, "shift_factor")?.unwrap_or(0.0);
+                Self {
+                    mean: single(vec![shift; channels]),
+                    std: single(vec![1.0 / scale; channels]),
+                }
+            }
+        }))
+    }
+}
+
+/// An entry of the metadata, which is JSON.
+fn entry<T: DeserializeOwned>(weights: &Weights, key: &str) -> Result<Option<T>, WeightsError> {
+    let wrong = |e| WeightsError::Format {
+        file: weights.file.clone(),
+        problem: format!("its {key} is not as expected: {e}"),
+    };
+    weights.metadata.get(key).map(|text| serde_json::from_str(text).map_err(wrong)).transpose()
+}
