@@ -81,7 +81,7 @@ impl Latents {
         if !stats.clone().all(|v| v.is_finite()) {
             // Statistics of latents that are not finite: name one.
             for item in 0..latents.len() {
-                latents.draw(SampleIndex { item, global_index: 0 }, 0, false)?;
+                latents.draw(SampleIndex { item, index: 0, global_index: 0 }, 0, false)?;
             }
             bail!("the statistics of the latents in {} are not finite", path.display());
         }
