@@ -2,6 +2,7 @@
 //! share.
 
 mod batch;
+mod file_stem;
 mod hybrid;
 mod images;
 mod latent_map;
