@@ -82,7 +82,7 @@ impl std::fmt::Debug for Source {
 
 impl Source {
     /// Opens a folder, a `.tar` or a `.zip`. The first folder of a name is its class, after the
-    /// folders that all names share; `within` keeps only names below it. A `dataset.json` with
+    /// folders that all names share, in the order of their names or, where all are numbers, of these; `within` keeps only names below it. A `dataset.json` with
     /// `labels` decides instead where there is one.
     ///
     /// # Errors
@@ -181,8 +181,14 @@ impl Source {
         let names: BTreeSet<String> =
             self.items.iter().filter_map(|item| class(&item.name)).collect();
         self.classes = names.into_iter().collect();
+        // ImageNetV2's folders are called 0 to 999, by their labels.
+        let number = |name: &String| name.parse::<usize>().ok();
+        if self.classes.iter().all(|name| number(name).is_some()) {
+            self.classes.sort_by_key(number);
+        }
+        let labels: BTreeMap<&String, usize> = self.classes.iter().zip(0..).collect();
         for item in &mut self.items {
-            item.label = class(&item.name).and_then(|c| self.classes.binary_search(&c).ok());
+            item.label = class(&item.name).and_then(|name| labels.get(&name).copied());
         }
     }
 
