@@ -345,7 +345,8 @@ mod tests {
 
         let gaps = labels(&["3", "17", "10"]);
         assert_eq!(gaps.find("17"), Ok(1));
-        assert!(matches!(gaps.find("1"), Err(LabelError::Unknown { .. })));
+        assert!(matches!(gaps.find("7"), Err(LabelError::Unknown { .. })), "not a part of 17");
+        assert!(matches!(gaps.find("1"), Err(LabelError::OutOfRange { first: 3, last: 17, .. })));
         let mixed = labels(&["0", "2", "3", "background"]);
         assert_eq!((mixed.find("2"), mixed.find("back")), (Ok(1), Ok(3)));
         assert!(mixed.find("1").is_err(), "the class at that place is called 2");
