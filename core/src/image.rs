@@ -119,21 +119,40 @@ impl Rgb {
     }
 }
 
-/// The text stored under a key in a PNG, if there is any.
+/// The text stored under a key in a PNG, if there is any: in an iTXt chunk as [`Rgb::to_png`] writes it, or in a
+/// tEXt or zTXt chunk, which other programs make of it.
 ///
 /// # Errors
 ///
-/// [`PngError::Decode`] where the bytes are no PNG, are damaged, or need more than 64 MiB.
+/// [`PngError::Decode`] where the bytes are no PNG, are damaged, or need more than 64 MiB, and where a text
+/// needs more than 2 MiB.
 pub fn png_text(bytes: &[u8], key: &str) -> Result<Option<String>, PngError> {
     let limits = png::Limits { bytes: 64 << 20 };
     let mut reader =
         png::Decoder::new_with_limits(std::io::Cursor::new(bytes), limits).read_info()?;
     reader.finish()?;
-    let chunks = &reader.info().utf8_text;
-    match chunks.iter().find(|chunk| chunk.keyword == key) {
-        Some(chunk) => Ok(Some(chunk.get_text()?)),
-        None => Ok(None),
+    let info = reader.info();
+    if let Some(chunk) = info.utf8_text.iter().find(|chunk| chunk.keyword == key) {
+        let mut chunk = chunk.clone();
+        chunk.decompress_text()?;
+        return Ok(Some(chunk.get_text()?));
     }
+    if let Some(chunk) = info.uncompressed_latin1_text.iter().find(|chunk| chunk.keyword == key) {
+        return Ok(Some(from_latin1(&chunk.text)));
+    }
+    if let Some(chunk) = info.compressed_latin1_text.iter().find(|chunk| chunk.keyword == key) {
+        let mut chunk = chunk.clone();
+        chunk.decompress_text()?;
+        return Ok(Some(from_latin1(&chunk.get_text()?)));
+    }
+    Ok(None)
+}
+
+/// The text of a Latin-1 chunk, into which many programs write UTF-8 all the same.
+fn from_latin1(text: &str) -> String {
+    let bytes: Option<Vec<u8>> = text.chars().map(|letter| u8::try_from(letter).ok()).collect();
+    let utf8 = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+    utf8.unwrap_or_else(|| text.into())
 }
 
 #[cfg(test)]
@@ -159,6 +178,30 @@ mod tests {
         assert_eq!(text.as_deref(), Some("{\"class\":\"fruit – 果物\"}"));
         assert_eq!(png_text(&png, "other").unwrap(), None);
         assert!(png_text(&png[..40], "tintype").is_err());
+    }
+
+    #[test]
+    fn every_kind_of_text_chunk_is_read() {
+        use png::text_metadata::{EncodableTextChunk, ITXtChunk, TEXtChunk, ZTXtChunk};
+        fn read(chunk: &impl EncodableTextChunk) -> Option<String> {
+            let mut bytes = Vec::new();
+            let mut writer = png::Encoder::new(&mut bytes, 1, 1).write_header().unwrap();
+            writer.write_image_data(&[0]).unwrap();
+            writer.write_text_chunk(chunk).unwrap(); // behind the pixels, as some programs put it
+            writer.finish().unwrap();
+            png_text(&bytes, "tintype").unwrap()
+        }
+        let is = |read: Option<String>, text: &str| assert_eq!(read.as_deref(), Some(text));
+        is(read(&TEXtChunk::new("tintype", "café")), "café");
+        is(read(&ZTXtChunk::new("tintype", "café")), "café");
+        is(read(&ITXtChunk::new("tintype", "果物")), "果物");
+        let mut compressed = ITXtChunk::new("tintype", "果物");
+        compressed.compressed = true;
+        is(read(&compressed), "果物");
+        let utf8: String = "果物".bytes().map(char::from).collect();
+        is(read(&TEXtChunk::new("tintype", utf8.clone())), "果物");
+        is(read(&ZTXtChunk::new("tintype", utf8)), "果物");
+        assert_eq!(read(&TEXtChunk::new("parameters", "steps: 20")), None);
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub struct Picker {
     pub(crate) wants_focus: bool,
     /// The classes found in the last frame.
     pub(crate) found: Vec<usize>,
+    /// How many classes share the name that is typed; 0 where it means one at most.
+    pub(crate) sharing: usize,
     /// Whether the keyboard moved, so that the list follows.
     pub(crate) moved: bool,
     /// What Enter was pressed for in this frame.
@@ -42,13 +44,13 @@ impl Picker {
     /// Goes on with a text that was typed elsewhere.
     pub fn type_text(&mut self, text: &str) {
         self.query.push_str(text);
-        self.at = 0;
+        (self.at, self.moved) = (0, false);
         self.focus();
     }
 
     /// Empties the search; whether there was something in it.
     pub fn clear(&mut self) -> bool {
-        self.at = 0;
+        (self.at, self.moved) = (0, false);
         !std::mem::take(&mut self.query).is_empty()
     }
 
@@ -60,6 +62,8 @@ impl Picker {
         for (key, by) in [(Key::ArrowDown, 1), (Key::ArrowUp, -1)] {
             if pressed(Modifiers::NONE, key) {
                 let last = self.found.len().saturating_sub(1);
+                // Of classes that share a name none is marked before the keyboard moves to the first.
+                let by = if self.is_undecided() { 0 } else { by };
                 self.at = self.at.saturating_add_signed(by).min(last);
                 self.moved = true;
             }
@@ -69,9 +73,26 @@ impl Picker {
             .or_else(|| enter(Modifiers::NONE, Enter::Generate));
     }
 
+    /// Whether several classes have the typed name and nobody has pointed at one of them.
+    pub fn is_undecided(&self) -> bool {
+        self.sharing > 0 && !self.moved
+    }
+
+    /// Marks a class that was chosen among those that share a name.
+    pub fn point_at(&mut self, class: usize) {
+        let at = self.found.iter().take(self.sharing).position(|found| *found == class);
+        if let Some(at) = at {
+            (self.at, self.moved) = (at, true);
+        }
+    }
+
     /// What Enter asks for, once the search has this frame's letters: in a slow frame they come together.
     pub fn enter(&mut self, actions: &mut Vec<Action>) {
         let Some(enter) = self.entered.take() else { return };
+        if self.is_undecided() {
+            self.focus();
+            return;
+        }
         let class = self.found.get(self.at).copied();
         // Enter without a search means the classes chosen already.
         let class = class.filter(|_| !self.query.trim().is_empty() || self.moved);

@@ -2,10 +2,7 @@
 
 use std::any::Any;
 
-/// A class by its first synonym.
-pub fn short(class_name: &str) -> &str {
-    class_name.split(',').next().unwrap_or_default().trim()
-}
+pub use tintype::labels::short;
 
 /// A duration in seconds, rounded to what matters.
 pub fn duration(seconds: f64) -> String {

@@ -175,7 +175,7 @@ fn develop(name: &str, device: &str, steps: usize, environment: &[(&str, &str)])
         std::thread::sleep(Duration::from_millis(100));
     };
     screen.type_text("fruit\n")?;
-    let saved = pictures.join("fruit-7.png");
+    let saved = pictures.join("fruit-17-7.png");
     let started = Instant::now();
     while !saved.exists() {
         let said = || std::fs::read_to_string(&errors).unwrap_or_default();

@@ -39,13 +39,13 @@ fn images_grids_and_comparisons_are_written_and_reproduced() {
     let first = with(&["--out", &out("a"), "--compare", "--seed", "7"]);
     assert!(first.status.success(), "{}", text(&first.stderr));
     let expected = [
-        "fruit-7.compare.png",
-        "fruit-7.png",
+        "fruit-17-7.compare.png",
+        "fruit-17-7.png",
         "grid.png",
-        "heart-7.compare.png",
-        "heart-7.png",
-        "smiley-7.compare.png",
-        "smiley-7.png",
+        "heart-21-7.compare.png",
+        "heart-21-7.png",
+        "smiley-36-7.compare.png",
+        "smiley-36-7.png",
     ];
     assert_eq!(names(&folder.path().join("a")), expected);
     // The same command gives the same bytes, also in another batch.
@@ -56,7 +56,7 @@ fn images_grids_and_comparisons_are_written_and_reproduced() {
         assert_eq!(read(&out("a")), read(&out("b")), "{name}");
     }
     // An image can be reproduced from its metadata alone.
-    let picture = format!("{}/smiley-7.png", out("a"));
+    let picture = format!("{}/smiley-36-7.png", out("a"));
     let remade = run(&["generate", "--from", &picture, "--device", "cpu", "--out", &out("c.png")]);
     assert!(remade.status.success(), "{}", text(&remade.stderr));
     let read = |path: &str| std::fs::read(path).expect("a picture");

@@ -93,7 +93,7 @@ export interface ModelInfo {
 
 /** What to make. Options are those of `tintype generate`; what is absent is the model's default. */
 export interface Request {
-  /** Number, or name, synonym or part of a name; without one the null class. */
+  /** A place in `info.classes`, or as text name, synonym, part of a name or number; without one the null class. */
   class?: string | number | null;
   /** Seed of the first picture, 0 by default. */
   seed?: number | bigint;
@@ -103,7 +103,7 @@ export interface Request {
   count?: number;
   steps?: number;
   sampler?: string;
-  /** Guidance scale; 1 is off. */
+  /** Guidance scale; 1 is off, 0 leaves the class out. */
   cfg?: number;
   /** The times that guidance acts in; 1 is noise. */
   cfgInterval?: [number, number];

@@ -8,6 +8,7 @@ import { decode, encode } from "./link.js";
 import { bytes, shipped } from "./model.js";
 import { Picker } from "./picker.js";
 import { readOrigin } from "./png.js";
+import { called, short, unmistakable } from "./search.js";
 import { Stage } from "./stage.js";
 
 const $ = <T extends HTMLElement = HTMLElement>(id: string) => document.getElementById(id) as T;
@@ -26,8 +27,8 @@ const SHOWING = preview ? 10 / 9 : 1;
 
 let tintype: Tintype | undefined;
 let loading: Promise<void> | undefined;
-/** A request that waits for the model. */
-let wanted: Request | null = decode(location.hash);
+/** A request that waits for the model, and the number of its class where a picture tells it. */
+let wanted: { request: Request; number: number | null } | null = null;
 let generating = false;
 let shown: PictureEvent | undefined;
 /** When Generate was last pressed, for the time to the first step. */
@@ -101,25 +102,21 @@ function loaded(name: string) {
   ready(true);
   settingsChanged();
   if (wanted) {
-    form.fill(wanted);
-    const found = classOf(wanted);
-    if (found !== null) picker.choose(found);
-    const asked = wanted;
+    const { request, number } = wanted;
     wanted = null;
-    if (asked.class !== undefined) void generate();
+    use(request, number);
+    if (request.class !== undefined) void generate();
   }
 }
 
-/** The class that a link or picture names. */
-function classOf({ class: name }: Request): number | null {
-  if (name === undefined || name === null) return null;
-  const classes = tintype!.info.classes;
-  const text = String(name).toLowerCase();
-  const found = classes.findIndex((c) => c.toLowerCase().split(",").some((s) => s.trim() === text));
-  if (found >= 0) return found;
-  const number = Number(name);
-  if (Number.isInteger(number) && number >= 0 && number < classes.length) return number;
-  notice(`This model has no class “${name}”.`);
+/** The class that a link or picture names; `number` tells classes of one name apart. */
+function classOf(name: string | number, number: number | null): number | null {
+  const { classes } = tintype!.info;
+  const meant = called(classes, String(name));
+  if (number !== null && meant.includes(number)) return number;
+  if (meant.length === 1) return meant[0]!;
+  const could = meant.map((index) => `${index} ${classes[index]}`).join("; ");
+  notice(could ? `“${name}” could be one of these classes, choose one: ${could}` : `This model has no class “${name}”.`);
   return null;
 }
 
@@ -139,6 +136,11 @@ async function generate() {
   if (picker.chosen === null && info.classes.length > 0) {
     stage.say("Pick a class first.");
     $("search").focus();
+    return;
+  }
+  if (form.trouble) {
+    stage.say(form.trouble);
+    $("seed").focus();
     return;
   }
   const request: Request = { class: picker.chosen, ...form.request() };
@@ -189,8 +191,11 @@ function broken(error: Error) {
   console.error(error);
 }
 
+/** What a link calls the class of a picture. */
 function name({ origin }: PictureEvent): string {
-  return origin.class === null ? "" : origin.class_name.split(",")[0]!.trim();
+  if (origin.class === null) return "";
+  const info = tintype?.info.fingerprint === origin.model ? tintype.info : null;
+  return (info && unmistakable(info.classes, origin.class)) ?? short(origin.class_name);
 }
 
 function show(picture: PictureEvent) {
@@ -239,7 +244,7 @@ async function take(files: File[]) {
     if (picture) {
       const origin = await readOrigin(picture);
       if (!origin) throw new Error(`${picture.name} carries no settings of Tintype.`);
-      use(again(origin));
+      use(again(origin), origin.class);
       if (tintype && origin.model !== tintype.info.fingerprint) notice(`${picture.name} was made by another model.`);
       return;
     }
@@ -251,15 +256,18 @@ async function take(files: File[]) {
   }
 }
 
-function use(request: Request) {
+/** Puts a request into the form, now or once the model is there; whether it can be made at once. */
+function use(request: Request, number: number | null = null): boolean {
   if (!tintype) {
-    wanted = request;
-    return;
+    wanted = { request, number };
+    return false;
   }
   form.fill(request);
-  const found = classOf(request);
+  const { class: name } = request;
+  const found = name === undefined || name === null ? null : classOf(name, number);
   if (found !== null) picker.choose(found);
   settingsChanged();
+  return found !== null;
 }
 
 $("form").addEventListener("submit", (event) => {
@@ -274,9 +282,9 @@ $("surprise").addEventListener("click", () => {
   picker.choose(Math.floor(Math.random() * tintype!.info.classes.length));
   void generate();
 });
-$("reuse").addEventListener("click", () => shown && use(again(shown.origin)));
+$("reuse").addEventListener("click", () => shown && use(again(shown.origin), shown.origin.class));
 $("again").addEventListener("click", () => {
-  if (shown) use(again(shown.origin));
+  if (shown) use(again(shown.origin), shown.origin.class);
   form.roll();
   void generate();
 });
@@ -316,8 +324,7 @@ window.addEventListener("keydown", (event) => {
 window.addEventListener("hashchange", () => {
   const request = decode(location.hash);
   if (!request) return;
-  use(request);
-  if (tintype && request.class !== undefined) void generate();
+  if (use(request)) void generate();
 });
 window.addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -345,6 +352,8 @@ function start(): Promise<void> {
   return load("the emoji model", () => shipped("models/emoji/manifest.json"));
 }
 
+const linked = decode(location.hash);
+if (linked) wanted = { request: linked, number: null };
 try {
   const kept = localStorage.getItem("theme");
   if (kept) document.documentElement.dataset.theme = kept;

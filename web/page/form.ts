@@ -2,6 +2,8 @@
 
 import type { ModelInfo, Origin, Request } from "../engine/index.js";
 
+const LARGEST_SEED = 0xffff_ffff_ffff_ffffn;
+
 export class Form {
   private seed = field("seed");
   private lock = field("lock");
@@ -37,6 +39,8 @@ export class Form {
     this.set(this.steps, steps);
     this.set(this.cfg, cfg);
     this.sampler.replaceChildren(...info.samplers.map((name) => new Option(name, name, false, name === sampler)));
+    // Without classes there is nothing to guide by.
+    document.querySelector<HTMLElement>("#cfg-row")!.hidden = info.classes.length === 0;
     const gated = info.gate !== null;
     document.querySelector<HTMLElement>("#tau-row")!.hidden = !gated;
     document.querySelector<HTMLElement>("#compare-row")!.hidden = !gated;
@@ -48,12 +52,17 @@ export class Form {
   request(): Request {
     return this.shorten({
       ...this.others,
-      seed: this.seedValue(),
+      seed: this.seedValue() ?? 0,
       steps: Number(this.steps.value),
       cfg: Number(this.cfg.value),
       tau: this.gate ?? undefined,
       sampler: this.sampler.value,
     });
+  }
+
+  /** What is wrong with what was typed; empty where nothing is. */
+  get trouble(): string {
+    return this.seedValue() === null ? `Seeds are whole numbers from 0 to ${LARGEST_SEED}.` : "";
   }
 
   /** A request without what is the model's default anyway. */
@@ -89,7 +98,7 @@ export class Form {
     this.reset(info);
     if (request.seed !== undefined) this.seed.value = String(request.seed);
     if (request.steps !== undefined) this.set(this.steps, request.steps);
-    if (request.cfg !== undefined) this.set(this.cfg, request.cfg);
+    if (request.cfg !== undefined && info.classes.length > 0) this.set(this.cfg, request.cfg);
     if (request.tau !== undefined) this.set(this.tau, request.tau);
     if (request.sampler && info.samplers.includes(request.sampler)) this.sampler.value = request.sampler;
     const { index, shift, cfgInterval, cfgChannels } = request;
@@ -100,17 +109,18 @@ export class Form {
 
   /** The next picture gets the next seed, unless this one is to be kept. */
   advance() {
-    if (!this.lock.checked) this.seed.value = String((BigInt(this.seedValue()) + 1n) & 0xffff_ffff_ffff_ffffn);
+    if (!this.lock.checked) this.seed.value = String((BigInt(this.seedValue() ?? 0) + 1n) & LARGEST_SEED);
   }
 
   roll() {
     this.seed.value = String(crypto.getRandomValues(new Uint32Array(1))[0]!);
   }
 
-  private seedValue(): number | bigint {
-    const digits = /^\d{1,20}$/.test(this.seed.value) ? this.seed.value : "0";
-    const number = Number(digits);
-    return Number.isSafeInteger(number) ? number : BigInt.asUintN(64, BigInt(digits));
+  /** The seed, 0 where none is typed; null where what is typed is none. */
+  private seedValue(): number | bigint | null {
+    const text = this.seed.value.trim() || "0";
+    if (!/^\d+$/.test(text) || BigInt(text) > LARGEST_SEED) return null;
+    return Number.isSafeInteger(Number(text)) ? Number(text) : BigInt(text);
   }
 
   private set(input: HTMLInputElement, value: number) {
@@ -127,7 +137,7 @@ export class Form {
 export function again({ class: number, class_name, seed, index, settings }: Origin): Request {
   const { steps, sampler, guidance, shift, tau } = settings;
   return {
-    class: number === null ? null : class_name.split(",")[0]!.trim(),
+    class: number === null ? null : class_name,
     seed,
     index: Number(index),
     steps,

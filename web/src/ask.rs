@@ -14,6 +14,7 @@ pub struct Ask {
     /// The class; the null class of a model with classes where absent.
     pub class: Option<Class>,
     /// Seed of the first picture.
+    #[serde(deserialize_with = "tintype::settings::seed::deserialize")]
     pub seed: u64,
     /// Number of the picture under this seed.
     pub index: u64,
@@ -23,7 +24,7 @@ pub struct Ask {
     pub steps: Option<usize>,
     /// The sampler, by the command line's name.
     pub sampler: Option<String>,
-    /// Guidance scale; 1 is off.
+    /// Guidance scale; 1 is off, 0 leaves the class out.
     pub cfg: Option<f64>,
     /// The times that guidance acts in, 1 is noise.
     pub cfg_interval: Option<[f64; 2]>,
@@ -39,7 +40,8 @@ pub struct Ask {
     pub preview: bool,
 }
 
-/// A class by number, or by name, synonym or part of a name.
+/// A class by its place in the list, counted from 0, or by what a person types: name, synonym, part of a name or
+/// number.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(untagged)]
 #[allow(missing_docs)] // the documentation of the type says it
@@ -106,7 +108,7 @@ impl Ask {
     ) -> Result<Request, AskError> {
         let class = match &self.class {
             None => None,
-            Some(Class::Number(number)) => Some(labels.find(&number.to_string())?),
+            Some(Class::Number(place)) => Some(labels.at(*place)?),
             Some(Class::Name(name)) => Some(labels.find(name)?),
         };
         let count = self.count as f64;

@@ -146,6 +146,22 @@ fn a_request_is_that_of_the_command_line() {
     let Settings { sampler, steps, guidance, tau, .. } = request.settings;
     assert_eq!((sampler, steps, guidance.scale, tau), (Sampler::EulerMaruyama, 9, 3.0, Some(0.4)));
 
+    let called = Labels::new(["0", "10", "2"].map(String::from).to_vec());
+    for (given, class) in [(json!("10"), 1), (json!(1), 1), (json!("2"), 2), (json!(2), 2)] {
+        let ask = ask(json!({"class": given})).expect("it reads");
+        let request = ask.request(&architecture, &called).expect("valid");
+        assert_eq!(request.images[0].class, Some(class));
+    }
+    let cranes = Labels::new(["crane", "crane", "pear"].map(String::from).to_vec());
+    let crane = ask(json!({"class": "crane"})).expect("it reads");
+    let error = crane.request(&architecture, &cranes).expect_err("two are called so");
+    let sentence = tintype_web::face::sentence(error.cause());
+    assert!(sentence.ends_with("choose by number: 0 crane; 1 crane"), "{sentence}");
+    for seed in [json!(-1), json!(1e30), json!(0.5)] {
+        let error = ask(json!({"seed": seed})).expect_err("no seed").to_string();
+        assert!(error.contains("whole number from 0 to 18446744073709551615"), "{error}");
+    }
+
     for (given, trouble) in [
         (json!({"class": "grape"}), "there is no class \"grape\""),
         (json!({"class": 2}), "from 0 to 1"),

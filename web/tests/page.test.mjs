@@ -26,7 +26,7 @@ test("a class is picked by typing, and the picture is the native one", async () 
   await screenshot(page, "developing");
   await finished(page);
   const made = await picture(page);
-  assert.equal(made.name, "fruit-7.png");
+  assert.equal(made.name, "fruit-17-7.png");
   const expected = native(["fruit", "--seed", "7", "--steps", "4"]);
   const apart = await difference(page, made.png, expected);
   console.log(`processor against native: mean absolute difference ${apart.toFixed(4)} of 255`);
@@ -167,7 +167,7 @@ test("weights of one's own, and settings from a picture", async () => {
   await ready(page);
   assert.match(await words(page, "#device"), /^hidit\.safetensors · this processor/);
   const made = native(["bird", "--seed", "5", "--steps", "3", "--cfg", "3"]);
-  await page.setInputFiles("#files", [{ name: "bird-5.png", mimeType: "image/png", buffer: made }]);
+  await page.setInputFiles("#files", [{ name: "bird-3-5.png", mimeType: "image/png", buffer: made }]);
   await page.waitForFunction(() => document.querySelector("#seed").value === "5");
   assert.equal(await words(page, '#classes [aria-selected="true"]'), "bird");
   await page.click("#generate");

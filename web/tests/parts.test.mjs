@@ -6,11 +6,13 @@ import { mkdirSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { deflateSync } from "node:zlib";
 import { site } from "./browser.mjs";
 
 const { choose } = await import(join(site, "engine", "capability.js"));
 const { decode, encode } = await import(join(site, "page", "link.js"));
-const { search } = await import(join(site, "page", "search.js"));
+const { readOrigin } = await import(join(site, "page", "png.js"));
+const { called, search, unmistakable } = await import(join(site, "page", "search.js"));
 const { sort } = await import(join(site, "page", "files.js"));
 
 const LIMITS = {
@@ -83,9 +85,57 @@ test("search finds what the library finds", () => {
   const classes = readFileSync(join(site, "../../../core/src/labels/imagenet.txt"), "utf8").trim().split("\n");
   const first = (text) => search(classes, text)[0];
   // The same cases as in the library's own test.
-  assert.deepEqual(["207", "Golden Retriever", "panda bear", "daisy", "gold"].map(first), [207, 207, 388, 985, 1]);
+  assert.deepEqual(["207", "Golden Retriever", "panda bear", "daisy", "gold", "harp"].map(first), [207, 207, 388, 985, 1, 594]);
   assert.equal(search(classes, "").length, 1000);
   assert.deepEqual(search(classes, "no such thing"), []);
+  for (const [text, meant] of [
+    ["harp", [594]],
+    ["crayfish", [124]],
+    ["tub", [876]],
+    ["tabby cat", [281]],
+    ["crane", [134, 517]],
+    ["Cardigan", [264, 474]],
+    ["maillot", [638, 639]],
+    ["panda", [387, 388]],
+    ["cran", []],
+    ["", []],
+    ["207", [207]],
+  ]) {
+    assert.deepEqual(called(classes, text), meant, text);
+  }
+  assert.deepEqual([594, 593, 134, 638, 639].map((index) => unmistakable(classes, index)), ["harp", "harmonica", "134", "638", "maillot, tank suit"]);
+});
+
+test("a number is the class that is called so", () => {
+  const texts = ["0", "1", "10", "11", "2", "3"];
+  assert.deepEqual(["10", "2", "4"].map((text) => called(texts, text)), [[2], [4], []]);
+  assert.equal(unmistakable(texts, 2), "10");
+  assert.deepEqual(called(["001", "002"], "2"), [1]);
+  assert.deepEqual(called(["2", "3", "background"], "2"), [0]);
+  assert.deepEqual(called(["2", "3", "background"], "1"), []);
+});
+
+test("settings are read from every kind of text chunk", async () => {
+  const settings = { class_name: "café" };
+  const chunk = (kind, ...data) => {
+    const body = Buffer.concat(data.map((part) => Buffer.from(part)));
+    const length = Buffer.alloc(4);
+    length.writeUInt32BE(body.length);
+    return Buffer.concat([length, Buffer.from(kind), body, Buffer.alloc(4)]);
+  };
+  const read = (...chunks) => readOrigin(new Blob([Buffer.alloc(8), chunk("IDAT", "pixels"), ...chunks, chunk("IEND")]));
+  const utf8 = Buffer.from(JSON.stringify(settings));
+  const latin1 = Buffer.from(JSON.stringify(settings), "latin1");
+  for (const written of [
+    chunk("iTXt", "tintype\0\0\0\0\0", utf8),
+    chunk("iTXt", "tintype\0\u0001\0en\0\0", deflateSync(utf8)),
+    chunk("tEXt", "tintype\0", latin1),
+    chunk("tEXt", "tintype\0", utf8),
+    chunk("zTXt", "tintype\0\0", deflateSync(latin1)),
+  ]) {
+    assert.deepEqual(await read(chunk("tEXt", "Software\0a tool"), written), settings);
+  }
+  assert.equal(await read(chunk("tEXt", "Software\0tintype")), null);
 });
 
 test("dropped files are told apart by what is in them", async () => {

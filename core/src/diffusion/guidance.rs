@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 /// are noise levels σ, from 0 to whatever the sampler begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Guidance {
-    /// `uncond + scale·(cond − uncond)`, 0 or more; guides only where it is above 1.
+    /// `uncond + scale·(cond − uncond)`, 0 or more: 1 is off, 0 leaves the class out, and what lies between
+    /// weakens it.
     pub scale: f64,
     /// Lower end of the interval, the one near the data: times in 0…1, or σ ≥ 0. Not above `high`.
     pub low: f64,
@@ -34,7 +35,7 @@ impl Guidance {
 
     /// Whether a step that begins at this time (or noise level) needs the unconditional prediction.
     pub fn active(&self, t: f64) -> bool {
-        self.scale > 1.0 && self.low <= t && t <= self.high
+        self.scale != 1.0 && self.low <= t && t <= self.high
     }
 
     /// The guided prediction from both halves.
@@ -58,5 +59,27 @@ impl Guidance {
             }
             _ => guide(cond, uncond),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn the_scale_says_how_much_the_class_counts() {
+        let full = |value: f32| Tensor::<4>::full([1, 2, 1, 1], value, &Device::flex());
+        for (scale, expected) in [(0.0, 1.0), (0.5, 2.0), (2.0, 5.0)] {
+            let guidance = Guidance::new(scale);
+            assert!(guidance.active(0.5), "{scale}");
+            let guided = guidance.combine(full(3.0), full(1.0)).into_data();
+            assert_eq!(guided.iter::<f32>().collect::<Vec<_>>(), [expected; 2], "{scale}");
+        }
+        assert!(!Guidance::NONE.active(0.5));
+        let partly = Guidance { channels: Some(1), ..Guidance::new(0.0) };
+        let guided = partly.combine(full(3.0), full(1.0)).into_data();
+        assert_eq!(guided.iter::<f32>().collect::<Vec<_>>(), [1.0, 3.0]);
     }
 }

@@ -61,7 +61,7 @@ fn take(temporary: &Path, name: &Path) -> io::Result<bool> {
     }
 }
 
-/// `heart-7.png`, `heart-7 (2).png`, …
+/// `heart-21-7.png`, `heart-7 (2).png`, …
 fn numbered(path: &Path, number: u32) -> PathBuf {
     if number == 1 {
         return path.into();
@@ -82,16 +82,16 @@ mod tests {
     #[test]
     fn other_files_stay() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("heart-7.compare.png");
+        let path = folder.path().join("heart-21-7.compare.png");
         let name = |bytes: &[u8]| {
             let written = write_beside(&path, bytes).expect("it writes");
             assert_eq!(std::fs::read(&written).expect("it is there"), bytes);
             written.file_name().map(|name| name.to_string_lossy().into_owned())
         };
-        assert_eq!(name(b"one").as_deref(), Some("heart-7.compare.png"));
-        assert_eq!(name(b"two").as_deref(), Some("heart-7.compare (2).png"));
-        assert_eq!(name(b"one").as_deref(), Some("heart-7.compare.png"));
-        assert_eq!(name(b"three").as_deref(), Some("heart-7.compare (3).png"));
+        assert_eq!(name(b"one").as_deref(), Some("heart-21-7.compare.png"));
+        assert_eq!(name(b"two").as_deref(), Some("heart-21-7.compare (2).png"));
+        assert_eq!(name(b"one").as_deref(), Some("heart-21-7.compare.png"));
+        assert_eq!(name(b"three").as_deref(), Some("heart-21-7.compare (3).png"));
         assert!(write_beside(&folder.path().join("no/such"), b"x").is_err());
     }
 

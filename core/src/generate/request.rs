@@ -34,8 +34,8 @@ impl Settings {
     /// # Errors
     ///
     /// [`InvalidSetting`] with the first setting that is out of range or does not apply to the network:
-    /// [`Problem::OutOfRange`], [`Problem::TooFewSteps`], [`Problem::NotAnInterval`], [`Problem::NotOf`] or
-    /// [`Problem::Unfit`].
+    /// [`Problem::OutOfRange`], [`Problem::TooFewSteps`], [`Problem::Classless`], [`Problem::NotAnInterval`],
+    /// [`Problem::NotOf`] or [`Problem::Unfit`].
     pub fn validate(&self, architecture: &Architecture) -> Result<(), InvalidSetting> {
         let Guidance { scale, low, high, channels } = self.guidance;
         Setting::Steps.check(self.steps as f64)?;
@@ -45,6 +45,10 @@ impl Settings {
             return Err(Setting::Steps.invalid(Problem::TooFewSteps { steps, sampler, least }));
         }
         Setting::GuidanceScale.check(scale)?;
+        if scale != 1.0 && architecture.null_class().is_none() {
+            let network = architecture.name();
+            return Err(Setting::GuidanceScale.invalid(Problem::Classless { scale, network }));
+        }
         if low.is_nan() || high.is_nan() || low > high {
             return Err(Setting::GuidanceInterval.invalid(Problem::NotAnInterval { low, high }));
         }

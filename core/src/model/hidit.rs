@@ -346,7 +346,11 @@ impl DiffusionModel for HiDiTConfig {
 
     /// 50 steps of the SDE; the guidance scale as measured for the shipped model.
     fn default_settings(&self) -> Settings {
-        let scale = if self.sit.num_classes == 1000 { 2.4 } else { 2.0 };
+        let scale = match self.sit.num_classes {
+            0 => 1.0,
+            1000 => 2.4,
+            _ => 2.0,
+        };
         Settings::new(Sampler::EulerMaruyama, 50, Guidance::new(scale))
     }
 

@@ -1,6 +1,7 @@
 //! How images are sampled: what can be set, with its names and ranges, and the settings of a request.
 
 mod sampler;
+pub mod seed;
 mod setting;
 
 use serde::{Deserialize, Serialize};

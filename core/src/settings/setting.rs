@@ -14,7 +14,7 @@ pub enum Setting {
     Sampler,
     /// Sampling steps, 1 to 10 000.
     Steps,
-    /// Scale of classifier-free guidance, 0 or more; 1 is none.
+    /// Scale of classifier-free guidance, 0 or more; 1 is none, 0 leaves the class out.
     GuidanceScale,
     /// Interval in which guidance acts: times in 0…1 (1 is noise, 0 is data), or noise levels σ of a
     /// denoiser.
@@ -92,7 +92,9 @@ impl Setting {
             Self::Count => "Images of each class, of consecutive seeds",
             Self::Sampler => "Sampler that integrates from noise to the image",
             Self::Steps => "Sampling steps",
-            Self::GuidanceScale => "Guidance scale of classifier-free guidance; 1 is off",
+            Self::GuidanceScale => {
+                "Guidance scale of classifier-free guidance; 1 is off, 0 leaves the class out"
+            }
             Self::GuidanceInterval => {
                 "Apply guidance only between these times (1 is noise, 0 is data) or, for HDiT, noise levels"
             }
@@ -202,6 +204,14 @@ pub enum Problem {
     /// The network has nothing that could be set.
     #[error("does not apply to {network}")]
     NotOf {
+        /// The network.
+        network: &'static str,
+    },
+    /// Guidance without anything to guide by.
+    #[error("{scale} needs classes, which this {network} does not have; only 1 (off) fits")]
+    Classless {
+        /// The guidance scale.
+        scale: f64,
         /// The network.
         network: &'static str,
     },

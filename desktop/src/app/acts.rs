@@ -25,7 +25,10 @@ impl App {
             Action::Cancel(job) => self.queue.cancel(job),
             Action::CancelAll => self.queue.cancel_all(),
             Action::Shift(job, by) => self.queue.shift(job, by),
-            Action::Choose { class, add } => self.preferences.form.choose(class, add),
+            Action::Choose { class, add } => {
+                self.preferences.form.choose(class, add);
+                self.picker.point_at(class);
+            }
             Action::Favourite(class) => {
                 if let Some(of_model) = self.edit_model() {
                     of_model.toggle_favourite(class);

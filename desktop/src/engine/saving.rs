@@ -23,12 +23,12 @@ mod tests {
     fn a_picture_never_replaces_another() {
         let folder = tempfile::tempdir().expect("a folder");
         let inside = folder.path().join("new");
-        let first = save(&inside, "fruit-7", b"one").expect("saved");
-        let second = save(&inside, "fruit-7", b"two").expect("saved");
-        assert_eq!(first, inside.join("fruit-7.png"));
-        assert_eq!(second, inside.join("fruit-7 (2).png"));
+        let first = save(&inside, "fruit-17-7", b"one").expect("saved");
+        let second = save(&inside, "fruit-17-7", b"two").expect("saved");
+        assert_eq!(first, inside.join("fruit-17-7.png"));
+        assert_eq!(second, inside.join("fruit-17-7 (2).png"));
         assert_eq!(std::fs::read(first).expect("there"), b"one");
-        let blocked = save(&second, "fruit-7", b"three").expect_err("that is a file");
+        let blocked = save(&second, "fruit-17-7", b"three").expect_err("that is a file");
         assert!(blocked.contains("cannot be written"), "{blocked}");
     }
 }

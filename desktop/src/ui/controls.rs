@@ -113,16 +113,13 @@ fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
             let range = least..=*range(Setting::Steps).end();
             ui.add(egui::Slider::new(&mut settings.steps, range).logarithmic(true))
         });
-        row(
-            ui,
-            label(Setting::GuidanceScale),
-            "How strongly the picture keeps to its class; 1 is none, large values exaggerate",
-            |ui| {
-                let scale = &mut settings.guidance.scale;
-                ui.add(egui::Slider::new(scale, range(Setting::GuidanceScale)).max_decimals(2))
-            },
-        );
-        interval(&mut settings, &architecture, ui);
+        if architecture.null_class().is_some() {
+            guidance(&mut settings, ui);
+            interval(&mut settings, &architecture, ui);
+        } else {
+            // Remembered from a time when it had no effect.
+            settings.guidance.scale = 1.0;
+        }
         // Of networks whose authors use them.
         if let (Some(latents), Some(_)) = (architecture.latent_space(), defaults.guidance.channels)
         {
@@ -170,6 +167,18 @@ fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
             actions.push(Action::Defaults);
         }
     }
+}
+
+/// The guidance scale.
+fn guidance(settings: &mut Settings, ui: &mut Ui) {
+    let tip = "How strongly the picture keeps to its class; 1 is none, large values exaggerate. \
+               Type less than 1 to weaken the class, 0 to leave it out";
+    row(ui, label(Setting::GuidanceScale), tip, |ui| {
+        let scale = &mut settings.guidance.scale;
+        let slider = egui::Slider::new(scale, range(Setting::GuidanceScale));
+        ui.add(slider.clamping(egui::SliderClamping::Never).max_decimals(2))
+    });
+    settings.guidance.scale = settings.guidance.scale.max(0.0);
 }
 
 /// The times at which guidance acts.

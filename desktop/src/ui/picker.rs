@@ -16,6 +16,7 @@ enum Row {
 /// The panel.
 pub(super) fn show(app: &mut App, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
     ui.add_space(4.0);
+    app.picker.sharing = 0;
     let Some(labels) = app.model().map(|model| model.inspection.labels.clone()) else {
         ui.label(RichText::new("Classes").strong());
         return;
@@ -29,6 +30,13 @@ pub(super) fn show(app: &mut App, ui: &mut egui::Ui, actions: &mut Vec<Action>) 
         return;
     }
     search(app, ui);
+    let called = labels.called(&app.picker.query).len();
+    app.picker.sharing = if called > 1 { called } else { 0 };
+    if app.picker.sharing > 0 {
+        let name = app.picker.query.trim();
+        let sentence = format!("{called} classes are called “{name}”: pick one (↓, then Enter).");
+        ui.add(egui::Label::new(sentence).wrap());
+    }
     let rows = rows(app, &labels);
     app.picker.found = rows
         .iter()
@@ -122,8 +130,8 @@ fn list(
     }
     // Enter takes the marked class only after the keyboard was used.
     app.picker.moved = moved && at.is_some() || app.picker.at > 0;
-    let marked =
-        (app.picker.moved || !app.picker.query.trim().is_empty()).then_some(place).flatten();
+    let searching = !app.picker.query.trim().is_empty() && app.picker.sharing == 0;
+    let marked = (app.picker.moved || searching).then_some(place).flatten();
     area.show_rows(ui, height, rows.len(), |ui, visible| {
         for index in visible {
             match &rows[index] {
@@ -183,10 +191,15 @@ fn row(
                 let width = ui.available_width();
                 // Classes without names are known by their numbers alone.
                 let number = if short == class.to_string() { "" } else { &class.to_string() };
-                let label = egui::Button::selectable(chosen, short.as_str())
-                    .right_text(RichText::new(number).weak())
-                    .truncate()
-                    .min_size(egui::vec2(width, 0.0));
+                // What shares its name is told apart by its other ones.
+                let alike = app.picker.found.iter().take(app.picker.sharing).any(|c| *c == class);
+                let label = egui::Button::selectable(
+                    chosen,
+                    if alike { name.as_str() } else { short.as_str() },
+                )
+                .right_text(RichText::new(number).weak())
+                .truncate()
+                .min_size(egui::vec2(width, 0.0));
                 let response = ui.add(label);
                 if marked {
                     let stroke = egui::Stroke::new(1.5, ui.visuals().hyperlink_color);

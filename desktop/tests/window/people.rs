@@ -38,7 +38,7 @@ fn type_a_class_press_enter_and_there_is_a_picture() {
     let origin = origin(&bench, 0);
     assert_eq!((origin.class_name.as_str(), origin.spec.seed), ("fruit", 7));
     assert_eq!(origin.settings.steps, STEPS);
-    let saved = bench.pictures().join("fruit-7.png");
+    let saved = bench.pictures().join("fruit-17-7.png");
     let png = std::fs::read(&saved).expect("it is saved");
     assert_eq!(Origin::read(&png).expect("it carries its settings"), origin);
     // It is shown with what can be done with it, and in the strip below.
@@ -186,7 +186,7 @@ fn the_gallery_shows_compares_deletes_and_varies() {
     bench.harness.get_by_label("Back").click();
     bench.harness.step();
 
-    let file = bench.pictures().join("smiley-7.png");
+    let file = bench.pictures().join("smiley-36-7.png");
     let content = std::fs::read(&file).expect("it is saved");
     bench.harness.step();
     bench.harness.get_by_label("Show smiley, seed 7").click();
@@ -230,7 +230,7 @@ fn a_dropped_picture_brings_its_settings() {
     let mut bench = Bench::new(&settings(STEPS));
     generate(&mut bench, "clock");
     bench.idle();
-    let picture = bench.pictures().join("clock-7.png");
+    let picture = bench.pictures().join("clock-8-7.png");
     let mut other = Bench::new(&settings(50));
     other.drop_files(&[&picture]);
     other.until("taken over", |app| !app.notices().shown().is_empty());
@@ -305,7 +305,7 @@ fn a_locked_folder_is_told_and_the_picture_is_kept() {
     std::fs::remove_file(bench.pictures()).expect("removed");
     let ctx = bench.harness.ctx.clone();
     bench.harness.state_mut().act(tintype_desktop::action::Action::DefaultFolder, &ctx);
-    assert!(bench.pictures().join("dish-7.png").exists());
+    assert!(bench.pictures().join("dish-13-7.png").exists());
 }
 
 #[test]

@@ -8,6 +8,7 @@ use tintype::Precision;
 use tintype::device::{self, Kind};
 use tintype::files::write_whole;
 
+use super::numbers::at_least;
 use crate::bench::{
     Baseline, Bench, Clock, Measurement, Report, Subject, decode, forward, operations, roofline,
     sample, scaling, train,
@@ -23,16 +24,16 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
     /// Batch sizes [default: 1,64 on a GPU, 1,4 on the CPU]
-    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..), allow_negative_numbers = true)]
     batch: Vec<u16>,
     /// Batch sizes for training [default: 64,256 on a GPU, --batch on the CPU]
-    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..), allow_negative_numbers = true)]
     train_batch: Vec<u16>,
     /// Image resolutions for `scaling`
-    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [256, 512, 1024])]
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [256, 512, 1024], value_parser = at_least::<usize>(1), allow_negative_numbers = true)]
     sides: Vec<usize>,
     /// Sampling steps [default: the network's]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), allow_negative_numbers = true)]
     steps: Option<u16>,
     /// Device: auto, cpu, cuda, wgpu or vulkan, optionally with an index (cuda:1)
     #[arg(long, default_value = "auto")]
@@ -41,10 +42,10 @@ pub struct Args {
     #[arg(long)]
     precision: Option<Precision>,
     /// Timed rounds; the median is reported
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..), allow_negative_numbers = true)]
     rounds: u16,
     /// Warm-up calls
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..), allow_negative_numbers = true)]
     warm_up: u16,
     /// Print the speedup over the results in this file
     #[arg(long, value_name = "FILE")]

@@ -13,6 +13,7 @@ use tintype::weights::{load, open};
 use super::Outcome;
 use super::events::Reporter;
 use super::interrupt::on_interrupt;
+use super::numbers::{at_least, seed};
 use crate::data::encode::{Encoder, Outcome as Encoded, Plan, to_hdf5, to_shards};
 use crate::data::prepare::Progress;
 use crate::data::store::ImageStore;
@@ -30,10 +31,10 @@ pub struct Args {
     #[arg(long)]
     out: PathBuf,
     /// Batch size [default: 4 on the CPU, 32 on a GPU]
-    #[arg(long)]
+    #[arg(long, value_parser = at_least::<usize>(1), allow_negative_numbers = true)]
     batch: Option<usize>,
     /// Random seed of the posterior samples
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = seed, allow_negative_numbers = true)]
     seed: u64,
     /// Device: auto, cpu, cuda, wgpu or vulkan, optionally with an index (cuda:1)
     #[arg(long, default_value = "auto")]

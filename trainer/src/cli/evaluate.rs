@@ -13,6 +13,7 @@ use super::Outcome;
 use super::events::Reporter;
 use super::interrupt::on_interrupt;
 use super::metrics::{Evaluator, MetricArgs, write_json};
+use super::numbers::{at_least, seed};
 use crate::data::store::ImageStore;
 use crate::evaluate::eval_set::EvalSet;
 use crate::evaluate::evaluation::Evaluation;
@@ -35,7 +36,7 @@ pub struct Args {
     #[command(flatten)]
     metrics: MetricArgs,
     /// Evaluate only the first samples
-    #[arg(long)]
+    #[arg(long, value_parser = at_least::<usize>(0), allow_negative_numbers = true)]
     count: Option<usize>,
     /// Reconstruct the images of a store with this autoencoder; computes PSNR, SSIM, rFID (with
     /// --inception) and LPIPS (with --vgg and --lpips). Repeat if encoder and decoder are separate
@@ -52,10 +53,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE.png", requires = "reconstruct")]
     pairs: Option<PathBuf>,
     /// Random seed of the autoencoder's posterior samples
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = seed, allow_negative_numbers = true)]
     seed: u64,
     /// Batch size of the feature extractors [default: 8 on the CPU, 64 on a GPU]
-    #[arg(long)]
+    #[arg(long, value_parser = at_least::<usize>(1), allow_negative_numbers = true)]
     batch: Option<usize>,
     /// Device: auto, cpu, cuda, wgpu or vulkan, optionally with an index (cuda:1)
     #[arg(long, default_value = "auto")]

@@ -81,6 +81,9 @@ mod tests {
             DeviceError::Unknown("tpu".into()).into(),
             Setting::Steps.check(0.0).unwrap_err().into(),
             Setting::GuidanceScale.check(-1.0).unwrap_err().into(),
+            Setting::GuidanceScale
+                .invalid(Problem::Classless { scale: 2.0, network: "HDiT" })
+                .into(),
             Setting::GateTime.check(1.5).unwrap_err().into(),
             Setting::GateTime.invalid(Problem::NotOf { network: "SiT" }).into(),
             Setting::Precision.invalid(Problem::Unsupported { dtype: "f16" }).into(),
@@ -88,6 +91,7 @@ mod tests {
                 .invalid(Problem::Unfit { sampler: "heun", network: "Hi-DiT", fitting })
                 .into(),
             Labels::numbered(3).find("zebra").unwrap_err().into(),
+            Labels::imagenet().find("crane").unwrap_err().into(),
             anyhow::anyhow!("no space left").context("out.png cannot be written"),
             WeightsError::Io { path: file(), source: std::io::Error::other("not there") }.into(),
         ];

@@ -20,7 +20,8 @@ use super::Outcome;
 use super::events::Reporter;
 use super::interrupt::on_interrupt;
 use super::model::PartsArgs;
-use super::output::Output;
+use super::numbers::{at_least, seed, whole};
+use super::output::{Output, Place};
 use super::sampling::SamplingArgs;
 
 /// White pixels between the images of a grid.
@@ -28,14 +29,14 @@ const GAP: usize = 4;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Class labels: name, part of a name or index (see `tintype classes`)
+    /// Class labels: name, synonym, part of a name or number (see `tintype classes`)
     #[arg(value_name = "CLASS")]
     classes: Vec<String>,
-    /// Random seed of the first image of each class; further images use consecutive seeds
-    #[arg(long)]
+    /// Random seed of the first image of each class; further images use consecutive seeds [default: 0]
+    #[arg(long, value_parser = seed, allow_negative_numbers = true)]
     seed: Option<u64>,
     /// Number of images per class
-    #[arg(long)]
+    #[arg(long, value_parser = whole(Setting::Count), allow_negative_numbers = true)]
     count: Option<usize>,
     #[command(flatten)]
     sampling: SamplingArgs,
@@ -50,14 +51,17 @@ pub struct Args {
     /// Output folder, or a .png file
     #[arg(long, default_value = "out")]
     out: PathBuf,
+    /// Replace files of the same name instead of writing beside them
+    #[arg(long)]
+    overwrite: bool,
     /// Columns of the image grid; 0 disables it [default: one row per class]
-    #[arg(long, value_name = "COLUMNS")]
+    #[arg(long, value_name = "COLUMNS", value_parser = at_least::<usize>(0), allow_negative_numbers = true)]
     grid: Option<usize>,
     /// Also write the pixel stream's image beside the decoded latent (Hi-DiT)
     #[arg(long)]
     compare: bool,
     /// Batch size [default: 1 on the CPU, 8 on a GPU]
-    #[arg(long)]
+    #[arg(long, value_parser = at_least::<usize>(1), allow_negative_numbers = true)]
     batch: Option<usize>,
     /// Reproduce this image from the settings in its metadata
     #[arg(long, value_name = "PNG", conflicts_with_all = ["classes", "seed", "count", "steps", "sampler", "cfg", "cfg_interval", "cfg_channels", "shift", "tau"])]
@@ -74,7 +78,7 @@ pub struct Args {
 /// If an option, the model or the device is not usable, or a picture cannot be computed or written.
 pub fn run(args: Args) -> Result<Outcome> {
     let started = Instant::now();
-    let output = Output::prepare(&args.out)?;
+    let mut output = Output::prepare(&args.out, args.overwrite)?;
     let chosen = device::choose(&args.device)?;
     let files = ModelFiles::open(&args.parts.paths())?;
     let fingerprint = files.model.fingerprint();
@@ -101,10 +105,17 @@ pub fn run(args: Args) -> Result<Outcome> {
         bail!("--compare needs a Hi-DiT, which generates both pixels and a latent");
     }
     let reporter = Reporter::new((specs.len() * settings.steps) as u64, args.json);
+    let mut classes: Vec<usize> = specs.iter().filter_map(|spec| spec.class).collect();
+    classes.dedup();
+    for class in &classes {
+        reporter.line(&format!("class {class}: {}", labels.name(*class)));
+    }
     reporter.message(format!("loading on {}", chosen.found.id));
+    let classes = classes.iter().map(|class| json!({"class": class, "name": labels.name(*class)}));
     reporter.event(
         "loading",
-        json!({"model": files.model.file, "device": chosen.found.id, "reason": chosen.reason}),
+        json!({"model": files.model.file, "device": chosen.found.id, "reason": chosen.reason,
+               "classes": classes.collect::<Vec<_>>()}),
     );
     let pipeline = files.load(asked, &chosen.found)?;
     drop(files);
@@ -128,14 +139,13 @@ pub fn run(args: Args) -> Result<Outcome> {
             precision: asked,
             device: chosen.found.id.clone(),
         },
-        output: &output,
+        output: &mut output,
         alone: specs.len() == 1,
         finished: Vec::new(),
-        written: Vec::new(),
     };
     let outcome = job.run(&specs, batch)?;
-    let Job { finished, mut written, .. } = job;
-    written.extend(write_grid(&args, &output, &finished, specs.len())?);
+    let Job { finished, .. } = job;
+    write_grid(&args, &mut output, &finished, specs.len())?;
     reporter.finish();
     let seconds = started.elapsed().as_secs_f64();
     reporter.event(
@@ -148,7 +158,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         if finished.len() == 1 { "image" } else { "images" },
         chosen.found.id,
         chosen.reason,
-        summary(&written)
+        output.summary()
     ));
     Ok(outcome)
 }
@@ -160,10 +170,9 @@ struct Job<'a, F> {
     reporter: &'a Reporter,
     interrupted: Arc<AtomicBool>,
     origin: F,
-    output: &'a Output,
+    output: &'a mut Output,
     alone: bool,
     finished: Vec<Picture>,
-    written: Vec<PathBuf>,
 }
 
 impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
@@ -230,22 +239,22 @@ impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
         picture.index += before;
         let origin = (self.origin)(picture.spec);
         let png = origin.to_png(&picture.image)?;
-        let path = match self.output {
-            Output::File(path) if self.alone => Some(path.clone()),
-            Output::File(_) => None, // the grid goes there
-            Output::Folder(folder) => Some(folder.join(format!("{}.png", origin.file_stem()))),
+        let path = match self.output.place() {
+            Place::File(path) if self.alone => Some(path.clone()),
+            Place::File(_) => None, // the grid goes there
+            Place::Folder(folder) => Some(folder.join(format!("{}.png", origin.file_stem()))),
         };
         if let Some(path) = path {
             let path = self.output.write(&path, &png)?;
             self.reporter.event(
                 "image",
-                json!({"index": picture.index, "class": origin.class_name, "seed": picture.spec.seed, "path": path}),
+                json!({"index": picture.index, "class": origin.class_name, "number": picture.spec.class,
+                       "seed": picture.spec.seed, "path": path}),
             );
-            self.written.push(path.clone());
             if let Some(latent) = &picture.latent {
                 let pair = Rgb::grid(&[picture.image.clone(), latent.clone()], 2, GAP);
                 let path = path.with_extension("compare.png");
-                self.written.push(self.output.write(&path, &origin.to_png(&pair)?)?);
+                self.output.write(&path, &origin.to_png(&pair)?)?;
             }
         }
         self.finished.push(picture);
@@ -253,20 +262,14 @@ impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
     }
 }
 
-/// Writes the image grid if requested; returns its path.
-fn write_grid(
-    args: &Args,
-    output: &Output,
-    finished: &[Picture],
-    wanted: usize,
-) -> Result<Option<PathBuf>> {
-    let path = match output {
-        _ if finished.is_empty() || args.grid == Some(0) => return Ok(None),
-        Output::File(_) | Output::Folder(_) if wanted == 1 && args.grid.is_none() => {
-            return Ok(None);
-        }
-        Output::File(path) => path.clone(),
-        Output::Folder(folder) => folder.join("grid.png"),
+/// Writes the image grid if requested.
+fn write_grid(args: &Args, output: &mut Output, finished: &[Picture], wanted: usize) -> Result<()> {
+    if finished.is_empty() || args.grid == Some(0) || wanted == 1 && args.grid.is_none() {
+        return Ok(());
+    }
+    let path = match output.place() {
+        Place::File(path) => path.clone(),
+        Place::Folder(folder) => folder.join("grid.png"),
     };
     let count = args.count.unwrap_or(1);
     let columns = args.grid.unwrap_or(if count > 1 { count } else { wanted.min(8) });
@@ -277,15 +280,8 @@ fn write_grid(
             None => p.image.clone(),
         })
         .collect();
-    Ok(Some(output.write(&path, &Rgb::grid(&images, columns, GAP).to_png(&[])?)?))
-}
-
-fn summary(written: &[PathBuf]) -> String {
-    match written {
-        [] => "nothing was written".into(),
-        [one] => one.display().to_string(),
-        [.., last] => last.display().to_string(),
-    }
+    output.write(&path, &Rgb::grid(&images, columns, GAP).to_png(&[])?)?;
+    Ok(())
 }
 
 /// The requested images.

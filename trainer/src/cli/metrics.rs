@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::Outcome;
 use super::events::Reporter;
+use super::numbers::at_least;
 use crate::evaluate::eval_set::{EvalSet, save};
 use crate::evaluate::evaluation::{Evaluation, Options, set_features};
 use crate::evaluate::extraction::{self, Cache, ExtractedFeatures};
@@ -39,7 +40,7 @@ pub struct MetricArgs {
     #[arg(long, value_name = "FILE")]
     pub clip: Option<PathBuf>,
     /// Also compute Fréchet distances of this many disjoint random subsets of the samples
-    #[arg(long, value_name = "PARTS")]
+    #[arg(long, value_name = "PARTS", value_parser = at_least::<usize>(0), allow_negative_numbers = true)]
     pub subsets: Option<usize>,
     /// Feature cache: features are extracted once per set of images, an interrupted run resumes, and
     /// several processes share the work

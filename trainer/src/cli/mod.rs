@@ -12,6 +12,7 @@ mod info;
 mod interrupt;
 mod metrics;
 mod model;
+mod numbers;
 mod output;
 mod prepare;
 mod sample;

@@ -1,13 +1,22 @@
-//! Image output: checked before generation, written atomically, without overwriting other images.
+//! Image output: checked before generation, written atomically, without replacing other images unasked.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use tintype::files::{WriteError, writable_folder, write_beside, write_whole};
 
+/// Where images go, and those that went there.
+#[derive(Debug)]
+pub struct Output {
+    place: Place,
+    overwrite: bool,
+    written: Vec<PathBuf>,
+    taken: Vec<PathBuf>,
+}
+
 /// An output folder or file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
+pub enum Place {
     /// A folder with one file per image.
     Folder(PathBuf),
     /// One file: the image, or the grid of several.
@@ -20,7 +29,7 @@ impl Output {
     /// # Errors
     ///
     /// If another kind of image file is named, or the folder cannot be created or written.
-    pub fn prepare(path: &Path) -> Result<Self> {
+    pub fn prepare(path: &Path, overwrite: bool) -> Result<Self> {
         let is_file = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"));
         if !is_file && path.extension().is_some() && !path.is_dir() {
             let extension = path.extension().unwrap_or_default().to_string_lossy();
@@ -34,21 +43,50 @@ impl Output {
         };
         let unwritable = || format!("--out {} cannot be written", path.display());
         writable_folder(folder).map_err(|e| e.source).with_context(unwritable)?;
-        Ok(match is_file {
-            true => Self::File(path.into()),
-            false => Self::Folder(path.into()),
-        })
+        let place = match is_file {
+            true => Place::File(path.into()),
+            false => Place::Folder(path.into()),
+        };
+        Ok(Self { place, overwrite, written: Vec::new(), taken: Vec::new() })
     }
 
-    /// Writes an image: overwrites a given file, but not other images in a folder. Returns its path.
+    /// The folder or the file.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Writes an image under its name; where another file has that, under a free one, or over it with
+    /// `--overwrite`. Returns its path.
     ///
     /// # Errors
     ///
     /// [`WriteError`] if the file cannot be written.
-    pub fn write(&self, path: &Path, png: &[u8]) -> std::result::Result<PathBuf, WriteError> {
-        match self {
-            Self::File(_) => write_whole(path, png).map(|()| path.into()),
-            Self::Folder(_) => write_beside(path, png),
+    pub fn write(&mut self, path: &Path, png: &[u8]) -> Result<PathBuf, WriteError> {
+        let written = match self.overwrite {
+            true => write_whole(path, png).map(|()| path.to_path_buf())?,
+            false => write_beside(path, png)?,
+        };
+        if written != path {
+            self.taken.push(path.into());
+        }
+        self.written.push(written.clone());
+        Ok(written)
+    }
+
+    /// What was written, in a few words.
+    pub fn summary(&self) -> String {
+        let Some(last) = self.written.last() else { return "nothing was written".into() };
+        let last = last.display();
+        match self.taken.as_slice() {
+            [] => last.to_string(),
+            [one] => {
+                format!("{last} ({} is another image; --overwrite replaces it)", one.display())
+            }
+            [.., one] => format!(
+                "{last} ({} names, such as {}, are taken by other images; --overwrite replaces them)",
+                self.taken.len(),
+                one.display()
+            ),
         }
     }
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::Outcome;
 use super::events::Reporter;
 use super::interrupt::on_interrupt;
+use super::numbers::at_least;
 use crate::data::encode::images_to_hdf5;
 use crate::data::prepare::{Plan, Progress, prepare};
 use crate::data::source::{Options, Skipped, Source};
@@ -25,7 +26,7 @@ pub struct Args {
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
     /// Image resolution; images are resized and center-cropped as in ADM
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = at_least::<usize>(0), allow_negative_numbers = true)]
     size: usize,
     /// Split: use only images below this subfolder, such as cifar10-train
     #[arg(long, value_name = "FOLDER", visible_alias = "root", alias = "within")]

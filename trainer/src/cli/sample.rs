@@ -22,6 +22,7 @@ use super::events::Reporter;
 use super::interrupt::on_interrupt;
 use super::metrics::{Evaluator, MetricArgs, extracted};
 use super::model::PartsArgs;
+use super::numbers::{at_least, seed};
 use super::sampling::SamplingArgs;
 use crate::evaluate::eval_set::EvalSet;
 use crate::evaluate::evaluation::Evaluation;
@@ -35,13 +36,13 @@ use crate::train::checkpoint::latest;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Number of samples
-    #[arg(long, default_value_t = 50_000)]
+    #[arg(long, default_value_t = 50_000, value_parser = at_least::<usize>(0), allow_negative_numbers = true)]
     count: usize,
     /// Class labels of the samples
     #[arg(long, value_enum, default_value = "equal")]
     labels: LabelSampling,
     /// Random seed
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = seed, allow_negative_numbers = true)]
     seed: u64,
     #[command(flatten)]
     sampling: SamplingArgs,
@@ -66,7 +67,7 @@ pub struct Args {
     #[command(flatten)]
     metrics: MetricArgs,
     /// Batch size [default: 4 on the CPU, 64 on a GPU]
-    #[arg(long)]
+    #[arg(long, value_parser = at_least::<usize>(1), allow_negative_numbers = true)]
     batch: Option<usize>,
     /// Print progress as JSON lines
     #[arg(long)]

@@ -7,23 +7,24 @@ use tintype::model::Architecture;
 use tintype::settings::Setting;
 
 use super::face::help;
+use super::numbers::whole;
 
 /// Sampling options.
 #[derive(Debug, clap::Args)]
 pub struct SamplingArgs {
-    #[arg(long, help = help(Setting::Steps))]
+    #[arg(long, help = help(Setting::Steps), value_parser = whole(Setting::Steps), allow_negative_numbers = true)]
     pub steps: Option<usize>,
     #[arg(long, help = samplers())]
     pub sampler: Option<String>,
-    #[arg(long, value_name = "SCALE", help = help(Setting::GuidanceScale))]
+    #[arg(long, value_name = "SCALE", help = help(Setting::GuidanceScale), allow_negative_numbers = true)]
     pub cfg: Option<f64>,
-    #[arg(long, num_args = 2, value_names = ["LOW", "HIGH"], help = help(Setting::GuidanceInterval))]
+    #[arg(long, num_args = 2, value_names = ["LOW", "HIGH"], help = help(Setting::GuidanceInterval), allow_negative_numbers = true)]
     pub cfg_interval: Option<Vec<f64>>,
-    #[arg(long, value_name = "K", help = help(Setting::GuidanceChannels))]
+    #[arg(long, value_name = "K", help = help(Setting::GuidanceChannels), value_parser = whole(Setting::GuidanceChannels), allow_negative_numbers = true)]
     pub cfg_channels: Option<usize>,
-    #[arg(long, help = help(Setting::TimeShift))]
+    #[arg(long, help = help(Setting::TimeShift), allow_negative_numbers = true)]
     pub shift: Option<f64>,
-    #[arg(long, help = format!("{} [default: the network's own]", help(Setting::GateTime)))]
+    #[arg(long, help = format!("{} [default: the network's own]", help(Setting::GateTime)), allow_negative_numbers = true)]
     pub tau: Option<f64>,
 }
 

@@ -10,6 +10,7 @@ use tintype::generate::LatentStats;
 
 use super::Outcome;
 use super::interrupt::on_interrupt;
+use super::numbers::at_least;
 use crate::data::store::ImageStore;
 use crate::network::lpips::Lpips;
 use crate::rank::Rank;
@@ -46,7 +47,7 @@ pub struct Args {
     #[arg(long, default_value = "auto", value_delimiter = ',')]
     device: Vec<String>,
     /// Override the number of training steps
-    #[arg(long)]
+    #[arg(long, value_parser = at_least::<u64>(0), allow_negative_numbers = true)]
     steps: Option<u64>,
     /// Disable the progress bar
     #[arg(long)]

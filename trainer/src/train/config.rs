@@ -71,7 +71,7 @@ pub struct RunConfig {
     #[serde(default = "one")]
     pub accumulate: usize,
     /// Random seed.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tintype::settings::seed::deserialize")]
     pub seed: u64,
     /// Dtype of the activations: `f32`, or `bf16` with float32 master weights.
     #[serde(default)]

@@ -291,7 +291,8 @@ impl DiffusionModel for LightningDiTConfig {
 
     /// The guidance interval starts at 0.125 on the authors' clock (0 is noise), which is 0.875 here.
     fn default_settings(&self) -> Settings {
-        let guidance = Guidance { high: 0.875, channels: Some(3), ..Guidance::new(6.7) };
+        let scale = if self.num_classes > 0 { 6.7 } else { 1.0 };
+        let guidance = Guidance { high: 0.875, channels: Some(3), ..Guidance::new(scale) };
         Settings { shift: 0.3, ..Settings::new(Sampler::Euler, 249, guidance) }
     }
 

@@ -177,7 +177,8 @@ impl DiffusionModel for SiTConfig {
     }
 
     fn default_settings(&self) -> Settings {
-        let guidance = Guidance { high: 0.73, ..Guidance::new(2.4) };
+        let scale = if self.num_classes > 0 { 2.4 } else { 1.0 };
+        let guidance = Guidance { high: 0.73, ..Guidance::new(scale) };
         Settings::new(Sampler::EulerMaruyama, 250, guidance)
     }
 
