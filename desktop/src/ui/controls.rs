@@ -113,16 +113,19 @@ fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
             let range = least..=*range(Setting::Steps).end();
             ui.add(egui::Slider::new(&mut settings.steps, range).logarithmic(true))
         });
-        row(
-            ui,
-            label(Setting::GuidanceScale),
-            "How strongly the picture keeps to its class; 1 is none, large values exaggerate",
-            |ui| {
-                let scale = &mut settings.guidance.scale;
-                ui.add(egui::Slider::new(scale, range(Setting::GuidanceScale)).max_decimals(2))
-            },
-        );
-        interval(&mut settings, &architecture, ui);
+        // A network without a null class cannot be guided.
+        if !architecture.needs_class() {
+            row(
+                ui,
+                label(Setting::GuidanceScale),
+                "How strongly the picture keeps to its class; 1 is none, large values exaggerate",
+                |ui| {
+                    let scale = &mut settings.guidance.scale;
+                    ui.add(egui::Slider::new(scale, range(Setting::GuidanceScale)).max_decimals(2))
+                },
+            );
+            interval(&mut settings, &architecture, ui);
+        }
         // Of networks whose authors use them.
         if let (Some(latents), Some(_)) = (architecture.latent_space(), defaults.guidance.channels)
         {
@@ -254,6 +257,9 @@ fn model(app: &App, ui: &mut Ui, actions: &mut Vec<Action>) {
                 model.values as f64 / 1e6
             );
             ui.add(egui::Label::new(RichText::new(kind).weak()).wrap());
+            for note in &inspection.notes {
+                ui.add(egui::Label::new(RichText::new(note).weak()).wrap());
+            }
             egui::CollapsingHeader::new("How the weights fit").show(ui, |ui| {
                 for (file, report) in &inspection.reports {
                     let name = crate::model::file_name(file.as_ref());
