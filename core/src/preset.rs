@@ -154,6 +154,7 @@ fn hdit(side: usize, depths: &[usize], widths: &[usize]) -> HDiTConfig {
         sigma_min: 0.01,
         sigma_max: 80.0,
         num_classes: 0,
+        cond_dropout_rate: 0.1,
     }
 }
 

@@ -63,7 +63,7 @@ impl Manifest {
             };
             tensors.insert(entry.name.clone(), view);
         }
-        Ok(Weights { file: self.tag.clone(), tensors, metadata: BTreeMap::new() })
+        Ok(Weights { file: self.tag.clone(), tensors, ..Weights::default() })
     }
 }
 

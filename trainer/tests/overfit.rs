@@ -73,7 +73,7 @@ fn errors(store: &Path, encoder: &Path, decoder: &Path, run: &Path) -> (f64, f64
     let config: HiDiTConfig = serde_json::from_str(&weights.metadata["config"]).expect("its shape");
     let network = config.init(&device).expect("it fits");
     let network = load(network, &weights, f32, &device).expect("it fits").network;
-    let z = network.sit.bn.normalize(latents);
+    let z = network.sit.normalize(latents);
     let labels: Vec<i32> = (0..n).map(|i| store.label(i).expect("a class") as i32).collect();
     let y = Tensor::<1, Int>::from_data(TensorData::new(labels, [n]), &device);
     let times = [0.02, 0.05, 0.1, 0.15, 0.2, 0.25];

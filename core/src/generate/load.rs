@@ -15,7 +15,7 @@ pub struct Parts<'a> {
     pub model: &'a Weights,
     /// The autoencoder; pixel models need none.
     pub vae: Option<&'a Weights>,
-    /// Statistics of the latents, where the network does not hold them (LightningDiT, e2e VAEs).
+    /// Statistics of the latents, where the network does not hold them (LightningDiT, REPA, e2e VAEs).
     pub stats: Option<&'a Weights>,
 }
 
@@ -84,8 +84,18 @@ impl LatentStats {
     ///
     /// # Errors
     ///
-    /// [`WeightsError::Format`] where the file holds neither pair.
+    /// * [`WeightsError::Format`] where the file holds neither pair
+    /// * [`WeightsError::Unreadable`] where one of them is of a kind that cannot be read
     pub fn from_weights(weights: &Weights) -> Result<Self, WeightsError> {
+        for tensor in ["mean", "std", "latents_bias", "latents_scale"] {
+            if let Some(reason) = weights.unreadable.get(tensor) {
+                return Err(WeightsError::Unreadable {
+                    file: weights.file.clone(),
+                    tensor: tensor.into(),
+                    reason: reason.clone(),
+                });
+            }
+        }
         let get = |name: &str| weights.tensors.get(name).map(|view| view.to_f32());
         match (get("mean"), get("std"), get("latents_bias"), get("latents_scale")) {
             (Some(mean), Some(std), _, _) => Ok(Self { mean, std }),
@@ -98,6 +108,23 @@ impl LatentStats {
             }),
         }
     }
+}
+
+/// The statistics of a network's latents: those of a file, else the authors' constants for this autoencoder.
+pub(super) fn statistics(
+    architecture: &Architecture,
+    vae: Option<&VaeConfig>,
+    given: Option<&Weights>,
+) -> Result<Option<LatentStats>, WeightsError> {
+    if let Some(weights) = given {
+        return LatentStats::from_weights(weights).map(Some);
+    }
+    let constant = |vae: &VaeConfig| {
+        let (scale, channels) = (architecture.latent_scale(vae)?, vae.latent_channels());
+        let std = vec![(1.0 / scale) as f32; channels];
+        Some(LatentStats { mean: vec![0.0; channels], std })
+    };
+    Ok(vae.and_then(constant))
 }
 
 /// Latent models need an autoencoder of their channel count and image size.
@@ -119,7 +146,8 @@ pub(super) fn check_parts(
             vae.latent_channels()
         ));
     }
-    let [_, height, width] = architecture.state_shape().map(|side| side * vae.downsampling());
+    let [_, height, width] =
+        architecture.state_shape().map(|side| side.saturating_mul(vae.downsampling()));
     if let Some(image) = architecture.image_size().filter(|image| *image != [width, height]) {
         return incompatible(format!(
             "the network makes images of {} pixels and the autoencoder of {width}",

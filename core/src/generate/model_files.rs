@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use super::load::{LatentStats, LoadError, Parts, check_parts, image_size, is_decoder};
+use super::load::{LoadError, Parts, check_parts, image_size, is_decoder, statistics};
 use super::pipeline::Pipeline;
 use crate::device::Found;
 use crate::labels::Labels;
-use crate::model::{Architecture, detect, vae_config};
+use crate::model::{Architecture, detect, notes, vae_config};
 use crate::precision::Precision;
 use crate::weights::{Report, Weights, WeightsError, compare, open};
 
@@ -49,6 +49,8 @@ pub struct Inspection {
     pub image_size: [usize; 2],
     /// How each file fits, by file name.
     pub reports: Vec<(String, Report)>,
+    /// What else there is to say of the network's file, in sentences.
+    pub notes: Vec<String>,
 }
 
 impl ModelFiles {
@@ -128,13 +130,14 @@ impl ModelFiles {
             let (file, report) = (file.clone(), report.clone());
             return Err(WeightsError::Mismatch { file, report }.into());
         }
-        let stats = self.stats.as_ref().map(LatentStats::from_weights).transpose()?;
+        let stats = statistics(&architecture, vae.as_ref(), self.stats.as_ref())?;
         check_parts(&architecture, vae.as_ref(), stats.as_ref())?;
         Ok(Inspection {
             labels: Labels::of(&self.model, architecture.num_classes()),
             image_size: image_size(&architecture, vae.as_ref()),
             architecture,
             reports,
+            notes: notes(&self.model),
         })
     }
 

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 
-use super::load::{LatentStats, LoadError, Parts, check_parts, image_size, load_decoder};
+use super::load::{
+    LatentStats, LoadError, Parts, check_parts, image_size, load_decoder, statistics,
+};
 use super::replay::{Inputs, Replay};
 use crate::device::state_device;
 use crate::image::{Rgb, Rounding, to_rgb};
@@ -52,11 +54,8 @@ impl Pipeline {
             Some(weights) => Some(load_decoder(weights, device, &mut reports)?),
             None => None,
         };
-        let stats = match parts.stats {
-            Some(weights) => Some(LatentStats::from_weights(weights)?),
-            None => None,
-        };
         let vae = decoder.as_ref().map(|(config, _)| config);
+        let stats = statistics(&architecture, vae, parts.stats)?;
         check_parts(&architecture, vae, stats.as_ref())?;
         let labels = Labels::of(parts.model, architecture.num_classes());
         Ok(Self {
@@ -209,7 +208,8 @@ impl Pipeline {
 
     /// Labels of a batch and, behind them, as many null labels where guidance wants both.
     pub(super) fn labels_tensor(&self, classes: &[Option<usize>], guided: bool) -> Tensor<1, Int> {
-        let null = self.architecture.num_classes();
+        // A network without a null class is asked for classes alone; one without classes ignores labels.
+        let null = self.architecture.null_class().unwrap_or(0);
         let mut values: Vec<i32> = classes.iter().map(|c| c.unwrap_or(null) as i32).collect();
         if guided {
             values.extend(std::iter::repeat_n(null as i32, classes.len()));

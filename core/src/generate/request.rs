@@ -10,7 +10,8 @@ use crate::settings::{InvalidSetting, Problem, Setting};
 /// One picture of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageSpec {
-    /// The class, counted from 0; absent for none (the null class, or a model without classes).
+    /// The class, counted from 0; absent for none (the null class, or a model without classes). A network
+    /// that was trained without class dropout needs one.
     pub class: Option<usize>,
     /// The seed.
     pub seed: u64,
@@ -34,8 +35,8 @@ impl Settings {
     /// # Errors
     ///
     /// [`InvalidSetting`] with the first setting that is out of range or does not apply to the network:
-    /// [`Problem::OutOfRange`], [`Problem::TooFewSteps`], [`Problem::Classless`], [`Problem::NotAnInterval`],
-    /// [`Problem::NotOf`] or [`Problem::Unfit`].
+    /// [`Problem::OutOfRange`], [`Problem::TooFewSteps`], [`Problem::Classless`],
+    /// [`Problem::NoUnconditional`], [`Problem::NotAnInterval`], [`Problem::NotOf`] or [`Problem::Unfit`].
     pub fn validate(&self, architecture: &Architecture) -> Result<(), InvalidSetting> {
         let Guidance { scale, low, high, channels } = self.guidance;
         Setting::Steps.check(self.steps as f64)?;
@@ -47,7 +48,10 @@ impl Settings {
         Setting::GuidanceScale.check(scale)?;
         if scale != 1.0 && architecture.null_class().is_none() {
             let network = architecture.name();
-            return Err(Setting::GuidanceScale.invalid(Problem::Classless { scale, network }));
+            return Err(Setting::GuidanceScale.invalid(match architecture.needs_class() {
+                true => Problem::NoUnconditional { scale },
+                false => Problem::Classless { scale, network },
+            }));
         }
         if low.is_nan() || high.is_nan() || low > high {
             return Err(Setting::GuidanceInterval.invalid(Problem::NotAnInterval { low, high }));
@@ -83,12 +87,20 @@ impl Request {
     /// [`InvalidSetting`] as [`Settings::validate`], and
     ///
     /// * [`Problem::OutOfRange`] of [`Setting::Count`] where there are no images or too many
-    /// * [`Problem::NoSuchClass`] where a class is beyond the null class
+    /// * [`Problem::NoSuchClass`] where a class is beyond the null class, or beyond the last where there
+    ///   is none
+    /// * [`Problem::NeedsClass`] where an image is of no class and the network was trained without class
+    ///   dropout
     pub fn validate(&self, architecture: &Architecture) -> Result<(), InvalidSetting> {
         self.settings.validate(architecture)?;
         Setting::Count.check(self.images.len() as f64)?;
         let count = architecture.num_classes();
-        match self.images.iter().filter_map(|i| i.class).find(|&class| class > count) {
+        let needs_class = architecture.needs_class();
+        if needs_class && self.images.iter().any(|image| image.class.is_none()) {
+            return Err(Setting::Class.invalid(Problem::NeedsClass));
+        }
+        let last = if needs_class { count - 1 } else { count };
+        match self.images.iter().filter_map(|i| i.class).find(|&class| class > last) {
             Some(class) => Err(Setting::Class.invalid(Problem::NoSuchClass { class, count })),
             None => Ok(()),
         }

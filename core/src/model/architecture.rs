@@ -14,6 +14,7 @@ use burn::tensor::{Device, FloatDType, Int, Tensor};
 
 use super::InvalidConfig;
 use super::hidit::HiDiT;
+use super::vavae::VaeConfig;
 use crate::image::Rounding;
 use crate::settings::{Sampler, Settings};
 use crate::weights::{Report, Weights, WeightsError, compare, load, parameter_count};
@@ -93,12 +94,25 @@ pub trait DiffusionModel: Any + Debug + Send + Sync {
         self.latent_space().is_none().then_some([w, h])
     }
 
-    /// Number of classes; the label after the last is the null class.
+    /// The factor of an autoencoder's latents that the authors train with where no statistics are
+    /// given, so that the latents have a standard deviation of about 1; their mean is taken for 0.
+    /// `None` where statistics are needed or the weights hold them.
+    fn latent_scale(&self, _autoencoder: &VaeConfig) -> Option<f64> {
+        None
+    }
+
+    /// Number of classes; the label after the last is the null class, where there is one.
     fn num_classes(&self) -> usize;
 
-    /// The label of unconditional prediction; `None` for a network without classes.
+    /// The label of unconditional prediction; `None` for a network without classes, and for one that was
+    /// trained without class dropout.
     fn null_class(&self) -> Option<usize> {
         Some(self.num_classes()).filter(|n| *n > 0)
+    }
+
+    /// Whether it predicts with a class only, because it was trained without class dropout.
+    fn needs_class(&self) -> bool {
+        self.num_classes() > 0 && self.null_class().is_none()
     }
 
     /// What it predicts.

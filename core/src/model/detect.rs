@@ -1,6 +1,7 @@
 //! Which network a checkpoint holds.
 
 use super::Architecture;
+use super::classes::class_note;
 use super::registry::families;
 use super::shapes::{count, metadata, parse, problem, shape};
 use super::vavae::{VaeConfig, is_diffusers};
@@ -30,6 +31,12 @@ pub fn detect(weights: &Weights) -> Result<Architecture, WeightsError> {
     Err(problem(weights, format!("its tensors are those of no network known here ({known})")))
 }
 
+/// What is worth knowing of a network's checkpoint, in sentences: that it holds raw weights, and what was
+/// assumed of its classes.
+pub fn notes(weights: &Weights) -> Vec<String> {
+    weights.raw_note().into_iter().chain(class_note(weights)).collect()
+}
+
 /// The configuration of an autoencoder, or of one half of it. The metadata key `config` decides where there is
 /// one (diffusers' `config.json`, too); otherwise the shapes of the tensors do, with 32 groups.
 ///
@@ -47,7 +54,7 @@ pub fn vae_config(weights: &Weights) -> Result<VaeConfig, WeightsError> {
         config.validate()?;
         return Ok(config);
     }
-    let decoder = weights.tensors.contains_key("decoder.conv_in.weight");
+    let decoder = weights.contains("decoder.conv_in.weight");
     let side = if decoder { "decoder.up." } else { "encoder.down." };
     let levels = count(weights, side);
     if levels == 0 || levels > 15 {
@@ -68,8 +75,7 @@ pub fn vae_config(weights: &Weights) -> Result<VaeConfig, WeightsError> {
         let quant = shape(weights, "quant_conv.weight", 4)?;
         (quant[1] / 2, quant[0] / 2)
     };
-    let attends =
-        |l: &usize| weights.tensors.contains_key(&format!("{side}{l}.attn.0.norm.weight"));
+    let attends = |l: &usize| weights.contains(&format!("{side}{l}.attn.0.norm.weight"));
     let config = VaeConfig {
         ch,
         ch_mult: widths.iter().map(|w| w / ch).collect(),

@@ -11,8 +11,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::shapes::{metadata, parse, shape, sit_config};
-use super::sit::{SiT, SiTConfig};
+use super::shapes::{metadata, parse, shape, typed};
+use super::sit::{SiT, SiTConfig, sit_config, tell_dropout};
 use super::{
     Architecture, DiffusionModel, Family, InvalidConfig, LatentSpace, Network, Process, Untrained,
     ensure,
@@ -64,11 +64,15 @@ impl HiDiTConfig {
         self.sit.validate()?;
         let Self { image, pixel_patch, .. } = *self;
         ensure!(
-            pixel_patch.is_power_of_two() && pixel_patch >= SUB_PATCH,
+            self.sit.latent_norm && !self.sit.noise_at_zero,
+            "a Hi-DiT holds the statistics of its latents (latent_norm) and has noise at t = 1"
+        );
+        ensure!(
+            pixel_patch.is_power_of_two() && (SUB_PATCH..=4096).contains(&pixel_patch),
             "pixel_patch {pixel_patch} is not 4, 8, 16, …"
         );
         ensure!(
-            image == pixel_patch * (self.sit.input_size / self.sit.patch_size),
+            Some(image) == pixel_patch.checked_mul(self.sit.input_size / self.sit.patch_size),
             "image {image} does not have one {pixel_patch}-pixel patch for every latent token"
         );
         ensure!(
@@ -155,7 +159,7 @@ impl HiDiT {
     /// The network with the statistics of a data set's latents, one mean and standard deviation for
     /// each channel.
     pub fn with_latent_stats(mut self, mean: &[f32], std: &[f32]) -> Self {
-        self.sit.bn = self.sit.bn.with_stats(mean, std);
+        self.sit.bn = self.sit.bn.map(|bn| bn.with_stats(mean, std));
         self
     }
 
@@ -289,11 +293,15 @@ impl PixelPredictor {
 pub static FAMILY: Family = Family { name: "Hi-DiT", recognize };
 
 fn recognize(weights: &Weights) -> Result<Option<Architecture>, WeightsError> {
-    if !weights.tensors.contains_key("pixel_embedder.proj.weight") {
+    if !weights.contains("pixel_embedder.proj.weight") {
         return Ok(None);
     }
     let config: HiDiTConfig = match metadata(weights) {
-        Some(json) => parse(weights, "Hi-DiT", json)?,
+        Some(text) => {
+            let mut json = parse(weights, FAMILY.name, text)?;
+            tell_dropout(weights, &mut json);
+            typed(weights, FAMILY.name, json)?
+        }
         None => from_shapes(weights)?,
     };
     config.validate()?;
@@ -305,7 +313,8 @@ fn from_shapes(weights: &Weights) -> Result<HiDiTConfig, WeightsError> {
     let sit = sit_config(weights)?;
     let pixels = shape(weights, "pixel_embedder.proj.weight", 2)?[1];
     let pixel_patch = (pixels / 3).isqrt();
-    let image = pixel_patch * (sit.input_size / sit.patch_size);
+    let image = pixel_patch.saturating_mul(sit.input_size / sit.patch_size);
+    let sit = SiTConfig { latent_norm: true, noise_at_zero: false, ..sit };
     let config = HiDiTConfig { sit, image, pixel_patch, tau: 0.3, t_min: 0.05 };
     config.validate()?;
     Ok(config)
@@ -336,6 +345,10 @@ impl DiffusionModel for HiDiTConfig {
         self.sit.num_classes
     }
 
+    fn null_class(&self) -> Option<usize> {
+        self.sit.null_class()
+    }
+
     fn process(&self) -> Process {
         Process::Hybrid { tau: self.tau }
     }
@@ -346,9 +359,9 @@ impl DiffusionModel for HiDiTConfig {
 
     /// 50 steps of the SDE; the guidance scale as measured for the shipped model.
     fn default_settings(&self) -> Settings {
-        let scale = match self.sit.num_classes {
-            0 => 1.0,
-            1000 => 2.4,
+        let scale = match (self.null_class(), self.sit.num_classes) {
+            (None, _) => 1.0,
+            (_, 1000) => 2.4,
             _ => 2.0,
         };
         Settings::new(Sampler::EulerMaruyama, 50, Guidance::new(scale))
@@ -365,7 +378,7 @@ impl Network for HiDiT {
     }
 
     fn denormalize(&self, z: Tensor<4>) -> Tensor<4> {
-        self.sit.bn.denormalize(z)
+        self.sit.denormalize(z)
     }
 
     fn hybrid(&self) -> Option<&HiDiT> {

@@ -8,6 +8,7 @@
 //! it in [`FAMILIES`]; programs that embed the library may [`register`] theirs.
 
 mod architecture;
+mod classes;
 mod detect;
 pub mod hdit;
 pub mod hidit;
@@ -22,6 +23,9 @@ pub(crate) use crate::config::ensure;
 pub use architecture::{
     Architecture, Clock, DiffusionModel, Family, LatentSpace, Network, Process, Untrained,
 };
-pub use detect::{detect, vae_config};
+pub use detect::{detect, notes, vae_config};
 pub use registry::{FAMILIES, families, register};
-pub use shapes::sit_config;
+pub use sit::sit_config;
+
+/// Most blocks, levels' layers or teachers of a network: far more than any has, and few enough to list.
+const MAX_DEPTH: usize = 4096;

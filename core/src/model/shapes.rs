@@ -1,6 +1,6 @@
 //! What the names and shapes of a checkpoint's tensors tell about its network.
 
-use super::sit::SiTConfig;
+use super::classes;
 use crate::weights::{Weights, WeightsError};
 
 /// A checkpoint that does not fit what it seems to be.
@@ -24,8 +24,20 @@ pub(super) fn parse<C: serde::de::DeserializeOwned>(
     network: &str,
     json: &str,
 ) -> Result<C, WeightsError> {
-    let wrong = |e| problem(weights, format!("its configuration is not that of a {network}: {e}"));
-    serde_json::from_str(json).map_err(wrong)
+    serde_json::from_str(json).map_err(|e| not_that_of(weights, network, &e))
+}
+
+/// The same of JSON that was read already.
+pub(super) fn typed<C: serde::de::DeserializeOwned>(
+    weights: &Weights,
+    network: &str,
+    json: serde_json::Value,
+) -> Result<C, WeightsError> {
+    serde_json::from_value(json).map_err(|e| not_that_of(weights, network, &e))
+}
+
+fn not_that_of(weights: &Weights, network: &str, e: &serde_json::Error) -> WeightsError {
+    problem(weights, format!("its configuration is not that of a {network}: {e}"))
 }
 
 /// Numbers that all DiT-like checkpoints tell by their shapes.
@@ -36,7 +48,11 @@ pub(super) struct Shapes {
     pub grid: usize,
     pub depth: usize,
     pub classes: usize,
+    /// Whether the table of classes has a row for the null class.
+    pub null_row: bool,
     pub heads: usize,
+    /// Whether the head emits twice the channels.
+    pub learn_sigma: bool,
 }
 
 /// The shape of a tensor that must be there with so many dimensions.
@@ -48,7 +64,14 @@ pub(super) fn shape<'a>(
     match weights.tensors.get(name) {
         Some(view) if view.shape.len() == rank => Ok(&view.shape),
         Some(view) => Err(problem(weights, format!("tensor {name:?} has shape {:?}", view.shape))),
-        None => Err(problem(weights, format!("tensor {name:?} is missing"))),
+        None => Err(match weights.unreadable.get(name) {
+            Some(reason) => WeightsError::Unreadable {
+                file: weights.file.clone(),
+                tensor: name.into(),
+                reason: reason.clone(),
+            },
+            None => problem(weights, format!("tensor {name:?} is missing")),
+        }),
     }
 }
 
@@ -57,7 +80,8 @@ pub(super) fn dit_shapes(weights: &Weights) -> Result<Shapes, WeightsError> {
     let (hidden, channels, patch) = (embed[0], embed[1], embed[2]);
     let grid = shape(weights, "pos_embed", 3)?[1].isqrt();
     let depth = count(weights, "blocks.");
-    let classes = shape(weights, "y_embedder.embedding_table.weight", 2)?[0].saturating_sub(1);
+    let classes::Rows { classes, null_row, .. } = classes::read(weights)?;
+    let learn_sigma = learns_sigma(weights)?;
     let head = ["blocks.0.attn.q_norm.weight", "feat_rope.freqs_cos"]
         .iter()
         .find_map(|name| weights.tensors.get(*name)?.shape.last().copied());
@@ -78,46 +102,22 @@ pub(super) fn dit_shapes(weights: &Weights) -> Result<Shapes, WeightsError> {
             needs_configuration(weights, reason)
         })?,
     };
-    Ok(Shapes { hidden, channels, patch, grid, depth, classes, heads })
+    Ok(Shapes { hidden, channels, patch, grid, depth, classes, null_row, heads, learn_sigma })
 }
 
-/// One more than the largest number that follows `prefix` in a tensor's name.
+/// Whether the head of a DiT emits twice the channels that it takes.
+pub(super) fn learns_sigma(weights: &Weights) -> Result<bool, WeightsError> {
+    let embed = shape(weights, "x_embedder.proj.weight", 4)?;
+    let out = shape(weights, "final_layer.linear.weight", 2)?[0];
+    // Another number is found when the network is compared with the weights.
+    let values = embed[1..].iter().try_fold(2usize, |n, &d| n.checked_mul(d));
+    Ok(values == Some(out))
+}
+
+/// One more than the largest number that follows `prefix` in a tensor's name. A name may hold any number:
+/// configurations are validated before a network is made of it.
 pub(super) fn count(weights: &Weights, prefix: &str) -> usize {
     let number = |name: &String| name.strip_prefix(prefix)?.split('.').next()?.parse().ok();
-    weights.tensors.keys().filter_map(number).max().map_or(0, |last: usize| last + 1)
-}
-
-/// The configuration of a SiT from its shapes.
-///
-/// # Errors
-///
-/// * [`WeightsError::Format`] where a tensor is missing or has another number of dimensions
-/// * [`WeightsError::NeedsConfiguration`] where the number of heads cannot be told
-/// * [`WeightsError::Config`] where the shapes do not describe a network
-pub fn sit_config(weights: &Weights) -> Result<SiTConfig, WeightsError> {
-    let s = dit_shapes(weights)?;
-    let z_dims = (0..count(weights, "projectors."))
-        .map(|i| Ok(shape(weights, &format!("projectors.{i}.4.weight"), 2)?[0]))
-        .collect::<Result<Vec<_>, WeightsError>>()?;
-    let projector_dim = match weights.tensors.get("projectors.0.0.weight") {
-        Some(view) if view.shape.len() == 2 => view.shape[0],
-        _ => 2048,
-    };
-    let mlp = shape(weights, "blocks.0.mlp.fc1.weight", 2)?[0];
-    let config = SiTConfig {
-        input_size: s.grid * s.patch,
-        patch_size: s.patch,
-        in_channels: s.channels,
-        hidden_size: s.hidden,
-        depth: s.depth,
-        num_heads: s.heads,
-        mlp_ratio: mlp as f64 / s.hidden as f64,
-        num_classes: s.classes,
-        qk_norm: weights.tensors.contains_key("blocks.0.attn.q_norm.weight"),
-        encoder_depth: 8.min(s.depth),
-        z_dims,
-        projector_dim,
-    };
-    config.validate()?;
-    Ok(config)
+    let names = weights.tensors.keys().chain(weights.unreadable.keys());
+    names.filter_map(number).max().map_or(0, |last: usize| last.saturating_add(1))
 }

@@ -241,6 +241,19 @@ pub enum Problem {
         /// How many there are.
         count: usize,
     },
+    /// Guidance of a network without a null class.
+    #[error(
+        "{scale} is not possible: the network was trained without class dropout, so it has no unconditional prediction; 1 is off"
+    )]
+    NoUnconditional {
+        /// The scale.
+        scale: f64,
+    },
+    /// No class, of a network without a null class.
+    #[error(
+        "is needed: the network was trained without class dropout, so it has no unconditional prediction"
+    )]
+    NeedsClass,
     /// The device does not compute in this dtype.
     #[error("{dtype} is not supported by this device; use f32")]
     Unsupported {

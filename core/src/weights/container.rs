@@ -6,18 +6,21 @@ use std::sync::Arc;
 use super::diffusers::from_diffusers;
 use super::source::{Bytes, Memory, Source};
 use super::store::Weights;
-use super::{WeightsError, pytorch, safetensors};
+use super::{WeightsError, pytorch, safetensors, sections};
 
 impl Weights {
     /// Reads any supported container from memory; `file` is its name for messages.
     ///
-    /// PyTorch checkpoints give the weights to sample with: `ema`, else `state_dict`, else
-    /// `model`, else the flat dictionary. Autoencoders under diffusers' names are renamed, without
-    /// a configuration ([`from_diffusers`]).
+    /// PyTorch checkpoints give the weights to sample with: averaged ones (`ema`, `model_ema`,
+    /// `state_dict_ema`, `ema_model`, `model_ema1`), else `state_dict`, else `model`, else the flat
+    /// dictionary; the metadata key `section` says which. Their pickled `config` and `args` become
+    /// metadata, as JSON. A tensor of a kind that cannot be read is in [`Weights::unreadable`].
+    /// Autoencoders under diffusers' names are renamed, without a configuration ([`from_diffusers`]).
     ///
     /// # Errors
     ///
-    /// [`WeightsError::Format`] where the bytes are empty, damaged, or of no supported container.
+    /// [`WeightsError::Format`] where the bytes are empty, damaged, of no supported container, or no
+    /// tensor of them can be read.
     pub fn from_bytes(
         bytes: impl AsRef<[u8]> + Send + Sync + 'static,
         file: &str,
@@ -51,7 +54,7 @@ impl Weights {
                 Bytes::Memory(memory) => memory.clone(),
                 Bytes::Source(_) => Arc::new(bytes.read(0, bytes.len()).map_err(io)?.into_owned()),
             };
-            let sections = pytorch::read(memory).map_err(problem)?;
+            let sections = sections::read(memory).map_err(problem)?;
             return sections.into_inference_weights(file).map_err(problem);
         }
         drop(start);
@@ -69,7 +72,7 @@ impl Weights {
         file: &str,
     ) -> Result<BTreeMap<String, Self>, WeightsError> {
         let problem = |problem: String| WeightsError::Format { file: file.into(), problem };
-        let sections = pytorch::read(Arc::new(bytes)).map_err(problem)?;
+        let sections = sections::read(Arc::new(bytes)).map_err(problem)?;
         Ok(sections.into_weights(file))
     }
 }

@@ -137,19 +137,18 @@ fn open_sharded(index: &Path) -> Result<Weights, WeightsError> {
     let Index { weight_map } =
         serde_json::from_str(&text).map_err(|e| problem(format!("not a shard index: {e}")))?;
     let folder = index.parent().unwrap_or(Path::new("."));
-    let mut all =
-        Weights { file: file.clone(), tensors: BTreeMap::new(), metadata: BTreeMap::new() };
+    let mut all = Weights { file: file.clone(), ..Weights::default() };
     for shard in weight_map.values().collect::<BTreeSet<_>>() {
         if Path::new(shard).components().count() != 1 {
             return Err(problem(format!("shard {shard:?} is not a file beside the index")));
         }
-        let weights = stored(&folder.join(shard))?;
+        let weights =
+            stored(&folder.join(shard))?.filtered(|name| weight_map.get(name) == Some(shard));
         all.metadata.extend(weights.metadata);
-        all.tensors.extend(
-            weights.tensors.into_iter().filter(|(name, _)| weight_map.get(name) == Some(shard)),
-        );
+        all.tensors.extend(weights.tensors);
+        all.unreadable.extend(weights.unreadable);
     }
-    match weight_map.keys().find(|name| !all.tensors.contains_key(*name)) {
+    match weight_map.keys().find(|name| !all.contains(name)) {
         Some(name) => Err(problem(format!("tensor {name:?} is not in its shard"))),
         None => Ok(all),
     }

@@ -27,7 +27,7 @@ pub struct Loaded<M> {
 ///
 /// # Errors
 ///
-/// * [`WeightsError::Mismatch`] where a tensor is missing or has another shape
+/// * [`WeightsError::Mismatch`] where a tensor is missing, has another shape or cannot be read
 /// * [`WeightsError::NotFinite`] where a weight is NaN or infinite
 /// * [`WeightsError::Io`] where the file cannot be read
 pub fn load<M: Module>(
@@ -54,7 +54,10 @@ pub fn compare<M: Module>(network: &M, weights: &Weights) -> Report {
     let layout = layout(network);
     for (name, expected) in &layout {
         match weights.tensors.get(name) {
-            None => report.missing.push(name.clone()),
+            None => match weights.unreadable.get(name) {
+                Some(reason) => report.unreadable.push((name.clone(), reason.clone())),
+                None => report.missing.push(name.clone()),
+            },
             Some(view) if view.shape != *expected => report.mismatched.push(ShapeMismatch {
                 name: name.clone(),
                 expected: expected.clone(),
@@ -64,7 +67,8 @@ pub fn compare<M: Module>(network: &M, weights: &Weights) -> Report {
         }
     }
     let unknown = |name: &&String| !layout.contains_key(*name) && !is_ignored(name);
-    report.unexpected = weights.tensors.keys().filter(unknown).cloned().collect();
+    let names = weights.tensors.keys().chain(weights.unreadable.keys());
+    report.unexpected = names.filter(unknown).cloned().collect();
     report
 }
 
@@ -234,7 +238,7 @@ mod tests {
                 let weights = Weights {
                     file: "test".into(),
                     tensors: [("weight".to_string(), view)].into(),
-                    metadata: BTreeMap::new(),
+                    ..Weights::default()
                 };
                 let loaded = load(Layer { weight }, &weights, FloatDType::F32, &device);
                 let weight = loaded.expect("it fits").network.weight;

@@ -16,10 +16,13 @@ mod load;
 mod names;
 mod pickle;
 mod pytorch;
+mod rebuild;
 mod report;
 mod safetensors;
+mod sections;
 mod source;
 mod store;
+mod training;
 
 pub use diffusers::from_diffusers;
 #[cfg(feature = "files")]
@@ -85,6 +88,16 @@ pub enum WeightsError {
         file: String,
         /// Tensor by tensor.
         report: Report,
+    },
+    /// A tensor that is needed and is of a kind that cannot be read.
+    #[error("{file}: tensor {tensor:?} cannot be read: {reason}")]
+    Unreadable {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// Why.
+        reason: String,
     },
     /// A weight is NaN or infinite.
     #[error(

@@ -1,15 +1,12 @@
 //! PyTorch's containers: the zip archive of 1.6 and later, and the legacy stream before it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::{Cursor, Read};
-use std::sync::Arc;
 
 use super::pickle::{Id, Node, Pickle};
-use super::source::{Bytes, Memory};
-use super::store::{Dtype, TensorView, Weights};
+use super::source::Memory;
+use super::store::Dtype;
 
-/// Deepest dictionary in a dictionary that is searched for tensors.
-const MAX_DEPTH: usize = 6;
 /// Largest `data.pkl` that is read: names and shapes of a million tensors.
 const MAX_PICKLE: u64 = 256 << 20;
 
@@ -21,59 +18,23 @@ pub(super) fn is_pytorch(start: &[u8]) -> bool {
     start.starts_with(b"PK\x03\x04") || start.starts_with(&LEGACY)
 }
 
-/// Every dictionary of the checkpoint that directly holds tensors, by its path.
-pub(super) struct Sections {
-    sections: BTreeMap<String, BTreeMap<String, TensorView>>,
-}
-
-impl Sections {
-    pub(super) fn into_weights(self, file: &str) -> BTreeMap<String, Weights> {
-        let weights = |tensors| Weights { file: file.into(), tensors, metadata: BTreeMap::new() };
-        self.sections.into_iter().map(|(name, tensors)| (name, weights(tensors))).collect()
-    }
-
-    /// The tensors to sample with: `ema`, else `state_dict`, else `model`, else the flat
-    /// dictionary; prefixes of wrappers are removed.
-    pub(super) fn into_inference_weights(mut self, file: &str) -> Result<Weights, String> {
-        let section = ["ema", "state_dict", "model", ""]
-            .into_iter()
-            .find(|name| self.sections.contains_key(*name))
-            .ok_or("it holds no weights under \"ema\", \"state_dict\", \"model\" or at the top")?;
-        let tensors = self.sections.remove(section).unwrap_or_default();
-        let tensors = tensors.into_iter().map(|(name, view)| (bare(&name), view)).collect();
-        let metadata = BTreeMap::from([("section".to_string(), section.to_string())]);
-        Ok(Weights { file: file.into(), tensors, metadata })
+/// Opens either container.
+pub(super) fn read(bytes: Memory) -> Result<Container, String> {
+    match (*bytes).as_ref().starts_with(&LEGACY) {
+        true => read_legacy(&bytes),
+        false => read_zip(&bytes),
     }
 }
 
-/// A name without the prefixes of DistributedDataParallel and torch.compile.
-fn bare(mut name: &str) -> String {
-    while let Some(rest) = name.strip_prefix("module.").or_else(|| name.strip_prefix("_orig_mod."))
-    {
-        name = rest;
-    }
-    name.to_string()
-}
-
-pub(super) fn read(bytes: Memory) -> Result<Sections, String> {
-    let container = if (*bytes).as_ref().starts_with(&LEGACY) {
-        read_legacy(&bytes)?
-    } else {
-        read_zip(&bytes)?
-    };
-    let mut sections = BTreeMap::new();
-    collect(&container, &mut sections)?;
-    Ok(Sections { sections })
-}
-
-struct Container {
-    pickle: Pickle,
+/// The values of a checkpoint, and where its storages are.
+pub(super) struct Container {
+    pub(super) pickle: Pickle,
     /// Raw storages by key: where they lie.
-    storages: HashMap<String, Storage>,
+    pub(super) storages: HashMap<String, Storage>,
 }
 
 #[derive(Clone)]
-struct Storage {
+pub(super) struct Storage {
     bytes: Memory,
     offset: usize,
     length: usize,
@@ -133,13 +94,15 @@ fn read_legacy(bytes: &Memory) -> Result<Container, String> {
     let (_system, rest) = Pickle::read(rest)?;
     let (pickle, rest) = Pickle::read(rest)?;
     let (keys, mut rest) = Pickle::read(rest)?;
-    let sizes = storage_types(&pickle);
+    let classes = storage_classes(&pickle);
     let mut storages = HashMap::new();
     for &key in keys.items(keys.root).ok_or("the list of storages is missing")? {
         let key = keys.text(key).ok_or("a storage has no name")?;
         let truncated = || format!("storage {key} lies outside the file; it is truncated");
         let (count, data) = rest.split_first_chunk::<8>().ok_or_else(truncated)?;
-        let size = sizes.get(key).ok_or_else(|| format!("storage {key} is never used"))?.size();
+        let class = classes.get(key).ok_or_else(|| format!("storage {key} is never used"))?;
+        // Where the size of an element is not known, neither is where the next storage begins.
+        let Some(size) = element_size(class) else { break };
         let length = usize::try_from(u64::from_le_bytes(*count))
             .ok()
             .and_then(|count| count.checked_mul(size))
@@ -152,27 +115,32 @@ fn read_legacy(bytes: &Memory) -> Result<Container, String> {
     Ok(Container { pickle, storages })
 }
 
-/// Element types of the storages that a legacy pickle mentions.
-fn storage_types(pickle: &Pickle) -> HashMap<String, Dtype> {
-    let mut types = HashMap::new();
+/// Classes of the storages that a legacy pickle mentions.
+fn storage_classes(pickle: &Pickle) -> HashMap<String, String> {
+    let mut classes = HashMap::new();
     for id in 0.. {
         let Some(node) = pickle.get(id) else { break };
         if let Node::Persistent(inner) = *node
-            && let Some((key, dtype)) = storage_reference(pickle, inner)
+            && let Some((key, class)) = storage_reference(pickle, inner)
         {
-            types.insert(key.to_string(), dtype);
+            classes.insert(key.to_string(), class.to_string());
         }
     }
-    types
+    classes
 }
 
-/// Key and element type of a persistent id `("storage", class, key, location, count)`.
-fn storage_reference(pickle: &Pickle, id: Id) -> Option<(&str, Dtype)> {
+/// Key and class of a persistent id `("storage", class, key, location, count)`.
+pub(super) fn storage_reference(pickle: &Pickle, id: Id) -> Option<(&str, &str)> {
     let items = pickle.items(id)?;
     let &[tag, class, key, ..] = items else { return None };
     let Node::Global(class) = pickle.node(class) else { return None };
     (pickle.text(tag)? == "storage").then_some(())?;
-    let dtype = match class.rsplit('.').next()? {
+    Some((pickle.text(key)?, class.as_str()))
+}
+
+/// Element type of a storage class; `None` for those that no network here has.
+pub(super) fn dtype(class: &str) -> Option<Dtype> {
+    Some(match class.rsplit('.').next()? {
         "FloatStorage" => Dtype::F32,
         "DoubleStorage" => Dtype::F64,
         "HalfStorage" => Dtype::F16,
@@ -184,100 +152,26 @@ fn storage_reference(pickle: &Pickle, id: Id) -> Option<(&str, Dtype)> {
         "ByteStorage" => Dtype::U8,
         "BoolStorage" => Dtype::Bool,
         _ => return None,
-    };
-    Some((pickle.text(key)?, dtype))
+    })
 }
 
-/// Walks the dictionaries below the root and gathers tensors by section.
-fn collect(
-    container: &Container,
-    sections: &mut BTreeMap<String, BTreeMap<String, TensorView>>,
-) -> Result<(), String> {
-    let pickle = &container.pickle;
-    let mut seen = HashSet::new();
-    let mut pending = vec![(String::new(), pickle.root, 0)];
-    while let Some((path, id, depth)) = pending.pop() {
-        let Node::Dict(pairs) = pickle.node(id) else { continue };
-        if depth > MAX_DEPTH || !seen.insert(id) {
-            continue;
-        }
-        for &(key, value) in pairs {
-            let key = match pickle.node(key) {
-                Node::Text(text) => text.clone(),
-                Node::Int(i) => i.to_string(),
-                _ => continue,
-            };
-            if let Some(tensor) = tensor(container, value, &key)? {
-                sections.entry(path.clone()).or_default().insert(key, tensor);
-            } else if matches!(pickle.node(value), Node::Dict(_)) {
-                let inner = if path.is_empty() { key } else { format!("{path}.{key}") };
-                pending.push((inner, value, depth + 1));
-            }
-        }
+/// Bytes of one element of a storage class.
+fn element_size(class: &str) -> Option<usize> {
+    if let Some(dtype) = dtype(class) {
+        return Some(dtype.size());
     }
-    Ok(())
-}
-
-/// The tensor that a value is, if it is one.
-fn tensor(container: &Container, id: Id, name: &str) -> Result<Option<TensorView>, String> {
-    let pickle = &container.pickle;
-    let Node::Call { global, arguments, .. } = pickle.node(id) else { return Ok(None) };
-    let (Node::Global(global), Some(arguments)) = (pickle.node(*global), pickle.items(*arguments))
-    else {
-        return Ok(None);
-    };
-    match (global.as_str(), arguments) {
-        ("torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor", arguments) => {
-            rebuild(container, arguments)
-                .map(Some)
-                .map_err(|problem| format!("tensor {name:?}: {problem}"))
-        }
-        // One level only: a parameter wraps a tensor, never another parameter.
-        ("torch._utils._rebuild_parameter", &[inner, ..]) => match pickle.node(inner) {
-            Node::Call { global, arguments, .. }
-                if matches!(pickle.node(*global), Node::Global(name)
-                    if name == "torch._utils._rebuild_tensor_v2") =>
-            {
-                let arguments = pickle.items(*arguments).ok_or("a parameter without a tensor")?;
-                rebuild(container, arguments)
-                    .map(Some)
-                    .map_err(|problem| format!("tensor {name:?}: {problem}"))
-            }
-            _ => Ok(None),
-        },
-        _ => Ok(None),
-    }
-}
-
-/// `_rebuild_tensor_v2(storage, offset, size, stride, …)`
-fn rebuild(container: &Container, arguments: &[Id]) -> Result<TensorView, String> {
-    let pickle = &container.pickle;
-    let &[storage, offset, size, stride, ..] = arguments else {
-        return Err("it has too few arguments".into());
-    };
-    let Node::Persistent(reference) = *pickle.node(storage) else {
-        return Err("it has no storage".into());
-    };
-    let (key, dtype) =
-        storage_reference(pickle, reference).ok_or("its storage has an unsupported type")?;
-    let storage = container
-        .storages
-        .get(key)
-        .ok_or_else(|| format!("its storage {key} is not in the file; it is truncated"))?;
-    let natural = |id: Id| pickle.int(id).and_then(|i| usize::try_from(i).ok());
-    let axes =
-        |id: Id| -> Option<Vec<usize>> { pickle.items(id)?.iter().map(|&i| natural(i)).collect() };
-    let start = natural(offset)
-        .and_then(|offset| offset.checked_mul(dtype.size()))
-        .ok_or("its offset is not a number")?;
-    let shape = axes(size).ok_or("its shape is not a list of numbers")?;
-    let strides = axes(stride).ok_or("its strides are not a list of numbers")?;
-    let slice = Bytes::Memory(Arc::new(Slice(storage.clone())));
-    TensorView::new(dtype, shape, Some(strides), start, slice)
+    Some(match class.rsplit('.').next()? {
+        "ComplexDoubleStorage" => 16,
+        "ComplexFloatStorage" => 8,
+        "QInt32Storage" => 4,
+        "QInt8Storage" | "QUInt8Storage" | "QUInt4x2Storage" | "QUInt2x4Storage" => 1,
+        "UntypedStorage" => 1,
+        _ => return None,
+    })
 }
 
 /// The bytes of one storage.
-struct Slice(Storage);
+pub(super) struct Slice(pub(super) Storage);
 
 impl AsRef<[u8]> for Slice {
     fn as_ref(&self) -> &[u8] {

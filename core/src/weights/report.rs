@@ -20,6 +20,8 @@ pub struct Report {
     pub matched: usize,
     /// The network needs them, the file lacks them.
     pub missing: Vec<String>,
+    /// The network needs them, and they cannot be read: name and reason.
+    pub unreadable: Vec<(String, String)>,
     /// The file has them, the network has no use for them.
     pub unexpected: Vec<String>,
     /// Both have them, in different shapes.
@@ -29,7 +31,7 @@ pub struct Report {
 impl Report {
     /// Whether the network can be filled from the file.
     pub fn fits(&self) -> bool {
-        self.missing.is_empty() && self.mismatched.is_empty()
+        self.missing.is_empty() && self.mismatched.is_empty() && self.unreadable.is_empty()
     }
 }
 
@@ -43,6 +45,9 @@ impl fmt::Display for Report {
         }
         let mut parts = vec![format!("{} tensors fit", self.matched)];
         parts.extend(list("missing", &self.missing, String::clone));
+        parts.extend(list("that cannot be read", &self.unreadable, |(name, reason)| {
+            format!("{name} ({reason})")
+        }));
         parts.extend(list("of another shape", &self.mismatched, |m| {
             format!("{} is {:?} instead of {:?}", m.name, m.found, m.expected)
         }));

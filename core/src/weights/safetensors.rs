@@ -11,7 +11,7 @@ pub(super) fn read(bytes: Bytes, file: &str) -> Result<Weights, String> {
     let (data, metadata) = header(&bytes).map_err(|e| {
         format!("not a safetensors or PyTorch file, or damaged ({e}); download or copy it again")
     })?;
-    let mut tensors = BTreeMap::new();
+    let (mut tensors, mut unreadable) = (BTreeMap::new(), BTreeMap::new());
     for (name, info) in metadata.tensors() {
         let dtype = match info.dtype {
             Stored::F64 => Dtype::F64,
@@ -24,7 +24,10 @@ pub(super) fn read(bytes: Bytes, file: &str) -> Result<Weights, String> {
             Stored::I8 => Dtype::I8,
             Stored::U8 => Dtype::U8,
             Stored::BOOL => Dtype::Bool,
-            other => return Err(format!("tensor {name:?} has the unsupported type {other:?}")),
+            other => {
+                unreadable.insert(name, format!("elements of type {other:?} are not supported"));
+                continue;
+            }
         };
         let offset = data + info.data_offsets.0;
         let view = TensorView::new(dtype, info.shape.clone(), None, offset, bytes.clone())
@@ -33,7 +36,7 @@ pub(super) fn read(bytes: Bytes, file: &str) -> Result<Weights, String> {
     }
     let metadata =
         metadata.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-    Ok(Weights { file: file.into(), tensors, metadata })
+    Ok(Weights { file: file.into(), tensors, unreadable, metadata })
 }
 
 /// Where the tensors begin, and what they are.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
+use super::sections::RAW;
 use super::source::Bytes;
 
 /// Element types that checkpoints use.
@@ -71,6 +72,10 @@ impl Dtype {
     }
 }
 
+/// Most elements of a tensor that repeats its values, as `expand` makes them: a few bytes can claim any
+/// number.
+const MAX_REPEATED: usize = 1 << 28;
+
 /// One tensor: a strided view of shared bytes. Bounds were checked when it was made.
 #[derive(Clone)]
 pub struct TensorView {
@@ -90,7 +95,8 @@ impl std::fmt::Debug for TensorView {
 }
 
 impl TensorView {
-    /// A view; fails with a sentence where it would reach outside the bytes or repeat elements.
+    /// A view; fails with a sentence where it would reach outside the bytes, or repeat their elements
+    /// to an absurd size.
     pub(super) fn new(
         dtype: Dtype,
         shape: Vec<usize>,
@@ -125,8 +131,8 @@ impl TensorView {
                     "a tensor of shape {shape:?} ends at byte {end} of {available}; the file is truncated"
                 ));
             }
-            if count > (available - offset) / dtype.size() {
-                return Err("a tensor has more elements than its storage".into());
+            if count > (available - offset) / dtype.size() && count > MAX_REPEATED {
+                return Err(format!("a shape of {shape:?} repeats too few values too often"));
             }
         }
         Ok(Self { dtype, shape, strides, offset, bytes })
@@ -305,12 +311,15 @@ fn contiguous(shape: &[usize]) -> Vec<usize> {
 }
 
 /// The tensors of a checkpoint under the names they have there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Weights {
     /// Where they come from, for messages.
     pub file: String,
     /// Tensors by name.
     pub tensors: BTreeMap<String, TensorView>,
+    /// Why a tensor cannot be read, by its name: complex, quantized or sparse ones, and others that no network
+    /// here has. An error only where one is needed.
+    pub unreadable: BTreeMap<String, String>,
     /// Strings stored beside the tensors.
     pub metadata: BTreeMap<String, String>,
 }
@@ -338,6 +347,20 @@ impl Weights {
     /// Only the tensors for which `keep` holds.
     pub fn filtered(mut self, keep: impl Fn(&str) -> bool) -> Self {
         self.tensors.retain(|name, _| keep(name));
+        self.unreadable.retain(|name, _| keep(name));
         self
+    }
+
+    /// Whether there is a tensor of this name, be it one that cannot be read.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name) || self.unreadable.contains_key(name)
+    }
+
+    /// A sentence where these are a training checkpoint's raw weights, which make worse images than
+    /// their moving average.
+    pub fn raw_note(&self) -> Option<String> {
+        let section = self.metadata.get("section")?.split('.').next()?;
+        let raw = RAW.contains(&section);
+        raw.then(|| format!("{}: no EMA weights; raw training weights are used", self.file))
     }
 }

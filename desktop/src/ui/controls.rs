@@ -263,6 +263,9 @@ fn model(app: &App, ui: &mut Ui, actions: &mut Vec<Action>) {
                 model.values as f64 / 1e6
             );
             ui.add(egui::Label::new(RichText::new(kind).weak()).wrap());
+            for note in &inspection.notes {
+                ui.add(egui::Label::new(RichText::new(note).weak()).wrap());
+            }
             egui::CollapsingHeader::new("How the weights fit").show(ui, |ui| {
                 for (file, report) in &inspection.reports {
                     let name = crate::model::file_name(file.as_ref());

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tintype::burn::tensor::{Device, Int, Tensor};
 use tintype::diffusion::flow::Interpolant;
 use tintype::diffusion::guidance::Guidance;
@@ -187,11 +187,12 @@ pub fn sit_forward(path: &Path, device: &Device, checks: &mut Checks) -> Result<
     let stream = network.stream(x, t.clone(), y.clone(), model.encoder_depth);
     checks.tensor_if("out.feats_encoder_depth", &stream, FORWARD)?;
     let latent = golden.tensor::<4>("in.latent", device)?;
-    let z = network.bn.normalize(latent);
+    let bn = network.bn.as_ref().context("the network has no statistics")?;
+    let z = bn.normalize(latent);
     checks.tensor_if("out.bn_normalised", &z, FORWARD)?;
-    checks.tensor_if("out.denormalised", &network.bn.denormalize(z.clone()), FORWARD)?;
-    checks.tensor_if("out.latents_bias", &network.bn.running_mean.val(), FORWARD)?;
-    let scale = network.bn.running_var.val().sqrt().recip();
+    checks.tensor_if("out.denormalised", &bn.denormalize(z.clone()), FORWARD)?;
+    checks.tensor_if("out.latents_bias", &bn.running_mean.val(), FORWARD)?;
+    let scale = bn.running_var.val().sqrt().recip();
     checks.tensor_if("out.latents_scale", &scale, FORWARD)?;
     let noise = golden.tensor::<4>("in.noise", device)?;
     let teachers = (0..model.z_dims.len())

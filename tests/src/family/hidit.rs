@@ -10,8 +10,8 @@ use tintype::diffusion::flow::{Interpolant, ode_times, sde_times};
 use tintype::diffusion::guidance::Guidance;
 use tintype::diffusion::loss;
 use tintype::model::hidit::{HiDiT, HiDiTConfig};
-use tintype::model::vae_config;
 use tintype::model::vavae::VaeDecoder;
+use tintype::model::{Network, vae_config};
 use tintype::sampler::hidit::{Draw, HybridModel, PixelInit, Pixels, Stepper, sample};
 use tintype::sampler::{State, Step, Stop};
 use tintype::weights::{gradients, load, open, snapshot};
@@ -233,7 +233,7 @@ impl HybridModel for Emoji<'_> {
     }
 
     async fn decode(&mut self, z: State) -> Result<State, Stop> {
-        let z = self.network.sit.bn.denormalize(to_device(z, &self.device));
+        let z = self.network.denormalize(to_device(z, &self.device));
         Ok(to_state(self.decoder.decode(z), &self.state_device))
     }
 

@@ -177,7 +177,7 @@ pub fn sit(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
         let labels = labels(&golden, &input("y"))?;
         // The loss of each sample, which the objective only sums.
         let network = &stepper.network;
-        let clean = network.sit.bn.normalize(latents);
+        let clean = network.sit.normalize(latents);
         let (x_t, target) =
             Interpolant::Linear.interpolate(clean.clone(), noise.clone(), t.clone());
         let v = network.forward_latent(x_t, t.clone(), classes(&labels, device));

@@ -260,6 +260,7 @@ pub fn sample(
         file: "random weights".into(),
         tensors,
         metadata: [("config".to_string(), config.to_string())].into(),
+        ..Weights::default()
     };
     let model = weights(model, config);
     let vae = match &subject.vae {
@@ -300,7 +301,7 @@ fn stats(subject: &Subject) -> Result<Option<Weights>> {
             .map_err(anyhow::Error::msg)
     };
     let tensors = [("mean".to_string(), row(0.0)?), ("std".to_string(), row(1.0)?)].into();
-    Ok(Some(Weights { file: "statistics".into(), tensors, metadata: Default::default() }))
+    Ok(Some(Weights { file: "statistics".into(), tensors, ..Weights::default() }))
 }
 
 /// A forward pass of one image of resolution `side`, in pixels per second: constant if a network

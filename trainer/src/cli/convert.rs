@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use tintype::weights::{Dtype, open, write_safetensors};
+use tintype::weights::{Dtype, Weights, open, write_safetensors};
 
 use tintype::files::write_durably;
 use tintype::generate::bytes;
@@ -37,8 +37,8 @@ enum Format {
 ///
 /// # Errors
 ///
-/// If the checkpoint cannot be read, a value does not fit into the dtype, or the output exists or
-/// cannot be written.
+/// If the checkpoint or one of the tensors to write cannot be read, a value does not fit into the dtype, or
+/// the output exists or cannot be written.
 pub fn run(args: Args) -> Result<()> {
     if args.output.extension().is_none_or(|e| e != "safetensors") {
         bail!("{} does not end in .safetensors", args.output.display());
@@ -47,6 +47,10 @@ pub fn run(args: Args) -> Result<()> {
         bail!("{} exists; --force replaces it", args.output.display());
     }
     let mut weights = open(&args.input)?;
+    check_readable(&weights)?;
+    if let Some(note) = weights.raw_note() {
+        eprintln!("note: {note}");
+    }
     if let Some(path) = &args.config {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("{} cannot be read", path.display()))?;
@@ -77,4 +81,22 @@ pub fn run(args: Args) -> Result<()> {
         bytes(content.len() as u64)
     );
     Ok(())
+}
+
+/// Tensors that are named before "and N more".
+const NAMED: usize = 8;
+
+/// Fails with the names of the tensors that cannot be read, and so not written.
+fn check_readable(weights: &Weights) -> Result<()> {
+    let unreadable = &weights.unreadable;
+    if unreadable.is_empty() {
+        return Ok(());
+    }
+    let named = unreadable.iter().take(NAMED).map(|(name, why)| format!("tensor {name:?}: {why}"));
+    let more = match unreadable.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let named = named.collect::<Vec<_>>().join("; ");
+    bail!("{}: {named}{more}; they cannot be converted", weights.file)
 }

@@ -81,6 +81,9 @@ pub fn run(args: Args) -> Result<Outcome> {
     let mut output = Output::prepare(&args.out, args.overwrite)?;
     let chosen = device::choose(&args.device)?;
     let files = ModelFiles::open(&args.parts.paths())?;
+    if let Some(note) = files.model.raw_note() {
+        eprintln!("note: {note}");
+    }
     let fingerprint = files.model.fingerprint();
     let origin = match &args.from {
         Some(path) => Some(read_origin(path, &fingerprint)?),

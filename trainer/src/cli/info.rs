@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tintype::device::{self, Kind};
 use tintype::model::vavae::VaeConfig;
-use tintype::model::{detect, vae_config};
+use tintype::model::{detect, notes, vae_config};
 use tintype::weights::{Weights, WeightsError, compare};
 
 use tintype::generate::{ModelFiles, bytes};
@@ -39,6 +39,7 @@ pub fn run(args: Args) -> Result<()> {
     types.dedup();
     let values: usize = weights.tensors.values().map(|v| v.len()).sum();
     let (network, config, fit) = describe(weights);
+    let notes = notes(weights);
     let devices = device::list();
     let chosen = device::choose("auto")?;
     let mut system = sysinfo::System::new();
@@ -48,6 +49,8 @@ pub fn run(args: Args) -> Result<()> {
         "network": network,
         "config": config,
         "fit": fit,
+        "unreadable": weights.unreadable,
+        "notes": notes,
         "tensors": weights.tensors.len(),
         "values": values,
         "types": types,
@@ -67,8 +70,14 @@ pub fn run(args: Args) -> Result<()> {
     println!("network   {network}: {config}");
     println!("weights   {} tensors, {values} values, {}", weights.tensors.len(), types.join(", "));
     println!("fit       {fit}");
+    for (name, reason) in &weights.unreadable {
+        println!("unreadable {name}: {reason}");
+    }
+    for note in &notes {
+        println!("note      {note}");
+    }
     for (key, value) in &weights.metadata {
-        if key != "config" && key != "classes" {
+        if !["config", "classes", "args"].contains(&key.as_str()) {
             println!("{key:<9} {value}");
         }
     }

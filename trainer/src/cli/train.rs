@@ -31,6 +31,7 @@ use crate::train::run::{Ended, Run, train};
 use crate::train::teacher::{Teacher, check_repa};
 use crate::train::trainer::Trainer;
 use crate::train::vae::{LossNetworks, Networks, VaeLoss, VaeTraining};
+use tintype::model::DiffusionModel;
 use tintype::model::hdit::HDiTConfig;
 use tintype::model::hidit::HiDiTConfig;
 use tintype::model::lightningdit::LightningDiTConfig;
@@ -181,6 +182,16 @@ fn previewer(
     }
 }
 
+/// Checks that previews of a network without a null class are not guided.
+fn check_preview(config: &Option<PreviewConfig>, needs_class: bool) -> Result<()> {
+    let cfg = config.as_ref().and_then(|preview| preview.cfg).unwrap_or(1.0);
+    ensure!(
+        cfg == 1.0 || !needs_class,
+        "preview.cfg {cfg} is not possible: without class dropout the network has no unconditional prediction"
+    );
+    Ok(())
+}
+
 fn image_store(path: &Option<PathBuf>) -> Result<Option<Arc<ImageStore>>> {
     path.as_deref().map(|p| Ok(Arc::new(ImageStore::open_verified(p)?))).transpose()
 }
@@ -252,6 +263,7 @@ fn hidit_system(
     model.validate()?;
     hidit::check_data(&model, &recipe.loss, &latents, images.as_deref())?;
     warn(comm, &latents.labels, model.sit.num_classes);
+    check_preview(&recipe.preview, model.needs_class())?;
     let teacher = match &data.teacher {
         Some(path) => {
             ensure!(images.is_some(), "a teacher needs images; set data.images to their store");
@@ -292,7 +304,9 @@ fn lightningdit_system(
         latents.shape
     );
     check_classes(&latents.labels, model.num_classes)?;
+    latents.check_dropout(model.class_dropout_prob, model.class_dropout_prob)?;
     warn(comm, &latents.labels, model.num_classes);
+    check_preview(&recipe.preview, model.needs_class())?;
     ensure!(
         !model.learn_sigma,
         "model.learn_sigma is not supported; the loss uses the velocity only"
@@ -316,6 +330,8 @@ fn hdit_system(
     let images = Arc::new(ImageStore::open_verified(&recipe.data.images)?);
     hdit::check_data(&model, &recipe.loss, &images)?;
     warn(comm, images.labels(), model.num_classes);
+    let classes_alone = model.num_classes > 0 && recipe.loss.cond_dropout_rate == 0.0;
+    check_preview(&recipe.preview, classes_alone)?;
     let network = fresh(|d| model.init(d), run.seed, device)?;
     let previewer = previewer(&recipe.preview, comm, false, None)?;
     let classes = match model.num_classes {

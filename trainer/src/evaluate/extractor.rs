@@ -237,7 +237,7 @@ mod tests {
             swiglu: false,
         };
         let tensors = snapshot(&config.init(&device).unwrap());
-        let weights = Weights { file: "test".into(), tensors, metadata: Default::default() };
+        let weights = Weights { file: "test".into(), tensors, ..Weights::default() };
         let mut rounded = weights.clone();
         for view in rounded.tensors.values_mut() {
             // TF32 keeps ten bits of a mantissa.

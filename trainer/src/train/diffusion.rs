@@ -237,14 +237,13 @@ impl<O: Objective> Trainer for DiffusionTrainer<O> {
     }
 
     fn save(&self) -> Result<Vec<TensorFile>> {
+        let mut metadata = self.metadata.clone();
+        metadata.insert("section".into(), "model".into());
         let mut ema_metadata = self.metadata.clone();
+        ema_metadata.insert("section".into(), "ema".into());
         ema_metadata.insert("ema_updates".into(), self.ema.updates.to_string());
         Ok(vec![
-            TensorFile {
-                name: "model.safetensors",
-                tensors: snapshot(&self.network),
-                metadata: self.metadata.clone(),
-            },
+            TensorFile { name: "model.safetensors", tensors: snapshot(&self.network), metadata },
             TensorFile {
                 name: "ema.safetensors",
                 tensors: views(&self.ema.values, &layout(&self.network)),
@@ -277,6 +276,7 @@ impl<O: Objective> Trainer for DiffusionTrainer<O> {
             file: "the network in training".into(),
             tensors: views(&self.ema.values, &layout(&self.network)),
             metadata: self.metadata.clone(),
+            ..Weights::default()
         };
         previewer.draw(&weights, &self.plain_device()).map(Some)
     }
@@ -302,6 +302,6 @@ pub fn fresh<M: Module, E: std::error::Error + Send + Sync + 'static>(
 ) -> Result<M> {
     let cpu = Device::flex();
     let tensors = seeded(&cpu, seed, || init(&cpu).map(|network| snapshot(&network)))?;
-    let weights = Weights { file: "fresh weights".into(), tensors, metadata: BTreeMap::new() };
+    let weights = Weights { file: "fresh weights".into(), tensors, ..Weights::default() };
     Ok(load(init(device)?, &weights, FloatDType::F32, device)?.network)
 }

@@ -224,7 +224,12 @@ impl Objective for HDiTObjective {
     }
 
     fn config(&self) -> Value {
-        config(&self.model)
+        // Without class dropout nobody trains the null class's row, and sampling has to know.
+        let cond_dropout_rate = match self.loss.cond_dropout_rate > 0.0 {
+            true => self.model.cond_dropout_rate,
+            false => 0.0,
+        };
+        config(&HDiTConfig { cond_dropout_rate, ..self.model.clone() })
     }
 
     fn macs(&self) -> f64 {

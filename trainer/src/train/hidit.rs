@@ -235,7 +235,7 @@ impl Objective for HiDiTObjective {
             }
             _ => None,
         };
-        let mut clean = network.sit.bn.normalize(batch.latents.tensor(device));
+        let mut clean = network.sit.normalize(batch.latents.tensor(device));
         if let Some(robustness) = batch.robustness {
             clean = clean + robustness.tensor(device);
         }
@@ -376,6 +376,7 @@ pub fn check_data(
         [sit.in_channels, sit.input_size, sit.input_size]
     );
     check_classes(&latents.labels, sit.num_classes)?;
+    latents.check_dropout(loss.label_dropout, sit.class_dropout_prob)?;
     ensure!(
         loss.stage == 1 || images.is_some(),
         "stage 2 trains on pixels; name the image store in data.images"

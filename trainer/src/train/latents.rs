@@ -127,6 +127,20 @@ impl Latents {
         }
     }
 
+    /// Checks that the network has a null class where labels are dropped or missing.
+    ///
+    /// # Errors
+    ///
+    /// If it has none, because `class_dropout_prob` is 0, and a label would be replaced by it.
+    pub fn check_dropout(&self, dropout: f64, class_dropout_prob: f64) -> Result<()> {
+        let replaced = dropout > 0.0 || self.labels.iter().any(Option::is_none);
+        ensure!(
+            class_dropout_prob > 0.0 || !replaced,
+            "labels are dropped or missing, but model.class_dropout_prob is 0: the network has no null class"
+        );
+        Ok(())
+    }
+
     /// Whether there are latents of flipped images.
     pub fn has_flips(&self) -> bool {
         matches!(self.kind, Kind::Samples(_))

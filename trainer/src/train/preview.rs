@@ -94,6 +94,6 @@ fn as_weights(stats: &LatentStats) -> Result<Weights> {
     Ok(Weights {
         file: "the latents' statistics".into(),
         tensors: tensors.into(),
-        metadata: Default::default(),
+        ..Weights::default()
     })
 }

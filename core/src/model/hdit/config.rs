@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::diffusion::guidance::Guidance;
 use crate::model::shapes::{metadata, needs_configuration};
 use crate::model::{
-    Architecture, DiffusionModel, Family, InvalidConfig, LatentSpace, Process, Untrained, ensure,
+    Architecture, DiffusionModel, Family, InvalidConfig, LatentSpace, MAX_DEPTH, Process,
+    Untrained, ensure,
 };
 use crate::settings::{Sampler, Settings};
 use crate::weights::{Weights, WeightsError};
@@ -108,6 +109,18 @@ pub struct HDiTConfig {
     /// Classes, 0 for none; lives in the `dataset` section of the file. The null class is one more.
     #[serde(default)]
     pub num_classes: usize,
+    /// Class dropout in training, a probability, of the `dataset` section. The null class has a row always,
+    /// which is trained where this is positive.
+    #[serde(default = "default_class_dropout", skip_serializing_if = "is_default_class_dropout")]
+    pub cond_dropout_rate: f64,
+}
+
+fn default_class_dropout() -> f64 {
+    0.1
+}
+/// Left out, so that configurations compare with those of earlier versions.
+fn is_default_class_dropout(rate: &f64) -> bool {
+    *rate == default_class_dropout()
 }
 
 fn default_mapping_width() -> usize {
@@ -148,6 +161,9 @@ impl HDiTConfig {
         let mut config: Self = serde_json::from_value(model.clone()).map_err(|e| invalid(&e))?;
         if let Some(classes) = file.pointer("/dataset/num_classes").and_then(|v| v.as_u64()) {
             config.num_classes = classes as usize;
+        }
+        if let Some(rate) = file.pointer("/dataset/cond_dropout_rate").and_then(|v| v.as_f64()) {
+            config.cond_dropout_rate = rate;
         }
         config.validate()?;
         Ok(config)
@@ -191,6 +207,18 @@ impl HDiTConfig {
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         let levels = self.depths.len();
         ensure!(levels > 0, "depths is empty");
+        ensure!(levels <= 16, "depths lists {levels} levels, above 16");
+        for (name, depth) in [
+            ("depths lists a level of", self.depths.iter().copied().max().unwrap_or(0)),
+            ("mapping_depth is", self.mapping_depth),
+        ] {
+            ensure!(depth <= MAX_DEPTH, "{name} {depth}, above {MAX_DEPTH}");
+        }
+        ensure!(
+            (0.0..=1.0).contains(&self.cond_dropout_rate),
+            "cond_dropout_rate {} is not in 0…1",
+            self.cond_dropout_rate
+        );
         let listed = |what: &str, n: Option<usize>| match n {
             Some(n) if n != levels => {
                 Err(InvalidConfig(format!("{what} lists {n} levels, depths {levels}")))
@@ -210,7 +238,7 @@ impl HDiTConfig {
             "0 < sigma_min < sigma_max does not hold"
         );
         for (axis, name) in [(0, "height"), (1, "width")] {
-            let cell = self.patch_size[axis] << (levels - 1);
+            let cell = self.patch_size[axis].saturating_mul(1 << (levels - 1));
             ensure!(cell > 0, "patch_size must be positive");
             ensure!(
                 self.input_size[axis].is_multiple_of(cell) && self.input_size[axis] > 0,
@@ -252,7 +280,7 @@ impl HDiTConfig {
 pub static FAMILY: Family = Family { name: "HDiT", recognize };
 
 fn recognize(weights: &Weights) -> Result<Option<Architecture>, WeightsError> {
-    if !weights.tensors.contains_key("patch_in.proj.weight") {
+    if !weights.contains("patch_in.proj.weight") {
         return Ok(None);
     }
     let reason = "an HDiT needs its JSON configuration";
@@ -281,6 +309,10 @@ impl DiffusionModel for HDiTConfig {
         self.num_classes
     }
 
+    fn null_class(&self) -> Option<usize> {
+        (self.num_classes > 0 && self.cond_dropout_rate > 0.0).then_some(self.num_classes)
+    }
+
     fn process(&self) -> Process {
         Process::Denoiser { sigma_min: self.sigma_min, sigma_max: self.sigma_max }
     }
@@ -290,7 +322,7 @@ impl DiffusionModel for HDiTConfig {
     }
 
     fn default_settings(&self) -> Settings {
-        let scale = if self.num_classes > 0 { 1.3 } else { 1.0 };
+        let scale = if self.null_class().is_some() { 1.3 } else { 1.0 };
         let guidance = Guidance { high: f64::MAX, ..Guidance::new(scale) };
         Settings::new(Sampler::DpmPp3mSde, 50, guidance)
     }

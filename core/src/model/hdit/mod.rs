@@ -117,7 +117,7 @@ pub struct HDiT {
 pub struct Conditions {
     /// Augmentation vector `[B, 9]`; absent means "not augmented" (zeros, whose branch counts).
     pub augmentation: Option<Tensor<2>>,
-    /// Class `[B]`; needed iff the network has classes. The null class is `num_classes`.
+    /// Class `[B]`, of networks with classes; absent means the null class, which is `num_classes`.
     pub class: Option<Tensor<1, Int>>,
     /// Extra condition `[B, k]`; needed iff `mapping_cond_dim = k > 0`.
     pub mapping: Option<Tensor<2>>,
@@ -152,8 +152,8 @@ pub fn run_layers(
 }
 
 impl HDiT {
-    /// The network F of the Karras preconditioner. A condition that the network has and
-    /// `conditions` lacks adds nothing.
+    /// The network F of the Karras preconditioner. Without a class it is the null class; an extra
+    /// condition that the network has and `conditions` lacks adds nothing.
     ///
     /// # Shapes
     ///
@@ -263,8 +263,12 @@ impl HDiT {
     pub fn embed_conditions(&self, sigma: Tensor<1>, conditions: Conditions) -> Tensor<2> {
         let (time, augmentation) = self.fourier_features(sigma, conditions.augmentation);
         let mut e = self.time_in_proj.forward(time) + self.aug_in_proj.forward(augmentation);
-        if let (Some(table), Some(class)) = (&self.class_emb, conditions.class) {
-            e = e + table.weight.val().select(0, class);
+        if let Some(table) = &self.class_emb {
+            let rows = table.weight.val(); // [classes + 1, m]
+            e = e + match conditions.class {
+                Some(class) => rows.select(0, class),        // [B, m]
+                None => rows.narrow(0, self.num_classes, 1), // [1, m]
+            };
         }
         if let (Some(proj), Some(mapping)) = (&self.mapping_cond_in_proj, conditions.mapping) {
             e = e + proj.forward(mapping);
@@ -311,7 +315,7 @@ impl HDiT {
         self.mapping.forward(embedded, None)
     }
 
-    /// The label that stands for "no class", where the network has classes.
+    /// The row that stands for "no class", where the network has classes.
     pub fn null_class(&self) -> Option<usize> {
         (self.num_classes > 0).then_some(self.num_classes)
     }

@@ -1,17 +1,16 @@
-//! The shape of a LightningDiT, how its checkpoints are recognised, and what its authors sample with.
+//! The shape of a LightningDiT, and what its authors sample with.
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use super::FAMILY;
+use super::published::Published;
 use crate::diffusion::guidance::Guidance;
 use crate::image::Rounding;
-use crate::model::shapes::{dit_shapes, metadata, parse, shape};
 use crate::model::{
-    Architecture, Clock, DiffusionModel, Family, InvalidConfig, LatentSpace, Process, Untrained,
-    ensure,
+    Clock, DiffusionModel, InvalidConfig, LatentSpace, MAX_DEPTH, Process, Untrained, ensure,
 };
 use crate::settings::{Sampler, Settings};
-use crate::weights::{Weights, WeightsError};
 
 /// Shape and options of a LightningDiT; the defaults are those of the constructor, which every
 /// released configuration overrides with `use_swiglu`, `use_rope` and `use_rmsnorm`.
@@ -34,7 +33,7 @@ pub struct LightningDiTConfig {
     /// Width of the plain MLP over D.
     #[serde(default = "default_mlp_ratio")]
     pub mlp_ratio: f64,
-    /// Classes; the null class is one more.
+    /// Classes; the null class, where labels are dropped in training, is one more.
     #[serde(default = "default_num_classes")]
     pub num_classes: usize,
     /// Label dropout, a probability; the null row exists where it is positive.
@@ -63,7 +62,7 @@ pub struct LightningDiTConfig {
 fn default_input_size() -> usize {
     16
 }
-fn default_in_channels() -> usize {
+pub(super) fn default_in_channels() -> usize {
     4
 }
 fn default_mlp_ratio() -> f64 {
@@ -72,7 +71,7 @@ fn default_mlp_ratio() -> f64 {
 fn default_num_classes() -> usize {
     1000
 }
-fn default_dropout() -> f64 {
+pub(super) fn default_dropout() -> f64 {
     0.1
 }
 
@@ -115,77 +114,9 @@ impl LightningDiTConfig {
     /// [`InvalidConfig`] where the text is no such YAML, names an unknown variant, or its numbers
     /// describe no network.
     pub fn from_yaml(text: &str) -> Result<Self, InvalidConfig> {
-        #[derive(Deserialize)]
-        struct File {
-            #[serde(default)]
-            data: Data,
-            #[serde(default)]
-            vae: Vae,
-            model: Model,
-        }
-        #[derive(Deserialize)]
-        #[serde(default)]
-        struct Data {
-            image_size: usize,
-            num_classes: usize,
-        }
-        impl Default for Data {
-            fn default() -> Self {
-                Self { image_size: 256, num_classes: 1000 }
-            }
-        }
-        #[derive(Deserialize)]
-        #[serde(default)]
-        struct Vae {
-            downsample_ratio: usize,
-        }
-        impl Default for Vae {
-            fn default() -> Self {
-                Self { downsample_ratio: 16 }
-            }
-        }
-        #[derive(Deserialize)]
-        struct Model {
-            model_type: String,
-            #[serde(default = "default_in_channels")]
-            in_chans: usize,
-            #[serde(default)]
-            use_qknorm: bool,
-            #[serde(default)]
-            use_swiglu: bool,
-            #[serde(default)]
-            use_rope: bool,
-            #[serde(default)]
-            use_rmsnorm: bool,
-            #[serde(default)]
-            wo_shift: bool,
-            #[serde(default)]
-            learn_sigma: bool,
-        }
-        let file: File =
-            serde_saphyr::from_str(text).map_err(|e| InvalidConfig(format!("YAML: {e}")))?;
-        let m = file.model;
-        let base = Self::variant(&m.model_type).ok_or_else(|| {
-            InvalidConfig(format!(
-                "unknown model_type {:?}; known are LightningDiT-{{B,L,XL,1p0B,1p6B}}/{{1,2}}",
-                m.model_type
-            ))
-        })?;
-        ensure!(file.vae.downsample_ratio > 0, "downsample_ratio must be positive");
-        let config = Self {
-            input_size: file.data.image_size / file.vae.downsample_ratio,
-            num_classes: file.data.num_classes,
-            in_channels: m.in_chans,
-            use_qknorm: m.use_qknorm,
-            use_swiglu: m.use_swiglu,
-            use_rope: m.use_rope,
-            use_rmsnorm: m.use_rmsnorm,
-            wo_shift: m.wo_shift,
-            learn_sigma: m.learn_sigma,
-            ..base
-        };
-        config.validate()?;
-        Ok(config)
+        serde_saphyr::from_str::<Published>(text)
+            .map_err(|e| InvalidConfig(format!("YAML: {e}")))?
+            .config()
     }
 
     /// Checks that the numbers describe a network.
@@ -211,53 +142,15 @@ impl LightningDiTConfig {
             hidden_size / num_heads
         );
         ensure!(self.in_channels > 0 && self.depth > 0, "in_channels and depth must be positive");
-        ensure!(self.mlp_ratio > 0.0, "mlp_ratio must be positive");
+        ensure!(self.depth <= MAX_DEPTH, "depth {} is above {MAX_DEPTH}", self.depth);
+        ensure!(self.mlp_ratio > 0.0 && self.mlp_ratio.is_finite(), "mlp_ratio must be positive");
+        ensure!(
+            (0.0..=1.0).contains(&self.class_dropout_prob),
+            "class_dropout_prob {} is not in 0…1",
+            self.class_dropout_prob
+        );
         Ok(())
     }
-}
-
-/// LightningDiT in checkpoints.
-pub static FAMILY: Family = Family { name: "LightningDiT", recognize };
-
-fn recognize(weights: &Weights) -> Result<Option<Architecture>, WeightsError> {
-    let has = |name: &str| weights.tensors.contains_key(name);
-    if !has("blocks.0.mlp.w12.weight") && !has("final_layer.norm_final.weight") {
-        return Ok(None);
-    }
-    let config = match metadata(weights) {
-        Some(json) if json.trim_start().starts_with('{') => parse(weights, "LightningDiT", json)?,
-        Some(yaml) => LightningDiTConfig::from_yaml(yaml)?,
-        None => from_shapes(weights)?,
-    };
-    config.validate()?;
-    Ok(Some(config.into()))
-}
-
-/// The configuration of a LightningDiT from its shapes.
-fn from_shapes(weights: &Weights) -> Result<LightningDiTConfig, WeightsError> {
-    let s = dit_shapes(weights)?;
-    let has = |name: &str| weights.tensors.contains_key(name);
-    let head = shape(weights, "final_layer.linear.weight", 2)?[0];
-    let modulation = shape(weights, "blocks.0.adaLN_modulation.1.weight", 2)?[0];
-    let config = LightningDiTConfig {
-        input_size: s.grid * s.patch,
-        patch_size: s.patch,
-        in_channels: s.channels,
-        hidden_size: s.hidden,
-        depth: s.depth,
-        num_heads: s.heads,
-        mlp_ratio: 4.0,
-        num_classes: s.classes,
-        class_dropout_prob: 0.1,
-        use_qknorm: has("blocks.0.attn.q_norm.weight"),
-        use_swiglu: has("blocks.0.mlp.w12.weight"),
-        use_rope: has("feat_rope.freqs_cos"),
-        use_rmsnorm: has("final_layer.norm_final.weight"),
-        wo_shift: modulation == 4 * s.hidden,
-        learn_sigma: head == 2 * s.patch * s.patch * s.channels,
-    };
-    config.validate()?;
-    Ok(config)
 }
 
 impl DiffusionModel for LightningDiTConfig {
@@ -281,6 +174,10 @@ impl DiffusionModel for LightningDiTConfig {
         self.num_classes
     }
 
+    fn null_class(&self) -> Option<usize> {
+        (self.num_classes > 0 && self.class_dropout_prob > 0.0).then_some(self.num_classes)
+    }
+
     fn process(&self) -> Process {
         Process::Flow(Clock::NoiseAtZero)
     }
@@ -291,8 +188,10 @@ impl DiffusionModel for LightningDiTConfig {
 
     /// The guidance interval starts at 0.125 on the authors' clock (0 is noise), which is 0.875 here.
     fn default_settings(&self) -> Settings {
-        let scale = if self.num_classes > 0 { 6.7 } else { 1.0 };
-        let guidance = Guidance { high: 0.875, channels: Some(3), ..Guidance::new(scale) };
+        let guidance = match self.null_class() {
+            Some(_) => Guidance { high: 0.875, channels: Some(3), ..Guidance::new(6.7) },
+            None => Guidance::NONE,
+        };
         Settings { shift: 0.3, ..Settings::new(Sampler::Euler, 249, guidance) }
     }
 

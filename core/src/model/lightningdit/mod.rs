@@ -5,11 +5,14 @@
 //! clock; [`crate::generate`] turns it at the edge.
 
 mod config;
+mod published;
+mod recognize;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 
-pub use config::{FAMILY, LightningDiTConfig};
+pub use config::LightningDiTConfig;
+pub use recognize::FAMILY;
 
 use super::{InvalidConfig, Network};
 use crate::nn::activation::silu;

@@ -1,16 +1,18 @@
-//! The shape of a SiT, how its checkpoints are recognised, and what its authors sample with.
+//! The shape of a SiT, and what its authors sample with.
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use super::FAMILY;
 use crate::diffusion::guidance::Guidance;
-use crate::model::shapes::{metadata, parse};
+use crate::model::vavae::VaeConfig;
 use crate::model::{
-    Architecture, Clock, DiffusionModel, Family, InvalidConfig, LatentSpace, Process, Untrained,
-    ensure, sit_config,
+    Clock, DiffusionModel, InvalidConfig, LatentSpace, MAX_DEPTH, Process, Untrained, ensure,
 };
 use crate::settings::{Sampler, Settings};
-use crate::weights::{Weights, WeightsError};
+
+/// Label dropout of every published SiT.
+pub(super) const DROPOUT: f64 = 0.1;
 
 /// Shape of a SiT. Keys are REPA-E's; Hi-DiT's short names are accepted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,11 +37,23 @@ pub struct SiTConfig {
     /// Width of the MLP over D.
     #[serde(default = "default_mlp_ratio")]
     pub mlp_ratio: f64,
-    /// Classes; the null class is one more.
+    /// Classes; the null class, where labels are dropped in training, is one more.
     pub num_classes: usize,
+    /// Label dropout in training, a probability; the null row exists where it is positive.
+    #[serde(default = "default_dropout", skip_serializing_if = "is_default_dropout")]
+    pub class_dropout_prob: f64,
     /// Affine LayerNorm of queries and keys over the head.
     #[serde(default)]
     pub qk_norm: bool,
+    /// Whether the weights hold the statistics of the latents (`bn`), as REPA-E's do.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub latent_norm: bool,
+    /// The head emits twice the channels and the first half is the velocity, as SiT's authors have it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub learn_sigma: bool,
+    /// Which end of the network's clock is noise: t = 0 for SiT's authors, t = 1 for REPA and REPA-E.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub noise_at_zero: bool,
     /// REPA: the projectors read the stream after this block, counted from 1.
     #[serde(default = "default_encoder_depth")]
     pub encoder_depth: usize,
@@ -66,6 +80,23 @@ fn default_encoder_depth() -> usize {
 fn default_projector_dim() -> usize {
     2048
 }
+fn default_dropout() -> f64 {
+    DROPOUT
+}
+fn yes() -> bool {
+    true
+}
+
+// What is as it always was is left out, so that configurations compare with those of earlier versions.
+fn is_default_dropout(value: &f64) -> bool {
+    *value == DROPOUT
+}
+fn is_true(value: &bool) -> bool {
+    *value
+}
+fn is_false(value: &bool) -> bool {
+    !*value
+}
 
 impl SiTConfig {
     /// A published variant: "XL", "L", "B" or "S" with its patch size on 32-channel latents of
@@ -87,7 +118,11 @@ impl SiTConfig {
             num_heads,
             mlp_ratio: 4.0,
             num_classes: 1000,
+            class_dropout_prob: DROPOUT,
             qk_norm: false,
+            latent_norm: true,
+            learn_sigma: false,
+            noise_at_zero: false,
             encoder_depth: 8,
             z_dims: Vec::new(),
             projector_dim: 2048,
@@ -112,7 +147,15 @@ impl SiTConfig {
         );
         ensure!(hidden_size.is_multiple_of(4), "hidden_size {hidden_size} is not divisible by 4");
         ensure!(self.in_channels > 0 && depth > 0, "in_channels and depth must be positive");
-        ensure!(self.mlp_ratio > 0.0, "mlp_ratio must be positive");
+        ensure!(depth <= MAX_DEPTH, "depth {depth} is above {MAX_DEPTH}");
+        let projectors = self.z_dims.len();
+        ensure!(projectors <= MAX_DEPTH, "z_dims lists {projectors} teachers, above {MAX_DEPTH}");
+        ensure!(self.mlp_ratio > 0.0 && self.mlp_ratio.is_finite(), "mlp_ratio must be positive");
+        ensure!(
+            (0.0..=1.0).contains(&self.class_dropout_prob),
+            "class_dropout_prob {} is not in 0…1",
+            self.class_dropout_prob
+        );
         ensure!(
             self.z_dims.is_empty() || (1..=depth).contains(&self.encoder_depth),
             "encoder_depth {} is not a block of 1…{depth}",
@@ -131,22 +174,6 @@ impl SiTConfig {
     }
 }
 
-/// SiT in checkpoints.
-pub static FAMILY: Family = Family { name: "SiT", recognize };
-
-fn recognize(weights: &Weights) -> Result<Option<Architecture>, WeightsError> {
-    let has = |name: &str| weights.tensors.contains_key(name);
-    if !has("x_embedder.proj.weight") || !has("y_embedder.embedding_table.weight") {
-        return Ok(None);
-    }
-    let config: SiTConfig = match metadata(weights) {
-        Some(json) => parse(weights, "SiT", json)?,
-        None => sit_config(weights)?,
-    };
-    config.validate()?;
-    Ok(Some(config.into()))
-}
-
 impl DiffusionModel for SiTConfig {
     fn name(&self) -> &'static str {
         FAMILY.name
@@ -161,24 +188,39 @@ impl DiffusionModel for SiTConfig {
     }
 
     fn latent_space(&self) -> Option<LatentSpace> {
-        Some(LatentSpace { channels: self.in_channels, needs_statistics: false })
+        Some(LatentSpace { channels: self.in_channels, needs_statistics: !self.latent_norm })
+    }
+
+    /// Stable Diffusion's f8d4 latents are multiplied by 0.18215, as SiT and REPA do.
+    fn latent_scale(&self, autoencoder: &VaeConfig) -> Option<f64> {
+        let is_f8d4 = autoencoder.downsampling() == 8 && autoencoder.latent_channels() == 4;
+        (!self.latent_norm && is_f8d4).then_some(0.18215)
     }
 
     fn num_classes(&self) -> usize {
         self.num_classes
     }
 
+    fn null_class(&self) -> Option<usize> {
+        (self.num_classes > 0 && self.class_dropout_prob > 0.0).then_some(self.num_classes)
+    }
+
     fn process(&self) -> Process {
-        Process::Flow(Clock::NoiseAtOne)
+        Process::Flow(if self.noise_at_zero { Clock::NoiseAtZero } else { Clock::NoiseAtOne })
     }
 
     fn samplers(&self) -> &'static [Sampler] {
         &Sampler::FLOW
     }
 
+    /// The guidance of REPA-E, of REPA (without `bn`), or of SiT's authors (their clock), who guide 3 channels.
     fn default_settings(&self) -> Settings {
-        let scale = if self.num_classes > 0 { 2.4 } else { 1.0 };
-        let guidance = Guidance { high: 0.73, ..Guidance::new(scale) };
+        let guidance = match (self.null_class(), self.noise_at_zero, self.latent_norm) {
+            (None, ..) => Guidance::NONE,
+            (_, true, _) => Guidance { channels: Some(3), ..Guidance::new(1.5) },
+            (_, false, false) => Guidance { high: 0.7, ..Guidance::new(1.8) },
+            (_, false, true) => Guidance { high: 0.73, ..Guidance::new(2.4) },
+        };
         Settings::new(Sampler::EulerMaruyama, 250, guidance)
     }
 

@@ -2,15 +2,19 @@
 //! trains it (Leng et al., ICCV 2025, arXiv 2504.10483).
 //!
 //! DiT blocks over latents that predict a velocity; **t = 0 is data, t = 1 is noise**, fed
-//! unscaled. REPA's projectors read the residual stream after block `encoder_depth` and are part
-//! of training only; the affine-free batch norm `bn` holds the latent statistics.
+//! unscaled (with `noise_at_zero`, as SiT's own authors train it, both are the other way round). REPA's
+//! projectors read the residual stream after block `encoder_depth` and are part of training only; the
+//! affine-free batch norm `bn` holds the latent statistics, where the weights have them.
 
 mod config;
+mod recognize;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 
-pub use config::{FAMILY, SiTConfig};
+pub use config::SiTConfig;
+pub(super) use recognize::tell_dropout;
+pub use recognize::{FAMILY, sit_config};
 
 use super::{InvalidConfig, Network};
 use crate::nn::activation::silu;
@@ -42,18 +46,21 @@ impl SiTConfig {
         };
         let grid = self.input_size / self.patch_size;
         let positions = move || sin_cos_2d(d, grid).into_iter().map(|v| v as f32).collect();
-        let out = self.patch_size * self.patch_size * self.in_channels;
+        let out_channels = if self.learn_sigma { 2 } else { 1 } * self.in_channels;
+        let out = self.patch_size * self.patch_size * out_channels;
+        let null_row = self.class_dropout_prob > 0.0;
         let projector = |&z: &usize| Projector::new(d, self.projector_dim, z, device);
         Ok(SiT {
             x_embedder: PatchEmbed::new(self.in_channels, d, self.patch_size, device),
             t_embedder: TimestepEmbedder::new(d, device),
-            y_embedder: LabelEmbedder::new(self.num_classes, true, d, device),
+            y_embedder: LabelEmbedder::new(self.num_classes, null_row, d, device),
             pos_embed: table([1, grid * grid, d], positions, device),
             blocks: (0..self.depth).map(|_| DitBlock::new(block, device)).collect(),
             final_layer: FinalLayer::new(d, out, NormKind::LayerNorm, device),
             projectors: self.z_dims.iter().map(projector).collect(),
-            bn: LatentNorm::new(self.in_channels, device),
+            bn: self.latent_norm.then(|| LatentNorm::new(self.in_channels, device)),
             patch_size: self.patch_size,
+            in_channels: self.in_channels,
             encoder_depth: self.encoder_depth,
         })
     }
@@ -69,26 +76,28 @@ pub struct SiT {
     blocks: Vec<DitBlock>,
     final_layer: FinalLayer,
     projectors: Vec<Projector>,
-    /// Latent statistics.
-    pub bn: LatentNorm,
+    /// Latent statistics, where the weights hold them.
+    pub bn: Option<LatentNorm>,
     patch_size: usize,
+    in_channels: usize,
     encoder_depth: usize,
 }
 
 impl SiT {
-    /// The velocity `noise − data` of latents in normalised space.
+    /// The velocity of latents in normalised space: `noise − data`, or with `noise_at_zero`
+    /// `data − noise`.
     ///
     /// # Shapes
     ///
     /// * `x`: `[B, C, S, S]`
-    /// * `t`: `[B]` in 0…1 (1 is noise)
+    /// * `t`: `[B]` in 0…1 (1 is noise; with `noise_at_zero` 0)
     /// * `y`: `[B]`
     /// * returns `[B, C, S, S]`
     ///
     /// # Panics
     ///
-    /// If a tensor does not have the stated shape, or, on the CPU, a label is beyond the null
-    /// class.
+    /// If a tensor does not have the stated shape, or, on the CPU, a label is beyond the table
+    /// (which has a null row only where labels are dropped in training).
     pub fn forward(&self, x: Tensor<4>, t: Tensor<1>, y: Tensor<1, Int>) -> Tensor<4> {
         let c = self.condition(t, y); // [B, D]
         let h = self.blocks(self.embed(x), c.clone()); // [B, N, D]
@@ -202,9 +211,30 @@ impl SiT {
         self.final_layer.modulate(h, c)
     }
 
-    /// `[B, N, D]` → `[B, C, S, S]`
+    /// `[B, N, D]` → `[B, C, S, S]`; what a head emits beyond the velocity is left out.
     pub(super) fn velocity(&self, tokens: Tensor<3>) -> Tensor<4> {
-        unpatchify(self.final_layer.head(tokens), self.patch_size)
+        let out = unpatchify(self.final_layer.head(tokens), self.patch_size); // [B, C or 2C, S, S]
+        match out.dims()[1] == self.in_channels {
+            true => out,
+            false => out.narrow(1, 0, self.in_channels),
+        }
+    }
+
+    /// Latents in normalised space by the weights' own statistics; unchanged where they hold none.
+    ///
+    /// # Shapes
+    ///
+    /// * `z`: `[B, C, S, S]`
+    /// * returns the same
+    ///
+    /// # Panics
+    ///
+    /// If C is not the number of channels.
+    pub fn normalize(&self, z: Tensor<4>) -> Tensor<4> {
+        match &self.bn {
+            Some(bn) => bn.normalize(z),
+            None => z,
+        }
     }
 
     fn project(&self, h: Tensor<3>) -> Vec<Tensor<3>> {
@@ -242,7 +272,10 @@ impl Network for SiT {
     }
 
     fn denormalize(&self, z: Tensor<4>) -> Tensor<4> {
-        self.bn.denormalize(z)
+        match &self.bn {
+            Some(bn) => bn.denormalize(z),
+            None => z,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{InvalidConfig, ensure};
+use crate::model::{InvalidConfig, MAX_DEPTH, ensure};
 
 /// Shape of the autoencoder; keys are the `ddconfig` of its YAML.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -110,6 +110,12 @@ impl VaeConfig {
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         ensure!(!self.ch_mult.is_empty() && self.ch_mult.len() < 16, "ch_mult has no sane length");
         ensure!(self.num_groups > 0, "num_groups must be positive");
+        let widest = self.ch_mult.iter().copied().max().unwrap_or(0);
+        ensure!(
+            self.ch.checked_mul(widest).is_some_and(|width| width <= 1 << 20),
+            "ch {} times {widest} is too wide",
+            self.ch
+        );
         for level in 0..self.ch_mult.len() {
             ensure!(
                 self.width(level) > 0 && self.width(level).is_multiple_of(self.num_groups),
@@ -124,7 +130,11 @@ impl VaeConfig {
             self.ch,
             self.num_groups
         );
-        ensure!(self.num_res_blocks > 0, "num_res_blocks must be positive");
+        ensure!(
+            (1..=MAX_DEPTH).contains(&self.num_res_blocks),
+            "num_res_blocks {} is not in 1…{MAX_DEPTH}",
+            self.num_res_blocks
+        );
         ensure!(self.z_channels > 0 && self.latent_channels() > 0, "z_channels must be positive");
         Ok(())
     }

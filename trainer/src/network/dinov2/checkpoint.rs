@@ -160,7 +160,7 @@ mod tests {
 
     fn tokens(tensors: BTreeMap<String, TensorView>) -> Vec<f32> {
         let device = Device::flex();
-        let weights = Weights { file: "test".into(), tensors, metadata: BTreeMap::new() };
+        let weights = Weights { file: "test".into(), tensors, ..Weights::default() };
         let network = DinoV2::from_weights(weights, None, &device).unwrap();
         let x = TensorData::new(normal(99, 3 * 42 * 42), [1, 3, 42, 42]);
         let out = network.forward(Tensor::from_data(x, &device));

@@ -1,0 +1,184 @@
+//! PyTorch's checkpoints as people have them: which weights are taken, and tensors that cannot be read.
+
+mod pickles;
+
+use pickles::{archive, arguments, called, dict, global, pickle, tensor, text, tuple};
+use tintype::burn::tensor::Device;
+use tintype::model::hdit::HDiTConfig;
+use tintype::model::sit::SiTConfig;
+use tintype::model::{Architecture, detect};
+use tintype::weights::{Weights, WeightsError, compare, snapshot, write_safetensors};
+
+const FOUR: [f32; 4] = [1.0, 2.0, 3.0, 4.0];
+
+fn bytes(name: &str) -> Vec<u8> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(name);
+    std::fs::read(path).expect("a case")
+}
+
+fn open(entries: &[(&str, Vec<u8>)]) -> Result<Weights, WeightsError> {
+    Weights::from_bytes(archive(&pickle(&dict(entries)), &FOUR), "x.pt")
+}
+
+fn plain() -> Vec<u8> {
+    tensor("FloatStorage", &[2, 2], &[2, 1])
+}
+
+#[test]
+fn k_diffusion_gives_its_averaged_weights_and_its_configuration() {
+    let weights = Weights::from_bytes(bytes("kdiffusion.pth"), "x.pth").expect("it opens");
+    assert_eq!(weights.metadata["section"], "model_ema");
+    assert_eq!(weights.raw_note(), None);
+    let sections = Weights::pytorch_sections(bytes("kdiffusion.pth"), "x.pth").expect("it opens");
+    let name = "mapping.out_norm.scale";
+    let values = |weights: &Weights| weights.tensors[name].to_f32();
+    assert_eq!(values(&weights), values(&sections["model_ema"]));
+    assert_ne!(values(&weights), values(&sections["model"]));
+    let architecture = detect(&weights).expect("an HDiT");
+    let config: &HDiTConfig = architecture.downcast().expect("an HDiT");
+    assert_eq!((config.depths.as_slice(), config.num_classes), ([1, 1].as_slice(), 4));
+    assert_eq!(architecture.null_class(), Some(4));
+    let report = architecture.untrained(&Device::default()).expect("valid").compare(&weights);
+    assert!(report.fits(), "{report}");
+}
+
+#[test]
+fn averaged_weights_come_first_and_raw_ones_are_told() {
+    for name in ["ema", "model_ema", "state_dict_ema", "ema_model", "model_ema1"] {
+        let averaged = dict(&[("module.w", tensor("FloatStorage", &[4], &[1]))]);
+        let raw = dict(&[("w", plain())]);
+        for nested in [false, true] {
+            let averaged = match nested {
+                true => dict(&[("state_dict", averaged.clone())]),
+                false => averaged.clone(),
+            };
+            let entries = [("model", raw.clone()), ("state_dict", raw.clone()), (name, averaged)];
+            let weights = open(&entries).expect("it opens");
+            assert_eq!(weights.tensors["w"].shape, [4], "{name}");
+            assert_eq!(weights.raw_note(), None, "{name}");
+        }
+    }
+    for name in ["model", "state_dict"] {
+        let weights = open(&[(name, dict(&[("w", plain())]))]).expect("it opens");
+        let note = weights.raw_note().expect("raw weights");
+        assert_eq!(note, "x.pt: no EMA weights; raw training weights are used");
+        // The file that is made of it says so, too.
+        let file = write_safetensors(&weights.tensors, &weights.metadata).expect("it writes");
+        let again = Weights::from_bytes(file, "x.safetensors").expect("it opens");
+        assert!(again.raw_note().is_some());
+    }
+    assert_eq!(open(&[("w", plain())]).expect("a flat dictionary").raw_note(), None);
+}
+
+#[test]
+fn other_configurations_do_not_replace_what_the_tensors_tell() {
+    let entries = [("config", dict(&[("lr", text("1e-4"))])), ("ema", dict(&[("w", plain())]))];
+    assert!(!open(&entries).expect("it opens").metadata.contains_key("config"));
+    let lightningdit = dict(&[("model", dict(&[("model_type", text("LightningDiT-XL/1"))]))]);
+    let entries = [("config", lightningdit), ("ema", dict(&[("w", plain())]))];
+    let weights = open(&entries).expect("it opens");
+    assert_eq!(weights.metadata["config"], r#"{"model":{"model_type":"LightningDiT-XL/1"}}"#);
+}
+
+#[test]
+fn one_odd_tensor_leaves_the_rest_readable() {
+    let control = Weights::from_bytes(bytes("control.pt"), "x.pt").expect("it opens");
+    for name in ["complex-in-optimizer.pt", "parameter-with-attributes.pt"] {
+        let weights = Weights::from_bytes(bytes(name), name).expect(name);
+        assert_eq!(weights.tensors["w"].to_f32(), control.tensors["w"].to_f32(), "{name}");
+        assert!(weights.unreadable.is_empty(), "{name}");
+    }
+    let parameter = |function: &str, more: Vec<u8>| {
+        called(function, &tuple(&[plain(), b"\x88".to_vec(), b"}".to_vec(), more]))
+    };
+    let subclass = tuple(&[
+        global("torch._utils _rebuild_tensor_v2"),
+        global("torch Tensor"),
+        arguments("FloatStorage", &[2, 2], &[2, 1]),
+        dict(&[("note", text("x"))]),
+    ]);
+    let readable = [
+        parameter("torch._utils _rebuild_parameter", Vec::new()),
+        parameter("torch._utils _rebuild_parameter_with_state", dict(&[("tag", text("x"))])),
+        called("torch._tensor _rebuild_from_type_v2", &subclass),
+    ];
+    for value in readable {
+        let weights = open(&[("w", value)]).expect("it opens");
+        assert_eq!(weights.tensors["w"].to_f32(), FOUR);
+    }
+    let odd = [
+        (tensor("ComplexFloatStorage", &[2], &[1]), "ComplexFloat"),
+        (tensor("UnheardOfStorage", &[2], &[1]), "UnheardOf"),
+        (called("torch._utils _rebuild_qtensor", &tuple(&[plain()])), "quantized"),
+        (called("torch._utils _rebuild_sparse_tensor", &tuple(&[plain()])), "sparse"),
+        (tensor("FloatStorage", &[1 << 30, 1 << 30], &[0, 0]), "repeats"),
+        (tensor("FloatStorage", &[1 << 20, 1 << 15], &[0, 0]), "repeats"),
+        (tensor("FloatStorage", &[400], &[1]), "truncated"),
+    ];
+    for (value, reason) in odd {
+        let entries = [("ema", dict(&[("odd", value), ("w", plain())]))];
+        let weights = open(&entries).expect("the rest is readable");
+        assert_eq!(weights.tensors["w"].to_f32(), FOUR);
+        let found = &weights.unreadable["odd"];
+        assert!(found.contains(reason), "{found}");
+    }
+}
+
+#[test]
+fn expanded_tensors_repeat_their_values() {
+    let expanded = open(&[("w", tensor("FloatStorage", &[2, 3], &[1, 0]))]).expect("it opens");
+    assert_eq!(expanded.tensors["w"].to_f32(), [1.0, 1.0, 1.0, 2.0, 2.0, 2.0]);
+    let scalar = open(&[("w", tensor("FloatStorage", &[3, 2], &[0, 0]))]).expect("it opens");
+    assert_eq!(scalar.tensors["w"].to_f32(), [1.0; 6]);
+}
+
+#[test]
+fn what_the_network_needs_and_cannot_be_read_is_named() {
+    let network = SiTConfig::variant("S", 1).expect("a variant");
+    let config = SiTConfig { depth: 1, hidden_size: 48, num_heads: 4, num_classes: 3, ..network };
+    let network = config.init(&Device::default()).expect("valid");
+    let mut weights =
+        Weights { file: "x.pt".into(), tensors: snapshot(&network), ..Weights::default() };
+    let name = "blocks.0.attn.qkv.weight";
+    weights.tensors.remove(name);
+    weights.unreadable.insert(name.into(), "complex".into());
+    weights.unreadable.insert("loss.logvar".into(), "complex".into());
+    let report = compare(&network, &weights);
+    assert!(!report.fits() && report.missing.is_empty() && report.unexpected.is_empty());
+    let text = report.to_string();
+    assert!(text.ends_with("1 that cannot be read: blocks.0.attn.qkv.weight (complex)"), "{text}");
+}
+
+#[test]
+fn types_of_safetensors_that_no_network_has_leave_the_rest_readable() {
+    let header = r#"{"odd":{"dtype":"U16","shape":[2],"data_offsets":[0,4]},"w":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#;
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.extend([0, 0, 0, 0, 0, 0, 128, 63]);
+    let weights = Weights::from_bytes(file, "x.safetensors").expect("it opens");
+    assert_eq!(weights.tensors["w"].to_f32(), [1.0]);
+    assert!(weights.unreadable.contains_key("odd"));
+}
+
+#[test]
+fn an_absurd_block_number_is_an_error() {
+    let file = bytes("repa-sit.safetensors");
+    let mut weights = Weights::from_bytes(file, "x.safetensors").expect("it opens");
+    let stray = weights.tensors["pos_embed"].clone();
+    for number in ["1000000000000", &usize::MAX.to_string()] {
+        let mut weights = weights.clone();
+        weights.tensors.insert(format!("blocks.{number}.x"), stray.clone());
+        let error = detect(&weights).expect_err("too deep").to_string();
+        assert!(error.contains("depth") && error.contains("4096"), "{error}");
+    }
+    weights.tensors.insert("projectors.1000000000000.4.weight".into(), stray);
+    assert!(detect(&weights).is_err());
+    let flowers = tintype::preset::find("hdit-flowers-256").expect("a preset").architecture;
+    let flowers: &HDiTConfig = flowers.downcast().expect("an HDiT");
+    assert!(HDiTConfig { mapping_depth: 1 << 40, ..flowers.clone() }.validate().is_err());
+    let deep = HDiTConfig { depths: vec![2, 2, 1 << 40], ..flowers.clone() };
+    assert!(Architecture::from(deep).untrained(&Device::default()).is_err());
+    let vae = tintype::model::vavae::VaeConfig::f16d32();
+    let vae = tintype::model::vavae::VaeConfig { num_res_blocks: 1 << 40, ..vae };
+    assert!(vae.validate().is_err());
+}
