@@ -117,7 +117,7 @@ fn write(folder: &TempDir, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
 }
 
 fn weights(tensors: Tensors) -> Weights {
-    Weights { file: "test".into(), tensors, metadata: BTreeMap::new() }
+    Weights { file: "test".into(), tensors, metadata: BTreeMap::new(), ..Weights::default() }
 }
 
 /// The same names, shapes and bits.

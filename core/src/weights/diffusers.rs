@@ -50,7 +50,7 @@ pub fn from_diffusers(weights: Weights, config: Option<&str>) -> Result<Weights,
     if !is_diffusers(&weights) {
         return Ok(weights);
     }
-    let Weights { file, tensors: theirs, mut metadata } = weights;
+    let Weights { file, tensors: theirs, mut metadata, unreadable } = weights;
     let problem = |problem: String| WeightsError::Format { file: file.clone(), problem };
     let levels = levels(&theirs);
     let mut tensors = BTreeMap::new();
@@ -82,7 +82,7 @@ pub fn from_diffusers(weights: Weights, config: Option<&str>) -> Result<Weights,
     if quantizes[1] != Some(true) {
         add_identity(&mut tensors, "decoder.conv_in.weight", 1, "post_quant_conv");
     }
-    Ok(Weights { file, tensors, metadata })
+    Ok(Weights { file, tensors, metadata, unreadable })
 }
 
 /// Levels of the decoder; diffusers counts them from the coarsest on, CompVis from the finest.
