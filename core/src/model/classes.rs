@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::shapes::shape;
+use super::tensors::shape;
 use crate::weights::{Weights, WeightsError};
 
 /// The table of label embeddings in checkpoints of DiTs.

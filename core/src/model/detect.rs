@@ -3,7 +3,7 @@
 use super::Architecture;
 use super::classes::class_note;
 use super::registry::families;
-use super::shapes::{count, metadata, parse, problem, shape};
+use super::tensors::{count, metadata, parse, problem, shape};
 use super::vavae::{VaeConfig, is_diffusers};
 use crate::weights::{Weights, WeightsError};
 

@@ -11,8 +11,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::shapes::{metadata, parse, shape, typed};
 use super::sit::{SiT, SiTConfig, sit_config, tell_dropout};
+use super::tensors::{metadata, parse, shape, typed};
 use super::{
     Architecture, DiffusionModel, Family, InvalidConfig, LatentSpace, Network, Process, Untrained,
     ensure,

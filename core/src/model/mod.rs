@@ -16,6 +16,7 @@ pub mod lightningdit;
 mod registry;
 mod shapes;
 pub mod sit;
+mod tensors;
 pub mod vavae;
 
 pub use crate::config::InvalidConfig;

@@ -6,7 +6,7 @@ use super::pickle::Node;
 use super::pytorch::{self, Container};
 use super::rebuild::tensor;
 use super::source::Memory;
-use super::store::{TensorView, Weights};
+use super::store::{RAW, TensorView, Weights};
 use super::training;
 
 /// Deepest dictionary in a dictionary that is searched for tensors.
@@ -14,8 +14,6 @@ const MAX_DEPTH: usize = 6;
 
 /// Names of averaged weights: LightningDiT's and REPA's, k-diffusion's, timm's, and others'.
 const AVERAGED: [&str; 5] = ["ema", "model_ema", "state_dict_ema", "ema_model", "model_ema1"];
-/// Names of weights as training left them.
-pub(super) const RAW: [&str; 2] = ["state_dict", "model"];
 /// Dictionaries that hold the weights of such an entry where it is a dictionary of more.
 const INNER: [&str; 3] = ["state_dict", "model", "module"];
 

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
-use super::sections::RAW;
 use super::source::Bytes;
+
+/// Sections of a training checkpoint with the weights as training left them.
+pub(super) const RAW: [&str; 2] = ["state_dict", "model"];
 
 /// Element types that checkpoints use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

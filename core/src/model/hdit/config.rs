@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::diffusion::guidance::Guidance;
-use crate::model::shapes::{metadata, needs_configuration};
+use crate::model::tensors::{metadata, needs_configuration};
 use crate::model::{
     Architecture, DiffusionModel, Family, InvalidConfig, LatentSpace, MAX_DEPTH, Process,
     Untrained, ensure,

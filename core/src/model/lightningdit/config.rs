@@ -4,7 +4,6 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::FAMILY;
-use super::published::Published;
 use crate::diffusion::guidance::Guidance;
 use crate::image::Rounding;
 use crate::model::{
@@ -105,18 +104,6 @@ impl LightningDiTConfig {
             wo_shift: false,
             learn_sigma: false,
         })
-    }
-
-    /// Reads the `model`, `data` and `vae` sections of LightningDiT's training YAML.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidConfig`] where the text is no such YAML, names an unknown variant, or its numbers
-    /// describe no network.
-    pub fn from_yaml(text: &str) -> Result<Self, InvalidConfig> {
-        serde_saphyr::from_str::<Published>(text)
-            .map_err(|e| InvalidConfig(format!("YAML: {e}")))?
-            .config()
     }
 
     /// Checks that the numbers describe a network.

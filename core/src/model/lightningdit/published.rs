@@ -87,3 +87,17 @@ impl Published {
         Ok(config)
     }
 }
+
+impl LightningDiTConfig {
+    /// Reads the `model`, `data` and `vae` sections of LightningDiT's training YAML.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] where the text is no such YAML, names an unknown variant, or its numbers
+    /// describe no network.
+    pub fn from_yaml(text: &str) -> Result<Self, InvalidConfig> {
+        serde_saphyr::from_str::<Published>(text)
+            .map_err(|e| InvalidConfig(format!("YAML: {e}")))?
+            .config()
+    }
+}

@@ -6,7 +6,8 @@ use super::LightningDiTConfig;
 use super::config::default_dropout;
 use super::published::Published;
 use crate::model::classes::{self, TABLE};
-use crate::model::shapes::{count, dit_shapes, metadata, parse, shape, typed};
+use crate::model::shapes::dit_shapes;
+use crate::model::tensors::{count, metadata, parse, shape, typed};
 use crate::model::{Architecture, Family};
 use crate::weights::{Weights, WeightsError};
 

@@ -9,9 +9,8 @@ use serde_json::{Value, json};
 use super::SiTConfig;
 use super::config::DROPOUT;
 use crate::model::classes::{self, TABLE};
-use crate::model::shapes::{
-    count, dit_shapes, learns_sigma, metadata, needs_configuration, parse, shape, typed,
-};
+use crate::model::shapes::{dit_shapes, learns_sigma};
+use crate::model::tensors::{count, metadata, needs_configuration, parse, shape, typed};
 use crate::model::{Architecture, Family};
 use crate::weights::{Weights, WeightsError};
 
