@@ -127,7 +127,7 @@ impl ModelFiles {
             reports.push((weights.file.clone(), compare(&network, &decoder)));
         }
         if let Some((file, report)) = reports.iter().find(|(_, report)| !report.fits()) {
-            let (file, report) = (file.clone(), report.clone());
+            let (file, report) = (file.clone(), Box::new(report.clone()));
             return Err(WeightsError::Mismatch { file, report }.into());
         }
         let stats = statistics(&architecture, vae.as_ref(), self.stats.as_ref())?;

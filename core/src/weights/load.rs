@@ -38,7 +38,10 @@ pub fn load<M: Module>(
 ) -> Result<Loaded<M>, WeightsError> {
     let report = compare(&network, weights);
     if !report.fits() {
-        return Err(WeightsError::Mismatch { file: weights.file.clone(), report });
+        return Err(WeightsError::Mismatch {
+            file: weights.file.clone(),
+            report: Box::new(report),
+        });
     }
     let mut loader = Loader { weights, precision, device, path: Vec::new(), failure: None };
     let network = network.map(&mut loader);

@@ -87,7 +87,7 @@ pub enum WeightsError {
         /// The file.
         file: String,
         /// Tensor by tensor.
-        report: Report,
+        report: Box<Report>,
     },
     /// A tensor that is needed and is of a kind that cannot be read.
     #[error("{file}: tensor {tensor:?} cannot be read: {reason}")]
