@@ -118,15 +118,20 @@ pub fn run(args: Args) -> Result<Outcome> {
                "resumed_shards": outcome.resumed, "seconds": seconds}),
     );
     reporter.line(&format!(
-        "{}: {} images of {} x {} in {classes} classes, {} skipped, {} hidden files ignored, checksums verified, {seconds:.1} s",
+        "{}: {} of {} x {} in {}, {} skipped, {} ignored, checksums verified, {seconds:.1} s",
         args.out.display(),
-        outcome.images,
+        counted(outcome.images, "image", "images"),
         args.size,
         args.size,
+        counted(classes, "class", "classes"),
         outcome.skipped.len(),
-        source.hidden
+        counted(source.hidden, "hidden file", "hidden files")
     ));
     Ok(Outcome::Done)
+}
+
+fn counted(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 /// Classes of which the store has no image.

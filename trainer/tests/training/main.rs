@@ -80,3 +80,36 @@ fn steps_with_non_finite_gradients_are_skipped_and_counted() {
     workspace.succeeds("train all.toml --out all --device cpu --quiet --steps 2");
     workspace.succeeds("train all.toml --out all --device cpu --quiet --steps 3");
 }
+
+/// Latents of which the first is NaN, and no statistics: a case that somebody brought.
+#[test]
+fn latents_that_are_not_finite_are_named_before_training() {
+    let workspace = Workspace::prepared();
+    let case = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases/nan-latents");
+    std::fs::create_dir(workspace.path("latents")).expect("a folder");
+    for file in ["nan.toml", "latents/latents_rank00_shard000.safetensors"] {
+        std::fs::copy(format!("{case}/{file}"), workspace.path(file)).expect("a copy");
+    }
+    let error = workspace.refused("train nan.toml --out run --device cpu --quiet");
+    assert!(error.contains("latent 0 of latents/latents_rank00_shard000"), "{error}");
+    assert!(!workspace.path("run/checkpoints").exists());
+}
+
+#[test]
+fn what_the_data_cannot_teach_is_said_before_training() {
+    let workspace = Workspace::prepared();
+    workspace.write("more.toml", &hdit("", "").replace("num_classes = 3", "num_classes = 5"));
+    let said = workspace.succeeds("train more.toml --out more --device cpu --quiet --steps 1");
+    assert!(
+        said.contains("images of 3 of the network's 5 classes; not trained are 3, 4"),
+        "{said}"
+    );
+    // Images in no folder have no labels.
+    workspace.succeeds("prepare images/ash --out store --size 16");
+    workspace.write("none.toml", &hdit("", ""));
+    let said = workspace.succeeds("train none.toml --out none --device cpu --quiet --steps 1");
+    assert!(said.contains("the data has no labels and the network 3 classes"), "{said}");
+    workspace.write("fewer.toml", &hdit("", "").replace("num_classes = 3", "num_classes = 0"));
+    let said = workspace.succeeds("train fewer.toml --out fewer --device cpu --quiet --steps 1");
+    assert!(!said.contains("warning"), "{said}");
+}

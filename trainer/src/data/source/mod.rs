@@ -101,9 +101,9 @@ impl Source {
             classes: Vec::new(),
             skipped: Vec::new(),
             hidden: 0,
-            labelled_by: "no labels".into(),
+            labelled_by: "it has no labels".into(),
         };
-        let mut listed = source.sort(listing);
+        let listed = source.sort(listing);
         if source.items.is_empty() {
             let problem = match source.skipped.first() {
                 Some(first) => format!(
@@ -120,7 +120,7 @@ impl Source {
             return Err(error(path, problem));
         }
         if !options.unlabelled {
-            let labels = source.label(path, options, &mut listed);
+            let labels = source.label(options, &listed);
             labels.map_err(|problem| error(path, problem))?;
         }
         Ok(source)
@@ -150,12 +150,7 @@ impl Source {
     }
 
     /// Gives every image its label; `others` are the files that are not images.
-    fn label(
-        &mut self,
-        path: &Path,
-        options: &Options,
-        others: &mut Listing,
-    ) -> Result<(), String> {
+    fn label(&mut self, options: &Options, others: &Listing) -> Result<(), String> {
         if let Container::Hdf5(store) = &self.container {
             let labels = store.labels().map_err(|e| e.to_string())?.cloned();
             return self.label_by_list(labels, |item| item.to_string(), LABEL_FILE);
@@ -178,7 +173,7 @@ impl Source {
         let folders = others.folders.iter().map(String::as_str);
         let found = classes::find(names, folders, options.class_depth, options.allow_empty);
         let classes = found.map_err(|problem| self.explain(problem))?;
-        self.label_by_folder(path, &classes);
+        self.label_by_folder(options, &classes);
         Ok(())
     }
 
@@ -190,7 +185,7 @@ impl Source {
         list: &str,
     ) -> Result<(), String> {
         let Some(labels) = labels else {
-            self.labelled_by = format!("no labels, as {list} says");
+            self.labelled_by = format!("it has no labels, as {list} says");
             return Ok(());
         };
         for item in &mut self.items {
@@ -200,12 +195,12 @@ impl Source {
         }
         let count = labels.values().flatten().max().map_or(0, |last| last + 1);
         self.classes = (0..count).map(|class| class.to_string()).collect();
-        self.labelled_by = format!("labels of {list}");
+        self.labelled_by = format!("its labels are those of {list}");
         Ok(())
     }
 
     /// Labels from the class folders; images that are in none are left out.
-    fn label_by_folder(&mut self, path: &Path, classes: &Classes) {
+    fn label_by_folder(&mut self, options: &Options, classes: &Classes) {
         if classes.names.is_empty() {
             return;
         }
@@ -227,8 +222,13 @@ impl Source {
             true => ", in the order of their numbers",
             false => "",
         };
-        let folder = path.join(&classes.root);
-        self.labelled_by = format!("classes are the folders of {}{order}", folder.display());
+        let split = options.split.as_deref().map(|split| split.trim_matches('/'));
+        let root: Vec<&str> = split.into_iter().chain(classes.root.split_terminator('/')).collect();
+        let place = match root.as_slice() {
+            [] => "at the top".into(),
+            root => format!("of {}", root.join("/")),
+        };
+        self.labelled_by = format!("its classes are the folders {place}{order}");
     }
 
     /// A problem with the class folders, and the way out.
