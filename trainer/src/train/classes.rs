@@ -8,11 +8,10 @@ use anyhow::{Result, ensure};
 ///
 /// If there is a label that is not below `num_classes`.
 pub fn check_classes(labels: &[Option<usize>], num_classes: usize) -> Result<()> {
-    let last = labels.iter().flatten().max();
+    let found = labels.iter().flatten().max().map_or(0, |last| last + 1);
     ensure!(
-        last.is_none_or(|last| *last < num_classes),
-        "the data has labels up to {} and the network num_classes = {num_classes}",
-        last.map_or(0, |last| *last)
+        found <= num_classes,
+        "the data has {found} classes and the network num_classes = {num_classes}"
     );
     Ok(())
 }
