@@ -99,8 +99,12 @@ pub fn run(args: Args) -> Result<Outcome> {
     if args.hdf5 {
         write_hdf5(&store, &args.out)?;
     }
-    for class in without_images(&store) {
-        eprintln!("warning: no image of the class {class} could be read; its label stays");
+    let empty = without_images(&store);
+    if !empty.is_empty() {
+        let shown: Vec<&str> = empty.iter().take(5).map(|class| class.as_str()).collect();
+        let more = if empty.len() > 5 { ", …" } else { "" };
+        let classes = counted(empty.len(), "class has", "classes have");
+        eprintln!("warning: {classes} no images: {}{more}", shown.join(", "));
     }
     if outcome.enlarged > 0 {
         eprintln!(

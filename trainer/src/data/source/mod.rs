@@ -219,7 +219,10 @@ impl Source {
         self.skipped.extend(stray);
         self.classes = classes.names.clone();
         let order = match classes::are_numbers(&classes.names) {
-            true => ", in the order of their numbers",
+            true if classes.names.iter().enumerate().all(|(i, name)| name.parse() == Ok(i)) => {
+                ", whose numbers are the labels"
+            }
+            true => ", in the order of their numbers, which are not the labels",
             false => "",
         };
         let split = options.split.as_deref().map(|split| split.trim_matches('/'));
@@ -346,8 +349,13 @@ fn find_split(split: &str, listing: &Listing) -> Result<String, String> {
     if listing.folders.contains(wanted) {
         return Ok(wanted.into());
     }
-    let suffix = format!("/{wanted}");
-    let named: Vec<&String> = listing.folders.iter().filter(|f| f.ends_with(&suffix)).collect();
+    let is_named = |folder: &&String| {
+        let end = folder.len().checked_sub(wanted.len()).and_then(|at| folder.split_at_checked(at));
+        end.is_some_and(|(before, name)| {
+            name.eq_ignore_ascii_case(wanted) && (before.is_empty() || before.ends_with('/'))
+        })
+    };
+    let named: Vec<&String> = listing.folders.iter().filter(is_named).collect();
     match named.as_slice() {
         [one] => Ok((*one).clone()),
         [] => {
