@@ -90,7 +90,6 @@ impl Picker {
     pub fn enter(&mut self, actions: &mut Vec<Action>) {
         let Some(enter) = self.entered.take() else { return };
         if self.is_undecided() {
-            self.focus();
             return;
         }
         let class = self.found.get(self.at).copied();
