@@ -9,13 +9,13 @@ use crate::dialogs::Purpose;
 /// What each key does, for the help.
 pub const HELP: [(&str, &str); 13] = [
     ("any letter", "search the classes"),
-    ("↑ ↓", "walk through what was found"),
+    ("Up, Down", "walk through what was found"),
     ("Enter", "make pictures of it"),
     ("Ctrl+Enter", "add it to the chosen classes, or take it out"),
     ("Ctrl+R", "surprise me"),
     ("Esc", "go back; clear the search; stop after this step"),
     ("Ctrl+1, Ctrl+2", "develop, gallery"),
-    ("← →", "the next and the last picture"),
+    ("Left, Right", "the next and the last picture"),
     ("Ctrl+S", "save the picture as"),
     ("Ctrl+C", "copy the picture"),
     ("Del, Ctrl+Z", "delete the picture, bring it back"),

@@ -82,3 +82,13 @@ fn a_click_decides_between_classes_of_one_name() {
     assert_eq!(chosen(&bench), [639]);
     bench.until("a picture", |app| !app.gallery().entries().is_empty());
 }
+
+/// The test's window panics at a letter that its fonts lack; a person's shows a box.
+#[test]
+fn the_help_of_the_keys_has_only_letters_that_the_fonts_have() {
+    let mut bench = Bench::new(&settings(STEPS));
+    bench.harness.get_by_label("Keys").click();
+    bench.harness.step();
+    bench.harness.step();
+    bench.harness.get_by_label("Up, Down");
+}
