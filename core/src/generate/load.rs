@@ -188,6 +188,16 @@ pub(super) fn load_decoder(
     Ok((config, loaded.network))
 }
 
+/// Bytes of a decoder's largest activation: what WebGPU binds of a buffer at least, on every device.
+const LARGEST_ACTIVATION: usize = 128 << 20;
+
+/// Images of latents `[C, h, w]` that are decoded at once. One may be larger than what every device takes; it
+/// cannot be split.
+pub(super) fn decoded_at_once(config: &VaeConfig, latents: [usize; 2]) -> usize {
+    let image = config.largest_activation(latents).saturating_mul(size_of::<f32>());
+    (LARGEST_ACTIVATION / image.max(1)).max(1)
+}
+
 /// Whether a tensor of an autoencoder belongs to its decoder.
 pub(super) fn is_decoder(name: &str) -> bool {
     !name.starts_with("encoder.") && !name.starts_with("quant_conv.")

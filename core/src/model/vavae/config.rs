@@ -94,6 +94,22 @@ impl VaeConfig {
         self.downsampling() == 8 && self.latent_channels() == 4
     }
 
+    /// Values of the decoder's largest activation for one image of latents `[C, h, w]`: of the levels' widths
+    /// times their pixels, where a level is entered with the width of the one before.
+    ///
+    /// # Panics
+    ///
+    /// If `ch_mult` is empty.
+    pub fn largest_activation(&self, [h, w]: [usize; 2]) -> usize {
+        let last = self.ch_mult.len() - 1;
+        let values = |level: usize| {
+            let width = self.width(level).max(self.width((level + 1).min(last)));
+            let side = |side: usize| side.saturating_mul(1 << (last - level));
+            width.saturating_mul(side(h)).saturating_mul(side(w))
+        };
+        (0..=last).map(values).max().unwrap_or(0)
+    }
+
     pub(super) fn width(&self, level: usize) -> usize {
         self.ch * self.ch_mult[level]
     }
