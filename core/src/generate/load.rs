@@ -46,7 +46,7 @@ pub enum LoadError {
     Memory {
         /// The network's weights.
         file: String,
-        /// Bytes of its weights on the device.
+        /// Bytes of its weights on the device and of what decoding one image takes.
         needed: u64,
         /// Bytes that are free there.
         free: u64,
@@ -186,16 +186,6 @@ pub(super) fn load_decoder(
     let loaded = load(network, &half, FloatDType::F32, device)?;
     reports.push((weights.file.clone(), loaded.report));
     Ok((config, loaded.network))
-}
-
-/// Bytes of a decoder's largest activation: what WebGPU binds of a buffer at least, on every device.
-const LARGEST_ACTIVATION: usize = 128 << 20;
-
-/// Images of latents `[C, h, w]` that are decoded at once. One may be larger than what every device takes; it
-/// cannot be split.
-pub(super) fn decoded_at_once(config: &VaeConfig, latents: [usize; 2]) -> usize {
-    let image = config.largest_activation(latents).saturating_mul(size_of::<f32>());
-    (LARGEST_ACTIVATION / image.max(1)).max(1)
 }
 
 /// Whether a tensor of an autoencoder belongs to its decoder.

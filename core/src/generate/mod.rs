@@ -3,6 +3,7 @@
 
 mod autoencoder_stats;
 mod batch;
+mod decoding;
 mod file_stem;
 mod hybrid;
 mod images;

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 
 use super::GenerateError;
+use super::decoding::decode;
 use super::load::{
-    LatentStats, LoadError, Parts, check_parts, decoded_at_once, image_size, load_decoder,
-    statistics,
+    LatentStats, LoadError, Parts, check_parts, image_size, load_decoder, statistics,
 };
 use super::replay::{Inputs, Replay};
 use crate::device::state_device;
@@ -147,14 +147,10 @@ impl Pipeline {
             Some(stats) => self.denormalize(z, stats),
             None => self.network.denormalize(z),
         };
-        let Some((config, decoder)) = &self.decoder else { return Ok(z) };
-        let [batch, _, h, w] = z.dims();
-        let at_once = decoded_at_once(config, [h, w]);
-        if batch <= at_once {
-            return Ok(decoder.decode(z));
+        match &self.decoder {
+            Some((config, decoder)) => Ok(decode(config, decoder, z)),
+            None => Ok(z),
         }
-        let parts = z.split(at_once, 0).into_iter().map(|z| decoder.decode(z));
-        Ok(Tensor::cat(parts.collect(), 0))
     }
 
     fn denormalize(&self, z: Tensor<4>, stats: &LatentStats) -> Tensor<4> {

@@ -198,7 +198,7 @@ mod key_tests {
         Inputs {
             streams: vec![Tensor::<4>::zeros([batch, 1, 2, 2], &device).cast(dtype)],
             times: Tensor::zeros([batch], &device),
-            labels: Tensor::from_data(TensorData::from([0i32; 1]), &device),
+            labels: Tensor::from_data(TensorData::from([0i32]), &device),
         }
     }
 
