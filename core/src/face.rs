@@ -8,6 +8,7 @@ use std::error::Error;
 use crate::device::DeviceError;
 use crate::generate::{GenerateError, LoadError};
 use crate::labels::LabelError;
+use crate::precision::Precision;
 use crate::settings::{InvalidSetting, Setting};
 use crate::weights::{Part, WeightsError};
 
@@ -25,6 +26,16 @@ pub enum Remedy {
     ChooseDevice,
     /// Look at the list of classes.
     ListClasses,
+    /// Compute in one of these dtypes; there is at least one.
+    ComputeIn(Vec<Precision>),
+}
+
+impl Remedy {
+    /// Dtypes in a sentence: "bf16 or f32".
+    pub fn either(precisions: &[Precision]) -> String {
+        let names: Vec<&str> = precisions.iter().map(|precision| precision.name()).collect();
+        names.join(" or ")
+    }
 }
 
 /// The words of a face.
@@ -72,6 +83,9 @@ pub fn remedy(error: &(dyn Error + 'static)) -> Option<Remedy> {
     }
     if let Some(error) = error.downcast_ref::<WeightsError>() {
         return error.part().map(Remedy::Give);
+    }
+    if let Some(GenerateError::NotFinite { instead, .. }) = error.downcast_ref() {
+        return Some(Remedy::ComputeIn(instead.clone())).filter(|_| !instead.is_empty());
     }
     if let Some(error) = error.downcast_ref::<DeviceError>() {
         return match error {

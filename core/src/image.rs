@@ -33,7 +33,8 @@ pub enum PngError {
     Encode(#[from] png::EncodingError),
 }
 
-/// Converts a batch in −1…1; one channel becomes grey, of more than three the first three count.
+/// Converts a batch in −1…1; one channel becomes grey, of more than three the first three count. NaN becomes
+/// black: whoever shows images tells of it before.
 ///
 /// # Shapes
 ///

@@ -43,6 +43,25 @@ impl Precision {
         }
     }
 
+    /// That of Burn's name; everything wider than 16 bits counts as 32-bit float.
+    pub(crate) fn of(dtype: FloatDType) -> Self {
+        match dtype {
+            FloatDType::F16 => Self::F16,
+            FloatDType::BF16 => Self::Bf16,
+            _ => Self::F32,
+        }
+    }
+
+    /// What to compute in where values leave the range of this one, the narrowest first: float16 ends at
+    /// 65 504, bfloat16 at 99.6 % of where float32 does.
+    pub const fn wider(self) -> &'static [Self] {
+        match self {
+            Self::F16 => &[Self::Bf16, Self::F32],
+            Self::Bf16 => &[Self::F32],
+            Self::F32 => &[],
+        }
+    }
+
     /// `f32`, `f16` or `bf16`.
     pub const fn name(self) -> &'static str {
         match self {
@@ -74,5 +93,20 @@ impl FromStr for Precision {
     fn from_str(text: &str) -> Result<Self, UnknownPrecision> {
         let known = Self::ALL.into_iter().find(|p| p.name() == text);
         known.ok_or_else(|| UnknownPrecision(text.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_tried_instead_is_another() {
+        for precision in Precision::ALL {
+            assert!(!precision.wider().contains(&precision));
+            assert_eq!(Precision::of(precision.dtype()), precision);
+        }
+        assert_eq!(Precision::F16.wider(), [Precision::Bf16, Precision::F32]);
+        assert_eq!(Precision::of(FloatDType::F64), Precision::F32);
     }
 }

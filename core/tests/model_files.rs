@@ -7,6 +7,7 @@ use tintype::generate::{
     Event, ImageSpec, LoadError, ModelFiles, ModelPaths, Pipeline, Request, Settings,
 };
 use tintype::precision::Precision;
+use tintype::weights::{TensorView, Weights};
 
 fn found(memory: Option<u64>) -> Found {
     Found {
@@ -29,6 +30,31 @@ fn a_model_that_does_not_fit_is_refused_with_both_sizes() {
     }
     assert!(files.load(Precision::F32, &found(Some(1 << 30))).is_ok());
     assert!(files.load(Precision::F32, &found(None)).is_ok());
+}
+
+#[test]
+fn memory_is_counted_of_what_is_loaded() {
+    let needed = |files: &ModelFiles| match files.load(Precision::F32, &found(Some(1))) {
+        Err(LoadError::Memory { needed, .. }) => needed,
+        other => panic!("{other:?}"),
+    };
+    let mut files = ModelFiles::embedded().expect("it is inside");
+    let alone = needed(&files);
+    // What a training checkpoint holds besides, and the encoder.
+    let rest = TensorView::from_f32(vec![1 << 16], &[0.0; 1 << 16]).expect("as many");
+    for name in ["loss.perceptual.weight", "foundation_model.weight", "optimizer.weight"] {
+        files.model.tensors.insert(name.into(), rest.clone());
+    }
+    let vae = files.vae.as_mut().expect("an autoencoder");
+    vae.tensors.insert("encoder.conv_in.weight".into(), rest);
+    assert_eq!(needed(&files), alone);
+    // Both networks in float32, and three activations of 64 channels by 128 by 128 pixels.
+    let values =
+        |weights: &Weights| weights.tensors.values().map(|view| view.len() as u64).sum::<u64>();
+    let embedded = ModelFiles::embedded().expect("it is inside");
+    let weights = 4 * (values(&embedded.model) + embedded.vae.as_ref().map_or(0, values));
+    let activations = 4 * 3 * 64 * 128 * 128;
+    assert!(alone > activations && alone.abs_diff(weights + activations) < weights / 100);
 }
 
 #[test]

@@ -21,6 +21,9 @@ impl Face for Window {
             Remedy::Give(Part::Autoencoder) => "open it with “Autoencoder…”".into(),
             Remedy::Give(Part::Statistics) => "open them with “Statistics…”".into(),
             Remedy::ChooseDevice => "“automatic” takes what there is".into(),
+            Remedy::ComputeIn(precisions) => {
+                format!("choose {} under “Precision”", Remedy::either(precisions))
+            }
             // A window has no build to change, and shows its classes.
             Remedy::Rebuild { .. } | Remedy::ListClasses => return None,
         })
@@ -82,7 +85,9 @@ pub fn failed_device(reason: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tintype::Precision;
     use tintype::device::DeviceError;
+    use tintype::generate::GenerateError;
     use tintype::settings::Problem;
     use tintype::weights::WeightsError;
 
@@ -104,11 +109,12 @@ mod tests {
             }),
             Setting::Precision.invalid(Problem::Unsupported { dtype: "f16" }).into(),
         ];
-        let others: [&dyn Error; 4] = [
+        let others: [&dyn Error; 5] = [
             &DeviceError::NotBuilt("cuda".into()),
             &DeviceError::Missing("wgpu:1".into(), vec!["cpu".into()]),
             &Setting::Steps.check(0.0).unwrap_err(),
             &Setting::GateTime.check(1.5).unwrap_err(),
+            &GenerateError::NotFinite { precision: Precision::Bf16, instead: vec![Precision::F32] },
         ];
         let mut sentences: Vec<String> = load.iter().map(load_error).collect();
         sentences.extend(others.map(|error| face::sentence(error, &Window)));

@@ -18,15 +18,39 @@ pub(crate) trait Operation: std::fmt::Debug + Send + Sync {
         true
     }
 
-    /// The gradients of the inputs from that of the result, in the inputs' order. Those that are
-    /// not `wanted` need not be there.
+    /// The gradients of the inputs from that of the result, in the inputs' order: one for each, of which
+    /// those that are not `wanted` need not be there. `None` where a kernel does not take these tensors,
+    /// which ends the backward pass with a panic: it has no other way to fail.
     fn backward(
         &self,
         inputs: &[DispatchTensor],
         kept: &[DispatchTensor],
         gradient: DispatchTensor,
         wanted: &[bool],
-    ) -> Vec<Option<DispatchTensor>>;
+    ) -> Option<Vec<Option<DispatchTensor>>>;
+}
+
+/// What an operation gives for gradients, held to what it was asked for: a gradient that is silently absent
+/// trains a network wrongly.
+///
+/// # Panics
+///
+/// If there is not one place for each input, or a gradient that is wanted is missing.
+#[cfg(any(test, feature = "autodiff"))]
+fn complete<T>(
+    operation: &dyn std::fmt::Debug,
+    found: Option<Vec<Option<T>>>,
+    wanted: &[bool],
+) -> Vec<Option<T>> {
+    let Some(found) = found else {
+        panic!("{operation:?} made a result and does not make its gradients");
+    };
+    assert_eq!(found.len(), wanted.len(), "gradients that {operation:?} gives");
+    let missing = found.iter().zip(wanted).position(|(found, &wanted)| wanted && found.is_none());
+    if let Some(place) = missing {
+        panic!("{operation:?} does not give the gradient of its input {place}");
+    }
+    found
 }
 
 /// Whether tensors are all of one type, as most kernels want their inputs.
@@ -84,7 +108,7 @@ mod tracked {
     use burn_autodiff::ops::{Backward, Ops, OpsKind};
     use burn_backend::{Backend, BackendTypes};
 
-    use super::Operation;
+    use super::{Operation, complete};
 
     type Floats<B> = <B as BackendTypes>::FloatTensorPrimitive;
     type Tracked<B> = <Autodiff<B> as BackendTypes>::FloatTensorPrimitive;
@@ -109,11 +133,12 @@ mod tracked {
             let wanted: Vec<bool> = ops.parents.iter().map(|parent| parent.is_some()).collect();
             let (inputs, kept) = ops.state;
             let found = self.0.backward(&inputs, &kept, gradient, &wanted);
+            let found = complete(&self.0, found, &wanted);
             for (parent, gradient) in ops.parents.iter().zip(found) {
                 if let Some(parent) = parent {
                     let gradient = gradient.and_then(unwrap::<B>);
                     let gradient =
-                        gradient.expect("an operation gives the gradients it is asked for");
+                        gradient.expect("a gradient is a tensor of the result's backend");
                     gradients.register::<B>(parent.id, gradient);
                 }
             }
@@ -184,5 +209,34 @@ mod tracked {
             Ok(BackendTensor::Float(tensor)) => Some(tensor),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::complete;
+
+    #[test]
+    fn what_is_not_wanted_may_be_missing() {
+        let found = complete(&"sum", Some(vec![Some(1), None, Some(3)]), &[true, false, false]);
+        assert_eq!(found, [Some(1), None, Some(3)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "gradients that \"sum\" gives")]
+    fn a_list_that_is_too_short_is_seen() {
+        complete(&"sum", Some(vec![Some(1)]), &[true, true]);
+    }
+
+    #[test]
+    #[should_panic(expected = "gradient of its input 1")]
+    fn a_wanted_gradient_that_is_missing_is_seen() {
+        complete(&"sum", Some(vec![Some(1), None]), &[true, true]);
+    }
+
+    #[test]
+    #[should_panic(expected = "does not make its gradients")]
+    fn a_kernel_that_refuses_is_seen() {
+        complete::<u8>(&"sum", None, &[true]);
     }
 }

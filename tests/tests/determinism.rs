@@ -1,6 +1,8 @@
 //! An image depends on its request alone: not on the batch size, nor on the backend beyond rounding.
 #![recursion_limit = "256"]
 
+use std::path::Path;
+
 use tintype::burn::tensor::{Device, FloatDType};
 use tintype::generate::{Event, ImageSpec, Parts, Picture, Pipeline, Request, Sampler, Settings};
 use tintype::sampler::Stop;
@@ -53,6 +55,24 @@ fn a_batch_of_four_equals_four_batches_of_one() {
             let alone = make(&pipeline, settings, &[*spec]);
             assert_eq!(alone[0].image, picture.image, "{sampler:?} {scale} {spec:?}");
             assert_eq!(alone[0].latent, picture.latent, "{sampler:?} {scale} {spec:?}");
+        }
+    }
+}
+
+/// Adaptive samplers choose their steps by an image's own error.
+#[test]
+fn a_batch_of_a_denoiser_equals_its_images() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/tests/cases");
+    let model = open(&cases.join("imagenet-crane.safetensors")).expect("a toy HDiT");
+    let parts = Parts { model: &model, vae: None, stats: None };
+    let pipeline = Pipeline::load(parts, FloatDType::F32, &Device::flex()).expect("it loads");
+    for sampler in [Sampler::DpmAdaptive, Sampler::DpmPp3mSde] {
+        let default = pipeline.architecture().default_settings();
+        let settings = Settings { sampler, steps: 4, ..default };
+        let together = make(&pipeline, settings, &specs()[..3]);
+        for (spec, picture) in specs().iter().zip(&together) {
+            let alone = make(&pipeline, settings, &[*spec]);
+            assert_eq!(alone[0].image, picture.image, "{sampler:?} {spec:?}");
         }
     }
 }

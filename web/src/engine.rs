@@ -101,7 +101,7 @@ impl Engine {
                 // Progress is only told; a page that is gone needs none.
                 let _ = progress.call2(&JsValue::NULL, &name, &bytes.into());
             };
-            let unreadable = |_| JsError::new("files can only be read in a worker");
+            let unreadable = |reason: String| JsError::new(&format!("{}: {reason}", file.name()));
             let source = BrowserFile::new(file.blob(), told).map_err(unreadable)?;
             Weights::from_source(Arc::new(source), &file.name()).map_err(|e| failed(&e))
         };

@@ -19,6 +19,10 @@ impl Face for Page {
             Remedy::Give(Part::Configuration) => "config",
             Remedy::Give(Part::Autoencoder) => "vae",
             Remedy::Give(Part::Statistics) => "stats",
+            Remedy::ComputeIn(precisions) => {
+                let precisions = Remedy::either(precisions);
+                return Some(format!("load the model with {precisions} as `precision`"));
+            }
             // A page is built with what it has, chooses its device, and shows its classes.
             Remedy::Rebuild { .. } | Remedy::ChooseDevice | Remedy::ListClasses => return None,
         };
@@ -45,4 +49,25 @@ pub const fn field(setting: Setting) -> &'static str {
 /// An error of the library in a sentence.
 pub fn sentence(error: &(dyn Error + 'static)) -> String {
     face::sentence(error, &Page)
+}
+
+#[cfg(test)]
+mod tests {
+    use tintype::Precision;
+    use tintype::generate::GenerateError;
+
+    #[test]
+    fn values_without_end_ask_for_a_wider_precision() {
+        let error =
+            |precision, instead| super::sentence(&GenerateError::NotFinite { precision, instead });
+        assert_eq!(
+            error(Precision::F16, vec![Precision::F32]),
+            "the network's values leave the range of f16: they are not finite; load the model with \
+             f32 as `precision`"
+        );
+        assert_eq!(
+            error(Precision::F32, Vec::new()),
+            "the network's values leave the range of f32: they are not finite"
+        );
+    }
 }

@@ -8,14 +8,23 @@ use tintype::weights::Source;
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{Blob, FileReaderSync};
 
+use crate::addressable::addressable;
+
 /// A file on disk or in the browser's memory, of which only the piece in hand is in the engine's.
 pub struct BrowserFile {
     blob: Blob,
     reader: FileReaderSync,
+    /// Its bytes.
+    size: usize,
     /// Told how many bytes were read so far.
     progress: Box<dyn Fn(f64)>,
     read: Cell<f64>,
 }
+
+#[cfg(target_feature = "atomics")]
+compile_error!(
+    "a browser's file belongs to its thread: `BrowserFile` must not be `Send` where there are several"
+);
 
 // SAFETY: a worker's objects never leave its thread, and without shared memory there is no other.
 unsafe impl Send for BrowserFile {}
@@ -27,16 +36,19 @@ impl BrowserFile {
     ///
     /// # Errors
     ///
-    /// The browser's exception where files cannot be read at once, as outside of a worker.
-    pub fn new(blob: Blob, progress: impl Fn(f64) + 'static) -> Result<Self, JsValue> {
-        let (reader, progress) = (FileReaderSync::new()?, Box::new(progress));
-        Ok(Self { blob, reader, progress, read: Cell::new(0.0) })
+    /// A sentence where the file is larger than an engine of 32 bits can address, and where files cannot be
+    /// read at once, as outside of a worker.
+    pub fn new(blob: Blob, progress: impl Fn(f64) + 'static) -> Result<Self, String> {
+        let size = addressable(blob.size())?;
+        let reader = FileReaderSync::new();
+        let reader = reader.map_err(|_| "files can only be read in a worker")?;
+        Ok(Self { blob, reader, size, progress: Box::new(progress), read: Cell::new(0.0) })
     }
 }
 
 impl Source for BrowserFile {
     fn len(&self) -> usize {
-        self.blob.size() as usize
+        self.size
     }
 
     fn read(&self, start: usize, into: &mut [u8]) -> io::Result<()> {

@@ -12,6 +12,9 @@ pub mod ask;
 pub mod face;
 pub mod session;
 
+// Asked in browsers alone, and tested everywhere.
+#[cfg_attr(not(target_family = "wasm"), allow(dead_code))]
+mod addressable;
 mod checksum;
 #[cfg(target_family = "wasm")]
 mod engine;

@@ -187,7 +187,7 @@ impl Session {
     /// # Errors
     ///
     /// * [`SessionError::Ask`]: the request is invalid.
-    /// * [`SessionError::Generate`]: `tell` stopped it, or the device failed.
+    /// * [`SessionError::Generate`]: `tell` stopped it, the device failed, or the network computed NaN.
     pub async fn generate(
         &mut self,
         ask: &Ask,

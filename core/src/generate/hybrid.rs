@@ -81,7 +81,9 @@ impl HybridModel for Run<'_> {
             vec![network.forward_latent(streams.remove(0), times, labels)]
         };
         let pipeline = self.batch.pipeline;
-        let mut streams = pipeline.evaluate(self.batch.inputs(vec![z], t, guided), evaluate);
+        // Without pixels the gate is not asked.
+        let inputs = self.batch.inputs(vec![z], t, guided);
+        let mut streams = pipeline.evaluate(inputs, None, evaluate)?;
         pipeline.to_state(self.batch.guide(streams.remove(0), guided)).await
     }
 
@@ -95,7 +97,8 @@ impl HybridModel for Run<'_> {
             vec![streams.velocity, streams.image]
         };
         let pipeline = self.batch.pipeline;
-        let mut streams = pipeline.evaluate(self.batch.inputs(vec![z, x], t, guided), evaluate);
+        let inputs = self.batch.inputs(vec![z, x], t, guided);
+        let mut streams = pipeline.evaluate(inputs, Some(self.network.tau()), evaluate)?;
         let image = self.batch.guide(streams.remove(1), guided);
         let velocity = self.batch.guide(streams.remove(0), guided);
         self.clean_image = Some(image.clone());

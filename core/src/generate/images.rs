@@ -10,13 +10,16 @@ impl Pipeline {
     /// Generates the images of a request and reports events; `on_event` may cancel.
     ///
     /// The images of a request are one batch; split a large one to reduce memory. An image does not
-    /// depend on the others of its batch. Outside a browser, reading the
-    /// device blocks the thread that awaits this.
+    /// depend on the others of its batch: adaptive samplers
+    /// ([`Sampler::is_adaptive`](crate::settings::Sampler::is_adaptive)), which choose steps by the error of an
+    /// image, make them one after the other. Outside a browser, reading the device blocks the thread that
+    /// awaits this.
     ///
     /// # Errors
     ///
     /// * [`GenerateError::Request`] where a setting is out of range or does not apply to the
     ///   network, a class does not exist, or no picture is asked for
+    /// * [`GenerateError::NotFinite`] where the network computes NaN or an infinite value
     /// * [`GenerateError::Stopped`] where `on_event` stops it or the device fails
     pub async fn generate(
         &self,
@@ -36,6 +39,17 @@ impl Pipeline {
     }
 
     async fn run(
+        &self,
+        request: &Request,
+        observer: &mut dyn Observer,
+    ) -> Result<(), GenerateError> {
+        match self.make(request, observer).await {
+            Err(GenerateError::Stopped(Stop::NotFinite)) => Err(self.not_finite()),
+            result => result,
+        }
+    }
+
+    async fn make(
         &self,
         request: &Request,
         observer: &mut dyn Observer,

@@ -46,7 +46,7 @@ pub enum LoadError {
     Memory {
         /// The network's weights.
         file: String,
-        /// Bytes of its weights on the device.
+        /// Bytes of its weights on the device and of what decoding one image takes.
         needed: u64,
         /// Bytes that are free there.
         free: u64,

@@ -3,6 +3,7 @@
 
 mod autoencoder_stats;
 mod batch;
+mod decoding;
 mod file_stem;
 mod hybrid;
 mod images;
@@ -11,6 +12,7 @@ mod load;
 #[cfg(feature = "files")]
 mod model_files;
 mod observer;
+mod one_by_one;
 mod origin;
 mod pipeline;
 mod previewer;
@@ -31,6 +33,7 @@ pub use request::{ImageSpec, Request};
 use burn::tensor::Tensor;
 
 use crate::image::Rgb;
+use crate::precision::Precision;
 use crate::sampler::{State, Stop};
 use crate::settings::InvalidSetting;
 
@@ -39,11 +42,12 @@ use crate::settings::InvalidSetting;
 pub enum Event<'a> {
     /// A step is about to be taken; the preview is the state of affairs before it.
     Step {
-        /// Counted from 0.
+        /// Counted from 0, over all images of the batch where they are made one after the other.
         index: usize,
         /// How many there are; unknown to adaptive samplers.
         total: Option<usize>,
-        /// Time of a flow, 1 (noise) to 0 (data), or noise level σ of a denoiser.
+        /// Time of a flow, 1 (noise) to 0 (data), or noise level σ of a denoiser. Adaptive samplers begin
+        /// again with each image.
         time: f64,
         /// What can be seen so far.
         preview: Preview<'a>,
@@ -84,6 +88,14 @@ pub enum GenerateError {
     /// It was stopped, or the device failed.
     #[error(transparent)]
     Stopped(#[from] Stop),
+    /// The network computed NaN or an infinite value.
+    #[error("the network's values leave the range of {precision}: they are not finite")]
+    NotFinite {
+        /// What it computes in.
+        precision: Precision,
+        /// What has a larger range on its device, the narrowest first; empty in float32.
+        instead: Vec<Precision>,
+    },
 }
 
 /// A size in bytes for people: KiB, MiB or GiB.

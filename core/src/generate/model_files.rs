@@ -11,7 +11,11 @@ use crate::device::Found;
 use crate::labels::Labels;
 use crate::model::{Architecture, detect, notes, vae_config};
 use crate::precision::Precision;
-use crate::weights::{Report, Weights, WeightsError, compare, open};
+use crate::weights::{Report, Weights, WeightsError, compare, open, parameter_count};
+
+/// Activations of a residual block that are there at once: what enters it and is added at its end, what enters its
+/// convolution, and what comes out.
+const ACTIVATIONS: usize = 3;
 
 /// Where a model is. Without a network's file it is the emoji model inside the program.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,7 +150,8 @@ impl ModelFiles {
     /// # Errors
     ///
     /// * [`LoadError::Setting`] where the device does not compute in this precision
-    /// * [`LoadError::Memory`] where the device's memory cannot hold the networks
+    /// * [`LoadError::Memory`] where the device's memory cannot hold the networks and what decoding one image
+    ///   takes
     /// * all of [`inspect`](Self::inspect), and [`LoadError::Weights`] where a weight is not finite
     ///   or cannot be read
     pub fn load(&self, precision: Precision, found: &Found) -> Result<Pipeline, LoadError> {
@@ -160,14 +165,29 @@ impl ModelFiles {
     /// Refuses a model that the device's memory cannot hold, where the device tells how much it
     /// has.
     fn check_memory(&self, precision: Precision, found: &Found) -> Result<(), LoadError> {
-        let count = |weights: &Weights| weights.tensors.values().map(|v| v.len()).sum::<usize>();
-        let size = if precision == Precision::F32 { 4 } else { 2 };
-        let needed = (size * count(&self.model) + 4 * self.vae.as_ref().map_or(0, count)) as u64;
-        match found.free_memory() {
-            Some(free) if needed > free => {
-                Err(LoadError::Memory { file: self.model.file.clone(), needed, free })
-            }
-            _ => Ok(()),
+        let Some(free) = found.free_memory() else { return Ok(()) };
+        let needed = self.needed(precision, &found.device)?;
+        if needed > free {
+            return Err(LoadError::Memory { file: self.model.file.clone(), needed, free });
         }
+        Ok(())
+    }
+
+    /// Bytes that one image takes on a device: the parameters of the network, `2·n` or `4·n`; those of the
+    /// decoder alone, `4·n`; and [`ACTIVATIONS`] times the decoder's largest activation, `4·n` for each. What else
+    /// the files hold is not loaded, and a network's activations are a few per cent of its parameters.
+    fn needed(&self, precision: Precision, device: &Device) -> Result<u64, LoadError> {
+        let invalid = |e| LoadError::Weights(WeightsError::Config(e));
+        let architecture = detect(&self.model)?;
+        let network = architecture.untrained(device).map_err(invalid)?.parameter_count();
+        let size = if precision == Precision::F32 { 4 } else { 2 };
+        let network = network.saturating_mul(size);
+        let Some(weights) = &self.vae else { return Ok(network as u64) };
+        let config = vae_config(weights)?;
+        let decoder = parameter_count(&config.init_decoder(device).map_err(invalid)?);
+        let [_, h, w] = architecture.state_shape();
+        let activations = config.largest_activation([h, w]).saturating_mul(ACTIVATIONS);
+        let decoder = decoder.saturating_add(activations).saturating_mul(4);
+        Ok(network.saturating_add(decoder) as u64)
     }
 }

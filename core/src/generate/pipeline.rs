@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 
+use super::GenerateError;
+use super::decoding::decode;
 use super::load::{
     LatentStats, LoadError, Parts, check_parts, image_size, load_decoder, statistics,
 };
@@ -13,7 +15,8 @@ use crate::image::{Rgb, Rounding, to_rgb};
 use crate::labels::Labels;
 use crate::model::vavae::{VaeConfig, VaeDecoder};
 use crate::model::{Architecture, Network, detect};
-use crate::sampler::{State, Stop, read};
+use crate::precision::Precision;
+use crate::sampler::{State, Stop, read_finite};
 use crate::weights::{Report, WeightsError};
 
 /// Everything that is needed to generate.
@@ -110,9 +113,10 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// [`Stop::Device`] where the device cannot be read.
+    /// * [`Stop::NotFinite`] where a value is NaN or infinite
+    /// * [`Stop::Device`] where the device cannot be read
     pub async fn pictures(&self, images: Tensor<4>) -> Result<Vec<Rgb>, Stop> {
-        Ok(to_rgb(&read(images.cast(FloatDType::F32)).await?, self.rounding()))
+        Ok(to_rgb(&read_finite(images).await?, self.rounding()))
     }
 
     /// How the authors of the network make bytes of its pictures.
@@ -121,7 +125,8 @@ impl Pipeline {
     }
 
     /// Decodes latents in normalised space, to float32 on the network's device; without an
-    /// autoencoder it only undoes the normalisation.
+    /// autoencoder it only undoes the normalisation. As many images are decoded at once as a GPU's largest
+    /// buffers take; the result is the same.
     ///
     /// # Shapes
     ///
@@ -130,7 +135,8 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// [`Stop::Device`] where the state cannot be read from its device.
+    /// * [`Stop::Device`] where the state cannot be read from its device, where it is another one
+    /// * [`Stop::NotFinite`] where a value that is read so is NaN or infinite
     ///
     /// # Panics
     ///
@@ -142,7 +148,7 @@ impl Pipeline {
             None => self.network.denormalize(z),
         };
         match &self.decoder {
-            Some((_, decoder)) => Ok(decoder.decode(z)),
+            Some((config, decoder)) => Ok(decode(config, decoder, z)),
             None => Ok(z),
         }
     }
@@ -174,7 +180,7 @@ impl Pipeline {
         if x.device() == self.device {
             return Ok(x.cast(precision));
         }
-        let data = read(x.cast(FloatDType::F32)).await?;
+        let data = read_finite(x).await?;
         Ok(Tensor::<4>::from_data(data, &self.device).cast(precision))
     }
 
@@ -183,21 +189,31 @@ impl Pipeline {
         if self.device == self.state_device {
             return Ok(x.cast(FloatDType::F64));
         }
-        let data = read(x.cast(FloatDType::F32)).await?;
+        let data = read_finite(x).await?;
         Ok(Tensor::<4>::from_data(data, &self.state_device).cast(FloatDType::F64))
     }
 
-    /// The network of this pipeline at these inputs: of small batches, recorded where that pays.
+    /// The network of this pipeline at these inputs: of small batches, recorded where that pays. `gate` is the
+    /// time of the gate that it has, where it asks it.
     pub(super) fn evaluate(
         &self,
         inputs: Inputs,
+        gate: Option<f64>,
         network: impl Fn(Inputs) -> Vec<Tensor<4>> + Send + 'static,
-    ) -> Vec<Tensor<4>> {
+    ) -> Result<Vec<Tensor<4>>, Stop> {
         if !Replay::is_worthwhile(&self.device, inputs.times.dims()[0]) {
-            return network(inputs);
+            return Ok(network(inputs));
         }
         let mut replay = self.replay.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        replay.run(inputs, network)
+        replay.run(inputs, gate, network)
+    }
+
+    /// The error of a run whose values were not finite.
+    pub(super) fn not_finite(&self) -> GenerateError {
+        let precision = Precision::of(self.precision);
+        let reaches = |wider: &Precision| wider.on(&self.device).is_ok();
+        let instead = precision.wider().iter().copied().filter(reaches).collect();
+        GenerateError::NotFinite { precision, instead }
     }
 
     /// One time for every sample, `[n]` in float32.

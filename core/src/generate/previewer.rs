@@ -12,7 +12,7 @@ use web_time::Instant;
 
 use super::latent_map::LatentMap;
 use super::{Pipeline, Preview};
-use crate::sampler::{State, Stop, read};
+use crate::sampler::{State, Stop, read_finite};
 
 /// The share of time that decoding may take from the sampler is one in this many.
 const DECODE_SHARE: u32 = 9;
@@ -49,7 +49,8 @@ impl<'a> Previewer<'a> {
     ///
     /// # Errors
     ///
-    /// [`Stop::Device`] where the device cannot be read.
+    /// * [`Stop::Device`] where the device cannot be read
+    /// * [`Stop::NotFinite`] where a value that is read is NaN or infinite
     ///
     /// # Panics
     ///
@@ -96,5 +97,5 @@ impl<'a> Previewer<'a> {
 }
 
 async fn values(x: Tensor<4>) -> Result<Vec<f32>, Stop> {
-    read(x.cast(FloatDType::F32)).await?.try_to_vec().map_err(|e| Stop::Device(format!("{e:?}")))
+    read_finite(x).await?.try_to_vec().map_err(|e| Stop::Device(format!("{e:?}")))
 }

@@ -5,6 +5,7 @@ use burn::tensor::{FloatDType, Tensor};
 use super::GenerateError;
 use super::batch::Batch;
 use super::observer::Observer;
+use super::one_by_one::OneByOne;
 use super::pipeline::Pipeline;
 use super::replay::Inputs;
 use super::request::Request;
@@ -16,6 +17,25 @@ use crate::settings::{Sampler, Settings};
 
 /// The final states `[B, C, H, W]`.
 pub(super) async fn generate(
+    pipeline: &Pipeline,
+    request: &Request,
+    observer: &mut dyn Observer,
+) -> Result<State, GenerateError> {
+    let count = request.images.len();
+    if count <= 1 || !request.settings.sampler.is_adaptive() {
+        return together(pipeline, request, observer).await;
+    }
+    let mut batch = OneByOne::new(observer, count);
+    for &image in &request.images {
+        let alone = Request { settings: request.settings, images: vec![image] };
+        let state = together(pipeline, &alone, &mut batch).await?;
+        batch.add(state);
+    }
+    Ok(batch.all())
+}
+
+/// The final states of images that take the same steps, `[B, C, H, W]`.
+async fn together(
     pipeline: &Pipeline,
     request: &Request,
     observer: &mut dyn Observer,
@@ -92,28 +112,28 @@ impl Run<'_> {
     /// The network's prediction: a velocity on this library's clock, or a denoised image.
     ///
     /// * `x`: `[B or 2B, C, H, W]` in float32; returns the same shape
-    fn evaluate(&self, x: Tensor<4>, time: f64, guided: bool) -> Tensor<4> {
-        match self.0.pipeline.architecture.process() {
+    fn evaluate(&self, x: Tensor<4>, time: f64, guided: bool) -> Result<Tensor<4>, Stop> {
+        Ok(match self.0.pipeline.architecture.process() {
             Process::Flow(Clock::NoiseAtOne) | Process::Hybrid { .. } => {
-                self.velocity(x, time, guided)
+                self.velocity(x, time, guided)?
             }
-            Process::Flow(Clock::NoiseAtZero) => -self.velocity(x, 1.0 - time, guided),
+            Process::Flow(Clock::NoiseAtZero) => -self.velocity(x, 1.0 - time, guided)?,
             Process::Denoiser { .. } => {
                 let Inputs { mut streams, times, labels } = self.0.inputs(vec![x], time, guided);
                 self.0.pipeline.network.predict(streams.remove(0), times, labels)
             }
-        }
+        })
     }
 
     /// The velocity at one time on the network's clock.
-    fn velocity(&self, x: Tensor<4>, time: f64, guided: bool) -> Tensor<4> {
+    fn velocity(&self, x: Tensor<4>, time: f64, guided: bool) -> Result<Tensor<4>, Stop> {
         let pipeline = self.0.pipeline;
         let inputs = self.0.inputs(vec![x.cast(pipeline.precision)], time, guided);
         let network = pipeline.network.clone();
         let evaluate = move |Inputs { mut streams, times, labels }: Inputs| {
             vec![network.predict(streams.remove(0), times, labels)]
         };
-        pipeline.evaluate(inputs, evaluate).remove(0)
+        Ok(pipeline.evaluate(inputs, None, evaluate)?.remove(0))
     }
 }
 
@@ -121,7 +141,7 @@ impl Model for Run<'_> {
     async fn predict(&mut self, x: State, time: f64, step_time: f64) -> Result<State, Stop> {
         let guided = self.0.guided(step_time);
         let x = self.0.input(x, FloatDType::F32, guided).await?;
-        let y = self.0.guide(self.evaluate(x, time, guided), guided);
+        let y = self.0.guide(self.evaluate(x, time, guided)?, guided);
         self.0.pipeline.to_state(y).await
     }
 

@@ -150,6 +150,11 @@ impl HiDiT {
         (t as f32) < self.tau as f32
     }
 
+    /// The time of its gate, below which the pixel stream is at work: 0 (never) to 1 (always).
+    pub fn tau(&self) -> f64 {
+        self.tau
+    }
+
     /// The network with its gate at another time, 0 (pixels never) to 1 (always).
     pub fn with_gate(mut self, tau: f64) -> Self {
         self.tau = tau;

@@ -195,6 +195,9 @@ pub struct AdaptiveInfo {
 
 /// DPM-Solver with embedded orders and a PID step controller.
 ///
+/// As in k-diffusion the images of a batch share their steps, which the error of all of them decides.
+/// [`Pipeline::generate`](crate::generate::Pipeline::generate) gives it one image at a time.
+///
 /// # Shapes
 ///
 /// * `x`: `[B, C, H, W]`
@@ -202,7 +205,8 @@ pub struct AdaptiveInfo {
 ///
 /// # Errors
 ///
-/// * [`Stop::Device`] where a prediction is not finite or the error cannot be read from the device
+/// * [`Stop::NotFinite`] where a prediction is not finite
+/// * [`Stop::Device`] where the error cannot be read from the device
 /// * what [`Model::predict`] and [`Model::on_step`] fail with
 pub async fn dpm_adaptive<M: Model>(
     model: &mut M,
@@ -235,7 +239,7 @@ pub async fn dpm_adaptive<M: Model>(
         let delta = (low.clone().abs().max_pair(previous_low.clone().abs()) * rtol).clamp_min(atol);
         let error = rms((low.clone() - high.clone()) / delta).await?;
         if !error.is_finite() {
-            return Err(Stop::Device("the prediction is not finite".into()));
+            return Err(Stop::NotFinite);
         }
         info.steps += 1;
         info.nfe += order;

@@ -140,6 +140,9 @@ pub struct Tolerance {
 /// The adaptive Dormand–Prince method of order 5(4) with torchdiffeq's step control and dense
 /// output; returns the state at every one of `times` (monotone), the first included.
 ///
+/// As in torchdiffeq the images of a batch share their steps, which the error of all of them decides.
+/// [`Pipeline::generate`](crate::generate::Pipeline::generate) gives it one image at a time.
+///
 /// # Shapes
 ///
 /// * `x`: `[B, C, H, W]`
@@ -147,7 +150,8 @@ pub struct Tolerance {
 ///
 /// # Errors
 ///
-/// * [`Stop::Device`] where a prediction is not finite or the error cannot be read from the device
+/// * [`Stop::NotFinite`] where a prediction is not finite
+/// * [`Stop::Device`] where the error cannot be read from the device
 /// * what [`Model::predict`] and [`Model::on_step`] fail with
 ///
 /// # Panics
@@ -183,7 +187,7 @@ pub async fn dopri5<M: Model>(
         let scale = y.clone().abs().max_pair(end.clone().abs()) * relative + absolute;
         let ratio = rms(error / scale).await?;
         if !ratio.is_finite() {
-            return Err(Stop::Device("the prediction is not finite".into()));
+            return Err(Stop::NotFinite);
         }
         if ratio <= 1.0 {
             let end_f = k[6].clone();

@@ -14,7 +14,7 @@ pub mod hidit;
 pub mod karras;
 pub mod schedules;
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{FloatDType, Tensor, TensorData};
 
 /// What a sampler moves: `[B, C, H, W]` in float64.
 pub type State = Tensor<4>;
@@ -28,6 +28,9 @@ pub enum Stop {
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),
+    /// The network computed NaN or an infinite value.
+    #[error("the network's values are not finite")]
+    NotFinite,
 }
 
 /// One step about to be taken, for progress, previews and cancelling.
@@ -84,6 +87,14 @@ pub(crate) async fn read<const D: usize>(x: Tensor<D>) -> Result<TensorData, Sto
     #[cfg(not(target_family = "wasm"))]
     let data = x.try_into_data();
     data.map_err(|error| Stop::Device(format!("{error:?}")))
+}
+
+/// [`read`] in float32, of values that have to be finite: NaN would become a black image.
+pub(crate) async fn read_finite(x: Tensor<4>) -> Result<TensorData, Stop> {
+    let data = read(x.cast(FloatDType::F32)).await?;
+    let values = data.as_slice::<f32>().map_err(|error| Stop::Device(format!("{error:?}")))?;
+    let finite = values.iter().all(|value| value.is_finite());
+    if finite { Ok(data) } else { Err(Stop::NotFinite) }
 }
 
 #[cfg(test)]

@@ -108,8 +108,8 @@ fn a_prediction_that_is_not_finite_stops_adaptive_samplers() {
     let mut model = Field(|x: State, _| x * f64::NAN);
     let tolerance = flow::Tolerance { relative: 1e-3, absolute: 1e-6 };
     let result = flow::dopri5(&mut model, state(&[1.0]), &[1.0, 0.0], tolerance);
-    assert!(pollster::block_on(result).is_err());
+    assert!(matches!(pollster::block_on(result), Err(Stop::NotFinite)));
     let result =
         dpm_solver::dpm_adaptive(&mut model, state(&[1.0]), 0.01, 10.0, Default::default());
-    assert!(pollster::block_on(result).is_err());
+    assert!(matches!(pollster::block_on(result), Err(Stop::NotFinite)));
 }

@@ -102,6 +102,12 @@ impl Sampler {
         })
     }
 
+    /// Whether it chooses its steps itself, by its error. Images are then made one at a time, as each needs
+    /// steps of its own.
+    pub const fn is_adaptive(self) -> bool {
+        matches!(self, Self::Dopri5 | Self::DpmAdaptive)
+    }
+
     /// The fewest steps that it takes.
     pub const fn least_steps(self) -> usize {
         match self {

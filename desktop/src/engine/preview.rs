@@ -44,7 +44,8 @@ impl<'a> Frames<'a> {
     ///
     /// # Errors
     ///
-    /// [`Stop::Device`] if the device fails.
+    /// * [`Stop::Device`] if the device fails
+    /// * [`Stop::NotFinite`] if a value that is read back is NaN or infinite
     pub async fn of(&mut self, preview: Preview<'_>) -> Result<Option<Vec<Frame>>, Stop> {
         if self.shown.is_some_and(|at| at.elapsed() < SHORTEST) {
             return Ok(None);

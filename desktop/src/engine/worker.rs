@@ -218,9 +218,7 @@ impl Worker {
                 Ok(()) => {}
                 Err(GenerateError::Stopped(Stop::Cancelled)) => return Outcome::Cancelled,
                 Err(GenerateError::Stopped(Stop::Device(e))) => return Outcome::DeviceLost(e),
-                Err(GenerateError::Request(e)) => {
-                    return Outcome::Failed(face::sentence(&e));
-                }
+                Err(error) => return Outcome::Failed(face::sentence(&error)),
             }
         }
         Outcome::Done

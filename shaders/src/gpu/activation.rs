@@ -95,7 +95,7 @@ impl Kernel for GluKernel {
         let n = vector_size(&[&rows[0], rows.last().expect("a kernel has inputs"), &halves]);
         let gradient = rows.last().expect("a kernel has inputs");
         let [x, gradient_arg, out] = buffers([&rows[0].tensor, &gradient.tensor, &out.tensor]);
-        // SAFETY: units beyond the last row do nothing.
+        // SAFETY: units beyond the last row do nothing; places fit 32 bits (`bridge::MOST`).
         unsafe {
             glu_kernel::launch_unchecked::<R>(
                 &rows[0].tensor.client,
@@ -169,10 +169,10 @@ impl Operation for Glu {
         _: &[DispatchTensor],
         gradient: DispatchTensor,
         _: &[bool],
-    ) -> Vec<Option<DispatchTensor>> {
+    ) -> Option<Vec<Option<DispatchTensor>>> {
         let kernel = GluKernel { glu: *self, backward: true };
-        let found: Option<[_; 1]> = run(kernel, vec![inputs[0].clone(), gradient]);
-        found.into_iter().flatten().map(Some).collect()
+        let [dx] = run(kernel, vec![inputs[0].clone(), gradient])?;
+        Some(vec![Some(dx)])
     }
 }
 
@@ -205,7 +205,7 @@ impl Kernel for BiasKernel {
         let gradient = rows.last().expect("a kernel has inputs");
         let [x_arg, bias, gradient_arg, out] =
             buffers([&x.tensor, &bias.tensor, &gradient.tensor, &outputs[0]]);
-        // SAFETY: units beyond the last row do nothing.
+        // SAFETY: units beyond the last row do nothing; places fit 32 bits (`bridge::MOST`).
         unsafe {
             bias_kernel::launch_unchecked::<R>(
                 &x.tensor.client,
@@ -274,11 +274,9 @@ impl Operation for BiasActivation {
         _: &[DispatchTensor],
         gradient: DispatchTensor,
         wanted: &[bool],
-    ) -> Vec<Option<DispatchTensor>> {
+    ) -> Option<Vec<Option<DispatchTensor>>> {
         let given = inputs.iter().cloned().chain([gradient]).collect();
-        let Some([dx]) = run(BiasKernel { of: *self, backward: true }, given) else {
-            return Vec::new();
-        };
+        let [dx] = run(BiasKernel { of: *self, backward: true }, given)?;
         let mut gradients = vec![Some(dx.clone())];
         if self.bias {
             let columns = Columns { groups: 1, sum: true, normalised: false };
@@ -288,6 +286,6 @@ impl Operation for BiasActivation {
                 bias.cast(inputs[1].dtype()).into_dispatch()
             }));
         }
-        gradients
+        Some(gradients)
     }
 }

@@ -31,7 +31,7 @@ impl Kernel for AdamWStep {
             &outputs[1],
             &outputs[2],
         ]);
-        // SAFETY: units beyond the last value do nothing.
+        // SAFETY: units beyond the last value do nothing; places fit 32 bits (`bridge::MOST`).
         unsafe {
             adamw::launch_unchecked::<R>(
                 &rows[0].tensor.client,

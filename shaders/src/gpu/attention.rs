@@ -110,9 +110,9 @@ impl Operation for Attention {
         kept: &[DispatchTensor],
         gradient: DispatchTensor,
         _: &[bool],
-    ) -> Vec<Option<DispatchTensor>> {
+    ) -> Option<Vec<Option<DispatchTensor>>> {
         let given = inputs.iter().chain(kept).cloned().chain([gradient]).collect();
-        let gradients: Option<[_; 3]> = run(Backward(*self), given);
-        gradients.into_iter().flatten().map(Some).collect()
+        let gradients: [_; 3] = run(Backward(*self), given)?;
+        Some(gradients.map(Some).into())
     }
 }

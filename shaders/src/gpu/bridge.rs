@@ -34,12 +34,27 @@ pub(crate) trait Kernel: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// What it makes of such inputs.
     fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec>;
 
-    /// Starts it. The outputs are contiguous and not initialised.
+    /// Starts it. The outputs are contiguous and not initialised. Neither they nor the inputs have more than
+    /// [`MOST`] values, so that places in them fit 32 bits.
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>);
 }
 
+/// Values of the largest tensor that a kernel reads or writes. Kernels count in 32 bits, and beyond the last
+/// value, too: cubes are full, and sums of a place and a stride are made before they are compared.
+pub(super) const MOST: u64 = 1 << 31;
+
+/// Whether none of the tensors has more than [`MOST`] values.
+fn are_countable(tensors: &[TensorSpec]) -> bool {
+    let values = |spec: &TensorSpec| {
+        let mut sides = spec.shape.iter();
+        sides.try_fold(1u64, |values, &side| values.checked_mul(side as u64))
+    };
+    tensors.iter().all(|spec| values(spec).is_some_and(|values| values <= MOST))
+}
+
 /// Runs a kernel where its inputs are; `None` for tensors that are not on one GPU, not of floats,
-/// of a type that kernels are not made for, or under automatic differentiation.
+/// of a type that kernels are not made for, of more values than they count ([`MOST`]), or under automatic
+/// differentiation.
 pub(crate) fn run<K: Kernel, const M: usize>(
     kernel: K,
     inputs: Vec<DispatchTensor>,
@@ -67,6 +82,11 @@ where
             _ => None,
         };
     let inputs = inputs.into_iter().map(float).collect::<Option<Vec<_>>>()?;
+    let specs: Vec<TensorSpec> =
+        inputs.iter().map(|x| TensorSpec::new(x.shape(), x.dtype())).collect();
+    if !are_countable(&specs) || !are_countable(&kernel.outputs(&specs)) {
+        return None;
+    }
     let outputs = B::run(kernel, inputs);
     Some(
         outputs
@@ -184,5 +204,23 @@ mod fused {
             let operation = Queued { kernel, description: description.clone() };
             client.register(StreamId::current(), OperationIr::Custom(description), operation)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_get_no_more_values_than_they_count() {
+        let of = |sides: &[usize]| TensorSpec::new(sides.to_vec(), DType::F16);
+        let small = || of(&[2, 3]);
+        assert!(are_countable(&[]));
+        assert!(are_countable(&[small(), of(&[1 << 16, 1 << 15])]));
+        assert!(are_countable(&[of(&[0, 4])]));
+        assert!(!are_countable(&[small(), of(&[1 << 16, (1 << 15) + 1])]));
+        // 512 images of 1024 by 1024 with 16 channels wrap to 0 in 32 bits.
+        assert!(!are_countable(&[of(&[512, 16, 1024, 1024]), small()]));
+        assert!(!are_countable(&[of(&[usize::MAX, usize::MAX])]));
     }
 }

@@ -63,7 +63,7 @@ impl Kernel for Columns {
         let stats = stats.as_ref().unwrap_or(&a.tensor);
         let d = a.d;
         let [a_arg, b_arg, stats, sums] = buffers([&a.tensor, &b.tensor, stats, &outputs[0]]);
-        // SAFETY: every index is within the rows that the counts describe.
+        // SAFETY: every index is within the rows that the counts describe, and fits 32 bits (`bridge::MOST`).
         unsafe {
             columns::launch_unchecked::<R>(
                 &a.tensor.client,

@@ -120,7 +120,7 @@ impl Operation for Convolution {
         _: &[DispatchTensor],
         _: DispatchTensor,
         _: &[bool],
-    ) -> Vec<Option<DispatchTensor>> {
-        Vec::new()
+    ) -> Option<Vec<Option<DispatchTensor>>> {
+        None
     }
 }

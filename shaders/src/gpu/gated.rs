@@ -37,7 +37,7 @@ impl Kernel for Gate {
         let stride = |rows: &Rows<R>| (rows.stride / n) as u32;
         let [x_arg, y_arg, gate_arg, out] =
             buffers([&x.tensor, &y.tensor, &gate.tensor, &outputs[0]]);
-        // SAFETY: units beyond the last row do nothing.
+        // SAFETY: units beyond the last row do nothing; places fit 32 bits (`bridge::MOST`).
         unsafe {
             gate_kernel::launch_unchecked::<R>(
                 &x.tensor.client,
@@ -101,7 +101,7 @@ impl Operation for GatedResidual {
         _: &[DispatchTensor],
         gradient: DispatchTensor,
         wanted: &[bool],
-    ) -> Vec<Option<DispatchTensor>> {
+    ) -> Option<Vec<Option<DispatchTensor>>> {
         let [y, gate] = [inputs[1].clone(), inputs[2].clone()];
         let dy = || {
             let dy: Option<[_; 1]> =
@@ -113,6 +113,8 @@ impl Operation for GatedResidual {
             let sums: Tensor<2> = columns.run(vec![gradient.clone(), y.clone()])?.squeeze_dim(0);
             Some(sums.cast(gate.dtype()).into_dispatch())
         };
-        vec![Some(gradient.clone()), wanted[1].then(dy).flatten(), wanted[2].then(dgate).flatten()]
+        let dy = wanted[1].then(dy).flatten();
+        let dgate = wanted[2].then(dgate).flatten();
+        Some(vec![Some(gradient), dy, dgate])
     }
 }

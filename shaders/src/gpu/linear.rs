@@ -45,7 +45,7 @@ impl Operation for Linear {
         _: &[DispatchTensor],
         gradient: DispatchTensor,
         wanted: &[bool],
-    ) -> Vec<Option<DispatchTensor>> {
+    ) -> Option<Vec<Option<DispatchTensor>>> {
         let input = || gradient_of(Factor::Input, inputs, &gradient);
         let weight = || gradient_of(Factor::Weight, inputs, &gradient);
         let bias = |bias: &DispatchTensor| {
@@ -55,7 +55,7 @@ impl Operation for Linear {
         };
         let mut found = vec![wanted[0].then(input).flatten(), wanted[1].then(weight).flatten()];
         found.extend(inputs.get(2).map(|b| wanted[2].then(|| bias(b)).flatten()));
-        found
+        Some(found)
     }
 }
 

@@ -72,7 +72,7 @@ impl Kernel for Forward {
             buffers([tensor(None), weight, scale, shift, &outputs[0]]);
         let width = units_per_row(d / n);
         let cube = CubeDim::new_2d(width, UNITS / width);
-        // SAFETY: every index is within the rows that the counts describe.
+        // SAFETY: every index is within the rows that the counts describe, and fits 32 bits (`bridge::MOST`).
         unsafe {
             forward::launch_unchecked::<R>(
                 &client,
@@ -220,7 +220,7 @@ impl Kernel for Backward {
         ]);
         let width = units_per_row(d / n);
         let cube = CubeDim::new_2d(width, UNITS / width);
-        // SAFETY: every index is within the rows that the counts describe.
+        // SAFETY: every index is within the rows that the counts describe, and fits 32 bits (`bridge::MOST`).
         unsafe {
             backward::launch_unchecked::<R>(
                 &client,
@@ -339,23 +339,21 @@ impl Operation for Norm {
         _: &[DispatchTensor],
         gradient: DispatchTensor,
         wanted: &[bool],
-    ) -> Vec<Option<DispatchTensor>> {
+    ) -> Option<Vec<Option<DispatchTensor>>> {
         let [weight, scale, shift] = self.places();
         let mut given: Vec<_> =
             [Some(0), weight, scale].into_iter().flatten().map(|i| inputs[i].clone()).collect();
         given.push(gradient.clone());
-        let Some([dx, stats]) = run(Backward(*self), given) else { return Vec::new() };
+        let [dx, stats] = run(Backward(*self), given)?;
         let mut gradients = vec![Some(dx)];
         gradients.resize_with(inputs.len(), || None);
         if !wanted[1..].iter().any(|&wanted| wanted) {
-            return gradients;
+            return Some(gradients);
         }
         // Σ gradient and Σ gradient·n over the rows of each group, `[groups, d]`.
         let groups = groups_of(inputs, scale.or(shift));
         let columns = Columns { groups, sum: true, normalised: true };
-        let Some(sums) = columns.run(vec![gradient, inputs[0].clone(), stats]) else {
-            return Vec::new();
-        };
+        let sums = columns.run(vec![gradient, inputs[0].clone(), stats])?;
         let [sum, product] = [0, 1].map(|i| sums.clone().narrow(0, i, 1).squeeze_dim::<2>(0));
         let f32 = |i: usize| inputs[i].clone();
         if let Some(i) = weight {
@@ -379,7 +377,7 @@ impl Operation for Norm {
         if let Some(i) = shift {
             gradients[i] = Some(like(sum, &inputs[i]));
         }
-        gradients
+        Some(gradients)
     }
 }
 

@@ -27,7 +27,7 @@ impl Kernel for Overwrite {
         let from = into_contiguous(inputs.remove(0));
         let count = to.meta.shape().num_elements();
         let [from_arg, to_arg] = buffers([&from, &to]);
-        // SAFETY: units beyond the last value do nothing.
+        // SAFETY: units beyond the last value do nothing; places fit 32 bits (`bridge::MOST`).
         unsafe {
             copy::launch_unchecked::<R>(
                 &to.client,

@@ -37,7 +37,7 @@ pub(super) fn rotate<R: CubeRuntime>(
     backward: bool,
 ) {
     let [from_arg, cos, sin, to_arg] = buffers([from.tensor, cos, sin, to.tensor]);
-    // SAFETY: units beyond the last row do nothing.
+    // SAFETY: units beyond the last row do nothing; places fit 32 bits (`bridge::MOST`).
     unsafe {
         rotate_kernel::launch_unchecked::<R>(
             &from.tensor.client,
@@ -119,7 +119,7 @@ pub(super) fn cosine<R: CubeRuntime>(
     to: View<'_, R>,
 ) {
     let [from_arg, scale, freqs, to_arg] = buffers([from.tensor, of.scale, of.freqs, to.tensor]);
-    // SAFETY: units beyond the last row do nothing.
+    // SAFETY: units beyond the last row do nothing; places fit 32 bits (`bridge::MOST`).
     unsafe {
         cosine_kernel::launch_unchecked::<R>(
             &from.tensor.client,
@@ -152,7 +152,7 @@ pub(super) fn cosine_backward<R: CubeRuntime>(
 ) {
     let [from_arg, scale, freqs, gradient_arg, scales] =
         buffers([from.tensor, of.scale, of.freqs, gradient.tensor, scales]);
-    // SAFETY: units beyond the last row do nothing.
+    // SAFETY: units beyond the last row do nothing; places fit 32 bits (`bridge::MOST`).
     unsafe {
         cosine_backward_kernel::launch_unchecked::<R>(
             &from.tensor.client,

@@ -204,11 +204,11 @@ impl Operation for QkvAttention {
         kept: &[DispatchTensor],
         gradient: DispatchTensor,
         wanted: &[bool],
-    ) -> Vec<Option<DispatchTensor>> {
+    ) -> Option<Vec<Option<DispatchTensor>>> {
         let given: Vec<_> = inputs.iter().chain(kept).cloned().chain([gradient]).collect();
         let mut gradients = match self.preparation {
             QkTransform::Cosine { .. } => {
-                let Some([dqkv, dq, dk]) = run(Backward(*self), given) else { return Vec::new() };
+                let [dqkv, dq, dk] = run(Backward(*self), given)?;
                 let scale = || {
                     let [dq, dk] = [dq, dk].map(Tensor::<2>::from_dispatch);
                     let sum: Tensor<1> = (dq + dk).sum_dim(0).squeeze_dim(0);
@@ -217,11 +217,11 @@ impl Operation for QkvAttention {
                 vec![Some(dqkv), wanted[1].then(scale)]
             }
             _ => {
-                let Some([dqkv]) = run(Backward(*self), given) else { return Vec::new() };
+                let [dqkv] = run(Backward(*self), given)?;
                 vec![Some(dqkv)]
             }
         };
         gradients.resize(inputs.len(), None);
-        gradients
+        Some(gradients)
     }
 }

@@ -7,6 +7,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
+use super::bridge::MOST;
+
 /// Units of a cube.
 pub(super) const UNITS: u32 = 256;
 
@@ -23,12 +25,13 @@ pub(super) struct Rows<R: CubeRuntime> {
 }
 
 impl<R: CubeRuntime> Rows<R> {
-    /// Copies only where the rows are not evenly spaced.
+    /// Copies only where the rows are not evenly spaced, or so far apart that their places do not fit 32 bits,
+    /// as those of a small part of a large tensor.
     pub(super) fn of(tensor: CubeTensor<R>) -> Self {
         let shape: Vec<usize> = tensor.meta.shape().iter().copied().collect();
         let d = *shape.last().expect("a matrix has axes");
         let count = shape.iter().product::<usize>() / d.max(1);
-        match even_stride(&shape, tensor.meta.strides()) {
+        match even_stride(&shape, tensor.meta.strides()).filter(|&stride| reaches(count, stride)) {
             Some(stride) => Self { tensor, count, d, stride },
             None => Self { tensor: into_contiguous(tensor), count, d, stride: d },
         }
@@ -36,8 +39,17 @@ impl<R: CubeRuntime> Rows<R> {
 
     /// Whether rows can be read in vectors of `n` values.
     pub(super) fn allows(&self, n: usize) -> bool {
-        self.d.is_multiple_of(n) && self.stride.is_multiple_of(n)
+        let start = self.tensor.handle.offset_start.unwrap_or(0);
+        let size = self.tensor.dtype.size();
+        self.d.is_multiple_of(n)
+            && self.stride.is_multiple_of(n)
+            && start.is_multiple_of((n * size) as u64)
     }
+}
+
+/// Whether the places of so many rows fit 32 bits.
+fn reaches(count: usize, stride: usize) -> bool {
+    (count as u64).checked_mul(stride as u64).is_some_and(|reach| reach <= MOST)
 }
 
 /// The distance of consecutive rows, where it is the same for all of them.

@@ -5,6 +5,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
+use super::bridge::MOST;
 use super::rows::Rows;
 
 /// Where the values of a token's head begin: `offset + image·batch + token·row + head·head`.
@@ -39,9 +40,13 @@ impl<R: CubeRuntime> Clone for View<'_, R> {
 
 impl<R: CubeRuntime> Copy for View<'_, R> {}
 
-/// A `[B, heads, N, d]` whose heads' values lie together, copied only where they do not.
+/// A `[B, heads, N, d]` whose heads' values lie together, copied only where they do not, or so far apart that
+/// their places do not fit 32 bits.
 pub(super) fn contiguous_heads<R: CubeRuntime>(tensor: CubeTensor<R>) -> CubeTensor<R> {
-    if tensor.meta.strides()[3] == 1 { tensor } else { into_contiguous(tensor) }
+    let axes = tensor.meta.shape().iter().zip(tensor.meta.strides().iter());
+    let reach: u64 = axes.map(|(&side, &stride)| side as u64 * stride as u64).sum();
+    let fits = tensor.meta.strides()[3] == 1 && reach <= MOST;
+    if fits { tensor } else { into_contiguous(tensor) }
 }
 
 impl<'a, R: CubeRuntime> View<'a, R> {
@@ -84,6 +89,9 @@ impl<'a, R: CubeRuntime> View<'a, R> {
 
     /// Whether heads can be read in vectors of `n` values.
     pub(super) fn allows(&self, n: usize) -> bool {
+        let start = self.tensor.handle.offset_start.unwrap_or(0);
+        let size = self.tensor.dtype.size();
         self.layout.iter().all(|values| values.is_multiple_of(n))
+            && start.is_multiple_of((n * size) as u64)
     }
 }

@@ -32,6 +32,9 @@ impl Face for CommandLine {
             Remedy::Rebuild { feature } => format!("build it again with `--features {feature}`"),
             Remedy::ChooseDevice => "`--device auto` takes what there is".into(),
             Remedy::ListClasses => "`tintype classes` lists them".into(),
+            Remedy::ComputeIn(precisions) => {
+                format!("try --precision {}", Remedy::either(precisions))
+            }
         })
     }
 }
@@ -56,8 +59,9 @@ pub fn help(setting: Setting) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tintype::Precision;
     use tintype::device::DeviceError;
-    use tintype::generate::{LoadError, Sampler};
+    use tintype::generate::{GenerateError, LoadError, Sampler};
     use tintype::labels::Labels;
     use tintype::settings::Problem;
     use tintype::weights::WeightsError;
@@ -94,6 +98,12 @@ mod tests {
             Labels::imagenet().find("crane").unwrap_err().into(),
             anyhow::anyhow!("no space left").context("out.png cannot be written"),
             WeightsError::Io { path: file(), source: std::io::Error::other("not there") }.into(),
+            GenerateError::NotFinite {
+                precision: Precision::F16,
+                instead: vec![Precision::Bf16, Precision::F32],
+            }
+            .into(),
+            GenerateError::NotFinite { precision: Precision::F32, instead: Vec::new() }.into(),
         ];
         let sentences: Vec<String> = errors.iter().map(sentence).collect();
         insta::assert_snapshot!(sentences.join("\n"));

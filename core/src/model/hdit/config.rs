@@ -231,7 +231,12 @@ impl HDiTConfig {
         if let PerLevel::Each(rates) = &self.dropout_rate {
             listed("dropout_rate", Some(rates.len()))?;
         }
-        ensure!(self.mapping_width.is_multiple_of(2), "mapping_width must be even");
+        ensure!(self.input_channels > 0, "input_channels must be positive");
+        let (mapping, d_ff) = (self.mapping_width, self.mapping_d_ff);
+        ensure!(
+            mapping > 0 && mapping.is_multiple_of(2) && d_ff != Some(0),
+            "mapping_width must be even, and its widths positive"
+        );
         ensure!(self.sigma_data > 0.0, "sigma_data must be positive");
         ensure!(
             0.0 < self.sigma_min && self.sigma_min < self.sigma_max,
@@ -247,6 +252,10 @@ impl HDiTConfig {
             );
         }
         for level in 0..levels {
+            ensure!(
+                self.widths[level] > 0 && self.d_ff(level) > 0,
+                "level {level}: widths must be positive"
+            );
             let grid = [0, 1].map(|axis| (self.input_size[axis] / self.patch_size[axis]) >> level);
             let d_head = match self.attention(level) {
                 LevelAttention::Global { d_head } => d_head,
@@ -368,6 +377,11 @@ mod tests {
         assert!(message(|c| c.widths = vec![128]).contains("widths lists 1"));
         assert!(message(|c| c.widths[1] = 250).contains("level 1"));
         assert!(message(|c| c.sigma_min = 1e3).contains("sigma_min"));
+        assert!(message(|c| c.widths[1] = 0).contains("level 1: widths"));
+        assert!(message(|c| c.d_ffs = Some(vec![0; 3])).contains("level 0: widths"));
+        assert!(message(|c| c.input_channels = 0).contains("input_channels"));
+        assert!(message(|c| c.mapping_width = 0).contains("mapping_width"));
+        assert!(message(|c| c.mapping_d_ff = Some(0)).contains("mapping_width"));
         assert!(HDiTConfig::from_json("{}").expect_err("empty").0.contains("model"));
         let other = r#"{"model": {"type": "image_v1"}}"#;
         assert!(HDiTConfig::from_json(other).expect_err("other").0.contains("image_v1"));

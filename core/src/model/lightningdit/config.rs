@@ -122,7 +122,10 @@ impl LightningDiTConfig {
             num_heads > 0 && hidden_size.is_multiple_of(num_heads),
             "hidden_size {hidden_size} is not divisible by num_heads {num_heads}"
         );
-        ensure!(hidden_size.is_multiple_of(4), "hidden_size {hidden_size} is not divisible by 4");
+        ensure!(
+            hidden_size > 0 && hidden_size.is_multiple_of(4),
+            "hidden_size {hidden_size} is not a positive multiple of 4"
+        );
         ensure!(
             !self.use_rope || (hidden_size / num_heads).is_multiple_of(4),
             "the head size {} is not divisible by 4, which RoPE needs",
@@ -225,6 +228,13 @@ sample:
     fn the_released_yaml_is_the_published_network() {
         let config = LightningDiTConfig::from_yaml(RELEASED).expect("it parses");
         assert_eq!(Some(config), LightningDiTConfig::variant("LightningDiT-XL/1"));
+    }
+
+    #[test]
+    fn a_network_without_width_is_refused() {
+        let config = LightningDiTConfig::variant("LightningDiT-B/1").expect("a variant");
+        let without = LightningDiTConfig { hidden_size: 0, ..config };
+        assert!(without.validate().expect_err("no width").0.contains("hidden_size 0"));
     }
 
     #[test]

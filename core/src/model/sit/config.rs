@@ -145,11 +145,18 @@ impl SiTConfig {
             num_heads > 0 && hidden_size.is_multiple_of(num_heads),
             "hidden_size {hidden_size} is not divisible by num_heads {num_heads}"
         );
-        ensure!(hidden_size.is_multiple_of(4), "hidden_size {hidden_size} is not divisible by 4");
+        ensure!(
+            hidden_size > 0 && hidden_size.is_multiple_of(4),
+            "hidden_size {hidden_size} is not a positive multiple of 4"
+        );
         ensure!(self.in_channels > 0 && depth > 0, "in_channels and depth must be positive");
         ensure!(depth <= MAX_DEPTH, "depth {depth} is above {MAX_DEPTH}");
         let projectors = self.z_dims.len();
         ensure!(projectors <= MAX_DEPTH, "z_dims lists {projectors} teachers, above {MAX_DEPTH}");
+        ensure!(
+            self.z_dims.is_empty() || self.projector_dim > 0 && !self.z_dims.contains(&0),
+            "a projector has no width"
+        );
         ensure!(self.mlp_ratio > 0.0 && self.mlp_ratio.is_finite(), "mlp_ratio must be positive");
         ensure!(
             (0.0..=1.0).contains(&self.class_dropout_prob),
@@ -226,5 +233,19 @@ impl DiffusionModel for SiTConfig {
 
     fn untrained(&self, device: &Device) -> Result<Box<dyn Untrained>, InvalidConfig> {
         Ok(Box::new(self.init(device)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_without_width_is_refused() {
+        let small = SiTConfig::variant("S", 1).expect("a variant");
+        assert_eq!(small.validate(), Ok(()));
+        let without = |config: SiTConfig| config.validate().expect_err("no width").0;
+        assert!(without(SiTConfig { hidden_size: 0, ..small.clone() }).contains("hidden_size 0"));
+        assert!(without(SiTConfig { z_dims: vec![0], ..small }).contains("projector"));
     }
 }

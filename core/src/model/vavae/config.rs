@@ -94,6 +94,22 @@ impl VaeConfig {
         self.downsampling() == 8 && self.latent_channels() == 4
     }
 
+    /// Values of the decoder's largest activation for one image of latents `[C, h, w]`: of the levels' widths
+    /// times their pixels, where a level is entered with the width of the one before.
+    ///
+    /// # Panics
+    ///
+    /// If `ch_mult` is empty.
+    pub fn largest_activation(&self, [h, w]: [usize; 2]) -> usize {
+        let last = self.ch_mult.len() - 1;
+        let values = |level: usize| {
+            let width = self.width(level).max(self.width((level + 1).min(last)));
+            let side = |side: usize| side.saturating_mul(1 << (last - level));
+            width.saturating_mul(side(h)).saturating_mul(side(w))
+        };
+        (0..=last).map(values).max().unwrap_or(0)
+    }
+
     pub(super) fn width(&self, level: usize) -> usize {
         self.ch * self.ch_mult[level]
     }
@@ -136,6 +152,34 @@ impl VaeConfig {
             self.num_res_blocks
         );
         ensure!(self.z_channels > 0 && self.latent_channels() > 0, "z_channels must be positive");
+        for (name, channels) in [("in_channels", self.in_channels), ("out_ch", self.out_ch)] {
+            ensure!(channels == 3, "{name} is {channels}; images have 3");
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_have_three_channels() {
+        assert_eq!(VaeConfig::f16d32().validate(), Ok(()));
+        for channels in [0, 1, 2, 4] {
+            let out = VaeConfig { out_ch: channels, ..VaeConfig::f8d4() };
+            assert!(out.validate().expect_err("out").0.starts_with("out_ch is"));
+            let into = VaeConfig { in_channels: channels, ..VaeConfig::f8d4() };
+            assert!(into.validate().expect_err("in").0.starts_with("in_channels is"));
+        }
+    }
+
+    #[test]
+    fn the_largest_activation_is_the_finest_level_or_one_before() {
+        // 128 channels of 256 by 256.
+        assert_eq!(VaeConfig::f16d32().largest_activation([16, 16]), 128 * 256 * 256);
+        // The finest level is entered with the 256 channels of the one before.
+        assert_eq!(VaeConfig::f8d4().largest_activation([32, 16]), 256 * 256 * 128);
+        assert_eq!(VaeConfig::f8d4().largest_activation([usize::MAX, 2]), usize::MAX);
     }
 }

@@ -27,7 +27,7 @@ pub(in crate::gpu) fn backward<R: CubeRuntime>(
     let per = rows_per_unit(q.tensor, dims);
     let cube = CubeDim::new_2d(SIDE, SIDE);
     let heads = dims.batch * dims.heads;
-    // SAFETY: tiles are read and written within the counts.
+    // SAFETY: tiles are read and written within the counts; places fit 32 bits (`bridge::MOST`).
     unsafe {
         let [q_arg, k_arg, v_arg, gradient_arg, stats_arg, dk_arg, dv_arg] =
             buffers([q.tensor, k.tensor, v.tensor, gradient.tensor, stats, dk.tensor, dv.tensor]);
@@ -108,7 +108,7 @@ pub(in crate::gpu) fn statistics<R: CubeRuntime>(
     let n = [8, 4, 2].into_iter().find(fits).unwrap_or(1);
     let [out_arg, gradient_arg, lse, stats_arg] =
         buffers([out.tensor, gradient.tensor, lse, &stats]);
-    // SAFETY: units beyond the last row do nothing.
+    // SAFETY: units beyond the last row do nothing; places fit 32 bits (`bridge::MOST`).
     unsafe {
         statistics_kernel::launch_unchecked::<R>(
             &stats.client,

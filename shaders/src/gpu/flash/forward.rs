@@ -24,7 +24,7 @@ pub(in crate::gpu) fn forward<R: CubeRuntime>(
     let tiles = dims.queries.div_ceil(side(per) as usize);
     let [q_arg, k_arg, v_arg, out_arg, lse_arg] =
         buffers([q.tensor, k.tensor, v.tensor, out.tensor, lse]);
-    // SAFETY: tiles are read and written within the counts.
+    // SAFETY: tiles are read and written within the counts; places fit 32 bits (`bridge::MOST`).
     unsafe {
         forward_kernel::launch_unchecked::<R>(
             &q.tensor.client,

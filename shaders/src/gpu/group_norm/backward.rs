@@ -36,7 +36,7 @@ impl Kernel for Backward {
         let means = alloc(x, [batch * groups, 2], DType::F32);
         let (units, total) = (batch * sizes.runs() * channels / n, sizes.values() / n);
         let [area, channels, groups] = [area, channels, groups].map(|n| n as u32);
-        // SAFETY: units beyond the last value do nothing.
+        // SAFETY: units beyond the last value do nothing; places fit 32 bits (`bridge::MOST`).
         unsafe {
             let [x_arg, weight, bias, moments_arg, gradient, runs_arg] =
                 buffers([x, &inputs[1], &inputs[2], &moments, &inputs[3], &runs]);

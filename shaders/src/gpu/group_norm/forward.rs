@@ -31,7 +31,7 @@ impl Kernel for Forward {
         let total = sizes.values() / n;
         let [x_arg, weight, bias, moments, y] =
             buffers([x, &inputs[1], &inputs[2], &moments, &outputs[0]]);
-        // SAFETY: units beyond the last value do nothing.
+        // SAFETY: units beyond the last value do nothing; places fit 32 bits (`bridge::MOST`).
         unsafe {
             forward::launch_unchecked::<R>(
                 &x.client,

@@ -148,10 +148,10 @@ impl Operation for GroupNormSilu {
         _: &[DispatchTensor],
         gradient: DispatchTensor,
         wanted: &[bool],
-    ) -> Vec<Option<DispatchTensor>> {
+    ) -> Option<Vec<Option<DispatchTensor>>> {
         let [x, gradient] = [&inputs[0], &gradient].map(channels_last);
         let given = vec![x, inputs[1].clone(), inputs[2].clone(), gradient];
-        let Some([dx, sums]) = run(Backward(*self), given) else { return Vec::new() };
+        let [dx, sums] = run(Backward(*self), given)?;
         let channels = inputs[1].shape()[0];
         let sums = Tensor::<2>::from_dispatch(sums).reshape([-1, channels as i32 * 2]);
         let sums: Tensor<2> = sums.sum_dim(0).reshape([channels, 2]); // over the images
@@ -160,6 +160,7 @@ impl Operation for GroupNormSilu {
             column.cast(inputs[1].dtype()).into_dispatch()
         };
         let [dbias, dweight] = [0, 1].map(column);
-        vec![Some(channels_first(dx)), wanted[1].then_some(dweight), wanted[2].then_some(dbias)]
+        let parameters = [wanted[1].then_some(dweight), wanted[2].then_some(dbias)];
+        Some([Some(channels_first(dx))].into_iter().chain(parameters).collect())
     }
 }

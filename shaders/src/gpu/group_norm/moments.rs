@@ -20,7 +20,7 @@ pub(super) fn moments<R: CubeRuntime>(
     let runs = alloc(x, [batch * sizes.runs() * channels, 2], DType::F32);
     let moments = alloc(x, [batch * groups, 2], DType::F32);
     let units = batch * sizes.runs() * channels / n;
-    // SAFETY: runs end with their image, and units beyond the last do nothing.
+    // SAFETY: runs end with their image, and units beyond the last do nothing; places fit 32 bits (`bridge::MOST`).
     unsafe {
         let [x_arg, runs_arg] = buffers([x, &runs]);
         run_moments::launch_unchecked::<R>(

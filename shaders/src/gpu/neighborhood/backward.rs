@@ -27,7 +27,7 @@ pub(in crate::gpu) fn backward<R: CubeRuntime>(
     let stats = statistics(dims, out, gradient, lse);
     let queries = rectangle(image.kernel * image.kernel + 2 * dims.d).expect("`fits` was asked");
     let keys = rectangle(2 * CHUNK as usize + 2 * dims.d).expect("`fits` was asked");
-    // SAFETY: rectangles are read and written within the image.
+    // SAFETY: rectangles are read and written within the image; places fit 32 bits (`bridge::MOST`).
     unsafe {
         let [q_arg, k_arg, v_arg, gradient_arg, stats_arg, dq_arg] =
             buffers([q.tensor, k.tensor, v.tensor, gradient.tensor, &stats, dq.tensor]);

@@ -23,7 +23,7 @@ pub(in crate::gpu) fn forward<R: CubeRuntime>(
     let tile = rectangle(window + dims.d).expect("`fits` was asked");
     let [q_arg, k_arg, v_arg, out_arg, lse_arg] =
         buffers([q.tensor, k.tensor, v.tensor, out.tensor, lse]);
-    // SAFETY: rectangles are read and written within the image.
+    // SAFETY: rectangles are read and written within the image; places fit 32 bits (`bridge::MOST`).
     unsafe {
         forward_kernel::launch_unchecked::<R>(
             &q.tensor.client,
