@@ -54,7 +54,8 @@ impl Reporter {
         if last.elapsed() >= BETWEEN_LINES {
             *last = Instant::now();
             let total = self.bar.length().unwrap_or(0);
-            eprintln!("{}: {steps}/{total} {}", self.bar.message(), self.unit);
+            let (message, unit) = (self.bar.message(), &self.unit);
+            let _ = writeln!(std::io::stderr(), "{message}: {steps}/{total} {unit}");
         }
     }
 

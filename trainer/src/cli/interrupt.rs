@@ -4,7 +4,7 @@
 //! a second later or more exits at once, but for a checkpoint, which is finished before. SIGHUP stays ignored
 //! where it was, as under `nohup`.
 
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -29,7 +29,8 @@ pub fn on_interrupt(message: &'static str) -> Result<Arc<AtomicBool>> {
         None => {
             first = Some(Instant::now());
             raised.store(true, Ordering::Relaxed);
-            eprintln!("{message}");
+            // The terminal may be gone, at which `eprintln` would panic.
+            let _ = writeln!(io::stderr(), "{message}");
         }
         Some(at) if at.elapsed() < ONE_REQUEST => {}
         Some(_) => {

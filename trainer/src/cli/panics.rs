@@ -1,6 +1,7 @@
 //! A panic is a defect or a lost device; it is reported on one line, and with a backtrace if asked.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::Write;
 use std::panic::PanicHookInfo;
 
 /// Prints what happened and where, and under `RUST_BACKTRACE` the way there.
@@ -10,10 +11,12 @@ pub fn report(info: &PanicHookInfo<'_>) {
         std::process::exit(0); // the pipe was closed, as by `| head`
     }
     let place = info.location().map(|at| (at.file(), at.line()));
-    eprintln!("{}", sentence(message, place));
+    // A panic in here would abort, and standard error may be closed.
+    let mut out = std::io::stderr();
+    let _ = writeln!(out, "{}", sentence(message, place));
     let backtrace = Backtrace::capture();
     if backtrace.status() == BacktraceStatus::Captured {
-        eprintln!("{backtrace}");
+        let _ = writeln!(out, "{backtrace}");
     }
 }
 

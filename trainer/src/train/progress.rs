@@ -1,6 +1,6 @@
 //! The progress of a run: a bar, or lines where nobody looks at a terminal, and the log.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -63,7 +63,7 @@ impl ProgressLogger {
         };
         Self {
             bar,
-            lines: !run.quiet && !std::io::stderr().is_terminal(),
+            lines: !run.quiet && !io::stderr().is_terminal(),
             line: None,
             log: None,
             place: (run.out.clone(), state.step, config.tensorboard),
@@ -126,7 +126,9 @@ impl ProgressLogger {
         if state.step.is_multiple_of(log_every) {
             if self.lines && self.line.is_none_or(|last| last.elapsed() >= BETWEEN_LINES) {
                 self.line = Some(Instant::now());
-                eprintln!("step {}/{}: {message}", state.step, self.bar.length().unwrap_or(0));
+                let steps = self.bar.length().unwrap_or(0);
+                // `eprintln` would panic where the disk is full.
+                let _ = writeln!(io::stderr(), "step {}/{steps}: {message}", state.step);
             }
             if let Err(error) = self.write(state, memory) {
                 warnings.tell("log", &error);

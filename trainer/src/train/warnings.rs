@@ -1,6 +1,7 @@
 //! Trouble that does not end a run: told the first time, then seldom.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::Error;
@@ -29,7 +30,10 @@ impl Warnings {
             0 => String::new(),
             n => format!(" ({n} more since the last warning)"),
         };
-        self.bar.suspend(|| eprintln!("warning: {error:#}; the training goes on{count}"));
+        // Standard error may be a file on the full disk; `eprintln` would panic.
+        self.bar.suspend(|| {
+            let _ = writeln!(io::stderr(), "warning: {error:#}; the training goes on{count}");
+        });
     }
 }
 

@@ -61,7 +61,7 @@ fn a_run_in_training_is_read_while_it_deletes_checkpoints() {
     for round in 0..4 {
         workspace.succeeds("info live");
         workspace.succeeds(&format!(
-            "sample --model live --count 1 --steps 2 --device cpu --out samples{round}"
+            "sample --model live --count 3 --steps 2 --device cpu --out samples{round}"
         ));
         let tuned = format!("train tuned.toml --out tuned{round} --device cpu --quiet --steps 1");
         workspace.succeeds(&tuned);
@@ -81,7 +81,7 @@ fn only_the_owner_of_a_run_tidies_it() {
     std::fs::create_dir(&next).expect("a folder");
     std::fs::write(next.join("model.safetensors"), "half").expect("it is written");
     workspace.succeeds("info run");
-    workspace.succeeds("sample --model run --count 1 --steps 2 --device cpu --out samples");
+    workspace.succeeds("sample --model run --count 3 --steps 2 --device cpu --out samples");
     workspace.succeeds("train tuned.toml --out tuned --device cpu --quiet --steps 1");
     assert_eq!(names(&workspace.path("run/checkpoints")), ["00000002", "00000004.1.tmp"]);
     workspace.succeeds("train run.toml --out run --device cpu --quiet --steps 3");
@@ -129,9 +129,10 @@ fn a_disk_that_is_full_for_a_while_costs_only_checkpoints() {
     let mut child = std::process::Command::new("sh")
         .args(["-c", &script])
         .current_dir(workspace.path(""))
-        .stderr(Stdio::piped())
+        .stderr(std::fs::File::create(workspace.path("errors")).expect("a file"))
         .spawn()
         .expect("sh starts");
+    let said = || std::fs::read_to_string(workspace.path("errors")).expect("it is there");
     wait_until("a first checkpoint", || latest_step(&workspace, "run") > 0);
     if !limit_files(&child, Some(1024)) {
         println!("skipped: the limit of another process cannot be set here");
@@ -139,7 +140,8 @@ fn a_disk_that_is_full_for_a_while_costs_only_checkpoints() {
         let _ = child.wait();
         return;
     }
-    std::thread::sleep(Duration::from_millis(2500));
+    wait_until("a warning", || said().contains("earlier ones are whole"));
+    wait_until("another one", || said().contains("log.jsonl cannot be written"));
     let before = latest_step(&workspace, "run");
     assert!(before > 0, "the last checkpoint stays");
     assert!(child.try_wait().expect("it can be asked").is_none(), "it goes on");
@@ -147,10 +149,9 @@ fn a_disk_that_is_full_for_a_while_costs_only_checkpoints() {
     wait_until("a checkpoint afterwards", || latest_step(&workspace, "run") > before);
     let stopped = std::process::Command::new("kill").arg(child.id().to_string()).status();
     assert!(stopped.expect("kill runs").success());
-    let output = child.wait_with_output().expect("it ends");
-    assert_eq!(output.status.code(), Some(130));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(said.matches("cannot be written; earlier ones are whole").count(), 1, "{said}");
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    let said = said();
+    assert_eq!(said.matches("earlier ones are whole").count(), 1, "{said}");
     assert_eq!(said.matches("log.jsonl cannot be written").count(), 1, "{said}");
     let log = std::fs::read_to_string(workspace.path("run/log.jsonl")).expect("a log");
     let whole = |line: &str| serde_json::from_str::<serde_json::Value>(line).is_ok();
