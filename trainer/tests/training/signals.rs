@@ -1,5 +1,6 @@
 //! Signals that end a run, or do not.
 
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::time::Duration;
 
@@ -55,5 +56,25 @@ fn a_run_under_nohup_outlives_the_terminal() {
     wait_until("later checkpoints", || latest_step(&workspace, "run") > then + 2);
     assert!(child.try_wait().expect("it can be asked").is_none(), "it goes on");
     send(&child, "-TERM");
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+}
+
+#[test]
+fn a_run_stops_with_its_terminal() {
+    let workspace = Workspace::prepared();
+    workspace
+        .write("run.toml", &hdit("", "").replace("checkpoint_every = 2", "checkpoint_every = 1"));
+    let mut command =
+        workspace.command("train run.toml --out run --device cpu --quiet --steps 1000000");
+    // SAFETY: `signal` may be called between fork and exec. These tests may run under `nohup` themselves.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
+            Ok(())
+        });
+    }
+    let mut child = command.spawn().expect("it starts");
+    wait_until("a first checkpoint", || latest_step(&workspace, "run") > 0);
+    send(&child, "-HUP");
     assert_eq!(child.wait().expect("it ends").code(), Some(130));
 }
