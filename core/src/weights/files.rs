@@ -25,6 +25,8 @@ const DIFFUSERS: [&str; 4] = [
     "diffusion_pytorch_model.fp16.safetensors",
     "diffusion_pytorch_model.bin",
 ];
+/// How often a run's latest checkpoint is looked for.
+const TRIES: usize = 20;
 /// End of the name of a shard index.
 const INDEX: &str = ".safetensors.index.json";
 
@@ -42,7 +44,7 @@ const INDEX: &str = ".safetensors.index.json";
 ///   of no supported container, or a shard lacks a tensor of the index
 pub fn open(path: &Path) -> Result<Weights, WeightsError> {
     if path.is_dir() {
-        return open(&in_folder(path)?);
+        return open_folder(path);
     }
     let is_index = path.to_string_lossy().ends_with(".index.json");
     let weights = if is_index { open_sharded(path)? } else { stored(path)? };
@@ -51,6 +53,19 @@ pub fn open(path: &Path) -> Result<Weights, WeightsError> {
         false => None,
     };
     from_diffusers(weights, config.as_deref())
+}
+
+/// Opens what a folder holds. A run in training may delete a checkpoint after it was found here; there is a later
+/// one then.
+fn open_folder(folder: &Path) -> Result<Weights, WeightsError> {
+    for _ in 1..TRIES {
+        let found = in_folder(folder)?;
+        let opened = open(&found);
+        if opened.is_ok() || found.exists() {
+            return opened;
+        }
+    }
+    open(&in_folder(folder)?)
 }
 
 /// The checkpoint in a folder; a folder itself where that is a run's.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{FloatDType, Gradients, Tensor};
 
-use super::load::layout;
+use super::load::{layout, on_host};
 use super::names::{authors_name, is_buffer};
 use super::store::TensorView;
 
@@ -101,10 +101,9 @@ pub fn gradients<M: Module>(network: &M, gradients: &Gradients) -> BTreeMap<Stri
 /// If a shape has more elements than its tensor, or the device fails.
 pub fn views(values: &Flat, shapes: &BTreeMap<String, Vec<usize>>) -> BTreeMap<String, TensorView> {
     let one = |(name, value): (&String, &Tensor<1>)| {
-        let values: Vec<f32> = value.to_data().convert::<f32>().iter::<f32>().collect();
-        let shape = shapes.get(name).cloned().unwrap_or_else(|| vec![values.len()]);
-        let view = TensorView::from_f32(shape, &values)
-            .expect("a shape has no more elements than its tensor");
+        let shape = shapes.get(name).cloned().unwrap_or_else(|| value.dims().to_vec());
+        let view =
+            on_host(value.to_data(), shape).expect("a shape has no more elements than its tensor");
         (name.clone(), view)
     };
     values.iter().map(one).collect()

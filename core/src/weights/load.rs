@@ -208,9 +208,17 @@ impl ModuleMapper for Loader<'_> {
 /// A tensor read back in float32.
 fn view<const D: usize>(tensor: Tensor<D>) -> TensorView {
     let shape = tensor.dims().to_vec();
-    let values: Vec<f32> = tensor.into_data().convert::<f32>().iter::<f32>().collect();
-    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    TensorView::from_bytes(Dtype::F32, shape, bytes).expect("a tensor's own bytes have its shape")
+    on_host(tensor.into_data(), shape).expect("a tensor's own bytes have its shape")
+}
+
+/// Data of a device as a view in float32: one copy, which does not hold a device's staging memory.
+pub(super) fn on_host(data: TensorData, shape: Vec<usize>) -> Result<TensorView, String> {
+    let data = data.convert::<f32>();
+    let bytes: Vec<u8> = match cfg!(target_endian = "little") {
+        true => data.as_bytes().to_vec(),
+        false => data.iter::<f32>().flat_map(f32::to_le_bytes).collect(),
+    };
+    TensorView::from_bytes(Dtype::F32, shape, bytes)
 }
 
 #[cfg(all(test, feature = "cpu", feature = "autodiff"))]

@@ -31,7 +31,7 @@ pub use files::open;
 pub use flat::{Flat, Which, computing_in, flat, flat_gradients, gradients, views, with_flat};
 pub use load::{Loaded, compare, layout, load, parameter_count, snapshot};
 pub use report::{Report, ShapeMismatch};
-pub use safetensors::write as write_safetensors;
+pub use safetensors::{SaveError, write as write_safetensors, write_to as write_safetensors_to};
 pub use source::Source;
 pub use store::{Dtype, TensorView, Weights};
 

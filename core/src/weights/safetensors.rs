@@ -1,11 +1,15 @@
 //! The safetensors container.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 
-use ::safetensors::tensor::{Dtype as Stored, Metadata, SafeTensors};
+use ::safetensors::tensor::{Dtype as Stored, Metadata, SafeTensors, TensorInfo};
 
 use super::source::Bytes;
 use super::store::{Dtype, TensorView, Weights};
+
+/// The largest header that the library reads again.
+const LARGEST_WRITTEN: usize = 100_000_000;
 
 pub(super) fn read(bytes: Bytes, file: &str) -> Result<Weights, String> {
     let (data, metadata) = header(&bytes).map_err(|e| {
@@ -63,49 +67,165 @@ fn header(bytes: &Bytes) -> Result<(usize, Metadata), String> {
     Ok((data, metadata))
 }
 
-/// Serialises tensors and metadata; write the bytes under a temporary name and rename.
+/// Why tensors were not written.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// The container cannot hold them.
+    #[error("the tensors do not fit into a safetensors file: {0}")]
+    Format(String),
+    /// A tensor cannot be read, or the bytes cannot be written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Serialises tensors and metadata; write the bytes under a temporary name and rename. Where the file may be
+/// large, [`write_to`] needs no memory for it.
 ///
 /// # Errors
 ///
-/// A sentence where the safetensors library refuses them: the header would be too large.
+/// A sentence where the header would be too large, or a tensor cannot be read.
 pub fn write(
     tensors: &BTreeMap<String, TensorView>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<Vec<u8>, String> {
-    struct Entry(Stored, Vec<usize>, Vec<u8>);
-    impl ::safetensors::View for &Entry {
-        fn dtype(&self) -> Stored {
-            self.0
-        }
-        fn shape(&self) -> &[usize] {
-            &self.1
-        }
-        fn data(&self) -> std::borrow::Cow<'_, [u8]> {
-            (&self.2).into()
-        }
-        fn data_len(&self) -> usize {
-            self.2.len()
-        }
+    let sorted = sorted(tensors);
+    let mut out = preamble(&sorted, metadata).map_err(|e| e.to_string())?;
+    out.reserve_exact(sorted.iter().map(|(_, view)| size(view)).sum());
+    for (_, view) in sorted {
+        out.extend_from_slice(&view.read().map_err(|e| e.to_string())?);
     }
-    let entries: BTreeMap<&String, Entry> = tensors
-        .iter()
-        .map(|(name, view)| {
-            let dtype = match view.dtype {
-                Dtype::F64 => Stored::F64,
-                Dtype::F32 => Stored::F32,
-                Dtype::F16 => Stored::F16,
-                Dtype::BF16 => Stored::BF16,
-                Dtype::I64 => Stored::I64,
-                Dtype::I32 => Stored::I32,
-                Dtype::I16 => Stored::I16,
-                Dtype::I8 => Stored::I8,
-                Dtype::U8 => Stored::U8,
-                Dtype::Bool => Stored::BOOL,
-            };
-            (name, Entry(dtype, view.shape.clone(), view.to_bytes()))
-        })
-        .collect();
-    let metadata = metadata.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-    ::safetensors::serialize(entries.iter().map(|(name, entry)| (*name, entry)), Some(metadata))
-        .map_err(|e| e.to_string())
+    Ok(out)
+}
+
+/// Streams tensors and metadata as a safetensors file: the header, then the bytes of one tensor after another.
+/// Of contiguous tensors in memory nothing is copied. Equal tensors and metadata have equal bytes.
+///
+/// # Errors
+///
+/// * [`SaveError::Format`] where the header would be too large
+/// * [`SaveError::Io`] where a tensor cannot be read, or `out` not be written
+pub fn write_to(
+    out: &mut impl Write,
+    tensors: &BTreeMap<String, TensorView>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), SaveError> {
+    let sorted = sorted(tensors);
+    out.write_all(&preamble(&sorted, metadata)?)?;
+    for (_, view) in sorted {
+        out.write_all(&view.read()?)?;
+    }
+    Ok(())
+}
+
+/// The order of the format: the widest elements first, which aligns all, then by name.
+fn sorted(tensors: &BTreeMap<String, TensorView>) -> Vec<(&String, &TensorView)> {
+    let mut sorted: Vec<_> = tensors.iter().collect();
+    // Stable, so names of one type stay in their order.
+    sorted.sort_by(|(_, left), (_, right)| stored(right.dtype).cmp(&stored(left.dtype)));
+    sorted
+}
+
+fn size(view: &TensorView) -> usize {
+    view.len() * view.dtype.size()
+}
+
+/// What comes before the tensors: the length of the header, and the header.
+fn preamble(
+    sorted: &[(&String, &TensorView)],
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>, SaveError> {
+    let format = |e: serde_json::Error| SaveError::Format(e.to_string());
+    let mut header = serde_json::Map::new();
+    header.insert("__metadata__".into(), serde_json::to_value(metadata).map_err(format)?);
+    let mut start = 0;
+    for &(name, view) in sorted {
+        let end = start + size(view);
+        let info = TensorInfo {
+            dtype: stored(view.dtype),
+            shape: view.shape.clone(),
+            data_offsets: (start, end),
+        };
+        header.insert(name.clone(), serde_json::to_value(info).map_err(format)?);
+        start = end;
+    }
+    let mut text = serde_json::to_vec(&header).map_err(format)?;
+    text.resize(text.len().next_multiple_of(8), b' ');
+    if text.len() > LARGEST_WRITTEN {
+        return Err(SaveError::Format("the header is too large".into()));
+    }
+    let mut out = (text.len() as u64).to_le_bytes().to_vec();
+    out.append(&mut text);
+    Ok(out)
+}
+
+fn stored(dtype: Dtype) -> Stored {
+    match dtype {
+        Dtype::F64 => Stored::F64,
+        Dtype::F32 => Stored::F32,
+        Dtype::F16 => Stored::F16,
+        Dtype::BF16 => Stored::BF16,
+        Dtype::I64 => Stored::I64,
+        Dtype::I32 => Stored::I32,
+        Dtype::I16 => Stored::I16,
+        Dtype::I8 => Stored::I8,
+        Dtype::U8 => Stored::U8,
+        Dtype::Bool => Stored::BOOL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tensors of several types, one of them empty and one a scalar.
+    fn tensors() -> BTreeMap<String, TensorView> {
+        let view = |dtype: Dtype, shape: &[usize]| {
+            let n = shape.iter().product::<usize>() * dtype.size();
+            let bytes = (0..n).map(|i| (i * 37 % 251) as u8).collect();
+            TensorView::from_bytes(dtype, shape.to_vec(), bytes).expect("it fits")
+        };
+        BTreeMap::from([
+            ("b.weight".to_string(), view(Dtype::F32, &[3, 5])),
+            ("a.weight".to_string(), view(Dtype::F32, &[2])),
+            ("half".to_string(), view(Dtype::BF16, &[7])),
+            ("steps".to_string(), view(Dtype::I64, &[])),
+            ("none".to_string(), view(Dtype::F16, &[0, 4])),
+            ("\"quoted\"".to_string(), view(Dtype::U8, &[3])),
+        ])
+    }
+
+    #[test]
+    fn a_streamed_file_has_the_bytes_of_the_library() {
+        let tensors = tensors();
+        let metadata = BTreeMap::from([("config".to_string(), "{\"a\": 1}".to_string())]);
+        let mut streamed = Vec::new();
+        write_to(&mut streamed, &tensors, &metadata).expect("it writes");
+        assert_eq!(write(&tensors, &metadata).expect("it writes"), streamed);
+        struct Entry<'a>(&'a TensorView, Vec<u8>);
+        impl ::safetensors::View for Entry<'_> {
+            fn dtype(&self) -> Stored {
+                stored(self.0.dtype)
+            }
+            fn shape(&self) -> &[usize] {
+                &self.0.shape
+            }
+            fn data(&self) -> std::borrow::Cow<'_, [u8]> {
+                (&self.1).into()
+            }
+            fn data_len(&self) -> usize {
+                self.1.len()
+            }
+        }
+        let entries = tensors.iter().map(|(name, view)| (name, Entry(view, view.to_bytes())));
+        let metadata = metadata.into_iter().collect();
+        let library = ::safetensors::serialize(entries, Some(metadata)).expect("it writes");
+        assert_eq!(streamed, library);
+    }
+
+    #[test]
+    fn a_writer_that_is_full_is_an_error() {
+        let mut small = [0u8; 40];
+        let error = write_to(&mut small.as_mut_slice(), &tensors(), &BTreeMap::new());
+        assert!(matches!(error, Err(SaveError::Io(_))), "{error:?}");
+    }
 }

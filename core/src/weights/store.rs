@@ -44,12 +44,14 @@ impl Dtype {
         self.convert(bytes, |v| v as f32)
     }
 
-    /// Whether no element is infinite or NaN; 16-bit numbers by their exponents alone.
+    /// Whether no element is infinite or NaN; 16-bit and 32-bit numbers by their exponents alone.
     pub(super) fn all_finite(self, bytes: &[u8]) -> bool {
         match self {
             Dtype::F16 => bytes.chunks_exact(2).all(|b| b[1] & 0x7c != 0x7c),
             Dtype::BF16 => bytes.chunks_exact(2).all(|b| b[1] & 0x7f != 0x7f || b[0] & 0x80 == 0),
-            _ => self.widen(bytes).iter().all(|v| v.is_finite()),
+            Dtype::F32 => bytes.chunks_exact(4).all(|b| b[3] & 0x7f != 0x7f || b[2] & 0x80 == 0),
+            Dtype::F64 => bytes.chunks_exact(8).all(|b| f64::from_le_bytes(array(b)).is_finite()),
+            _ => true,
         }
     }
 
@@ -238,6 +240,15 @@ impl TensorView {
             }
         }
         Ok(Cow::Owned(out))
+    }
+
+    /// Whether no element is infinite or NaN.
+    ///
+    /// # Errors
+    ///
+    /// [`io::Error`] where a file cannot be read.
+    pub fn is_finite(&self) -> io::Result<bool> {
+        Ok(self.dtype.all_finite(&self.read()?))
     }
 
     /// [`Self::read`] for tensors in memory. What cannot be read of a file has all bits set, which

@@ -1,18 +1,25 @@
-//! Progress output: a progress bar, or JSON lines.
+//! Progress output: a progress bar, lines where there is no terminal, or JSON lines.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::data::prepare::Progress;
 
+/// The time between two lines of progress, where there is no terminal for a bar.
+const BETWEEN_LINES: Duration = Duration::from_secs(10);
+
 /// Reports progress of a command.
 pub struct Reporter {
     bar: ProgressBar,
     json: bool,
+    unit: String,
+    /// When the last line of progress was due; `None` where there is a bar, or JSON.
+    line: Option<Mutex<Instant>>,
 }
 
 impl Reporter {
@@ -30,7 +37,8 @@ impl Reporter {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, json }
+        let lines = !json && !std::io::stderr().is_terminal();
+        Self { bar, json, unit: unit.into(), line: lines.then(|| Mutex::new(Instant::now())) }
     }
 
     /// Sets the message of the progress bar.
@@ -41,6 +49,14 @@ impl Reporter {
     /// Sets the number of finished steps.
     pub fn position(&self, steps: u64) {
         self.bar.set_position(steps);
+        let Some(line) = &self.line else { return };
+        let mut last = line.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.elapsed() >= BETWEEN_LINES {
+            *last = Instant::now();
+            let total = self.bar.length().unwrap_or(0);
+            let (message, unit) = (self.bar.message(), &self.unit);
+            let _ = writeln!(std::io::stderr(), "{message}: {steps}/{total} {unit}");
+        }
     }
 
     /// Writes a JSON event, with `--json` only.

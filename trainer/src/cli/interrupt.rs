@@ -1,11 +1,22 @@
-//! Ctrl-C: the first finishes the current step, a second one exits at once.
+//! Signals that end a command: the first finishes what is being done, a later one exits.
+//!
+//! Schedulers and process groups send a signal twice within moments; that is one request. A request that comes
+//! a second later or more exits at once, but for a checkpoint, which is finished before. SIGHUP stays ignored
+//! where it was, as under `nohup`.
 
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// Returns a flag that SIGINT (Ctrl-C) or SIGTERM sets; prints `message` then.
+use crate::train::critical;
+
+/// Signals that follow the first one sooner are the same request.
+const ONE_REQUEST: Duration = Duration::from_secs(1);
+
+/// Returns a flag that SIGINT (Ctrl-C), SIGTERM or SIGHUP sets; prints `message` then.
 ///
 /// # Errors
 ///
@@ -13,12 +24,99 @@ use anyhow::{Context, Result};
 pub fn on_interrupt(message: &'static str) -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     let raised = flag.clone();
-    ctrlc::set_handler(move || {
-        if raised.swap(true, Ordering::Relaxed) {
+    let mut first: Option<Instant> = None;
+    install(move || match first {
+        None => {
+            first = Some(Instant::now());
+            raised.store(true, Ordering::Relaxed);
+            // The terminal may be gone, at which `eprintln` would panic.
+            let _ = writeln!(io::stderr(), "{message}");
+        }
+        Some(at) if at.elapsed() < ONE_REQUEST => {}
+        Some(_) => {
+            let _whole = critical::begin();
             std::process::exit(super::INTERRUPTED.into());
         }
-        eprintln!("{message}");
     })
-    .context("Ctrl-C cannot be handled")?;
+    .context("signals cannot be handled")?;
     Ok(flag)
+}
+
+#[cfg(not(unix))]
+fn install(on_signal: impl FnMut() + Send + 'static) -> io::Result<()> {
+    ctrlc::set_handler(on_signal).map_err(io::Error::other)
+}
+
+/// Calls `on_signal` in a thread of its own after each signal.
+#[cfg(unix)]
+fn install(mut on_signal: impl FnMut() + Send + 'static) -> io::Result<()> {
+    use std::io::Read;
+    use std::os::fd::IntoRawFd;
+
+    let (mut signals, wake) = io::pipe()?;
+    // It stays open as long as the process.
+    let wake = wake.into_raw_fd();
+    if unix::WAKE.compare_exchange(-1, wake, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        let mut signal = [0];
+        while signals.read_exact(&mut signal).is_ok() {
+            on_signal();
+        }
+    })?;
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        if signal != libc::SIGHUP || !unix::is_ignored(signal)? {
+            unix::handle(signal)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::io;
+    use std::sync::atomic::{AtomicI32, Ordering};
+
+    /// The pipe that wakes the thread; -1 before there is one.
+    pub static WAKE: AtomicI32 = AtomicI32::new(-1);
+
+    extern "C" fn wake(_signal: libc::c_int) {
+        let byte = [0u8];
+        // SAFETY: `write` may be called in a signal's handler, and the byte outlives the call. The pipe has
+        // room for thousands of signals, so it neither waits nor fails, and `errno` stays as it was.
+        unsafe {
+            libc::write(WAKE.load(Ordering::SeqCst), byte.as_ptr().cast(), 1);
+        }
+    }
+
+    /// Whether a signal is ignored now.
+    pub fn is_ignored(signal: libc::c_int) -> io::Result<bool> {
+        // SAFETY: zeros are a `sigaction`, which the call fills; it changes nothing without a new one.
+        let (failed, old) = unsafe {
+            let mut old: libc::sigaction = std::mem::zeroed();
+            (libc::sigaction(signal, std::ptr::null(), &mut old), old)
+        };
+        match failed {
+            0 => Ok(old.sa_sigaction == libc::SIG_IGN),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Handles a signal; system calls that it interrupts go on.
+    pub fn handle(signal: libc::c_int) -> io::Result<()> {
+        let handler: extern "C" fn(libc::c_int) = wake;
+        // SAFETY: zeros are a `sigaction` with an empty mask; the handler does what one may do.
+        let failed = unsafe {
+            let mut new: libc::sigaction = std::mem::zeroed();
+            new.sa_sigaction = handler as *const () as libc::sighandler_t;
+            new.sa_flags = libc::SA_RESTART;
+            libc::sigemptyset(&mut new.sa_mask);
+            libc::sigaction(signal, &new, std::ptr::null_mut())
+        };
+        match failed {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
 }

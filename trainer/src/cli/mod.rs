@@ -14,6 +14,7 @@ mod metrics;
 mod model;
 mod numbers;
 mod output;
+mod panics;
 mod prepare;
 mod sample;
 mod sampling;
@@ -74,22 +75,7 @@ pub fn main() -> ExitCode {
 ///
 /// * `arguments`: the program's name and its arguments
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    // A panic below is a bug or a lost device; it, too, is reported on one line.
-    std::panic::set_hook(Box::new(|info| {
-        let payload = info.payload();
-        let message = payload
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| payload.downcast_ref::<&str>().map(|s| s.to_string()))
-            .unwrap_or_else(|| "unknown".into());
-        if message.starts_with("failed printing to stdout") {
-            std::process::exit(0); // the pipe was closed, as by `| head`
-        }
-        eprintln!(
-            "error: the computation failed ({}); try --device cpu, and report it if that works",
-            message.lines().next().unwrap_or_default()
-        );
-    }));
+    std::panic::set_hook(Box::new(panics::report));
     let args = Args::parse_from(arguments);
     tintype::shaders::keep_compiled_kernels();
     tintype::shaders::use_plain(args.plain);

@@ -31,7 +31,7 @@ use crate::evaluate::extractor::Features;
 use crate::evaluate::images::Images;
 use crate::rank::Rank;
 use crate::samples::{LabelSampling, Samples, labels};
-use crate::train::checkpoint::latest;
+use crate::train::run::is_run;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -118,7 +118,8 @@ pub fn run(args: Args) -> Result<Outcome> {
         .with("settings", json!(settings))
         .with("precision", json!(args.precision));
     let what = json!(identity);
-    let sets = open_sets(&args, &settings, &pipeline, &identity)?;
+    let named = model_name(args.parts.model.model.as_deref(), &files.model.file);
+    let sets = open_sets(&args, &settings, &pipeline, &identity, &named)?;
     drop(files);
     let batch = args.batch.unwrap_or(if chosen.found.id == "cpu" { 4 } else { 64 }).max(1);
     let interrupted = on_interrupt("stopping after this step; finished samples are kept")?;
@@ -146,10 +147,7 @@ pub fn run(args: Args) -> Result<Outcome> {
             return Ok(Outcome::Interrupted);
         };
         reporter.finish();
-        let name = PathBuf::from(format!(
-            "samples of {}",
-            model_name(args.parts.model.model.as_deref()).0
-        ));
+        let name = PathBuf::from(format!("samples of {}", named.0));
         return evaluator.compare(
             (&name, extracted, None),
             Some(&comparison.reference),
@@ -193,11 +191,11 @@ fn open_sets(
     settings: &Settings,
     pipeline: &Pipeline,
     identity: &Identity,
+    (model, step): &(String, u64),
 ) -> Result<Vec<Samples>> {
     let mut sets = Vec::new();
     if let Some(out) = &args.out {
         let guidance = settings.guidance;
-        let (model, step) = model_name(args.parts.model.model.as_deref());
         let name = format!(
             "{model}_{step:07}_cfg{}-{}-{}-labelsampling-{}",
             guidance.scale,
@@ -216,18 +214,17 @@ fn open_sets(
     Ok(sets)
 }
 
-/// Name and training step of a model, from its path.
-fn model_name(path: Option<&Path>) -> (String, u64) {
+/// Name and training step of a model, from its path and the file that was opened.
+fn model_name(path: Option<&Path>, opened: &str) -> (String, u64) {
     let Some(path) = path else { return ("emoji".into(), 0) };
     let name =
         |p: &Path| p.file_stem().map_or("model".into(), |n| n.to_string_lossy().into_owned());
-    let of_run = |checkpoint: &Path| {
-        let step = name(checkpoint).parse().ok()?;
-        Some((name(checkpoint.parent()?.parent()?), step))
-    };
-    if let Ok(Some((_, state))) = latest(path) {
-        return (name(path), state.step); // a run's latest checkpoint
+    let step = |folder: &Path| name(folder).parse::<u64>().ok();
+    if is_run(path) {
+        return (name(path), Path::new(opened).parent().and_then(step).unwrap_or(0));
     }
+    let of_run =
+        |checkpoint: &Path| Some((name(checkpoint.parent()?.parent()?), step(checkpoint)?));
     let folder = if path.is_dir() { Some(path) } else { path.parent() };
     folder.and_then(of_run).unwrap_or_else(|| (name(path), 0))
 }

@@ -27,7 +27,7 @@ use crate::train::latents::Latents;
 use crate::train::lightningdit::{LightningDiTLoss, LightningDiTObjective};
 use crate::train::objective::{Compute, Objective};
 use crate::train::preview::{PreviewConfig, Previewer};
-use crate::train::run::{Ended, Run, train};
+use crate::train::run::{Ended, Run, is_run, train};
 use crate::train::teacher::{Teacher, check_repa};
 use crate::train::trainer::Trainer;
 use crate::train::vae::{LossNetworks, Networks, VaeLoss, VaeTraining};
@@ -228,14 +228,28 @@ fn diffusion<O: Objective, M, L, D>(
         device,
     )?;
     if let Some(from) = &recipe.init.from {
-        system.continue_from(&latest_of(from)?, may_miss)?;
+        initialize(from, |checkpoint| system.continue_from(checkpoint, may_miss))?;
     }
     Ok(Box::new(system))
 }
 
+/// Initializes from a checkpoint. A run in training may delete one whose files are still being opened; its next one
+/// is taken then.
+fn initialize(from: &Path, mut take: impl FnMut(&Path) -> Result<()>) -> Result<()> {
+    const TRIES: usize = 20;
+    for _ in 1..TRIES {
+        let checkpoint = latest_of(from)?;
+        let taken = take(&checkpoint);
+        if checkpoint.exists() || !is_run(from) {
+            return taken;
+        }
+    }
+    take(&latest_of(from)?)
+}
+
 /// The latest checkpoint of a run; other paths unchanged.
 fn latest_of(path: &Path) -> Result<PathBuf> {
-    if crate::train::run::is_run(path) {
+    if is_run(path) {
         return match crate::train::checkpoint::latest(path)? {
             Some((checkpoint, _)) => Ok(checkpoint),
             None => bail!("the run {} has no checkpoint", path.display()),
@@ -375,7 +389,7 @@ fn vae_system(
         device,
     )?;
     if let Some(from) = &recipe.init.from {
-        system.init_from(&latest_of(from)?)?;
+        initialize(from, |checkpoint| system.init_from(checkpoint))?;
     }
     Ok(Box::new(system))
 }

@@ -2,18 +2,21 @@
 //! time leaves the previous one intact.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tintype::weights::{TensorView, write_safetensors};
-
-use tintype::files::write_durably;
+use tintype::files::{sync_folder, write_durably};
+use tintype::weights::{SaveError, TensorView, write_safetensors_to};
 
 /// Subfolder of a run with its checkpoints.
 pub const FOLDER: &str = "checkpoints";
 const STATE_FILE: &str = "state.json";
+/// How often the latest checkpoint of a run in training is looked for.
+const TRIES: usize = 20;
 
 /// The state of a run besides tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,63 +44,141 @@ pub struct TensorFile {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Writes the checkpoint of a step.
+/// Why a checkpoint was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// A file or a folder cannot be written.
+    #[error("the checkpoint {} cannot be written; earlier ones are whole", .path.display())]
+    Write {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// It would hold a number that is NaN or infinite.
+    #[error(
+        "the checkpoint {} is not written, since {tensor} of {file} is not finite; earlier ones are whole",
+        .path.display()
+    )]
+    NotFinite {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The file in it.
+        file: &'static str,
+        /// The tensor in that.
+        tensor: String,
+    },
+}
+
+impl CheckpointError {
+    /// Whether another try may succeed.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Write { .. })
+    }
+}
+
+/// Writes the checkpoint of a step, and returns once it would survive a loss of power.
 ///
 /// # Errors
 ///
-/// If a file cannot be written or the folder cannot be renamed; earlier checkpoints are then whole.
-pub fn write(run: &Path, state: &State, files: &[TensorFile]) -> Result<PathBuf> {
+/// * [`CheckpointError::Write`] if a file cannot be written or the folder cannot be renamed
+/// * [`CheckpointError::NotFinite`] if a tensor holds NaN or an infinite number
+///
+/// Earlier checkpoints are whole then.
+pub fn write(run: &Path, state: &State, files: &[TensorFile]) -> Result<PathBuf, CheckpointError> {
     let folder = run.join(FOLDER);
     let path = folder.join(format!("{:08}", state.step));
-    let temporary = folder.join(format!("{:08}.{}.tmp", state.step, std::process::id()));
-    let result = write_into(&temporary, state, files).and_then(|()| {
-        if path.exists() {
-            delete(&path)?; // the same step, from before a resume
+    let failed = |source| CheckpointError::Write { path: path.clone(), source };
+    for file in files {
+        for (name, view) in &file.tensors {
+            if !view.is_finite().map_err(failed)? {
+                let (path, tensor) = (path.clone(), name.clone());
+                return Err(CheckpointError::NotFinite { path, file: file.name, tensor });
+            }
         }
-        Ok(std::fs::rename(&temporary, &path)?)
-    });
+    }
+    let temporary = folder.join(format!("{:08}.{}.tmp", state.step, std::process::id()));
+    let result = write_into(&temporary, state, files).and_then(|()| place(&temporary, &path));
     if result.is_err() {
         let _ = std::fs::remove_dir_all(&temporary);
     }
-    result.with_context(|| {
-        format!("the checkpoint {} cannot be written; earlier ones are whole", path.display())
-    })?;
+    result.map_err(failed)?;
     Ok(path)
 }
 
-fn write_into(folder: &Path, state: &State, files: &[TensorFile]) -> Result<()> {
+fn write_into(folder: &Path, state: &State, files: &[TensorFile]) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
     for file in files {
-        let bytes = write_safetensors(&file.tensors, &file.metadata).map_err(anyhow::Error::msg)?;
-        write_durably(&folder.join(file.name), &bytes)?;
+        let out = File::create(folder.join(file.name))?;
+        let mut out = BufWriter::with_capacity(1 << 20, out);
+        write_safetensors_to(&mut out, &file.tensors, &file.metadata).map_err(|e| match e {
+            SaveError::Io(source) => source,
+            format => io::Error::other(format),
+        })?;
+        out.into_inner().map_err(|e| e.into_error())?.sync_all()?;
     }
-    Ok(write_durably(&folder.join(STATE_FILE), &serde_json::to_vec_pretty(state)?)?)
+    // The last one; with its name, those of the others reach the disk.
+    write_durably(&folder.join(STATE_FILE), &serde_json::to_vec_pretty(state)?)
+        .map_err(|e| e.source)
 }
 
-/// The latest checkpoint of a run, if there is one; removes partially written ones.
+/// Gives a whole checkpoint its name, for good.
+fn place(temporary: &Path, path: &Path) -> io::Result<()> {
+    // The same step, from before a resume; it goes once the new one is there.
+    let old = path.exists().then(|| hidden(path));
+    if let Some(old) = &old {
+        std::fs::rename(path, old)?;
+    }
+    if let Err(error) = std::fs::rename(temporary, path) {
+        if let Some(old) = &old {
+            let _ = std::fs::rename(old, path);
+        }
+        return Err(error);
+    }
+    sync_folder(path)?;
+    // The folder of checkpoints may be new, too.
+    path.parent().map_or(Ok(()), sync_folder)?;
+    if let Some(old) = &old {
+        let _ = std::fs::remove_dir_all(old); // else `prune` does
+    }
+    Ok(())
+}
+
+/// The latest checkpoint of a run, if there is one. Changes nothing, so a run in training may be read; where that
+/// deletes the checkpoint meanwhile, the next later one is taken.
 ///
 /// # Errors
 ///
-/// If the folder cannot be listed, a leftover of a killed process cannot be removed, or the state
-/// of the latest checkpoint cannot be read.
+/// If the folder cannot be listed, or the state of the latest checkpoint cannot be read.
 pub fn latest(run: &Path) -> Result<Option<(PathBuf, State)>> {
+    for _ in 1..TRIES {
+        let Some((_, path)) = steps(run)?.pop() else { return Ok(None) };
+        let state = read_state(&path);
+        if state.is_ok() || path.exists() {
+            return Ok(Some((path, state?)));
+        }
+    }
+    bail!("the checkpoints of {} are deleted while they are read", run.display())
+}
+
+/// Removes what a killed process left of a checkpoint. Only for the owner of a run, while it writes none.
+///
+/// # Errors
+///
+/// If the folder cannot be listed, or something in it cannot be removed.
+pub fn tidy(run: &Path) -> Result<()> {
     let folder = run.join(FOLDER);
     if !folder.exists() {
-        return Ok(None);
+        return Ok(());
     }
     for entry in std::fs::read_dir(&folder)? {
         let path = entry?.path();
         if path.extension().is_some_and(|e| e == "tmp") {
-            std::fs::remove_dir_all(&path)?;
+            std::fs::remove_dir_all(&path)
+                .with_context(|| format!("{} cannot be deleted", path.display()))?;
         }
     }
-    match steps(run)?.pop() {
-        Some((_, path)) => {
-            let state = read_state(&path)?;
-            Ok(Some((path, state)))
-        }
-        None => Ok(None),
-    }
+    Ok(())
 }
 
 /// The state of a checkpoint.
@@ -115,7 +196,11 @@ fn read_state(checkpoint: &Path) -> Result<State> {
 /// All checkpoints of a run by their step, the latest last.
 fn steps(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(run.join(FOLDER))? {
+    let folder = run.join(FOLDER);
+    if !folder.exists() {
+        return Ok(found);
+    }
+    for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         if let Ok(step) = name.parse() {
@@ -126,7 +211,8 @@ fn steps(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// Deletes all but the last `keep_last` checkpoints and those at multiples of `keep_every`.
+/// Deletes all but the last `keep_last` checkpoints and those at multiples of `keep_every`. Only for the owner of
+/// a run, while it writes none.
 ///
 /// # Errors
 ///
@@ -139,17 +225,23 @@ pub fn prune(run: &Path, keep_last: usize, keep_every: u64) -> Result<()> {
             delete(path).with_context(|| format!("{} cannot be deleted", path.display()))?;
         }
     }
-    Ok(())
+    // What could not be deleted the last time.
+    tidy(run)
 }
 
 /// Renames a checkpoint before deleting its files, so that a kill leaves no partial one.
-fn delete(path: &Path) -> std::io::Result<()> {
-    let hidden = path.with_extension(format!("{}.tmp", std::process::id()));
+fn delete(path: &Path) -> io::Result<()> {
+    let hidden = hidden(path);
     if hidden.exists() {
         std::fs::remove_dir_all(&hidden)?;
     }
     std::fs::rename(path, &hidden)?;
     std::fs::remove_dir_all(&hidden)
+}
+
+/// The name of a checkpoint that is about to be deleted.
+fn hidden(path: &Path) -> PathBuf {
+    path.with_extension(format!("old-{}.tmp", std::process::id()))
 }
 
 /// Checks that architecture, seed and batch size match those of the run being resumed.
@@ -176,4 +268,58 @@ pub fn check_same(found: &State, wanted: &State, path: &Path) -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(step: u64) -> State {
+        State { step, skipped: 0, architecture: Value::Null, seed: 0, batch: 1 }
+    }
+
+    fn files(values: &[f32]) -> Vec<TensorFile> {
+        let view = TensorView::from_f32(vec![values.len()], values).expect("they fit");
+        let tensors = BTreeMap::from([("weight".to_string(), view)]);
+        vec![TensorFile { name: "model.safetensors", tensors, metadata: BTreeMap::new() }]
+    }
+
+    fn names(run: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(run.join(FOLDER)).expect("a folder");
+        let name = |e: io::Result<std::fs::DirEntry>| e.expect("an entry").file_name();
+        let mut names: Vec<_> = entries.map(|e| name(e).to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn weights_that_are_not_finite_are_not_written() {
+        let run = tempfile::tempdir().expect("a folder");
+        write(run.path(), &state(1), &files(&[1.0, 2.0])).expect("it writes");
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let error = write(run.path(), &state(2), &files(&[1.0, bad])).expect_err("not finite");
+            assert!(!error.may_pass() && error.to_string().contains("weight of model"), "{error}");
+        }
+        write(run.path(), &state(3), &files(&[f32::MAX, f32::MIN])).expect("these are");
+        assert_eq!(names(run.path()), ["00000001", "00000003"]);
+    }
+
+    #[test]
+    fn a_step_is_replaced_and_pruned_as_a_whole() {
+        let run = tempfile::tempdir().expect("a folder");
+        for values in [[1.0, 2.0], [3.0, 4.0]] {
+            let path = write(run.path(), &state(1), &files(&values)).expect("it writes");
+            let written = tintype::weights::open(&path.join("model.safetensors")).expect("a file");
+            assert_eq!(written.tensors["weight"].to_f32(), values);
+        }
+        assert_eq!(names(run.path()), ["00000001"]);
+        write(run.path(), &state(2), &files(&[5.0])).expect("it writes");
+        let left = run.path().join(FOLDER).join("00000003.1.tmp");
+        std::fs::create_dir(&left).expect("a folder");
+        let (path, found) = latest(run.path()).expect("it is read").expect("there is one");
+        assert_eq!((found.step, names(run.path()).len()), (2, 3), "reading changes nothing");
+        assert!(path.ends_with("00000002"));
+        prune(run.path(), 1, 0).expect("it deletes");
+        assert_eq!(names(run.path()), ["00000002"]);
+    }
 }

@@ -1,7 +1,7 @@
 //! Training log: JSON lines, and optionally TensorBoard event files.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -55,15 +55,27 @@ impl Log {
     pub fn write(&mut self, step: u64, values: &[(String, f64)]) -> Result<()> {
         let mut line = Map::from_iter([("step".to_string(), Value::from(step))]);
         line.extend(values.iter().map(|(name, v)| (name.clone(), Value::from(*v))));
-        writeln!(self.lines, "{}", Value::Object(line)).context("log.jsonl cannot be written")?;
+        let line = format!("{}\n", Value::Object(line));
+        append_whole(&mut self.lines, line.as_bytes()).context("log.jsonl cannot be written")?;
         if let Some(events) = &mut self.events {
             for (name, value) in values {
                 let event = event(wall_time(), step, Content::Scalar(name, *value as f32));
-                events.write_all(&record(&event)).context("the event file cannot be written")?;
+                append_whole(events, &record(&event))
+                    .context("the event file cannot be written")?;
             }
         }
         Ok(())
     }
+}
+
+/// Appends all of the bytes, or nothing where the disk is full: half a line would damage the next one.
+fn append_whole(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    let before = file.metadata()?.len();
+    let written = file.write_all(bytes);
+    if written.is_err() {
+        let _ = file.set_len(before);
+    }
+    written
 }
 
 fn wall_time() -> f64 {

@@ -1,20 +1,20 @@
-//! The training loop: steps, progress bar, log, previews, checkpoints.
+//! The training loop: one thread a device, step after step.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use indicatif::{ProgressBar, ProgressStyle};
-use tintype::burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use tintype::burn::tensor::Device;
+use tintype::files::{Lock, LockError};
 
 use super::checkpoint::{self, State};
 use super::comm::Comm;
-use super::config::{Activations, Config};
-use super::log::Log;
+use super::config::Config;
+use super::critical;
+use super::housekeeping::Housekeeping;
 use super::trainer::{Report, Trainer};
-use tintype::files::write_whole;
 
 /// A training run.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct Run {
     pub config: Config,
     /// Output folder.
     pub out: PathBuf,
-    /// Set by SIGINT or SIGTERM: stop after this step with a checkpoint.
+    /// Set by SIGINT, SIGTERM or SIGHUP: stop after this step with a checkpoint.
     pub interrupted: Arc<AtomicBool>,
     /// Disable the progress bar.
     pub quiet: bool,
@@ -34,7 +34,7 @@ pub struct Run {
 pub enum Ended {
     /// After its last step.
     Done,
-    /// By SIGINT or SIGTERM, with a checkpoint; the same command resumes.
+    /// By SIGINT, SIGTERM or SIGHUP, with a checkpoint; the same command resumes.
     Interrupted,
 }
 
@@ -42,9 +42,12 @@ pub enum Ended {
 ///
 /// # Errors
 ///
+/// * [`RunError::Held`]: another process trains into the folder.
 /// * The folder cannot be written, or `run.batch` does not divide into devices and micro-batches.
 /// * A system cannot be built, or a checkpoint there is of another network, seed or batch.
-/// * A step, a preview, the log or a checkpoint fails.
+/// * A step fails, or the checkpoint at the end cannot be written. Of earlier ones, previews and the log, failures
+///   are warnings.
+/// * [`RunError::Diverged`]: [`MOST_SKIPPED`] steps in a row had losses or gradients that are not finite.
 ///
 /// # Panics
 ///
@@ -60,6 +63,10 @@ pub fn train(
     let parts = devices.len() * run.config.run().accumulate;
     if !batch.is_multiple_of(parts) {
         bail!("run.batch = {batch} is not a multiple of {parts} (devices times accumulate)");
+    }
+    let _owner = lock(&run.out)?;
+    if let Err(error) = checkpoint::tidy(&run.out) {
+        eprintln!("warning: {error:#}");
     }
     #[cfg(feature = "cuda")]
     let _collectives = (devices.len() > 1).then(|| {
@@ -94,6 +101,10 @@ pub fn train(
     // A rank that fails leaves the others waiting for it; the program ends with its error.
     let mut ended = Ended::Done;
     for end in ends {
+        if !matches!(end, Ok(Ok(_))) {
+            // Rank 0 may be writing a checkpoint, which the end of the process would cut.
+            drop(critical::begin());
+        }
         // The panic hook has already reported the panic.
         let end = end.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         if end == Ended::Interrupted {
@@ -101,6 +112,47 @@ pub fn train(
         }
     }
     Ok(ended)
+}
+
+/// Why a run ends without being done.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Another process has the folder.
+    #[error("{} is being trained by another process", .0.display())]
+    Held(PathBuf),
+    /// Too many steps in a row could not change the weights.
+    #[error(
+        "the training diverged: in {} steps in a row, up to step {step}, a loss or a gradient was not \
+         finite ({values}); the last checkpoint is from before them",
+        MOST_SKIPPED
+    )]
+    Diverged {
+        /// Steps done.
+        step: u64,
+        /// Losses, norms and rates of the last one.
+        values: String,
+    },
+}
+
+/// So many skipped steps in a row end a run.
+pub const MOST_SKIPPED: u64 = 100;
+
+/// Takes the folder of a run for this process; `None` where the file system knows no locks.
+fn lock(out: &Path) -> Result<Option<Lock>> {
+    match Lock::take(&out.join("lock")) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(LockError::Held(_)) => Err(RunError::Held(out.into()).into()),
+        Err(LockError::Io { path, source })
+            if path.is_file() && source.kind() != ErrorKind::PermissionDenied =>
+        {
+            let name = path.display();
+            eprintln!("warning: {name} cannot be locked ({source}); train in one process only");
+            Ok(None)
+        }
+        Err(error) => {
+            Err(error).with_context(|| format!("--out {} cannot be written", out.display()))
+        }
+    }
 }
 
 /// A rank of the training.
@@ -121,206 +173,41 @@ impl Rank<'_> {
             seed: config.seed,
             batch: config.batch,
         };
-        if let Some((path, found)) = self.latest()? {
+        if let Some((path, found)) = checkpoint::latest(&self.run.out)? {
             checkpoint::check_same(&found, &state, &path)?;
             self.system.restore(&path)?;
             state = found;
         }
-        let mut progress = match self.comm.rank {
-            0 => Some(ProgressLogger::open(self.run, &state, self.system.macs(), &self.device)?),
+        let mut housekeeping = match self.comm.rank {
+            0 => Some(Housekeeping::open(self.run, &state, self.system.macs(), &self.device)),
             _ => None,
         };
+        let mut in_a_row = 0;
         while state.step < config.steps {
             let report = self.system.step(state.step)?;
             state.step += 1;
             state.skipped += u64::from(report.skipped);
+            in_a_row = if report.skipped { in_a_row + 1 } else { 0 };
+            if in_a_row >= MOST_SKIPPED {
+                return Err(diverged(state.step, &report).into());
+            }
             let asked = self.run.interrupted.load(Ordering::Relaxed) && self.comm.rank == 0;
             let stop = self.comm.sum_numbers(&[f64::from(u8::from(asked))])[0] > 0.0;
-            let Some(progress) = &mut progress else {
-                if stop {
-                    return Ok(Ended::Interrupted);
-                }
-                continue;
-            };
-            progress.step(&state, &report, config.log_every)?;
-            let due = |every: u64| state.step.is_multiple_of(every) || state.step == config.steps;
-            if self.run.config.preview_every().is_some_and(due)
-                && let Some(picture) = self.system.preview()?
-            {
-                let folder = self.run.out.join("previews");
-                std::fs::create_dir_all(&folder)?;
-                write_whole(&folder.join(format!("{:08}.png", state.step)), &picture.to_png(&[])?)?;
-            }
-            if stop || due(config.checkpoint_every) {
-                checkpoint::write(&self.run.out, &state, &self.system.save()?)?;
-                checkpoint::prune(&self.run.out, config.keep_last, config.keep_every)?;
+            if let Some(housekeeping) = &mut housekeeping {
+                housekeeping.step(self.system.as_mut(), &state, &report, stop)?;
             }
             if stop && state.step < config.steps {
-                progress.bar.finish_and_clear();
                 return Ok(Ended::Interrupted);
             }
         }
-        if let Some(progress) = progress {
-            progress.bar.finish_and_clear();
-        }
         Ok(Ended::Done)
     }
-
-    /// The checkpoint from which all ranks resume; rank 0 cleans up before the others read.
-    fn latest(&self) -> Result<Option<(PathBuf, State)>> {
-        let found = match self.comm.rank {
-            0 => checkpoint::latest(&self.run.out),
-            _ => Ok(None),
-        };
-        self.comm.sum_numbers(&[0.0]);
-        match self.comm.rank {
-            0 => found,
-            _ => checkpoint::latest(&self.run.out),
-        }
-    }
 }
 
-/// Progress bar and log: loss, throughput, memory, time left.
-struct ProgressLogger {
-    bar: ProgressBar,
-    log: Log,
-    batch: usize,
-    /// FLOPs of one sample's forward and backward pass.
-    flops: f64,
-    /// Peak FLOP/s of the device; 0 if unknown.
-    peak: f64,
-    device: Device,
-    /// Time and step of the last line of the log.
-    since: (Instant, u64),
-    /// Smoothed seconds per step.
-    seconds: Option<f64>,
-    last: Instant,
-    sums: Vec<(String, f64, u64)>,
-}
-
-impl ProgressLogger {
-    fn open(run: &Run, state: &State, macs: f64, device: &Device) -> Result<Self> {
-        let config = run.config.run();
-        let bar = match run.quiet {
-            true => ProgressBar::hidden(),
-            false => ProgressBar::new(config.steps),
-        };
-        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}") {
-            bar.set_style(style);
-        }
-        bar.enable_steady_tick(Duration::from_millis(500));
-        let peak = match (config.peak_tflops, macs > 0.0) {
-            (Some(tflops), _) => tflops * 1e12,
-            (None, true) => measured_peak(device, config.precision),
-            (None, false) => 0.0,
-        };
-        Ok(Self {
-            bar,
-            log: Log::open(&run.out, state.step, config.tensorboard)?,
-            batch: config.batch,
-            flops: 6.0 * macs,
-            peak,
-            device: device.clone(),
-            since: (Instant::now(), state.step),
-            seconds: None,
-            last: Instant::now(),
-            sums: Vec::new(),
-        })
-    }
-
-    fn step(&mut self, state: &State, report: &Report, log_every: u64) -> Result<()> {
-        let took = self.last.elapsed().as_secs_f64();
-        self.last = Instant::now();
-        let seconds = self.seconds.map_or(took, |s| 0.9 * s + 0.1 * took);
-        self.seconds = Some(seconds);
-        if !report.skipped {
-            for (name, value) in &report.values {
-                match self.sums.iter_mut().find(|(n, ..)| n == name) {
-                    Some(last) if name == "lr" => last.1 = *value, // not averaged
-                    Some((_, sum, n)) => (*sum, *n) = (*sum + value, *n + 1),
-                    None => self.sums.push((name.clone(), *value, 1)),
-                }
-            }
-        }
-        let rate = self.batch as f64 / seconds;
-        let left = seconds * (self.bar.length().unwrap_or(0).saturating_sub(state.step)) as f64;
-        let memory = memory_in_use(&self.device);
-        let loss = report.values.iter().find(|(name, _)| name == "loss").map_or(f64::NAN, |v| v.1);
-        let utilisation = if self.peak > 0.0 {
-            format!(", {:.0} % of peak", 100.0 * rate * self.flops / self.peak)
-        } else {
-            String::new()
-        };
-        let skipped = match state.skipped {
-            0 => String::new(),
-            n => format!(", {n} skipped"),
-        };
-        self.bar.set_position(state.step);
-        self.bar.set_message(format!(
-            "loss {loss:.4}, {rate:.1} images/s{utilisation}, {:.1} GiB, {} left{skipped}",
-            memory as f64 / (1u64 << 30) as f64,
-            indicatif::HumanDuration(Duration::from_secs_f64(left.clamp(0.0, 1e9))),
-        ));
-        if state.step.is_multiple_of(log_every) {
-            self.write(state, memory)?;
-        }
-        Ok(())
-    }
-
-    /// Writes the means since the last line.
-    fn write(&mut self, state: &State, memory: u64) -> Result<()> {
-        let (start, from) = self.since;
-        let seconds = start.elapsed().as_secs_f64();
-        let rate = ((state.step - from) * self.batch as u64) as f64 / seconds;
-        let mut values: Vec<(String, f64)> =
-            self.sums.drain(..).map(|(name, sum, n)| (name, sum / n as f64)).collect();
-        values.push(("images_per_second".into(), rate));
-        if self.peak > 0.0 {
-            values.push(("model_flop_utilisation".into(), rate * self.flops / self.peak));
-        }
-        values.push(("memory_bytes".into(), memory as f64));
-        values.push(("skipped".into(), state.skipped as f64));
-        self.log.write(state.step, &values)?;
-        self.since = (Instant::now(), state.step);
-        Ok(())
-    }
-}
-
-/// Bytes in use by the device's allocator, or by the process on the CPU.
-fn memory_in_use(device: &Device) -> u64 {
-    if let Some(usage) = device.clone().inner().memory_pool_usage() {
-        return usage.bytes_in_use;
-    }
-    let Ok(pid) = sysinfo::get_current_pid() else { return 0 };
-    let mut system = sysinfo::System::new();
-    system.refresh_processes_specifics(
-        sysinfo::ProcessesToUpdate::Some(&[pid]),
-        false,
-        sysinfo::ProcessRefreshKind::nothing().with_memory(),
-    );
-    system.process(pid).map_or(0, |process| process.memory())
-}
-
-/// Peak FLOP/s of a few square matrix products in the activations' dtype.
-fn measured_peak(device: &Device, precision: Activations) -> f64 {
-    let device = device.clone().inner();
-    let side = if device == Device::flex() { 512 } else { 4096 };
-    let dtype = match precision {
-        Activations::F32 => FloatDType::F32,
-        Activations::Bf16 => FloatDType::BF16,
-    };
-    // Not zeros, on which products can be faster; not the random generator, which ranks share.
-    let values: Vec<f32> =
-        (0..side * side).map(|i| (i * 7919 % 1009) as f32 / 1009.0 - 0.5).collect();
-    let x = Tensor::<2>::from_data(TensorData::new(values, [side, side]), &device).cast(dtype);
-    let seconds = |_| {
-        let start = Instant::now();
-        let product = x.clone().matmul(x.clone());
-        let _ = product.slice([0..1, 0..1]).into_data();
-        start.elapsed().as_secs_f64()
-    };
-    let best = (0..8).map(seconds).fold(f64::INFINITY, f64::min);
-    2.0 * (side as f64).powi(3) / best
+fn diverged(step: u64, report: &Report) -> RunError {
+    let values: Vec<String> =
+        report.values.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    RunError::Diverged { step, values: values.join(", ") }
 }
 
 /// Whether a folder holds a run.

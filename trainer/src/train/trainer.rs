@@ -26,7 +26,7 @@ pub trait Trainer {
     /// If the data of the step cannot be read.
     fn step(&mut self, step: u64) -> Result<Report>;
 
-    /// The files of a checkpoint.
+    /// The files of a checkpoint: a copy, which is written while later steps are done.
     ///
     /// # Errors
     ///

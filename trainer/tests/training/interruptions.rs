@@ -92,6 +92,10 @@ fn a_full_disk_keeps_the_last_checkpoint() {
     assert!(!output.status.success());
     assert!(errors.contains("cannot be written; earlier ones are whole"), "{errors}");
     assert_eq!(names(&workspace.path("run/checkpoints")), ["00000002"]);
+    // Only the checkpoint at the end was necessary; the training went on that far.
+    let log = std::fs::read_to_string(workspace.path("run/log.jsonl")).expect("a log");
+    assert_eq!(log.lines().count(), 6, "{log}");
+    assert!(errors.contains("00000004 cannot be written"), "{errors}");
     workspace.succeeds("train run.toml --out run --device cpu --quiet");
     assert_eq!(names(&workspace.path("run/checkpoints")), ["00000004", "00000006"]);
 }

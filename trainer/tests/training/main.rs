@@ -6,6 +6,9 @@ mod interruptions;
 mod loss_networks;
 mod pipeline;
 mod runs;
+#[cfg(unix)]
+mod signals;
+mod survival;
 
 use common::Workspace;
 use runs::{assert_close, hdit};

@@ -16,7 +16,7 @@ use tintype::weights::{Flat, Weights, Which, flat, load, open, snapshot, with_fl
 use super::{Inputs, Networks, Perceptual, VaeLoss, discriminator_pass, generator_pass, macs};
 use crate::data::store::ImageStore;
 use crate::network::lpips::Lpips;
-use crate::train::adamw::{AdamW, AdamWConfig, Group};
+use crate::train::adamw::{AdamW, AdamWConfig, Group, global_norm};
 use crate::train::checkpoint::TensorFile;
 use crate::train::comm::Comm;
 use crate::train::epoch_sampler::{EpochSampler, SampleIndex};
@@ -223,6 +223,12 @@ fn collate(
     }
 }
 
+/// The global norm of gradients, read back.
+fn norm_of(gradients: &Flat) -> f64 {
+    let norm = global_norm(gradients).map(|norm| norm.into_data().convert::<f32>());
+    norm.and_then(|norm| norm.iter::<f64>().next()).unwrap_or(0.0)
+}
+
 /// The tensors below a prefix, if there are any.
 fn with_prefix(weights: &Weights, prefix: &str) -> Option<Weights> {
     let mut part = weights.clone();
@@ -266,28 +272,41 @@ impl Trainer for VaeTraining {
         let mut values: Vec<(String, f64)> =
             names.iter().zip(numbers).map(|(n, v)| (n.to_string(), v / world)).collect();
         let lr = self.optimizers[0].config.lr_at(step);
-        let finite = values.iter().all(|(_, v)| v.is_finite());
+        let norm = norm_of(&gradients);
+        let mut finite = norm.is_finite() && values.iter().all(|(_, v)| v.is_finite());
+        values.push(("grad_norm".into(), norm));
+        // Both networks change, or neither. The discriminator's pass needs nothing of the autoencoder's update.
+        let mut discriminator = pass.discriminator;
+        let mut adversary = None;
+        if finite && self.loss.disc_weight > 0.0 && count + 1 >= self.loss.disc_start {
+            let pass = discriminator_pass(&discriminator, images, pass.reconstruction);
+            let gradients = self.mean(pass.gradients);
+            let norm = norm_of(&gradients);
+            let [real, fake] = pass.logits;
+            let own = [("disc_loss", pass.loss), ("logits_real", real), ("logits_fake", fake)];
+            for (name, value) in own {
+                let value = value.into_data().convert::<f32>().iter::<f64>().next();
+                let value = value.unwrap_or(f64::NAN);
+                finite &= value.is_finite();
+                values.push((name.into(), value));
+            }
+            values.push(("disc_grad_norm".into(), norm));
+            // The losses are each rank's own, and all do the same.
+            let bad = f64::from(u8::from(!(finite && norm.is_finite())));
+            finite = self.comm.sum_numbers(&[bad])[0] == 0.0;
+            discriminator = pass.discriminator;
+            adversary = Some(gradients);
+        }
         if finite {
             let parameters = self.networks.autoencoder_values(Which::Trainable);
             let parameters = self.optimizers[0].update(parameters, &gradients, lr);
             self.networks = self.networks.clone().with_autoencoder(&parameters);
-            self.networks.discriminator = pass.discriminator;
-        }
-        if finite && self.loss.disc_weight > 0.0 && count + 1 >= self.loss.disc_start {
-            let pass =
-                discriminator_pass(&self.networks.discriminator, images, pass.reconstruction);
-            let gradients = self.mean(pass.gradients);
-            let parameters = flat(&pass.discriminator, Which::Trainable);
-            let parameters = self.optimizers[1].update(parameters, &gradients, lr);
-            self.networks.discriminator = with_flat(pass.discriminator, &parameters);
-            for (name, value) in [
-                ("disc_loss", pass.loss),
-                ("logits_real", pass.logits[0].clone()),
-                ("logits_fake", pass.logits[1].clone()),
-            ] {
-                let value = value.into_data().convert::<f32>().iter::<f64>().next();
-                values.push((name.into(), value.unwrap_or(f64::NAN)));
+            if let Some(gradients) = adversary {
+                let parameters = flat(&discriminator, Which::Trainable);
+                let parameters = self.optimizers[1].update(parameters, &gradients, lr);
+                discriminator = with_flat(discriminator, &parameters);
             }
+            self.networks.discriminator = discriminator;
         }
         values.push(("lr".into(), lr));
         Ok(Report { values, skipped: !finite })

@@ -1,0 +1,169 @@
+//! Checkpoints written in another thread while the training goes on.
+//!
+//! A checkpoint is one copy of its tensors in host memory, taken between two steps; from there it is streamed
+//! into its files without another one. The next checkpoint waits until the last one is written, so there are
+//! never two copies.
+
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+
+use super::checkpoint::{self, CheckpointError, State, TensorFile};
+use super::critical;
+use super::warnings::Warnings;
+
+/// Pauses between the tries of one checkpoint.
+const PAUSES: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(1200)];
+/// The pause after a checkpoint that could not be written; it doubles with each, up to [`LONGEST`].
+const FIRST: Duration = Duration::from_secs(5);
+/// The longest pause.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// Writes the checkpoints of a run.
+#[derive(Debug)]
+pub struct Saver {
+    run: PathBuf,
+    keep: Keep,
+    writing: Option<JoinHandle<Ended>>,
+    /// Whether there should be a checkpoint.
+    owed: bool,
+    /// Failures in a row.
+    failures: u32,
+    /// No periodic checkpoint before.
+    not_before: Option<Instant>,
+}
+
+/// Which checkpoints stay.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// The number of the latest.
+    pub last: usize,
+    /// Also those at multiples of this step; 0 for none.
+    pub every: u64,
+}
+
+/// How the writing of a checkpoint ended.
+#[derive(Debug)]
+struct Ended {
+    written: Result<(), CheckpointError>,
+    /// Older ones are deleted after it was written.
+    pruned: Result<()>,
+}
+
+impl Saver {
+    /// Of a run's folder.
+    pub fn new(run: &Path, keep: Keep) -> Self {
+        Self { run: run.into(), keep, writing: None, owed: false, failures: 0, not_before: None }
+    }
+
+    /// Notes that a periodic checkpoint is due.
+    pub fn owe(&mut self) {
+        self.owed = true;
+    }
+
+    /// Whether a periodic checkpoint is to be taken now. While steps are skipped it is not: the weights are the
+    /// last one's, and would replace the ones before that may still be good.
+    pub fn is_due(&self, skipped: bool) -> bool {
+        let paused = self.not_before.is_some_and(|at| Instant::now() < at);
+        self.owed && !skipped && !paused
+    }
+
+    /// Begins to write a checkpoint; the one before was waited for.
+    ///
+    /// # Errors
+    ///
+    /// If the system starts no thread.
+    pub fn start(&mut self, state: State, files: Vec<TensorFile>) -> Result<()> {
+        self.owed = false;
+        let (run, keep) = (self.run.clone(), self.keep);
+        let thread = std::thread::Builder::new().name("checkpoint".into());
+        let spawned = thread.spawn(move || write(&run, keep, &state, files));
+        match spawned {
+            Ok(writing) => self.writing = Some(writing),
+            Err(error) => {
+                self.put_off(true);
+                return Err(error).context("no thread can be started for the checkpoint");
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells how a checkpoint ended whose writing is over, without waiting for it.
+    pub fn poll(&mut self, warnings: &mut Warnings) {
+        if self.writing.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.wait(warnings);
+        }
+    }
+
+    /// Waits until the checkpoint is written; a failure is a warning, and it is tried again later.
+    pub fn wait(&mut self, warnings: &mut Warnings) {
+        if let Err(error) = self.finish(warnings) {
+            warnings.tell("checkpoint", &error);
+        }
+    }
+
+    /// Waits until the checkpoint is written.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be written, or holds a number that is not finite.
+    pub fn finish(&mut self, warnings: &mut Warnings) -> Result<()> {
+        let Some(writing) = self.writing.take() else { return Ok(()) };
+        let Ok(Ended { written, pruned }) = writing.join() else {
+            self.put_off(true);
+            return Err(anyhow!("the checkpoint was not written, its thread panicked"));
+        };
+        if let Err(error) = pruned {
+            warnings.tell("prune", &error);
+        }
+        match written {
+            Ok(()) => {
+                (self.failures, self.not_before) = (0, None);
+                Ok(())
+            }
+            Err(error) => {
+                self.put_off(error.may_pass());
+                Err(error.into())
+            }
+        }
+    }
+
+    /// After a failure: a pause, and then the next checkpoint at once if that can help.
+    fn put_off(&mut self, again: bool) {
+        let pause = FIRST.saturating_mul(1 << self.failures.min(10)).min(LONGEST);
+        self.failures += 1;
+        self.not_before = Some(Instant::now() + pause);
+        self.owed |= again;
+    }
+}
+
+impl Drop for Saver {
+    /// A run that ends with an error still ends its checkpoint.
+    fn drop(&mut self) {
+        if let Some(writing) = self.writing.take() {
+            let _ = writing.join();
+        }
+    }
+}
+
+/// Writes a checkpoint, in several tries, and deletes older ones once it is on the disk.
+fn write(run: &Path, keep: Keep, state: &State, files: Vec<TensorFile>) -> Ended {
+    let mut pauses = PAUSES.iter();
+    let written = loop {
+        let whole = critical::begin();
+        let written = checkpoint::write(run, state, &files);
+        drop(whole);
+        match (written, pauses.next()) {
+            (Err(error), Some(pause)) if error.may_pass() => std::thread::sleep(*pause),
+            (written, _) => break written.map(|_| ()),
+        }
+    };
+    drop(files);
+    let pruned = match written {
+        Ok(()) => checkpoint::prune(run, keep.last, keep.every),
+        Err(_) => Ok(()),
+    };
+    Ended { written, pruned }
+}

@@ -1,0 +1,75 @@
+//! Trouble that does not end a run: told the first time, then seldom.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::Error;
+use indicatif::ProgressBar;
+
+/// The shortest time between two warnings of one kind.
+const PAUSE: Duration = Duration::from_secs(600);
+
+/// Prints warnings above a progress bar.
+#[derive(Debug)]
+pub struct Warnings {
+    bar: ProgressBar,
+    kinds: BTreeMap<&'static str, Told>,
+}
+
+impl Warnings {
+    /// Warnings above this bar.
+    pub fn new(bar: ProgressBar) -> Self {
+        Self { bar, kinds: BTreeMap::new() }
+    }
+
+    /// Tells an error, unless one of its kind was told in the last ten minutes; then it is counted.
+    pub fn tell(&mut self, kind: &'static str, error: &Error) {
+        let Some(silent) = self.kinds.entry(kind).or_default().now(Instant::now()) else { return };
+        let count = match silent {
+            0 => String::new(),
+            n => format!(" ({n} more since the last warning)"),
+        };
+        // Standard error may be a file on the full disk; `eprintln` would panic.
+        self.bar.suspend(|| {
+            let _ = writeln!(io::stderr(), "warning: {error:#}; the training goes on{count}");
+        });
+    }
+}
+
+/// When a kind of warning was told.
+#[derive(Debug, Default)]
+struct Told {
+    last: Option<Instant>,
+    silent: u64,
+}
+
+impl Told {
+    /// How many were not told since the last one, if this one is to be told.
+    fn now(&mut self, now: Instant) -> Option<u64> {
+        if self.last.is_some_and(|last| now.duration_since(last) < PAUSE) {
+            self.silent += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.silent))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_repeat_every_ten_minutes_with_a_count() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut told = Told::default();
+        assert_eq!(told.now(at(0)), Some(0));
+        assert_eq!(told.now(at(1)), None);
+        assert_eq!(told.now(at(599)), None);
+        assert_eq!(told.now(at(600)), Some(2));
+        assert_eq!(told.now(at(601)), None);
+        assert_eq!(told.now(at(5000)), Some(1));
+    }
+}
