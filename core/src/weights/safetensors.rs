@@ -121,7 +121,7 @@ pub fn write_to(
 fn sorted(tensors: &BTreeMap<String, TensorView>) -> Vec<(&String, &TensorView)> {
     let mut sorted: Vec<_> = tensors.iter().collect();
     // Stable, so names of one type stay in their order.
-    sorted.sort_by(|(_, left), (_, right)| stored(right.dtype).cmp(&stored(left.dtype)));
+    sorted.sort_by_key(|(_, view)| std::cmp::Reverse(stored(view.dtype)));
     sorted
 }
 

@@ -34,7 +34,8 @@ pub(super) fn show(app: &mut App, ui: &mut egui::Ui, actions: &mut Vec<Action>) 
     app.picker.sharing = if called > 1 { called } else { 0 };
     if app.picker.sharing > 0 {
         let name = app.picker.query.trim();
-        let sentence = format!("{called} classes are called “{name}”: pick one (arrow keys, then Enter).");
+        let sentence =
+            format!("{called} classes are called “{name}”: pick one (arrow keys, then Enter).");
         ui.add(egui::Label::new(sentence).wrap());
     }
     let rows = rows(app, &labels);
