@@ -7,6 +7,7 @@ mod encode;
 mod evaluate;
 mod events;
 mod face;
+mod force;
 mod generate;
 mod info;
 mod interrupt;
