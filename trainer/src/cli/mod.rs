@@ -8,6 +8,7 @@ mod evaluate;
 mod events;
 mod face;
 mod force;
+mod gather;
 mod generate;
 mod info;
 mod interrupt;
