@@ -68,7 +68,8 @@ impl Samples {
     ///
     /// # Errors
     ///
-    /// * [`IdentityError`](tintype::files::IdentityError) if there are samples of another making in it, unless `other` lets them be removed.
+    /// * [`IdentityError`](tintype::files::IdentityError) if there are samples of another making in it, unless
+    ///   `other` lets them be removed.
     /// * The folder cannot be created, or it cannot be written.
     pub fn folder(path: &Path, identity: &Identity, other: Replace) -> Result<Self> {
         std::fs::create_dir_all(path)
@@ -90,7 +91,8 @@ impl Samples {
     ///
     /// # Errors
     ///
-    /// * [`IdentityError`](tintype::files::IdentityError) if it has samples of another making, unless `other` lets them be removed.
+    /// * [`IdentityError`](tintype::files::IdentityError) if it has samples of another making, unless `other` lets
+    ///   them be removed.
     /// * The folder of the archive cannot be created, or the record beside it cannot be written.
     pub fn npz(
         path: &Path,

@@ -44,14 +44,14 @@ impl Hdf5Writer {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let writer = Self { path: path.into(), partial: partial.into() };
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder)
-                .with_context(|| format!("{} cannot be created", folder.display()))?;
-            let name =
-                |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let own = [name(&writer.partial), name(&list_of(path))];
-            sweep(folder, |left| own.iter().any(|own| own == left))?;
-        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("{} cannot be created", folder.display()))?;
+        let name =
+            |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let own = [name(&writer.partial), name(&list_of(path))];
+        sweep(folder, |left| own.iter().any(|own| own == left))?;
         if path.exists() {
             let recorded = identity_of(path)?;
             let compared = identity.check(path, recorded.as_deref());
