@@ -14,7 +14,7 @@ use tintype::weights::{Dtype, TensorView, open, write_safetensors};
 
 use super::hdf5::{GROUP, Hdf5Writer, Payload, item_name};
 use super::latents::LatentShards;
-use super::made::{IDENTITY, Other, check_shards, is_numbered, remove, sweep};
+use super::made::{IDENTITY, Other, check_shards, create_folder, is_numbered, remove, sweep};
 use super::prepare::Progress;
 use super::pt;
 use super::store::ImageStore;
@@ -88,8 +88,7 @@ pub fn to_shards(
     plan: &Plan,
     progress: &Progress,
 ) -> Result<Outcome> {
-    std::fs::create_dir_all(&plan.out)
-        .with_context(|| format!("{} cannot be created", plan.out.display()))?;
+    create_folder(&plan.out)?;
     let identity = identity(store, encoder, "posterior samples")
         .with("mirrored", true)
         .with("seed", plan.seed)

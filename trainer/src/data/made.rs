@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use tintype::files::{Identity, IdentityError};
+use tintype::files::{Identity, IdentityError, sync_folder};
 use tintype::weights::open;
 
 /// What happens to an output of another making.
@@ -46,6 +46,19 @@ pub fn remove(file: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Creates a folder, and makes its name last as long as the files in it will.
+///
+/// # Errors
+///
+/// If it cannot be created.
+pub fn create_folder(folder: &Path) -> Result<()> {
+    let is_new = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let new: Vec<&Path> = folder.ancestors().take_while(is_new).collect();
+    std::fs::create_dir_all(folder)
+        .and_then(|()| new.into_iter().try_for_each(sync_folder))
+        .with_context(|| format!("{} cannot be created", folder.display()))
 }
 
 /// Names of the files in a folder, sorted; none if it is not there.

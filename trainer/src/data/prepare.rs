@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use anyhow::Context;
 use rayon::prelude::*;
 use tintype::files::{Identity, write_durably};
 use tintype::image::Rgb;
@@ -13,7 +12,7 @@ use tintype::weights::{Dtype, TensorView, open, write_safetensors};
 use super::crop::center_crop;
 use super::fingerprint::Fingerprint;
 use super::jpeg;
-use super::made::{IDENTITY, Other, check_shards, is_numbered, remove, sweep};
+use super::made::{IDENTITY, Other, check_shards, create_folder, is_numbered, remove, sweep};
 use super::source::{Item, Skipped, Source};
 use super::store::{Description, STORE_FILE, Shard, file_crc32c};
 
@@ -93,8 +92,7 @@ impl Progress {
 ///
 /// If [`Plan::side`] or [`Plan::world`] is 0.
 pub fn prepare(source: &Source, plan: &Plan, progress: &Progress) -> anyhow::Result<Outcome> {
-    std::fs::create_dir_all(&plan.out)
-        .with_context(|| format!("{} cannot be created", plan.out.display()))?;
+    create_folder(&plan.out)?;
     let image_bytes = plan.side * plan.side * 3;
     let per_shard = (SHARD_BYTES / image_bytes).clamp(1, 10_000);
     let identity = Identity::default()

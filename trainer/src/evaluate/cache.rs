@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use tintype::files::{Identity, write_durably};
 use tintype::weights::{TensorView, open, write_safetensors};
 
 use super::extractor::{FeatureExtractor, Features};
 use crate::data::fingerprint::Fingerprint;
-use crate::data::made::{IDENTITY, is_numbered, sweep};
+use crate::data::made::{IDENTITY, create_folder, is_numbered, sweep};
 
 const NAMES: [&str; 3] = ["features", "spatial", "logits"];
 
@@ -72,8 +72,7 @@ impl Cache {
     ) -> Result<()> {
         let path = self.file(extractor, part);
         let folder = path.parent().unwrap_or(&self.folder);
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("--cache {} cannot be written", folder.display()))?;
+        create_folder(folder)?;
         let mut tensors = BTreeMap::new();
         for ((name, values), width) in
             NAMES.iter().zip([&rows.features, &rows.spatial, &rows.logits]).zip(rows.widths)

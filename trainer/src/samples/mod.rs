@@ -15,7 +15,7 @@ use tintype::files::{Identity, sync_folder, temporary_name};
 use tintype::image::Rgb;
 use tintype::noise::{ImageKey, Stream, uniforms};
 
-use crate::data::made::{is_numbered, names, sweep};
+use crate::data::made::{create_folder, is_numbered, names, sweep};
 use claim::claim;
 
 pub use claim::Replace;
@@ -72,8 +72,7 @@ impl Samples {
     ///   `other` lets them be removed.
     /// * The folder cannot be created, or it cannot be written.
     pub fn folder(path: &Path, identity: &Identity, other: Replace) -> Result<Self> {
-        std::fs::create_dir_all(path)
-            .with_context(|| format!("--out {} cannot be written", path.display()))?;
+        create_folder(path)?;
         let is_own = |name: &str| is_numbered(name, "", ".png");
         let record = path.join("samples.json");
         let others = || -> Result<Vec<PathBuf>> {
@@ -108,8 +107,7 @@ impl Samples {
         };
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
         if let Some(folder) = folder {
-            std::fs::create_dir_all(folder)
-                .with_context(|| format!("{} cannot be created", folder.display()))?;
+            create_folder(folder)?;
         }
         let raw = RawFile {
             path: path.into(),

@@ -9,7 +9,7 @@ use hdf5_pure::{
 use tintype::files::{Identity, sync_folder, write_durably};
 
 use super::{StoreError, identity_of, list_of, streamed};
-use crate::data::made::{IDENTITY, Other, sweep};
+use crate::data::made::{IDENTITY, Other, create_folder, sweep};
 
 /// Items of one group of a store.
 pub const GROUP: usize = 1000;
@@ -46,8 +46,7 @@ impl Hdf5Writer {
         let writer = Self { path: path.into(), partial: partial.into() };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("{} cannot be created", folder.display()))?;
+        create_folder(folder)?;
         let name =
             |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let own = [name(&writer.partial), name(&list_of(path))];
