@@ -14,6 +14,7 @@ pub mod data;
 pub mod evaluate;
 pub mod loss;
 pub mod network;
+pub mod patience;
 pub mod rank;
 pub mod samples;
 pub mod train;

@@ -55,10 +55,39 @@ impl Identity {
             std::fs::read(record).map_err(|source| IdentityError::Read { path: path(), source })?;
         let recorded = serde_json::from_slice(&text)
             .map_err(|source| IdentityError::Format { path: path(), source })?;
-        match self.differences(&recorded) {
-            none if none.is_empty() => Ok(()),
-            differences => Err(IdentityError::Mismatch { path: path(), differences }),
+        self.compare(&recorded, record)
+    }
+
+    /// Compares with what an output says of itself: its identity as [`text`](Self::text), or nothing.
+    ///
+    /// # Errors
+    ///
+    /// * [`IdentityError::Mismatch`] if the output has another identity
+    /// * [`IdentityError::Unrecorded`] if it has none, as those of earlier versions
+    pub fn check(&self, output: &Path, recorded: Option<&str>) -> Result<(), IdentityError> {
+        match recorded.and_then(|text| serde_json::from_str(text).ok()) {
+            Some(recorded) => self.compare(&recorded, output),
+            None => Err(IdentityError::Unrecorded { path: output.into() }),
         }
+    }
+
+    /// The identity as JSON on one line, as an output carries it.
+    pub fn text(&self) -> String {
+        Value::Object(self.0.clone()).to_string()
+    }
+
+    fn compare(&self, recorded: &Self, path: &Path) -> Result<(), IdentityError> {
+        match self.differences(recorded) {
+            none if none.is_empty() => Ok(()),
+            differences => Err(IdentityError::Mismatch { path: path.into(), differences }),
+        }
+    }
+}
+
+impl IdentityError {
+    /// Whether there is an output of another making, as opposed to a record that cannot be used.
+    pub fn is_other_making(&self) -> bool {
+        matches!(self, Self::Mismatch { .. } | Self::Unrecorded { .. })
     }
 }
 
@@ -91,6 +120,12 @@ pub enum IdentityError {
         path: PathBuf,
         /// Each value that differs.
         differences: Vec<Difference>,
+    },
+    /// It does not say what it was made from.
+    #[error("{} was made by an earlier version, which did not record from what", .path.display())]
+    Unrecorded {
+        /// The output.
+        path: PathBuf,
     },
     /// The record is not one.
     #[error("{} is not a record of how an output was made", .path.display())]
@@ -142,6 +177,19 @@ mod tests {
             "{text}"
         );
         assert_eq!(std::fs::read(&record).expect("a record"), bytes, "it was not touched");
+    }
+
+    #[test]
+    fn an_output_may_carry_its_identity_in_itself() {
+        let made = Identity::default().with("seed", 1).with("store", "a0b1");
+        let file = Path::new("x.h5");
+        assert!(made.check(file, Some(&made.text())).is_ok());
+        let error = made.check(file, Some(r#"{"seed":2,"store":"a0b1"}"#)).expect_err("another");
+        assert!(error.to_string().ends_with("x.h5 was made differently: seed was 2, not 1"));
+        for none in [None, Some("a0b1-3509-0")] {
+            let error = made.check(file, none).expect_err("nothing is recorded");
+            assert!(error.is_other_making() && error.to_string().contains("earlier version"));
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! `tintype convert`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use tintype::weights::{Dtype, Weights, open, write_safetensors};
 
+use crate::data::made::sweep;
 use tintype::files::write_durably;
 use tintype::generate::bytes;
 
@@ -73,6 +74,10 @@ pub fn run(args: Args) -> Result<()> {
     weights.metadata.insert("format".into(), "pt".into());
     let content = write_safetensors(&weights.tensors, &weights.metadata)
         .map_err(|e| anyhow::anyhow!("{}: {e}", args.output.display()))?;
+    if let (Some(folder), Some(name)) = (args.output.parent(), args.output.file_name()) {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        sweep(folder, |left| name == left)?;
+    }
     write_durably(&args.output, &content)?;
     println!(
         "{}: {} tensors, {}",

@@ -12,6 +12,7 @@ use tintype::weights::{load, open};
 
 use super::Outcome;
 use super::events::Reporter;
+use super::force;
 use super::interrupt::on_interrupt;
 use super::numbers::{at_least, seed};
 use crate::data::encode::{Encoder, Outcome as Encoded, Plan, to_hdf5, to_shards};
@@ -39,6 +40,9 @@ pub struct Args {
     /// Device: auto, cpu, cuda, wgpu or vulkan, optionally with an index (cuda:1)
     #[arg(long, default_value = "auto")]
     device: String,
+    /// Replace latents of another store, autoencoder, seed or number of processes; only their own files are removed
+    #[arg(long)]
+    force: bool,
     /// Print progress as JSON lines
     #[arg(long)]
     json: bool,
@@ -59,7 +63,8 @@ pub fn run(args: Args) -> Result<Outcome> {
     let chosen = device::choose(&super::local_device(&args.device, rank))?;
     let encoder = load_encoder(&args.vae, store.side(), &chosen.found.device)?;
     let batch = args.batch.unwrap_or(if chosen.found.id == "cpu" { 4 } else { 32 }).max(1);
-    let plan = Plan { out: args.out.clone(), batch, seed: args.seed, rank };
+    let other = force::other(args.force);
+    let plan = Plan { out: args.out.clone(), batch, seed: args.seed, rank, other };
     let interrupted =
         on_interrupt("stopping; finished shards are kept, run the same command to resume")?;
     let reporter = Reporter::counting(store.len() as u64, "images", args.json);
@@ -70,7 +75,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         true => to_hdf5(&store, &encoder, &plan, &progress),
         false => to_shards(&store, &encoder, &plan, &progress),
     };
-    let outcome = reporter.watch(&progress, &interrupted, work)?;
+    let outcome = force::offered(reporter.watch(&progress, &interrupted, work))?;
     let seconds = started.elapsed().as_secs_f64();
     let made = progress.made();
     let rate = made as f64 / seconds;

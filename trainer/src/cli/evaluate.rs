@@ -12,7 +12,7 @@ use tintype::weights::open;
 use super::Outcome;
 use super::events::Reporter;
 use super::interrupt::on_interrupt;
-use super::metrics::{Evaluator, MetricArgs, write_json};
+use super::metrics::{Evaluator, MetricArgs, of_images, write_json};
 use super::numbers::{at_least, seed};
 use crate::data::store::ImageStore;
 use crate::evaluate::eval_set::EvalSet;
@@ -96,7 +96,9 @@ pub fn run(args: Args) -> Result<Outcome> {
         batch,
         interrupted: &interrupted,
         json: args.json,
+        identity: samples.images.as_ref().map(of_images).unwrap_or_default(),
     };
+    evaluator.claim_statistics()?;
     // Features of sample images are always extracted: the bias note needs their number.
     let extracted =
         evaluator.images(samples.images.as_ref(), &format!("extracting features on {id}"))?;

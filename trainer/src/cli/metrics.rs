@@ -11,14 +11,16 @@ use serde_json::{Value, json};
 use super::Outcome;
 use super::events::Reporter;
 use super::numbers::at_least;
-use crate::evaluate::eval_set::{EvalSet, save};
+use crate::data::fingerprint::Fingerprint;
+use crate::evaluate::cache::Cache;
+use crate::evaluate::eval_set::{EvalSet, claim, save};
 use crate::evaluate::evaluation::{Evaluation, Options, set_features};
-use crate::evaluate::extraction::{self, Cache, ExtractedFeatures};
+use crate::evaluate::extraction::{self, ExtractedFeatures};
 use crate::evaluate::extractor::{FeatureExtractor, Kind};
 use crate::evaluate::images::Images;
 use crate::evaluate::protocol::{Metric, Protocol};
 use crate::rank::Rank;
-use tintype::files::write_whole;
+use tintype::files::{Identity, write_whole};
 
 /// Evaluation options.
 #[derive(Debug, clap::Args)]
@@ -94,6 +96,8 @@ pub struct Evaluator<'a> {
     pub batch: usize,
     pub interrupted: &'a AtomicBool,
     pub json: bool,
+    /// What the samples are.
+    pub identity: Identity,
 }
 
 impl Evaluator<'_> {
@@ -109,7 +113,7 @@ impl Evaluator<'_> {
         message: &str,
     ) -> Result<Option<Vec<ExtractedFeatures>>> {
         let Some(images) = images else { return Ok(Some(Vec::new())) };
-        let cache = self.cache(&images.fingerprint());
+        let cache = self.cache(images.fingerprint(), of_images(images));
         let plan = self.evaluation.plan(images.len(), cache.as_ref(), self.rank);
         let todo: usize = plan.missing().iter().map(|range| range.len()).sum();
         let reporter = Reporter::counting(todo as u64, "images", self.json);
@@ -135,8 +139,27 @@ impl Evaluator<'_> {
     }
 
     /// The feature cache of a set, with `--cache`.
-    pub fn cache(&self, set: &str) -> Option<Cache> {
-        self.args.cache.as_deref().map(|root| Cache::new(root, set))
+    pub fn cache(&self, set: Fingerprint, identity: Identity) -> Option<Cache> {
+        self.args.cache.as_deref().map(|root| Cache::new(root, set, identity))
+    }
+
+    /// What the statistics of the samples are made from.
+    fn of_statistics(&self) -> Identity {
+        let keys: Vec<String> = self.evaluation.extractors.iter().map(|e| e.key()).collect();
+        self.identity.clone().with("extractors", keys)
+    }
+
+    /// Makes sure, before hours of work, that `--save-stats` replaces no statistics of another making.
+    ///
+    /// # Errors
+    ///
+    /// If it would.
+    pub fn claim_statistics(&self) -> Result<()> {
+        match &self.args.save_stats {
+            Some(path) => claim(path, &self.of_statistics())
+                .context("--save-stats replaces no other file; choose another name or remove it"),
+            None => Ok(()),
+        }
     }
 
     /// Extracts the reference's features if its statistics do not suffice, computes the metrics and
@@ -172,7 +195,7 @@ impl Evaluator<'_> {
         let (of_samples, of_reference) =
             (with_extractors(of_samples), with_extractors(of_reference));
         if let Some(path) = &self.args.save_stats {
-            save(path, &set_features(&of_samples, None)?.statistics)?;
+            save(path, &set_features(&of_samples, None)?.statistics, &self.of_statistics())?;
         }
         let reference = reference.map(|set| (set, of_reference.as_slice()));
         let report = self.evaluation.report((path, &of_samples, set), reference)?;
@@ -188,6 +211,12 @@ impl Evaluator<'_> {
         reporter.line(report.to_string().trim_end());
         Ok(Outcome::Done)
     }
+}
+
+/// What a set of images is.
+pub fn of_images(images: &Images) -> Identity {
+    let set = images.fingerprint().to_string();
+    Identity::default().with("set", set).with("images", images.len())
 }
 
 /// The features of an extraction; `None` if it was cancelled.

@@ -7,6 +7,8 @@ mod encode;
 mod evaluate;
 mod events;
 mod face;
+mod force;
+mod gather;
 mod generate;
 mod info;
 mod interrupt;

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::Outcome;
 use super::events::Reporter;
+use super::force;
 use super::interrupt::on_interrupt;
 use super::numbers::at_least;
 use crate::data::encode::images_to_hdf5;
@@ -43,6 +44,9 @@ pub struct Args {
     /// Also write Hi-DiT's images.h5 and images_h5.json
     #[arg(long)]
     hdf5: bool,
+    /// Replace a store of another source or size; only its own files are removed
+    #[arg(long)]
+    force: bool,
     /// Print progress as JSON lines
     #[arg(long)]
     json: bool,
@@ -74,9 +78,16 @@ pub fn run(args: Args) -> Result<Outcome> {
     let reporter = Reporter::counting(source.items.len() as u64, "images", args.json);
     reporter.line(&format!("{}: {}", args.source.display(), source.labelled_by));
     reporter.message("preparing".into());
-    let plan = Plan { side: args.size, out: args.out.clone(), rank: rank.rank, world: rank.world };
+    let plan = Plan {
+        side: args.size,
+        out: args.out.clone(),
+        rank: rank.rank,
+        world: rank.world,
+        other: force::other(args.force),
+    };
     let progress = Progress::default();
-    let outcome = reporter.watch(&progress, &interrupted, || prepare(&source, &plan, &progress))?;
+    let outcome = reporter.watch(&progress, &interrupted, || prepare(&source, &plan, &progress));
+    let outcome = force::offered(outcome)?;
     for Skipped { name, reason } in outcome.skipped.iter().take(5) {
         eprintln!("warning: skipped {name}: {reason}");
     }
@@ -97,7 +108,9 @@ pub fn run(args: Args) -> Result<Outcome> {
     }
     let store = verified(&args.out, &reporter)?;
     if args.hdf5 {
-        write_hdf5(&store, &args.out)?;
+        let path = args.out.join("images.h5");
+        let written = images_to_hdf5(&store, &path, plan.other, &Progress::default());
+        force::offered(written)?;
     }
     let empty = without_images(&store);
     if !empty.is_empty() {
@@ -177,12 +190,4 @@ fn verified(folder: &Path, reporter: &Reporter) -> Result<ImageStore> {
     reporter.message("verifying".into());
     store.verify()?;
     Ok(store)
-}
-
-fn write_hdf5(store: &ImageStore, folder: &Path) -> Result<()> {
-    let path = folder.join("images.h5");
-    if !path.exists() {
-        images_to_hdf5(store, &path, &Progress::default())?;
-    }
-    Ok(())
 }

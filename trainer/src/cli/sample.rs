@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
-use rayon::prelude::*;
+use anyhow::{Result, bail, ensure};
 use serde_json::json;
 use tintype::burn::tensor::Device;
 use tintype::device;
@@ -19,18 +18,21 @@ use tintype::weights::Weights;
 
 use super::Outcome;
 use super::events::Reporter;
+use super::force;
+use super::gather::wait_for_others;
 use super::interrupt::on_interrupt;
 use super::metrics::{Evaluator, MetricArgs, extracted};
 use super::model::PartsArgs;
 use super::numbers::{at_least, seed};
 use super::sampling::SamplingArgs;
+use crate::data::fingerprint::Fingerprint;
 use crate::evaluate::eval_set::EvalSet;
 use crate::evaluate::evaluation::Evaluation;
 use crate::evaluate::extraction::ExtractedFeatures;
 use crate::evaluate::extractor::Features;
 use crate::evaluate::images::Images;
 use crate::rank::Rank;
-use crate::samples::{LabelSampling, Samples, labels};
+use crate::samples::{LabelSampling, Replace, Samples, labels};
 use crate::train::run::is_run;
 
 #[derive(Debug, clap::Args)]
@@ -69,6 +71,9 @@ pub struct Args {
     /// Batch size [default: 4 on the CPU, 64 on a GPU]
     #[arg(long, value_parser = at_least::<usize>(1), allow_negative_numbers = true)]
     batch: Option<usize>,
+    /// Replace samples of another model, seed or settings; only their own files are removed
+    #[arg(long)]
+    force: bool,
     /// Print progress as JSON lines
     #[arg(long)]
     json: bool,
@@ -119,7 +124,8 @@ pub fn run(args: Args) -> Result<Outcome> {
         .with("precision", json!(args.precision));
     let what = json!(identity);
     let named = model_name(args.parts.model.model.as_deref(), &files.model.file);
-    let sets = open_sets(&args, &settings, &pipeline, &identity, &named)?;
+    let sets = open_sets(&args, &settings, &pipeline, &identity, rank, &named);
+    let sets = force::offered(sets)?;
     drop(files);
     let batch = args.batch.unwrap_or(if chosen.found.id == "cpu" { 4 } else { 64 }).max(1);
     let interrupted = on_interrupt("stopping after this step; finished samples are kept")?;
@@ -139,10 +145,14 @@ pub fn run(args: Args) -> Result<Outcome> {
         batch: args.batch.unwrap_or(if chosen.found.id == "cpu" { 8 } else { 64 }).max(1),
         interrupted: &interrupted,
         json: args.json,
+        identity: identity.clone(),
     });
+    if let Some(evaluator) = &evaluator {
+        evaluator.claim_statistics()?;
+    }
     if let (true, Some(comparison), Some(evaluator)) = (direct, &comparison, &evaluator) {
         reporter.message(format!("sampling and extracting features on {}", chosen.found.id));
-        let Some(extracted) = job.extract_features(args.count, batch, evaluator, &what)? else {
+        let Some(extracted) = job.extract_features(args.count, batch, evaluator, &identity)? else {
             reporter.finish();
             return Ok(Outcome::Interrupted);
         };
@@ -191,8 +201,10 @@ fn open_sets(
     settings: &Settings,
     pipeline: &Pipeline,
     identity: &Identity,
+    rank: Rank,
     (model, step): &(String, u64),
 ) -> Result<Vec<Samples>> {
+    let replace = Replace::by(rank, force::other(args.force));
     let mut sets = Vec::new();
     if let Some(out) = &args.out {
         let guidance = settings.guidance;
@@ -203,13 +215,13 @@ fn open_sets(
             if guidance.high > 1e9 { f64::INFINITY } else { guidance.high },
             format!("{:?}", args.labels).to_lowercase()
         );
-        sets.push(Samples::folder(&out.join(name), identity)?);
+        sets.push(Samples::folder(&out.join(name), identity, replace)?);
     }
     if let Some(npz) = &args.npz {
         if npz.extension().is_none_or(|e| e != "npz") {
             bail!("--npz {} does not end in .npz", npz.display());
         }
-        sets.push(Samples::npz(npz, args.count, pipeline.image_size(), identity)?);
+        sets.push(Samples::npz(npz, args.count, pipeline.image_size(), identity, replace)?);
     }
     Ok(sets)
 }
@@ -283,9 +295,7 @@ impl Job<'_> {
             let (sender, receiver) = sync_channel::<Vec<(usize, Rgb)>>(2);
             let writer = scope.spawn(move || -> Result<()> {
                 for images in receiver {
-                    images.par_iter().try_for_each(|(index, image)| {
-                        self.sets.iter().try_for_each(|set| set.write(*index, image))
-                    })?;
+                    self.sets.iter().try_for_each(|set| set.write(&images))?;
                 }
                 Ok(())
             });
@@ -312,10 +322,9 @@ impl Job<'_> {
         count: usize,
         batch: usize,
         evaluator: &Evaluator<'_>,
-        what: &serde_json::Value,
+        identity: &Identity,
     ) -> Result<Option<Vec<ExtractedFeatures>>> {
-        let cache =
-            evaluator.cache(&format!("{:08x}", crc32c::crc32c(what.to_string().as_bytes())));
+        let cache = evaluator.cache(Fingerprint::of(&identity.text()), identity.clone());
         let plan = evaluator.evaluation.plan(count, cache.as_ref(), evaluator.rank);
         let mut done = count - plan.missing().iter().map(|range| range.len()).sum::<usize>();
         let outcome = plan.run(self.interrupted, &mut |range| {
@@ -359,27 +368,4 @@ impl Job<'_> {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// Waits on rank 0 until the samples of all ranks are written.
-fn wait_for_others(
-    sets: &[Samples],
-    count: usize,
-    rank: Rank,
-    reporter: &Reporter,
-    interrupted: &AtomicBool,
-) -> Result<()> {
-    if rank.world == 1 {
-        return Ok(());
-    }
-    for set in sets {
-        while !set.missing(0..count).context("the samples cannot be listed")?.is_empty() {
-            reporter.message("waiting for the other processes".into());
-            if interrupted.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(500));
-        }
-    }
-    Ok(())
 }

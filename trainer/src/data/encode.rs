@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, ensure};
 use tintype::burn::tensor::{Device, Tensor, TensorData};
+use tintype::files::{Identity, write_durably};
 use tintype::image::Rgb;
 use tintype::model::vavae::{Posterior, VaeEncoder};
 use tintype::noise::{ImageKey, Stream, normals};
@@ -13,11 +14,11 @@ use tintype::weights::{Dtype, TensorView, open, write_safetensors};
 
 use super::hdf5::{GROUP, Hdf5Writer, Payload, item_name};
 use super::latents::LatentShards;
+use super::made::{IDENTITY, Other, check_shards, create_folder, is_numbered, remove, sweep};
 use super::prepare::Progress;
 use super::pt;
 use super::store::ImageStore;
 use crate::rank::Rank;
-use tintype::files::write_whole;
 
 /// Bytes of one shard's latents, about; LightningDiT puts at most 10,000 into one.
 const SHARD_BYTES: usize = 64 << 20;
@@ -35,6 +36,8 @@ pub struct Plan {
     pub seed: u64,
     /// Rank of this process.
     pub rank: Rank,
+    /// What happens to latents of another making.
+    pub other: Other,
 }
 
 /// The encoder and what identifies it.
@@ -72,9 +75,9 @@ pub enum Outcome {
 ///
 /// # Errors
 ///
-/// * The folder, a shard or the statistics cannot be written.
-/// * A shard of the same name was made with other weights, images, seed or number of processes, or
-///   cannot be read.
+/// * The folder has shards that were made of another store, with other weights, another seed or number of
+///   processes ([`IdentityError`](tintype::files::IdentityError)), unless [`Plan::other`] lets them be removed.
+/// * The folder, a shard or the statistics cannot be written, or a shard not be read.
 ///
 /// # Panics
 ///
@@ -85,8 +88,18 @@ pub fn to_shards(
     plan: &Plan,
     progress: &Progress,
 ) -> Result<Outcome> {
-    std::fs::create_dir_all(&plan.out)?;
-    let identity = format!("{}-{}-{}", encoder.fingerprint, store.len(), plan.seed);
+    create_folder(&plan.out)?;
+    let identity = identity(store, encoder, "posterior samples")
+        .with("mirrored", true)
+        .with("seed", plan.seed)
+        .with("processes", plan.rank.world);
+    if check_shards(&plan.out, is_shard, &identity, plan.other)? {
+        remove(&plan.out.join(STATS_FILE))?;
+    }
+    if plan.rank.world == 1 {
+        sweep(&plan.out, |name| is_shard(name) || name == STATS_FILE)?;
+    }
+    let identity = identity.text();
     let latent = encoder.posterior(store.planes(0), store.side()).mean.dims();
     let [_, c, h, w] = latent;
     let rows = (SHARD_BYTES / (c * h * w * 4)).clamp(1, 10_000);
@@ -97,7 +110,7 @@ pub fn to_shards(
         for (number, items) in all.chunks(rows).enumerate() {
             let name = format!("latents_rank{rank:02}_shard{number:03}.safetensors");
             let path = plan.out.join(&name);
-            if is_finished(&path, &identity, items.len())? {
+            if is_finished(&path, &identity, items.len()) {
                 progress.resume(items.len());
                 continue;
             }
@@ -106,7 +119,7 @@ pub fn to_shards(
                 continue;
             }
             match encode_shard(store, encoder, plan, items, &identity, progress)? {
-                Some(bytes) => write_whole(&path, &bytes)?,
+                Some(bytes) => write_durably(&path, &bytes)?,
                 None => return Ok(Outcome::Stopped),
             }
         }
@@ -118,20 +131,29 @@ pub fn to_shards(
     Ok(Outcome::Done)
 }
 
-/// Whether a shard exists; a shard of another encoder is an error rather than overwritten.
-fn is_finished(path: &Path, identity: &str, rows: usize) -> Result<bool> {
-    if !path.exists() {
-        return Ok(false);
-    }
-    let weights = open(path)?;
-    let same = weights.metadata.get("identity").is_some_and(|i| i == identity)
-        && weights.tensors.get("labels").is_some_and(|l| l.len() == rows);
-    ensure!(
-        same,
-        "{} was encoded with other weights, images, seed or number of processes; choose another folder or delete it",
-        path.display()
-    );
-    Ok(true)
+/// What latents of a store are made from.
+fn identity(store: &ImageStore, encoder: &Encoder, kind: &str) -> Identity {
+    Identity::default()
+        .with("latents", kind)
+        .with("store", store.fingerprint().to_string())
+        .with("images", store.len())
+        .with("side", store.side())
+        .with("encoder", encoder.fingerprint.as_str())
+}
+
+/// `latents_rank00_shard000.safetensors`, …
+fn is_shard(name: &str) -> bool {
+    let rest = name.strip_prefix("latents_rank").and_then(|name| name.split_once("_shard"));
+    rest.is_some_and(|(rank, shard)| {
+        is_numbered(rank, "", "") && is_numbered(shard, "", ".safetensors")
+    })
+}
+
+/// Whether a shard of this identity is there; one that cannot be opened is made again.
+fn is_finished(path: &Path, identity: &str, rows: usize) -> bool {
+    let Ok(weights) = open(path) else { return false };
+    weights.metadata.get(IDENTITY).is_some_and(|recorded| recorded == identity)
+        && weights.tensors.get("labels").is_some_and(|labels| labels.len() == rows)
 }
 
 fn encode_shard(
@@ -185,7 +207,7 @@ fn encode_shard(
         ("total_size".to_string(), items.len().to_string()),
         ("dtype".to_string(), "torch.float32".to_string()),
         ("device".to_string(), "cpu".to_string()),
-        ("identity".to_string(), identity.to_string()),
+        (IDENTITY.to_string(), identity.to_string()),
     ]);
     write_safetensors(&tensors, &metadata).map(Some).map_err(anyhow::Error::msg)
 }
@@ -208,7 +230,7 @@ fn write_statistics(folder: &Path) -> Result<()> {
         pt::Entry { name: "mean", shape: &shape, values: &stats.mean },
         pt::Entry { name: "std", shape: &shape, values: &stats.std },
     ])?;
-    Ok(write_whole(&folder.join(STATS_FILE), &bytes)?)
+    Ok(write_durably(&folder.join(STATS_FILE), &bytes)?)
 }
 
 /// Encodes mean and standard deviation of every image's posterior, in REPA-E's and Hi-DiT's format.
@@ -216,6 +238,8 @@ fn write_statistics(folder: &Path) -> Result<()> {
 /// # Errors
 ///
 /// * Several processes share the work.
+/// * The file, or what an earlier run left of it, was made of another store or with other weights
+///   ([`IdentityError`](tintype::files::IdentityError)), unless [`Plan::other`] lets it be removed.
 /// * The file or its list cannot be written, or what an earlier run left of it cannot be read.
 ///
 /// # Panics
@@ -231,11 +255,11 @@ pub fn to_hdf5(
         plan.rank.world == 1,
         "an .h5 file is written by a single process; use one process, or write shards to a folder"
     );
-    if plan.out.exists() {
+    let identity = identity(store, encoder, "posterior moments");
+    let Some(writer) = Hdf5Writer::open(&plan.out, &identity, plan.other)? else {
         progress.resume(store.len());
         return Ok(Outcome::Done);
-    }
-    let writer = Hdf5Writer::open(&plan.out)?;
+    };
     let name = |i: usize| item_name(i, "img-mean-std-", "npy");
     let done = writer.groups()?;
     progress.resume((done * GROUP).min(store.len()));
@@ -285,10 +309,21 @@ fn uncompressed_png(image: &Rgb) -> Result<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// If an image cannot be encoded, the file or its list cannot be written, or what an earlier run
-/// left of it cannot be read.
-pub fn images_to_hdf5(store: &ImageStore, out: &Path, progress: &Progress) -> Result<Outcome> {
-    let writer = Hdf5Writer::open(out)?;
+/// * The file, or what an earlier run left of it, has the images of another store
+///   ([`IdentityError`](tintype::files::IdentityError)), and is not to be removed.
+/// * An image cannot be encoded, the file or its list cannot be written, or what an earlier run left of it cannot
+///   be read.
+pub fn images_to_hdf5(
+    store: &ImageStore,
+    out: &Path,
+    other: Other,
+    progress: &Progress,
+) -> Result<Outcome> {
+    let identity = Identity::default()
+        .with("store", store.fingerprint().to_string())
+        .with("images", store.len())
+        .with("side", store.side());
+    let Some(writer) = Hdf5Writer::open(out, &identity, other)? else { return Ok(Outcome::Done) };
     let name = |i: usize| item_name(i, "img", "png");
     let all: Vec<usize> = (0..store.len()).collect();
     for (group, items) in all.chunks(GROUP).enumerate().skip(writer.groups()?) {

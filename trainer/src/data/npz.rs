@@ -1,7 +1,7 @@
 //! numpy archives: FID statistics, reference batches, samples (`checkpoints` §4).
 
 use std::fs::File;
-use std::io::{BufReader, Seek, Write};
+use std::io::{BufReader, Read, Seek, Write};
 use std::path::Path;
 
 use anyhow::Context;
@@ -10,8 +10,11 @@ use ndarray_npy::{ReadNpyExt, ReadableElement, WriteNpyExt};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
-use tintype::files::temporary_name;
+use tintype::files::{Identity, sync_folder, temporary_name};
 use tintype_metrics::frechet::Statistics;
+
+/// The member with the identity of statistics.
+const IDENTITY_FILE: &str = "identity.json";
 
 /// What can be wrong with an archive.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +53,14 @@ impl Npz {
         let names: Result<Vec<_>, _> = self.archive.file_names().collect();
         let names = names.map_err(|e| self.problem(&e))?;
         Ok(names.iter().map(|n| n.trim_end_matches(".npy").to_string()).collect())
+    }
+
+    /// The identity that the archive carries, as JSON; `None` in archives of other tools.
+    pub fn identity(&mut self) -> Option<String> {
+        let mut entry = self.archive.by_name(IDENTITY_FILE).ok()?;
+        let mut text = String::new();
+        entry.read_to_string(&mut text).ok()?;
+        Some(text)
     }
 
     /// `mu` and `sigma` (float64, or float32 widened).
@@ -132,8 +143,8 @@ pub fn add<W: Write + Seek>(
     Ok(array.write_npy(archive)?)
 }
 
-/// Writes means and covariances under their names, deflated as pytorch-fid does, under a temporary
-/// name first.
+/// Writes means and covariances under their names, deflated as pytorch-fid does, and beside them the identity, which
+/// numpy's readers pass over; under a temporary name first.
 ///
 /// # Errors
 ///
@@ -141,6 +152,7 @@ pub fn add<W: Write + Seek>(
 pub fn write_statistics(
     path: &Path,
     named: &[(&str, &Array1<f64>, &str, &Array2<f64>)],
+    identity: &Identity,
 ) -> anyhow::Result<()> {
     let temporary = temporary_name(path);
     let written = (|| -> anyhow::Result<()> {
@@ -149,8 +161,11 @@ pub fn write_statistics(
             add(&mut npz, mu, CompressionMethod::Deflated, *mean)?;
             add(&mut npz, sigma, CompressionMethod::Deflated, *covariance)?;
         }
-        npz.finish()?;
-        Ok(std::fs::rename(&temporary, path)?)
+        npz.start_file(IDENTITY_FILE, SimpleFileOptions::default())?;
+        npz.write_all(identity.text().as_bytes())?;
+        npz.finish()?.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        Ok(sync_folder(path)?)
     })();
     if written.is_err() {
         let _ = std::fs::remove_file(&temporary);

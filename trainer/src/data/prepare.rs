@@ -5,17 +5,21 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
+use tintype::files::{Identity, write_durably};
 use tintype::image::Rgb;
 use tintype::weights::{Dtype, TensorView, open, write_safetensors};
 
 use super::crop::center_crop;
+use super::fingerprint::Fingerprint;
 use super::jpeg;
+use super::made::{IDENTITY, Other, check_shards, create_folder, is_numbered, remove, sweep};
 use super::source::{Item, Skipped, Source};
 use super::store::{Description, STORE_FILE, Shard, file_crc32c};
-use tintype::files::write_whole;
 
 /// Bytes of a shard, about.
 const SHARD_BYTES: usize = 128 << 20;
+/// The list of what was left out.
+const SKIPPED_FILE: &str = "skipped.txt";
 /// The first bytes of what macOS keeps beside a file on other systems' disks.
 const APPLE_DOUBLE: [u8; 4] = [0, 5, 0x16, 7];
 /// An encoded image may not claim to decode to more than this.
@@ -32,6 +36,8 @@ pub struct Plan {
     pub rank: usize,
     /// World size.
     pub world: usize,
+    /// What happens to shards, and to a store, of another source or side.
+    pub other: Other,
 }
 
 /// Result of a preparation.
@@ -77,6 +83,8 @@ impl Progress {
 ///
 /// # Errors
 ///
+/// * There are shards or a description in the folder that were made from another source or for another side
+///   ([`IdentityError`](tintype::files::IdentityError)), unless [`Plan::other`] lets them be removed.
 /// * The folder, a shard, `skipped.txt` or the description cannot be written or read back.
 /// * None of the images can be decoded.
 ///
@@ -84,15 +92,21 @@ impl Progress {
 ///
 /// If [`Plan::side`] or [`Plan::world`] is 0.
 pub fn prepare(source: &Source, plan: &Plan, progress: &Progress) -> anyhow::Result<Outcome> {
-    std::fs::create_dir_all(&plan.out)?;
+    create_folder(&plan.out)?;
     let image_bytes = plan.side * plan.side * 3;
     let per_shard = (SHARD_BYTES / image_bytes).clamp(1, 10_000);
-    let identity = format!("{:08x}-{}-{per_shard}", source.fingerprint(), plan.side);
+    let identity = Identity::default()
+        .with("source", source.fingerprint().to_string())
+        .with("images", source.items.len())
+        .with("side", plan.side)
+        .with("images_per_shard", per_shard);
+    claim(source, plan, &identity)?;
+    let identity_text = identity.text();
     let chunks: Vec<&[Item]> = source.items.chunks(per_shard).collect();
     let mut resumed = 0;
     for (number, items) in chunks.iter().enumerate() {
         let path = plan.out.join(shard_name(number));
-        if finished(&path, &identity).is_some() {
+        if finished(&path, &identity_text).is_some() {
             resumed += 1;
             progress.resume(items.len());
             continue;
@@ -100,12 +114,44 @@ pub fn prepare(source: &Source, plan: &Plan, progress: &Progress) -> anyhow::Res
         if number % plan.world != plan.rank {
             continue;
         }
-        let Some(bytes) = encode_shard(source, items, plan.side, &identity, progress)? else {
+        let Some(bytes) = encode_shard(source, items, plan.side, &identity_text, progress)? else {
             break; // stopped
         };
-        write_whole(&path, &bytes)?;
+        write_durably(&path, &bytes)?;
     }
     describe(source, plan, &identity, chunks.len(), resumed)
+}
+
+/// The identity of a whole store: that of its shards, and the names of the classes.
+fn of_store(shards: &Identity, source: &Source) -> Identity {
+    let mut classes = Fingerprint::default();
+    source.classes.iter().for_each(|class| classes.add(class));
+    shards.clone().with("classes", classes.to_string())
+}
+
+/// Makes sure that what is in the folder already has the same identity.
+fn claim(source: &Source, plan: &Plan, identity: &Identity) -> anyhow::Result<()> {
+    let path = plan.out.join(STORE_FILE);
+    // The description goes first, so that it never describes shards of another making.
+    if let Ok(text) = std::fs::read(&path) {
+        // Half a description has no identity.
+        let description: Option<Description> = serde_json::from_slice(&text).ok();
+        let recorded = description.and_then(|description| description.identity);
+        let recorded = recorded.map(|recorded| recorded.text());
+        let compared = of_store(identity, source).check(&path, recorded.as_deref());
+        let own = [STORE_FILE, SKIPPED_FILE, "images.h5", "images.h5.partial", "images_h5.json"];
+        let own = own.map(|name| plan.out.join(name));
+        plan.other.settle(compared, &own.each_ref().map(|file| file.as_path()))?;
+    }
+    check_shards(&plan.out, is_shard, identity, plan.other)?;
+    if plan.world == 1 {
+        sweep(&plan.out, |name| is_shard(name) || [STORE_FILE, SKIPPED_FILE].contains(&name))?;
+    }
+    Ok(())
+}
+
+fn is_shard(name: &str) -> bool {
+    is_numbered(name, "images_", ".safetensors")
 }
 
 fn shard_name(number: usize) -> String {
@@ -123,7 +169,7 @@ struct Finished {
 fn finished(path: &Path, identity: &str) -> Option<Finished> {
     let weights = open(path).ok()?;
     let metadata = |key: &str| weights.metadata.get(key);
-    if metadata("identity").map(String::as_str) != Some(identity) {
+    if metadata(IDENTITY).map(String::as_str) != Some(identity) {
         return None;
     }
     Some(Finished {
@@ -179,7 +225,7 @@ fn encode_shard(
         ("labels".to_string(), view(Dtype::I64, &[n], labels)?),
     ]);
     let metadata = BTreeMap::from([
-        ("identity".to_string(), identity.to_string()),
+        (IDENTITY.to_string(), identity.to_string()),
         ("skipped".to_string(), serde_json::to_string(&skipped)?),
         ("enlarged".to_string(), enlarged.into_inner().to_string()),
     ]);
@@ -222,16 +268,17 @@ pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
 fn describe(
     source: &Source,
     plan: &Plan,
-    identity: &str,
+    identity: &Identity,
     count: usize,
     resumed: usize,
 ) -> anyhow::Result<Outcome> {
+    let identity_text = identity.text();
     let skipped = source.skipped.clone();
     let mut outcome = Outcome { images: 0, skipped, enlarged: 0, resumed, complete: true };
     let mut shards = Vec::new();
     for number in 0..count {
         let path = plan.out.join(shard_name(number));
-        let Some(shard) = finished(&path, identity) else {
+        let Some(shard) = finished(&path, &identity_text) else {
             outcome.complete = false;
             continue;
         };
@@ -245,6 +292,10 @@ fn describe(
         return Ok(outcome);
     }
     if let (0, Some(Skipped { name, reason })) = (outcome.images, outcome.skipped.first()) {
+        // Shards without an image are not work that anybody would miss.
+        for number in 0..count {
+            remove(&plan.out.join(shard_name(number)))?;
+        }
         let n = outcome.skipped.len();
         anyhow::bail!("none of the {n} images can be read; the first is {name}: {reason}");
     }
@@ -262,10 +313,11 @@ fn describe(
         hidden: source.hidden,
         enlarged: outcome.enlarged,
         labelled_by: source.labelled_by.clone(),
+        identity: Some(of_store(identity, source)),
     };
     let line = |Skipped { name, reason }: &Skipped| format!("{name}\t{reason}\n");
     let list: String = outcome.skipped.iter().map(line).collect();
-    write_whole(&plan.out.join("skipped.txt"), list.as_bytes())?;
-    write_whole(&plan.out.join(STORE_FILE), &serde_json::to_vec_pretty(&description)?)?;
+    write_durably(&plan.out.join(SKIPPED_FILE), list.as_bytes())?;
+    write_durably(&plan.out.join(STORE_FILE), &serde_json::to_vec_pretty(&description)?)?;
     Ok(outcome)
 }

@@ -8,8 +8,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tintype::files::Identity;
 use tintype::image::Rgb;
 use tintype::weights::{Dtype, TensorView, Weights, WeightsError, open};
+
+use super::fingerprint::Fingerprint;
 
 /// The description of a store.
 pub const STORE_FILE: &str = "store.json";
@@ -63,6 +66,9 @@ pub struct Description {
     /// Where the labels come from.
     #[serde(default)]
     pub labelled_by: String,
+    /// What it was made from; not in stores of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
 }
 
 /// One shard.
@@ -128,6 +134,15 @@ impl ImageStore {
             shards.push(weights);
         }
         Ok(Self { folder: folder.into(), description, shards, labels })
+    }
+
+    /// Tells stores apart by the checksums of their shards, and so by their pixels, labels and sources.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut fingerprint = Fingerprint::default();
+        for Shard { count, crc32c, .. } in &self.description.shards {
+            fingerprint.add(&format!("{count} {crc32c:08x}"));
+        }
+        fingerprint
     }
 
     /// Number of images.

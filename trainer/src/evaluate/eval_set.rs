@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use ndarray::{Array1, Array2};
+use tintype::files::Identity;
 
 use super::extractor::Kind;
 use super::frechet::Statistics;
@@ -79,16 +80,33 @@ impl EvalSet {
     }
 }
 
+/// Whether statistics may be written: there is no file of that name, or one of the same identity.
+///
+/// # Errors
+///
+/// [`IdentityError`](tintype::files::IdentityError) if it was made from something else, or by another tool.
+pub fn claim(path: &Path, identity: &Identity) -> Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let recorded = Npz::open(path).ok().and_then(|mut npz| npz.identity());
+    Ok(identity.check(path, recorded.as_deref())?)
+}
+
 /// Writes statistics in pytorch-fid's format, which [`EvalSet::open`] reads.
 ///
 /// # Errors
 ///
 /// If the archive cannot be written.
-pub fn save(path: &Path, statistics: &BTreeMap<FeatureSpace, Statistics>) -> Result<()> {
+pub fn save(
+    path: &Path,
+    statistics: &BTreeMap<FeatureSpace, Statistics>,
+    identity: &Identity,
+) -> Result<()> {
     let named = NAMES.iter().filter_map(|(feature, mu, sigma)| {
         let Statistics { mu: mean, sigma: covariance } = statistics.get(feature)?;
         Some((*mu, mean, *sigma, covariance))
     });
     let named: Vec<(&str, &Array1<f64>, &str, &Array2<f64>)> = named.collect();
-    write_statistics(path, &named)
+    write_statistics(path, &named, identity)
 }

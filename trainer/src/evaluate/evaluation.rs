@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail, ensure};
 use tintype::burn::tensor::Device;
 
+use super::cache::Cache;
 use super::eval_set::{EvalSet, FeatureSpace};
-use super::extraction::{Cache, ExtractedFeatures, Keep, Plan};
+use super::extraction::{ExtractedFeatures, Keep, Plan};
 use super::extractor::{FeatureExtractor, Kind, MAX_DRIFT};
 use super::protocol::{Metric, Protocol};
 use super::report::{Report, SetInfo};

@@ -1,9 +1,8 @@
 //! Feature extraction over a set of images: in shards, cached on disk if a cache is given, and
 //! distributed over processes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
@@ -12,19 +11,18 @@ use anyhow::{Context, Result, ensure};
 use ndarray::{Array1, Array2, ArrayView2};
 use rayon::prelude::*;
 use tintype::image::Rgb;
-use tintype::weights::{TensorView, open, write_safetensors};
 
+use super::cache::Cache;
 use super::extractor::{FeatureExtractor, Features};
 use super::frechet::{Accumulator, Statistics};
 use super::images::Images;
+use crate::patience::Patience;
 use crate::rank::Rank;
-use tintype::files::write_whole;
 
 /// Images per shard, the unit of caching.
 const PART: usize = 1000;
 /// Prefetched batches.
 const AHEAD: usize = 2;
-const NAMES: [&str; 3] = ["features", "spatial", "logits"];
 
 /// Which per-image outputs are kept in memory; sums for the statistics always are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,63 +123,6 @@ fn matrix(rows: &[f32], width: usize) -> Option<Array2<f64>> {
     Some(rows.mapv(f64::from))
 }
 
-/// A feature cache: a folder with one file per shard.
-#[derive(Clone, Debug)]
-pub struct Cache {
-    folder: PathBuf,
-}
-
-impl Cache {
-    /// The cache of a set of images, below `root`.
-    pub fn new(root: &Path, set: &str) -> Self {
-        Self { folder: root.join(set) }
-    }
-
-    fn file(&self, extractor: &FeatureExtractor, part: usize) -> PathBuf {
-        self.folder.join(extractor.key()).join(format!("part_{part:05}.safetensors"))
-    }
-
-    fn has(&self, extractors: &[FeatureExtractor], part: usize) -> bool {
-        extractors.iter().all(|extractor| self.file(extractor, part).exists())
-    }
-
-    fn write(&self, extractor: &FeatureExtractor, part: usize, rows: &Features) -> Result<()> {
-        let path = self.file(extractor, part);
-        let folder = path.parent().unwrap_or(&self.folder);
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("--cache {} cannot be written", folder.display()))?;
-        let mut tensors = BTreeMap::new();
-        for ((name, values), width) in
-            NAMES.iter().zip([&rows.features, &rows.spatial, &rows.logits]).zip(rows.widths)
-        {
-            if let Some(n) = values.len().checked_div(width) {
-                let view = TensorView::from_f32(vec![n, width], values);
-                tensors.insert(name.to_string(), view.map_err(anyhow::Error::msg)?);
-            }
-        }
-        let metadata = BTreeMap::from([("sizes".into(), serde_json::to_string(&rows.sizes)?)]);
-        let bytes = write_safetensors(&tensors, &metadata).map_err(anyhow::Error::msg)?;
-        Ok(write_whole(&path, &bytes)?)
-    }
-
-    fn read(&self, extractor: &FeatureExtractor, part: usize, n: usize) -> Result<Features> {
-        let path = self.file(extractor, part);
-        let file = open(&path)?;
-        let mut rows = Features::default();
-        let parts = [&mut rows.features, &mut rows.spatial, &mut rows.logits];
-        for (i, (name, values)) in NAMES.iter().zip(parts).enumerate() {
-            if let Some(view) = file.tensors.get(*name) {
-                *values = view.to_f32();
-                rows.widths[i] = view.shape.last().copied().unwrap_or(0);
-            }
-        }
-        let sizes = file.metadata.get("sizes").and_then(|text| serde_json::from_str(text).ok());
-        rows.sizes = sizes.unwrap_or_default();
-        ensure!(rows.len() == n, "{} is damaged; delete it", path.display());
-        Ok(rows)
-    }
-}
-
 /// The plan of a feature extraction.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan<'a> {
@@ -232,7 +173,8 @@ impl Plan<'_> {
     ///
     /// * Several processes share the work and there is no cache.
     /// * `extract` fails
-    /// * A part of the cache cannot be written or read, or is damaged.
+    /// * A part of the cache cannot be written or read, is damaged, or was made from something else.
+    /// * Parts of other processes do not come ([`GaveUp`](crate::patience::GaveUp)).
     pub fn run(
         &self,
         stop: &AtomicBool,
@@ -242,6 +184,9 @@ impl Plan<'_> {
             self.rank.world == 1 || self.cache.is_some(),
             "evaluation in several processes needs --cache FOLDER"
         );
+        if let (1, Some(cache)) = (self.rank.world, self.cache) {
+            cache.sweep(self.extractors)?;
+        }
         let mut all = vec![ExtractedFeatures::default(); self.extractors.len()];
         let missing = self.missing();
         for range in missing {
@@ -258,11 +203,21 @@ impl Plan<'_> {
         if self.rank.rank > 0 {
             return Ok(Outcome::Partial);
         }
+        let mut patience = Patience::from_environment();
         for (part, range) in self.parts() {
             while !cache.has(self.extractors, part) {
                 if stop.load(Ordering::Relaxed) {
                     return Ok(Outcome::Stopped);
                 }
+                let missing: Vec<usize> = self
+                    .parts()
+                    .map(|(part, _)| part)
+                    .filter(|part| !cache.has(self.extractors, *part))
+                    .collect();
+                patience.check(missing.len(), || {
+                    let of = |part: &usize| (cache.name(*part), part % self.rank.world);
+                    missing.iter().map(of).collect()
+                })?;
                 std::thread::sleep(Duration::from_millis(200)); // another rank extracts it
             }
             for (extractor, extracted) in self.extractors.iter().zip(&mut all) {

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 use tintype::image::Rgb;
 
 use crate::data::batch::Batch;
+use crate::data::fingerprint::Fingerprint;
 use crate::data::prepare::decode;
 use crate::data::source::{Options, Skipped, Source};
 use crate::data::store::{ImageStore, STORE_FILE};
@@ -124,20 +124,17 @@ impl Images {
 
     /// Identifies the set by names, sizes and modification times of its files, or by checksums if
     /// available.
-    pub fn fingerprint(&self) -> String {
-        let stamp = |path: &Path| -> String {
-            let Ok(file) = std::fs::metadata(path) else { return String::new() };
-            let time = file.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-            format!("{}-{}", file.len(), time.map_or(0, |t| t.as_nanos()))
-        };
-        let text = match &self.kind {
-            Kind::Store(store) => format!("{:?}", store.description.shards),
-            Kind::Batch(_) => stamp(&self.path),
-            Kind::Source(source) => {
-                let stamps = source.files().iter().map(|file| stamp(file)).collect::<String>();
-                format!("{:08x}{stamps}", source.fingerprint())
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut fingerprint = match &self.kind {
+            Kind::Store(store) => store.fingerprint(),
+            Kind::Source(source) => source.fingerprint(),
+            Kind::Batch(_) => {
+                let mut fingerprint = Fingerprint::default();
+                fingerprint.add_file(&self.path);
+                fingerprint
             }
         };
-        format!("{:08x}-{}", crc32c::crc32c(text.as_bytes()), self.count)
+        fingerprint.add(&self.count.to_string());
+        fingerprint
     }
 }

@@ -1,5 +1,6 @@
 //! Evaluation: metrics of sample sets and of autoencoder reconstructions.
 
+pub mod cache;
 pub mod eval_set;
 pub mod evaluation;
 pub mod extraction;

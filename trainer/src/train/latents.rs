@@ -1,6 +1,7 @@
 //! Training dataset of cached latents.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Result, bail, ensure};
 use tintype::generate::LatentStats;
@@ -26,8 +27,8 @@ pub struct Latents {
 enum Kind {
     /// LightningDiT's: fixed posterior samples, with horizontal flips.
     Samples(LatentShards),
-    /// REPA-E's: posterior mean and standard deviation, resampled at every access.
-    Moments(Box<Hdf5Store>),
+    /// REPA-E's: posterior mean and standard deviation, resampled at every access. One for all ranks.
+    Moments(Arc<Hdf5Store>),
 }
 
 impl Latents {
@@ -47,7 +48,7 @@ impl Latents {
             None => None,
         };
         let latents = if path.extension().is_some_and(|e| e == "h5") {
-            let store = Hdf5Store::open(path)?;
+            let store = Hdf5Store::shared(path)?;
             ensure!(!store.items.is_empty(), "{} has no latents", path.display());
             store.labels()?;
             let labels = store.items.iter().map(|item| store.label(item)).collect();
@@ -62,7 +63,7 @@ impl Latents {
                 Some(stats) => stats,
                 None => moment_statistics(&store, shape)?,
             };
-            Self { kind: Kind::Moments(Box::new(store)), labels, shape, stats }
+            Self { kind: Kind::Moments(store), labels, shape, stats }
         } else {
             let shards = LatentShards::open(path)?;
             let labels = shards.labels().into_iter().map(label).collect();

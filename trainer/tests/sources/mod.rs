@@ -1,6 +1,9 @@
 //! Data sets as people have them: which files are images, and what their labels are. `cases/` holds inputs that
 //! people brought.
 
+#[cfg(target_os = "linux")]
+mod big;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 

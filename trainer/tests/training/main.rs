@@ -108,7 +108,7 @@ fn what_the_data_cannot_teach_is_said_before_training() {
         "{said}"
     );
     // Images in no folder have no labels.
-    workspace.succeeds("prepare images/ash --out store --size 16");
+    workspace.succeeds("prepare images/ash --out store --size 16 --force");
     workspace.write("none.toml", &hdit("", ""));
     let said = workspace.succeeds("train none.toml --out none --device cpu --quiet --steps 1");
     assert!(said.contains("the data has no labels and the network 3 classes"), "{said}");

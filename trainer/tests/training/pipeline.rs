@@ -85,7 +85,7 @@ every = 4
         |folder: &str| LatentShards::open(&workspace.path(folder)).expect("shards").latents(true);
     assert_eq!(all("shards"), all("halves"));
     let refused = workspace.refused("encode store --vae vae --out shards --device cpu --seed 1");
-    assert!(refused.contains("other weights, images, seed"), "{refused}");
+    assert!(refused.contains("seed was 0, not 1; --force"), "{refused}");
 
     let hidit = |stage: &str, rest: &str| {
         format!(

@@ -11,11 +11,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::hdf5::Hdf5Store;
+use super::fingerprint::Fingerprint;
+use super::hdf5::{Hdf5Store, list_of};
 use classes::{Classes, Problem};
 use container::{Container, Listing, Location, list_folder, list_zip};
 use filter::{Kind, kind};
 use labels::{LABEL_FILE, Labels, from_cls, from_json, key};
+use rayon::prelude::*;
 
 pub use container::Skipped;
 
@@ -276,7 +278,7 @@ impl Source {
     }
 
     /// The files that hold the images.
-    pub fn files(&self) -> Vec<PathBuf> {
+    fn files(&self) -> Vec<PathBuf> {
         match &self.container {
             Container::Folder(root) => {
                 let file = |item: &Item| match &item.location {
@@ -287,16 +289,27 @@ impl Source {
             }
             Container::Tars(maps) => maps.iter().map(|(path, _)| path.clone()).collect(),
             Container::Zip(path, _) => vec![path.clone()],
-            Container::Hdf5(store) => vec![store.path().to_path_buf()],
+            Container::Hdf5(store) => vec![store.path().into(), list_of(store.path())],
         }
     }
 
-    /// Tells sources apart: names, labels and places of all items.
-    pub fn fingerprint(&self) -> u32 {
-        self.items.iter().fold(0, |crc, item| {
-            let text = format!("{}\n{:?}\n{:?}\n", item.name, item.label, item.location);
-            crc32c::crc32c_append(crc, text.as_bytes())
-        })
+    /// Tells sources apart: names and labels of all images in order, and sizes and modification times of the
+    /// files that hold them.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut fingerprint = Fingerprint::default();
+        for item in &self.items {
+            fingerprint.add(&item.name);
+            fingerprint.add(&item.label.map_or("none".into(), |label| label.to_string()));
+        }
+        // On a network's disk, each is a question to a server.
+        let stamp = |file: &PathBuf| {
+            let mut stamp = Fingerprint::default();
+            stamp.add_file(file);
+            stamp.to_string()
+        };
+        let stamps: Vec<String> = self.files().par_iter().map(stamp).collect();
+        stamps.iter().for_each(|stamp| fingerprint.add(stamp));
+        fingerprint
     }
 }
 
