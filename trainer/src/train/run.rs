@@ -13,6 +13,7 @@ use super::checkpoint::{self, State};
 use super::comm::Comm;
 use super::config::{Activations, Config};
 use super::log::Log;
+use super::record::Record;
 use super::trainer::{Report, Trainer};
 use tintype::files::write_whole;
 
@@ -43,7 +44,8 @@ pub enum Ended {
 /// # Errors
 ///
 /// * The folder cannot be written, or `run.batch` does not divide into devices and micro-batches.
-/// * A system cannot be built, or a checkpoint there is of another network, seed or batch.
+/// * A system cannot be built, or a checkpoint there is of another network, seed or batch, or, unless
+///   `run.allow_changes`, of other data or settings.
 /// * A step, a preview, the log or a checkpoint fails.
 ///
 /// # Panics
@@ -120,16 +122,26 @@ impl Rank<'_> {
             architecture: self.system.architecture(),
             seed: config.seed,
             batch: config.batch,
+            record: Some(self.record()?),
         };
-        if let Some((path, found)) = self.latest()? {
-            checkpoint::check_same(&found, &state, &path)?;
-            self.system.restore(&path)?;
-            state = found;
-        }
+        let note = match self.latest()? {
+            Some((path, found)) => {
+                let note = checkpoint::check_same(&found, &state, &path, config.allow_changes)?;
+                self.system.restore(&path)?;
+                // From here on the settings of now are those of the run.
+                state = State { record: state.record, ..found };
+                note
+            }
+            None => self.system.initialized().map(String::from),
+        };
         let mut progress = match self.comm.rank {
             0 => Some(ProgressLogger::open(self.run, &state, self.system.macs(), &self.device)?),
             _ => None,
         };
+        if let (Some(progress), Some(note)) = (&mut progress, note) {
+            progress.bar.suspend(|| eprintln!("note: {note}"));
+            progress.log.note(state.step, &note)?;
+        }
         while state.step < config.steps {
             let report = self.system.step(state.step)?;
             state.step += 1;
@@ -151,6 +163,16 @@ impl Rank<'_> {
                 std::fs::create_dir_all(&folder)?;
                 write_whole(&folder.join(format!("{:08}.png", state.step)), &picture.to_png(&[])?)?;
             }
+            if self.run.config.evaluate_every().is_some_and(due) && !stop {
+                match self.system.evaluate(&self.run.interrupted) {
+                    Ok(Some(values)) => progress.evaluated(state.step, &values)?,
+                    Ok(None) => {}
+                    // A number about a run is not worth the run.
+                    Err(error) => progress
+                        .bar
+                        .suspend(|| eprintln!("warning: the evaluation failed: {error:#}")),
+                }
+            }
             if stop || due(config.checkpoint_every) {
                 checkpoint::write(&self.run.out, &state, &self.system.save()?)?;
                 checkpoint::prune(&self.run.out, config.keep_last, config.keep_every)?;
@@ -164,6 +186,11 @@ impl Rank<'_> {
             progress.bar.finish_and_clear();
         }
         Ok(Ended::Done)
+    }
+
+    /// What the run records of its data and settings.
+    fn record(&self) -> Result<Record> {
+        Ok(Record { settings: self.run.config.recorded()?, data: self.system.data() })
     }
 
     /// The checkpoint from which all ranks resume; rank 0 cleans up before the others read.
@@ -196,6 +223,8 @@ struct ProgressLogger {
     seconds: Option<f64>,
     last: Instant,
     sums: Vec<(String, f64, u64)>,
+    /// The last metrics of samples, for the progress bar.
+    evaluated: String,
 }
 
 impl ProgressLogger {
@@ -225,6 +254,7 @@ impl ProgressLogger {
             seconds: None,
             last: Instant::now(),
             sums: Vec::new(),
+            evaluated: String::new(),
         })
     }
 
@@ -257,7 +287,8 @@ impl ProgressLogger {
         };
         self.bar.set_position(state.step);
         self.bar.set_message(format!(
-            "loss {loss:.4}, {rate:.1} images/s{utilisation}, {:.1} GiB, {} left{skipped}",
+            "loss {loss:.4}{}, {rate:.1} images/s{utilisation}, {:.1} GiB, {} left{skipped}",
+            self.evaluated,
             memory as f64 / (1u64 << 30) as f64,
             indicatif::HumanDuration(Duration::from_secs_f64(left.clamp(0.0, 1e9))),
         ));
@@ -265,6 +296,15 @@ impl ProgressLogger {
             self.write(state, memory)?;
         }
         Ok(())
+    }
+
+    /// Writes the metrics of samples.
+    fn evaluated(&mut self, step: u64, values: &[(String, f64)]) -> Result<()> {
+        let shown = values.iter().map(|(name, value)| format!("{name} {value:.3}"));
+        let shown = shown.collect::<Vec<_>>().join(", ");
+        self.bar.println(format!("step {step}: {shown}"));
+        self.evaluated = format!(", {shown}");
+        self.log.write(step, values)
     }
 
     /// Writes the means since the last line.

@@ -6,6 +6,7 @@ mod interruptions;
 mod loss_networks;
 mod pipeline;
 mod runs;
+mod settings;
 
 use common::Workspace;
 use runs::{assert_close, hdit};

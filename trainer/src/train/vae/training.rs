@@ -16,12 +16,13 @@ use tintype::weights::{Flat, Weights, Which, flat, load, open, snapshot, with_fl
 use super::{Inputs, Networks, Perceptual, VaeLoss, discriminator_pass, generator_pass, macs};
 use crate::data::store::ImageStore;
 use crate::network::lpips::Lpips;
-use crate::train::adamw::{AdamW, AdamWConfig, Group};
+use crate::train::adamw::{AdamW, AdamWConfig, Group, clip, global_norm};
 use crate::train::checkpoint::TensorFile;
 use crate::train::comm::Comm;
 use crate::train::epoch_sampler::{EpochSampler, SampleIndex};
 use crate::train::host::Values;
 use crate::train::prefetch::Prefetch;
+use crate::train::record::DataRecord;
 use crate::train::teacher::Teacher;
 use crate::train::trainer::{Report, Trainer};
 
@@ -48,6 +49,8 @@ pub struct VaeTraining {
     comm: Comm,
     device: Device,
     batches: Option<Prefetch<HostBatch>>,
+    /// What was taken from `init.from`.
+    initialized: Option<String>,
 }
 
 struct HostBatch {
@@ -112,6 +115,7 @@ impl VaeTraining {
             comm,
             device: device.clone(),
             batches: None,
+            initialized: None,
         })
     }
 
@@ -128,9 +132,14 @@ impl VaeTraining {
             true => Some(open(&beside)?),
             false => with_prefix(&weights, "loss.discriminator."),
         };
-        if let Some(weights) = discriminator {
-            self.take_discriminator(&weights)?;
-        }
+        let said = match discriminator {
+            Some(weights) => {
+                self.take_discriminator(&weights)?;
+                "autoencoder and discriminator taken"
+            }
+            None => "autoencoder taken; discriminator not there, initialized",
+        };
+        self.initialized = Some(format!("init.from {}: {said}", path.display()));
         Ok(())
     }
 
@@ -190,6 +199,14 @@ impl VaeTraining {
             _ => self.comm.sum(gradients).into_iter().map(|(n, g)| (n, g * share)).collect(),
         }
     }
+}
+
+/// The gradients of one network, scaled down to a global L2 norm if one is given, and the norm that they had.
+fn clipped(gradients: Flat, max: Option<f64>) -> (Flat, Option<f64>) {
+    let Some(max) = max else { return (gradients, None) };
+    let norm = global_norm(&gradients)
+        .map_or(0.0, |norm| norm.into_data().convert::<f32>().iter::<f64>().next().unwrap_or(0.0));
+    (clip(gradients, norm, max), Some(norm))
 }
 
 fn collate(
@@ -265,7 +282,10 @@ impl Trainer for VaeTraining {
         let world = self.comm.world as f64;
         let mut values: Vec<(String, f64)> =
             names.iter().zip(numbers).map(|(n, v)| (n.to_string(), v / world)).collect();
+        let AdamWConfig { max_grad_norm, .. } = self.optimizers[0].config;
         let lr = self.optimizers[0].config.lr_at(step);
+        let (gradients, norm) = clipped(gradients, max_grad_norm);
+        values.extend(norm.map(|norm| ("grad_norm".to_string(), norm)));
         let finite = values.iter().all(|(_, v)| v.is_finite());
         if finite {
             let parameters = self.networks.autoencoder_values(Which::Trainable);
@@ -276,10 +296,16 @@ impl Trainer for VaeTraining {
         if finite && self.loss.disc_weight > 0.0 && count + 1 >= self.loss.disc_start {
             let pass =
                 discriminator_pass(&self.networks.discriminator, images, pass.reconstruction);
-            let gradients = self.mean(pass.gradients);
-            let parameters = flat(&pass.discriminator, Which::Trainable);
-            let parameters = self.optimizers[1].update(parameters, &gradients, lr);
-            self.networks.discriminator = with_flat(pass.discriminator, &parameters);
+            let (gradients, norm) = clipped(self.mean(pass.gradients), max_grad_norm);
+            self.networks.discriminator = match norm.is_none_or(f64::is_finite) {
+                true => {
+                    let parameters = flat(&pass.discriminator, Which::Trainable);
+                    let parameters = self.optimizers[1].update(parameters, &gradients, lr);
+                    with_flat(pass.discriminator, &parameters)
+                }
+                false => pass.discriminator,
+            };
+            values.extend(norm.map(|norm| ("disc_grad_norm".to_string(), norm)));
             for (name, value) in [
                 ("disc_loss", pass.loss),
                 ("logits_real", pass.logits[0].clone()),
@@ -295,7 +321,8 @@ impl Trainer for VaeTraining {
 
     fn save(&self) -> Result<Vec<TensorFile>> {
         let format = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-        let file = |name, tensors| TensorFile { name, tensors, metadata: format.clone() };
+        let file = |name, tensors, metadata| TensorFile { name, tensors, metadata };
+        let [autoencoder, discriminator] = &self.optimizers;
         let config = serde_json::to_string(&self.model)?;
         Ok(vec![
             TensorFile {
@@ -306,9 +333,13 @@ impl Trainer for VaeTraining {
                     ("config".to_string(), config),
                 ]),
             },
-            file("discriminator.safetensors", snapshot(&self.networks.discriminator)),
-            file("optimizer.safetensors", self.optimizers[0].to_tensors()),
-            file("optimizer-discriminator.safetensors", self.optimizers[1].to_tensors()),
+            file("discriminator.safetensors", snapshot(&self.networks.discriminator), format),
+            file("optimizer.safetensors", autoencoder.to_tensors(), autoencoder.metadata()),
+            file(
+                "optimizer-discriminator.safetensors",
+                discriminator.to_tensors(),
+                discriminator.metadata(),
+            ),
         ])
     }
 
@@ -318,11 +349,10 @@ impl Trainer for VaeTraining {
         let device = self.device.clone().inner();
         let parameters = self.networks.autoencoder_values(Which::Trainable);
         let history = open(&checkpoint.join("optimizer.safetensors"))?;
-        self.optimizers[0].restore(&history, &parameters, &device);
+        self.optimizers[0].restore(&history, &parameters, &device)?;
         let parameters = flat(&self.networks.discriminator, Which::Trainable);
         let history = open(&checkpoint.join("optimizer-discriminator.safetensors"))?;
-        self.optimizers[1].restore(&history, &parameters, &device);
-        Ok(())
+        Ok(self.optimizers[1].restore(&history, &parameters, &device)?)
     }
 
     /// A grid of eight images over their reconstructions.
@@ -343,6 +373,14 @@ impl Trainer for VaeTraining {
         let mut rows = to_rgb(&images.into_data().convert::<f32>(), Rounding::Up);
         rows.extend(to_rgb(&decoded.into_data().convert::<f32>(), Rounding::Up));
         Ok(Some(Rgb::grid(&rows, n, 2)))
+    }
+
+    fn initialized(&self) -> Option<&str> {
+        self.initialized.as_deref()
+    }
+
+    fn data(&self) -> DataRecord {
+        DataRecord::of_store(&self.images)
     }
 
     fn architecture(&self) -> Value {
