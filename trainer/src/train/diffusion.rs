@@ -271,7 +271,7 @@ impl<O: Objective> Trainer for DiffusionTrainer<O> {
             .averaged()
             .and_then(|weights| evaluator.evaluate(&weights, &self.plain_device(), stop));
         self.watchers.evaluator = Some(evaluator);
-        result
+        result.context("the evaluation failed")
     }
 
     fn initialized(&self) -> Option<&str> {

@@ -165,8 +165,8 @@ impl SampleEvaluator {
         let of_samples = self.with_extractors(extracted);
         let of_reference = self.with_extractors(self.of_reference.clone().unwrap_or_default());
         let report = self.evaluation.report(
-            (Path::new("the samples"), &of_samples, None),
-            Some((&self.reference, &of_reference)),
+            (Path::new("the samples"), of_samples.as_slice(), None),
+            Some((&self.reference, of_reference.as_slice())),
         )?;
         let name = |key: &str| METRICS.iter().find(|metric| metric.1 == key).map(|m| m.2);
         let values = report.scores.iter().filter_map(|s| Some((name(&s.key)?.into(), s.value)));

@@ -28,7 +28,7 @@ impl DataRecord {
     pub fn of_store(store: &ImageStore) -> Self {
         let description = &store.description;
         let shards = description.shards.iter().map(|s| format!("{} {:08x}", s.count, s.crc32c));
-        let parts = [format!("{:?}", description.classes), format!("{}", store.side())];
+        let parts = [format!("{:?}", description.classes), store.side().to_string()];
         let labels = labels(store.labels());
         Self::new(store.len(), parts.into_iter().chain(shards).chain([labels]))
     }

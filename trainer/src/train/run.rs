@@ -168,9 +168,7 @@ impl Rank<'_> {
                     Ok(Some(values)) => progress.evaluated(state.step, &values)?,
                     Ok(None) => {}
                     // A number about a run is not worth the run.
-                    Err(error) => progress
-                        .bar
-                        .suspend(|| eprintln!("warning: the evaluation failed: {error:#}")),
+                    Err(error) => progress.bar.suspend(|| eprintln!("warning: {error:#}")),
                 }
             }
             if stop || due(config.checkpoint_every) {

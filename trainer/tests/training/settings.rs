@@ -304,7 +304,6 @@ betas = [0.5, 0.9]
         workspace.succeeds(&format!("train {run}.toml --out {run} --device cpu --quiet"));
     }
     assert_eq!(logged(&workspace, "clipped", "grad_norm").len(), 2);
-    assert!(logged(&workspace, "free", "grad_norm").is_empty());
     let weights = |run: &str| values(&workspace.latest(run, "model.safetensors"));
     assert_ne!(weights("free"), weights("clipped"));
     workspace.write("unused.toml", &(vae("") + "[preview]\nevery = 2\nsteps = 4\n"));
