@@ -110,16 +110,18 @@ fn number(value: &Value) -> Result<f64> {
     value.as_f64().with_context(|| format!("{value} is not a number"))
 }
 
+fn betas(optim: &Value) -> Result<[f64; 2]> {
+    Ok([number(&optim["betas"][0])?, number(&optim["betas"][1])?])
+}
+
 /// The optimizer of a golden's `optim` section.
 fn optimizer(optim: &Value) -> Result<(AdamWConfig, EmaConfig)> {
     Ok((
         AdamWConfig {
-            lr: number(&optim["lr"])?,
-            betas: [number(&optim["betas"][0])?, number(&optim["betas"][1])?],
             eps: number(&optim["eps"])?,
             weight_decay: number(&optim["weight_decay"])?,
             max_grad_norm: optim["grad_clip"].as_f64(),
-            warmup: 0.0,
+            ..AdamWConfig::new(number(&optim["lr"])?, betas(optim)?)
         },
         EmaConfig::Constant { decay: number(&optim["ema_decay"])? },
     ))
@@ -267,12 +269,10 @@ pub fn hdit(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let network = golden.load(model.init(device)?, device)?;
     let optim = &resolved["optimizer"];
     let adamw = AdamWConfig {
-        lr: number(&optim["lr"])?,
-        betas: [number(&optim["betas"][0])?, number(&optim["betas"][1])?],
         eps: number(&optim["eps"])?,
         weight_decay: number(&optim["weight_decay"])?,
         max_grad_norm: Some(1.0),
-        warmup: 0.0,
+        ..AdamWConfig::new(number(&optim["lr"])?, betas(optim)?)
     };
     let schedule = &resolved["ema_sched"];
     let ema = EmaConfig::Inverse {

@@ -189,12 +189,9 @@ struct Step<M> {
 impl<M: AutodiffModule> Step<M> {
     fn new(network: M) -> Self {
         let config = AdamWConfig {
-            lr: 1e-4,
-            betas: [0.9, 0.999],
-            eps: 1e-8,
             weight_decay: 0.01,
             max_grad_norm: Some(1.0),
-            warmup: 0.0,
+            ..AdamWConfig::new(1e-4, [0.9, 0.999])
         };
         Self { network, optimizer: AdamW::new(config, |_| Group::PLAIN) }
     }

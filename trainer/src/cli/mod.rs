@@ -21,6 +21,7 @@ mod prepare;
 mod sample;
 mod sampling;
 mod train;
+mod watchers;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

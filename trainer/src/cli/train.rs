@@ -6,11 +6,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use tintype::burn::tensor::{Device, FloatDType};
 use tintype::device;
-use tintype::generate::LatentStats;
 
 use super::Outcome;
 use super::interrupt::on_interrupt;
 use super::numbers::at_least;
+use super::watchers::{check_guidance, watchers};
 use crate::data::store::ImageStore;
 use crate::network::lpips::Lpips;
 use crate::rank::Rank;
@@ -19,14 +19,14 @@ use crate::train::comm::Comm;
 use crate::train::config::{
     Activations, Config, ImageData, LatentData, Recipe, RunConfig, VaeData,
 };
-use crate::train::diffusion::{DiffusionTrainer, Steps, fresh};
+use crate::train::diffusion::{DiffusionTrainer, Steps, Watchers, fresh};
 use crate::train::epoch_sampler::EpochSampler;
 use crate::train::hdit::{self, HDiTLoss, HDiTObjective};
 use crate::train::hidit::{self, HiDiTLoss, HiDiTObjective};
+use crate::train::init::Taking;
 use crate::train::latents::Latents;
 use crate::train::lightningdit::{LightningDiTLoss, LightningDiTObjective};
 use crate::train::objective::{Compute, Objective};
-use crate::train::preview::{PreviewConfig, Previewer};
 use crate::train::run::{Ended, Run, is_run, train};
 use crate::train::teacher::{Teacher, check_repa};
 use crate::train::trainer::Trainer;
@@ -168,30 +168,6 @@ fn epoch_sampler(run: &RunConfig, labels: &[Option<usize>]) -> EpochSampler {
     }
 }
 
-fn previewer(
-    config: &Option<PreviewConfig>,
-    comm: &Comm,
-    on_latents: bool,
-    stats: Option<&LatentStats>,
-) -> Result<Option<Previewer>> {
-    match config {
-        Some(config) if comm.rank == 0 && (config.vae.is_some() || !on_latents) => {
-            Previewer::open(config.clone(), stats).map(Some)
-        }
-        _ => Ok(None),
-    }
-}
-
-/// Checks that previews of a network without a null class are not guided.
-fn check_preview(config: &Option<PreviewConfig>, needs_class: bool) -> Result<()> {
-    let cfg = config.as_ref().and_then(|preview| preview.cfg).unwrap_or(1.0);
-    ensure!(
-        cfg == 1.0 || !needs_class,
-        "preview.cfg {cfg} is not possible: without class dropout the network has no unconditional prediction"
-    );
-    Ok(())
-}
-
 fn image_store(path: &Option<PathBuf>) -> Result<Option<Arc<ImageStore>>> {
     path.as_deref().map(|p| Ok(Arc::new(ImageStore::open_verified(p)?))).transpose()
 }
@@ -201,7 +177,7 @@ struct Parts<O: Objective> {
     objective: O,
     network: O::Network,
     sampler: EpochSampler,
-    previewer: Option<Previewer>,
+    watchers: Watchers,
     classes: Vec<String>,
 }
 
@@ -214,21 +190,22 @@ fn diffusion<O: Objective, M, L, D>(
     device: &Device,
     may_miss: fn(&str) -> bool,
 ) -> Result<Box<dyn Trainer>> {
-    let Parts { objective, network, sampler, previewer, classes } = parts;
-    let ema = recipe.ema.context("the table [ema] is missing")?;
+    let Parts { objective, network, sampler, watchers, classes } = parts;
+    let emas = recipe.ema.as_ref().context("the table [ema] is missing")?;
     let mut system = DiffusionTrainer::new(
         objective,
         network,
-        (recipe.optimizer, ema),
+        (recipe.optimizer, emas.all()),
         steps(&recipe.run),
         sampler,
         comm.clone(),
-        previewer,
+        watchers,
         &classes,
         device,
     )?;
     if let Some(from) = &recipe.init.from {
-        initialize(from, |checkpoint| system.continue_from(checkpoint, may_miss))?;
+        let taking = Taking { reinit: &recipe.init.reinit, may_miss };
+        initialize(from, |checkpoint| system.continue_from(checkpoint, taking))?;
     }
     Ok(Box::new(system))
 }
@@ -277,7 +254,7 @@ fn hidit_system(
     model.validate()?;
     hidit::check_data(&model, &recipe.loss, &latents, images.as_deref())?;
     warn(comm, &latents.labels, model.sit.num_classes);
-    check_preview(&recipe.preview, model.needs_class())?;
+    check_guidance(recipe, model.needs_class())?;
     let teacher = match &data.teacher {
         Some(path) => {
             ensure!(images.is_some(), "a teacher needs images; set data.images to their store");
@@ -291,12 +268,12 @@ fn hidit_system(
     };
     let network = fresh(|d| model.init(d), run.seed, device)?;
     let network = network.with_latent_stats(&latents.stats.mean, &latents.stats.std);
-    let previewer = previewer(&recipe.preview, comm, true, None)?;
+    let watchers = watchers(recipe, comm, true, None, device)?;
     let classes = images.as_ref().map_or(Vec::new(), |i| i.description.classes.clone());
     let sampler = epoch_sampler(run, &latents.labels);
     let objective =
         HiDiTObjective { model, loss: recipe.loss, latents, images, teacher, seed: run.seed };
-    let parts = Parts { objective, network, sampler, previewer, classes };
+    let parts = Parts { objective, network, sampler, watchers, classes };
     // Stage 1 does not train the pixel stream, and a plain SiT does not have one.
     diffusion(recipe, parts, comm, device, |name| {
         name.starts_with("pixel_") || name.starts_with("projectors.")
@@ -320,7 +297,7 @@ fn lightningdit_system(
     check_classes(&latents.labels, model.num_classes)?;
     latents.check_dropout(model.class_dropout_prob, model.class_dropout_prob)?;
     warn(comm, &latents.labels, model.num_classes);
-    check_preview(&recipe.preview, model.needs_class())?;
+    check_guidance(recipe, model.needs_class())?;
     ensure!(
         !model.learn_sigma,
         "model.learn_sigma is not supported; the loss uses the velocity only"
@@ -328,10 +305,10 @@ fn lightningdit_system(
     let images = image_store(&data.images)?;
     let classes = images.map_or(Vec::new(), |i| i.description.classes.clone());
     let network = fresh(|d| model.init(d), run.seed, device)?;
-    let previewer = previewer(&recipe.preview, comm, true, Some(&latents.stats))?;
+    let watchers = watchers(recipe, comm, true, Some(&latents.stats), device)?;
     let sampler = epoch_sampler(run, &latents.labels);
     let objective = LightningDiTObjective { model, loss: recipe.loss, latents, seed: run.seed };
-    let parts = Parts { objective, network, sampler, previewer, classes };
+    let parts = Parts { objective, network, sampler, watchers, classes };
     diffusion(recipe, parts, comm, device, |_| false)
 }
 
@@ -345,16 +322,16 @@ fn hdit_system(
     hdit::check_data(&model, &recipe.loss, &images)?;
     warn(comm, images.labels(), model.num_classes);
     let classes_alone = model.num_classes > 0 && recipe.loss.cond_dropout_rate == 0.0;
-    check_preview(&recipe.preview, classes_alone)?;
+    check_guidance(recipe, classes_alone)?;
     let network = fresh(|d| model.init(d), run.seed, device)?;
-    let previewer = previewer(&recipe.preview, comm, false, None)?;
+    let watchers = watchers(recipe, comm, false, None, device)?;
     let classes = match model.num_classes {
         0 => Vec::new(),
         _ => images.description.classes.clone(),
     };
     let sampler = epoch_sampler(run, images.labels());
     let objective = HDiTObjective { model, loss: recipe.loss, images, seed: run.seed };
-    let parts = Parts { objective, network, sampler, previewer, classes };
+    let parts = Parts { objective, network, sampler, watchers, classes };
     diffusion(recipe, parts, comm, device, |_| false)
 }
 

@@ -2,13 +2,13 @@
 //! that results are comparable with that tool's.
 
 use clap::ValueEnum;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::extractor::Kind;
 use super::preprocess::Preprocess;
 
 /// An evaluation protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// ADM's evaluator (DiT, SiT, LightningDiT, REPA-E): FID, sFID, IS, precision and recall

@@ -8,6 +8,8 @@ use tintype::burn::tensor::{Device, Tensor, TensorData};
 use tintype::shaders::{AdamWStep, adamw};
 use tintype::weights::{Dtype, Flat, TensorView, Weights, views};
 
+use super::schedule::Schedule;
+
 /// The settings of an optimizer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdamWConfig {
@@ -27,6 +29,18 @@ pub struct AdamWConfig {
     /// k-diffusion's warm-up: the rate of step n (from 0) is `lr·(1 − warmup^(n+1))`; 0 for none.
     #[serde(default)]
     pub warmup: f64,
+    /// Linear warm-up over so many steps: the rate of step n (from 0) is `lr·(n+1)/warmup_steps`.
+    #[serde(default)]
+    pub warmup_steps: u64,
+    /// How the rate falls after the warm-up.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// The step from which the rate is `final_lr`; default: `run.steps` of the configuration.
+    #[serde(default)]
+    pub decay_steps: Option<u64>,
+    /// The last learning rate (not a fraction of `lr`); default: 0.
+    #[serde(default)]
+    pub final_lr: Option<f64>,
 }
 
 fn default_eps() -> f64 {
@@ -34,11 +48,75 @@ fn default_eps() -> f64 {
 }
 
 impl AdamWConfig {
+    /// A constant learning rate, PyTorch's `eps`, neither weight decay nor clipping.
+    pub fn new(lr: f64, betas: [f64; 2]) -> Self {
+        Self {
+            lr,
+            betas,
+            eps: default_eps(),
+            weight_decay: 0.0,
+            max_grad_norm: None,
+            warmup: 0.0,
+            warmup_steps: 0,
+            schedule: Schedule::Constant,
+            decay_steps: None,
+            final_lr: None,
+        }
+    }
+
     /// The learning rate of a step, counted from 0.
     pub fn lr_at(&self, step: u64) -> f64 {
-        self.lr * (1.0 - self.warmup.powf(step as f64 + 1.0))
+        let lr = match step < self.warmup_steps {
+            true => self.lr * ((step + 1) as f64 / self.warmup_steps as f64),
+            false => {
+                let total = self.decay_steps.unwrap_or(0).saturating_sub(self.warmup_steps);
+                let last = self.final_lr.unwrap_or(0.0);
+                self.schedule.rate(self.lr, last, step - self.warmup_steps, total)
+            }
+        };
+        lr * (1.0 - self.warmup.powf(step as f64 + 1.0))
     }
 }
+
+/// Why the state of an optimizer cannot be restored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OptimizerStateError {
+    /// One of a parameter's tensors is missing.
+    #[error("{file} lacks {tensor}")]
+    Missing {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A moment does not have the size of its parameter.
+    #[error("{file}: {tensor} has {found} values, but the parameter has {expected}")]
+    Size {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// Values in the file.
+        found: usize,
+        /// Values of the parameter.
+        expected: usize,
+    },
+    /// There are moments of fewer or more parameters than the file was written with.
+    #[error(
+        "{file} has the moments of {found} parameters, but was written with those of {expected}"
+    )]
+    Count {
+        /// The file.
+        file: String,
+        /// Parameters in the file that the network has, too.
+        found: usize,
+        /// Parameters that it was written with.
+        expected: usize,
+    },
+}
+
+/// The metadata of an optimizer's file with the number of parameters that have moments.
+const COUNT: &str = "moments";
 
 /// A parameter group.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -144,26 +222,84 @@ impl AdamW {
         out
     }
 
-    /// Restores the state of [`to_tensors`](Self::to_tensors) for the named parameters.
-    pub fn restore(&mut self, weights: &Weights, parameters: &Flat, device: &Device) {
+    /// The metadata of a file with [`to_tensors`](Self::to_tensors), by which missing moments are noticed.
+    pub fn metadata(&self) -> BTreeMap<String, String> {
+        let count = self.moments.len().to_string();
+        BTreeMap::from([("format".to_string(), "pt".to_string()), (COUNT.to_string(), count)])
+    }
+
+    /// Restores the state of [`to_tensors`](Self::to_tensors) for the named parameters; one without moments
+    /// in the file begins without. Returns how many have them.
+    ///
+    /// # Errors
+    ///
+    /// * [`OptimizerStateError::Missing`]: one of the three tensors of a parameter is missing.
+    /// * [`OptimizerStateError::Size`]: a moment has another size than its parameter.
+    pub fn take(
+        &mut self,
+        weights: &Weights,
+        parameters: &Flat,
+        device: &Device,
+    ) -> Result<usize, OptimizerStateError> {
+        self.moments.clear();
+        let file = || weights.file.clone();
         for (name, parameter) in parameters {
-            let get = |kind: &str| weights.tensors.get(&format!("{kind}.{name}"));
-            let (Some(first), Some(second), Some(steps)) =
-                (get("first"), get("second"), get("steps"))
-            else {
-                continue;
-            };
-            if first.len() != parameter.dims()[0] || second.len() != first.len() {
+            let kinds = ["first", "second", "steps"].map(|kind| format!("{kind}.{name}"));
+            if !kinds.iter().any(|tensor| weights.tensors.contains_key(tensor)) {
                 continue;
             }
-            let tensor = |view: &TensorView| {
-                let values = view.to_f32();
-                let n = values.len();
-                Tensor::<1>::from_data(TensorData::new(values, [n]), device)
+            let get = |tensor: &String| {
+                let missing =
+                    || OptimizerStateError::Missing { file: file(), tensor: tensor.clone() };
+                weights.tensors.get(tensor).ok_or_else(missing)
             };
-            let steps = steps.to_i64().first().copied().unwrap_or(0) as u64;
-            let moments = Moments { first: tensor(first), second: tensor(second), steps };
-            self.moments.insert(name.clone(), moments);
+            let [first, second, steps] = &kinds;
+            let moment = |tensor: &String| -> Result<Tensor<1>, OptimizerStateError> {
+                let view = get(tensor)?;
+                let (found, expected) = (view.len(), parameter.dims()[0]);
+                if found != expected {
+                    let tensor = tensor.clone();
+                    return Err(OptimizerStateError::Size {
+                        file: file(),
+                        tensor,
+                        found,
+                        expected,
+                    });
+                }
+                let data = TensorData::new(view.to_f32(), [found]);
+                Ok(Tensor::<1>::from_data(data, device))
+            };
+            let (first, second) = (moment(first)?, moment(second)?);
+            let missing = || OptimizerStateError::Missing { file: file(), tensor: steps.clone() };
+            let steps = get(steps)?.to_i64().first().copied().ok_or_else(missing)? as u64;
+            self.moments.insert(name.clone(), Moments { first, second, steps });
+        }
+        Ok(self.moments.len())
+    }
+
+    /// As [`take`](Self::take), of the same network: every moment that the file was written with is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`take`](Self::take), and [`OptimizerStateError::Count`] if the moments of a parameter are missing
+    /// or those of another network are there.
+    pub fn restore(
+        &mut self,
+        weights: &Weights,
+        parameters: &Flat,
+        device: &Device,
+    ) -> Result<(), OptimizerStateError> {
+        let found = self.take(weights, parameters, device)?;
+        let expected = match weights.metadata.get(COUNT).and_then(|count| count.parse().ok()) {
+            Some(count) => count,
+            // Earlier versions did not write it.
+            None => weights.tensors.keys().filter(|name| name.starts_with("steps.")).count(),
+        };
+        match found == expected {
+            true => Ok(()),
+            false => {
+                Err(OptimizerStateError::Count { file: weights.file.clone(), found, expected })
+            }
         }
     }
 }
@@ -180,5 +316,42 @@ pub fn clip(gradients: Flat, norm: f64, max: f64) -> Flat {
     match factor < 1.0 {
         true => gradients.into_iter().map(|(name, g)| (name, g * factor)).collect(),
         false => gradients,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_and_misshapen_moments_are_noticed() {
+        let device = Device::flex();
+        let of = |n: usize| Tensor::<1>::from_data(TensorData::new(vec![1.0f32; n], [n]), &device);
+        let parameters = Flat::from([("a".to_string(), of(3)), ("b".to_string(), of(2))]);
+        let mut adam = AdamW::new(AdamWConfig::new(0.1, [0.9, 0.999]), |_| Group::PLAIN);
+        let new = || AdamW::new(AdamWConfig::new(0.1, [0.9, 0.999]), |_| Group::PLAIN);
+        let saved = |adam: &AdamW| Weights {
+            file: "optimizer".into(),
+            tensors: adam.to_tensors(),
+            metadata: adam.metadata(),
+            ..Weights::default()
+        };
+        // Nothing was stepped: nothing to restore.
+        assert_eq!(new().restore(&saved(&adam), &parameters, &device), Ok(()));
+        adam.update(parameters.clone(), &parameters, 0.1);
+        let whole = saved(&adam);
+        assert_eq!(new().restore(&whole, &parameters, &device), Ok(()));
+        let without = |names: &[&str]| {
+            let mut weights = whole.clone();
+            weights.tensors.retain(|name, _| !names.contains(&name.as_str()));
+            new().restore(&weights, &parameters, &device).expect_err("a hole").to_string()
+        };
+        assert!(without(&["second.a"]).contains("second.a"), "{}", without(&["second.a"]));
+        let message = without(&["first.b", "second.b", "steps.b"]);
+        assert!(message.contains("1 parameters") && message.contains("of 2"), "{message}");
+        let mut weights = whole.clone();
+        weights.tensors.insert("first.b".into(), whole.tensors["first.a"].clone());
+        let message = new().restore(&weights, &parameters, &device).expect_err("misshapen");
+        assert!(message.to_string().contains("first.b has 3 values"), "{message}");
     }
 }

@@ -12,6 +12,8 @@ use serde_json::Value;
 use tintype::files::{sync_folder, write_durably};
 use tintype::weights::{SaveError, TensorView, write_safetensors_to};
 
+use super::record::Record;
+
 /// Subfolder of a run with its checkpoints.
 pub const FOLDER: &str = "checkpoints";
 const STATE_FILE: &str = "state.json";
@@ -31,6 +33,9 @@ pub struct State {
     pub seed: u64,
     /// Global batch size.
     pub batch: usize,
+    /// Its data and settings; earlier versions did not write it.
+    #[serde(default)]
+    pub record: Option<Record>,
 }
 
 /// One file of a checkpoint.
@@ -244,12 +249,18 @@ fn hidden(path: &Path) -> PathBuf {
     path.with_extension(format!("old-{}.tmp", std::process::id()))
 }
 
-/// Checks that architecture, seed and batch size match those of the run being resumed.
+/// Checks that architecture, seed and batch size match those of the run being resumed, and what it records of
+/// data and settings unless `allow_changes`. Returns a note about what is not compared, or is another one now.
 ///
 /// # Errors
 ///
-/// If the architecture, the seed or the batch differs.
-pub fn check_same(found: &State, wanted: &State, path: &Path) -> Result<()> {
+/// If the architecture, the seed or the batch differs, or the data or a setting and changes are not allowed.
+pub fn check_same(
+    found: &State,
+    wanted: &State,
+    path: &Path,
+    allow_changes: bool,
+) -> Result<Option<String>> {
     let path = path.display();
     if found.architecture != wanted.architecture {
         bail!(
@@ -267,7 +278,21 @@ pub fn check_same(found: &State, wanted: &State, path: &Path) -> Result<()> {
             wanted.batch
         );
     }
-    Ok(())
+    let (Some(recorded), Some(now)) = (&found.record, &wanted.record) else {
+        return Ok(Some(format!(
+            "{path} does not record its data, loss, EMA and optimizer settings; they are not compared"
+        )));
+    };
+    let differences = recorded.differences(now).join(", ");
+    if differences.is_empty() {
+        return Ok(None);
+    }
+    if !allow_changes {
+        bail!(
+            "{path} was trained with other data or settings (recorded → now): {differences}; choose another --out, or set run.allow_changes = true to go on with the new ones"
+        );
+    }
+    Ok(Some(format!("going on with other data or settings (recorded → now): {differences}")))
 }
 
 #[cfg(test)]
@@ -275,7 +300,7 @@ mod tests {
     use super::*;
 
     fn state(step: u64) -> State {
-        State { step, skipped: 0, architecture: Value::Null, seed: 0, batch: 1 }
+        State { step, skipped: 0, architecture: Value::Null, seed: 0, batch: 1, record: None }
     }
 
     fn files(values: &[f32]) -> Vec<TensorFile> {

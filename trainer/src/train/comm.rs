@@ -3,6 +3,7 @@
 //! On CUDA through Burn's collectives (NCCL), elsewhere through host memory. Either way every rank
 //! gets the same bits, so replicas never drift apart.
 
+use std::ops::AddAssign;
 use std::sync::{Arc, Barrier, Mutex};
 
 use tintype::burn::tensor::{Device, Tensor, TensorData};
@@ -21,10 +22,14 @@ pub struct Comm {
 #[derive(Debug)]
 struct Shared {
     barrier: Barrier,
-    slots: Mutex<Vec<Vec<Vec<f32>>>>,
+    tensors: Slots<f32>,
+    numbers: Slots<f64>,
     #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     devices: Vec<Device>,
 }
+
+/// What each rank adds, a list of vectors.
+type Slots<T> = Mutex<Vec<Vec<Vec<T>>>>;
 
 impl Comm {
     /// The communicators of a group, one per device.
@@ -32,7 +37,8 @@ impl Comm {
         let world = devices.len();
         let shared = Arc::new(Shared {
             barrier: Barrier::new(world),
-            slots: Mutex::new(vec![Vec::new(); world]),
+            tensors: Mutex::new(vec![Vec::new(); world]),
+            numbers: Mutex::new(vec![Vec::new(); world]),
             devices: devices.iter().map(|d| d.clone().inner()).collect(),
         });
         (0..world).map(|rank| Self { rank, world, shared: shared.clone() }).collect()
@@ -73,7 +79,7 @@ impl Comm {
             .values()
             .map(|t| t.to_data().convert::<f32>().iter::<f32>().collect())
             .collect();
-        let sums = self.sum_on_host(values);
+        let sums = self.sum_on_host(&self.shared.tensors, values);
         let Some(device) = device else { return tensors };
         let names = tensors.into_keys();
         names
@@ -85,25 +91,29 @@ impl Comm {
             .collect()
     }
 
-    /// All-reduces numbers by sum.
+    /// All-reduces numbers by sum, in float64.
     pub fn sum_numbers(&self, numbers: &[f64]) -> Vec<f64> {
-        let narrow = numbers.iter().map(|&n| n as f32).collect();
-        self.sum_on_host(vec![narrow]).remove(0).into_iter().map(f64::from).collect()
+        self.sum_on_host(&self.shared.numbers, vec![numbers.to_vec()]).remove(0)
     }
 
     /// Sums in rank order, so that all ranks get the same result.
-    fn sum_on_host(&self, values: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+    fn sum_on_host<T: Copy + AddAssign>(
+        &self,
+        slots: &Slots<T>,
+        values: Vec<Vec<T>>,
+    ) -> Vec<Vec<T>> {
         if self.world == 1 {
             return values;
         }
-        self.slots()[self.rank] = values;
+        let slots = || slots.lock().unwrap_or_else(|poison| poison.into_inner());
+        slots()[self.rank] = values;
         self.shared.barrier.wait();
         let sums = {
-            let slots = self.slots();
+            let slots = slots();
             let mut sums = slots[0].clone();
             for other in &slots[1..] {
                 for (sum, part) in sums.iter_mut().flatten().zip(other.iter().flatten()) {
-                    *sum += part;
+                    *sum += *part;
                 }
             }
             sums
@@ -111,13 +121,28 @@ impl Comm {
         self.shared.barrier.wait(); // nobody writes its slot before all have read
         sums
     }
-
-    fn slots(&self) -> std::sync::MutexGuard<'_, Vec<Vec<Vec<f32>>>> {
-        self.shared.slots.lock().unwrap_or_else(|poison| poison.into_inner())
-    }
 }
 
 #[cfg(feature = "cuda")]
 fn is_cuda(device: &Device) -> bool {
     matches!(device.clone().inner().as_dispatch(), tintype::burn::backend::DispatchDevice::Cuda(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_summed_in_float64() {
+        // Neither is a float32.
+        let numbers = [16_777_217.0, 0.1];
+        let ranks = Comm::group(&[Device::flex(), Device::flex()]);
+        let sums: Vec<Vec<f64>> = std::thread::scope(|scope| {
+            let ranks: Vec<_> =
+                ranks.iter().map(|comm| scope.spawn(move || comm.sum_numbers(&numbers))).collect();
+            ranks.into_iter().map(|rank| rank.join().expect("it ends")).collect()
+        });
+        assert_eq!(sums, vec![vec![33_554_434.0, 0.2]; 2]);
+        assert_eq!(Comm::alone().sum_numbers(&numbers), numbers);
+    }
 }

@@ -1,26 +1,30 @@
 //! The training configuration.
 //!
-//! An unknown key in any table is an error.
+//! An unknown key in any table is an error, and one that the recipe does not use.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::recipe::Trained;
 use anyhow::{Context, Result, bail};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tintype::model::hdit::HDiTConfig;
 use tintype::model::hidit::HiDiTConfig;
 use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::vavae::VaeConfig;
 
 use super::adamw::AdamWConfig;
-use super::ema::EmaConfig;
+use super::ema::EmaConfigs;
+use super::evaluate::EvaluateConfig;
 use super::hdit::HDiTLoss;
 use super::hidit::HiDiTLoss;
 use super::lightningdit::LightningDiTLoss;
 use super::preview::PreviewConfig;
+use super::schedule::Schedule;
+pub use super::tables::{Activations, ImageData, Init, LatentData, RunConfig, VaeData};
+use super::unknown_keys::parse_table;
 use super::vae::VaeLoss;
+use super::validation::{refuse_unused, validate};
 
 /// A training configuration, by recipe.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,128 +53,18 @@ pub struct Recipe<M, L, D> {
     pub run: RunConfig,
     /// AdamW.
     pub optimizer: AdamWConfig,
-    /// EMA; not used by the autoencoder.
+    /// One EMA or several; not used by the autoencoder.
     #[serde(default)]
-    pub ema: Option<EmaConfig>,
+    pub ema: Option<EmaConfigs>,
     /// Initialization of the weights.
     #[serde(default)]
     pub init: Init,
     /// Previews.
     #[serde(default)]
     pub preview: Option<PreviewConfig>,
-}
-
-/// Steps, batch size, dtype, logging and checkpoints.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RunConfig {
-    /// Number of optimizer steps.
-    pub steps: u64,
-    /// Global batch size.
-    pub batch: usize,
-    /// Gradient accumulation: micro-batches per step on each device.
-    #[serde(default = "one")]
-    pub accumulate: usize,
-    /// Random seed.
-    #[serde(default, deserialize_with = "tintype::settings::seed::deserialize")]
-    pub seed: u64,
-    /// Dtype of the activations: `f32`, or `bf16` with float32 master weights.
+    /// Evaluation of samples during training; not used by the autoencoder.
     #[serde(default)]
-    pub precision: Activations,
-    /// Recompute each block's activations in the backward pass (activation checkpointing).
-    #[serde(default)]
-    pub recompute: bool,
-    /// Steps between lines of the log.
-    #[serde(default = "default_log_every")]
-    pub log_every: u64,
-    /// Steps between checkpoints.
-    #[serde(default = "default_checkpoint_every")]
-    pub checkpoint_every: u64,
-    /// Number of latest checkpoints to keep.
-    #[serde(default = "default_keep_last")]
-    pub keep_last: usize,
-    /// Also keep checkpoints at multiples of this step; 0 for none.
-    #[serde(default)]
-    pub keep_every: u64,
-    /// Also write TensorBoard event files.
-    #[serde(default)]
-    pub tensorboard: bool,
-    /// Class-balanced sampling.
-    #[serde(default)]
-    pub balance_classes: bool,
-    /// The device's peak in TFLOP/s, for the model FLOP utilisation; measured if absent.
-    #[serde(default)]
-    pub peak_tflops: Option<f64>,
-}
-
-/// Dtype of the activations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Activations {
-    /// float32
-    #[default]
-    F32,
-    /// bfloat16
-    Bf16,
-}
-
-fn one() -> usize {
-    1
-}
-fn default_log_every() -> u64 {
-    50
-}
-fn default_checkpoint_every() -> u64 {
-    1000
-}
-fn default_keep_last() -> usize {
-    2
-}
-
-/// Data of latent diffusion.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct LatentData {
-    /// A folder of shards or an `.h5` file of `tintype encode`.
-    pub latents: PathBuf,
-    /// Statistics of the latents; default: those beside the shards, else computed.
-    #[serde(default)]
-    pub stats: Option<PathBuf>,
-    /// The image store that the latents were encoded from, for the pixel stream and the teacher.
-    #[serde(default)]
-    pub images: Option<PathBuf>,
-    /// REPA's teacher, `dinov2_vitb14_pretrain.pth`; no alignment without it.
-    #[serde(default)]
-    pub teacher: Option<PathBuf>,
-}
-
-/// Data of pixel-space diffusion.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ImageData {
-    /// The store.
-    pub images: PathBuf,
-}
-
-/// Data and frozen loss networks of the autoencoder.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct VaeData {
-    /// The store.
-    pub images: PathBuf,
-    /// VGG16 of torchvision, `vgg16-397923af.pth`; needed by LPIPS.
-    #[serde(default)]
-    pub vgg: Option<PathBuf>,
-    /// LPIPS' linear layers, `vgg.pth`; no perceptual loss without both.
-    #[serde(default)]
-    pub lpips: Option<PathBuf>,
-    /// The vision foundation model, a DINOv2 ViT-L/14; no alignment without it.
-    #[serde(default)]
-    pub teacher: Option<PathBuf>,
-}
-
-/// Initialization of the weights.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Init {
-    /// A run, one of its checkpoints, or a published checkpoint; default: random initialization.
-    #[serde(default)]
-    pub from: Option<PathBuf>,
+    pub evaluate: Option<EvaluateConfig>,
 }
 
 impl Config {
@@ -192,7 +86,7 @@ impl Config {
     ///
     /// * The text is not TOML, or its recipe or preset is unknown.
     /// * A key is missing, of another type, or read by nothing.
-    /// * A number is out of range, or does not apply to the system.
+    /// * A number is out of range, or the recipe does not use a setting.
     pub fn parse(text: &str) -> Result<Self> {
         let table: toml::Value =
             toml::from_str(text).map_err(|e| anyhow::anyhow!("{}", e.message()))?;
@@ -208,103 +102,99 @@ impl Config {
             value["loss"] = Value::Object(Default::default());
         }
         expand_preset(&mut value, &recipe)?;
-        let config: Self = parse_table(&value)?;
-        config.validate()?;
+        let mut config: Self = parse_table(&value)?;
+        refuse_unused(&value, &recipe)?;
+        validate(&config)?;
+        let (run, optimizer) = config.shared_mut();
+        if optimizer.schedule != Schedule::Constant {
+            optimizer.decay_steps.get_or_insert(run.steps);
+        }
         Ok(config)
     }
 
-    /// The shared tables.
+    /// Steps, batch, precision.
     pub fn run(&self) -> &RunConfig {
-        match self {
-            Self::HiDiT(r) => &r.run,
-            Self::LightningDiT(r) => &r.run,
-            Self::HDiT(r) => &r.run,
-            Self::Vae(r) => &r.run,
-        }
+        self.shared().run
     }
 
-    /// Overrides the number of steps.
+    /// Overrides the number of steps; the schedule of the learning rate stays.
     pub fn set_steps(&mut self, steps: u64) {
-        let run = match self {
-            Self::HiDiT(r) => &mut r.run,
-            Self::LightningDiT(r) => &mut r.run,
-            Self::HDiT(r) => &mut r.run,
-            Self::Vae(r) => &mut r.run,
-        };
-        run.steps = steps;
+        self.shared_mut().0.steps = steps;
     }
 
     /// Steps between previews.
     pub fn preview_every(&self) -> Option<u64> {
-        let preview = match self {
-            Self::HiDiT(r) => &r.preview,
-            Self::LightningDiT(r) => &r.preview,
-            Self::HDiT(r) => &r.preview,
-            Self::Vae(r) => &r.preview,
-        };
-        preview.as_ref().map(|p| p.every.max(1))
+        self.shared().preview.map(|p| p.every.max(1))
     }
 
-    fn validate(&self) -> Result<()> {
-        let run = self.run();
-        for (key, value) in [
-            ("steps", run.steps),
-            ("batch", run.batch as u64),
-            ("accumulate", run.accumulate as u64),
-            ("log_every", run.log_every),
-            ("checkpoint_every", run.checkpoint_every),
-        ] {
-            if value == 0 {
-                bail!("run.{key} must be at least 1");
-            }
-        }
-        let optimizer = match self {
-            Self::HiDiT(r) => &r.optimizer,
-            Self::LightningDiT(r) => &r.optimizer,
-            Self::HDiT(r) => &r.optimizer,
-            Self::Vae(r) => &r.optimizer,
+    /// Steps between evaluations.
+    pub fn evaluate_every(&self) -> Option<u64> {
+        self.shared().evaluate.map(|e| e.every)
+    }
+
+    /// The settings that must stay when a run is resumed, by table. Free are steps, the intervals of log,
+    /// checkpoints, previews and evaluations, what is kept, devices and what changes only the rounding.
+    ///
+    /// # Errors
+    ///
+    /// If a path is not Unicode.
+    pub fn recorded(&self) -> Result<Value> {
+        let all = serde_json::to_value(self)?;
+        let Shared { run, ema, .. } = self.shared();
+        let ema = match ema.map(EmaConfigs::all) {
+            Some([one]) => json!(one),
+            several => json!(several),
         };
-        if !(optimizer.lr > 0.0 && optimizer.lr.is_finite()) {
-            bail!("optimizer.lr = {} is not a positive number", optimizer.lr);
+        // Which loss networks there are, not where.
+        let given = |key: &str| all["data"].get(key).map(|path| !path.is_null());
+        Ok(json!({
+            "loss": all["loss"],
+            "optimizer": all["optimizer"],
+            "ema": ema,
+            "run": { "precision": run.precision, "balance_classes": run.balance_classes },
+            "data": { "teacher": given("teacher"), "lpips": given("lpips") },
+        }))
+    }
+
+    pub(super) fn shared(&self) -> Shared<'_> {
+        match self {
+            Self::HiDiT(r) => Shared::of(r),
+            Self::LightningDiT(r) => Shared::of(r),
+            Self::HDiT(r) => Shared::of(r),
+            Self::Vae(r) => Shared::of(r),
         }
-        if optimizer.betas.iter().any(|b| !(0.0..1.0).contains(b)) {
-            bail!("optimizer.betas = {:?} are not in 0…1", optimizer.betas);
+    }
+
+    fn shared_mut(&mut self) -> (&mut RunConfig, &mut AdamWConfig) {
+        match self {
+            Self::HiDiT(r) => (&mut r.run, &mut r.optimizer),
+            Self::LightningDiT(r) => (&mut r.run, &mut r.optimizer),
+            Self::HDiT(r) => (&mut r.run, &mut r.optimizer),
+            Self::Vae(r) => (&mut r.run, &mut r.optimizer),
         }
-        let ema = match self {
-            Self::HiDiT(r) => r.ema,
-            Self::LightningDiT(r) => r.ema,
-            Self::HDiT(r) => r.ema,
-            Self::Vae(r) => r.ema,
-        };
-        if let Some(EmaConfig::Constant { decay: d } | EmaConfig::Inverse { max_value: d, .. }) =
-            ema
-            && !(0.0..=1.0).contains(&d)
-        {
-            bail!("the EMA's decay {d} is not in 0…1");
+    }
+}
+
+/// The tables of every recipe.
+pub(super) struct Shared<'a> {
+    pub run: &'a RunConfig,
+    pub optimizer: &'a AdamWConfig,
+    pub ema: Option<&'a EmaConfigs>,
+    pub init: &'a Init,
+    pub preview: Option<&'a PreviewConfig>,
+    pub evaluate: Option<&'a EvaluateConfig>,
+}
+
+impl<'a> Shared<'a> {
+    fn of<M, L, D>(recipe: &'a Recipe<M, L, D>) -> Self {
+        Self {
+            run: &recipe.run,
+            optimizer: &recipe.optimizer,
+            ema: recipe.ema.as_ref(),
+            init: &recipe.init,
+            preview: recipe.preview.as_ref(),
+            evaluate: recipe.evaluate.as_ref(),
         }
-        let has_ema = match self {
-            Self::HiDiT(r) => r.ema.is_some(),
-            Self::LightningDiT(r) => r.ema.is_some(),
-            Self::HDiT(r) => r.ema.is_some(),
-            Self::Vae(r) => {
-                if r.ema.is_some() {
-                    bail!("the autoencoder has no EMA; remove the table [ema]");
-                }
-                if run.precision != Activations::F32 {
-                    bail!("the autoencoder trains in float32; remove run.precision");
-                }
-                if run.recompute || run.accumulate > 1 {
-                    bail!(
-                        "the autoencoder supports neither activation recomputation nor gradient accumulation; remove run.recompute and run.accumulate"
-                    );
-                }
-                true
-            }
-        };
-        if !has_ema {
-            bail!("the table [ema] is missing: decay = 0.9999, or power and max_value");
-        }
-        Ok(())
     }
 }
 
@@ -333,39 +223,6 @@ fn expand_preset(value: &mut Value, recipe: &str) -> Result<()> {
     merged.append(model);
     *model = merged;
     Ok(())
-}
-
-/// Deserializes a value and rejects unknown keys.
-fn parse_table<T: Serialize + DeserializeOwned>(value: &Value) -> Result<T> {
-    let parsed: T = serde_json::from_value(value.clone()).map_err(|e| {
-        anyhow::anyhow!("{}", e.to_string().replace("missing field", "there is no key"))
-    })?;
-    // Keys that do not survive serialization were not read.
-    unread(value, &serde_json::to_value(&parsed)?, "")?;
-    Ok(parsed)
-}
-
-fn unread(given: &Value, read: &Value, at: &str) -> Result<()> {
-    let (Some(given), Some(read)) = (given.as_object(), read.as_object()) else { return Ok(()) };
-    for (key, value) in given {
-        let path = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
-        match read.get(key) {
-            Some(read) => unread(value, read, &path)?,
-            None => {
-                let near = read
-                    .keys()
-                    .max_by(|a, b| similarity(a, key).total_cmp(&similarity(b, key)))
-                    .filter(|near| similarity(near, key) > 0.6);
-                let hint = near.map_or(String::new(), |n| format!("; did you mean {n}?"));
-                bail!("unknown key {path}{hint}");
-            }
-        }
-    }
-    Ok(())
-}
-
-fn similarity(a: &str, b: &str) -> f64 {
-    strsim::jaro_winkler(a, b)
 }
 
 #[cfg(test)]
@@ -425,5 +282,69 @@ decay = 0.9999
         assert!(message("steps = 10", "steps = 0").contains("run.steps"));
         assert!(message("latents = \"latents\"", "").contains("latents"));
         assert!(message("lr = 1e-4", "lr = -1.0").contains("optimizer.lr"));
+    }
+
+    #[test]
+    fn unknown_keys_in_arrays_are_errors_and_other_names_are_not() {
+        let attention = |keys: &str| {
+            let text = SMALL
+                .replace("\"hidit\"", "\"hdit\"")
+                .replace("preset = \"hidit-xl-1-256\"\ndepth = 2", "preset = \"hdit-cifar10\"")
+                .replace("latents = \"latents\"", "images = \"images\"")
+                .replace("[data]", &format!("self_attns = [{{ type = \"neighborhood\", {keys} }}, {{ type = \"global\" }}]\n[data]"));
+            Config::parse(&text).map(|_| ()).map_err(|e| e.to_string())
+        };
+        assert_eq!(attention("kernel_size = 7"), Ok(()));
+        let error = attention("kernel_sise = 7").expect_err("a typo");
+        assert!(error.contains("model.self_attns[0].kernel_sise"), "{error}");
+        assert!(error.contains("did you mean kernel_size?"), "{error}");
+        // Hi-DiT's short names.
+        let short = SMALL.replace(
+            "preset = \"hidit-xl-1-256\"\ndepth = 2",
+            "latent_size = 8\npatch = 1\nlatent_channels = 16\nhidden = 32\ndepth = 2\nheads = 2\nnum_classes = 3\nimage = 64\npixel_patch = 8",
+        );
+        let Config::HiDiT(recipe) = Config::parse(&short).expect("other names") else {
+            panic!("hidit")
+        };
+        assert_eq!(recipe.model.sit.hidden_size, 32);
+    }
+
+    #[test]
+    fn schedules_end_with_the_configured_steps_and_are_recorded() {
+        let with = |line: &str| {
+            let text = SMALL.replace("lr = 1e-4", &format!("lr = 1e-4\n{line}"));
+            Config::parse(&text).unwrap_or_else(|e| panic!("{e:#}"))
+        };
+        let mut cosine = with("schedule = \"cosine\"");
+        cosine.set_steps(3);
+        assert_eq!(cosine.shared().optimizer.decay_steps, Some(10));
+        let constant = with("");
+        assert_eq!(constant.shared().optimizer.decay_steps, None);
+        assert_ne!(constant.recorded().expect("values"), cosine.recorded().expect("values"));
+        let mut longer = with("");
+        longer.set_steps(100);
+        assert_eq!(constant.recorded().expect("values"), longer.recorded().expect("values"));
+    }
+
+    #[test]
+    fn several_averages_are_a_list() {
+        for list in [
+            "ema = [{ decay = 0.9 }, { power = 0.7, max_value = 0.99 }]",
+            "[[ema]]\ndecay = 0.9\n[[ema]]\npower = 0.7\nmax_value = 0.99",
+        ] {
+            let text = SMALL.replace("[ema]\ndecay = 0.9999\n", "");
+            let text = match list.starts_with('[') {
+                true => format!("{text}{list}\n"),
+                false => format!("{list}\n{text}"),
+            };
+            let config = Config::parse(&text).unwrap_or_else(|e| panic!("{e:#}"));
+            assert_eq!(config.shared().ema.map(|ema| ema.all().len()), Some(2));
+        }
+        let typo = SMALL.replace("[ema]\ndecay", "[[ema]]\ndecai = 1\ndecay");
+        let error = Config::parse(&typo).expect_err("a typo").to_string();
+        assert!(error.contains("ema[0].decai"), "{error}");
+        let none = format!("ema = []\n{}", SMALL.replace("[ema]\ndecay = 0.9999\n", ""));
+        let error = Config::parse(&none).expect_err("no average").to_string();
+        assert!(error.contains("[ema] is missing"), "{error}");
     }
 }

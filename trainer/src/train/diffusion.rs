@@ -1,10 +1,11 @@
 //! The trainer of diffusion networks: gradients, clipping, AdamW, EMA.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tintype::burn::module::Module;
 use tintype::burn::tensor::{Device, FloatDType, Tensor};
@@ -17,12 +18,14 @@ use tintype::weights::{
 use super::adamw::{AdamW, AdamWConfig, clip, global_norm};
 use super::checkpoint::TensorFile;
 use super::comm::Comm;
-use super::ema::{Ema, EmaConfig};
+use super::ema::{Ema, EmaConfig, FILES, UPDATES};
 use super::epoch_sampler::EpochSampler;
+use super::evaluate::SampleEvaluator;
 use super::objective::{Compute, Objective};
 use super::prefetch::Prefetch;
 use super::preview::Previewer;
 use super::recompute::add;
+use super::record::DataRecord;
 use super::trainer::{Report, Trainer};
 
 /// Batch size, gradient accumulation and dtype of a step.
@@ -36,19 +39,31 @@ pub struct Steps {
     pub compute: Compute,
 }
 
+/// Who looks at a network in training.
+#[derive(Debug, Default)]
+pub struct Watchers {
+    /// Draws previews.
+    pub previewer: Option<Previewer>,
+    /// Measures samples.
+    pub evaluator: Option<SampleEvaluator>,
+}
+
 /// The trainer of a diffusion network on one device.
 pub struct DiffusionTrainer<O: Objective> {
     objective: Arc<O>,
     /// Parameters in float32, on the graph.
-    network: O::Network,
-    optimizer: AdamW,
-    ema: Ema,
+    pub(super) network: O::Network,
+    pub(super) optimizer: AdamW,
+    /// At least one.
+    pub(super) emas: Vec<Ema>,
     steps: Steps,
     sampler: Arc<EpochSampler>,
     comm: Comm,
-    device: Device,
+    pub(super) device: Device,
     batches: Option<Prefetch<O::Batch>>,
-    previewer: Option<Previewer>,
+    watchers: Watchers,
+    /// What was taken from `init.from`.
+    pub(super) initialized: Option<String>,
     metadata: BTreeMap<String, String>,
 }
 
@@ -57,18 +72,19 @@ impl<O: Objective> DiffusionTrainer<O> {
     ///
     /// # Errors
     ///
-    /// If the class names cannot be written as JSON.
+    /// If there is no EMA, or the class names cannot be written as JSON.
     pub fn new(
         objective: O,
         network: O::Network,
-        (optimizer, ema): (AdamWConfig, EmaConfig),
+        (optimizer, emas): (AdamWConfig, &[EmaConfig]),
         steps: Steps,
         sampler: EpochSampler,
         comm: Comm,
-        previewer: Option<Previewer>,
+        watchers: Watchers,
         classes: &[String],
         device: &Device,
     ) -> Result<Self> {
+        ensure!(!emas.is_empty(), "the table [ema] is missing");
         let mut metadata = BTreeMap::from([
             ("format".to_string(), "pt".to_string()),
             ("config".to_string(), objective.config().to_string()),
@@ -78,7 +94,7 @@ impl<O: Objective> DiffusionTrainer<O> {
         }
         Ok(Self {
             optimizer: AdamW::new(optimizer, objective.groups()),
-            ema: Ema::new(ema, flat(&network, Which::All)),
+            emas: emas.iter().map(|&ema| Ema::new(ema, flat(&network, Which::All))).collect(),
             objective: Arc::new(objective),
             network,
             steps,
@@ -86,7 +102,8 @@ impl<O: Objective> DiffusionTrainer<O> {
             comm,
             device: device.clone(),
             batches: None,
-            previewer,
+            watchers,
+            initialized: None,
             metadata,
         })
     }
@@ -96,61 +113,20 @@ impl<O: Objective> DiffusionTrainer<O> {
         &self.network
     }
 
-    /// Initializes network, EMA and optimizer from a checkpoint of the same or an earlier stage.
-    /// Parameters selected by `may_miss` may be missing there and keep their initialization.
-    ///
-    /// # Errors
-    ///
-    /// If a file cannot be read, a tensor has another shape or is missing though `may_miss` does
-    /// not name it, or a weight is not finite.
-    pub fn continue_from(&mut self, path: &Path, may_miss: fn(&str) -> bool) -> Result<()> {
-        let mut weights = open(&raw_weights(path))?;
-        let expected = snapshot(&self.network);
-        for (name, fresh) in &expected {
-            match weights.tensors.get(name) {
-                Some(found) if found.shape == fresh.shape => {}
-                Some(found) => bail!(
-                    "{}: {name} has shape {:?}, but the network expects {:?}",
-                    weights.file,
-                    found.shape,
-                    fresh.shape
-                ),
-                None if may_miss(name) => {
-                    weights.tensors.insert(name.clone(), fresh.clone());
-                }
-                None => bail!("{} lacks {name}", weights.file),
-            }
-        }
-        let ema = path.join("ema.safetensors");
-        let ema_weights = if ema.exists() { open(&ema)? } else { weights.clone() };
-        self.take(&weights, &ema_weights)?;
-        let optimizer = path.join("optimizer.safetensors");
-        if optimizer.exists() {
-            let parameters = flat(&self.network, Which::Trainable);
-            self.optimizer.restore(&open(&optimizer)?, &parameters, &self.plain_device());
-        }
-        Ok(())
-    }
-
-    /// Sets parameters and EMA.
-    fn take(&mut self, weights: &Weights, ema_weights: &Weights) -> Result<()> {
-        let network = self.network.clone();
-        self.network = load(network, weights, FloatDType::F32, &self.device)?.network;
-        let mut values = flat(&self.network, Which::All);
-        for (name, value) in &mut values {
-            if let Some(view) = ema_weights.tensors.get(name).filter(|v| v.len() == value.dims()[0])
-            {
-                let n = view.len();
-                let data = tintype::burn::tensor::TensorData::new(view.to_f32(), [n]);
-                *value = Tensor::from_data(data, &self.plain_device());
-            }
-        }
-        self.ema.values = values;
-        Ok(())
-    }
-
-    fn plain_device(&self) -> Device {
+    /// The network's device without the graph.
+    pub(super) fn plain_device(&self) -> Device {
         self.device.clone().inner()
+    }
+
+    /// The first EMA, which samples are made of.
+    fn averaged(&self) -> Result<Weights> {
+        let ema = self.emas.first().context("the table [ema] is missing")?;
+        Ok(Weights {
+            file: "the network in training".into(),
+            tensors: views(&ema.values, &layout(&self.network)),
+            metadata: self.metadata.clone(),
+            ..Weights::default()
+        })
     }
 
     /// Gradients of the whole step over all devices, and the losses by name.
@@ -202,12 +178,6 @@ impl<O: Objective> DiffusionTrainer<O> {
     }
 }
 
-/// The file of a checkpoint folder with the raw weights, not the EMA.
-fn raw_weights(path: &Path) -> std::path::PathBuf {
-    let raw = path.join("model.safetensors");
-    if raw.exists() { raw } else { path.into() }
-}
-
 impl<O: Objective> Trainer for DiffusionTrainer<O> {
     fn step(&mut self, step: u64) -> Result<Report> {
         let (gradients, losses) = self.gradients(step)?;
@@ -227,7 +197,10 @@ impl<O: Objective> Trainer for DiffusionTrainer<O> {
             self.network = with_flat(self.network.clone(), &parameters);
         }
         if self.comm.rank == 0 {
-            self.ema.update(&flat(&self.network, Which::All));
+            let values = flat(&self.network, Which::All);
+            for ema in &mut self.emas {
+                ema.update(&values);
+            }
         }
         let mut values: Vec<(String, f64)> =
             losses.into_iter().map(|(name, v)| (name.to_string(), v)).collect();
@@ -239,46 +212,74 @@ impl<O: Objective> Trainer for DiffusionTrainer<O> {
     fn save(&self) -> Result<Vec<TensorFile>> {
         let mut metadata = self.metadata.clone();
         metadata.insert("section".into(), "model".into());
-        let mut ema_metadata = self.metadata.clone();
-        ema_metadata.insert("section".into(), "ema".into());
-        ema_metadata.insert("ema_updates".into(), self.ema.updates.to_string());
-        Ok(vec![
-            TensorFile { name: "model.safetensors", tensors: snapshot(&self.network), metadata },
-            TensorFile {
-                name: "ema.safetensors",
-                tensors: views(&self.ema.values, &layout(&self.network)),
-                metadata: ema_metadata,
-            },
-            TensorFile {
-                name: "optimizer.safetensors",
-                tensors: self.optimizer.to_tensors(),
-                metadata: BTreeMap::from([("format".to_string(), "pt".to_string())]),
-            },
-        ])
+        let mut files = vec![TensorFile {
+            name: "model.safetensors",
+            tensors: snapshot(&self.network),
+            metadata,
+        }];
+        for (ema, name) in self.emas.iter().zip(FILES) {
+            let mut metadata = self.metadata.clone();
+            metadata.insert("section".into(), "ema".into());
+            metadata.insert(UPDATES.into(), ema.updates.to_string());
+            metadata.insert("emas".into(), self.emas.len().to_string());
+            let tensors = views(&ema.values, &layout(&self.network));
+            files.push(TensorFile { name, tensors, metadata });
+        }
+        files.push(TensorFile {
+            name: "optimizer.safetensors",
+            tensors: self.optimizer.to_tensors(),
+            metadata: self.optimizer.metadata(),
+        });
+        Ok(files)
     }
 
     fn restore(&mut self, checkpoint: &Path) -> Result<()> {
         let weights = open(&checkpoint.join("model.safetensors"))?;
-        let ema_weights = open(&checkpoint.join("ema.safetensors"))?;
-        self.take(&weights, &ema_weights)?;
-        let updates = ema_weights.metadata.get("ema_updates").and_then(|n| n.parse().ok());
-        self.ema.updates =
-            updates.with_context(|| format!("{} has no ema_updates", ema_weights.file))?;
+        let network = self.network.clone();
+        self.network = load(network, &weights, FloatDType::F32, &self.device)?.network;
+        let first = open(&checkpoint.join(FILES[0]))?;
+        let saved: usize = first.metadata.get("emas").and_then(|n| n.parse().ok()).unwrap_or(1);
+        for (i, file) in FILES.iter().enumerate().take(self.emas.len()) {
+            // One that the configuration did not have begins with the network.
+            self.emas[i] = match i < saved {
+                true => {
+                    let weights = open(&checkpoint.join(file))?;
+                    ensure!(
+                        weights.metadata.contains_key(UPDATES),
+                        "{} has no {UPDATES}",
+                        weights.file
+                    );
+                    self.average(i, &weights, &BTreeSet::new())?
+                }
+                false => self.emas[i].begun_with(flat(&self.network, Which::All), 0),
+            };
+        }
         let optimizer = open(&checkpoint.join("optimizer.safetensors"))?;
         let parameters = flat(&self.network, Which::Trainable);
-        self.optimizer.restore(&optimizer, &parameters, &self.plain_device());
-        Ok(())
+        let device = self.plain_device();
+        Ok(self.optimizer.restore(&optimizer, &parameters, &device)?)
     }
 
     fn preview(&mut self) -> Result<Option<Rgb>> {
-        let Some(previewer) = &self.previewer else { return Ok(None) };
-        let weights = Weights {
-            file: "the network in training".into(),
-            tensors: views(&self.ema.values, &layout(&self.network)),
-            metadata: self.metadata.clone(),
-            ..Weights::default()
-        };
-        previewer.draw(&weights, &self.plain_device()).map(Some)
+        let Some(previewer) = &self.watchers.previewer else { return Ok(None) };
+        previewer.draw(&self.averaged()?, &self.plain_device()).map(Some)
+    }
+
+    fn evaluate(&mut self, stop: &AtomicBool) -> Result<Option<Vec<(String, f64)>>> {
+        let Some(mut evaluator) = self.watchers.evaluator.take() else { return Ok(None) };
+        let result = self
+            .averaged()
+            .and_then(|weights| evaluator.evaluate(&weights, &self.plain_device(), stop));
+        self.watchers.evaluator = Some(evaluator);
+        result.context("the evaluation failed")
+    }
+
+    fn initialized(&self) -> Option<&str> {
+        self.initialized.as_deref()
+    }
+
+    fn data(&self) -> DataRecord {
+        self.objective.data()
     }
 
     fn architecture(&self) -> Value {

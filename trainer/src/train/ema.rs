@@ -32,6 +32,41 @@ impl EmaConfig {
     }
 }
 
+/// The files of a checkpoint with the EMAs of a network in their order; the first is what samples are made of.
+pub const FILES: [&str; 8] = [
+    "ema.safetensors",
+    "ema_2.safetensors",
+    "ema_3.safetensors",
+    "ema_4.safetensors",
+    "ema_5.safetensors",
+    "ema_6.safetensors",
+    "ema_7.safetensors",
+    "ema_8.safetensors",
+];
+
+/// The metadata of such a file with the number of updates so far.
+pub const UPDATES: &str = "ema_updates";
+
+/// The table `[ema]`, or several of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum EmaConfigs {
+    /// One EMA.
+    One(EmaConfig),
+    /// Several of the same network.
+    Several(Vec<EmaConfig>),
+}
+
+impl EmaConfigs {
+    /// All of them.
+    pub fn all(&self) -> &[EmaConfig] {
+        match self {
+            Self::One(config) => std::slice::from_ref(config),
+            Self::Several(configs) => configs,
+        }
+    }
+}
+
 /// The EMA; initialized with the network.
 #[derive(Clone, Debug)]
 pub struct Ema {
@@ -46,6 +81,11 @@ impl Ema {
     /// Initializes the EMA with the network's values.
     pub fn new(config: EmaConfig, values: Flat) -> Self {
         Self { config, values, updates: 0 }
+    }
+
+    /// The same EMA of other values after so many updates.
+    pub fn begun_with(&self, values: Flat, updates: u64) -> Self {
+        Self { config: self.config, values, updates }
     }
 
     /// `ema ← ema + (1 − d)·(p − ema)` for parameters and float buffers.

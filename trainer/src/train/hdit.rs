@@ -19,6 +19,7 @@ use super::epoch_sampler::SampleIndex;
 use super::host::{Values, classes, vector};
 use super::objective::{Compute, Loss, Objective};
 use super::recompute::Tape;
+use super::record::DataRecord;
 use crate::data::augment::{Augmentation, Draws};
 use crate::data::store::ImageStore;
 
@@ -230,6 +231,10 @@ impl Objective for HDiTObjective {
             false => 0.0,
         };
         config(&HDiTConfig { cond_dropout_rate, ..self.model.clone() })
+    }
+
+    fn data(&self) -> DataRecord {
+        DataRecord::of_store(&self.images)
     }
 
     fn macs(&self) -> f64 {

@@ -20,6 +20,7 @@ use super::host::{Values, classes, vector};
 use super::latents::Latents;
 use super::objective::{Compute, Loss, Objective};
 use super::recompute::Tape;
+use super::record::DataRecord;
 use super::teacher::Teacher;
 use crate::data::store::ImageStore;
 
@@ -263,6 +264,11 @@ impl Objective for HiDiTObjective {
         json!(self.model)
     }
 
+    fn data(&self) -> DataRecord {
+        let seen = self.loss.stage != 1 || self.teacher.is_some();
+        self.latents.record().with(self.images.as_deref().filter(|_| seen))
+    }
+
     fn macs(&self) -> f64 {
         match self.loss.stage {
             1 => macs(&self.model.sit),
@@ -382,12 +388,8 @@ pub fn check_data(
         "stage 2 trains on pixels; name the image store in data.images"
     );
     if let Some(images) = images {
-        ensure!(
-            images.side() == model.image,
-            "the images have {} pixels a side and the network {}",
-            images.side(),
-            model.image
-        );
+        let (side, wanted) = (images.side(), model.image);
+        ensure!(side == wanted, "the images have {side} pixels a side and the network {wanted}");
         ensure!(
             images.len() == latents.len() && images.labels() == &latents.labels[..],
             "images and latents are not of the same dataset; encode this store again"

@@ -31,6 +31,11 @@ impl<'a> Housekeeping<'a> {
         Self { run, progress, saver: Saver::new(&run.out, keep), warnings }
     }
 
+    /// Tells how the run begins: what was taken from elsewhere, or what is not as it was.
+    pub fn note(&mut self, step: u64, note: &str) {
+        self.progress.note(step, note, &mut self.warnings);
+    }
+
     /// After a step; `stop` if it is the last one because somebody asked.
     ///
     /// # Errors
@@ -52,6 +57,15 @@ impl<'a> Housekeeping<'a> {
             && let Err(error) = self.preview(system, state.step)
         {
             self.warnings.tell("preview", &error);
+        }
+        if run.config.evaluate_every().is_some_and(due) && !stop {
+            match system.evaluate(&run.interrupted) {
+                Ok(Some(values)) => {
+                    self.progress.evaluated(state.step, &values, &mut self.warnings);
+                }
+                Ok(None) => {}
+                Err(error) => self.warnings.tell("evaluation", &error),
+            }
         }
         self.saver.poll(&mut self.warnings);
         if stop || end {

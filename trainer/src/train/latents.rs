@@ -9,6 +9,7 @@ use tintype::noise::{ImageKey, Stream, normals};
 use tintype::weights::open;
 
 use super::epoch_sampler::SampleIndex;
+use super::record::{DataRecord, labels};
 use crate::data::encode::STATS_FILE;
 use crate::data::hdf5::Hdf5Store;
 use crate::data::latents::LatentShards;
@@ -87,6 +88,17 @@ impl Latents {
             bail!("the statistics of the latents in {} are not finite", path.display());
         }
         Ok(latents)
+    }
+
+    /// What a run records of them: names, labels, sizes and statistics.
+    pub fn record(&self) -> DataRecord {
+        let LatentStats { mean, std } = &self.stats;
+        let parts = [labels(&self.labels), format!("{:?} {mean:?} {std:?}", self.shape)];
+        let names: &[String] = match &self.kind {
+            Kind::Samples(_) => &[],
+            Kind::Moments(store) => &store.items,
+        };
+        DataRecord::new(self.len(), parts.into_iter().chain(names.iter().cloned()))
     }
 
     /// Number of latents.

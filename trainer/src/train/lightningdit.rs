@@ -18,6 +18,7 @@ use super::host::{Values, classes, vector};
 use super::latents::Latents;
 use super::objective::{Compute, Loss, Objective};
 use super::recompute::Tape;
+use super::record::DataRecord;
 
 /// The settings of the losses; names are those of the published YAML.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -129,6 +130,10 @@ impl Objective for LightningDiTObjective {
 
     fn config(&self) -> Value {
         json!(self.model)
+    }
+
+    fn data(&self) -> DataRecord {
+        self.latents.record()
     }
 
     fn macs(&self) -> f64 {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// The log of a run.
 #[derive(Debug)]
@@ -45,6 +45,16 @@ impl Log {
             false => None,
         };
         Ok(Self { lines, events })
+    }
+
+    /// Writes a sentence about the run, which a viewer of scalars does not show.
+    ///
+    /// # Errors
+    ///
+    /// If the log cannot be written.
+    pub fn note(&mut self, step: u64, text: &str) -> Result<()> {
+        let line = json!({ "step": step, "note": text });
+        writeln!(self.lines, "{line}").context("log.jsonl cannot be written")
     }
 
     /// Writes the scalars of a step.

@@ -8,6 +8,7 @@ use tintype::burn::tensor::{Device, FloatDType, Tensor};
 use super::adamw::Groups;
 use super::epoch_sampler::SampleIndex;
 use super::recompute::AnyTape;
+use super::record::DataRecord;
 use tintype::weights::Flat;
 
 /// A loss and its terms, `[1]` each: sums over the local samples of terms already divided by the
@@ -74,6 +75,9 @@ pub trait Objective: Send + Sync + 'static {
 
     /// The network's configuration as stored in checkpoints.
     fn config(&self) -> Value;
+
+    /// The data, which a run records.
+    fn data(&self) -> DataRecord;
 
     /// MACs of one sample's forward pass.
     fn macs(&self) -> f64;

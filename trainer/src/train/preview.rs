@@ -1,6 +1,6 @@
 //! Preview images during training, from the pipeline of `generate`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -36,8 +36,7 @@ fn default_count() -> usize {
 #[derive(Debug)]
 pub struct Previewer {
     config: PreviewConfig,
-    vae: Option<Weights>,
-    stats: Option<Weights>,
+    imager: Imager,
 }
 
 impl Previewer {
@@ -47,43 +46,98 @@ impl Previewer {
     ///
     /// If the autoencoder cannot be read.
     pub fn open(config: PreviewConfig, stats: Option<&LatentStats>) -> Result<Self> {
-        let vae = match &config.vae {
-            Some(path) => Some(open(path)?),
-            None => None,
-        };
-        Ok(Self { config, vae, stats: stats.map(as_weights).transpose()? })
+        let imager = Imager::open(config.vae.as_deref(), stats)?;
+        Ok(Self { config, imager })
     }
 
     /// A grid of samples of a network.
     ///
     /// # Errors
     ///
-    /// If the network, the autoencoder or the statistics cannot be loaded together, or the settings
-    /// do not fit the network, or the device fails.
+    /// As [`Imager::generate`].
     pub fn draw(&self, model: &Weights, device: &Device) -> Result<Rgb> {
+        let PreviewConfig { count, steps, cfg, .. } = self.config;
+        let spec = |i: usize, class| ImageSpec { class, seed: i as u64, index: 0 };
+        let wish = Wish { count, batch: 8, steps, cfg, spec: &spec };
+        let mut previews = Vec::new();
+        self.imager.generate(model, device, &wish, &mut |mut images| {
+            previews.append(&mut images);
+            Ok(true)
+        })?;
+        Ok(Rgb::grid(&previews, 8, 2))
+    }
+}
+
+/// Makes images of a network in training.
+#[derive(Debug)]
+pub struct Imager {
+    vae: Option<Weights>,
+    stats: Option<Weights>,
+}
+
+/// Which images.
+pub struct Wish<'a> {
+    /// Number of images, spread over the classes.
+    pub count: usize,
+    /// Images at a time.
+    pub batch: usize,
+    /// Sampling steps; default: as in `generate`.
+    pub steps: Option<usize>,
+    /// Guidance scale; default: as in `generate`.
+    pub cfg: Option<f64>,
+    /// The image of a number and a class.
+    pub spec: &'a dyn Fn(usize, Option<usize>) -> ImageSpec,
+}
+
+impl Imager {
+    /// Opens the autoencoder.
+    ///
+    /// # Errors
+    ///
+    /// If the autoencoder cannot be read.
+    pub fn open(vae: Option<&Path>, stats: Option<&LatentStats>) -> Result<Self> {
+        let vae = vae.map(open).transpose()?;
+        Ok(Self { vae, stats: stats.map(as_weights).transpose()? })
+    }
+
+    /// Gives the images of a network to `take`, batch by batch, until that returns false.
+    ///
+    /// # Errors
+    ///
+    /// * The network, the autoencoder or the statistics cannot be loaded together, or the settings do not
+    ///   fit the network.
+    /// * The device or `take` fails.
+    pub fn generate(
+        &self,
+        model: &Weights,
+        device: &Device,
+        wish: &Wish<'_>,
+        take: &mut dyn FnMut(Vec<Rgb>) -> Result<bool>,
+    ) -> Result<()> {
         let parts = Parts { model, vae: self.vae.as_ref(), stats: self.stats.as_ref() };
         let pipeline = Pipeline::load(parts, FloatDType::F32, device)?;
         let mut settings = pipeline.architecture().default_settings();
-        settings.steps = self.config.steps.unwrap_or(settings.steps);
-        settings.guidance.scale = self.config.cfg.unwrap_or(settings.guidance.scale);
+        settings.steps = wish.steps.unwrap_or(settings.steps);
+        settings.guidance.scale = wish.cfg.unwrap_or(settings.guidance.scale);
         let classes = pipeline.architecture().num_classes();
-        let image = |i: usize| ImageSpec {
-            class: (classes > 0).then(|| i * classes / self.config.count.max(1) % classes),
-            seed: i as u64,
-            index: 0,
+        let image = |i: usize| {
+            (wish.spec)(i, (classes > 0).then(|| i * classes / wish.count.max(1) % classes))
         };
-        let images: Vec<ImageSpec> = (0..self.config.count).map(image).collect();
-        let mut previews = Vec::new();
-        for images in images.chunks(8) {
+        let images: Vec<ImageSpec> = (0..wish.count).map(image).collect();
+        for images in images.chunks(wish.batch.max(1)) {
             let request = Request { settings, images: images.to_vec() };
+            let mut pictures = Vec::new();
             pollster::block_on(pipeline.generate(&request, &mut async |event: Event<'_>| {
                 if let Event::Image(picture) = event {
-                    previews.push(picture.image);
+                    pictures.push(picture.image);
                 }
                 Ok(())
             }))?;
+            if !take(pictures)? {
+                break;
+            }
         }
-        Ok(Rgb::grid(&previews, 8, 2))
+        Ok(())
     }
 }
 

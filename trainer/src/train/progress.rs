@@ -40,6 +40,8 @@ pub struct ProgressLogger {
     seconds: Option<f64>,
     last: Instant,
     sums: Vec<(String, f64, u64)>,
+    /// The last metrics of samples, for the message.
+    evaluated: String,
 }
 
 impl ProgressLogger {
@@ -75,6 +77,7 @@ impl ProgressLogger {
             seconds: None,
             last: Instant::now(),
             sums: Vec::new(),
+            evaluated: String::new(),
         }
     }
 
@@ -119,7 +122,8 @@ impl ProgressLogger {
         };
         self.bar.set_position(state.step);
         let message = format!(
-            "loss {loss:.4}, {rate:.1} images/s{utilisation}, {:.1} GiB, {} left{skipped}",
+            "loss {loss:.4}{}, {rate:.1} images/s{utilisation}, {:.1} GiB, {} left{skipped}",
+            self.evaluated,
             memory as f64 / (1u64 << 30) as f64,
             indicatif::HumanDuration(Duration::from_secs_f64(left.clamp(0.0, 1e9))),
         );
@@ -151,13 +155,44 @@ impl ProgressLogger {
         values.push(("memory_bytes".into(), memory as f64));
         values.push(("skipped".into(), state.skipped as f64));
         self.since = (Instant::now(), state.step);
-        if self.log.is_none() {
-            let (run, step, tensorboard) = &self.place;
-            self.log = Some(Log::open(run, *step, *tensorboard)?);
-        }
+        self.log()?.write(state.step, &values)
+    }
+
+    /// The log, opened when it is first written.
+    fn log(&mut self) -> Result<&mut Log> {
         match &mut self.log {
-            Some(log) => log.write(state.step, &values),
-            None => Ok(()),
+            Some(log) => Ok(log),
+            none => {
+                let (run, step, tensorboard) = &self.place;
+                Ok(none.insert(Log::open(run, *step, *tensorboard)?))
+            }
+        }
+    }
+
+    /// Prints a line above the bar.
+    fn say(&self, line: &str) {
+        // `eprintln` would panic where the disk is full.
+        self.bar.suspend(|| {
+            let _ = writeln!(io::stderr(), "{line}");
+        });
+    }
+
+    /// Tells how the run begins.
+    pub fn note(&mut self, step: u64, note: &str, warnings: &mut Warnings) {
+        self.say(&format!("note: {note}"));
+        if let Err(error) = self.log().and_then(|log| log.note(step, note)) {
+            warnings.tell("log", &error);
+        }
+    }
+
+    /// Tells metrics of samples.
+    pub fn evaluated(&mut self, step: u64, values: &[(String, f64)], warnings: &mut Warnings) {
+        let shown = values.iter().map(|(name, value)| format!("{name} {value:.3}"));
+        let shown = shown.collect::<Vec<_>>().join(", ");
+        self.say(&format!("step {step}: {shown}"));
+        self.evaluated = format!(", {shown}");
+        if let Err(error) = self.log().and_then(|log| log.write(step, values)) {
+            warnings.tell("log", &error);
         }
     }
 }

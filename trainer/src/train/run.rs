@@ -14,6 +14,7 @@ use super::comm::Comm;
 use super::config::Config;
 use super::critical;
 use super::housekeeping::Housekeeping;
+use super::record::Record;
 use super::trainer::{Report, Trainer};
 
 /// A training run.
@@ -172,16 +173,25 @@ impl Rank<'_> {
             architecture: self.system.architecture(),
             seed: config.seed,
             batch: config.batch,
+            record: Some(self.record()?),
         };
-        if let Some((path, found)) = checkpoint::latest(&self.run.out)? {
-            checkpoint::check_same(&found, &state, &path)?;
-            self.system.restore(&path)?;
-            state = found;
-        }
+        let note = match checkpoint::latest(&self.run.out)? {
+            Some((path, found)) => {
+                let note = checkpoint::check_same(&found, &state, &path, config.allow_changes)?;
+                self.system.restore(&path)?;
+                // From here on the settings of now are those of the run.
+                state = State { record: state.record, ..found };
+                note
+            }
+            None => self.system.initialized().map(String::from),
+        };
         let mut housekeeping = match self.comm.rank {
             0 => Some(Housekeeping::open(self.run, &state, self.system.macs(), &self.device)),
             _ => None,
         };
+        if let (Some(housekeeping), Some(note)) = (&mut housekeeping, note) {
+            housekeeping.note(state.step, &note);
+        }
         let mut in_a_row = 0;
         while state.step < config.steps {
             let report = self.system.step(state.step)?;
@@ -201,6 +211,11 @@ impl Rank<'_> {
             }
         }
         Ok(Ended::Done)
+    }
+
+    /// What the run records of its data and settings.
+    fn record(&self) -> Result<Record> {
+        Ok(Record { settings: self.run.config.recorded()?, data: self.system.data() })
     }
 }
 

@@ -1,12 +1,14 @@
 //! The interface between the training loop and the trainers.
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
 use serde_json::Value;
 use tintype::image::Rgb;
 
 use super::checkpoint::TensorFile;
+use super::record::DataRecord;
 
 /// The result of a step.
 #[derive(Debug, Default)]
@@ -46,6 +48,24 @@ pub trait Trainer {
     ///
     /// If the pictures cannot be computed.
     fn preview(&mut self) -> Result<Option<Rgb>>;
+
+    /// Metrics of samples by name; `None` if evaluation is disabled, or `stop` was set.
+    ///
+    /// # Errors
+    ///
+    /// If the samples or their metrics cannot be computed.
+    fn evaluate(&mut self, stop: &AtomicBool) -> Result<Option<Vec<(String, f64)>>> {
+        let _ = stop;
+        Ok(None)
+    }
+
+    /// What was taken from `init.from` and what was not, in a sentence; `None` without it.
+    fn initialized(&self) -> Option<&str> {
+        None
+    }
+
+    /// The data, which a run records.
+    fn data(&self) -> DataRecord;
 
     /// The architecture, which cannot change when a run is resumed.
     fn architecture(&self) -> Value;

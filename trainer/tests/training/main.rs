@@ -6,6 +6,7 @@ mod interruptions;
 mod loss_networks;
 mod pipeline;
 mod runs;
+mod settings;
 #[cfg(unix)]
 mod signals;
 mod survival;

@@ -16,12 +16,13 @@ use tintype::weights::{Flat, Weights, Which, flat, load, open, snapshot, with_fl
 use super::{Inputs, Networks, Perceptual, VaeLoss, discriminator_pass, generator_pass, macs};
 use crate::data::store::ImageStore;
 use crate::network::lpips::Lpips;
-use crate::train::adamw::{AdamW, AdamWConfig, Group, global_norm};
+use crate::train::adamw::{AdamW, AdamWConfig, Group, clip, global_norm};
 use crate::train::checkpoint::TensorFile;
 use crate::train::comm::Comm;
 use crate::train::epoch_sampler::{EpochSampler, SampleIndex};
 use crate::train::host::Values;
 use crate::train::prefetch::Prefetch;
+use crate::train::record::DataRecord;
 use crate::train::teacher::Teacher;
 use crate::train::trainer::{Report, Trainer};
 
@@ -48,6 +49,8 @@ pub struct VaeTraining {
     comm: Comm,
     device: Device,
     batches: Option<Prefetch<HostBatch>>,
+    /// What was taken from `init.from`.
+    initialized: Option<String>,
 }
 
 struct HostBatch {
@@ -112,6 +115,7 @@ impl VaeTraining {
             comm,
             device: device.clone(),
             batches: None,
+            initialized: None,
         })
     }
 
@@ -128,9 +132,14 @@ impl VaeTraining {
             true => Some(open(&beside)?),
             false => with_prefix(&weights, "loss.discriminator."),
         };
-        if let Some(weights) = discriminator {
-            self.take_discriminator(&weights)?;
-        }
+        let said = match discriminator {
+            Some(weights) => {
+                self.take_discriminator(&weights)?;
+                "autoencoder and discriminator taken"
+            }
+            None => "autoencoder taken; discriminator not there, initialized",
+        };
+        self.initialized = Some(format!("init.from {}: {said}", path.display()));
         Ok(())
     }
 
@@ -223,10 +232,14 @@ fn collate(
     }
 }
 
-/// The global norm of gradients, read back.
-fn norm_of(gradients: &Flat) -> f64 {
-    let norm = global_norm(gradients).map(|norm| norm.into_data().convert::<f32>());
-    norm.and_then(|norm| norm.iter::<f64>().next()).unwrap_or(0.0)
+/// The gradients of one network, scaled down to a global L2 norm if one is given, and the norm that they had.
+fn clipped(gradients: Flat, max: Option<f64>) -> (Flat, f64) {
+    let norm = global_norm(&gradients).map(|norm| norm.into_data().convert::<f32>());
+    let norm = norm.and_then(|norm| norm.iter::<f64>().next()).unwrap_or(0.0);
+    match max {
+        Some(max) => (clip(gradients, norm, max), norm),
+        None => (gradients, norm),
+    }
 }
 
 /// The tensors below a prefix, if there are any.
@@ -271,8 +284,9 @@ impl Trainer for VaeTraining {
         let world = self.comm.world as f64;
         let mut values: Vec<(String, f64)> =
             names.iter().zip(numbers).map(|(n, v)| (n.to_string(), v / world)).collect();
+        let AdamWConfig { max_grad_norm, .. } = self.optimizers[0].config;
         let lr = self.optimizers[0].config.lr_at(step);
-        let norm = norm_of(&gradients);
+        let (gradients, norm) = clipped(gradients, max_grad_norm);
         let mut finite = norm.is_finite() && values.iter().all(|(_, v)| v.is_finite());
         values.push(("grad_norm".into(), norm));
         // Both networks change, or neither. The discriminator's pass needs nothing of the autoencoder's update.
@@ -280,8 +294,7 @@ impl Trainer for VaeTraining {
         let mut adversary = None;
         if finite && self.loss.disc_weight > 0.0 && count + 1 >= self.loss.disc_start {
             let pass = discriminator_pass(&discriminator, images, pass.reconstruction);
-            let gradients = self.mean(pass.gradients);
-            let norm = norm_of(&gradients);
+            let (gradients, norm) = clipped(self.mean(pass.gradients), max_grad_norm);
             let [real, fake] = pass.logits;
             let own = [("disc_loss", pass.loss), ("logits_real", real), ("logits_fake", fake)];
             for (name, value) in own {
@@ -314,7 +327,8 @@ impl Trainer for VaeTraining {
 
     fn save(&self) -> Result<Vec<TensorFile>> {
         let format = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-        let file = |name, tensors| TensorFile { name, tensors, metadata: format.clone() };
+        let file = |name, tensors, metadata| TensorFile { name, tensors, metadata };
+        let [autoencoder, discriminator] = &self.optimizers;
         let config = serde_json::to_string(&self.model)?;
         Ok(vec![
             TensorFile {
@@ -325,9 +339,13 @@ impl Trainer for VaeTraining {
                     ("config".to_string(), config),
                 ]),
             },
-            file("discriminator.safetensors", snapshot(&self.networks.discriminator)),
-            file("optimizer.safetensors", self.optimizers[0].to_tensors()),
-            file("optimizer-discriminator.safetensors", self.optimizers[1].to_tensors()),
+            file("discriminator.safetensors", snapshot(&self.networks.discriminator), format),
+            file("optimizer.safetensors", autoencoder.to_tensors(), autoencoder.metadata()),
+            file(
+                "optimizer-discriminator.safetensors",
+                discriminator.to_tensors(),
+                discriminator.metadata(),
+            ),
         ])
     }
 
@@ -337,11 +355,10 @@ impl Trainer for VaeTraining {
         let device = self.device.clone().inner();
         let parameters = self.networks.autoencoder_values(Which::Trainable);
         let history = open(&checkpoint.join("optimizer.safetensors"))?;
-        self.optimizers[0].restore(&history, &parameters, &device);
+        self.optimizers[0].restore(&history, &parameters, &device)?;
         let parameters = flat(&self.networks.discriminator, Which::Trainable);
         let history = open(&checkpoint.join("optimizer-discriminator.safetensors"))?;
-        self.optimizers[1].restore(&history, &parameters, &device);
-        Ok(())
+        Ok(self.optimizers[1].restore(&history, &parameters, &device)?)
     }
 
     /// A grid of eight images over their reconstructions.
@@ -362,6 +379,14 @@ impl Trainer for VaeTraining {
         let mut rows = to_rgb(&images.into_data().convert::<f32>(), Rounding::Up);
         rows.extend(to_rgb(&decoded.into_data().convert::<f32>(), Rounding::Up));
         Ok(Some(Rgb::grid(&rows, n, 2)))
+    }
+
+    fn initialized(&self) -> Option<&str> {
+        self.initialized.as_deref()
+    }
+
+    fn data(&self) -> DataRecord {
+        DataRecord::of_store(&self.images)
     }
 
     fn architecture(&self) -> Value {

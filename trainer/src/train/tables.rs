@@ -1,0 +1,124 @@
+//! The tables of a training configuration that are no network, loss or optimizer.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Steps, batch size, dtype, logging and checkpoints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunConfig {
+    /// Number of optimizer steps.
+    pub steps: u64,
+    /// Global batch size.
+    pub batch: usize,
+    /// Gradient accumulation: micro-batches per step on each device.
+    #[serde(default = "one")]
+    pub accumulate: usize,
+    /// Random seed.
+    #[serde(default, deserialize_with = "tintype::settings::seed::deserialize")]
+    pub seed: u64,
+    /// Dtype of the activations: `f32`, or `bf16` with float32 master weights.
+    #[serde(default)]
+    pub precision: Activations,
+    /// Recompute each block's activations in the backward pass (activation checkpointing).
+    #[serde(default)]
+    pub recompute: bool,
+    /// Steps between lines of the log.
+    #[serde(default = "default_log_every")]
+    pub log_every: u64,
+    /// Steps between checkpoints.
+    #[serde(default = "default_checkpoint_every")]
+    pub checkpoint_every: u64,
+    /// Number of latest checkpoints to keep.
+    #[serde(default = "default_keep_last")]
+    pub keep_last: usize,
+    /// Also keep checkpoints at multiples of this step; 0 for none.
+    #[serde(default)]
+    pub keep_every: u64,
+    /// Also write TensorBoard event files.
+    #[serde(default)]
+    pub tensorboard: bool,
+    /// Class-balanced sampling.
+    #[serde(default)]
+    pub balance_classes: bool,
+    /// Resume with other data or settings than the run recorded.
+    #[serde(default)]
+    pub allow_changes: bool,
+    /// The device's peak in TFLOP/s, for the model FLOP utilisation; measured if absent.
+    #[serde(default)]
+    pub peak_tflops: Option<f64>,
+}
+
+/// Dtype of the activations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activations {
+    /// float32
+    #[default]
+    F32,
+    /// bfloat16
+    Bf16,
+}
+
+fn one() -> usize {
+    1
+}
+fn default_log_every() -> u64 {
+    50
+}
+fn default_checkpoint_every() -> u64 {
+    1000
+}
+fn default_keep_last() -> usize {
+    2
+}
+
+/// Data of latent diffusion.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LatentData {
+    /// A folder of shards or an `.h5` file of `tintype encode`.
+    pub latents: PathBuf,
+    /// Statistics of the latents; default: those beside the shards, else computed.
+    #[serde(default)]
+    pub stats: Option<PathBuf>,
+    /// The image store that the latents were encoded from, for the pixel stream and the teacher.
+    #[serde(default)]
+    pub images: Option<PathBuf>,
+    /// REPA's teacher, `dinov2_vitb14_pretrain.pth`; no alignment without it.
+    #[serde(default)]
+    pub teacher: Option<PathBuf>,
+}
+
+/// Data of pixel-space diffusion.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ImageData {
+    /// The store.
+    pub images: PathBuf,
+}
+
+/// Data and frozen loss networks of the autoencoder.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VaeData {
+    /// The store.
+    pub images: PathBuf,
+    /// VGG16 of torchvision, `vgg16-397923af.pth`; needed by LPIPS.
+    #[serde(default)]
+    pub vgg: Option<PathBuf>,
+    /// LPIPS' linear layers, `vgg.pth`; no perceptual loss without both.
+    #[serde(default)]
+    pub lpips: Option<PathBuf>,
+    /// The vision foundation model, a DINOv2 ViT-L/14; no alignment without it.
+    #[serde(default)]
+    pub teacher: Option<PathBuf>,
+}
+
+/// Initialization of the weights.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Init {
+    /// A run, one of its checkpoints, or a published checkpoint; default: random initialization.
+    #[serde(default)]
+    pub from: Option<PathBuf>,
+    /// Beginnings of the names of parameters that are not taken from there, but initialized.
+    #[serde(default)]
+    pub reinit: Vec<String>,
+}

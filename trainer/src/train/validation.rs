@@ -1,0 +1,137 @@
+//! What a configuration must not say.
+
+use anyhow::{Result, bail, ensure};
+use serde_json::Value;
+
+use super::config::{Activations, Config, Shared};
+use super::ema::{EmaConfig, EmaConfigs, FILES};
+use super::schedule::Schedule;
+
+/// Settings that a recipe does not use, though they have a place in its tables.
+const UNUSED: [(&str, &[&str]); 4] = [
+    (
+        "vae",
+        &[
+            "evaluate",
+            "init.reinit",
+            "preview.count",
+            "preview.steps",
+            "preview.cfg",
+            "preview.vae",
+        ],
+    ),
+    ("hdit", &["preview.vae", "evaluate.vae"]),
+    ("lightningdit", &["data.teacher"]),
+    ("hidit", &[]),
+];
+
+/// Refuses settings that the recipe does not use.
+///
+/// # Errors
+///
+/// If there is one.
+pub fn refuse_unused(table: &Value, recipe: &str) -> Result<()> {
+    let unused = UNUSED.iter().filter(|(name, _)| *name == recipe).flat_map(|(_, keys)| *keys);
+    for key in unused {
+        let found = key.split('.').try_fold(table, |table, key| table.get(key));
+        ensure!(found.is_none(), "{key} is not used by the {recipe} recipe; remove it");
+    }
+    Ok(())
+}
+
+/// Checks the numbers of the tables that recipes share.
+///
+/// # Errors
+///
+/// If a number is out of range, or has no effect on the recipe or beside another setting.
+pub fn validate(config: &Config) -> Result<()> {
+    let Shared { run, optimizer, ema, init, evaluate, .. } = config.shared();
+    for (key, value) in [
+        ("run.steps", Some(run.steps)),
+        ("run.batch", Some(run.batch as u64)),
+        ("run.accumulate", Some(run.accumulate as u64)),
+        ("run.log_every", Some(run.log_every)),
+        ("run.checkpoint_every", Some(run.checkpoint_every)),
+        ("optimizer.decay_steps", optimizer.decay_steps),
+        ("evaluate.every", evaluate.map(|e| e.every)),
+        ("evaluate.batch", evaluate.map(|e| e.batch as u64)),
+    ] {
+        ensure!(value != Some(0), "{key} must be at least 1");
+    }
+    if let Some(samples) = evaluate.map(|e| e.samples) {
+        ensure!(samples > 1, "evaluate.samples must be at least 2");
+    }
+    let lr = optimizer.lr;
+    ensure!(lr > 0.0 && lr.is_finite(), "optimizer.lr = {lr} is not a positive number");
+    if optimizer.betas.iter().any(|b| !(0.0..1.0).contains(b)) {
+        bail!("optimizer.betas = {:?} are not in 0…1", optimizer.betas);
+    }
+    if let Some(max) = optimizer.max_grad_norm {
+        ensure!(max > 0.0, "optimizer.max_grad_norm = {max} is not a positive number");
+    }
+    if let Some(last) = optimizer.final_lr {
+        ensure!(
+            last >= 0.0 && last.is_finite(),
+            "optimizer.final_lr = {last} is not a learning rate"
+        );
+    }
+    let decays = optimizer.decay_steps.is_some() || optimizer.final_lr.is_some();
+    ensure!(
+        optimizer.schedule != Schedule::Constant || !decays,
+        "optimizer.final_lr and optimizer.decay_steps have no effect with schedule = \"constant\"; set optimizer.schedule to cosine or linear"
+    );
+    let end = optimizer.decay_steps.unwrap_or(run.steps);
+    ensure!(
+        optimizer.schedule == Schedule::Constant || optimizer.warmup_steps < end,
+        "optimizer.warmup_steps = {} leaves no steps of the {end} for the schedule",
+        optimizer.warmup_steps
+    );
+    ensure!(
+        init.reinit.is_empty() || init.from.is_some(),
+        "init.reinit has no effect without init.from"
+    );
+    let emas = ema.map(EmaConfigs::all).unwrap_or_default();
+    for ema in emas {
+        let (EmaConfig::Constant { decay: d } | EmaConfig::Inverse { max_value: d, .. }) = ema;
+        ensure!((0.0..=1.0).contains(d), "the EMA's decay {d} is not in 0…1");
+    }
+    ensure!(emas.len() <= FILES.len(), "{} EMAs are more than {}", emas.len(), FILES.len());
+    if let Config::Vae(_) = config {
+        if ema.is_some() {
+            bail!("the autoencoder has no EMA; remove the table [ema]");
+        }
+        if run.precision != Activations::F32 {
+            bail!("the autoencoder trains in float32; remove run.precision");
+        }
+        if run.recompute || run.accumulate > 1 {
+            bail!(
+                "the autoencoder supports neither activation recomputation nor gradient accumulation; remove run.recompute and run.accumulate"
+            );
+        }
+    } else if emas.is_empty() {
+        bail!("the table [ema] is missing: decay = 0.9999, or power and max_value");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_are_not_used_are_refused_by_name() {
+        let vae = "recipe = \"vae\"\n[model]\npreset = \"f16d32\"\n[data]\nimages = \"x\"\n[run]\nsteps = 9\nbatch = 1\n[optimizer]\nlr = 1e-4\nbetas = [0.5, 0.9]\n";
+        let refused =
+            |more: &str| Config::parse(&format!("{vae}{more}")).expect_err(more).to_string();
+        assert!(Config::parse(vae).is_ok());
+        assert!(Config::parse(&format!("{vae}max_grad_norm = 1.0\n")).is_ok());
+        assert!(refused("[preview]\nevery = 1\ncount = 4\n").contains("preview.count"));
+        assert!(refused("[init]\nfrom = \"x\"\nreinit = [\"a\"]\n").contains("init.reinit"));
+        assert!(refused("[ema]\ndecay = 0.9\n").contains("no EMA"));
+        assert!(refused("[init]\nreinit = [\"a\"]\n").contains("init.reinit"));
+        assert!(refused("final_lr = 1e-5\n").contains("optimizer.final_lr"));
+        let late = "schedule = \"linear\"\nwarmup_steps = 9\n";
+        assert!(refused(late).contains("warmup_steps = 9"));
+        assert!(refused("schedule = \"step\"\n").contains("step"));
+    }
+}
