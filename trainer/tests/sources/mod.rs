@@ -129,7 +129,10 @@ fn folders_around_the_classes_and_splits_are_not_classes() {
     );
     let description = ImageStore::open(&out).expect("a store").description;
     assert_eq!((description.classes, description.enlarged), (vec!["cat".to_string()], 1));
+    // Another split is another store.
     let (ok, said) = prepare(&[&arguments[..5], &["--split", "dog"]].concat());
+    assert!(!ok && said.contains("--force replaces it"), "{said}");
+    let (ok, said) = prepare(&[&arguments[..5], &["--split", "dog", "--force"]].concat());
     assert!(ok && said.contains("1 image of"), "{said}");
     let (ok, said) = prepare(&[&arguments[..5], &["--split", "cat"]].concat());
     assert!(!ok && said.contains("several folders are called \"cat\""), "{said}");
