@@ -10,7 +10,7 @@ import { join, resolve } from "node:path";
 const [minutes = 20, warmUp = 5] = process.argv.slice(2).map(Number);
 /** More growth than this is a leak: a day of it is 0.7 GB. */
 const LIMIT_MIB_PER_MINUTE = 0.5;
-const program = resolve("target/release/tintype");
+const program = resolve(process.env.TINTYPE ?? "target/release/tintype");
 const place = mkdtempSync(join(tmpdir(), "soak-"));
 
 /** Resident memory in MiB; null once the process has ended. */

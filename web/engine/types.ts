@@ -121,7 +121,10 @@ export interface Request {
 /** How a picture was made: what every PNG of Tintype carries. */
 export interface Origin {
   version: string;
+  /** Fingerprints of the weights. */
   model: string;
+  autoencoder?: string;
+  statistics?: string;
   class_name: string;
   class: number | null;
   seed: number | bigint;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use tintype::device::{Found, Kind};
 use tintype::generate::{
-    Event, GenerateError, LatentMap, LoadError, Origin, Parts, Picture, Pipeline, Previewer,
-    Settings,
+    Event, Fingerprints, GenerateError, LatentMap, LoadError, Origin, Parts, Picture, Pipeline,
+    Previewer, Settings,
 };
 use tintype::image::Rgb;
 use tintype::precision::Precision;
@@ -24,7 +24,7 @@ const GPU_BATCH: usize = 4;
 #[derive(Debug)]
 pub struct Session {
     pipeline: Pipeline,
-    fingerprint: String,
+    fingerprints: Fingerprints,
     device: String,
     precision: Precision,
     batch: usize,
@@ -143,7 +143,7 @@ impl Session {
         let pipeline = Pipeline::load(parts, precision.on(&found.device)?, &found.device)?;
         let unused = pipeline.reports().iter().flat_map(|(_, report)| report.unexpected.clone());
         Ok(Self {
-            fingerprint: parts.model.fingerprint(),
+            fingerprints: Fingerprints::of(parts),
             device: found.id.clone(),
             precision,
             batch: if found.kind == Kind::Processor { 1 } else { GPU_BATCH },
@@ -162,7 +162,7 @@ impl Session {
         let ranges = Setting::ALL.into_iter().filter_map(range);
         Info {
             architecture: architecture.name(),
-            fingerprint: self.fingerprint.clone(),
+            fingerprint: self.fingerprints.model.clone(),
             classes: (0..labels.len()).map(|class| labels.name(class)).collect(),
             image_size: self.pipeline.image_size(),
             gate: self.pipeline.gate(),
@@ -197,7 +197,7 @@ impl Session {
         let request = ask.request(pipeline.architecture(), pipeline.labels())?;
         let origin = |picture: &Picture| Origin {
             version: env!("CARGO_PKG_VERSION").into(),
-            model: self.fingerprint.clone(),
+            weights: self.fingerprints.clone(),
             class_name: picture.spec.class.map_or("none".into(), |c| pipeline.labels().name(c)),
             spec: picture.spec,
             settings: Settings { keep_latent: false, ..request.settings },

@@ -25,7 +25,7 @@ pub use latent_map::LatentMap;
 pub use load::{LatentStats, LoadError, Parts};
 #[cfg(feature = "files")]
 pub use model_files::{Inspection, ModelFiles, ModelPaths};
-pub use origin::{Origin, OriginError};
+pub use origin::{Fingerprints, Origin, OriginError};
 pub use pipeline::Pipeline;
 pub use previewer::Previewer;
 pub use request::{ImageSpec, Request};

@@ -145,6 +145,11 @@ impl ModelFiles {
         })
     }
 
+    /// What a pipeline is made of.
+    pub fn parts(&self) -> Parts<'_> {
+        Parts { model: &self.model, vae: self.vae.as_ref(), stats: self.stats.as_ref() }
+    }
+
     /// Loads the networks onto a device.
     ///
     /// # Errors
@@ -157,9 +162,7 @@ impl ModelFiles {
     pub fn load(&self, precision: Precision, found: &Found) -> Result<Pipeline, LoadError> {
         let dtype = precision.on(&found.device)?;
         self.check_memory(precision, found)?;
-        let parts =
-            Parts { model: &self.model, vae: self.vae.as_ref(), stats: self.stats.as_ref() };
-        Pipeline::load(parts, dtype, &found.device)
+        Pipeline::load(self.parts(), dtype, &found.device)
     }
 
     /// Refuses a model that the device's memory cannot hold, where the device tells how much it

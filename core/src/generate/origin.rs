@@ -1,12 +1,14 @@
-//! What a picture says about itself.
+//! Generation metadata embedded in the PNG.
 
 use serde::{Deserialize, Serialize};
 
 use super::file_stem::file_stem;
+use super::load::Parts;
 use super::request::ImageSpec;
 use crate::image::{PngError, Rgb, png_text};
 use crate::precision::Precision;
 use crate::settings::Settings;
+use crate::weights::{Part, Weights};
 
 /// Key of the text in a PNG that says how it was made.
 const PNG_KEY: &str = "tintype";
@@ -16,8 +18,9 @@ const PNG_KEY: &str = "tintype";
 pub struct Origin {
     /// Version of the program that made it.
     pub version: String,
-    /// Fingerprint of the network's weights.
-    pub model: String,
+    /// The weights that made it.
+    #[serde(flatten)]
+    pub weights: Fingerprints,
     /// The class by name.
     pub class_name: String,
     /// Class and seed.
@@ -29,6 +32,42 @@ pub struct Origin {
     pub precision: Precision,
     /// The device that computed it, as it calls itself.
     pub device: String,
+}
+
+/// Fingerprints of the files that a picture was made with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprints {
+    /// Of the network.
+    pub model: String,
+    /// Of the autoencoder; `None` without one, and in pictures of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoencoder: Option<String>,
+    /// Of the statistics of the latents; `None` without a file of them, and in pictures of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<String>,
+}
+
+impl Fingerprints {
+    /// Fingerprints of opened files.
+    pub fn of(parts: Parts<'_>) -> Self {
+        Self {
+            model: parts.model.fingerprint(),
+            autoencoder: parts.vae.map(Weights::fingerprint),
+            statistics: parts.stats.map(Weights::fingerprint),
+        }
+    }
+
+    /// The part that is not the one of these fingerprints, if one is known to be another.
+    pub fn other_part(&self, now: &Self) -> Option<Part> {
+        let is_other = |then: &Option<String>, now: &Option<String>| then.is_some() && then != now;
+        if self.model != now.model {
+            Some(Part::Network)
+        } else if is_other(&self.autoencoder, &now.autoencoder) {
+            Some(Part::Autoencoder)
+        } else {
+            is_other(&self.statistics, &now.statistics).then_some(Part::Statistics)
+        }
+    }
 }
 
 /// Why a PNG does not say how it was made.
@@ -86,7 +125,11 @@ mod tests {
     fn origin(class_name: &str) -> Origin {
         Origin {
             version: "0.1.0".into(),
-            model: "a8454562b8209a49".into(),
+            weights: Fingerprints {
+                model: "a8454562b8209a49".into(),
+                autoencoder: None,
+                statistics: None,
+            },
             class_name: class_name.into(),
             spec: ImageSpec { class: Some(3), seed: 7, index: 0 },
             settings: Settings::new(Sampler::Euler, 4, Guidance::NONE),
@@ -119,5 +162,24 @@ mod tests {
         assert!(matches!(Origin::read(&other), Err(OriginError::None)));
         let older = picture(&TEXtChunk::new(PNG_KEY, "class 3"));
         assert!(matches!(Origin::read(&older), Err(OriginError::Version(_))));
+    }
+
+    #[test]
+    fn another_part_is_found_where_it_was_recorded() {
+        let of = |model: &str, autoencoder: Option<&str>, statistics: Option<&str>| Fingerprints {
+            model: model.into(),
+            autoencoder: autoencoder.map(String::from),
+            statistics: statistics.map(String::from),
+        };
+        let now = of("a", Some("b"), Some("c"));
+        assert_eq!(now.other_part(&now), None);
+        assert_eq!(of("x", Some("b"), Some("c")).other_part(&now), Some(Part::Network));
+        assert_eq!(of("a", Some("x"), Some("c")).other_part(&now), Some(Part::Autoencoder));
+        assert_eq!(of("a", Some("b"), Some("x")).other_part(&now), Some(Part::Statistics));
+        // Earlier versions recorded the network alone.
+        assert_eq!(of("a", None, None).other_part(&now), None);
+        let text = serde_json::to_string(&origin("fruit")).expect("JSON");
+        assert!(text.contains("\"model\":\"a8454562b8209a49\"") && !text.contains("autoencoder"));
+        assert_eq!(serde_json::from_str::<Origin>(&text).expect("an origin"), origin("fruit"));
     }
 }

@@ -131,7 +131,7 @@ impl App {
     fn other_seed(&mut self, id: u64) {
         let Some(origin) = self.origin(id) else { return };
         let Some(model) = self.model() else { return };
-        if origin.model != model.fingerprint {
+        if origin.weights.model != model.fingerprint {
             self.notices.info("The picture was made with another model; open that one first.");
             return;
         }

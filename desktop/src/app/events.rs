@@ -50,7 +50,7 @@ impl App {
         let Some(model) = self.model() else { return };
         let settings = fitted(origin.settings, &model.inspection.architecture);
         let class = origin.spec.class.filter(|class| *class < model.inspection.labels.len());
-        match (origin.model == model.fingerprint, settings == origin.settings) {
+        match (origin.weights.model == model.fingerprint, settings == origin.settings) {
             (true, _) => self.notices.info("These are the picture's settings, class and seed now."),
             (false, true) => self.notices.info(
                 "The picture was made with another model: its settings are here, the picture will \

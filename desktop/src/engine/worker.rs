@@ -8,7 +8,8 @@ use std::sync::mpsc::{Receiver, Sender};
 use eframe::{egui, egui_wgpu};
 use tintype::device::{self, Chosen, Found};
 use tintype::generate::{
-    Event, GenerateError, LatentMap, ModelFiles, Origin, Picture, Pipeline, Request, Settings,
+    Event, Fingerprints, GenerateError, LatentMap, ModelFiles, Origin, Picture, Pipeline, Request,
+    Settings,
 };
 use tintype::precision::Precision;
 use tintype::sampler::Stop;
@@ -108,7 +109,7 @@ struct Worker {
 struct Loaded {
     choice: Choice,
     pipeline: Pipeline,
-    fingerprint: String,
+    fingerprints: Fingerprints,
     device: String,
     map: LatentMap,
     presenter: Option<Arc<Presenter>>,
@@ -151,7 +152,7 @@ impl Worker {
         }));
         self.loaded = Some(Loaded {
             choice: choice.clone(),
-            fingerprint: files.model.fingerprint(),
+            fingerprints: Fingerprints::of(files.parts()),
             device: found.id,
             map: LatentMap::new(pipeline.latent_channels().unwrap_or(0)),
             presenter,
@@ -236,12 +237,12 @@ impl Loaded {
         watch: &Watch,
         closing: &AtomicBool,
     ) -> Result<(), GenerateError> {
-        let Self { pipeline, map, presenter, fingerprint, device, choice } = self;
+        let Self { pipeline, map, presenter, fingerprints, device, choice } = self;
         let mut frames = Frames::new(pipeline, presenter.as_deref(), map);
         let shared = presenter.is_some();
         let origin = |spec: tintype::generate::ImageSpec| Origin {
             version: env!("CARGO_PKG_VERSION").into(),
-            model: fingerprint.clone(),
+            weights: fingerprints.clone(),
             class_name: spec.class.map_or("none".into(), |class| pipeline.labels().name(class)),
             spec,
             settings: Settings { keep_latent: false, ..work.settings },
