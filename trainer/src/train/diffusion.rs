@@ -85,6 +85,8 @@ impl<O: Objective> DiffusionTrainer<O> {
         device: &Device,
     ) -> Result<Self> {
         ensure!(!emas.is_empty(), "the table [ema] is missing");
+        // Rank 0 alone saves and shows them.
+        let averaged = if comm.rank == 0 { emas } else { &[] };
         let mut metadata = BTreeMap::from([
             ("format".to_string(), "pt".to_string()),
             ("config".to_string(), objective.config().to_string()),
@@ -94,7 +96,7 @@ impl<O: Objective> DiffusionTrainer<O> {
         }
         Ok(Self {
             optimizer: AdamW::new(optimizer, objective.groups()),
-            emas: emas.iter().map(|&ema| Ema::new(ema, flat(&network, Which::All))).collect(),
+            emas: averaged.iter().map(|&ema| Ema::new(ema, flat(&network, Which::All))).collect(),
             objective: Arc::new(objective),
             network,
             steps,
