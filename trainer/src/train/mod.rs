@@ -22,6 +22,8 @@ pub mod objective;
 pub mod prefetch;
 pub mod preview;
 mod progress;
+pub mod ranks;
+mod reading;
 pub mod recipe;
 pub mod recompute;
 pub mod record;

@@ -1,0 +1,210 @@
+//! From a TOML file to a configuration: presets, unknown keys, checks.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use tintype::model::vavae::VaeConfig;
+
+use super::config::Config;
+use super::recipe::Trained;
+use super::schedule::Schedule;
+use super::unknown_keys::parse_table;
+use super::validation::{refuse_unused, validate};
+
+impl Config {
+    /// Reads a file; paths in it are relative to the current folder.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or as [`parse`](Self::parse).
+    pub fn read(path: &Path) -> Result<Self> {
+        let name = path.display();
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("{name} cannot be read"))?;
+        Self::parse(&text).with_context(|| name.to_string())
+    }
+
+    /// Reads the text of a file.
+    ///
+    /// # Errors
+    ///
+    /// * The text is not TOML, or its recipe or preset is unknown.
+    /// * A key is missing, of another type, or read by nothing.
+    /// * A number is out of range, or the recipe does not use a setting.
+    pub fn parse(text: &str) -> Result<Self> {
+        let table: toml::Value =
+            toml::from_str(text).map_err(|e| anyhow::anyhow!("{}", e.message()))?;
+        let mut value: Value = serde_json::to_value(table)?;
+        let Some(recipe) = value.get("recipe").and_then(Value::as_str).map(String::from) else {
+            bail!("the key \"recipe\" is missing; it is hidit, lightningdit, hdit or vae");
+        };
+        match recipe.as_str() {
+            "hidit" | "lightningdit" | "hdit" | "vae" => {}
+            other => bail!("recipe = {other:?} is unknown; it is hidit, lightningdit, hdit or vae"),
+        }
+        if value.get("loss").is_none() {
+            value["loss"] = Value::Object(Default::default());
+        }
+        expand_preset(&mut value, &recipe)?;
+        let mut config: Self = parse_table(&value)?;
+        refuse_unused(&value, &recipe)?;
+        validate(&config)?;
+        let (run, optimizer) = config.shared_mut();
+        if optimizer.schedule != Schedule::Constant {
+            optimizer.decay_steps.get_or_insert(run.steps);
+        }
+        Ok(config)
+    }
+}
+
+/// Expands `model.preset`; keys of the file override the preset's.
+fn expand_preset(value: &mut Value, recipe: &str) -> Result<()> {
+    let Some(model) = value.get_mut("model").and_then(Value::as_object_mut) else {
+        return Ok(());
+    };
+    let Some(name) = model.remove("preset") else { return Ok(()) };
+    let name = name.as_str().context("model.preset is not a name")?.to_string();
+    let preset = match (recipe, name.as_str()) {
+        ("vae", "f16d32") => serde_json::to_value(VaeConfig::f16d32())?,
+        ("vae", "f8d4") => serde_json::to_value(VaeConfig::f8d4())?,
+        _ => {
+            let preset = tintype::preset::find(&name);
+            let preset = preset.with_context(|| format!("model.preset = {name:?} is unknown"))?;
+            match (recipe, Trained::of(&preset.architecture)) {
+                ("hidit", Some(Trained::HiDiT(_)))
+                | ("lightningdit", Some(Trained::LightningDiT(_)))
+                | ("hdit", Some(Trained::HDiT(_))) => preset.architecture.config(),
+                _ => bail!("model.preset = {name:?} is not a {recipe} network"),
+            }
+        }
+    };
+    let Value::Object(mut merged) = preset else { bail!("a preset is a table") };
+    merged.append(model);
+    *model = merged;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = r#"
+recipe = "hidit"
+[model]
+preset = "hidit-xl-1-256"
+depth = 2
+[data]
+latents = "latents"
+[run]
+steps = 10
+batch = 4
+[optimizer]
+lr = 1e-4
+betas = [0.9, 0.999]
+[ema]
+decay = 0.9999
+"#;
+
+    #[test]
+    fn every_shipped_configuration_is_read() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+        let mut count = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            Config::read(&path).unwrap_or_else(|e| panic!("{e:#}"));
+            count += 1;
+        }
+        assert!(count >= 19, "{count}");
+    }
+
+    #[test]
+    fn a_preset_takes_other_numbers() {
+        let Config::HiDiT(recipe) = Config::parse(SMALL).unwrap() else { panic!("hidit") };
+        assert_eq!((recipe.model.sit.depth, recipe.model.sit.hidden_size), (2, 1152));
+        assert_eq!(recipe.loss.stage, 1);
+        assert_eq!(recipe.optimizer.eps, 1e-8);
+    }
+
+    #[test]
+    fn unknown_keys_are_errors() {
+        let message = |from: &str, to: &str| {
+            Config::parse(&SMALL.replace(from, to)).expect_err(to).to_string()
+        };
+        let m = message("batch = 4", "batch = 4\nbatch_sise = 8");
+        assert!(m.contains("run.batch_sise"), "{m}");
+        assert!(message("lr = 1e-4", "lr = 1e-4\nmax_grad_nrom = 1").contains("max_grad_norm"));
+        assert!(message("depth = 2", "depth = 2\nwidht = 3").contains("model.widht"));
+        assert!(message("[ema]", "[emma]").contains("emma"));
+        assert!(message("decay = 0.9999", "decay = 0.9\npower = 2").contains("ema.power"));
+        assert!(message("\"hidit\"", "\"dit\"").contains("hidit, lightningdit"));
+        assert!(message("hidit-xl-1-256", "lightningdit-xl-1").contains("not a hidit"));
+        assert!(message("steps = 10", "steps = 0").contains("run.steps"));
+        assert!(message("latents = \"latents\"", "").contains("latents"));
+        assert!(message("lr = 1e-4", "lr = -1.0").contains("optimizer.lr"));
+    }
+
+    #[test]
+    fn unknown_keys_in_arrays_are_errors_and_other_names_are_not() {
+        let attention = |keys: &str| {
+            let text = SMALL
+                .replace("\"hidit\"", "\"hdit\"")
+                .replace("preset = \"hidit-xl-1-256\"\ndepth = 2", "preset = \"hdit-cifar10\"")
+                .replace("latents = \"latents\"", "images = \"images\"")
+                .replace("[data]", &format!("self_attns = [{{ type = \"neighborhood\", {keys} }}, {{ type = \"global\" }}]\n[data]"));
+            Config::parse(&text).map(|_| ()).map_err(|e| e.to_string())
+        };
+        assert_eq!(attention("kernel_size = 7"), Ok(()));
+        let error = attention("kernel_sise = 7").expect_err("a typo");
+        assert!(error.contains("model.self_attns[0].kernel_sise"), "{error}");
+        assert!(error.contains("did you mean kernel_size?"), "{error}");
+        // Hi-DiT's short names.
+        let short = SMALL.replace(
+            "preset = \"hidit-xl-1-256\"\ndepth = 2",
+            "latent_size = 8\npatch = 1\nlatent_channels = 16\nhidden = 32\ndepth = 2\nheads = 2\nnum_classes = 3\nimage = 64\npixel_patch = 8",
+        );
+        let Config::HiDiT(recipe) = Config::parse(&short).expect("other names") else {
+            panic!("hidit")
+        };
+        assert_eq!(recipe.model.sit.hidden_size, 32);
+    }
+
+    #[test]
+    fn schedules_end_with_the_configured_steps_and_are_recorded() {
+        let with = |line: &str| {
+            let text = SMALL.replace("lr = 1e-4", &format!("lr = 1e-4\n{line}"));
+            Config::parse(&text).unwrap_or_else(|e| panic!("{e:#}"))
+        };
+        let mut cosine = with("schedule = \"cosine\"");
+        cosine.set_steps(3);
+        assert_eq!(cosine.shared().optimizer.decay_steps, Some(10));
+        let constant = with("");
+        assert_eq!(constant.shared().optimizer.decay_steps, None);
+        assert_ne!(constant.recorded().expect("values"), cosine.recorded().expect("values"));
+        let mut longer = with("");
+        longer.set_steps(100);
+        assert_eq!(constant.recorded().expect("values"), longer.recorded().expect("values"));
+    }
+
+    #[test]
+    fn several_averages_are_a_list() {
+        for list in [
+            "ema = [{ decay = 0.9 }, { power = 0.7, max_value = 0.99 }]",
+            "[[ema]]\ndecay = 0.9\n[[ema]]\npower = 0.7\nmax_value = 0.99",
+        ] {
+            let text = SMALL.replace("[ema]\ndecay = 0.9999\n", "");
+            let text = match list.starts_with('[') {
+                true => format!("{text}{list}\n"),
+                false => format!("{list}\n{text}"),
+            };
+            let config = Config::parse(&text).unwrap_or_else(|e| panic!("{e:#}"));
+            assert_eq!(config.shared().ema.map(|ema| ema.all().len()), Some(2));
+        }
+        let typo = SMALL.replace("[ema]\ndecay", "[[ema]]\ndecai = 1\ndecay");
+        let error = Config::parse(&typo).expect_err("a typo").to_string();
+        assert!(error.contains("ema[0].decai"), "{error}");
+        let none = format!("ema = []\n{}", SMALL.replace("[ema]\ndecay = 0.9999\n", ""));
+        let error = Config::parse(&none).expect_err("no average").to_string();
+        assert!(error.contains("[ema] is missing"), "{error}");
+    }
+}
