@@ -1,10 +1,11 @@
 //! Writing stores, group by group.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hdf5_pure::{
-    AttrValue, CharacterSet, DatasetBuilder, Datatype, File, FileBuilder, StringPadding,
+    AttrValue, CharacterSet, DatasetBuilder, Datatype, Error, File, FileBuilder, StringPadding,
 };
 use tintype::files::{Identity, sync_folder, write_durably};
 
@@ -84,13 +85,25 @@ impl Hdf5Writer {
         Ok((0..).take_while(|group| names.contains(&group_name(*group))).count())
     }
 
+    /// The unfinished file, to add to it.
+    fn edited(&self) -> Result<File, StoreError> {
+        // A process that another thread starts has the lock of a closed file until it runs its own program.
+        for _ in 0..40 {
+            match File::open_rw(&self.partial) {
+                Err(Error::FileLocked(_)) => std::thread::sleep(Duration::from_millis(50)),
+                opened => return opened.map_err(|e| self.problem(e)),
+            }
+        }
+        File::open_rw(&self.partial).map_err(|e| self.problem(e))
+    }
+
     /// Adds the next group: item `i` of it is `items[i]`, under the name that [`item_name`] gives.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if the group is there already, or the file cannot be written.
     pub fn append(&self, group: usize, items: Vec<(String, Payload)>) -> Result<(), StoreError> {
-        let file = File::open_rw(&self.partial).map_err(|e| self.problem(e))?;
+        let file = self.edited()?;
         let root = file.root();
         root.create_group(&group_name(group)).map_err(|e| self.problem(e))?;
         for (name, payload) in items {
@@ -115,7 +128,7 @@ impl Hdf5Writer {
     /// If the labels or the list cannot be written, or the finished file cannot be renamed.
     pub fn finish(self, labels: &[(String, i64)], listing_groups: bool) -> Result<()> {
         if streamed(&self.partial)?.dataset(LABELS).is_err() {
-            let file = File::open_rw(&self.partial).map_err(|e| self.problem(e))?;
+            let file = self.edited()?;
             let json = serde_json::to_vec(&serde_json::json!({ "labels": labels }))?;
             file.root()
                 .create_dataset(LABELS, |dataset| string(dataset, json))
