@@ -65,6 +65,7 @@ pub fn train(
                 let build = build.lock().unwrap_or_else(|poison| poison.into_inner());
                 build(&comm, &device)
             };
+            drop(build); // and with the last one the files that are open for it
             system.and_then(|system| Rank { run: &run, comm, device, system }.train())
         };
         // All of a rank's device work happens in its one thread.
@@ -76,7 +77,7 @@ pub fn train(
             })
             .context("a training thread cannot start")?;
     }
-    drop(sender);
+    drop((sender, build));
     // A rank that fails leaves the others waiting for it; the program ends with its error.
     let mut ended = Ended::Done;
     for end in ends {
