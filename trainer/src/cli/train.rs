@@ -1,5 +1,6 @@
 //! `tintype train`
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use super::watchers::{check_guidance, watchers};
 use crate::data::store::ImageStore;
 use crate::network::lpips::Lpips;
 use crate::rank::Rank;
+use crate::train::checkpoint;
 use crate::train::classes::{check_classes, warning};
 use crate::train::comm::Comm;
 use crate::train::config::{
@@ -77,7 +79,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         devices.push(chosen.device.autodiff());
     }
     for note in notes(&config) {
-        eprintln!("note: {note}");
+        let _ = writeln!(std::io::stderr(), "note: {note}");
     }
     let message =
         "stopping after this step and writing a checkpoint; run the same command to resume";
@@ -92,10 +94,26 @@ pub fn run(args: Args) -> Result<Outcome> {
     match ended {
         Ended::Interrupted => Ok(Outcome::Interrupted),
         Ended::Done => {
-            println!("{}: {} steps done", args.out.display(), run.config.run().steps);
+            println!("{}: {}", args.out.display(), done(&run)?);
             Ok(Outcome::Done)
         }
     }
+}
+
+/// What a run that is done has done.
+fn done(run: &Run) -> Result<String> {
+    let asked = run.config.run().steps;
+    let state = checkpoint::latest(&run.out)?.map(|(_, state)| state);
+    let (steps, skipped) = state.map_or((asked, 0), |state| (state.step, state.skipped));
+    let more = match skipped {
+        0 => String::new(),
+        n => format!(", {n} of them skipped"),
+    };
+    let number = format!("{steps} step{}", if steps == 1 { "" } else { "s" });
+    Ok(match steps > asked {
+        true => format!("the run already has {number}{more}; {asked} were asked for"),
+        false => format!("{number} done{more}"),
+    })
 }
 
 fn check_precision(run: &RunConfig, device: &Device) -> Result<()> {
@@ -221,7 +239,7 @@ fn diffusion<O: Objective, M, L, D>(
 /// Says before training what the network will not learn.
 fn warn(comm: &Comm, labels: &[Option<usize>], num_classes: usize) {
     if let (0, Some(warning)) = (comm.rank, warning(labels, num_classes)) {
-        eprintln!("warning: {warning}");
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }
 }
 
