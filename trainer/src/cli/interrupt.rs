@@ -42,6 +42,16 @@ pub fn on_interrupt(message: &'static str) -> Result<Arc<AtomicBool>> {
     Ok(flag)
 }
 
+/// Files that reach a limit of their size are errors from now on, as on a full disk, and not a signal that ends the
+/// process.
+pub fn ignore_file_limits() {
+    #[cfg(unix)]
+    // SAFETY: ignoring a signal has no handler that could do wrong.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
 #[cfg(not(unix))]
 fn install(on_signal: impl FnMut() + Send + 'static) -> io::Result<()> {
     ctrlc::set_handler(on_signal).map_err(io::Error::other)

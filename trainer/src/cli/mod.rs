@@ -24,6 +24,7 @@ mod train;
 mod watchers;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -79,6 +80,7 @@ pub fn main() -> ExitCode {
 /// * `arguments`: the program's name and its arguments
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     std::panic::set_hook(Box::new(panics::report));
+    interrupt::ignore_file_limits();
     let args = Args::parse_from(arguments);
     tintype::shaders::keep_compiled_kernels();
     tintype::shaders::use_plain(args.plain);
@@ -99,7 +101,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Ok(Outcome::Interrupted)) => ExitCode::from(INTERRUPTED),
         Ok(Err(error)) if reader_is_gone(&error) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            eprintln!("error: {}", face::sentence(&error));
+            let _ = writeln!(std::io::stderr(), "error: {}", face::sentence(&error));
             ExitCode::FAILURE
         }
         Err(_panic) => ExitCode::FAILURE,

@@ -7,8 +7,12 @@ use std::panic::PanicHookInfo;
 /// Prints what happened and where, and under `RUST_BACKTRACE` the way there.
 pub fn report(info: &PanicHookInfo<'_>) {
     let message = info.payload_as_str().unwrap_or("unknown");
-    if message.starts_with("failed printing to stdout") {
-        std::process::exit(0); // the pipe was closed, as by `| head`
+    if let Some(reason) = message.strip_prefix("failed printing to stdout: ") {
+        if is_closed_pipe(reason) {
+            std::process::exit(0); // as by `| head`
+        }
+        let _ = writeln!(std::io::stderr(), "error: standard output cannot be written: {reason}");
+        std::process::exit(1);
     }
     let place = info.location().map(|at| (at.file(), at.line()));
     // A panic in here would abort, and standard error may be closed.
@@ -18,6 +22,12 @@ pub fn report(info: &PanicHookInfo<'_>) {
     if backtrace.status() == BacktraceStatus::Captured {
         let _ = writeln!(out, "{backtrace}");
     }
+}
+
+/// Whether the text of an I/O error is that of a pipe whose reader is gone.
+fn is_closed_pipe(reason: &str) -> bool {
+    let codes: &[u32] = if cfg!(windows) { &[109, 232] } else { &[32] };
+    codes.iter().any(|code| reason.ends_with(&format!("(os error {code})")))
 }
 
 fn sentence(message: &str, place: Option<(&str, u32)>) -> String {
@@ -61,6 +71,9 @@ mod tests {
             of("trainer/src/cli/numbers.rs"),
             "error: this is a defect (index out of range at trainer/src/cli/numbers.rs:7); please report it"
         );
+        let code = if cfg!(windows) { 232 } else { 32 };
+        assert!(is_closed_pipe(&format!("Broken pipe (os error {code})")));
+        assert!(!is_closed_pipe("No space left on device (os error 28)"));
         assert_eq!(sentence("a", None), "error: this is a defect (a); please report it");
     }
 }

@@ -1,6 +1,7 @@
 //! `tintype train`
 
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -14,6 +15,7 @@ use super::watchers::{check_guidance, watchers};
 use crate::data::store::ImageStore;
 use crate::network::lpips::Lpips;
 use crate::rank::Rank;
+use crate::train::checkpoint;
 use crate::train::classes::{check_classes, warning};
 use crate::train::comm::Comm;
 use crate::train::config::{
@@ -23,12 +25,12 @@ use crate::train::diffusion::{DiffusionTrainer, Steps, Watchers, fresh};
 use crate::train::epoch_sampler::EpochSampler;
 use crate::train::hdit::{self, HDiTLoss, HDiTObjective};
 use crate::train::hidit::{self, HiDiTLoss, HiDiTObjective};
-use crate::train::init::Taking;
+use crate::train::init::{Origin, Taking};
 use crate::train::latents::Latents;
 use crate::train::lightningdit::{LightningDiTLoss, LightningDiTObjective};
 use crate::train::objective::{Compute, Objective};
 use crate::train::ranks::train;
-use crate::train::run::{Ended, Run, is_run};
+use crate::train::run::{Ended, Run};
 use crate::train::teacher::{Teacher, check_repa};
 use crate::train::trainer::Trainer;
 use crate::train::vae::{LossNetworks, Networks, VaeLoss, VaeTraining};
@@ -77,7 +79,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         devices.push(chosen.device.autodiff());
     }
     for note in notes(&config) {
-        eprintln!("note: {note}");
+        let _ = writeln!(std::io::stderr(), "note: {note}");
     }
     let message =
         "stopping after this step and writing a checkpoint; run the same command to resume";
@@ -87,14 +89,31 @@ pub fn run(args: Args) -> Result<Outcome> {
         interrupted: on_interrupt(message)?,
         quiet: args.quiet,
     };
-    let ended = train(&run, &devices, move |comm, device| build(&config, comm, device))?;
+    let origin = Origin::new(&args.out);
+    let ended = train(&run, &devices, move |comm, device| build(&config, &origin, comm, device))?;
     match ended {
         Ended::Interrupted => Ok(Outcome::Interrupted),
         Ended::Done => {
-            println!("{}: {} steps done", args.out.display(), run.config.run().steps);
+            println!("{}: {}", args.out.display(), done(&run)?);
             Ok(Outcome::Done)
         }
     }
+}
+
+/// What a run that is done has done.
+fn done(run: &Run) -> Result<String> {
+    let asked = run.config.run().steps;
+    let state = checkpoint::latest(&run.out)?.map(|(_, state)| state);
+    let (steps, skipped) = state.map_or((asked, 0), |state| (state.step, state.skipped));
+    let more = match skipped {
+        0 => String::new(),
+        n => format!(", {n} of them skipped"),
+    };
+    let number = format!("{steps} step{}", if steps == 1 { "" } else { "s" });
+    Ok(match steps > asked {
+        true => format!("the run already has {number}{more}; {asked} were asked for"),
+        false => format!("{number} done{more}"),
+    })
 }
 
 fn check_precision(run: &RunConfig, device: &Device) -> Result<()> {
@@ -144,12 +163,17 @@ fn notes(config: &Config) -> Vec<&'static str> {
 }
 
 /// Builds the trainer of a rank.
-fn build(config: &Config, comm: &Comm, device: &Device) -> Result<Box<dyn Trainer>> {
+fn build(
+    config: &Config,
+    origin: &Origin,
+    comm: &Comm,
+    device: &Device,
+) -> Result<Box<dyn Trainer>> {
     match config {
-        Config::HiDiT(recipe) => hidit_system(recipe, comm, device),
-        Config::LightningDiT(recipe) => lightningdit_system(recipe, comm, device),
-        Config::HDiT(recipe) => hdit_system(recipe, comm, device),
-        Config::Vae(recipe) => vae_system(recipe, comm, device),
+        Config::HiDiT(recipe) => hidit_system(recipe, origin, comm, device),
+        Config::LightningDiT(recipe) => lightningdit_system(recipe, origin, comm, device),
+        Config::HDiT(recipe) => hdit_system(recipe, origin, comm, device),
+        Config::Vae(recipe) => vae_system(recipe, origin, comm, device),
     }
 }
 
@@ -187,6 +211,7 @@ struct Parts<O: Objective> {
 fn diffusion<O: Objective, M, L, D>(
     recipe: &Recipe<M, L, D>,
     parts: Parts<O>,
+    origin: &Origin,
     comm: &Comm,
     device: &Device,
     may_miss: fn(&str) -> bool,
@@ -204,47 +229,23 @@ fn diffusion<O: Objective, M, L, D>(
         &classes,
         device,
     )?;
-    if let Some(from) = &recipe.init.from {
+    if let Some(opened) = origin.of(recipe.init.from.as_deref())? {
         let taking = Taking { reinit: &recipe.init.reinit, may_miss };
-        initialize(from, |checkpoint| system.continue_from(checkpoint, taking))?;
+        system.continue_from(&opened, taking)?;
     }
     Ok(Box::new(system))
-}
-
-/// Initializes from a checkpoint. A run in training may delete one whose files are still being opened; its next one
-/// is taken then.
-fn initialize(from: &Path, mut take: impl FnMut(&Path) -> Result<()>) -> Result<()> {
-    const TRIES: usize = 20;
-    for _ in 1..TRIES {
-        let checkpoint = latest_of(from)?;
-        let taken = take(&checkpoint);
-        if checkpoint.exists() || !is_run(from) {
-            return taken;
-        }
-    }
-    take(&latest_of(from)?)
-}
-
-/// The latest checkpoint of a run; other paths unchanged.
-fn latest_of(path: &Path) -> Result<PathBuf> {
-    if is_run(path) {
-        return match crate::train::checkpoint::latest(path)? {
-            Some((checkpoint, _)) => Ok(checkpoint),
-            None => bail!("the run {} has no checkpoint", path.display()),
-        };
-    }
-    Ok(path.into())
 }
 
 /// Says before training what the network will not learn.
 fn warn(comm: &Comm, labels: &[Option<usize>], num_classes: usize) {
     if let (0, Some(warning)) = (comm.rank, warning(labels, num_classes)) {
-        eprintln!("warning: {warning}");
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }
 }
 
 fn hidit_system(
     recipe: &Recipe<HiDiTConfig, HiDiTLoss, LatentData>,
+    origin: &Origin,
     comm: &Comm,
     device: &Device,
 ) -> Result<Box<dyn Trainer>> {
@@ -276,13 +277,14 @@ fn hidit_system(
         HiDiTObjective { model, loss: recipe.loss, latents, images, teacher, seed: run.seed };
     let parts = Parts { objective, network, sampler, watchers, classes };
     // Stage 1 does not train the pixel stream, and a plain SiT does not have one.
-    diffusion(recipe, parts, comm, device, |name| {
+    diffusion(recipe, parts, origin, comm, device, |name| {
         name.starts_with("pixel_") || name.starts_with("projectors.")
     })
 }
 
 fn lightningdit_system(
     recipe: &Recipe<LightningDiTConfig, LightningDiTLoss, LatentData>,
+    origin: &Origin,
     comm: &Comm,
     device: &Device,
 ) -> Result<Box<dyn Trainer>> {
@@ -310,11 +312,12 @@ fn lightningdit_system(
     let sampler = epoch_sampler(run, &latents.labels);
     let objective = LightningDiTObjective { model, loss: recipe.loss, latents, seed: run.seed };
     let parts = Parts { objective, network, sampler, watchers, classes };
-    diffusion(recipe, parts, comm, device, |_| false)
+    diffusion(recipe, parts, origin, comm, device, |_| false)
 }
 
 fn hdit_system(
     recipe: &Recipe<HDiTConfig, HDiTLoss, ImageData>,
+    origin: &Origin,
     comm: &Comm,
     device: &Device,
 ) -> Result<Box<dyn Trainer>> {
@@ -333,11 +336,12 @@ fn hdit_system(
     let sampler = epoch_sampler(run, images.labels());
     let objective = HDiTObjective { model, loss: recipe.loss, images, seed: run.seed };
     let parts = Parts { objective, network, sampler, watchers, classes };
-    diffusion(recipe, parts, comm, device, |_| false)
+    diffusion(recipe, parts, origin, comm, device, |_| false)
 }
 
 fn vae_system(
     recipe: &Recipe<VaeConfig, VaeLoss, VaeData>,
+    origin: &Origin,
     comm: &Comm,
     device: &Device,
 ) -> Result<Box<dyn Trainer>> {
@@ -366,8 +370,8 @@ fn vae_system(
         comm.clone(),
         device,
     )?;
-    if let Some(from) = &recipe.init.from {
-        initialize(from, |checkpoint| system.init_from(checkpoint))?;
+    if let Some(opened) = origin.of(recipe.init.from.as_deref())? {
+        system.init_from(&opened)?;
     }
     Ok(Box::new(system))
 }

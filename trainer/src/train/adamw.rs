@@ -101,6 +101,14 @@ pub enum OptimizerStateError {
         /// Values of the parameter.
         expected: usize,
     },
+    /// A moment is NaN or infinite.
+    #[error("{file}: {tensor} is not finite")]
+    NotFinite {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+    },
     /// There are moments of fewer or more parameters than the file was written with.
     #[error(
         "{file} has the moments of {found} parameters, but was written with those of {expected}"
@@ -235,6 +243,7 @@ impl AdamW {
     ///
     /// * [`OptimizerStateError::Missing`]: one of the three tensors of a parameter is missing.
     /// * [`OptimizerStateError::Size`]: a moment has another size than its parameter.
+    /// * [`OptimizerStateError::NotFinite`]: a moment is NaN or infinite.
     pub fn take(
         &mut self,
         weights: &Weights,
@@ -266,8 +275,12 @@ impl AdamW {
                         expected,
                     });
                 }
-                let data = TensorData::new(view.to_f32(), [found]);
-                Ok(Tensor::<1>::from_data(data, device))
+                let values = view.to_f32();
+                if !values.iter().all(|v| v.is_finite()) {
+                    let tensor = tensor.clone();
+                    return Err(OptimizerStateError::NotFinite { file: file(), tensor });
+                }
+                Ok(Tensor::<1>::from_data(TensorData::new(values, [found]), device))
             };
             let (first, second) = (moment(first)?, moment(second)?);
             let missing = || OptimizerStateError::Missing { file: file(), tensor: steps.clone() };
@@ -353,5 +366,10 @@ mod tests {
         weights.tensors.insert("first.b".into(), whole.tensors["first.a"].clone());
         let message = new().restore(&weights, &parameters, &device).expect_err("misshapen");
         assert!(message.to_string().contains("first.b has 3 values"), "{message}");
+        let mut weights = whole.clone();
+        let bad = TensorView::from_f32(vec![2], &[1.0, f32::NAN]).expect("they fit");
+        weights.tensors.insert("second.b".into(), bad);
+        let message = new().restore(&weights, &parameters, &device).expect_err("NaN").to_string();
+        assert_eq!(message, "optimizer: second.b is not finite");
     }
 }

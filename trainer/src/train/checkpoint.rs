@@ -12,7 +12,8 @@ use serde_json::Value;
 use tintype::files::{sync_folder, write_durably};
 use tintype::weights::{SaveError, TensorView, write_safetensors_to};
 
-use super::record::Record;
+use super::critical;
+use super::record::{Record, differences};
 
 /// Subfolder of a run with its checkpoints.
 pub const FOLDER: &str = "checkpoints";
@@ -36,6 +37,9 @@ pub struct State {
     /// Its data and settings; earlier versions did not write it.
     #[serde(default)]
     pub record: Option<Record>,
+    /// Whether the evaluation of its step, or of one before, is still to be made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub owes_evaluation: bool,
 }
 
 /// One file of a checkpoint.
@@ -80,6 +84,14 @@ impl CheckpointError {
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Write { .. })
     }
+
+    /// Whether the disk is full, or as much of it as somebody may use.
+    pub fn is_full(&self) -> bool {
+        let full = |e: &io::Error| {
+            matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        };
+        matches!(self, Self::Write { source, .. } if full(source))
+    }
 }
 
 /// Writes the checkpoint of a step, and returns once it would survive a loss of power.
@@ -92,7 +104,7 @@ impl CheckpointError {
 /// Earlier checkpoints are whole then.
 pub fn write(run: &Path, state: &State, files: &[TensorFile]) -> Result<PathBuf, CheckpointError> {
     let folder = run.join(FOLDER);
-    let path = folder.join(format!("{:08}", state.step));
+    let path = of_step(run, state.step);
     let failed = |source| CheckpointError::Write { path: path.clone(), source };
     for file in files {
         for (name, view) in &file.tensors {
@@ -109,6 +121,31 @@ pub fn write(run: &Path, state: &State, files: &[TensorFile]) -> Result<PathBuf,
     }
     result.map_err(failed)?;
     Ok(path)
+}
+
+/// Writes the state of a checkpoint again, if there is one of its step.
+///
+/// # Errors
+///
+/// If the file cannot be written; the state before is whole then.
+pub fn amend(run: &Path, state: &State) -> Result<()> {
+    let file = of_step(run, state.step).join(STATE_FILE);
+    if file.exists() {
+        let text = serde_json::to_vec_pretty(state)?;
+        let _whole = critical::begin();
+        write_durably(&file, &text)
+            .with_context(|| format!("{} cannot be written", file.display()))?;
+    }
+    Ok(())
+}
+
+/// Whether there is a checkpoint of a step.
+pub fn exists(run: &Path, step: u64) -> bool {
+    of_step(run, step).join(STATE_FILE).exists()
+}
+
+fn of_step(run: &Path, step: u64) -> PathBuf {
+    run.join(FOLDER).join(format!("{step:08}"))
 }
 
 fn write_into(folder: &Path, state: &State, files: &[TensorFile]) -> io::Result<()> {
@@ -178,12 +215,19 @@ pub fn tidy(run: &Path) -> Result<()> {
     }
     for entry in std::fs::read_dir(&folder)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|e| e == "tmp") {
+        if is_temporary(&path) {
             std::fs::remove_dir_all(&path)
                 .with_context(|| format!("{} cannot be deleted", path.display()))?;
         }
     }
     Ok(())
+}
+
+/// Whether a path is a checkpoint that was being written or deleted, such as `00000004.123.tmp`.
+fn is_temporary(path: &Path) -> bool {
+    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    let step = name.strip_suffix(".tmp").and_then(|name| name.split('.').next());
+    step.is_some_and(|step| step.parse::<u64>().is_ok()) && path.is_dir()
 }
 
 /// The state of a checkpoint.
@@ -264,9 +308,8 @@ pub fn check_same(
     let path = path.display();
     if found.architecture != wanted.architecture {
         bail!(
-            "{path} is of another network ({} instead of {}); choose another --out, or set init.from to the checkpoint",
-            found.architecture,
-            wanted.architecture
+            "{path} is of another network (there → now): {}; choose another --out, or set init.from to the checkpoint",
+            differences(&found.architecture, &wanted.architecture).join(", ")
         );
     }
     if (found.seed, found.batch) != (wanted.seed, wanted.batch) {
@@ -300,7 +343,15 @@ mod tests {
     use super::*;
 
     fn state(step: u64) -> State {
-        State { step, skipped: 0, architecture: Value::Null, seed: 0, batch: 1, record: None }
+        State {
+            step,
+            skipped: 0,
+            architecture: Value::Null,
+            seed: 0,
+            batch: 1,
+            record: None,
+            owes_evaluation: false,
+        }
     }
 
     fn files(values: &[f32]) -> Vec<TensorFile> {
@@ -344,7 +395,13 @@ mod tests {
         let (path, found) = latest(run.path()).expect("it is read").expect("there is one");
         assert_eq!((found.step, names(run.path()).len()), (2, 3), "reading changes nothing");
         assert!(path.ends_with("00000002"));
+        // What somebody else left is not ours.
+        let foreign = run.path().join(FOLDER).join("foo.tmp");
+        std::fs::write(&foreign, "x").expect("it is written");
         prune(run.path(), 1, 0).expect("it deletes");
-        assert_eq!(names(run.path()), ["00000002"]);
+        assert_eq!(names(run.path()), ["00000002", "foo.tmp"]);
+        amend(run.path(), &State { owes_evaluation: true, ..state(2) }).expect("it is written");
+        let (_, found) = latest(run.path()).expect("it is read").expect("there is one");
+        assert!(found.owes_evaluation && exists(run.path(), 2) && !exists(run.path(), 3));
     }
 }

@@ -198,7 +198,8 @@ impl<O: Objective> Trainer for DiffusionTrainer<O> {
             let parameters = self.optimizer.update(parameters, &gradients, lr);
             self.network = with_flat(self.network.clone(), &parameters);
         }
-        if self.comm.rank == 0 {
+        // A step that changes nothing does not move the averages, either.
+        if finite && self.comm.rank == 0 {
             let values = flat(&self.network, Which::All);
             for ema in &mut self.emas {
                 ema.update(&values);
@@ -268,12 +269,13 @@ impl<O: Objective> Trainer for DiffusionTrainer<O> {
     }
 
     fn evaluate(&mut self, stop: &AtomicBool) -> Result<Option<Vec<(String, f64)>>> {
-        let Some(mut evaluator) = self.watchers.evaluator.take() else { return Ok(None) };
-        let result = self
-            .averaged()
-            .and_then(|weights| evaluator.evaluate(&weights, &self.plain_device(), stop));
-        self.watchers.evaluator = Some(evaluator);
-        result.context("the evaluation failed")
+        if self.watchers.evaluator.is_none() {
+            return Ok(None);
+        }
+        let weights = self.averaged().context("the evaluation failed")?;
+        let device = self.plain_device();
+        let Some(evaluator) = &mut self.watchers.evaluator else { return Ok(None) };
+        evaluator.evaluate(&weights, &device, stop).context("the evaluation failed")
     }
 
     fn initialized(&self) -> Option<&str> {

@@ -1,19 +1,118 @@
 //! Initialization of a diffusion network from another run or a published checkpoint: all of it, or all but
 //! what a new task needs anew.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Result, bail, ensure};
 use tintype::burn::tensor::{FloatDType, Tensor, TensorData};
 use tintype::weights::{Weights, Which, flat, load, open, snapshot};
 
+use super::checkpoint;
 use super::diffusion::DiffusionTrainer;
 use super::ema::{Ema, FILES, UPDATES};
 use super::objective::Objective;
+use super::run::is_run;
 
 /// The tables of label embeddings, whose rows are the classes.
 const LABEL_TABLES: [&str; 2] = ["y_embedder.embedding_table.weight", "class_emb.weight"];
+
+/// The files that may lie beside a checkpoint's weights, besides the EMAs.
+const BESIDE: [&str; 2] = [OPTIMIZER, DISCRIMINATOR];
+/// The file with the moments of the optimizer.
+const OPTIMIZER: &str = "optimizer.safetensors";
+/// The file with the discriminator of an autoencoder's training.
+pub const DISCRIMINATOR: &str = "discriminator.safetensors";
+/// How often the latest checkpoint of a run in training is opened.
+const TRIES: usize = 20;
+
+/// A checkpoint whose files are open, so that nobody can delete them meanwhile.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its place.
+    pub path: PathBuf,
+    /// The raw weights, not the EMA.
+    pub weights: Weights,
+    /// What lies beside them, by the names of the files.
+    pub beside: BTreeMap<&'static str, Weights>,
+}
+
+impl Opened {
+    /// Opens a run's latest checkpoint, a checkpoint folder or a file. A run in training may delete a checkpoint
+    /// while it is opened; its next one is taken then.
+    ///
+    /// # Errors
+    ///
+    /// If the run has no checkpoint, or a file cannot be opened.
+    pub fn open(from: &Path) -> Result<Self> {
+        for _ in 1..TRIES {
+            let path = latest_of(from)?;
+            let opened = Self::open_files(&path);
+            if path.exists() || !is_run(from) {
+                return opened;
+            }
+        }
+        Self::open_files(&latest_of(from)?)
+    }
+
+    fn open_files(path: &Path) -> Result<Self> {
+        let weights = open(&raw_weights(path))?;
+        let mut beside = BTreeMap::new();
+        for name in FILES.into_iter().chain(BESIDE) {
+            let file = path.join(name);
+            if file.exists() {
+                beside.insert(name, open(&file)?);
+            }
+        }
+        Ok(Self { path: path.into(), weights, beside })
+    }
+}
+
+/// The latest checkpoint of a run; other paths unchanged.
+fn latest_of(path: &Path) -> Result<PathBuf> {
+    if is_run(path) {
+        return match checkpoint::latest(path)? {
+            Some((checkpoint, _)) => Ok(checkpoint),
+            None => bail!("the run {} has no checkpoint", path.display()),
+        };
+    }
+    Ok(path.into())
+}
+
+/// What a run begins with: the same checkpoint for all of its ranks, or nothing where it goes on from its own.
+#[derive(Debug)]
+pub struct Origin {
+    out: PathBuf,
+    opened: Mutex<Option<Arc<Opened>>>,
+}
+
+impl Origin {
+    /// Of the run in a folder.
+    pub fn new(out: &Path) -> Self {
+        Self { out: out.into(), opened: Mutex::new(None) }
+    }
+
+    /// The checkpoint that `init.from` names, opened once; `None` without it, and where the run has a checkpoint
+    /// of its own.
+    ///
+    /// # Errors
+    ///
+    /// If the run's checkpoints cannot be listed, or as [`Opened::open`].
+    pub fn of(&self, from: Option<&Path>) -> Result<Option<Arc<Opened>>> {
+        let Some(from) = from else { return Ok(None) };
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opened) = opened.as_ref() {
+            return Ok(Some(opened.clone()));
+        }
+        if checkpoint::latest(&self.out)?.is_some() {
+            return Ok(None);
+        }
+        let new = Arc::new(Opened::open(from)?);
+        *opened = Some(new.clone());
+        Ok(Some(new))
+    }
+}
 
 /// What is taken from a checkpoint.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +133,9 @@ impl<O: Objective> DiffusionTrainer<O> {
     /// * A file cannot be read, or a weight is not finite.
     /// * A tensor is missing or has another shape, and `taking` does not name it.
     /// * A beginning in `taking.reinit` is that of no parameter.
-    pub fn continue_from(&mut self, path: &Path, taking: Taking<'_>) -> Result<()> {
-        let mut weights = open(&raw_weights(path))?;
+    pub fn continue_from(&mut self, origin: &Opened, taking: Taking<'_>) -> Result<()> {
+        let Opened { path, beside, .. } = origin;
+        let mut weights = origin.weights.clone();
         let own = snapshot(&self.network);
         for start in taking.reinit {
             ensure!(
@@ -75,22 +175,19 @@ impl<O: Objective> DiffusionTrainer<O> {
         }
         let network = self.network.clone();
         self.network = load(network, &weights, FloatDType::F32, &self.device)?.network;
-        let first = path.join(FILES[0]);
-        for (i, file) in FILES.iter().enumerate().take(self.emas.len()) {
-            let beside = path.join(file);
-            self.emas[i] = match beside.exists() {
-                true => self.average(i, &open(&beside)?, &kept)?,
+        for (i, file) in FILES.into_iter().enumerate().take(self.emas.len()) {
+            self.emas[i] = match beside.get(file) {
+                Some(average) => self.average(i, average, &kept)?,
                 // A file is all there is, and may be an EMA.
-                false if !first.exists() => self.average(i, &weights, &kept)?,
-                false => self.emas[i].begun_with(flat(&self.network, Which::All), 0),
+                None if !beside.contains_key(FILES[0]) => self.average(i, &weights, &kept)?,
+                None => self.emas[i].begun_with(flat(&self.network, Which::All), 0),
             };
         }
-        let optimizer = path.join("optimizer.safetensors");
-        if optimizer.exists() {
+        if let Some(optimizer) = beside.get(OPTIMIZER) {
             let mut parameters = flat(&self.network, Which::Trainable);
             parameters.retain(|name, _| !kept.contains(name));
             let device = self.plain_device();
-            self.optimizer.take(&open(&optimizer)?, &parameters, &device)?;
+            self.optimizer.take(optimizer, &parameters, &device)?;
         }
         let mut said = format!("init.from {}: {taken} tensors taken", path.display());
         for (what, names) in [("initialized again", again), ("not there, initialized", added)] {
@@ -105,7 +202,7 @@ impl<O: Objective> DiffusionTrainer<O> {
     ///
     /// # Errors
     ///
-    /// If another tensor is missing or has another size.
+    /// If another tensor is missing, has another size or is not finite.
     pub(super) fn average(
         &self,
         index: usize,
@@ -121,7 +218,10 @@ impl<O: Objective> DiffusionTrainer<O> {
             let n = value.dims()[0];
             match weights.tensors.get(name) {
                 Some(view) if view.len() == n => {
-                    *value = Tensor::from_data(TensorData::new(view.to_f32(), [n]), &device);
+                    let values = view.to_f32();
+                    let finite = values.iter().all(|v| v.is_finite());
+                    ensure!(finite, "{}: {name} is not finite", weights.file);
+                    *value = Tensor::from_data(TensorData::new(values, [n]), &device);
                 }
                 Some(view) => bail!(
                     "{}: {name} has {} values, but the network expects {n}",

@@ -24,13 +24,10 @@ impl Log {
     /// If the log or the event file cannot be opened or written.
     pub fn open(run: &Path, step: u64, tensorboard: bool) -> Result<Self> {
         let path = run.join("log.jsonl");
-        if let Ok(text) = std::fs::read_to_string(&path) {
-            let is_done = |line: &&str| {
-                let line: Option<Value> = serde_json::from_str(line).ok();
-                line.and_then(|l| l["step"].as_u64()).is_some_and(|s| s <= step)
-            };
-            let kept: String = text.lines().filter(is_done).map(|l| format!("{l}\n")).collect();
-            tintype::files::write_whole(&path, kept.as_bytes())?;
+        match std::fs::read(&path) {
+            Ok(text) => tintype::files::write_whole(&path, &done(&text, step))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
         }
         let append = |path: &Path| OpenOptions::new().create(true).append(true).open(path);
         let lines = append(&path).with_context(|| path.display().to_string())?;
@@ -53,8 +50,8 @@ impl Log {
     ///
     /// If the log cannot be written.
     pub fn note(&mut self, step: u64, text: &str) -> Result<()> {
-        let line = json!({ "step": step, "note": text });
-        writeln!(self.lines, "{line}").context("log.jsonl cannot be written")
+        let line = format!("{}\n", json!({ "step": step, "note": text }));
+        append_whole(&mut self.lines, line.as_bytes()).context("log.jsonl cannot be written")
     }
 
     /// Writes the scalars of a step.
@@ -76,6 +73,16 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// The lines of a log up to a step; those that are not whole, or no JSON, are dropped.
+fn done(text: &[u8], step: u64) -> Vec<u8> {
+    let is_done = |line: &&[u8]| {
+        let line: Option<Value> = serde_json::from_slice(line).ok();
+        line.and_then(|l| l["step"].as_u64()).is_some_and(|s| s <= step)
+    };
+    let lines = text.split(|&byte| byte == b'\n').filter(is_done);
+    lines.flat_map(|line| line.iter().copied().chain([b'\n'])).collect()
 }
 
 /// Appends all of the bytes, or nothing where the disk is full: half a line would damage the next one.
@@ -147,6 +154,13 @@ fn record(content: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn later_and_damaged_lines_are_dropped() {
+        let text =
+            b"{\"step\":1,\"note\":\"a\"}\n{\"step\":2\xff}\n\n{\"step\":3}\n{\"step\":4}\n{\"st";
+        assert_eq!(done(text, 3), b"{\"step\":1,\"note\":\"a\"}\n{\"step\":3}\n");
+    }
 
     #[test]
     fn events_are_framed_as_tensorboard_reads_them() {

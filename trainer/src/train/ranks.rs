@@ -1,6 +1,6 @@
 //! The training loop: one thread a device, step after step.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use super::comm::Comm;
 use super::critical;
 use super::housekeeping::Housekeeping;
 use super::record::Record;
-use super::run::{Ended, Run};
+use super::run::{Ended, LOCK, Run};
 use super::trainer::{Report, Trainer};
 
 /// Trains data-parallel, one thread per device; `build` creates a rank's trainer.
@@ -27,6 +27,7 @@ use super::trainer::{Report, Trainer};
 /// * A step fails, or the checkpoint at the end cannot be written. Of earlier ones, previews and the log, failures
 ///   are warnings.
 /// * [`RunError::Diverged`]: [`MOST_SKIPPED`] steps in a row had losses or gradients that are not finite.
+/// * [`RunError::Skipped`]: the run ended, and all its steps had.
 ///
 /// # Panics
 ///
@@ -45,7 +46,7 @@ pub fn train(
     }
     let _owner = lock(&run.out)?;
     if let Err(error) = checkpoint::tidy(&run.out) {
-        eprintln!("warning: {error:#}");
+        let _ = writeln!(io::stderr(), "warning: {error:#}");
     }
     #[cfg(feature = "cuda")]
     let _collectives = (devices.len() > 1).then(|| {
@@ -65,6 +66,7 @@ pub fn train(
                 let build = build.lock().unwrap_or_else(|poison| poison.into_inner());
                 build(&comm, &device)
             };
+            drop(build); // and with the last one the files that are open for it
             system.and_then(|system| Rank { run: &run, comm, device, system }.train())
         };
         // All of a rank's device work happens in its one thread.
@@ -76,7 +78,7 @@ pub fn train(
             })
             .context("a training thread cannot start")?;
     }
-    drop(sender);
+    drop((sender, build));
     // A rank that fails leaves the others waiting for it; the program ends with its error.
     let mut ended = Ended::Done;
     for end in ends {
@@ -111,6 +113,14 @@ pub enum RunError {
         /// Losses, norms and rates of the last one.
         values: String,
     },
+    /// No step could change the weights.
+    #[error(
+        "nothing was learned: in all {steps} steps a loss or a gradient was not finite, so they were skipped"
+    )]
+    Skipped {
+        /// Steps done.
+        steps: u64,
+    },
 }
 
 /// So many skipped steps in a row end a run.
@@ -118,20 +128,26 @@ pub const MOST_SKIPPED: u64 = 100;
 
 /// Takes the folder of a run for this process; `None` where the file system knows no locks.
 fn lock(out: &Path) -> Result<Option<Lock>> {
-    match Lock::take(&out.join("lock")) {
+    match Lock::take(&out.join(LOCK)) {
         Ok(lock) => Ok(Some(lock)),
         Err(LockError::Held(_)) => Err(RunError::Held(out.into()).into()),
-        Err(LockError::Io { path, source })
-            if path.is_file() && source.kind() != ErrorKind::PermissionDenied =>
-        {
+        Err(LockError::Io { path, source }) if path.is_file() && !is_refused(&source) => {
             let name = path.display();
-            eprintln!("warning: {name} cannot be locked ({source}); train in one process only");
+            let _ = writeln!(
+                io::stderr(),
+                "warning: {name} cannot be locked ({source}); train in one process only"
+            );
             Ok(None)
         }
         Err(error) => {
             Err(error).with_context(|| format!("--out {} cannot be written", out.display()))
         }
     }
+}
+
+/// Whether a folder cannot be written at all.
+fn is_refused(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
 }
 
 /// A rank of the training.
@@ -152,6 +168,7 @@ impl Rank<'_> {
             seed: config.seed,
             batch: config.batch,
             record: Some(self.record()?),
+            owes_evaluation: false,
         };
         let note = match checkpoint::latest(&self.run.out)? {
             Some((path, found)) => {
@@ -170,9 +187,21 @@ impl Rank<'_> {
         if let (Some(housekeeping), Some(note)) = (&mut housekeeping, note) {
             housekeeping.note(state.step, &note);
         }
+        let mut ended = Ended::Done;
+        if let Some(housekeeping) = &mut housekeeping {
+            ended = housekeeping.catch_up(self.system.as_mut(), &mut state);
+        }
         let mut in_a_row = 0;
         while state.step < config.steps {
-            let report = self.system.step(state.step)?;
+            let report = match self.system.step(state.step) {
+                Ok(report) => report,
+                Err(error) => {
+                    if let Some(housekeeping) = &mut housekeeping {
+                        housekeeping.rescue(self.system.as_ref(), &state, in_a_row > 0);
+                    }
+                    return Err(error);
+                }
+            };
             state.step += 1;
             state.skipped += u64::from(report.skipped);
             in_a_row = if report.skipped { in_a_row + 1 } else { 0 };
@@ -182,13 +211,17 @@ impl Rank<'_> {
             let asked = self.run.interrupted.load(Ordering::Relaxed) && self.comm.rank == 0;
             let stop = self.comm.sum_numbers(&[f64::from(u8::from(asked))])[0] > 0.0;
             if let Some(housekeeping) = &mut housekeeping {
-                housekeeping.step(self.system.as_mut(), &state, &report, stop)?;
+                ended = housekeeping.step(self.system.as_mut(), &mut state, &report, stop)?;
             }
             if stop && state.step < config.steps {
                 return Ok(Ended::Interrupted);
             }
         }
-        Ok(Ended::Done)
+        // Of the others' ends, none is to come before the first rank's checkpoint.
+        if self.comm.rank == 0 && state.step > 0 && state.skipped >= state.step {
+            return Err(RunError::Skipped { steps: state.step }.into());
+        }
+        Ok(ended)
     }
 
     /// What the run records of its data and settings.

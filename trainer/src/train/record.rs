@@ -60,14 +60,37 @@ impl Record {
     /// What differs in `now`, as `name recorded → now`.
     pub fn differences(&self, now: &Self) -> Vec<String> {
         let mut found = Vec::new();
-        compare("", Some(&self.settings), Some(&now.settings), &mut found);
+        compare("", Some(&self.settings), Some(&now.settings), New::Ignored, &mut found);
         let data = |record: &Self| json!({ "data": record.data });
-        compare("", Some(&data(self)), Some(&data(now)), &mut found);
+        compare("", Some(&data(self)), Some(&data(now)), New::Ignored, &mut found);
         found
     }
 }
 
-fn compare(name: &str, then: Option<&Value>, now: Option<&Value>, found: &mut Vec<String>) {
+/// What differs between two tables, as `name then → now`.
+pub fn differences(then: &Value, now: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    compare("", Some(then), Some(now), New::Compared, &mut found);
+    found
+}
+
+/// What becomes of keys that a table did not have then.
+#[derive(Clone, Copy, PartialEq)]
+enum New {
+    /// They are settings that came with a later version.
+    Ignored,
+    /// They are differences.
+    Compared,
+}
+
+fn compare(
+    name: &str,
+    then: Option<&Value>,
+    now: Option<&Value>,
+    new: New,
+    found: &mut Vec<String>,
+) {
+    let is_table = then.is_some_and(Value::is_object);
     let given = |value: &&Value| !value.is_null();
     let (then, now) = (then.filter(given), now.filter(given));
     if then == now {
@@ -75,10 +98,11 @@ fn compare(name: &str, then: Option<&Value>, now: Option<&Value>, found: &mut Ve
     }
     match (fields(then), fields(now)) {
         (Some(before), Some(after)) => {
-            let more = after.iter().filter(|(key, _)| !before.contains_key(*key));
+            let counts = new == New::Compared || !is_table;
+            let more = after.iter().filter(|(key, _)| counts && !before.contains_key(*key));
             for key in before.iter().chain(more).map(|(key, _)| key) {
                 let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
-                compare(&name, before.get(key), after.get(key), found);
+                compare(&name, before.get(key), after.get(key), new, found);
             }
         }
         _ => {
@@ -135,6 +159,11 @@ mod tests {
             matches!(other.as_slice(), [one] if one.starts_with("data.fingerprint")),
             "{other:?}"
         );
+        // A setting of a later version is not a difference, but one of a network is.
+        let older = record(json!({"loss": {"stage": 1}}), "0,1,2");
+        let newer = record(json!({"loss": {"stage": 1, "weight": 1.0}}), "0,1,2");
+        assert!(older.differences(&newer).is_empty());
+        assert_eq!(differences(&older.settings, &newer.settings), ["loss.weight none → 1.0"]);
         // Borders between parts count.
         let parts = |parts: &[&str]| DataRecord::new(1, parts.iter().map(|p| p.to_string()));
         assert_ne!(parts(&["a", "bc"]), parts(&["ab", "c"]));

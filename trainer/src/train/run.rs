@@ -7,6 +7,9 @@ use std::sync::atomic::AtomicBool;
 use super::checkpoint;
 use super::config::Config;
 
+/// The file of a run's folder that its owner locks.
+pub const LOCK: &str = "lock";
+
 /// A training run.
 #[derive(Clone, Debug)]
 pub struct Run {

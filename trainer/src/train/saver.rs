@@ -4,6 +4,7 @@
 //! into its files without another one. The next checkpoint waits until the last one is written, so there are
 //! never two copies.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use anyhow::{Context, Result, anyhow};
 use super::checkpoint::{self, CheckpointError, State, TensorFile};
 use super::critical;
 use super::warnings::Warnings;
+use crate::patience::VARIABLE;
 
 /// Pauses between the tries of one checkpoint.
 const PAUSES: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(1200)];
@@ -20,6 +22,31 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis
 const FIRST: Duration = Duration::from_secs(5);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(600);
+
+/// How long the last checkpoint of a run waits for room on the disk, unless [`VARIABLE`] says.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// The longest pause between its tries.
+const LONGEST_OF_LAST: Duration = Duration::from_secs(60);
+
+/// How long the last checkpoint of a run waits for room on the disk.
+pub fn patience() -> Duration {
+    let seconds = std::env::var(VARIABLE).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    seconds.map_or(PATIENCE, Duration::from_secs)
+}
+
+/// How a checkpoint is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Writing {
+    /// Whether older ones are deleted afterwards.
+    pub prune: bool,
+    /// How long it is tried while the disk is full.
+    pub patience: Duration,
+}
+
+impl Writing {
+    /// One of many.
+    pub const PERIODIC: Self = Self { prune: true, patience: Duration::ZERO };
+}
 
 /// Writes the checkpoints of a run.
 #[derive(Debug)]
@@ -72,14 +99,16 @@ impl Saver {
 
     /// Begins to write a checkpoint; the one before was waited for.
     ///
+    /// * `writing`: with what patience, and whether older ones are deleted
+    ///
     /// # Errors
     ///
     /// If the system starts no thread.
-    pub fn start(&mut self, state: State, files: Vec<TensorFile>) -> Result<()> {
+    pub fn start(&mut self, state: State, files: Vec<TensorFile>, writing: Writing) -> Result<()> {
         self.owed = false;
         let (run, keep) = (self.run.clone(), self.keep);
         let thread = std::thread::Builder::new().name("checkpoint".into());
-        let spawned = thread.spawn(move || write(&run, keep, &state, files));
+        let spawned = thread.spawn(move || write(&run, keep, &state, files, writing));
         match spawned {
             Ok(writing) => self.writing = Some(writing),
             Err(error) => {
@@ -149,21 +178,41 @@ impl Drop for Saver {
 }
 
 /// Writes a checkpoint, in several tries, and deletes older ones once it is on the disk.
-fn write(run: &Path, keep: Keep, state: &State, files: Vec<TensorFile>) -> Ended {
-    let mut pauses = PAUSES.iter();
+fn write(run: &Path, keep: Keep, state: &State, files: Vec<TensorFile>, writing: Writing) -> Ended {
+    let begun = Instant::now();
+    let mut pauses = PAUSES.into_iter();
+    let mut longer = None;
     let written = loop {
         let whole = critical::begin();
         let written = checkpoint::write(run, state, &files);
         drop(whole);
-        match (written, pauses.next()) {
-            (Err(error), Some(pause)) if error.may_pass() => std::thread::sleep(*pause),
-            (written, _) => break written.map(|_| ()),
-        }
+        let error = match written {
+            Ok(_) => break Ok(()),
+            Err(error) => error,
+        };
+        let pause = match pauses.next() {
+            Some(pause) if error.may_pass() => pause,
+            None if error.is_full() && begun.elapsed() < writing.patience => {
+                if longer.is_none() {
+                    let left = writing.patience.saturating_sub(begun.elapsed()).as_secs();
+                    let _ = writeln!(
+                        io::stderr(),
+                        "warning: {error}: the disk is full; make room in the next {left} s, or interrupt twice to give up"
+                    );
+                }
+                let pause = longer.unwrap_or(FIRST);
+                longer = Some(pause.saturating_mul(2).min(LONGEST_OF_LAST));
+                pause.min(writing.patience)
+            }
+            _ => break Err(error),
+        };
+        // A signal that ends the program is not held up here.
+        std::thread::sleep(pause);
     };
     drop(files);
     let pruned = match written {
-        Ok(()) => checkpoint::prune(run, keep.last, keep.every),
-        Err(_) => Ok(()),
+        Ok(()) if writing.prune => checkpoint::prune(run, keep.last, keep.every),
+        _ => Ok(()),
     };
     Ended { written, pruned }
 }

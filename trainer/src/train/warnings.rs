@@ -23,6 +23,13 @@ impl Warnings {
         Self { bar, kinds: BTreeMap::new() }
     }
 
+    /// Tells a sentence at any time.
+    pub fn say(&self, sentence: &str) {
+        self.bar.suspend(|| {
+            let _ = writeln!(io::stderr(), "warning: {sentence}");
+        });
+    }
+
     /// Tells an error, unless one of its kind was told in the last ten minutes; then it is counted.
     pub fn tell(&mut self, kind: &'static str, error: &Error) {
         let Some(silent) = self.kinds.entry(kind).or_default().now(Instant::now()) else { return };

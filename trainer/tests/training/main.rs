@@ -81,8 +81,11 @@ fn steps_with_non_finite_gradients_are_skipped_and_counted() {
     assert!(last["skipped"].as_f64().expect("a count") >= 3.0, "{last}");
     // A checkpoint without optimizer state can be resumed, too.
     workspace.write("all.toml", &hdit("", "").replace("sigma_data = 0.5", "sigma_data = 1e-300"));
-    workspace.succeeds("train all.toml --out all --device cpu --quiet --steps 2");
-    workspace.succeeds("train all.toml --out all --device cpu --quiet --steps 3");
+    for steps in [2, 3] {
+        let line = format!("train all.toml --out all --device cpu --quiet --steps {steps}");
+        let refused = workspace.refused(&line);
+        assert!(refused.contains(&format!("in all {steps} steps")), "{refused}");
+    }
 }
 
 /// Latents of which the first is NaN, and no statistics: a case that somebody brought.

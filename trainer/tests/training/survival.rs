@@ -199,7 +199,8 @@ lr = 1e-4
 betas = [0.5, 0.9]
 "#,
     );
-    workspace.succeeds("train vae.toml --out vae --device cpu --quiet");
+    let refused = workspace.refused("train vae.toml --out vae --device cpu --quiet");
+    assert!(refused.contains("in all 2 steps"), "{refused}");
     let log = std::fs::read_to_string(workspace.path("vae/log.jsonl")).expect("a log");
     let last: serde_json::Value =
         serde_json::from_str(log.lines().last().expect("a line")).expect("JSON");

@@ -21,6 +21,7 @@ use crate::train::checkpoint::TensorFile;
 use crate::train::comm::Comm;
 use crate::train::epoch_sampler::{EpochSampler, SampleIndex};
 use crate::train::host::Values;
+use crate::train::init::{DISCRIMINATOR, Opened};
 use crate::train::prefetch::Prefetch;
 use crate::train::record::DataRecord;
 use crate::train::teacher::Teacher;
@@ -123,14 +124,13 @@ impl VaeTraining {
     ///
     /// # Errors
     ///
-    /// If a file cannot be read, or its tensors do not fit the networks.
-    pub fn init_from(&mut self, path: &Path) -> Result<()> {
-        let weights = open(path)?;
-        self.take_autoencoder(&weights, true)?;
-        let beside = path.join("discriminator.safetensors");
-        let discriminator = match beside.exists() {
-            true => Some(open(&beside)?),
-            false => with_prefix(&weights, "loss.discriminator."),
+    /// If a tensor cannot be read or is not finite, or the tensors do not fit the networks.
+    pub fn init_from(&mut self, origin: &Opened) -> Result<()> {
+        let Opened { path, weights, beside } = origin;
+        self.take_autoencoder(weights, true)?;
+        let discriminator = match beside.get(DISCRIMINATOR) {
+            Some(weights) => Some(weights.clone()),
+            None => with_prefix(weights, "loss.discriminator."),
         };
         let said = match discriminator {
             Some(weights) => {
