@@ -50,7 +50,8 @@ pub fn layer_norm_affine<const D: usize>(
 ///
 /// If there is no axis `dim`.
 pub fn l2_normalize<const D: usize>(x: Tensor<D>, dim: usize, eps: f64) -> Tensor<D> {
-    let norm = x.clone().square().sum_dim(dim).sqrt().clamp_min(eps);
+    // The square is clamped, not its root: at zero, where a fresh head's output lies, the root has no gradient.
+    let norm = x.clone().square().sum_dim(dim).clamp_min(eps * eps).sqrt();
     x / norm
 }
 
@@ -322,5 +323,25 @@ impl LatentNorm {
             running_var: self.running_var.map(|old| blend(old, unbiased.detach())),
         };
         (y, this)
+    }
+}
+
+#[cfg(all(test, feature = "cpu", feature = "autodiff"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cosine_has_a_gradient_where_a_tensor_is_zero() {
+        let device = Device::flex().autodiff();
+        let a = Tensor::<2>::zeros([2, 3], &device).require_grad();
+        let b = Tensor::<2>::from_data([[1.0, 2.0, 2.0], [0.0, 0.0, 0.0]], &device);
+        let gradients = cosine_similarity(a.clone(), b, 1, 1e-8).sum().backward();
+        let gradient = a.grad(&gradients).expect("it has one").into_data().convert::<f32>();
+        let values: Vec<f32> = gradient.iter::<f32>().collect();
+        // b/‖b‖ over eps, and nothing where both are zero.
+        for (found, expected) in values.iter().zip([1e8 / 3.0, 2e8 / 3.0, 2e8 / 3.0, 0.0, 0.0, 0.0])
+        {
+            assert!((found - expected).abs() <= 1e-5 * expected.abs(), "{values:?}");
+        }
     }
 }
