@@ -74,7 +74,7 @@ impl Config {
 
     /// Steps between previews.
     pub fn preview_every(&self) -> Option<u64> {
-        self.shared().preview.map(|p| p.every.max(1))
+        self.shared().preview.map(|p| p.every)
     }
 
     /// Steps between evaluations.

@@ -14,6 +14,9 @@ use crate::data::encode::STATS_FILE;
 use crate::data::hdf5::Hdf5Store;
 use crate::data::latents::LatentShards;
 
+/// How many latents a run records a checksum of.
+const CHECKED: usize = 64;
+
 /// Latents of a dataset.
 pub struct Latents {
     kind: Kind,
@@ -98,7 +101,29 @@ impl Latents {
             Kind::Samples(_) => &[],
             Kind::Moments(store) => &store.items,
         };
-        DataRecord::new(self.len(), parts.into_iter().chain(names.iter().cloned()))
+        let record = DataRecord::new(self.len(), parts.into_iter().chain(names.iter().cloned()));
+        DataRecord { values: Some(self.checksum()), ..record }
+    }
+
+    /// A checksum of evenly spaced latents: it tells those of another encoder, whose labels and given statistics are
+    /// the same.
+    fn checksum(&self) -> String {
+        let count = self.len().min(CHECKED);
+        let items = (0..count).map(|i| i * self.len() / count);
+        let crc = items.fold(0, |crc, item| {
+            let values = match &self.kind {
+                Kind::Samples(shards) => {
+                    [shards.latent(item, false), shards.latent(item, true)].concat()
+                }
+                // One that cannot be read is an error when it is drawn.
+                Kind::Moments(store) => {
+                    store.moments(&store.items[item]).map_or(Vec::new(), |(values, _)| values)
+                }
+            };
+            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            crc32c::crc32c_append(crc, &bytes)
+        });
+        format!("{crc:08x}")
     }
 
     /// Number of latents.

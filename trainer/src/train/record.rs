@@ -12,6 +12,9 @@ pub struct DataRecord {
     pub items: usize,
     /// Of names, labels and sizes, whatever the data set has of them.
     pub fingerprint: String,
+    /// Of some of the items' values, where the fingerprint has nothing of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<String>,
 }
 
 impl DataRecord {
@@ -21,7 +24,7 @@ impl DataRecord {
             let crc = crc32c::crc32c_append(crc, &(part.len() as u64).to_le_bytes());
             crc32c::crc32c_append(crc, part.as_bytes())
         });
-        Self { items, fingerprint: format!("{crc:08x}") }
+        Self { items, fingerprint: format!("{crc:08x}"), values: None }
     }
 
     /// Of an image store.

@@ -45,7 +45,7 @@ pub fn refuse_unused(table: &Value, recipe: &str) -> Result<()> {
 ///
 /// If a number is out of range, or has no effect on the recipe or beside another setting.
 pub fn validate(config: &Config) -> Result<()> {
-    let Shared { run, optimizer, ema, init, evaluate, .. } = config.shared();
+    let Shared { run, optimizer, ema, init, evaluate, preview } = config.shared();
     for (key, value) in [
         ("run.steps", Some(run.steps)),
         ("run.batch", Some(run.batch as u64)),
@@ -55,6 +55,10 @@ pub fn validate(config: &Config) -> Result<()> {
         ("optimizer.decay_steps", optimizer.decay_steps),
         ("evaluate.every", evaluate.map(|e| e.every)),
         ("evaluate.batch", evaluate.map(|e| e.batch as u64)),
+        ("evaluate.steps", evaluate.and_then(|e| e.steps).map(|steps| steps as u64)),
+        ("preview.every", preview.map(|p| p.every)),
+        ("preview.count", preview.map(|p| p.count as u64)),
+        ("preview.steps", preview.and_then(|p| p.steps).map(|steps| steps as u64)),
     ] {
         ensure!(value != Some(0), "{key} must be at least 1");
     }
@@ -66,6 +70,21 @@ pub fn validate(config: &Config) -> Result<()> {
     if optimizer.betas.iter().any(|b| !(0.0..1.0).contains(b)) {
         bail!("optimizer.betas = {:?} are not in 0…1", optimizer.betas);
     }
+    let warmup = optimizer.warmup;
+    ensure!((0.0..1.0).contains(&warmup), "optimizer.warmup = {warmup} is not in 0…1");
+    ensure!(optimizer.eps > 0.0, "optimizer.eps = {} is not a positive number", optimizer.eps);
+    for (key, value) in [
+        ("optimizer.weight_decay", Some(optimizer.weight_decay)),
+        ("preview.cfg", preview.and_then(|p| p.cfg)),
+        ("evaluate.cfg", evaluate.and_then(|e| e.cfg)),
+    ] {
+        let value = value.unwrap_or(0.0);
+        ensure!(value >= 0.0, "{key} = {value} is negative");
+    }
+    if let Some(peak) = run.peak_tflops {
+        ensure!(peak > 0.0, "run.peak_tflops = {peak} is not a positive number");
+    }
+    check_losses(config)?;
     if let Some(max) = optimizer.max_grad_norm {
         ensure!(max > 0.0, "optimizer.max_grad_norm = {max} is not a positive number");
     }
@@ -94,6 +113,9 @@ pub fn validate(config: &Config) -> Result<()> {
     for ema in emas {
         let (EmaConfig::Constant { decay: d } | EmaConfig::Inverse { max_value: d, .. }) = ema;
         ensure!((0.0..=1.0).contains(d), "the EMA's decay {d} is not in 0…1");
+        if let EmaConfig::Inverse { power, .. } = ema {
+            ensure!(*power > 0.0, "ema.power = {power} is not a positive number");
+        }
     }
     ensure!(emas.len() <= FILES.len(), "{} EMAs are more than {}", emas.len(), FILES.len());
     if let Config::Vae(_) = config {
@@ -114,6 +136,49 @@ pub fn validate(config: &Config) -> Result<()> {
     Ok(())
 }
 
+/// Checks probabilities and weights of a recipe's losses and network.
+fn check_losses(config: &Config) -> Result<()> {
+    let (probabilities, weights): (Vec<(&str, f64)>, Vec<(&str, f64)>) = match config {
+        Config::HiDiT(r) => (
+            vec![
+                ("loss.label_dropout", r.loss.label_dropout),
+                ("model.class_dropout_prob", r.model.sit.class_dropout_prob),
+            ],
+            vec![
+                ("loss.pixel_weight", r.loss.pixel_weight),
+                ("loss.repa_weight", r.loss.repa_weight),
+                ("loss.latent_noise", r.loss.latent_noise),
+            ],
+        ),
+        Config::LightningDiT(r) => {
+            (vec![("model.class_dropout_prob", r.model.class_dropout_prob)], Vec::new())
+        }
+        Config::HDiT(r) => (
+            vec![
+                ("loss.augment_prob", r.loss.augment_prob),
+                ("loss.cond_dropout_rate", r.loss.cond_dropout_rate),
+            ],
+            Vec::new(),
+        ),
+        Config::Vae(r) => (
+            Vec::new(),
+            vec![
+                ("loss.disc_weight", r.loss.disc_weight),
+                ("loss.kl_weight", r.loss.kl_weight),
+                ("loss.perceptual_weight", r.loss.perceptual_weight),
+                ("loss.vf_weight", r.loss.vf_weight),
+            ],
+        ),
+    };
+    for (key, value) in probabilities {
+        ensure!((0.0..=1.0).contains(&value), "{key} = {value} is not a probability in 0…1");
+    }
+    for (key, value) in weights {
+        ensure!(value >= 0.0, "{key} = {value} is negative");
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +195,19 @@ mod tests {
         assert!(refused("[ema]\ndecay = 0.9\n").contains("no EMA"));
         assert!(refused("[init]\nreinit = [\"a\"]\n").contains("init.reinit"));
         assert!(refused("final_lr = 1e-5\n").contains("optimizer.final_lr"));
+        for (line, key) in [
+            ("warmup = 1.0\n", "optimizer.warmup"),
+            ("eps = 0.0\n", "optimizer.eps"),
+            ("weight_decay = -0.1\n", "optimizer.weight_decay"),
+            ("max_grad_norm = nan\n", "optimizer.max_grad_norm"),
+            ("weight_decay = inf\n", "optimizer.weight_decay"),
+            ("[preview]\nevery = 0\n", "preview.every"),
+            ("[loss]\nkl_weight = -1.0\n", "loss.kl_weight"),
+            ("[loss]\nkl_weight = -inf\n", "loss.kl_weight"),
+        ] {
+            let said = refused(line);
+            assert!(said.contains(key), "{line}: {said}");
+        }
         let late = "schedule = \"linear\"\nwarmup_steps = 9\n";
         assert!(refused(late).contains("warmup_steps = 9"));
         assert!(refused("schedule = \"step\"\n").contains("step"));

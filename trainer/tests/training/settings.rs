@@ -256,11 +256,22 @@ fn samples_are_evaluated_during_training() {
     workspace.succeeds("train run.toml --out parts --device cpu --quiet --steps 4");
     workspace.succeeds("train run.toml --out parts --device cpu --quiet");
     assert_eq!(logged(&workspace, "parts", "fd_dinov2").last(), distances.last());
-    // One that fails does not end the run; one that cannot begin is an error before.
+    // One that an interruption left is made when the run goes on, and once.
+    let checkpoints = workspace.path("run/checkpoints");
+    let last = checkpoints.join(names(&checkpoints).last().expect("a checkpoint"));
+    let text = std::fs::read_to_string(last.join("state.json")).expect("a state");
+    assert!(!text.contains("owes_evaluation"), "{text}");
+    let mut state: Value = serde_json::from_str(&text).expect("JSON");
+    state["owes_evaluation"] = Value::Bool(true);
+    std::fs::write(last.join("state.json"), state.to_string()).expect("it is written");
+    for _ in 0..2 {
+        workspace.succeeds("train run.toml --out run --device cpu --quiet");
+        assert_eq!(logged(&workspace, "run", "fd_dinov2").len(), 3);
+    }
+    // One that cannot begin is an error before.
     workspace.write("failing.toml", &format!("{base}{}", table(0)));
-    let said = workspace.succeeds("train failing.toml --out failing --device cpu --quiet");
-    says(&said, &["warning: the evaluation failed"]);
-    assert_same(&workspace, "plain", "failing");
+    let refused = workspace.refused("train failing.toml --out failing --device cpu --quiet");
+    says(&refused, &["evaluate.steps must be at least 1"]);
     let none = table(3).replace("dinov2 = \"dino.safetensors\"\n", "");
     workspace.write("none.toml", &format!("{base}{none}"));
     let refused = workspace.refused("train none.toml --out x --device cpu --quiet");

@@ -3,7 +3,7 @@
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use tintype::weights::open;
+use tintype::weights::{TensorView, open, write_safetensors};
 
 use crate::common::{Workspace, names};
 use crate::runs::hdit;
@@ -207,4 +207,63 @@ betas = [0.5, 0.9]
     assert_eq!(last["skipped"].as_f64(), Some(2.0), "{last}");
     let optimizer = workspace.path("vae/checkpoints/00000002/optimizer.safetensors");
     assert!(open(&optimizer).expect("it opens").tensors.is_empty(), "no step was made");
+}
+
+#[test]
+fn a_run_that_has_a_checkpoint_does_not_look_for_its_beginning() {
+    let workspace = Workspace::prepared();
+    workspace.write("base.toml", &hdit("", ""));
+    workspace.succeeds("train base.toml --out base --device cpu --quiet --steps 2");
+    workspace.write("tuned.toml", &(hdit("", "") + "[init]\nfrom = \"base\"\n"));
+    workspace.succeeds("train tuned.toml --out tuned --device cpu,cpu --quiet --steps 2");
+    std::fs::remove_dir_all(workspace.path("base")).expect("it is deleted");
+    workspace.succeeds("train tuned.toml --out tuned --device cpu --quiet --steps 3");
+    let error = workspace.refused("train tuned.toml --out other --device cpu --quiet");
+    assert!(error.contains("base"), "{error}");
+}
+
+#[test]
+fn moments_and_averages_that_are_not_finite_are_refused_by_name() {
+    let workspace = Workspace::prepared();
+    workspace.write("run.toml", &hdit("", ""));
+    workspace.succeeds("train run.toml --out run --device cpu --quiet --steps 2");
+    workspace.write("tuned.toml", &(hdit("", "") + "[init]\nfrom = \"run\"\n"));
+    for file in ["ema.safetensors", "optimizer.safetensors"] {
+        let path = workspace.path("run/checkpoints/00000002").join(file);
+        let whole = std::fs::read(&path).expect("it is read");
+        let weights = open(&path).expect("it opens");
+        let float = |name: &&String| weights.tensors[*name].dtype == tintype::weights::Dtype::F32;
+        let name = weights.tensors.keys().find(float).expect("a tensor").clone();
+        let view = &weights.tensors[&name];
+        let bad = TensorView::from_f32(view.shape.clone(), &vec![f32::NAN; view.len()]);
+        let mut tensors: std::collections::BTreeMap<_, _> = weights
+            .tensors
+            .iter()
+            .map(|(name, view)| {
+                let bytes = view.to_bytes();
+                let copy = TensorView::from_bytes(view.dtype, view.shape.clone(), bytes);
+                (name.clone(), copy.expect("the same bytes"))
+            })
+            .collect();
+        tensors.insert(name.clone(), bad.expect("they fit"));
+        let metadata = weights.metadata.clone();
+        drop(weights);
+        let damaged = write_safetensors(&tensors, &metadata).expect("they are written");
+        std::fs::write(&path, damaged).expect("it is written");
+        for line in ["train run.toml --out run", "train tuned.toml --out tuned"] {
+            let error = workspace.refused(&format!("{line} --device cpu --quiet"));
+            assert!(error.contains(&name) && error.contains("is not finite"), "{error}");
+        }
+        std::fs::write(&path, whole).expect("it is written");
+    }
+}
+
+#[test]
+fn a_run_that_has_more_steps_says_so() {
+    let workspace = Workspace::prepared();
+    workspace.write("run.toml", &hdit("", ""));
+    workspace.succeeds("train run.toml --out run --device cpu --quiet");
+    let output = workspace.run("train run.toml --out run --device cpu --quiet --steps 3");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("the run already has 6 steps"), "{said}");
 }
