@@ -225,12 +225,13 @@ impl Source {
         }
         let (cls, is_web) = {
             let keys: BTreeSet<&str> = self.items.iter().map(|item| key(&item.name)).collect();
-            let beside = |end: &str| -> Vec<&(String, Location)> {
+            let beside = |end: &str| {
                 let is_beside = |name: &str| {
                     let (_, extension) = name.rsplit_once('.').unwrap_or_default();
                     extension.eq_ignore_ascii_case(end) && keys.contains(key(name))
                 };
-                others.files.iter().filter(|(name, _)| is_beside(name)).collect()
+                let files = others.files.iter();
+                files.filter(|(name, _)| is_beside(name)).collect::<Vec<_>>()
             };
             let described = beside("json").len().max(beside("txt").len());
             (beside("cls"), described * 2 > keys.len())
