@@ -100,13 +100,19 @@ pub fn prepare(source: &Source, plan: &Plan, progress: &Progress) -> anyhow::Res
         .with("images", source.items.len())
         .with("side", plan.side)
         .with("images_per_shard", per_shard);
+    let recorded = recorded_checksums(&plan.out);
     claim(source, plan, &identity)?;
     let identity_text = identity.text();
     let chunks: Vec<&[Item]> = source.items.chunks(per_shard).collect();
     let mut resumed = 0;
     for (number, items) in chunks.iter().enumerate() {
         let path = plan.out.join(shard_name(number));
-        if finished(&path, &identity_text).is_some() {
+        // A damaged one is made again.
+        let is_intact = || match recorded.get(&shard_name(number)) {
+            Some(checksum) => file_crc32c(&path).is_ok_and(|found| found == *checksum),
+            None => true,
+        };
+        if finished(&path, &identity_text).is_some() && is_intact() {
             resumed += 1;
             progress.resume(items.len());
             continue;
@@ -120,6 +126,14 @@ pub fn prepare(source: &Source, plan: &Plan, progress: &Progress) -> anyhow::Res
         write_durably(&path, &bytes)?;
     }
     describe(source, plan, &identity, chunks.len(), resumed)
+}
+
+/// The checksums of an earlier store's shards.
+fn recorded_checksums(out: &Path) -> BTreeMap<String, u32> {
+    let text = std::fs::read(out.join(STORE_FILE)).unwrap_or_default();
+    let description: Option<Description> = serde_json::from_slice(&text).ok();
+    let shards = description.into_iter().flat_map(|description| description.shards);
+    shards.map(|shard| (shard.file, shard.crc32c)).collect()
 }
 
 /// The identity of a whole store: that of its shards, and the names of the classes.
@@ -194,7 +208,7 @@ fn encode_shard(
             if progress.stop.load(Ordering::Relaxed) {
                 return None;
             }
-            let image = source.read(item).map_err(|e| e.to_string());
+            let image = source.read(item).map_err(|e| e.problem().to_string());
             let image = image.and_then(|bytes| decode(&bytes)).map(|image| {
                 let smaller = image.width.min(image.height) < side;
                 enlarged.fetch_add(usize::from(smaller), Ordering::Relaxed);

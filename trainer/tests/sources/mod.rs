@@ -171,7 +171,11 @@ fn an_empty_class_folder_is_an_error_or_keeps_its_label() {
         zip.write_all(&bytes(name)).expect("it is written");
     }
     zip.finish().expect("it ends");
-    assert!(refused(&path).contains("class folders b, d;"), "{}", refused(&path));
+    assert!(
+        refused(&path).contains("class folders b, d (which holds d/0.heic: HEIC"),
+        "{}",
+        refused(&path)
+    );
 }
 
 #[test]
@@ -349,7 +353,7 @@ fn names_that_are_not_utf_8_are_opened() {
         write(&class.join(OsStr::from_bytes(name)), "0.png");
     }
     let source = open(place.path());
-    assert_eq!(counts(&source), [("b", 1), ("caf\u{fffd}", 2)]);
+    assert_eq!(counts(&source), [("b", 1), ("caf\\xE9", 2)]);
     assert!(source.items.iter().all(|item| source.read(item).is_ok()));
     let out = place.path().join("store");
     let (ok, said) = prepare(&[text(place.path()), "--out", text(&out), "--size", "8"]);
@@ -366,4 +370,148 @@ fn panoramas_do_not_take_the_memory_of_their_length() {
     assert!(ok && said.contains("1 image of 256 x 256"), "{said}");
     let store = ImageStore::open(&out).expect("a store");
     assert!(store.image(0).pixels.iter().all(|v| *v == 90));
+}
+
+/// A tar archive of these files; what is called `.tar` inside has the given bytes.
+fn tar_of(names: &[&str], archives: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let files = names.iter().map(|name| (*name, bytes(name)));
+    for (name, data) in files.chain(archives.iter().cloned()) {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(data.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, data.as_slice()).expect("it fits");
+    }
+    builder.into_inner().expect("it ends")
+}
+
+#[test]
+fn a_label_list_may_lie_in_a_folder_around_everything() {
+    let place = folder(&["w/00000/a.png", "w/00000/b.png", "w/.old/dataset.json"]);
+    let list = "\u{feff}{\"labels\": [[\"./00000/a.png\", 4], [\"00000\\\\b.png\", 2]]}";
+    std::fs::write(place.path().join("w/dataset.json"), list).expect("it is written");
+    let source = open(place.path());
+    assert_eq!(labelled(&source), [("w/00000/a.png", Some(4)), ("w/00000/b.png", Some(2))]);
+
+    let place = folder(&["train/0.png", "val/0.png", "val/1.png"]);
+    let list = r#"{"labels": [["train/0.png", 9], ["val/0.png", 1], ["val/1.png", 0]]}"#;
+    std::fs::write(place.path().join("dataset.json"), list).expect("it is written");
+    for split in ["val", "./val", "VAL\\"] {
+        let options = Options { split: Some(split.into()), ..Options::default() };
+        let source = Source::open(place.path(), &options).expect("a split");
+        assert_eq!(labelled(&source), [("0.png", Some(1)), ("1.png", Some(0))]);
+    }
+    let options = Options { split: Some("/".into()), ..Options::default() };
+    let error = Source::open(place.path(), &options).expect_err("no name").to_string();
+    assert!(error.contains("not the name of a folder"), "{error}");
+}
+
+#[test]
+fn archives_of_a_folder_are_classes_or_shards() {
+    let place = folder(&["._cat.tar", "__MACOSX/._dog.tar"]);
+    let add = |name: &str, data: Vec<u8>| {
+        let path = place.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(path, data).expect("it is written");
+    };
+    add("cat.tar", tar_of(&["0.png", "1.png"], &[]));
+    let source = open(place.path());
+    assert_eq!((counts(&source), source.hidden), (vec![("cat", 2)], 2));
+    // A stray image does not hide the archives.
+    add("dog.TAR", tar_of(&["0.png", "1.png"], &[]));
+    add("preview.png", bytes("preview.png"));
+    let source = open(place.path());
+    assert_eq!(counts(&source), [("cat", 2), ("dog", 2)]);
+    assert_eq!(source.skipped[0].name, "preview.png");
+    // A copy of a folder does not count twice.
+    let copied = folder(&["cat/0.png", "dog/0.png"]);
+    let copy = tar_of(&["cat/0.png", "dog/0.png"], &[]);
+    std::fs::write(copied.path().join("all.tar"), copy).expect("it is written");
+    let source = open(copied.path());
+    assert_eq!(counts(&source), [("cat", 1), ("dog", 1)]);
+    assert_eq!(source.skipped[0].reason, "an archive among images");
+    // Archives of one name in two folders are two.
+    let place = folder(&["readme.txt"]);
+    for split in ["train", "val"] {
+        let path = place.path().join(split);
+        std::fs::create_dir(&path).expect("a folder");
+        std::fs::write(path.join("000.tar"), tar_of(&["0.png"], &[])).expect("it is written");
+    }
+    let error = refused(place.path());
+    assert!(error.contains("train (1 images), val (1 images)"), "{error}");
+    // Shards with captions and no labels.
+    let place = folder(&["readme.txt"]);
+    for shard in ["0.tar", "1.tar"] {
+        let data = tar_of(&["0.png", "0.txt", "1.png", "1.txt"], &[]);
+        std::fs::write(place.path().join(shard), data).expect("it is written");
+    }
+    let source = open(place.path());
+    assert_eq!((source.items.len(), source.classes.len()), (4, 0));
+    assert!(source.labelled_by.contains("without .cls"), "{}", source.labelled_by);
+}
+
+#[test]
+fn archives_of_archives_without_images_are_named() {
+    let place = TempDir::new().expect("a folder");
+    let path = place.path().join("x.tar");
+    let inner = [
+        ("n00.tar", tar_of(&["0.png"], &[])),
+        ("n01.TAR", tar_of(&["0.png"], &[])),
+        ("n02.tar", Vec::new()),
+        ("n03.tar.gz", vec![1, 2, 3]),
+        ("._n00.tar", b"no archive".to_vec()),
+        ("__MACOSX/._n01.tar", b"no archive".to_vec()),
+    ];
+    std::fs::write(&path, tar_of(&[], &inner)).expect("it is written");
+    let error = refused(&path);
+    assert!(error.contains("class folders n02;"), "{error}");
+    let options = Options { allow_empty: true, ..Options::default() };
+    let source = Source::open(&path, &options).expect("a source");
+    assert_eq!(counts(&source), [("n00", 1), ("n01", 1), ("n02", 0)]);
+    assert_eq!((source.hidden, source.skipped.len()), (2, 1));
+    assert_eq!(source.skipped[0].name, "n03.tar.gz");
+}
+
+#[test]
+fn symbolic_links_in_zip_archives_are_followed() {
+    let place = TempDir::new().expect("a folder");
+    let path = place.path().join("x.zip");
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(&path).expect("a file"));
+    for name in ["./a/0.png", "b//0.png"] {
+        zip.start_file(name, SimpleFileOptions::default()).expect("it starts");
+        zip.write_all(&bytes(name)).expect("it is written");
+    }
+    for (name, target) in [("b/1.png", "../a/0.png"), ("b/2.png", "/gone.png")] {
+        zip.add_symlink(name, target, SimpleFileOptions::default()).expect("it is added");
+    }
+    zip.finish().expect("it ends");
+    let source = open(&path);
+    assert_eq!(counts(&source), [("a", 1), ("b", 2)]);
+    let read = |at: usize| source.read(&source.items[at]).expect("bytes");
+    assert_eq!(read(0), read(2));
+    assert_eq!(source.skipped[0].name, "b/2.png");
+}
+
+#[test]
+fn images_by_their_contents_and_copies_are_counted() {
+    let place = folder(&["cat/0.png", "cat/1.png.bak", "dog/0.png", "notes"]);
+    std::fs::write(place.path().join("dog/1"), bytes("1.png")).expect("it is written");
+    let source = open(place.path());
+    let skipped: Vec<&str> = source.skipped.iter().map(|skipped| skipped.name.as_str()).collect();
+    assert_eq!(skipped, ["cat/1.png.bak", "dog/1"]);
+    let options = Options { class_depth: Some(3), ..Options::default() };
+    let error = Source::open(place.path(), &options).expect_err("too deep").to_string();
+    assert!(error.contains("--class-depth 0 is the deepest"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn folders_that_link_to_each_other_end() {
+    let place = folder(&["a/0.png", "b/0.png"]);
+    for (link, target) in [("a/b", "../b"), ("b/a", "../a")] {
+        std::os::unix::fs::symlink(target, place.path().join(link)).expect("a link");
+    }
+    let source = open(place.path());
+    assert_eq!(counts(&source), [("a", 2), ("b", 2)]);
+    assert_eq!(source.skipped.len(), 2);
 }

@@ -11,6 +11,8 @@ pub(super) struct Classes {
     pub parts: usize,
     /// Names of the class folders in the order of their labels; empty for a set without classes.
     pub names: Vec<String>,
+    /// Why there are none, where folders hold images.
+    pub note: Option<String>,
 }
 
 impl Classes {
@@ -29,6 +31,8 @@ pub(super) enum Problem {
     Splits(Vec<String>),
     /// Class folders without images.
     Empty(Vec<String>),
+    /// No class folders are so deep; the deepest are here, if there are any.
+    TooDeep(Option<usize>),
 }
 
 /// A folder: images in it, images below it, and its folders.
@@ -65,6 +69,11 @@ impl Folder {
         root
     }
 
+    /// Folders above the deepest image.
+    fn height(&self) -> usize {
+        self.full().iter().map(|(_, folder)| 1 + folder.height()).max().unwrap_or(0)
+    }
+
     /// Folders with images.
     fn full(&self) -> Vec<(&String, &Self)> {
         self.folders.iter().filter(|(_, folder)| folder.total > 0).collect()
@@ -85,11 +94,17 @@ pub(super) fn find<'a>(
     if let Some(depth) = depth {
         let mut level = vec![(String::new(), &tree)];
         for _ in 0..=depth {
+            if level.is_empty() {
+                break;
+            }
             let mut below = Vec::new();
             for (path, folder) in &level {
                 below.extend(folder.folders.iter().map(|(name, inner)| (join(path, name), inner)));
             }
             level = below;
+        }
+        if level.iter().all(|(_, folder)| folder.total == 0) {
+            return Err(Problem::TooDeep(tree.height().checked_sub(1)));
         }
         return named(String::new(), depth + 1, level, allow_empty);
     }
@@ -98,7 +113,10 @@ pub(super) fn find<'a>(
         match at.full().as_slice() {
             [] => return Ok(Classes::default()),
             // More images beside the one folder than in it: they are the set.
-            [(_, only)] if at.images >= only.total => return Ok(Classes::default()),
+            [(name, only)] if only.full().is_empty() && at.images > only.total => {
+                let note = format!("more images lie beside the folder {root}{name} than in it");
+                return Ok(Classes { note: Some(note), ..Classes::default() });
+            }
             [(name, only)] if !only.full().is_empty() => {
                 root.push_str(name);
                 root.push('/');
@@ -108,6 +126,18 @@ pub(super) fn find<'a>(
                 if let Some(splits) = splits(several) {
                     let path = |name: String| format!("{root}{name}");
                     return Err(Problem::Splits(splits.into_iter().map(path).collect()));
+                }
+                // `train/cat`, `train/dog` and `assets/logo.png`.
+                let mut deep = several.iter().filter(|(_, folder)| !folder.full().is_empty());
+                if let (true, Some((name, inner)), None) =
+                    (several.len() > 1, deep.next(), deep.next())
+                    && inner.full().len() > 1
+                    && inner.images == 0
+                {
+                    root.push_str(name);
+                    root.push('/');
+                    at = inner;
+                    continue;
                 }
                 let level = at.folders.iter().map(|(name, folder)| (name.clone(), folder));
                 return named(root, 1, level.collect(), allow_empty);
@@ -133,7 +163,7 @@ fn named(
         return Err(Problem::Empty(empty));
     }
     let names = sorted(level.into_iter().map(|(name, _)| name).collect());
-    Ok(Classes { root, parts, names })
+    Ok(Classes { root, parts, names, note: None })
 }
 
 /// Names of folders that hold the same classes: splits of one set.
@@ -199,7 +229,7 @@ mod tests {
     fn classes(root: &str, names: &[&str]) -> Result<Classes, Problem> {
         let parts = names.first().map_or(0, |name| name.split('/').count());
         let names = names.iter().map(|name| name.to_string()).collect();
-        Ok(Classes { root: root.into(), parts, names })
+        Ok(Classes { root: root.into(), parts, names, note: None })
     }
 
     #[test]
@@ -211,7 +241,17 @@ mod tests {
         assert_eq!(of(&["a/all/0.png", "a/all/1.png"], &[]), classes("a/", &["all"]));
         assert_eq!(of(&["0.png", "1.png"], &[]), classes("", &[]));
         // A set without classes, and thumbnails of some.
-        assert_eq!(of(&["0.png", "1.png", "thumbs/0.png"], &[]), classes("", &[]));
+        let found = of(&["0.png", "1.png", "thumbs/0.png"], &[]).expect("classes");
+        assert!(found.names.is_empty() && found.note.is_some_and(|note| note.contains("thumbs")));
+        // As many are not more, and folders inside are classes.
+        assert_eq!(of(&["0.png", "1.png", "a/0.png", "a/1.png"], &[]), classes("", &["a"]));
+        let images = ["0.png", "1.png", "2.png", "d/cat/0.png", "d/dog/0.png"];
+        assert_eq!(of(&images, &[]), classes("d/", &["cat", "dog"]));
+        // What lies beside the folder of the classes.
+        let images = ["train/cat/0.png", "train/dog/0.png", "assets/logo.png"];
+        assert_eq!(of(&images, &[]), classes("train/", &["cat", "dog"]));
+        let images = ["cat/0.png", "dog/0.png", "dog/old/0.png"];
+        assert_eq!(of(&images, &[]), classes("", &["cat", "dog"]));
         // Classes with a folder of their own inside.
         let images = ["n01/images/0.png", "n02/images/0.png"];
         assert_eq!(of(&images, &[]), classes("", &["n01", "n02"]));
@@ -237,6 +277,7 @@ mod tests {
         let found = at(1).expect("classes");
         assert_eq!(found.of("b/cat/0.png"), Some("b/cat"));
         assert_eq!(found.of("b/0.png"), None);
+        assert_eq!(at(2), Err(Problem::TooDeep(Some(1))));
     }
 
     #[test]

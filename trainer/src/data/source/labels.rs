@@ -32,6 +32,8 @@ fn label(value: &Value) -> Option<Option<usize>> {
 /// A sentence if it is neither.
 pub(in crate::data) fn from_json(bytes: &[u8]) -> Result<Labels, String> {
     let unusable = |problem: &str| format!("{LABEL_FILE} has no usable labels: {problem}");
+    // Notepad and PowerShell begin a file with a mark.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let list: Value = serde_json::from_slice(bytes).map_err(|e| unusable(&e.to_string()))?;
     let labels = list.get("labels").ok_or_else(|| unusable("there is no list \"labels\""))?;
     // NVIDIA's tool writes null for a set without labels.
@@ -58,15 +60,18 @@ pub(super) fn key(name: &str) -> &str {
     &name[..end]
 }
 
-/// The label in a web dataset's `KEY.cls`.
+/// The label in a web dataset's `KEY.cls`; `None` for −1.
 ///
 /// # Errors
 ///
 /// A sentence if it is not a whole number.
-pub(super) fn from_cls(name: &str, bytes: &[u8]) -> Result<usize, String> {
+pub(super) fn from_cls(name: &str, bytes: &[u8]) -> Result<Option<usize>, String> {
     let text = String::from_utf8_lossy(bytes);
-    let number = text.trim().parse().ok().filter(|label: &usize| (*label as f64) < MAX_CLASSES);
-    number.ok_or_else(|| format!("{name} has no label, but {:?}", text.trim()))
+    let text = text.trim().trim_start_matches('\u{feff}');
+    let number = text.parse::<f64>().ok().and_then(|number| label(&Value::from(number)));
+    // Value::from makes null of what is not finite.
+    let number = number.filter(|_| text.parse::<f64>().is_ok_and(f64::is_finite));
+    number.ok_or_else(|| format!("{name} has no label, but {text:?}"))
 }
 
 #[cfg(test)]
@@ -100,7 +105,10 @@ mod tests {
     fn keys_end_at_the_first_dot_of_the_file() {
         assert_eq!(key("shard.0/0001.seg.png"), "shard.0/0001");
         assert_eq!(key("0001"), "0001");
-        assert_eq!(from_cls("0.cls", b" 7\n"), Ok(7));
+        assert_eq!(from_cls("0.cls", b" 7\n"), Ok(Some(7)));
+        assert_eq!(from_cls("0.cls", b"3.0"), Ok(Some(3)));
+        assert_eq!(from_cls("0.cls", b"-1"), Ok(None));
+        assert!(from_cls("0.cls", b"nan").is_err());
         assert!(from_cls("0.cls", b"cat").is_err());
     }
 }
