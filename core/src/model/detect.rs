@@ -3,7 +3,7 @@
 use super::Architecture;
 use super::classes::class_note;
 use super::registry::families;
-use super::tensors::{count, metadata, parse, problem, shape};
+use super::tensors::{count, metadata, needs_configuration, parse, problem, shape};
 use super::vavae::{VaeConfig, is_diffusers};
 use crate::weights::{Weights, WeightsError};
 
@@ -12,12 +12,17 @@ use crate::weights::{Weights, WeightsError};
 ///
 /// # Errors
 ///
-/// * [`WeightsError::NeedsConfiguration`] where the weights do not tell all of a configuration
+/// * [`WeightsError::NeedsConfiguration`] where the weights do not tell all of a configuration, or the one in
+///   them has a value that cannot be read
 /// * [`WeightsError::Autoencoder`] where they are an autoencoder's
 /// * [`WeightsError::Config`] where the configuration does not describe a network
 /// * [`WeightsError::Format`] where they are those of no known network, or the configuration in the metadata
 ///   cannot be read
 pub fn detect(weights: &Weights) -> Result<Architecture, WeightsError> {
+    if let Some(key) = weights.unreadable_config() {
+        let reason = format!("{key} of its configuration cannot be read");
+        return Err(needs_configuration(weights, reason));
+    }
     for family in families() {
         if let Some(architecture) = (family.recognize)(weights)? {
             return Ok(architecture);

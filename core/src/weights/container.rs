@@ -12,8 +12,9 @@ impl Weights {
     /// Reads any supported container from memory; `file` is its name for messages.
     ///
     /// PyTorch checkpoints give the weights to sample with: averaged ones (`ema`, `model_ema`,
-    /// `state_dict_ema`, `ema_model`, `model_ema1`), else `state_dict`, else `model`, else the flat
-    /// dictionary; the metadata key `section` says which. Their pickled `config` and `args` become
+    /// `state_dict_ema`, `ema_model`, `model_ema1`, and other dictionaries with a word such as `ema` in their
+    /// name and the raw weights' names in them), else `state_dict`, else `model`, else other raw ones or the
+    /// flat dictionary; the metadata key `section` says which. Their pickled `config` and `args` become
     /// metadata, as JSON. A tensor of a kind that cannot be read is in [`Weights::unreadable`].
     /// Autoencoders under diffusers' names are renamed, without a configuration ([`from_diffusers`]).
     ///

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::WeightsError;
+use super::prefixes::unwrapped;
 use super::store::{TensorView, Weights};
 
 /// Beginnings of names that only diffusers gives the tensors of an autoencoder.
@@ -36,7 +37,8 @@ pub(super) fn describes_autoencoder(text: &str) -> bool {
 }
 
 /// An autoencoder under diffusers' names in CompVis' names, which networks here have; other
-/// weights as they are. `config` is the text of its `config.json`.
+/// weights as they are, but without prefixes of wrappers (`module.`, `_orig_mod.`; `first_stage_model.` and
+/// `vae.` of an autoencoder). `config` is the text of its `config.json`.
 ///
 /// Tensors are renamed and get axes of length 1; none is read. A half without its 1×1 convolution
 /// (`use_quant_conv: false`) gets the identity. Of the configuration, the metadata has the text as
@@ -47,6 +49,7 @@ pub(super) fn describes_autoencoder(text: &str) -> bool {
 ///
 /// [`WeightsError::Format`] where two tensors are one of CompVis', or the configuration is not JSON.
 pub fn from_diffusers(weights: Weights, config: Option<&str>) -> Result<Weights, WeightsError> {
+    let weights = unwrapped(weights)?;
     if !is_diffusers(&weights) {
         return Ok(weights);
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::WeightsError;
 use super::diffusers::{describes_autoencoder, from_diffusers, is_diffusers};
+use super::prefixes::unwrapped;
 use super::source::Bytes;
 use super::store::Weights;
 
@@ -48,6 +49,7 @@ pub fn open(path: &Path) -> Result<Weights, WeightsError> {
     }
     let is_index = path.to_string_lossy().ends_with(".index.json");
     let weights = if is_index { open_sharded(path)? } else { stored(path)? };
+    let weights = unwrapped(weights)?;
     let config = match is_diffusers(&weights) {
         true => config_beside(path)?,
         false => None,

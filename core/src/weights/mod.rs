@@ -15,6 +15,7 @@ mod flat;
 mod load;
 mod names;
 mod pickle;
+mod prefixes;
 mod pytorch;
 mod rebuild;
 mod report;

@@ -52,6 +52,9 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(note) = weights.raw_note() {
         eprintln!("note: {note}");
     }
+    if let Some(names) = weights.take_left_out() {
+        eprintln!("note: {}: {names}: no tensors, left out", weights.file);
+    }
     if let Some(path) = &args.config {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("{} cannot be read", path.display()))?;
