@@ -71,12 +71,7 @@ pub fn from_diffusers(weights: Weights, config: Option<&str>) -> Result<Weights,
         let config: Value = serde_json::from_str(text).map_err(unreadable)?;
         quantizes = ["use_quant_conv", "use_post_quant_conv"]
             .map(|key| Some(config.get(key).and_then(Value::as_bool).unwrap_or(true)));
-        for key in LATENTS {
-            if let Some(value) = config.get(key).filter(|value| !value.is_null()) {
-                metadata.insert(key.into(), value.to_string());
-            }
-        }
-        metadata.entry("scaling_factor".into()).or_insert_with(|| SCALING_FACTOR.into());
+        describe_latents(&config, &mut metadata);
         metadata.entry("config".into()).or_insert_with(|| text.into());
     }
     if quantizes[0] != Some(true) {
@@ -86,6 +81,29 @@ pub fn from_diffusers(weights: Weights, config: Option<&str>) -> Result<Weights,
         add_identity(&mut tensors, "decoder.conv_in.weight", 1, "post_quant_conv");
     }
     Ok(Weights { file, tensors, metadata, unreadable })
+}
+
+/// Keeps what a configuration says of the latents.
+fn describe_latents(config: &Value, metadata: &mut BTreeMap<String, String>) {
+    for key in LATENTS {
+        if let Some(value) = config.get(key).filter(|value| !value.is_null()) {
+            metadata.insert(key.into(), value.to_string());
+        }
+    }
+    metadata.entry("scaling_factor".into()).or_insert_with(|| SCALING_FACTOR.into());
+}
+
+impl Weights {
+    /// Puts the text of a configuration into the metadata; of an autoencoder in diffusers' words with what it
+    /// says of the latents, as [`from_diffusers`] does.
+    pub fn set_config(&mut self, text: &str) {
+        if let Ok(config) = serde_json::from_str::<Value>(text)
+            && config.get("block_out_channels").is_some()
+        {
+            describe_latents(&config, &mut self.metadata);
+        }
+        self.metadata.insert("config".into(), text.into());
+    }
 }
 
 /// Levels of the decoder; diffusers counts them from the coarsest on, CompVis from the finest.
