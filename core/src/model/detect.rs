@@ -39,7 +39,25 @@ pub fn detect(weights: &Weights) -> Result<Architecture, WeightsError> {
 /// What is worth knowing of a network's checkpoint, in sentences: that it holds raw weights, and what was
 /// assumed of its classes.
 pub fn notes(weights: &Weights) -> Vec<String> {
-    weights.raw_note().into_iter().chain(class_note(weights)).collect()
+    weights.raw_note().into_iter().chain(class_note(weights)).chain(names_note(weights)).collect()
+}
+
+/// A sentence where the metadata's class names are not those of the network's classes, and not used.
+fn names_note(weights: &Weights) -> Option<String> {
+    let text = weights.metadata.get("classes")?;
+    let n = detect(weights).ok()?.num_classes();
+    match serde_json::from_str::<Vec<String>>(text) {
+        Ok(names) if names.len() == n => None,
+        Ok(names) => Some(format!(
+            "{}: its {} class names are not used; the network has {n} classes",
+            weights.file,
+            names.len()
+        )),
+        Err(_) => Some(format!(
+            "{}: its class names are not used; they are not a JSON list of texts",
+            weights.file
+        )),
+    }
 }
 
 /// The configuration of an autoencoder, or of one half of it. The metadata key `config` decides where there is

@@ -12,6 +12,7 @@ mod diffusers;
 mod files;
 #[cfg(feature = "autodiff")]
 mod flat;
+mod kinds;
 mod load;
 mod names;
 mod pickle;
