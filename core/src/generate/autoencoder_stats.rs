@@ -51,7 +51,7 @@ fn entry<T: DeserializeOwned>(weights: &Weights, key: &str) -> Result<Option<T>,
         file: weights.file.clone(),
         problem: format!("its {key} is not as expected: {e}"),
     };
-    let read = |text: &String| {
+    let read = |text: &String| -> Result<T, serde_json::Error> {
         let value: Value = serde_json::from_str(text)?;
         serde_json::from_value(numeric(value))
     };
