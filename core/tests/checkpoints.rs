@@ -182,3 +182,145 @@ fn an_absurd_block_number_is_an_error() {
     let vae = tintype::model::vavae::VaeConfig { num_res_blocks: 1 << 40, ..vae };
     assert!(vae.validate().is_err());
 }
+
+#[test]
+fn averages_of_other_names_and_nestings_are_taken() {
+    let averaged = dict(&[("module.w", tensor("FloatStorage", &[4], &[1]))]);
+    let raw = ("model", dict(&[("w", plain())]));
+    for name in [
+        "model_ema2",
+        "ema_state_dict",
+        "model_state_dict_ema",
+        "params_ema",
+        "ema_0.9999",
+        "G_ema",
+        "EMA",
+        "modelEMA",
+        "averaged_model",
+        "swa_model",
+        "shadow",
+    ] {
+        for inner in [None, Some("shadow"), Some("params"), Some("module")] {
+            let averaged = match inner {
+                Some(inner) => dict(&[(inner, averaged.clone())]),
+                None => averaged.clone(),
+            };
+            let weights = open(&[raw.clone(), (name, averaged)]).expect("it opens");
+            assert_eq!(weights.tensors["w"].shape, [4], "{name} {inner:?}");
+            assert_eq!(weights.raw_note(), None, "{name}");
+        }
+    }
+    // Of other tensors' names.
+    let other = dict(&[("v", plain())]);
+    let weights = open(&[raw, ("ema_of_it", other)]).expect("it opens");
+    assert_eq!(weights.tensors["w"].shape, [2, 2]);
+    let note = weights.raw_note().expect("raw weights");
+    assert!(note.contains("it also holds \"ema_of_it\", which is not read"), "{note}");
+}
+
+#[test]
+fn a_number_beside_a_dictionary_of_tensors_does_not_hide_it() {
+    let scalar = || tensor("FloatStorage", &[], &[]);
+    let inside = || dict(&[("v", plain()), ("w", plain())]);
+    for name in ["ema", "model"] {
+        for inner in ["state_dict", "module"] {
+            let entry = dict(&[("decay", scalar()), (inner, inside())]);
+            let weights = open(&[(name, entry)]).expect("it opens");
+            assert!(weights.contains("v") && weights.contains("w"), "{name} {inner}");
+        }
+    }
+}
+
+#[test]
+fn other_raw_sections_and_prefixes_of_wrappers_are_known() {
+    for name in ["model_state_dict", "net", "params", "generator"] {
+        let weights = open(&[(name, dict(&[("w", plain())]))]).expect("it opens");
+        assert!(weights.contains("w") && weights.raw_note().is_some(), "{name}");
+    }
+    let lightning = dict(&[("model.w", plain())]);
+    assert!(open(&[("state_dict", lightning)]).expect("it opens").contains("w"));
+    let both = [("model.w", plain()), ("model_ema.w", tensor("FloatStorage", &[4], &[1]))];
+    let weights = open(&[("state_dict", dict(&both))]).expect("it opens");
+    assert_eq!((weights.tensors["w"].shape.as_slice(), weights.raw_note()), ([4].as_slice(), None));
+    let error = open(&[("epoch", text("3")), ("history", text("x"))]).expect_err("no weights");
+    assert!(error.to_string().ends_with("its keys are \"epoch\", \"history\""), "{error}");
+    let twice = dict(&[("w", plain()), ("module.w", plain())]);
+    assert!(open(&[("ema", twice)]).expect_err("two").to_string().contains("under two names"));
+
+    let w = open(&[("w", plain())]).expect("it opens").tensors["w"].clone();
+    for prefix in ["module.", "_orig_mod.", "first_stage_model.", "vae.", "module.vae."] {
+        let name = "decoder.conv_in.weight";
+        let tensors = [(format!("{prefix}{name}"), w.clone())].into();
+        let file = write_safetensors(&tensors, &Default::default()).expect("it writes");
+        let weights = Weights::from_bytes(file, "x.safetensors").expect("it opens");
+        assert!(weights.contains(name), "{prefix}");
+    }
+}
+
+#[test]
+fn what_is_beside_the_tensors_is_named() {
+    let entries = [("w", plain()), ("note", text("x")), ("more", dict(&[("v", plain())]))];
+    let mut weights = open(&entries).expect("it opens");
+    assert_eq!(weights.take_left_out().as_deref(), Some("\"note\", \"more\""));
+    assert_eq!(weights.take_left_out(), None);
+}
+
+#[test]
+fn numbers_of_numpy_are_read_and_what_cannot_be_is_named() {
+    let dtype = |name: &str| called("numpy dtype", &tuple(&[text(name)]));
+    let encoded = |bytes: &str| called("_codecs encode", &tuple(&[text(bytes), text("latin1")]));
+    let scalar = |name: &str, bytes: &str| {
+        called("numpy.core.multiarray scalar", &tuple(&[dtype(name), encoded(bytes)]))
+    };
+    let model = |key: &str, value: Vec<u8>| {
+        let model = dict(&[("type", text("image_transformer_v2")), (key, value)]);
+        let config = dict(&[("model", model)]);
+        open(&[("config", config), ("model_ema", dict(&[("w", plain())]))]).expect("it opens")
+    };
+    let half = "\0\0\0\0\0\0\u{e0}\u{3f}"; // 0.5
+    let cases = [
+        ("sigma_data", scalar("f8", half), "0.5"),
+        ("mapping_depth", scalar("i8", "\u{3}\0\0\0\0\0\0\0"), "3"),
+        ("mapping_depth", scalar("u1", "\u{ff}"), "255"),
+        ("patch_size", called("torch Size", &tuple(&[tuple(&[text("4")])])), "[\"4\"]"),
+        ("sigma_min", tensor("FloatStorage", &[], &[]), "1.0"),
+    ];
+    for (key, value, read) in cases {
+        let config = model(key, value).metadata["config"].clone();
+        assert!(config.contains(&format!("\"{key}\":{read}")), "{config}");
+    }
+    let infinite = [b"G".as_slice(), &f64::INFINITY.to_be_bytes()].concat();
+    for value in [infinite, called("builtins object", &tuple(&[]))] {
+        let weights = model("sigma_max", value);
+        assert!(!weights.metadata.contains_key("config"));
+        let error = detect(&weights).expect_err("not understood").to_string();
+        assert!(error.contains("model.sigma_max"), "{error}");
+    }
+}
+
+#[test]
+fn files_that_are_no_checkpoints_are_told_by_their_kind() {
+    let cases: [(&[u8], &str); 6] = [
+        (b"<!DOCTYPE html><html></html>", "HTML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS"),
+        (b"{\"a\": 1}", "JSON"),
+        (b"\x1f\x8b\x08\x00 and more of it", "gzip"),
+        (b"GGUF and more of it", "GGUF"),
+        (b"\x89PNG\r\n\x1a\n", "PNG"),
+    ];
+    for (content, kind) in cases {
+        let error = Weights::from_bytes(content.to_vec(), "x").expect_err(kind).to_string();
+        assert!(error.contains(kind), "{error}");
+    }
+}
+
+#[test]
+fn bits_of_lazy_arithmetic_are_not_ignored() {
+    let mut lazy = arguments("FloatStorage", &[2, 2], &[2, 1]);
+    assert_eq!(lazy.pop(), Some(b't'));
+    lazy.extend(dict(&[("neg", b"\x88".to_vec())]));
+    lazy.push(b't');
+    let lazy = called("torch._utils _rebuild_tensor_v2", &lazy);
+    let weights = open(&[("ema", dict(&[("odd", lazy), ("w", plain())]))]).expect("it opens");
+    assert!(weights.unreadable["odd"].contains("neg"));
+}

@@ -230,3 +230,20 @@ fn guidance_below_one_weakens_the_class() {
         assert!(error.contains(&sentence), "{error}");
     }
 }
+
+#[test]
+fn what_cannot_be_written_or_is_no_class_is_refused_first() {
+    let workspace = Workspace::new();
+    let model = imagenet();
+    for (what, reason) in [
+        ("134 517 --out x.png --grid 0", "a folder or a grid"),
+        ("-1", "class -1 does not exist; they run from 0 to 999"),
+        ("134 --seed 18446744073709551615 --count 2", "the last seed is beyond"),
+    ] {
+        let error = workspace.refused(&generate(&format!("{what} --model {model}")));
+        assert!(error.contains(reason), "{error}");
+    }
+    workspace.write("garbage.json", "<html>: no");
+    let error = workspace.refused(&format!("convert {model} x.safetensors --config garbage.json"));
+    assert!(error.contains("neither a JSON object nor a YAML mapping"), "{error}");
+}

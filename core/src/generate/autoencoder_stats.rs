@@ -1,6 +1,7 @@
 //! Statistics of latents that an autoencoder brings along in diffusers' words.
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::load::LatentStats;
 use crate::weights::{Weights, WeightsError};
@@ -19,10 +20,10 @@ impl LatentStats {
         channels: usize,
     ) -> Result<Option<Self>, WeightsError> {
         let Some(scale) = entry::<f64>(weights, "scaling_factor")? else { return Ok(None) };
-        if scale == 0.0 {
+        if scale == 0.0 || !scale.is_finite() {
             return Err(WeightsError::Format {
                 file: weights.file.clone(),
-                problem: "its scaling factor is 0".into(),
+                problem: format!("its scaling factor is {scale}"),
             });
         }
         let mean = entry::<Vec<f64>>(weights, "latents_mean")?;
@@ -44,11 +45,27 @@ impl LatentStats {
     }
 }
 
-/// An entry of the metadata, which is JSON.
+/// An entry of the metadata, which is JSON; numbers may be texts.
 fn entry<T: DeserializeOwned>(weights: &Weights, key: &str) -> Result<Option<T>, WeightsError> {
     let wrong = |e| WeightsError::Format {
         file: weights.file.clone(),
         problem: format!("its {key} is not as expected: {e}"),
     };
-    weights.metadata.get(key).map(|text| serde_json::from_str(text).map_err(wrong)).transpose()
+    let read = |text: &String| -> Result<T, serde_json::Error> {
+        let value: Value = serde_json::from_str(text)?;
+        serde_json::from_value(numeric(value))
+    };
+    weights.metadata.get(key).map(read).transpose().map_err(wrong)
+}
+
+/// With texts that are numbers as numbers.
+fn numeric(value: Value) -> Value {
+    match value {
+        Value::String(text) => match text.trim().parse::<f64>() {
+            Ok(number) => Value::from(number),
+            Err(_) => Value::String(text),
+        },
+        Value::Array(values) => values.into_iter().map(numeric).collect(),
+        other => other,
+    }
 }

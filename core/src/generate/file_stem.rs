@@ -38,6 +38,10 @@ pub(super) fn file_stem(class_name: &str, spec: ImageSpec) -> String {
 /// Whether every system takes a letter in a file's name; spaces only make names harder to type.
 fn is_allowed(letter: char) -> bool {
     let refused = ['/', '\\', ':', '*', '?', '"', '<', '>', '|'];
+    let invisible = ['\u{200b}'..='\u{200f}', '\u{202a}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
+    if invisible.iter().any(|range| range.contains(&letter)) {
+        return false;
+    }
     !(letter.is_control() || letter.is_whitespace() || refused.contains(&letter))
 }
 

@@ -84,7 +84,8 @@ impl LatentStats {
     ///
     /// # Errors
     ///
-    /// * [`WeightsError::Format`] where the file holds neither pair
+    /// * [`WeightsError::Format`] where the file holds neither pair, or a deviation is not positive or a number
+    ///   not finite
     /// * [`WeightsError::Unreadable`] where one of them is of a kind that cannot be read
     pub fn from_weights(weights: &Weights) -> Result<Self, WeightsError> {
         for tensor in ["mean", "std", "latents_bias", "latents_scale"] {
@@ -97,27 +98,52 @@ impl LatentStats {
             }
         }
         let get = |name: &str| weights.tensors.get(name).map(|view| view.to_f32());
-        match (get("mean"), get("std"), get("latents_bias"), get("latents_scale")) {
-            (Some(mean), Some(std), _, _) => Ok(Self { mean, std }),
+        let problem = |problem: &str| {
+            Err(WeightsError::Format { file: weights.file.clone(), problem: problem.into() })
+        };
+        let (mean, std) = match (get("mean"), get("std"), get("latents_bias"), get("latents_scale"))
+        {
+            (Some(mean), Some(std), _, _) => (mean, std),
             (_, _, Some(mean), Some(scale)) => {
-                Ok(Self { mean, std: scale.into_iter().map(|s| 1.0 / s).collect() })
+                (mean, scale.into_iter().map(|s| 1.0 / s).collect::<Vec<f32>>())
             }
-            _ => Err(WeightsError::Format {
-                file: weights.file.clone(),
-                problem: "it holds neither mean and std nor latents_bias and latents_scale".into(),
-            }),
+            _ => {
+                return problem("it holds neither mean and std nor latents_bias and latents_scale");
+            }
+        };
+        if !mean.iter().chain(&std).all(|value| value.is_finite()) {
+            return problem("its statistics are not finite");
         }
+        if std.iter().any(|std| *std <= 0.0) {
+            return problem("a standard deviation of its statistics is not positive");
+        }
+        Ok(Self { mean, std })
     }
 }
 
-/// The statistics of a network's latents: those of a file, else the authors' constants for this autoencoder.
+/// The statistics of a network's latents: those of a file; where the network has none of its own, those that the
+/// autoencoder brings along, else the authors' constants for it. A network that needs a file of them takes an
+/// autoencoder's only where it states them by channel.
 pub(super) fn statistics(
     architecture: &Architecture,
     vae: Option<&VaeConfig>,
-    given: Option<&Weights>,
+    parts: Parts<'_>,
 ) -> Result<Option<LatentStats>, WeightsError> {
-    if let Some(weights) = given {
+    if let Some(weights) = parts.stats {
         return LatentStats::from_weights(weights).map(Some);
+    }
+    if let (Some(config), Some(weights)) = (vae, parts.vae) {
+        let has_constant = architecture.latent_scale(config).is_some();
+        let needs_file =
+            architecture.latent_space().is_some_and(|latents| latents.needs_statistics);
+        let by_channel =
+            ["latents_mean", "latents_std"].iter().all(|key| weights.metadata.contains_key(*key));
+        if has_constant || needs_file && by_channel {
+            let found = LatentStats::of_autoencoder(weights, config.latent_channels())?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
     }
     let constant = |vae: &VaeConfig| {
         let (scale, channels) = (architecture.latent_scale(vae)?, vae.latent_channels());

@@ -1,6 +1,6 @@
 //! A model as people have it: a file or several, or the one inside the program.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,12 @@ use crate::weights::{Report, Weights, WeightsError, compare, open, parameter_cou
 /// Activations of a residual block that are there at once: what enters it and is added at its end, what enters its
 /// convolution, and what comes out.
 const ACTIVATIONS: usize = 3;
+
+/// The folder of a part in a folder of a whole pipeline, as diffusers writes it; else the path itself.
+fn part_of_pipeline(path: &Path, names: &[&str]) -> PathBuf {
+    let mut folders = names.iter().map(|name| path.join(name));
+    folders.find(|folder| folder.is_dir()).unwrap_or_else(|| path.to_path_buf())
+}
 
 /// Where a model is. Without a network's file it is the emoji model inside the program.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +73,10 @@ impl ModelFiles {
     pub fn open(paths: &ModelPaths) -> Result<Self, LoadError> {
         let mut files = match &paths.model {
             None => Self::embedded()?,
-            Some(path) => Self { model: open(path)?, vae: None, stats: None },
+            Some(path) => {
+                let path = part_of_pipeline(path, &["transformer", "unet"]);
+                Self { model: open(&path)?, vae: None, stats: None }
+            }
         };
         if let Some(path) = &paths.config {
             let io = |source| WeightsError::Io { path: path.display().to_string(), source };
@@ -75,7 +84,7 @@ impl ModelFiles {
             files.model.metadata.insert("config".into(), text);
         }
         if let Some(path) = &paths.vae {
-            files.vae = Some(open(path)?);
+            files.vae = Some(open(&part_of_pipeline(path, &["vae"]))?);
         }
         if let Some(path) = &paths.stats {
             files.stats = Some(open(path)?);
@@ -134,7 +143,7 @@ impl ModelFiles {
             let (file, report) = (file.clone(), Box::new(report.clone()));
             return Err(WeightsError::Mismatch { file, report }.into());
         }
-        let stats = statistics(&architecture, vae.as_ref(), self.stats.as_ref())?;
+        let stats = statistics(&architecture, vae.as_ref(), self.parts())?;
         check_parts(&architecture, vae.as_ref(), stats.as_ref())?;
         Ok(Inspection {
             labels: Labels::of(&self.model, architecture.num_classes()),

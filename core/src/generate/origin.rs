@@ -80,7 +80,7 @@ pub enum OriginError {
     #[error("it carries no settings of this program")]
     None,
     /// It was made by a version that wrote something else.
-    #[error("it carries settings of another version ({0})")]
+    #[error("it carries settings of another version")]
     Version(#[from] serde_json::Error),
 }
 

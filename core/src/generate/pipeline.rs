@@ -58,7 +58,7 @@ impl Pipeline {
             None => None,
         };
         let vae = decoder.as_ref().map(|(config, _)| config);
-        let stats = statistics(&architecture, vae, parts.stats)?;
+        let stats = statistics(&architecture, vae, parts)?;
         check_parts(&architecture, vae, stats.as_ref())?;
         let labels = Labels::of(parts.model, architecture.num_classes());
         Ok(Self {

@@ -18,6 +18,18 @@ pub fn short(class_name: &str) -> &str {
     class_name.split(',').next().unwrap_or_default().trim()
 }
 
+/// A name as a terminal can show it: control characters are escaped.
+pub fn printable(name: &str) -> String {
+    let mut text = String::new();
+    for letter in name.chars() {
+        match letter.is_control() {
+            true => text.extend(letter.escape_default()),
+            false => text.push(letter),
+        }
+    }
+    text
+}
+
 impl Labels {
     /// Classes by name; a name may list synonyms after commas, as ImageNet's do.
     pub fn new(names: Vec<String>) -> Self {

@@ -1,6 +1,6 @@
 //! Which class a text means: one ranking for the command line, the window and the page.
 
-use super::{Labels, short};
+use super::{Labels, printable, short};
 
 /// Why a class was not found.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
@@ -21,11 +21,19 @@ pub enum LabelError {
         /// Number and name, with all synonyms, of each class that it could be.
         candidates: Vec<(usize, String)>,
     },
+    /// Several classes are called so, and a number would not tell them apart: they are called by numbers.
+    #[error("{query:?} could be one of these classes, choose by place: {}", list_places(.candidates))]
+    AmbiguousNumbers {
+        /// What was asked for.
+        query: String,
+        /// Place and name, with all synonyms, of each class that it could be.
+        candidates: Vec<(usize, String)>,
+    },
     /// A number before the first class or beyond the last.
     #[error("class {number} does not exist; they run from {first} to {last}")]
     OutOfRange {
         /// What was asked for.
-        number: usize,
+        number: i64,
         /// The first class.
         first: usize,
         /// The last class.
@@ -34,14 +42,27 @@ pub enum LabelError {
 }
 
 fn suggest(near: &[String]) -> String {
-    if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(", ")) }
+    if near.is_empty() {
+        String::new()
+    } else {
+        format!("; did you mean {}?", printable(&near.join(", ")))
+    }
 }
 
 /// Candidates that an error lists.
 const LISTED: usize = 8;
 
 fn list(candidates: &[(usize, String)]) -> String {
-    let listed = candidates.iter().take(LISTED).map(|(class, name)| format!("{class} {name}"));
+    list_with("", candidates)
+}
+
+fn list_places(candidates: &[(usize, String)]) -> String {
+    list_with("#", candidates)
+}
+
+fn list_with(sign: &str, candidates: &[(usize, String)]) -> String {
+    let one = |(class, name): &(usize, String)| format!("{sign}{class} {}", printable(name));
+    let listed = candidates.iter().take(LISTED).map(one);
     let rest = candidates.len().checked_sub(LISTED).filter(|rest| *rest > 0);
     listed.chain(rest.map(|rest| format!("{rest} more"))).collect::<Vec<_>>().join("; ")
 }
@@ -121,31 +142,53 @@ impl Labels {
     ///
     /// A number means the class that is called so and, where classes have other names, the one at that place,
     /// counted from 0. A whole name or first synonym is closer than other synonyms, these are closer than
-    /// parts of names.
+    /// parts of names. Among classes whose names differ only in case, it is the one that is written so. `#3` is
+    /// the class at that place, counted from 0, whatever the classes are called.
     ///
     /// # Errors
     ///
     /// * [`LabelError::OutOfRange`] where a number is before the first class or beyond the last
-    /// * [`LabelError::Ambiguous`] where several classes are called so or, where none is, contain the text
+    /// * [`LabelError::Ambiguous`] where several classes are called so or, where none is, contain the text;
+    ///   [`LabelError::AmbiguousNumbers`] where their numbers mean other classes
     /// * [`LabelError::Unknown`] where none does
     pub fn find(&self, query: &str) -> Result<usize, LabelError> {
         let text = query.trim().to_lowercase();
         let hits = if text.is_empty() { Vec::new() } else { self.ranked(&text) };
         let mut meant = exact(&hits);
         if meant.is_empty() {
-            if let Some(number) = digits(&text) {
-                return Err(self.no_number(query, number));
+            let negative = text.strip_prefix('-').and_then(digits);
+            if let Some(number) = digits(&text).or(negative) {
+                return Err(self.no_number(query, number, negative.is_some()));
+            }
+            if let Some(place) = text.strip_prefix('#').and_then(digits) {
+                return self.at(place.parse().unwrap_or(usize::MAX));
             }
             meant = hits.into_iter().map(|(_, class)| class).collect();
         }
         match meant.as_slice() {
             [] => Err(self.unknown(query)),
             [class] => Ok(*class),
-            several => Err(LabelError::Ambiguous {
-                query: query.trim().into(),
-                candidates: several.iter().map(|class| (*class, self.name(*class))).collect(),
-            }),
+            several => self.written_so(several, query.trim()),
         }
+    }
+
+    /// Of several classes whose names differ only in case, the one that is written as the text.
+    fn written_so(&self, several: &[usize], query: &str) -> Result<usize, LabelError> {
+        let lower = query.to_lowercase();
+        let name = |class: &usize| self.names[*class].trim();
+        if several.iter().all(|class| name(class).to_lowercase() == lower) {
+            let mut written = several.iter().filter(|class| name(class) == query);
+            if let (Some(class), None) = (written.next(), written.next()) {
+                return Ok(*class);
+            }
+        }
+        let query = query.to_string();
+        let candidates = several.iter().map(|class| (*class, self.name(*class))).collect();
+        let is_number = |class: &usize| self.of_number(&class.to_string()) == Some(*class);
+        Err(match several.iter().all(is_number) {
+            true => LabelError::Ambiguous { query, candidates },
+            false => LabelError::AmbiguousNumbers { query, candidates },
+        })
     }
 
     /// The class at a place in the list, counted from 0, whatever it is called.
@@ -158,7 +201,8 @@ impl Labels {
             true => Ok(place),
             false => {
                 let last = self.len().saturating_sub(1);
-                Err(LabelError::OutOfRange { number: place, first: 0, last })
+                let number = i64::try_from(place).unwrap_or(i64::MAX);
+                Err(LabelError::OutOfRange { number, first: 0, last })
             }
         }
     }
@@ -195,8 +239,8 @@ impl Labels {
         }
     }
 
-    /// The error of a number that means no class.
-    fn no_number(&self, query: &str, number: &str) -> LabelError {
+    /// The error of a number that means no class; its digits, and whether it is negative.
+    fn no_number(&self, query: &str, number: &str, negative: bool) -> LabelError {
         let numbers =
             self.names.iter().filter_map(|name| digits(short(name))?.parse::<usize>().ok());
         let mut numbers: Vec<usize> = numbers.collect();
@@ -206,10 +250,12 @@ impl Labels {
             [only] if self.len() == 1 => (*only, *only),
             _ => (0, self.len().saturating_sub(1)),
         };
-        match number.parse::<usize>() {
-            Ok(number) if number < first || number > last => {
-                LabelError::OutOfRange { number, first, last }
-            }
+        let outside = |number: i64| match usize::try_from(number) {
+            Ok(number) => number < first || number > last,
+            Err(_) => true,
+        };
+        match number.parse::<i64>().map(|number| if negative { -number } else { number }) {
+            Ok(number) if outside(number) => LabelError::OutOfRange { number, first, last },
             _ => self.unknown(query),
         }
     }
@@ -347,6 +393,13 @@ mod tests {
         assert_eq!(gaps.find("17"), Ok(1));
         assert!(matches!(gaps.find("7"), Err(LabelError::Unknown { .. })), "not a part of 17");
         assert!(matches!(gaps.find("1"), Err(LabelError::OutOfRange { first: 3, last: 17, .. })));
+        let cases = labels(&["A", "a", "1", "1"]);
+        assert_eq!((cases.find("A"), cases.find("a"), cases.find("#3")), (Ok(0), Ok(1), Ok(3)));
+        let error = cases.find("1").unwrap_err().to_string();
+        assert_eq!(error, "\"1\" could be one of these classes, choose by place: #2 1; #3 1");
+        assert!(cases.find("#4").is_err());
+        let error = texts.find("-1").unwrap_err().to_string();
+        assert_eq!(error, "class -1 does not exist; they run from 0 to 11");
         let mixed = labels(&["0", "2", "3", "background"]);
         assert_eq!((mixed.find("2"), mixed.find("back")), (Ok(1), Ok(3)));
         assert!(mixed.find("1").is_err(), "the class at that place is called 2");

@@ -3,7 +3,7 @@
 use super::Architecture;
 use super::classes::class_note;
 use super::registry::families;
-use super::tensors::{count, metadata, parse, problem, shape};
+use super::tensors::{count, metadata, needs_configuration, parse, problem, shape};
 use super::vavae::{VaeConfig, is_diffusers};
 use crate::weights::{Weights, WeightsError};
 
@@ -12,12 +12,17 @@ use crate::weights::{Weights, WeightsError};
 ///
 /// # Errors
 ///
-/// * [`WeightsError::NeedsConfiguration`] where the weights do not tell all of a configuration
+/// * [`WeightsError::NeedsConfiguration`] where the weights do not tell all of a configuration, or the one in
+///   them has a value that cannot be read
 /// * [`WeightsError::Autoencoder`] where they are an autoencoder's
 /// * [`WeightsError::Config`] where the configuration does not describe a network
 /// * [`WeightsError::Format`] where they are those of no known network, or the configuration in the metadata
 ///   cannot be read
 pub fn detect(weights: &Weights) -> Result<Architecture, WeightsError> {
+    if let Some(key) = weights.unreadable_config() {
+        let reason = format!("{key} of its configuration cannot be read");
+        return Err(needs_configuration(weights, reason));
+    }
     for family in families() {
         if let Some(architecture) = (family.recognize)(weights)? {
             return Ok(architecture);
@@ -34,7 +39,25 @@ pub fn detect(weights: &Weights) -> Result<Architecture, WeightsError> {
 /// What is worth knowing of a network's checkpoint, in sentences: that it holds raw weights, and what was
 /// assumed of its classes.
 pub fn notes(weights: &Weights) -> Vec<String> {
-    weights.raw_note().into_iter().chain(class_note(weights)).collect()
+    weights.raw_note().into_iter().chain(class_note(weights)).chain(names_note(weights)).collect()
+}
+
+/// A sentence where the metadata's class names are not those of the network's classes, and not used.
+fn names_note(weights: &Weights) -> Option<String> {
+    let text = weights.metadata.get("classes")?;
+    let n = detect(weights).ok()?.num_classes();
+    match serde_json::from_str::<Vec<String>>(text) {
+        Ok(names) if names.len() == n => None,
+        Ok(names) => Some(format!(
+            "{}: its {} class names are not used; the network has {n} classes",
+            weights.file,
+            names.len()
+        )),
+        Err(_) => Some(format!(
+            "{}: its class names are not used; they are not a JSON list of texts",
+            weights.file
+        )),
+    }
 }
 
 /// The configuration of an autoencoder, or of one half of it. The metadata key `config` decides where there is

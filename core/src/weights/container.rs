@@ -6,14 +6,15 @@ use std::sync::Arc;
 use super::diffusers::from_diffusers;
 use super::source::{Bytes, Memory, Source};
 use super::store::Weights;
-use super::{WeightsError, pytorch, safetensors, sections};
+use super::{WeightsError, kinds, pytorch, safetensors, sections};
 
 impl Weights {
     /// Reads any supported container from memory; `file` is its name for messages.
     ///
     /// PyTorch checkpoints give the weights to sample with: averaged ones (`ema`, `model_ema`,
-    /// `state_dict_ema`, `ema_model`, `model_ema1`), else `state_dict`, else `model`, else the flat
-    /// dictionary; the metadata key `section` says which. Their pickled `config` and `args` become
+    /// `state_dict_ema`, `ema_model`, `model_ema1`, and other dictionaries with a word such as `ema` in their
+    /// name and the raw weights' names in them), else `state_dict`, else `model`, else other raw ones or the
+    /// flat dictionary; the metadata key `section` says which. Their pickled `config` and `args` become
     /// metadata, as JSON. A tensor of a kind that cannot be read is in [`Weights::unreadable`].
     /// Autoencoders under diffusers' names are renamed, without a configuration ([`from_diffusers`]).
     ///
@@ -45,7 +46,7 @@ impl Weights {
     pub(super) fn as_stored(bytes: Bytes, file: &str) -> Result<Self, WeightsError> {
         let problem = |problem: String| WeightsError::Format { file: file.into(), problem };
         let io = |source| WeightsError::Io { path: file.into(), source };
-        let start = bytes.read(0, bytes.len().min(16)).map_err(io)?;
+        let start = bytes.read(0, bytes.len().min(64)).map_err(io)?;
         if start.is_empty() {
             return Err(problem("the file is empty".into()));
         }
@@ -57,8 +58,13 @@ impl Weights {
             let sections = sections::read(memory).map_err(problem)?;
             return sections.into_inference_weights(file).map_err(problem);
         }
+        let kind = kinds::other_kind(&start);
         drop(start);
-        safetensors::read(bytes, file).map_err(problem)
+        let name_kind = |other: String| match kind {
+            Some(kind) => problem(format!("not a safetensors or PyTorch file but {kind}")),
+            None => problem(other),
+        };
+        safetensors::read(bytes, file).map_err(name_kind)
     }
 
     /// The sections of a PyTorch checkpoint by name (`ema`, `model`, `opt.state.0`, …); the flat

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::WeightsError;
+use super::prefixes::unwrapped;
 use super::store::{TensorView, Weights};
 
 /// Beginnings of names that only diffusers gives the tensors of an autoencoder.
@@ -36,7 +37,8 @@ pub(super) fn describes_autoencoder(text: &str) -> bool {
 }
 
 /// An autoencoder under diffusers' names in CompVis' names, which networks here have; other
-/// weights as they are. `config` is the text of its `config.json`.
+/// weights as they are, but without prefixes of wrappers (`module.`, `_orig_mod.`; `first_stage_model.` and
+/// `vae.` of an autoencoder). `config` is the text of its `config.json`.
 ///
 /// Tensors are renamed and get axes of length 1; none is read. A half without its 1×1 convolution
 /// (`use_quant_conv: false`) gets the identity. Of the configuration, the metadata has the text as
@@ -47,6 +49,7 @@ pub(super) fn describes_autoencoder(text: &str) -> bool {
 ///
 /// [`WeightsError::Format`] where two tensors are one of CompVis', or the configuration is not JSON.
 pub fn from_diffusers(weights: Weights, config: Option<&str>) -> Result<Weights, WeightsError> {
+    let weights = unwrapped(weights)?;
     if !is_diffusers(&weights) {
         return Ok(weights);
     }
@@ -68,12 +71,7 @@ pub fn from_diffusers(weights: Weights, config: Option<&str>) -> Result<Weights,
         let config: Value = serde_json::from_str(text).map_err(unreadable)?;
         quantizes = ["use_quant_conv", "use_post_quant_conv"]
             .map(|key| Some(config.get(key).and_then(Value::as_bool).unwrap_or(true)));
-        for key in LATENTS {
-            if let Some(value) = config.get(key).filter(|value| !value.is_null()) {
-                metadata.insert(key.into(), value.to_string());
-            }
-        }
-        metadata.entry("scaling_factor".into()).or_insert_with(|| SCALING_FACTOR.into());
+        describe_latents(&config, &mut metadata);
         metadata.entry("config".into()).or_insert_with(|| text.into());
     }
     if quantizes[0] != Some(true) {
@@ -83,6 +81,29 @@ pub fn from_diffusers(weights: Weights, config: Option<&str>) -> Result<Weights,
         add_identity(&mut tensors, "decoder.conv_in.weight", 1, "post_quant_conv");
     }
     Ok(Weights { file, tensors, metadata, unreadable })
+}
+
+/// Keeps what a configuration says of the latents.
+fn describe_latents(config: &Value, metadata: &mut BTreeMap<String, String>) {
+    for key in LATENTS {
+        if let Some(value) = config.get(key).filter(|value| !value.is_null()) {
+            metadata.insert(key.into(), value.to_string());
+        }
+    }
+    metadata.entry("scaling_factor".into()).or_insert_with(|| SCALING_FACTOR.into());
+}
+
+impl Weights {
+    /// Puts the text of a configuration into the metadata; of an autoencoder in diffusers' words with what it
+    /// says of the latents, as [`from_diffusers`] does.
+    pub fn set_config(&mut self, text: &str) {
+        if let Ok(config) = serde_json::from_str::<Value>(text)
+            && config.get("block_out_channels").is_some()
+        {
+            describe_latents(&config, &mut self.metadata);
+        }
+        self.metadata.insert("config".into(), text.into());
+    }
 }
 
 /// Levels of the decoder; diffusers counts them from the coarsest on, CompVis from the finest.

@@ -7,24 +7,31 @@ use std::sync::Arc;
 
 use super::WeightsError;
 use super::diffusers::{describes_autoencoder, from_diffusers, is_diffusers};
+use super::prefixes::unwrapped;
 use super::source::Bytes;
 use super::store::Weights;
 
 /// Names of weights in a folder, the preferred ones first: forms of one network.
-const WEIGHTS: [&str; 5] = [
+const WEIGHTS: [&str; 6] = [
     "ema.safetensors",
     "model.safetensors.index.json",
     "model.safetensors",
     "model.pt",
     "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
 ];
 /// The same as diffusers names them.
-const DIFFUSERS: [&str; 4] = [
+const DIFFUSERS: [&str; 5] = [
     "diffusion_pytorch_model.safetensors.index.json",
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.fp16.safetensors",
     "diffusion_pytorch_model.bin",
+    "diffusion_pytorch_model.fp16.bin",
 ];
+/// Ends of the names of weights, for a folder with one file of them.
+const ENDINGS: [&str; 5] = ["safetensors", "pt", "pth", "ckpt", "bin"];
+/// Files of a folder that an error lists.
+const LISTED: usize = 12;
 /// How often a run's latest checkpoint is looked for.
 const TRIES: usize = 20;
 /// End of the name of a shard index.
@@ -32,7 +39,7 @@ const INDEX: &str = ".safetensors.index.json";
 
 /// Opens a `.safetensors`, `.pt`, `.ckpt` or `.bin` file, a sharded checkpoint by its
 /// `*.safetensors.index.json`, a folder that holds one of them (EMA weights before raw ones,
-/// safetensors before PyTorch's), or a training run, whose latest checkpoint is taken.
+/// safetensors before PyTorch's; else the only file of weights), or a training run, whose latest checkpoint is taken.
 ///
 /// An autoencoder under diffusers' names is renamed, with the `config.json` that lies beside it
 /// ([`from_diffusers`]).
@@ -48,6 +55,7 @@ pub fn open(path: &Path) -> Result<Weights, WeightsError> {
     }
     let is_index = path.to_string_lossy().ends_with(".index.json");
     let weights = if is_index { open_sharded(path)? } else { stored(path)? };
+    let weights = unwrapped(weights)?;
     let config = match is_diffusers(&weights) {
         true => config_beside(path)?,
         false => None,
@@ -80,12 +88,20 @@ fn in_folder(folder: &Path) -> Result<PathBuf, WeightsError> {
     if found.is_empty() {
         found.extend(latest_checkpoint(folder));
     }
+    if found.is_empty() {
+        let is_weights = |name: &String| {
+            let ending = Path::new(name).extension().and_then(|ending| ending.to_str());
+            ending.is_some_and(|ending| ENDINGS.contains(&ending)) && folder.join(name).is_file()
+        };
+        found = names_in(folder).iter().filter(|n| is_weights(n)).map(|n| folder.join(n)).collect();
+    }
     let problem = match found.as_slice() {
         [file] => return Ok(file.clone()),
         [] => format!(
-            "the folder holds none of {}, {} and no other *{INDEX}",
+            "the folder holds none of {}, {} and no other *{INDEX}; {}",
             WEIGHTS.join(", "),
-            DIFFUSERS.join(", ")
+            DIFFUSERS.join(", "),
+            listed(&names_in(folder))
         ),
         several => {
             let name = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned());
@@ -94,6 +110,27 @@ fn in_folder(folder: &Path) -> Result<PathBuf, WeightsError> {
         }
     };
     Err(WeightsError::Format { file: folder.display().to_string(), problem })
+}
+
+/// The names of what is in a folder.
+fn names_in(folder: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
+    names.sort();
+    names
+}
+
+/// What is in a folder, in words.
+fn listed(names: &[String]) -> String {
+    let more = match names.len().saturating_sub(LISTED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    match names {
+        [] => "it is empty".into(),
+        names => format!("in it: {}{more}", names[..names.len().min(LISTED)].join(", ")),
+    }
 }
 
 /// All shard indices in a folder.

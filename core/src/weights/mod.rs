@@ -12,9 +12,11 @@ mod diffusers;
 mod files;
 #[cfg(feature = "autodiff")]
 mod flat;
+mod kinds;
 mod load;
 mod names;
 mod pickle;
+mod prefixes;
 mod pytorch;
 mod rebuild;
 mod report;

@@ -18,7 +18,8 @@ pub(super) enum Node {
     Int(i64),
     Float(f64),
     Text(String),
-    Bytes,
+    /// At most [`MAX_BYTES`] of them; of more, none.
+    Bytes(Vec<u8>),
     Tuple(Vec<Id>),
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
@@ -35,6 +36,9 @@ pub(super) enum Node {
     /// Whatever this reader has no use for.
     Opaque,
 }
+
+/// Bytes that are kept: those of one number.
+const MAX_BYTES: usize = 8;
 
 /// The values of one pickle.
 pub(super) struct Pickle {
@@ -151,6 +155,11 @@ impl<'a> Machine<'a> {
 
     fn text(&mut self, bytes: &[u8]) {
         self.push(Node::Text(String::from_utf8_lossy(bytes).into_owned()));
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        let kept = if bytes.len() <= MAX_BYTES { bytes.to_vec() } else { Vec::new() };
+        self.push(Node::Bytes(kept));
     }
 
     /// A little-endian two's complement integer; those beyond 64 bits are opaque.
@@ -296,16 +305,16 @@ impl<'a> Machine<'a> {
                     self.text(bytes);
                 }
                 b'B' => {
-                    self.sized(4)?; // BINBYTES
-                    self.push(Node::Bytes);
+                    let bytes = self.sized(4)?; // BINBYTES
+                    self.bytes(bytes);
                 }
                 b'C' => {
-                    self.sized(1)?; // SHORT_BINBYTES
-                    self.push(Node::Bytes);
+                    let bytes = self.sized(1)?; // SHORT_BINBYTES
+                    self.bytes(bytes);
                 }
                 0x8e | 0x96 => {
-                    self.sized(8)?; // BINBYTES8, BYTEARRAY8
-                    self.push(Node::Bytes);
+                    let bytes = self.sized(8)?; // BINBYTES8, BYTEARRAY8
+                    self.bytes(bytes);
                 }
                 b')' => self.push(Node::Tuple(Vec::new())),
                 b']' => self.push(Node::List(Vec::new())),

@@ -74,6 +74,13 @@ fn described(function: &str) -> String {
     }
 }
 
+/// The bit of lazy arithmetic that a tensor's metadata sets: its values are not those that are stored.
+fn set_bit(pickle: &Pickle, id: Id) -> Option<&str> {
+    let Node::Dict(pairs) = pickle.node(id) else { return None };
+    let set = pairs.iter().filter(|pair| *pickle.node(pair.1) == Node::Bool(true));
+    set.filter_map(|pair| pickle.text(pair.0)).find(|name| ["neg", "conj"].contains(name))
+}
+
 /// The type of a name such as `torch.float32`.
 fn named(name: &str) -> Option<Dtype> {
     Some(match name.strip_prefix("torch.")? {
@@ -101,6 +108,9 @@ fn strided(
     let &[storage, offset, size, stride, ..] = arguments else {
         return Err("it has too few arguments".into());
     };
+    if let Some(bit) = arguments.iter().skip(6).find_map(|id| set_bit(pickle, *id)) {
+        return Err(format!("tensors with the {bit} bit are not supported"));
+    }
     let Node::Persistent(reference) = *pickle.node(storage) else {
         return Err("it has no storage".into());
     };

@@ -1,28 +1,96 @@
 //! The parts of a PyTorch checkpoint, and which of them is sampled with.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::pickle::Node;
+use super::prefixes::bare;
 use super::pytorch::{self, Container};
 use super::rebuild::tensor;
 use super::source::Memory;
-use super::store::{RAW, TensorView, Weights};
+use super::store::{AVERAGES_NOT_READ, LEFT_OUT, RAW, TensorView, Weights};
 use super::training;
 
 /// Deepest dictionary in a dictionary that is searched for tensors.
 const MAX_DEPTH: usize = 6;
+/// Names that a sentence lists before "and N more".
+const NAMED: usize = 8;
 
 /// Names of averaged weights: LightningDiT's and REPA's, k-diffusion's, timm's, and others'.
 const AVERAGED: [&str; 5] = ["ema", "model_ema", "state_dict_ema", "ema_model", "model_ema1"];
+/// Words in other names of averaged weights.
+const AVERAGE_WORDS: [&str; 6] = ["ema", "avg", "averaged", "average", "swa", "shadow"];
 /// Dictionaries that hold the weights of such an entry where it is a dictionary of more.
-const INNER: [&str; 3] = ["state_dict", "model", "module"];
+const INNER: [&str; 6] = ["state_dict", "model", "module", "shadow", "params", "ema_model"];
+/// Prefixes that Lightning gives all of a network's names.
+const NETWORK: [&str; 3] = ["model.", "net.", "inner_model."];
+/// Prefixes of their averages.
+const NETWORK_AVERAGED: [&str; 4] = ["model_ema.", "ema_model.", "net_ema.", "ema."];
 
 /// The tensors of one dictionary.
 #[derive(Default)]
 struct Section {
+    /// The keys that lead to it.
+    keys: Vec<String>,
     tensors: BTreeMap<String, TensorView>,
     /// Why a tensor cannot be read, by name.
     unreadable: BTreeMap<String, String>,
+    /// Keys of what is no tensor.
+    others: Vec<String>,
+}
+
+impl Section {
+    fn len(&self) -> usize {
+        self.tensors.len() + self.unreadable.len()
+    }
+
+    /// The names of its tensors without prefixes of wrappers.
+    fn names(&self) -> BTreeSet<&str> {
+        self.tensors.keys().chain(self.unreadable.keys()).map(|name| bare(name)).collect()
+    }
+
+    /// Under other names, those tensors that get one; fails with a name that two of them get.
+    fn renamed(self, name: impl Fn(&str) -> Option<&str>) -> Result<Self, String> {
+        let twice = |name: &str| format!("it holds tensor {name:?} under two names");
+        let mut renamed = Self { keys: self.keys, others: self.others, ..Self::default() };
+        for (old, view) in self.tensors {
+            let Some(new) = name(&old) else { continue };
+            if renamed.tensors.insert(new.to_string(), view).is_some() {
+                return Err(twice(new));
+            }
+        }
+        for (old, why) in self.unreadable {
+            let Some(new) = name(&old) else { continue };
+            let is_tensor = renamed.tensors.contains_key(new);
+            if renamed.unreadable.insert(new.to_string(), why).is_some() || is_tensor {
+                return Err(twice(new));
+            }
+        }
+        Ok(renamed)
+    }
+
+    /// The prefix that all names share, and whether it is that of averages; where the network's averages lie
+    /// beside it, theirs.
+    fn prefix(&self) -> Option<(&'static str, bool)> {
+        let names = self.names();
+        let is_all = |parts: usize| parts > 0 && parts == names.len();
+        let is_beside = |network: &str, averages: &BTreeSet<&str>| {
+            let network = under(&names, network);
+            network == *averages && is_all(network.len() + averages.len())
+        };
+        for prefix in NETWORK_AVERAGED {
+            let averages = under(&names, prefix);
+            if is_all(averages.len()) || NETWORK.into_iter().any(|n| is_beside(n, &averages)) {
+                return Some((prefix, true));
+            }
+        }
+        let shared = NETWORK.into_iter().find(|prefix| is_all(under(&names, prefix).len()));
+        shared.map(|prefix| (prefix, false))
+    }
+}
+
+/// The names with a prefix, without it.
+fn under<'a>(names: &BTreeSet<&'a str>, prefix: &str) -> BTreeSet<&'a str> {
+    names.iter().copied().filter_map(|name: &'a str| name.strip_prefix(prefix)).collect()
 }
 
 /// Every dictionary of the checkpoint that directly holds tensors, by its path.
@@ -30,6 +98,34 @@ pub(super) struct Sections {
     sections: BTreeMap<String, Section>,
     /// What the checkpoint says besides.
     metadata: BTreeMap<String, String>,
+    /// Keys of the checkpoint's dictionary, and whether there are values in what they name.
+    top: Vec<(String, bool)>,
+}
+
+/// Whether a key calls something averaged weights: a word of it does, in whatever case.
+fn is_average(key: &str) -> bool {
+    let mut words = vec![String::new()];
+    let mut lower = false;
+    for c in key.chars() {
+        if !c.is_alphanumeric() || lower && c.is_uppercase() {
+            words.push(String::new());
+        }
+        lower = c.is_lowercase();
+        if let (true, Some(word)) = (c.is_alphabetic(), words.last_mut()) {
+            word.extend(c.to_lowercase());
+        }
+    }
+    words.iter().any(|word| AVERAGE_WORDS.contains(&word.as_str()))
+}
+
+/// Quoted names, the first ones where there are many.
+fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
+    let more = match names.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let names: Vec<_> = names.take(NAMED).map(|name| format!("{name:?}")).collect();
+    format!("{}{more}", names.join(", "))
 }
 
 impl Sections {
@@ -43,13 +139,20 @@ impl Sections {
         self.sections.into_iter().map(|(name, section)| (name, weights(section))).collect()
     }
 
-    /// The tensors to sample with: averaged ones, else `state_dict`, else `model`, else the flat
-    /// dictionary; prefixes of wrappers are removed.
+    /// The tensors to sample with: averaged ones, else `state_dict`, else `model`, else other raw ones or the
+    /// flat dictionary; prefixes of wrappers are removed.
     pub(super) fn into_inference_weights(mut self, file: &str) -> Result<Weights, String> {
-        let name = self.inference().ok_or_else(|| {
+        let raw = self.raw();
+        let averaged =
+            self.known_averages(raw.as_deref()).or_else(|| self.other_averages(raw.as_deref()));
+        let name = averaged.or(raw).ok_or_else(|| {
             let known: Vec<_> =
                 AVERAGED.iter().chain(&RAW).map(|name| format!("{name:?}")).collect();
-            format!("it holds no weights under {} or at the top", known.join(", "))
+            let found = match self.top.as_slice() {
+                [] => "it has no keys".to_string(),
+                top => format!("its keys are {}", listed(top.iter().map(|(key, _)| key))),
+            };
+            format!("it holds no weights under {} or at the top; {found}", known.join(", "))
         })?;
         let section = self.sections.remove(&name).unwrap_or_default();
         if let (true, Some((tensor, reason))) =
@@ -57,43 +160,107 @@ impl Sections {
         {
             return Err(format!("tensor {tensor:?}: {reason}"));
         }
+        let taken = section.keys.first().cloned();
+        let mut section = section.renamed(|name| Some(bare(name)))?;
+        let prefix = section.prefix();
+        if let Some((prefix, _)) = prefix {
+            section = section.renamed(|name| name.strip_prefix(prefix))?;
+        }
         let mut metadata = self.metadata;
+        if !section.others.is_empty() {
+            metadata.insert(LEFT_OUT.into(), listed(section.others.iter()));
+        }
+        let averages: Vec<String> = self
+            .top
+            .into_iter()
+            .filter(|(key, holds)| *holds && is_average(key) && taken.as_ref() != Some(key))
+            .map(|(key, _)| key)
+            .collect();
+        if !averages.is_empty() {
+            metadata.insert(AVERAGES_NOT_READ.into(), listed(averages.iter()));
+        }
+        let name = match prefix {
+            Some((_, true)) => format!("ema.{name}"),
+            _ => name,
+        };
         metadata.insert("section".into(), name);
         Ok(Weights {
             file: file.into(),
-            tensors: section.tensors.into_iter().map(|(name, view)| (bare(&name), view)).collect(),
-            unreadable: section
-                .unreadable
-                .into_iter()
-                .map(|(name, why)| (bare(&name), why))
-                .collect(),
+            tensors: section.tensors,
+            unreadable: section.unreadable,
             metadata,
         })
     }
 
-    /// The path of the tensors to sample with.
-    fn inference(&self) -> Option<String> {
-        let paths = AVERAGED.iter().chain(&RAW).flat_map(|name| {
-            let inner = INNER.iter().map(move |inner| format!("{name}.{inner}"));
-            std::iter::once(name.to_string()).chain(inner)
-        });
-        paths.chain([String::new()]).find(|path| self.sections.contains_key(path))
+    /// The path of the most tensors of an entry: itself, or a dictionary in it.
+    fn entry(&self, name: &str) -> Option<String> {
+        let inner = INNER.iter().map(|inner| format!("{name}.{inner}"));
+        let paths = std::iter::once(name.to_string()).chain(inner).rev();
+        // Of several as large ones the last is taken, which is the first of these names.
+        paths
+            .filter_map(|path| Some((self.sections.get(&path)?.len(), path)))
+            .max_by_key(|(len, _)| *len)
+            .map(|(_, path)| path)
     }
-}
 
-/// A name without the prefixes of DistributedDataParallel and torch.compile.
-fn bare(mut name: &str) -> String {
-    while let Some(rest) = name.strip_prefix("module.").or_else(|| name.strip_prefix("_orig_mod."))
-    {
-        name = rest;
+    /// Averaged weights of the names that are sure, unless they are a few numbers beside raw weights.
+    fn known_averages(&self, raw: Option<&str>) -> Option<String> {
+        let tensors = |path: &str| self.sections.get(path).map_or(0, Section::len);
+        let least = raw.map_or(0, tensors) / 10;
+        let mut known = AVERAGED.iter().filter_map(|name| self.entry(name));
+        known.find(|path| tensors(path.as_str()) >= least)
     }
-    name.to_string()
+
+    /// The weights as training left them: of the names that are not sure, or the flat dictionary, the most.
+    fn raw(&self) -> Option<String> {
+        let (sure, others) = RAW.split_at(2);
+        sure.iter().find_map(|name| self.entry(name)).or_else(|| {
+            let others = others.iter().filter_map(|name| self.entry(name));
+            let flat = self.sections.contains_key("").then(String::new);
+            let tensors = |path: &String| self.sections.get(path).map_or(0, Section::len);
+            flat.into_iter().chain(others).max_by_key(tensors)
+        })
+    }
+
+    /// Averaged weights of another name: those of the raw weights' names, or the largest where there are none.
+    fn other_averages(&self, raw: Option<&str>) -> Option<String> {
+        let raw = raw.and_then(|path| self.sections.get(path)).map(Section::names);
+        let fits = |section: &Section| -> Option<usize> {
+            let (first, inner) = section.keys.split_first()?;
+            let is_inner = |key: &String| INNER.contains(&key.as_str()) || is_average(key);
+            if !is_average(first) || !inner.iter().all(is_inner) {
+                return None;
+            }
+            let Some(raw) = &raw else { return Some(section.len()) };
+            let names = section.names();
+            let shared = names.intersection(raw).count();
+            let most = |all: usize| shared * 10 >= all * 9;
+            (shared > 0 && most(names.len()) && most(raw.len())).then_some(shared)
+        };
+        let fitting =
+            self.sections.iter().filter_map(|(path, section)| Some((fits(section)?, path)));
+        fitting.max().map(|(_, path)| path.clone())
+    }
 }
 
 pub(super) fn read(bytes: Memory) -> Result<Sections, String> {
     let container = pytorch::read(bytes)?;
-    let metadata = training::metadata(&container.pickle);
-    Ok(Sections { sections: collect(&container), metadata })
+    let metadata = training::metadata(&container);
+    Ok(Sections { sections: collect(&container), metadata, top: top(&container) })
+}
+
+/// The keys of the checkpoint's dictionary, and whether there are values in what they name.
+fn top(container: &Container) -> Vec<(String, bool)> {
+    let pickle = &container.pickle;
+    let Node::Dict(pairs) = pickle.node(pickle.root) else { return Vec::new() };
+    let holds = |value| match pickle.node(value) {
+        Node::Dict(pairs) => !pairs.is_empty(),
+        Node::List(items) | Node::Tuple(items) => !items.is_empty(),
+        Node::Call { .. } => tensor(container, value).is_none(),
+        _ => false,
+    };
+    let named = pairs.iter().filter_map(|pair| Some((pickle.text(pair.0)?.to_string(), pair.1)));
+    named.map(|(key, value)| (key, holds(value))).collect()
 }
 
 /// Walks the dictionaries below the root and gathers tensors by section.
@@ -101,12 +268,13 @@ fn collect(container: &Container) -> BTreeMap<String, Section> {
     let pickle = &container.pickle;
     let mut sections: BTreeMap<String, Section> = BTreeMap::new();
     let mut seen = HashSet::new();
-    let mut pending = vec![(String::new(), pickle.root, 0)];
-    while let Some((path, id, depth)) = pending.pop() {
+    let mut pending = vec![(Vec::new(), pickle.root)];
+    while let Some((keys, id)) = pending.pop() {
         let Node::Dict(pairs) = pickle.node(id) else { continue };
-        if depth > MAX_DEPTH || !seen.insert(id) {
+        if keys.len() > MAX_DEPTH || !seen.insert(id) {
             continue;
         }
+        let mut section = Section { keys, ..Section::default() };
         for &(key, value) in pairs {
             let key = match pickle.node(key) {
                 Node::Text(text) => text.clone(),
@@ -115,18 +283,53 @@ fn collect(container: &Container) -> BTreeMap<String, Section> {
             };
             match tensor(container, value) {
                 Some(Ok(tensor)) => {
-                    sections.entry(path.clone()).or_default().tensors.insert(key, tensor);
+                    section.tensors.insert(key, tensor);
                 }
                 Some(Err(reason)) => {
-                    sections.entry(path.clone()).or_default().unreadable.insert(key, reason);
+                    section.unreadable.insert(key, reason);
                 }
-                None if matches!(pickle.node(value), Node::Dict(_)) => {
-                    let inner = if path.is_empty() { key } else { format!("{path}.{key}") };
-                    pending.push((inner, value, depth + 1));
+                None => {
+                    if matches!(pickle.node(value), Node::Dict(_)) {
+                        let inner = section.keys.iter().chain([&key]).cloned().collect();
+                        pending.push((inner, value));
+                    }
+                    section.others.push(key);
                 }
-                None => {}
             }
+        }
+        if section.len() > 0 {
+            sections.entry(section.keys.join(".")).or_insert(section);
         }
     }
     sections
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_average;
+
+    #[test]
+    fn names_of_averages_are_told_by_their_words() {
+        for key in [
+            "model_ema2",
+            "ema_state_dict",
+            "model_state_dict_ema",
+            "params_ema",
+            "net_ema",
+            "module_ema",
+            "ema_0.9999",
+            "G_ema",
+            "EMA",
+            "modelEMA",
+            "averaged_model",
+            "swa_model",
+            "ema_shadow",
+            "shadow",
+        ] {
+            assert!(is_average(key), "{key}");
+        }
+        for key in ["schema", "model", "optimizer", "state_dict", "thematic", "swap"] {
+            assert!(!is_average(key), "{key}");
+        }
+    }
 }

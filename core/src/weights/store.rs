@@ -10,7 +10,14 @@ use half::{bf16, f16};
 use super::source::Bytes;
 
 /// Sections of a training checkpoint with the weights as training left them.
-pub(super) const RAW: [&str; 2] = ["state_dict", "model"];
+pub(super) const RAW: [&str; 6] =
+    ["state_dict", "model", "model_state_dict", "net", "params", "generator"];
+/// Key of the metadata that names averaged weights that were not understood.
+pub(super) const AVERAGES_NOT_READ: &str = "averages_not_read";
+/// Key of the metadata that names a value of the configuration that cannot be read.
+pub(super) const CONFIG_UNREADABLE: &str = "config_unreadable";
+/// Key of the metadata that names what beside the tensors is no tensor.
+pub(super) const LEFT_OUT: &str = "left_out";
 
 /// Element types that checkpoints use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -373,7 +380,29 @@ impl Weights {
     /// their moving average.
     pub fn raw_note(&self) -> Option<String> {
         let section = self.metadata.get("section")?.split('.').next()?;
-        let raw = RAW.contains(&section);
-        raw.then(|| format!("{}: no EMA weights; raw training weights are used", self.file))
+        let raw = RAW.contains(&section) || section.is_empty();
+        match self.metadata.get(AVERAGES_NOT_READ) {
+            Some(names) if raw => Some(format!(
+                "{}: raw training weights are used; it also holds {names}, which is not read",
+                self.file
+            )),
+            None if raw && !section.is_empty() => {
+                Some(format!("{}: no EMA weights; raw training weights are used", self.file))
+            }
+            _ => None,
+        }
+    }
+
+    /// The name of a value that cannot be read, where there would be a configuration but for that.
+    pub(crate) fn unreadable_config(&self) -> Option<&str> {
+        let key = self.metadata.get(CONFIG_UNREADABLE)?;
+        (!self.metadata.contains_key("config")).then_some(key.as_str())
+    }
+
+    /// Takes what the metadata say of this file alone, and names what it holds beside the tensors that were
+    /// read, where it does: numbers, lists and dictionaries.
+    pub fn take_left_out(&mut self) -> Option<String> {
+        self.metadata.remove(AVERAGES_NOT_READ);
+        self.metadata.remove(LEFT_OUT)
     }
 }

@@ -5,20 +5,35 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Number, Value};
 
 use super::pickle::{Id, Node, Pickle};
+use super::pytorch::Container;
+use super::rebuild::tensor;
+use super::store::{CONFIG_UNREADABLE, Dtype, TensorView};
 
+/// The numbers of a network, in a configuration that has nothing else.
+const NUMBERS: [&str; 6] =
+    ["hidden_size", "depth", "num_heads", "in_channels", "patch_size", "num_classes"];
 /// Deepest value in a value that is read.
 const MAX_DEPTH: usize = 16;
 /// Most that is read of one entry: values, and bytes of text. A pickle may name one text a million times.
 const MAX_SIZE: usize = 1 << 20;
 
 /// Metadata from the entries of a checkpoint's dictionary, as JSON: `config` where it describes a network, and
-/// the arguments of the program that trained it, `args`.
-pub(super) fn metadata(pickle: &Pickle) -> BTreeMap<String, String> {
+/// the arguments of the program that trained it, `args`. Of a configuration with a value that cannot be read
+/// there is the name of that value alone, `config_unreadable`.
+pub(super) fn metadata(container: &Container) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
-    if let Some(config) = entry(pickle, "config").filter(describes_a_network) {
-        found.insert("config".to_string(), config.to_string());
+    let (config, unreadable) = entry(container, "config");
+    if let Some(config) = config.filter(describes_a_network) {
+        let describes = |key: &&String| {
+            let is_of = |section: &str| key.starts_with(section);
+            is_of("model.") || is_of("dataset.") || NUMBERS.contains(&key.as_str())
+        };
+        match unreadable.iter().find(describes) {
+            Some(key) => found.insert(CONFIG_UNREADABLE.to_string(), key.clone()),
+            None => found.insert("config".to_string(), config.to_string()),
+        };
     }
-    if let Some(arguments) = entry(pickle, "args").filter(Value::is_object) {
+    if let Some(arguments) = entry(container, "args").0.filter(Value::is_object) {
         found.insert("args".to_string(), arguments.to_string());
     }
     found
@@ -30,66 +45,152 @@ fn describes_a_network(config: &Value) -> bool {
     let model = &config["model"];
     let is =
         |key: &str, start: &str| model[key].as_str().is_some_and(|name| name.starts_with(start));
-    let numbers = ["hidden_size", "depth", "num_heads", "in_channels", "patch_size", "num_classes"];
     is("type", "image_")
         || model["depths"].is_array()
         || is("model_type", "LightningDiT")
-        || numbers.iter().all(|key| config[*key].is_u64())
+        || NUMBERS.iter().all(|key| config[*key].is_u64())
 }
 
-fn entry(pickle: &Pickle, name: &str) -> Option<Value> {
-    let Node::Dict(pairs) = pickle.node(pickle.root) else { return None };
-    let &(_, value) = pairs.iter().rev().find(|pair| pickle.text(pair.0) == Some(name))?;
-    let mut left = MAX_SIZE;
-    plain(pickle, value, MAX_DEPTH, &mut left)
+/// An entry's plain values, and the names of those in it that are none.
+fn entry(container: &Container, name: &str) -> (Option<Value>, Vec<String>) {
+    let pickle = &container.pickle;
+    let mut reader = Reader { container, left: MAX_SIZE, unreadable: Vec::new() };
+    let Node::Dict(pairs) = pickle.node(pickle.root) else { return (None, Vec::new()) };
+    let found = pairs.iter().rev().find(|pair| pickle.text(pair.0) == Some(name));
+    let value = found.and_then(|pair| reader.plain(pair.1, "", MAX_DEPTH));
+    (value, reader.unreadable)
 }
 
-/// A value as JSON; `None` where it is no plain value, or there is too much of it.
-fn plain(pickle: &Pickle, id: Id, depth: usize, left: &mut usize) -> Option<Value> {
-    let depth = depth.checked_sub(1)?;
-    *left = left.checked_sub(1)?;
-    match pickle.node(id) {
-        Node::None => Some(Value::Null),
-        Node::Bool(value) => Some(Value::Bool(*value)),
-        Node::Int(value) => Some(Value::from(*value)),
-        Node::Float(value) => Number::from_f64(*value).map(Value::Number),
-        Node::Text(text) => {
-            *left = left.checked_sub(text.len())?;
-            Some(Value::String(text.clone()))
-        }
-        Node::Tuple(items) | Node::List(items) => {
-            let mut values = Vec::new();
-            for &item in items {
-                values.push(plain(pickle, item, depth, left)?);
+/// Reads values as JSON.
+struct Reader<'a> {
+    container: &'a Container,
+    /// What may still be read.
+    left: usize,
+    /// Names of values in dictionaries that could not be read.
+    unreadable: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// A value as JSON; `None` where it is no plain value, or there is too much of it.
+    fn plain(&mut self, id: Id, path: &str, depth: usize) -> Option<Value> {
+        let depth = depth.checked_sub(1)?;
+        self.left = self.left.checked_sub(1)?;
+        let container = self.container;
+        let pickle = &container.pickle;
+        match pickle.node(id) {
+            Node::None => Some(Value::Null),
+            Node::Bool(value) => Some(Value::Bool(*value)),
+            Node::Int(value) => Some(Value::from(*value)),
+            Node::Float(value) => Number::from_f64(*value).map(Value::Number),
+            Node::Text(text) => {
+                self.left = self.left.checked_sub(text.len())?;
+                Some(Value::String(text.clone()))
             }
-            Some(Value::Array(values))
+            Node::Tuple(items) | Node::List(items) => {
+                let mut values = Vec::new();
+                for &item in items {
+                    values.push(self.plain(item, path, depth)?);
+                }
+                Some(Value::Array(values))
+            }
+            Node::Dict(pairs) => self.object(pairs, path, depth),
+            Node::Call { global, arguments, state } => {
+                if let Some(tensor) = tensor(container, id) {
+                    return scalar_of(&tensor.ok()?);
+                }
+                let Node::Global(name) = pickle.node(*global) else { return None };
+                let arguments = pickle.items(*arguments)?;
+                match (name.as_str(), arguments, state) {
+                    ("argparse.Namespace", _, Some(state)) => match pickle.node(*state) {
+                        Node::Dict(pairs) => self.object(pairs, path, depth),
+                        _ => None,
+                    },
+                    ("torch.Size", &[items], _) => self.plain(items, path, depth),
+                    (
+                        "numpy.core.multiarray.scalar" | "numpy._core.multiarray.scalar",
+                        &[dtype, bytes],
+                        _,
+                    ) => numpy_scalar(pickle, dtype, bytes),
+                    _ => None,
+                }
+            }
+            _ => None,
         }
-        Node::Dict(pairs) => object(pickle, pairs, depth, left),
-        Node::Call { global, state: Some(state), .. } => {
-            let namespace = matches!(pickle.node(*global), Node::Global(name)
-                if name == "argparse.Namespace");
-            match pickle.node(*state) {
-                Node::Dict(pairs) if namespace => object(pickle, pairs, depth, left),
-                _ => None,
+    }
+
+    /// The plain values of a dictionary by their keys.
+    fn object(&mut self, pairs: &[(Id, Id)], path: &str, depth: usize) -> Option<Value> {
+        let mut map = Map::new();
+        for &(key, value) in pairs {
+            let key = match self.container.pickle.node(key) {
+                Node::Text(text) => text.clone(),
+                Node::Int(number) => number.to_string(),
+                _ => continue,
+            };
+            let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            self.left = self.left.checked_sub(inner.len())?;
+            match self.plain(value, &inner, depth) {
+                Some(value) => {
+                    map.insert(key, value);
+                }
+                None => self.unreadable.push(inner),
             }
         }
-        _ => None,
+        Some(Value::Object(map))
     }
 }
 
-/// The plain values of a dictionary by their keys.
-fn object(pickle: &Pickle, pairs: &[(Id, Id)], depth: usize, left: &mut usize) -> Option<Value> {
-    let mut map = Map::new();
-    for &(key, value) in pairs {
-        let key = match pickle.node(key) {
-            Node::Text(text) => text.clone(),
-            Node::Int(number) => number.to_string(),
-            _ => continue,
-        };
-        *left = left.checked_sub(key.len())?;
-        if let Some(value) = plain(pickle, value, depth, left) {
-            map.insert(key, value);
-        }
+/// The number of a tensor without axes.
+fn scalar_of(tensor: &TensorView) -> Option<Value> {
+    if !tensor.shape.is_empty() {
+        return None;
     }
-    Some(Value::Object(map))
+    number(tensor.dtype, &tensor.to_bytes())
+}
+
+/// A number by its little-endian bytes.
+fn number(dtype: Dtype, bytes: &[u8]) -> Option<Value> {
+    let view = TensorView::from_bytes(dtype, Vec::new(), bytes.to_vec()).ok()?;
+    match dtype {
+        Dtype::Bool => Some(Value::Bool(*view.to_i64().first()? != 0)),
+        _ if dtype.is_float() => Number::from_f64(*view.to_f64().first()?).map(Value::Number),
+        _ => Some(Value::from(*view.to_i64().first()?)),
+    }
+}
+
+/// `numpy.core.multiarray.scalar(dtype('f8'), bytes)`; bytes are a text of protocol 2, which is encoded.
+fn numpy_scalar(pickle: &Pickle, dtype: Id, bytes: Id) -> Option<Value> {
+    let Node::Call { arguments, state, .. } = pickle.node(dtype) else { return None };
+    let name = pickle.text(*pickle.items(*arguments)?.first()?)?;
+    let order = state.and_then(|state| pickle.text(*pickle.items(state)?.get(1)?));
+    if order == Some(">") {
+        return None;
+    }
+    let bytes = match pickle.node(bytes) {
+        Node::Bytes(bytes) => bytes.clone(),
+        Node::Call { arguments, .. } => {
+            let text = pickle.text(*pickle.items(*arguments)?.first()?)?;
+            let latin1 = text.chars().map(|c| u8::try_from(u32::from(c)).ok());
+            latin1.collect::<Option<Vec<u8>>>()?
+        }
+        _ => return None,
+    };
+    let unsigned = |bytes: &[u8]| {
+        let mut wide = [0; 8];
+        wide.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(u64::from_le_bytes(wide))
+    };
+    let (dtype, size) = match name.trim_start_matches(['<', '|', '=']) {
+        "f8" => (Dtype::F64, 8),
+        "f4" => (Dtype::F32, 4),
+        "f2" => (Dtype::F16, 2),
+        "i8" => (Dtype::I64, 8),
+        "i4" => (Dtype::I32, 4),
+        "i2" => (Dtype::I16, 2),
+        "i1" => (Dtype::I8, 1),
+        "b1" => (Dtype::Bool, 1),
+        "u1" | "u2" | "u4" | "u8" => return unsigned(&bytes).map(Value::from),
+        _ => return None,
+    };
+    (bytes.len() == size).then(|| number(dtype, &bytes)).flatten()
 }

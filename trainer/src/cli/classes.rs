@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::{Result, bail};
 use tintype::generate::ModelFiles;
-use tintype::labels::Labels;
+use tintype::labels::{Labels, printable};
 use tintype::model::detect;
 
 use super::model::ModelArgs;
@@ -48,7 +48,7 @@ pub fn run(args: Args) -> Result<()> {
         return Ok(());
     }
     for (class, name) in found {
-        writeln!(out, "{class:>4}  {name}")?;
+        writeln!(out, "{class:>4}  {}", printable(name))?;
     }
     Ok(())
 }

@@ -52,10 +52,16 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(note) = weights.raw_note() {
         eprintln!("note: {note}");
     }
+    if let Some(names) = weights.take_left_out() {
+        eprintln!("note: {}: {names}: no tensors, left out", weights.file);
+    }
     if let Some(path) = &args.config {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("{} cannot be read", path.display()))?;
-        weights.metadata.insert("config".into(), text);
+        if !is_mapping(&text) {
+            bail!("--config {}: it is neither a JSON object nor a YAML mapping", path.display());
+        }
+        weights.set_config(&text);
     }
     if let Some(format) = args.dtype {
         let dtype = match format {
@@ -86,6 +92,27 @@ pub fn run(args: Args) -> Result<()> {
         bytes(content.len() as u64)
     );
     Ok(())
+}
+
+/// Whether a configuration is a JSON object or, by its first line, a YAML mapping.
+fn is_mapping(text: &str) -> bool {
+    let text = text.trim_start_matches('\u{feff}').trim_start();
+    if text.starts_with('{') {
+        return serde_json::from_str::<serde_json::Value>(text).is_ok();
+    }
+    let is_key = |line: &str| {
+        let key = line.split_once(':').map(|(key, rest)| (key.trim(), rest));
+        key.is_some_and(|(key, rest)| {
+            !key.is_empty()
+                && !key.contains('<')
+                && (rest.is_empty() || rest.starts_with([' ', '\t']))
+        })
+    };
+    let skipped = |line: &&str| {
+        let line = line.trim();
+        !line.is_empty() && !line.starts_with('#') && line != "---"
+    };
+    text.lines().find(skipped).is_some_and(is_key)
 }
 
 /// Tensors that are named before "and N more".

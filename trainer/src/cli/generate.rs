@@ -13,6 +13,7 @@ use tintype::generate::{
     Settings,
 };
 use tintype::image::Rgb;
+use tintype::labels::printable;
 use tintype::precision::Precision;
 use tintype::sampler::Stop;
 use tintype::settings::Setting;
@@ -32,7 +33,7 @@ const GAP: usize = 4;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Class labels: name, synonym, part of a name or number (see `tintype classes`)
-    #[arg(value_name = "CLASS")]
+    #[arg(value_name = "CLASS", allow_negative_numbers = true)]
     classes: Vec<String>,
     /// Random seed of the first image of each class; further images use consecutive seeds [default: 0]
     #[arg(long, value_parser = seed, allow_negative_numbers = true)]
@@ -83,7 +84,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let mut output = Output::prepare(&args.out, args.overwrite)?;
     let chosen = device::choose(&args.device)?;
     let files = ModelFiles::open(&args.parts.paths())?;
-    if let Some(note) = files.model.raw_note() {
+    for note in tintype::model::notes(&files.model) {
         eprintln!("note: {note}");
     }
     let fingerprints = Fingerprints::of(files.parts());
@@ -106,6 +107,14 @@ pub fn run(args: Args) -> Result<Outcome> {
         Some(origin) => vec![origin.spec],
         None => specs(&args, &labels)?,
     };
+    if specs.len() > 1 && args.grid == Some(0) && matches!(output.place(), Place::File(_)) {
+        bail!("--out {}: several images need a folder or a grid", args.out.display());
+    }
+    for (given, what) in [(&args.parts.vae, "--vae"), (&args.parts.stats, "--stats")] {
+        if given.is_some() && architecture.latent_space().is_none() {
+            eprintln!("note: {what} is not used: {} makes pixels", architecture.name());
+        }
+    }
     if args.compare && architecture.process().gate().is_none() {
         bail!("--compare needs a Hi-DiT, which generates both pixels and a latent");
     }
@@ -113,7 +122,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let mut classes: Vec<usize> = specs.iter().filter_map(|spec| spec.class).collect();
     classes.dedup();
     for class in &classes {
-        reporter.line(&format!("class {class}: {}", labels.name(*class)));
+        reporter.line(&format!("class {class}: {}", printable(&labels.name(*class))));
     }
     reporter.message(format!("loading on {}", chosen.found.id));
     let classes = classes.iter().map(|class| json!({"class": class, "name": labels.name(*class)}));
@@ -227,7 +236,7 @@ impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
                 };
                 let mut names: Vec<_> = images.iter().map(name).collect();
                 names.dedup();
-                self.reporter.message(names.join(", "));
+                self.reporter.message(printable(&names.join(", ")));
                 self.reporter
                     .position((before * self.settings.steps + index * images.len()) as u64);
                 self.reporter.event(
@@ -302,6 +311,9 @@ fn specs(args: &Args, labels: &tintype::labels::Labels) -> Result<Vec<ImageSpec>
         }
     };
     let first = args.seed.unwrap_or(0);
+    if first.checked_add((count as u64).saturating_sub(1)).is_none() {
+        bail!("--seed {first} --count {count}: the last seed is beyond {}", u64::MAX);
+    }
     let specs = classes.into_iter().flat_map(|class| {
         (0..count as u64).map(move |k| ImageSpec { class, seed: first.wrapping_add(k), index: 0 })
     });

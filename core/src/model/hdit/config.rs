@@ -142,6 +142,19 @@ fn default_sigma_max() -> f64 {
     80.0
 }
 
+/// A whole number, also as a float or a text.
+fn whole(value: &serde_json::Value) -> Option<usize> {
+    if let Some(number) = value.as_u64() {
+        return usize::try_from(number).ok();
+    }
+    let number: f64 = match value.as_str() {
+        Some(text) => text.trim().parse().ok()?,
+        None => value.as_f64()?,
+    };
+    let is_whole = (0.0..=f64::from(u32::MAX)).contains(&number) && number.fract() == 0.0;
+    is_whole.then_some(number as usize)
+}
+
 impl HDiTConfig {
     /// Reads a k-diffusion JSON file (`model` and `dataset` sections).
     ///
@@ -159,8 +172,11 @@ impl HDiTConfig {
             )));
         }
         let mut config: Self = serde_json::from_value(model.clone()).map_err(|e| invalid(&e))?;
-        if let Some(classes) = file.pointer("/dataset/num_classes").and_then(|v| v.as_u64()) {
-            config.num_classes = classes as usize;
+        let classes = file.pointer("/dataset/num_classes").filter(|value| !value.is_null());
+        if let Some(classes) = classes {
+            config.num_classes = whole(classes).ok_or_else(|| {
+                InvalidConfig(format!("num_classes {classes} is not a number of classes"))
+            })?;
         }
         if let Some(rate) = file.pointer("/dataset/cond_dropout_rate").and_then(|v| v.as_f64()) {
             config.cond_dropout_rate = rate;
@@ -294,7 +310,13 @@ fn recognize(weights: &Weights) -> Result<Option<Architecture>, WeightsError> {
     }
     let reason = "an HDiT needs its JSON configuration";
     let json = metadata(weights).ok_or_else(|| needs_configuration(weights, reason))?;
-    Ok(Some(HDiTConfig::from_json(json)?.into()))
+    let mut config = HDiTConfig::from_json(json)?;
+    // Configurations leave out the classes of a data set that k-diffusion asks for them.
+    let table = weights.tensors.get("class_emb.weight").and_then(|table| table.shape.first());
+    if let (0, Some(rows)) = (config.num_classes, table) {
+        config.num_classes = rows.saturating_sub(1);
+    }
+    Ok(Some(config.into()))
 }
 
 impl DiffusionModel for HDiTConfig {

@@ -1,0 +1,67 @@
+//! Prefixes that wrappers put before the names of tensors.
+
+use std::collections::BTreeMap;
+
+use super::WeightsError;
+use super::store::Weights;
+
+/// Prefixes of DistributedDataParallel and torch.compile.
+const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
+/// Prefixes of an autoencoder that is a part of a model: CompVis' and others'.
+const AUTOENCODER: [&str; 2] = ["first_stage_model.", "vae."];
+/// Tensors that an autoencoder, or a half of it, has.
+const OF_AUTOENCODER: [&str; 2] = ["decoder.conv_in.weight", "encoder.conv_in.weight"];
+/// Tensors of networks here: a file of one may hold its autoencoder besides.
+const OF_NETWORK: [&str; 2] = ["x_embedder.proj.weight", "patch_in.proj.weight"];
+
+/// A name without the prefixes of wrappers.
+pub(super) fn bare(mut name: &str) -> &str {
+    while let Some(rest) = WRAPPERS.iter().find_map(|wrapper| name.strip_prefix(wrapper)) {
+        name = rest;
+    }
+    name
+}
+
+/// Without the prefixes of wrappers, and an autoencoder without that of the model that it is a part of; the
+/// rest of that model is left out.
+///
+/// # Errors
+///
+/// [`WeightsError::Format`] where two tensors have one name then.
+pub(super) fn unwrapped(weights: Weights) -> Result<Weights, WeightsError> {
+    let is_wrapped = |name: &String| bare(name).len() != name.len();
+    let weights = match weights.tensors.keys().chain(weights.unreadable.keys()).any(is_wrapped) {
+        true => renamed(weights, |name| Some(bare(name)))?,
+        false => weights,
+    };
+    if OF_NETWORK.iter().any(|name| weights.contains(name)) {
+        return Ok(weights);
+    }
+    let is_under = |prefix: &&str| {
+        OF_AUTOENCODER.iter().any(|name| weights.contains(&format!("{prefix}{name}")))
+    };
+    match AUTOENCODER.into_iter().find(is_under) {
+        Some(prefix) => renamed(weights, |name| name.strip_prefix(prefix)),
+        None => Ok(weights),
+    }
+}
+
+/// The tensors that get a name.
+fn renamed(weights: Weights, name: impl Fn(&str) -> Option<&str>) -> Result<Weights, WeightsError> {
+    let Weights { file, tensors, unreadable, metadata } = weights;
+    let twice = |name: &str| WeightsError::Format {
+        file: file.clone(),
+        problem: format!("it holds tensor {name:?} under two names"),
+    };
+    let mut views = BTreeMap::new();
+    for (old, view) in tensors {
+        let Some(new) = name(&old) else { continue };
+        if views.insert(new.to_string(), view).is_some() {
+            return Err(twice(new));
+        }
+    }
+    let reasons = unreadable.into_iter();
+    let reasons = reasons.filter_map(|(old, why)| Some((name(&old)?.to_string(), why)));
+    let unreadable = reasons.collect();
+    Ok(Weights { file, tensors: views, unreadable, metadata })
+}
