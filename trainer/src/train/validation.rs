@@ -138,7 +138,8 @@ pub fn validate(config: &Config) -> Result<()> {
 
 /// Checks probabilities and weights of a recipe's losses and network.
 fn check_losses(config: &Config) -> Result<()> {
-    let (probabilities, weights): (Vec<(&str, f64)>, Vec<(&str, f64)>) = match config {
+    type Named = Vec<(&'static str, f64)>;
+    let (probabilities, weights): (Named, Named) = match config {
         Config::HiDiT(r) => (
             vec![
                 ("loss.label_dropout", r.loss.label_dropout),
