@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -12,7 +11,6 @@ use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 use zip::ZipArchive;
 
-use super::links::Members;
 use super::{SourceError, error};
 use crate::data::hdf5::Hdf5Store;
 
@@ -101,7 +99,7 @@ impl Listing {
 
 /// A mapped file that several readers share.
 #[derive(Clone, Debug)]
-pub(super) struct Shared(Arc<Mmap>);
+pub(super) struct Shared(pub Arc<Mmap>);
 
 impl AsRef<[u8]> for Shared {
     fn as_ref(&self) -> &[u8] {
@@ -140,163 +138,5 @@ impl Container {
             }
             _ => unreachable!("items are read from the container that listed them"),
         }
-    }
-}
-
-/// Lists a folder, links inside it included.
-pub(super) fn list_folder(root: &Path) -> Result<(Container, Listing), SourceError> {
-    let mut listing = Listing::default();
-    // Each with the folders that it lies in, links resolved.
-    let top = root.canonicalize().unwrap_or_else(|_| root.into());
-    let mut folders = vec![(PathBuf::new(), vec![top])];
-    while let Some((below, around)) = folders.pop() {
-        let folder = root.join(&below);
-        for entry in std::fs::read_dir(&folder).map_err(|e| error(&folder, e))? {
-            let entry = entry.map_err(|e| error(&folder, e))?;
-            let (path, below) = (entry.path(), below.join(entry.file_name()));
-            let name = slashed(&below);
-            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
-            if path.is_dir() {
-                let real = path.canonicalize().map_err(|e| error(&path, e))?;
-                if is_link && around.iter().any(|folder| folder.starts_with(&real)) {
-                    listing.skip(name, "a link to a folder around it");
-                    continue;
-                }
-                listing.folders.insert(name);
-                folders.push((below, [around.as_slice(), &[real]].concat()));
-            } else if is_link && !path.exists() {
-                listing.skip(name, "a link to a file that is not there");
-            } else if path.is_file() {
-                listing.add(name, Location::File(below));
-            } else {
-                listing.skip(name, "not a regular file");
-            }
-        }
-    }
-    Ok((Container::Files { root: root.into(), archives: Vec::new() }, listing))
-}
-
-/// A path's parts with `/` between them.
-fn slashed(path: &Path) -> String {
-    path.iter().map(|part| readable(part.as_encoded_bytes())).collect::<Vec<_>>().join("/")
-}
-
-/// A name as text. Bytes that are not UTF-8 become `\xE9`, so that no two names become the same: a backslash of
-/// a name that looks like that is `\x5C`.
-pub(super) fn readable(bytes: &[u8]) -> String {
-    if let Ok(name) = std::str::from_utf8(bytes)
-        && !name.contains("\\x")
-    {
-        return name.into();
-    }
-    let mut name = String::new();
-    for chunk in bytes.utf8_chunks() {
-        name.push_str(&chunk.valid().replace('\\', "\\x5C"));
-        for byte in chunk.invalid() {
-            // Writing to a string does not fail.
-            let _ = write!(name, "\\x{byte:02X}");
-        }
-    }
-    name
-}
-
-/// A path without `.` and `..`, and without `/` at its ends.
-pub(super) fn normal(path: &str) -> String {
-    let mut parts = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
-}
-
-/// A path as a person or a list may write it.
-pub(super) fn normal_of_any(path: &str) -> String {
-    normal(&path.replace('\\', "/"))
-}
-
-/// Lists a zip archive.
-pub(super) fn list_zip(path: &Path) -> Result<(Container, Listing), SourceError> {
-    let map = Shared(Arc::new(map(path)?));
-    let archive = ZipArchive::new(Cursor::new(map.clone()))
-        .map_err(|e| error(path, format!("damaged archive: {e}")))?;
-    let start = usize::try_from(archive.central_directory_start()).unwrap_or(usize::MAX);
-    let links = links_in_zip(map.as_ref().get(start..).unwrap_or_default());
-    let mut listing = Listing::default();
-    let mut names = Vec::new();
-    for index in 0..archive.len() {
-        match archive.name_for_index(index) {
-            Some(Ok(name)) => names.push((index, name.into_owned())),
-            Some(Err(_)) => listing.skip(format!("entry {index}"), "its name cannot be read"),
-            None => {}
-        }
-    }
-    // Archives of PowerShell 5 have backslashes between folders.
-    let is_windows = names.iter().any(|(_, name)| name.contains('\\') && !name.contains('/'));
-    let mut members = Members::default();
-    for (index, raw) in names {
-        let any = if is_windows { raw.replace('\\', "/") } else { raw.clone() };
-        let name = normal(&any);
-        if name.is_empty() {
-            continue;
-        }
-        if any.ends_with('/') {
-            listing.add_folders_of(&name);
-            listing.folders.insert(name);
-        } else if links.contains(raw.as_bytes()) {
-            let mut target = String::new();
-            let mut archive = archive.clone(); // shares the list of files
-            let read = archive.by_index(index).ok().and_then(|file| {
-                // Longer than any path is.
-                file.take(1 << 16).read_to_string(&mut target).ok()
-            });
-            match read {
-                Some(_) => members.symbolic(name, &target),
-                None => listing.skip(name, "a symbolic link"),
-            }
-        } else {
-            members.file(name, Location::Zip(index));
-        }
-    }
-    members.list("", &mut listing);
-    Ok((Container::Zip(path.into(), Box::new(archive)), listing))
-}
-
-/// Names of the symbolic links in a zip archive's list of files.
-fn links_in_zip(mut list: &[u8]) -> BTreeSet<Vec<u8>> {
-    const HEADER: usize = 46;
-    let mut links = BTreeSet::new();
-    while list.starts_with(b"PK\x01\x02") && list.len() >= HEADER {
-        let u16_at = |at: usize| usize::from(u16::from_le_bytes([list[at], list[at + 1]]));
-        let end = HEADER + u16_at(28);
-        let Some(name) = list.get(HEADER..end) else { break };
-        // The upper half of the attributes is the mode, where the archive is of Unix or of macOS.
-        let is_link = matches!(list[5], 3 | 19) && u16_at(40) & 0o170_000 == 0o120_000;
-        match is_link {
-            true => links.insert(name.to_vec()),
-            false => links.remove(name),
-        };
-        let next = end + u16_at(30) + u16_at(32);
-        list = list.get(next..).unwrap_or_default();
-    }
-    links
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_that_are_not_utf_8_stay_apart() {
-        let names: [&[u8]; 5] = [b"caf\xe9", b"caf\xe8", b"caf\\xE9", b"a\\b", b"caf\xc3\xa9"];
-        let readable = names.map(readable);
-        assert_eq!(readable[0], "caf\\xE9");
-        assert_eq!(readable[3], "a\\b");
-        assert_eq!(readable.iter().collect::<BTreeSet<_>>().len(), 5);
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::container::{Listing, Location, normal};
+use super::container::{Listing, Location};
+use super::names::normal;
 
 /// Links that lead to links that lead to … so many are taken for a circle.
 const LONGEST_CHAIN: usize = 40;

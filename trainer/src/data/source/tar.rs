@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use tar::EntryType;
 
-use super::container::{Container, Listing, Location, map, normal, readable};
+use super::container::{Container, Listing, Location, map};
 use super::filter::{in_hidden, is_archive, is_tar};
 use super::links::Members;
+use super::names::{normal, readable};
 use super::{SourceError, error};
 
 /// Lists one archive.

@@ -1,0 +1,45 @@
+//! What lies in a folder.
+
+use std::path::{Path, PathBuf};
+
+use super::container::{Container, Listing, Location};
+use super::names::readable;
+use super::{SourceError, error};
+
+/// Lists a folder, links inside it included.
+pub(super) fn list_folder(root: &Path) -> Result<(Container, Listing), SourceError> {
+    let mut listing = Listing::default();
+    // Each with the folders that it lies in, links resolved.
+    let top = root.canonicalize().unwrap_or_else(|_| root.into());
+    let mut folders = vec![(PathBuf::new(), vec![top])];
+    while let Some((below, around)) = folders.pop() {
+        let folder = root.join(&below);
+        for entry in std::fs::read_dir(&folder).map_err(|e| error(&folder, e))? {
+            let entry = entry.map_err(|e| error(&folder, e))?;
+            let (path, below) = (entry.path(), below.join(entry.file_name()));
+            let name = slashed(&below);
+            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+            if path.is_dir() {
+                let real = path.canonicalize().map_err(|e| error(&path, e))?;
+                if is_link && around.iter().any(|folder| folder.starts_with(&real)) {
+                    listing.skip(name, "a link to a folder around it");
+                    continue;
+                }
+                listing.folders.insert(name);
+                folders.push((below, [around.as_slice(), &[real]].concat()));
+            } else if is_link && !path.exists() {
+                listing.skip(name, "a link to a file that is not there");
+            } else if path.is_file() {
+                listing.add(name, Location::File(below));
+            } else {
+                listing.skip(name, "not a regular file");
+            }
+        }
+    }
+    Ok((Container::Files { root: root.into(), archives: Vec::new() }, listing))
+}
+
+/// A path's parts with `/` between them.
+fn slashed(path: &Path) -> String {
+    path.iter().map(|part| readable(part.as_encoded_bytes())).collect::<Vec<_>>().join("/")
+}
