@@ -121,6 +121,9 @@ fn each_is_recognised_by_its_tensors() {
     assert_eq!(detect(&of(&projectors)).expect("REPA's"), Architecture::from(projectors));
     let case = detect(&case("repa-sit.safetensors")).expect("REPA's");
     assert_eq!(case, Architecture::from(SiTConfig { num_classes: 10, ..repa() }));
+    // A doubled head with statistics or projectors is REPA's, on its clock.
+    let doubled = SiTConfig { learn_sigma: true, ..sit() };
+    assert_eq!(detect(&of(&doubled)).expect("REPA-E's"), Architecture::from(doubled));
     // A configuration may leave out what the tensors tell.
     let mut json = serde_json::json!(authors());
     for key in ["latent_norm", "learn_sigma", "noise_at_zero"] {

@@ -44,9 +44,16 @@ fn configured(weights: &Weights, text: &str) -> Result<SiTConfig, WeightsError> 
     if let Some(fields) = config.as_object_mut() {
         fields.entry("latent_norm").or_insert(json!(weights.contains(STATISTICS)));
         let learn_sigma = fields.entry("learn_sigma").or_insert(json!(learn_sigma)).clone();
-        fields.entry("noise_at_zero").or_insert(learn_sigma);
+        let learn_sigma = learn_sigma.as_bool().unwrap_or(false);
+        fields.entry("noise_at_zero").or_insert(json!(noise_at_zero(weights, learn_sigma)));
     }
     typed(weights, FAMILY.name, config)
+}
+
+/// Whether the clock is that of SiT's own authors: their heads have `learn_sigma`. Statistics and projectors are
+/// REPA's and REPA-E's, whose clock is this library's.
+fn noise_at_zero(weights: &Weights, learn_sigma: bool) -> bool {
+    learn_sigma && !weights.contains(STATISTICS) && count(weights, "projectors.") == 0
 }
 
 /// Sets a configuration's dropout to 0 where the table has a row for each class and no more.
@@ -100,7 +107,7 @@ pub fn sit_config(weights: &Weights) -> Result<SiTConfig, WeightsError> {
         qk_norm: weights.contains("blocks.0.attn.q_norm.weight"),
         latent_norm: weights.contains(STATISTICS),
         learn_sigma: s.learn_sigma,
-        noise_at_zero: s.learn_sigma,
+        noise_at_zero: noise_at_zero(weights, s.learn_sigma),
         encoder_depth: 8.min(s.depth),
         z_dims,
         projector_dim,
