@@ -138,7 +138,7 @@ impl<'a> Machine<'a> {
     fn pop(&mut self) -> Run<Id> {
         let floor = self.marks.last().copied().unwrap_or(0);
         if self.stack.len() <= floor {
-            return Err("the pickle takes more values than it has".into());
+            return Err("pickle stack underflow".into());
         }
         self.stack.pop().ok_or_else(truncated)
     }

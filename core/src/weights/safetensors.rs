@@ -62,7 +62,7 @@ fn header(bytes: &Bytes) -> Result<(usize, Metadata), String> {
     let text = bytes.read(8, length as usize).map_err(io)?;
     let metadata: Metadata = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
     if metadata.data_len().checked_add(data) != Some(bytes.len()) {
-        return Err("it has not the length that its header says".into());
+        return Err("its size does not match its header".into());
     }
     Ok((data, metadata))
 }
