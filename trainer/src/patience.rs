@@ -35,7 +35,7 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// Begins to wait; half an hour without news is too long, or what [`VARIABLE`] says.
+    /// Begins to wait; half an hour without a new part is too long, or what [`VARIABLE`] says.
     pub fn from_environment() -> Self {
         let seconds = std::env::var(VARIABLE).ok().and_then(|text| text.trim().parse::<u64>().ok());
         Self::new(seconds.map_or(DEFAULT, Duration::from_secs))
@@ -103,6 +103,6 @@ mod tests {
         assert_eq!(patience.check(7, Vec::new), Ok(()));
         patience.since -= Duration::from_secs(59);
         assert_eq!(patience.check(6, Vec::new), Ok(()));
-        assert!(patience.since.elapsed() < Duration::from_secs(50), "news begin it again");
+        assert!(patience.since.elapsed() < Duration::from_secs(50), "a new part begins it again");
     }
 }

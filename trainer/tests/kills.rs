@@ -15,9 +15,8 @@ use tintype::model::vavae::VaeConfig;
 use tintype::noise::{ImageKey, Stream, uniforms};
 use tintype::weights::{TensorView, snapshot, write_safetensors};
 use tintype_trainer::data::hdf5::Hdf5Store;
-use tintype_trainer::network::dinov2::DinoConfig;
 
-use common::{Workspace, names};
+use common::{Workspace, names, tiny_dino};
 
 const KILLS: usize = 20;
 
@@ -38,16 +37,7 @@ fn workspace() -> Workspace {
     tensors.extend(snapshot(&config.init_decoder(&device).expect("it fits")));
     let text = serde_json::to_string(&config).expect("JSON");
     write(&workspace.path("vae.safetensors"), &tensors, Some(text));
-    let dino = DinoConfig {
-        embed_dim: 64,
-        depth: 1,
-        num_heads: 1,
-        patch_size: 14,
-        mlp_ratio: 4,
-        img_size: 224,
-        registers: 0,
-        swiglu: false,
-    };
+    let dino = tiny_dino(224);
     let tensors = snapshot(&dino.init(&device).expect("it fits"));
     write(&workspace.path("dino.safetensors"), &tensors, None);
     workspace.write("run.toml", &runs::hdit("", ""));

@@ -338,7 +338,7 @@ mod tests {
         let gradients = cosine_similarity(a.clone(), b, 1, 1e-8).sum().backward();
         let gradient = a.grad(&gradients).expect("it has one").into_data().convert::<f32>();
         let values: Vec<f32> = gradient.iter::<f32>().collect();
-        // b/‖b‖ over eps, and nothing where both are zero.
+        // b/‖b‖ over eps, and zero if both are zero.
         for (found, expected) in values.iter().zip([1e8 / 3.0, 2e8 / 3.0, 2e8 / 3.0, 0.0, 0.0, 0.0])
         {
             assert!((found - expected).abs() <= 1e-5 * expected.abs(), "{values:?}");

@@ -169,7 +169,7 @@ fn of_attention(layer: &[&str]) -> String {
     }
 }
 
-/// Adds the 1×1 convolution that changes nothing where a half has none: of as many channels as the
+/// Adds an identity 1×1 convolution if a half has none: of as many channels as the
 /// convolution `beside` it has on `axis`, and of its type.
 fn add_identity(tensors: &mut BTreeMap<String, TensorView>, beside: &str, axis: usize, name: &str) {
     let Some(beside) = tensors.get(beside) else { return };

@@ -80,7 +80,7 @@ fn latest_of(path: &Path) -> Result<PathBuf> {
     Ok(path.into())
 }
 
-/// What a run begins with: the same checkpoint for all of its ranks, or nothing where it goes on from its own.
+/// What a run begins with: the same checkpoint for all of its ranks, or `None` if it resumes from its own.
 #[derive(Debug)]
 pub struct Origin {
     out: PathBuf,

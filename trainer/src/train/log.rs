@@ -85,7 +85,7 @@ fn done(text: &[u8], step: u64) -> Vec<u8> {
     lines.flat_map(|line| line.iter().copied().chain([b'\n'])).collect()
 }
 
-/// Appends all of the bytes, or nothing where the disk is full: half a line would damage the next one.
+/// Appends all of the bytes, or none if the disk is full: half a line would damage the next one.
 fn append_whole(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     let before = file.metadata()?.len();
     let written = file.write_all(bytes);

@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 use tintype::image::Rgb;
 use tintype::weights::{Weights, open};
+use tintype_trainer::network::dinov2::DinoConfig;
 
 /// The program.
 pub const TINTYPE: &str = env!("CARGO_BIN_EXE_tintype");
@@ -100,4 +101,18 @@ pub fn names(folder: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// The smallest DINOv2, for images of this side.
+pub fn tiny_dino(img_size: usize) -> DinoConfig {
+    DinoConfig {
+        embed_dim: 64,
+        depth: 1,
+        num_heads: 1,
+        patch_size: 14,
+        mlp_ratio: 4,
+        img_size,
+        registers: 0,
+        swiglu: false,
+    }
 }

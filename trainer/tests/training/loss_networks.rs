@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use tintype::burn::tensor::Device;
 use tintype::noise::{ImageKey, Stream, normals};
 use tintype::weights::{TensorView, snapshot, write_safetensors};
-use tintype_trainer::network::dinov2::DinoConfig;
 use tintype_trainer::network::vgg::Vgg16;
 
-use crate::common::Workspace;
+use crate::common::{Workspace, tiny_dino};
 use crate::runs::{FILES, assert_close};
 
 /// Frozen loss networks with random weights: loaded from files, with their losses in the total.
@@ -20,16 +19,7 @@ fn loss_networks_are_used_if_their_files_are_given() {
         let bytes = write_safetensors(&tensors, &BTreeMap::new()).expect("it fits");
         std::fs::write(workspace.path(name), bytes).expect("it is written");
     };
-    let dino = DinoConfig {
-        embed_dim: 64,
-        depth: 1,
-        num_heads: 1,
-        patch_size: 14,
-        mlp_ratio: 4,
-        img_size: 70,
-        registers: 0,
-        swiglu: false,
-    };
+    let dino = tiny_dino(70);
     // Random everywhere: tokens of zeros would have no direction to align with.
     let random = |(name, view): (String, TensorView)| {
         let key = ImageKey { seed: view.len() as u64, image: 0 };

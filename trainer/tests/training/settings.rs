@@ -6,9 +6,8 @@ use serde_json::Value;
 use tintype::burn::tensor::Device;
 use tintype::noise::{ImageKey, Stream, normals};
 use tintype::weights::{TensorView, open, snapshot, write_safetensors};
-use tintype_trainer::network::dinov2::DinoConfig;
 
-use crate::common::{Workspace, names};
+use crate::common::{Workspace, names, tiny_dino};
 use crate::runs::{assert_same, hdit, values};
 
 /// All lines of a run's log that have a key, with their step.
@@ -207,16 +206,7 @@ fn a_run_keeps_several_averages() {
 
 /// A tiny DINOv2 with random weights.
 fn write_extractor(workspace: &Workspace) {
-    let dino = DinoConfig {
-        embed_dim: 64,
-        depth: 1,
-        num_heads: 1,
-        patch_size: 14,
-        mlp_ratio: 4,
-        img_size: 224,
-        registers: 0,
-        swiglu: false,
-    };
+    let dino = tiny_dino(224);
     let random = |(name, view): (String, TensorView)| {
         let key = ImageKey { seed: view.len() as u64, image: 0 };
         let values: Vec<f32> =
