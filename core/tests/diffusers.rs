@@ -382,3 +382,14 @@ fn hostile_names_are_no_panic() {
     let error = from_diffusers(weights(tensors), None).expect_err("two names").to_string();
     assert!(error.contains("encoder.norm_out.bias"), "{error}");
 }
+
+#[test]
+fn the_decoder_that_somebody_brought_is_a_stable_diffusions() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/diffusers-vae.safetensors");
+    let weights = open(&path).expect("it opens");
+    let config = vae_config(&weights).expect("an autoencoder");
+    assert!(config.is_f8d4(), "{config:?}");
+    let decoder = config.init_decoder(&Device::flex()).expect("valid");
+    let report = compare(&decoder, &weights);
+    assert!(report.fits() && report.unexpected.is_empty(), "{report}");
+}

@@ -328,3 +328,19 @@ fn lightningdit_without_class_dropout_is_known_by_its_classes() {
     assert_eq!(architecture.default_settings().guidance, Guidance::NONE);
     assert!(architecture.needs_class());
 }
+
+#[test]
+fn checkpoints_that_people_brought_are_recognised() {
+    let weights = case("sit-learn-sigma.safetensors");
+    let found = detect(&weights).expect("SiT's own authors'");
+    assert_eq!(found, Architecture::from(SiTConfig { num_classes: 10, ..authors() }));
+    let untrained = found.untrained(&Device::flex()).expect("valid");
+    assert!(untrained.compare(&weights).fits());
+
+    let weights = case("no-class-dropout.safetensors");
+    let found = detect(&weights).expect("a SiT");
+    assert_eq!((found.num_classes(), found.null_class()), (10, None));
+    assert!(found.needs_class());
+    let untrained = found.untrained(&Device::flex()).expect("valid");
+    assert!(untrained.compare(&weights).fits());
+}
