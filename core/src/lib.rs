@@ -3,6 +3,7 @@
 //! * [`model`] — the networks: Hi-DiT, SiT, LightningDiT, HDiT, VA-VAE
 //! * [`diffusion`] — what noise means; [`sampler`] — the way from noise to an image
 //! * [`weights`] — checkpoints by the authors' names; [`preset`] — published configurations
+//! * [`catalogue`] — published models by name, where their files lie and what has been checked
 //! * [`settings`] — names and ranges of what can be set; [`face`] — errors in the words of a program
 //! * [`generate`] — a request in, a stream of events out: what every face of Tintype shares
 //!
@@ -10,6 +11,7 @@
 //! and `cuda` forward to Burn, `files` adds opening checkpoints by path.
 #![recursion_limit = "256"]
 
+pub mod catalogue;
 mod config;
 pub mod device;
 pub mod diffusion;

@@ -25,7 +25,7 @@ pub use architecture::{
     Architecture, Clock, DiffusionModel, Family, LatentSpace, Network, Process, Untrained,
 };
 pub use detect::{detect, notes, vae_config};
-pub use registry::{FAMILIES, families, register};
+pub use registry::{FAMILIES, families, is_known, register};
 pub use sit::sit_config;
 
 /// Most blocks, levels' layers or teachers of a network: far more than any has, and few enough to list.

@@ -21,3 +21,8 @@ pub fn families() -> Vec<&'static Family> {
     let registered = REGISTERED.read().unwrap_or_else(PoisonError::into_inner);
     registered.iter().copied().chain(FAMILIES).collect()
 }
+
+/// Whether there is a network of this name.
+pub fn is_known(name: &str) -> bool {
+    families().iter().any(|family| family.name == name)
+}
