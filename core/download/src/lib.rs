@@ -1,1 +1,51 @@
-//! x
+//! Fetches published weights, from a Hugging Face Hub or a plain address.
+//!
+//! * [`Environment`] — where caches lie, the endpoint, the token, time limits: what the variables of Python's
+//!   `huggingface_hub` say
+//! * [`Downloader`] — finds a file of the [catalogue](tintype::catalogue) without a request, or fetches it: goes on
+//!   where it was interrupted, checks every digest that is known, and gives a file its final name only when it
+//!   is whole
+//! * [`user_catalogue`] — the catalogue with the entries of the user's own file
+//!
+//! Files of a Hub lie in Python's cache, where `huggingface_hub` finds them, too; files of other addresses lie in a
+//! cache folder of this program. Nothing is fetched unless [`Downloader::fetch`] is called.
+
+mod cache;
+mod check;
+mod downloader;
+mod environment;
+mod error;
+mod hub;
+mod list;
+mod own;
+mod part;
+mod published;
+mod receive;
+mod remove;
+mod retry;
+mod transport;
+
+use tintype::catalogue::Catalogue;
+
+pub use downloader::{Downloader, Fetched, State, Watch};
+pub use environment::Environment;
+pub use error::{CatalogueFileError, DownloadError, Refusal};
+pub use list::Listed;
+pub use published::{Presence, set_path};
+
+/// The catalogue of this version with the entries of the user's own `models.json`, where there is one.
+///
+/// # Errors
+///
+/// [`CatalogueFileError`] where the file cannot be read or is no catalogue.
+pub fn user_catalogue(environment: &Environment) -> Result<Catalogue, CatalogueFileError> {
+    let built_in = Catalogue::built_in();
+    let Some(path) = &environment.catalogue else { return Ok(built_in.clone()) };
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(built_in.extended(&text, &path.display().to_string())?),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !environment.catalogue_is_named => {
+            Ok(built_in.clone())
+        }
+        Err(source) => Err(CatalogueFileError::Io { path: path.clone(), source }),
+    }
+}

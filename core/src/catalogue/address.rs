@@ -67,12 +67,16 @@ impl Hub {
         };
         let (rest, revision) = rest.rsplit_once('@').unwrap_or((rest, MAIN));
         let mut parts = rest.splitn(3, '/');
-        let (Some(owner), Some(name), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
+        let (Some(owner), Some(name), Some(path)) = (parts.next(), parts.next(), parts.next())
+        else {
             return Err("expected hub:OWNER/REPO/PATH[@REVISION]");
         };
         let is_name = |name: &str| {
             let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-            !name.is_empty() && name.chars().all(known) && !name.starts_with('.') && !name.contains("..")
+            !name.is_empty()
+                && name.chars().all(known)
+                && !name.starts_with('.')
+                && !name.contains("..")
         };
         if !is_name(owner) || !is_name(name) {
             return Err("owner and repository have letters, digits, '-', '_' and '.'");
@@ -150,7 +154,11 @@ impl fmt::Display for Address {
             Self::Hub(Hub { repository, is_dataset, revision, path }) => {
                 let kind = if *is_dataset { "datasets/" } else { "" };
                 write!(f, "hub:{kind}{repository}/{path}")?;
-                if revision == MAIN && !path.contains('@') { Ok(()) } else { write!(f, "@{revision}") }
+                if revision == MAIN && !path.contains('@') {
+                    Ok(())
+                } else {
+                    write!(f, "@{revision}")
+                }
             }
             Self::Url(url) => f.write_str(url),
             Self::Link(url) => write!(f, "link:{url}"),
@@ -197,9 +205,22 @@ mod tests {
     #[test]
     fn paths_stay_in_their_repository() {
         for text in [
-            "hub:a/b", "hub:a/b/", "hub:a/b/../c", "hub:a/b//c", "hub:a/b/c\\..\\d", "hub:a/b/C:/d",
-            "hub:../b/c", "hub:a/./c", "hub:a/b/c@../x", "hub:a/b/c@", "hub:a b/c/d", "file:///etc/passwd",
-            "https://", "https:///x", "https://me:secret@example.org/x", "https://example.org/a b",
+            "hub:a/b",
+            "hub:a/b/",
+            "hub:a/b/../c",
+            "hub:a/b//c",
+            "hub:a/b/c\\..\\d",
+            "hub:a/b/C:/d",
+            "hub:../b/c",
+            "hub:a/./c",
+            "hub:a/b/c@../x",
+            "hub:a/b/c@",
+            "hub:a b/c/d",
+            "file:///etc/passwd",
+            "https://",
+            "https:///x",
+            "https://me:secret@example.org/x",
+            "https://example.org/a b",
         ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }

@@ -207,7 +207,15 @@ impl File {
     /// A file of nothing but its address.
     pub fn at(role: Role, address: Address) -> Self {
         let sources = Sources::default();
-        Self { role, address, bytes: None, about_bytes: None, sha256: None, file_name: None, sources }
+        Self {
+            role,
+            address,
+            bytes: None,
+            about_bytes: None,
+            sha256: None,
+            file_name: None,
+            sources,
+        }
     }
 
     /// The name under which it is kept.
@@ -251,7 +259,10 @@ impl Entry {
                 text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
             };
             if file.sha256.as_ref().is_some_and(|digest| !is_hex(digest)) {
-                return Err(format!("the SHA-256 of {} is not 64 hexadecimal digits", file.address));
+                return Err(format!(
+                    "the SHA-256 of {} is not 64 hexadecimal digits",
+                    file.address
+                ));
             }
             let name = file.name();
             if name.contains(['/', '\\', ':']) || matches!(name, "" | "." | "..") {
@@ -270,6 +281,8 @@ impl Entry {
         let size = self.image_size.map(|size| size.to_string()).unwrap_or_default();
         let architecture = self.architecture.as_deref().unwrap_or_default();
         let kind = self.kind.name();
-        [&self.name, &self.title, architecture, kind, &self.licence.id, &size].join(" ").to_lowercase()
+        [&self.name, &self.title, architecture, kind, &self.licence.id, &size]
+            .join(" ")
+            .to_lowercase()
     }
 }

@@ -71,7 +71,9 @@ impl Catalogue {
         let text = text.trim_start_matches('\u{feff}');
         let document: Document = serde_json::from_str(text).map_err(|e| failed(e.to_string()))?;
         for (i, entry) in document.models.iter().enumerate() {
-            entry.check().map_err(|problem| failed(format!("{}: {problem}", printable(&entry.name))))?;
+            entry
+                .check()
+                .map_err(|problem| failed(format!("{}: {problem}", printable(&entry.name))))?;
             if document.models[..i].iter().any(|other| other.name == entry.name) {
                 return Err(failed(format!("it has {} twice", entry.name)));
             }
@@ -156,7 +158,8 @@ impl Catalogue {
     /// Every file that a request to an entry needs: its own, then those of the entries that it needs, of which only
     /// what generating takes.
     pub fn files<'a>(&'a self, entry: &'a Entry) -> Vec<(&'a Entry, &'a File)> {
-        let own = entry.files.iter().filter(|file| !file.role.is_for_training()).map(|f| (entry, f));
+        let own =
+            entry.files.iter().filter(|file| !file.role.is_for_training()).map(|f| (entry, f));
         let needed = entry.needs.iter().filter_map(|name| self.get(name));
         let needed = needed.flat_map(|needed| needed.files.iter().map(move |file| (needed, file)));
         let is_there = |role| entry.file(role).is_some();
@@ -237,7 +240,8 @@ mod tests {
         assert_eq!(both.entries().len(), built_in.entries().len() + 1);
         assert_eq!(both.entries()[0].name, "mine");
         assert_eq!(both.find("va-vae").expect("it is replaced").title, "Another");
-        let refused = |text: &str| built_in.extended(text, "models.json").expect_err("refused").to_string();
+        let refused =
+            |text: &str| built_in.extended(text, "models.json").expect_err("refused").to_string();
         assert!(refused("[]").starts_with("models.json is not a catalogue of models: "));
         assert!(refused(&mine.replace("va-vae", "mine")).ends_with("it has mine twice"));
         let other = refused(&mine.replace("\"needs\": [\"va-vae\"]", "\"needs\": [\"x\"]"));

@@ -1,0 +1,335 @@
+//! One file, or several at once.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tintype::catalogue::{Address, File, Hub};
+
+use crate::cache::Cache;
+use crate::check::Expected;
+use crate::environment::Environment;
+use crate::error::{DownloadError, Refusal};
+use crate::hub::{self, Facts};
+use crate::own;
+use crate::receive::{Means, Wanted, receive};
+use crate::retry::Attempts;
+use crate::transport::Transport;
+
+/// Files that are fetched at once.
+const AT_ONCE: usize = 4;
+
+/// What a download is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The server is asked what the file is.
+    Asking,
+    /// What an earlier download has left is read for its digest.
+    Checking {
+        /// Bytes read.
+        done: u64,
+    },
+    /// Bytes arrive.
+    Receiving {
+        /// Bytes that are there.
+        done: u64,
+        /// Bytes of the file, where they are known.
+        total: Option<u64>,
+    },
+    /// The next attempt is waited for.
+    Waiting {
+        /// How long.
+        seconds: u64,
+        /// What happened.
+        problem: String,
+    },
+}
+
+/// Is told what a download is doing; from the thread that does it.
+pub type Watch<'a> = &'a (dyn Fn(State) + Sync);
+
+/// A file that is on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// Where.
+    pub path: PathBuf,
+    /// Bytes that came, with those of earlier downloads; 0 where it was here already.
+    pub bytes: u64,
+    /// SHA-256 of what came; `None` where it was here already.
+    pub sha256: Option<String>,
+    /// The commit of a Hub that it is of.
+    pub commit: Option<String>,
+    /// Why it could not be asked whether the file is still the newest.
+    pub not_asked: Option<String>,
+}
+
+impl Fetched {
+    fn here(path: PathBuf, commit: Option<String>) -> Self {
+        Self { path, bytes: 0, sha256: None, commit, not_asked: None }
+    }
+}
+
+/// Finds and fetches files.
+#[derive(Debug)]
+pub struct Downloader {
+    pub(crate) environment: Environment,
+    pub(crate) transport: Transport,
+    promised: AtomicU64,
+}
+
+impl Downloader {
+    /// In an environment. Makes no request.
+    pub fn new(environment: Environment) -> Self {
+        Self { transport: Transport::new(&environment), environment, promised: AtomicU64::new(0) }
+    }
+
+    /// Where it fetches from and what it may.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    pub(crate) fn cache(&self) -> Cache<'_> {
+        Cache { environment: &self.environment }
+    }
+
+    /// The file, where it is on this machine. Makes no request.
+    pub fn find(&self, file: &File) -> Option<PathBuf> {
+        match &file.address {
+            Address::Hub(hub) => self.cache().find(hub),
+            _ => Some(own::place(&self.environment, file)).filter(|path| path.is_file()),
+        }
+    }
+
+    /// Where the file is looked for; with a `*` for the commit where no revision has been asked for yet.
+    pub fn place(&self, file: &File) -> PathBuf {
+        match &file.address {
+            Address::Hub(hub) => self.cache().place(hub),
+            _ => own::place(&self.environment, file),
+        }
+    }
+
+    /// Fetches a file, unless it is here already. A branch of a Hub is asked whether it has a newer one; where it
+    /// cannot be asked, the one that is here is taken, and [`Fetched::not_asked`] says why.
+    ///
+    /// * `stop`: set it to end the download; what has arrived is kept
+    ///
+    /// # Errors
+    ///
+    /// [`DownloadError`], after five attempts without progress where another may help.
+    pub fn fetch(
+        &self,
+        file: &File,
+        watch: Watch<'_>,
+        stop: &AtomicBool,
+    ) -> Result<Fetched, DownloadError> {
+        match &file.address {
+            Address::Hub(hub) => self.fetch_hub(file, hub, watch, stop),
+            Address::Url(url) | Address::Link(url) => self.fetch_url(file, url, watch, stop),
+        }
+    }
+
+    /// [`fetch`](Self::fetch) of several files, four at a time; a file that fails does not stop the others.
+    ///
+    /// * `watch`: is told the index of the file, too
+    pub fn fetch_all(
+        &self,
+        files: &[&File],
+        watch: &(dyn Fn(usize, State) + Sync),
+        stop: &AtomicBool,
+    ) -> Vec<Result<Fetched, DownloadError>> {
+        let next = AtomicUsize::new(0);
+        let results = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..files.len().min(AT_ONCE) {
+                scope.spawn(|| {
+                    loop {
+                        let index = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(file) = files.get(index) else { break };
+                        let result = self.fetch(file, &|state| watch(index, state), stop);
+                        results
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .push((index, result));
+                    }
+                });
+            }
+        });
+        let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        results.sort_by_key(|(index, _)| *index);
+        results.into_iter().map(|(_, result)| result).collect()
+    }
+
+    fn fetch_hub(
+        &self,
+        file: &File,
+        hub: &Hub,
+        watch: Watch<'_>,
+        stop: &AtomicBool,
+    ) -> Result<Fetched, DownloadError> {
+        let cache = self.cache();
+        let here = cache.find(hub);
+        let of_here = |path| Fetched::here(path, cache.commit(hub));
+        if let Some(path) = here.clone().filter(|_| hub.is_pinned()) {
+            return Ok(of_here(path));
+        }
+        if self.environment.offline {
+            return match here {
+                Some(path) => Ok(of_here(path)),
+                None => Err(self.offline(file)),
+            };
+        }
+        let facts = match self.facts(file, hub, here.is_some(), watch, stop) {
+            Ok(facts) => facts,
+            Err(error) => match here.filter(|_| may_be_elsewhere(&error)) {
+                Some(path) => {
+                    return Ok(Fetched { not_asked: Some(error.to_string()), ..of_here(path) });
+                }
+                None => return Err(error),
+            },
+        };
+        self.check_facts(file, &facts)?;
+        let pointer = cache.pointer(hub, &facts.commit);
+        let is_here = |path| Fetched::here(path, Some(facts.commit.clone()));
+        if pointer.is_file() {
+            cache.write_ref(hub, &facts.commit)?;
+            return Ok(is_here(pointer));
+        }
+        cache.create()?;
+        let _lock = cache.lock(hub, &facts.id, stop)?;
+        let blob = cache.blob(hub, &facts.id);
+        let (mut fetched, is_new) = match (pointer.is_file(), blob.is_file()) {
+            (true, _) => (is_here(pointer.clone()), false),
+            (false, true) => (is_here(pointer.clone()), false),
+            (false, false) => {
+                let mut expected = Expected::of_id(&facts.id, facts.size);
+                expected.sha256 = expected.sha256.or_else(|| file.sha256.clone());
+                let size = Some(facts.size);
+                let wanted = Wanted { file, size, expected, is_named_by_content: true };
+                let again = || Ok(self.facts(file, hub, false, watch, stop)?.location);
+                let (found, bytes) = receive(
+                    self.means(watch, stop),
+                    &wanted,
+                    &blob,
+                    facts.location.clone(),
+                    &again,
+                )?;
+                let fetched =
+                    Fetched { bytes, sha256: Some(found.sha256), ..is_here(pointer.clone()) };
+                (fetched, true)
+            }
+        };
+        if !pointer.is_file() {
+            fetched.path = cache.link(hub, &facts.id, &facts.commit, is_new)?;
+        }
+        cache.write_ref(hub, &facts.commit)?;
+        Ok(fetched)
+    }
+
+    /// Asks a Hub for a file; once only where it is here already.
+    fn facts(
+        &self,
+        file: &File,
+        hub: &Hub,
+        is_here: bool,
+        watch: Watch<'_>,
+        stop: &AtomicBool,
+    ) -> Result<Facts, DownloadError> {
+        let address = file.address.to_string();
+        let environment = &self.environment;
+        let mut attempts = Attempts { environment, address: &address, watch, stop, failed: 0 };
+        if is_here {
+            attempts.only_once();
+        }
+        watch(State::Asking);
+        loop {
+            if stop.load(Ordering::Relaxed) {
+                return Err(DownloadError::Stopped);
+            }
+            match hub::ask(&self.transport, environment, hub) {
+                Ok(Ok(facts)) => return Ok(facts),
+                Ok(Err(commit)) => {
+                    self.cache().write_absence(hub, &commit);
+                    let (repository, revision) = (hub.repository.clone(), hub.revision.clone());
+                    let refusal = Refusal::Entry { repository, revision, path: hub.path.clone() };
+                    return Err(DownloadError::Refused { address, refusal });
+                }
+                Err(trouble) => attempts.again(trouble)?,
+            }
+        }
+    }
+
+    /// Compares what the Hub has with what the catalogue describes.
+    fn check_facts(&self, file: &File, facts: &Facts) -> Result<(), DownloadError> {
+        let changed = |what, expected: String, found: String| {
+            Err(DownloadError::Changed { address: file.address.to_string(), what, expected, found })
+        };
+        let of_hub = Expected::of_id(&facts.id, facts.size).sha256;
+        match (&file.sha256, of_hub) {
+            (Some(pinned), Some(found)) if *pinned != found => {
+                return changed("SHA-256", pinned.clone(), found);
+            }
+            _ => {}
+        }
+        match file.bytes {
+            Some(bytes) if bytes != facts.size => {
+                changed("size", bytes.to_string(), facts.size.to_string())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn fetch_url(
+        &self,
+        file: &File,
+        url: &str,
+        watch: Watch<'_>,
+        stop: &AtomicBool,
+    ) -> Result<Fetched, DownloadError> {
+        let whole = own::place(&self.environment, file);
+        if whole.is_file() {
+            return Ok(Fetched::here(whole, None));
+        }
+        if self.environment.offline {
+            return Err(self.offline(file));
+        }
+        watch(State::Asking);
+        let expected = Expected {
+            sha256: file.sha256.clone(),
+            git: None,
+            beginning: Expected::beginning_in(file.name()),
+        };
+        let wanted = Wanted { file, size: file.bytes, expected, is_named_by_content: false };
+        let again = || Ok(url.to_string());
+        let (found, bytes) = receive(self.means(watch, stop), &wanted, &whole, url.into(), &again)?;
+        Ok(Fetched { bytes, sha256: Some(found.sha256), ..Fetched::here(whole, None) })
+    }
+
+    fn means<'a>(&'a self, watch: Watch<'a>, stop: &'a AtomicBool) -> Means<'a> {
+        let Self { environment, transport, promised } = self;
+        Means { environment, transport, promised, watch, stop }
+    }
+
+    fn offline(&self, file: &File) -> DownloadError {
+        DownloadError::Offline { address: file.address.to_string(), place: self.place(file) }
+    }
+}
+
+/// Whether a file that is here may be taken although the Hub could not be asked: it may be, unless the Hub has said
+/// that there is no such file.
+fn may_be_elsewhere(error: &DownloadError) -> bool {
+    let is_gone =
+        |refusal: &Refusal| matches!(refusal, Refusal::Entry { .. } | Refusal::Revision { .. });
+    match error {
+        DownloadError::Refused { refusal, .. } => !is_gone(refusal),
+        DownloadError::Unreachable { .. } | DownloadError::NotAHub { .. } => true,
+        _ => false,
+    }
+}
+
+/// Removes a file; it is no error where it is not there.
+pub(crate) fn remove(path: &Path) -> Result<(), DownloadError> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(DownloadError::write(path)(e)),
+        _ => Ok(()),
+    }
+}

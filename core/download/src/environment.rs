@@ -1,0 +1,226 @@
+//! What the process' environment says: the variables of Python's `huggingface_hub`, and two of our own.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use directories::{BaseDirs, ProjectDirs};
+
+use crate::transport::{Origin, is_loopback};
+
+/// The Hub where none is named.
+const HUB: &str = "https://huggingface.co";
+/// Time limits where none are set, as Python's.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A secret, which no output shows.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Token(pub(crate) String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+/// Where files are fetched from and kept. [`Environment::of_process`] reads the variables.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    /// `HF_ENDPOINT`: the Hub or a mirror, without a trailing slash.
+    pub endpoint: String,
+    /// `HF_TOKEN`, or the file `HF_TOKEN_PATH`.
+    pub(crate) token: Option<Token>,
+    /// `HF_HUB_CACHE`, by default `$HF_HOME/hub`.
+    pub hub_cache: PathBuf,
+    /// `TINTYPE_CACHE`: where files of plain addresses are kept, by default a folder of the user's caches.
+    pub cache: PathBuf,
+    /// `TINTYPE_CATALOGUE`, by default `models.json` in the user's configuration folder.
+    pub catalogue: Option<PathBuf>,
+    pub(crate) catalogue_is_named: bool,
+    /// `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE`: no request is made.
+    pub offline: bool,
+    /// Not `HF_HUB_DISABLE_SYMLINKS`: snapshots are links to blobs.
+    pub symlinks: bool,
+    /// `HF_HUB_ETAG_TIMEOUT`: longest wait for the answer to a request.
+    pub answer_timeout: Duration,
+    /// `HF_HUB_DOWNLOAD_TIMEOUT`: longest wait between two reads of a file.
+    pub read_timeout: Duration,
+    /// How a wait between attempts is spent. Tests put a clock here that does not wait.
+    pub sleep: fn(Duration),
+    /// Free bytes of the disk that holds a path, where that can be told.
+    pub free_space: fn(&Path) -> Option<u64>,
+}
+
+impl Environment {
+    /// The environment of this process.
+    pub fn of_process() -> Self {
+        Self::of(|name| std::env::var(name).ok())
+    }
+
+    /// An environment by its variables; an empty one counts as not set.
+    pub fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let text = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+        let is_set = |name: &str| text(name).is_some_and(|value| is_true(&value));
+        let path = |name: &str| text(name).map(|value| expanded(&value, &variable));
+        let home = || BaseDirs::new().map_or_else(|| PathBuf::from("."), |d| d.home_dir().into());
+        let caches = path("XDG_CACHE_HOME").unwrap_or_else(|| home().join(".cache"));
+        let hf_home = path("HF_HOME").unwrap_or_else(|| caches.join("huggingface"));
+        let hub_cache = path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE"));
+        let own = ProjectDirs::from("", "", "tintype");
+        let own_cache = || own.as_ref().map_or(caches.join("tintype"), |d| d.cache_dir().into());
+        let own_catalogue = || own.as_ref().map(|d| d.config_dir().join("models.json"));
+        let seconds = |name: &str| {
+            let seconds = text(name).and_then(|value| value.trim().parse::<f64>().ok());
+            let duration = seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
+            duration.filter(|d| !d.is_zero()).unwrap_or(TIMEOUT)
+        };
+        let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| HUB.into());
+        let token = || {
+            let named = text("HF_TOKEN").or_else(|| text("HUGGING_FACE_HUB_TOKEN"));
+            let file = path("HF_TOKEN_PATH").unwrap_or_else(|| hf_home.join("token"));
+            named.or_else(|| std::fs::read_to_string(file).ok())
+        };
+        let token = if is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN") { None } else { token() };
+        let token = token.map(|token| token.trim().to_string());
+        let named = path("TINTYPE_CATALOGUE");
+        Self {
+            endpoint: endpoint.trim().trim_end_matches('/').into(),
+            token: token.filter(|token| !token.is_empty()).map(Token),
+            hub_cache: hub_cache.unwrap_or_else(|| hf_home.join("hub")),
+            cache: path("TINTYPE_CACHE").unwrap_or_else(own_cache),
+            catalogue_is_named: named.is_some(),
+            catalogue: named.or_else(own_catalogue),
+            offline: is_set("HF_HUB_OFFLINE") || is_set("TRANSFORMERS_OFFLINE"),
+            symlinks: !is_set("HF_HUB_DISABLE_SYMLINKS"),
+            answer_timeout: seconds("HF_HUB_ETAG_TIMEOUT"),
+            read_timeout: seconds("HF_HUB_DOWNLOAD_TIMEOUT"),
+            sleep: std::thread::sleep,
+            free_space,
+        }
+    }
+
+    /// The token, if it may be sent to an address: to the endpoint alone, and in the clear only to this machine.
+    pub(crate) fn token_for(&self, url: &str) -> Option<&Token> {
+        let (there, endpoint) = (Origin::of(url)?, Origin::of(&self.endpoint)?);
+        let is_private = there.is_https() || is_loopback(there.host());
+        self.token.as_ref().filter(|_| there == endpoint && is_private)
+    }
+}
+
+/// What Python takes for true.
+fn is_true(value: &str) -> bool {
+    ["1", "on", "yes", "true"].contains(&value.trim().to_lowercase().as_str())
+}
+
+/// A path with `~` and `$VARIABLE` or `${VARIABLE}` replaced, as Python does; unknown variables stay.
+fn expanded(text: &str, variable: &impl Fn(&str) -> Option<String>) -> PathBuf {
+    let mut path = String::new();
+    let mut rest = text.trim();
+    while let Some((before, after)) = rest.split_once('$') {
+        path.push_str(before);
+        let braced = after.strip_prefix('{').and_then(|after| after.split_once('}'));
+        let plain = || {
+            let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            after.split_at(after.find(|c| !is_part(c)).unwrap_or(after.len()))
+        };
+        let (name, end) = braced.unwrap_or_else(plain);
+        match variable(name) {
+            Some(value) => path.push_str(&value),
+            None => path.push_str(&rest[before.len()..rest.len() - end.len()]),
+        }
+        rest = end;
+    }
+    path.push_str(rest);
+    let home = BaseDirs::new().map(|dirs| dirs.home_dir().to_path_buf());
+    match (path.strip_prefix('~'), home) {
+        (Some(""), Some(home)) => home,
+        (Some(below), Some(home)) if below.starts_with(['/', '\\']) => home.join(&below[1..]),
+        _ => path.into(),
+    }
+}
+
+/// Free bytes of the disk that holds a path, or the nearest folder above it that exists.
+fn free_space(path: &Path) -> Option<u64> {
+    let there = path.ancestors().find(|folder| folder.exists())?.canonicalize().ok()?;
+    let disks = sysinfo::Disks::new_with_refreshed_list();
+    let holding = disks.iter().filter(|disk| there.starts_with(disk.mount_point()));
+    let nearest = holding.max_by_key(|disk| disk.mount_point().components().count())?;
+    Some(nearest.available_space())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(variables: &[(&str, &str)]) -> Environment {
+        Environment::of(|name| {
+            variables.iter().find(|(n, _)| *n == name).map(|(_, value)| value.to_string())
+        })
+    }
+
+    #[test]
+    fn caches_lie_where_python_looks() {
+        let there = of(&[("XDG_CACHE_HOME", "/c")]);
+        assert_eq!(there.hub_cache, Path::new("/c/huggingface/hub"));
+        assert_eq!(there.endpoint, "https://huggingface.co");
+        let there = of(&[("HF_HOME", "/h"), ("HF_ENDPOINT", "https://mirror.example/hub/")]);
+        assert_eq!(there.hub_cache, Path::new("/h/hub"));
+        assert_eq!(there.endpoint, "https://mirror.example/hub");
+        let there =
+            of(&[("HF_HUB_CACHE", "${BIG}/$NAME/x$UNKNOWN"), ("BIG", "/big"), ("NAME", "n")]);
+        assert_eq!(there.hub_cache, Path::new("/big/n/x$UNKNOWN"));
+        let home = BaseDirs::new().expect("a home").home_dir().to_path_buf();
+        assert_eq!(of(&[("HUGGINGFACE_HUB_CACHE", "~/x")]).hub_cache, home.join("x"));
+    }
+
+    #[test]
+    fn true_is_what_python_takes_for_true() {
+        for yes in ["1", "on", "YES", "True"] {
+            assert!(of(&[("HF_HUB_OFFLINE", yes)]).offline, "{yes}");
+        }
+        for no in ["0", "off", "", "2"] {
+            assert!(!of(&[("TRANSFORMERS_OFFLINE", no)]).offline, "{no}");
+        }
+        assert_eq!(
+            of(&[("HF_HUB_ETAG_TIMEOUT", "0.5")]).answer_timeout,
+            Duration::from_millis(500)
+        );
+        assert_eq!(of(&[("HF_HUB_ETAG_TIMEOUT", "soon")]).answer_timeout, TIMEOUT);
+    }
+
+    #[test]
+    fn a_token_goes_to_the_endpoint_alone() {
+        let there = of(&[("HF_TOKEN", " secret\n"), ("HF_HOME", "/none")]);
+        assert!(there.token_for("https://huggingface.co/a/b").is_some());
+        assert!(there.token_for("https://huggingface.co:443/a").is_some());
+        for other in [
+            "https://huggingface.co:8443/a",
+            "http://huggingface.co/a",
+            "https://cdn.huggingface.co/a",
+        ] {
+            assert!(there.token_for(other).is_none(), "{other}");
+        }
+        assert!(!format!("{there:?}").contains("secret"));
+        let open = of(&[("HF_TOKEN", "s"), ("HF_ENDPOINT", "http://mirror.example")]);
+        assert!(
+            open.token_for("http://mirror.example/a").is_none(),
+            "it would travel in the clear"
+        );
+        let here = of(&[("HF_TOKEN", "s"), ("HF_ENDPOINT", "http://127.0.0.1:8000")]);
+        assert!(here.token_for("http://127.0.0.1:8000/a").is_some());
+        assert!(here.token_for("http://127.0.0.1:8001/a").is_none());
+        let none = of(&[("HF_TOKEN", "s"), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]);
+        assert!(none.token.is_none());
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("token"), "of a file\n").expect("it is written");
+        let file = of(&[("HF_HOME", &folder.path().display().to_string())]);
+        assert_eq!(file.token, Some(Token("of a file".into())));
+    }
+
+    #[test]
+    fn a_disk_has_free_space() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let free = free_space(&folder.path().join("not/there"));
+        assert!(free.is_none_or(|free| free > 0));
+    }
+}

@@ -1,0 +1,71 @@
+//! Models of the catalogue on this machine.
+
+use std::path::PathBuf;
+
+use tintype::catalogue::{Catalogue, Entry, File, Role};
+use tintype::generate::ModelPaths;
+
+use crate::downloader::Downloader;
+
+/// How much of a model is on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// All that it needs.
+    Here,
+    /// Some files, or parts of them.
+    Partly,
+    /// Nothing of its own.
+    Missing,
+}
+
+impl Downloader {
+    /// The files that a model needs and that are not on this machine, each once. Makes no request.
+    pub fn missing<'a>(
+        &self,
+        catalogue: &'a Catalogue,
+        entry: &'a Entry,
+    ) -> Vec<(&'a Entry, &'a File)> {
+        let mut missing: Vec<(&Entry, &File)> = Vec::new();
+        for (of, file) in catalogue.files(entry) {
+            let is_new = missing.iter().all(|(_, other)| other.address != file.address);
+            if is_new && self.find(file).is_none() {
+                missing.push((of, file));
+            }
+        }
+        missing
+    }
+
+    /// How much of a model is on this machine. Makes no request.
+    pub fn presence(&self, catalogue: &Catalogue, entry: &Entry) -> Presence {
+        let missing = self.missing(catalogue, entry);
+        let has_own = entry.files.iter().any(|file| self.find(file).is_some());
+        match (entry.files.is_empty(), missing.is_empty(), has_own) {
+            (true, ..) | (_, false, false) => Presence::Missing,
+            (_, true, _) => Presence::Here,
+            (_, false, true) => Presence::Partly,
+        }
+    }
+
+    /// The files of a model that are on this machine, as opening it takes them. Makes no request.
+    pub fn paths(&self, catalogue: &Catalogue, entry: &Entry) -> ModelPaths {
+        let mut paths = ModelPaths::default();
+        for (_, file) in catalogue.files(entry) {
+            if let Some(path) = self.find(file) {
+                set_path(&mut paths, file.role, path);
+            }
+        }
+        paths
+    }
+}
+
+/// Puts a file into the place of its role, where that is free; other roles have none.
+pub fn set_path(paths: &mut ModelPaths, role: Role, path: PathBuf) {
+    let place = match role {
+        Role::Network => &mut paths.model,
+        Role::Config => &mut paths.config,
+        Role::Autoencoder => &mut paths.vae,
+        Role::Statistics => &mut paths.stats,
+        _ => return,
+    };
+    place.get_or_insert(path);
+}

@@ -1,0 +1,374 @@
+//! The bytes of a file, through whatever happens on the way.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tintype::catalogue::{Address, File};
+use tintype::files::write_whole;
+
+use crate::check::{Expected, Found};
+use crate::downloader::{State, Watch};
+use crate::environment::Environment;
+use crate::error::{DownloadError, Refusal};
+use crate::hub;
+use crate::part::{CHUNK, Part, part_of, with_end};
+use crate::retry::{Attempts, passing};
+use crate::transport::{Answer, Origin, Transport, Trouble, header, number, resolved};
+
+/// Redirects before an address is given up.
+const REDIRECTS: usize = 10;
+/// Bytes at the beginning of a file that tell what it is.
+const BEGINNING: usize = 16;
+
+/// What fetching takes, besides what is fetched.
+#[derive(Clone, Copy)]
+pub(crate) struct Means<'a> {
+    pub(crate) environment: &'a Environment,
+    pub(crate) transport: &'a Transport,
+    /// Bytes that downloads of this process still have to write.
+    pub(crate) promised: &'a AtomicU64,
+    pub(crate) watch: Watch<'a>,
+    pub(crate) stop: &'a AtomicBool,
+}
+
+/// A file that is to be fetched.
+pub(crate) struct Wanted<'a> {
+    pub(crate) file: &'a File,
+    /// Bytes, where they are known.
+    pub(crate) size: Option<u64>,
+    pub(crate) expected: Expected,
+    /// Whether the name of the part tells its content, so that any server's bytes continue it.
+    pub(crate) is_named_by_content: bool,
+}
+
+/// Fetches a file to its final name.
+///
+/// * `location`: where the bytes are, asked again when the address has expired
+pub(crate) fn receive(
+    means: Means<'_>,
+    wanted: &Wanted<'_>,
+    whole: &Path,
+    mut location: String,
+    again: &dyn Fn() -> Result<String, DownloadError>,
+) -> Result<(Found, u64), DownloadError> {
+    let address = wanted.file.address.to_string();
+    let (watch, stop) = (means.watch, means.stop);
+    let checked = |done| watch(State::Checking { done });
+    let part = Part::open(whole, wanted.expected.clone(), stop, &checked)?;
+    let mut attempts =
+        Attempts { environment: means.environment, address: &address, watch, stop, failed: 0 };
+    let mut receiver = Receiver {
+        means,
+        wanted,
+        whole,
+        address: &address,
+        part,
+        size: wanted.size,
+        promise: None,
+    };
+    loop {
+        let before = receiver.part.done();
+        match receiver.attempt(&location) {
+            Ok(()) => break,
+            Err(trouble) => {
+                if receiver.part.done() > before {
+                    attempts.progressed();
+                }
+                let has_expired = matches!(trouble, Trouble::Expired);
+                attempts.again(trouble)?;
+                if has_expired {
+                    location = again()?;
+                }
+            }
+        }
+    }
+    receiver.finish()
+}
+
+/// A download that is on its way.
+struct Receiver<'a> {
+    means: Means<'a>,
+    wanted: &'a Wanted<'a>,
+    whole: &'a Path,
+    address: &'a str,
+    part: Part,
+    size: Option<u64>,
+    promise: Option<Promise<'a>>,
+}
+
+impl Receiver<'_> {
+    /// Asks for what is missing and appends it.
+    fn attempt(&mut self, location: &str) -> Result<(), Trouble> {
+        if self.size == Some(self.part.done()) {
+            return Ok(());
+        }
+        if self.size.is_some_and(|size| self.part.done() > size) {
+            self.part.restart()?;
+        }
+        if let Some(size) = self.size {
+            self.reserve(size)?;
+        }
+        let validator = self.validator();
+        let may_continue = self.wanted.is_named_by_content
+            || validator.is_some()
+            || self.wanted.expected.is_known();
+        if self.part.done() > 0 && !may_continue {
+            self.part.restart()?;
+        }
+        let from = self.part.done();
+        let mut headers = Vec::new();
+        if from > 0 {
+            headers.push(("Range", format!("bytes={from}-")));
+            headers.extend(validator.map(|validator| ("If-Range", validator)));
+        }
+        let (answer, url) = self.ask(location, &headers)?;
+        match answer.status().as_u16() {
+            200 => {
+                if from > 0 {
+                    self.part.restart()?;
+                }
+                self.expect(number(&answer, "Content-Length"), &url)?;
+                self.refuse_page(&answer)?;
+                self.keep_validator(&answer);
+            }
+            206 => match (from, content_range(&answer)) {
+                (1.., Some((start, total)))
+                    if start == from && self.size.is_none_or(|size| size == total) =>
+                {
+                    self.expect(Some(total), &url)?;
+                }
+                _ => {
+                    self.part.restart()?;
+                    return Err(Trouble::passing(
+                        &url,
+                        "it sends another range than the one asked for",
+                    ));
+                }
+            },
+            416 => {
+                let total = header(&answer, "Content-Range")
+                    .and_then(|r| r.rsplit_once('/')?.1.parse().ok());
+                if from > 0 && self.size.or(total) == Some(from) {
+                    self.size = Some(from);
+                    return Ok(());
+                }
+                self.part.restart()?;
+                return Err(Trouble::passing(&url, "it has no such range"));
+            }
+            status => return Err(Trouble::passing(&url, format!("the server answers {status}"))),
+        }
+        self.read(answer, &url)
+    }
+
+    /// Sends a request and follows where it leads. The token goes to the endpoint alone.
+    fn ask(&self, location: &str, headers: &[(&str, String)]) -> Result<(Answer, String), Trouble> {
+        let Means { environment, transport, .. } = self.means;
+        let mut url = location.to_string();
+        for _ in 0..=REDIRECTS {
+            let token = match self.wanted.file.address {
+                Address::Hub(_) => environment.token_for(&url),
+                _ => None,
+            };
+            let answer = transport.get(&url, headers, token)?;
+            let next = header(&answer, "Location").filter(|_| answer.status().is_redirection());
+            if let Some(next) = next.and_then(|next| resolved(&url, next)) {
+                url = next;
+                continue;
+            }
+            if let Some(trouble) = passing(&answer, &url) {
+                return Err(trouble);
+            }
+            let status = answer.status().as_u16();
+            if status < 400 || status == 416 {
+                return Ok((answer, url));
+            }
+            return Err(match &self.wanted.file.address {
+                Address::Hub(_) if Origin::of(&url) != Origin::of(&environment.endpoint) => {
+                    Trouble::Expired
+                }
+                // A redirect of a plain address may be signed, too.
+                Address::Url(_) | Address::Link(_) if status == 403 && url != location => {
+                    Trouble::Expired
+                }
+                address => {
+                    let refusal = match address {
+                        Address::Hub(hub) => hub::refusal(&answer, &environment.endpoint, hub),
+                        _ => None,
+                    };
+                    let message = answer.status().canonical_reason().unwrap_or_default().into();
+                    let refusal = refusal.unwrap_or(Refusal::Other { status, message });
+                    DownloadError::Refused { address: self.address.into(), refusal }.into()
+                }
+            });
+        }
+        Err(Trouble::passing(&url, "it redirects without an end"))
+    }
+
+    /// Checks the size that the server promises.
+    fn expect(&mut self, size: Option<u64>, url: &str) -> Result<(), Trouble> {
+        match (self.size, size) {
+            (Some(known), Some(promised)) if known != promised => {
+                if let Some(described) = self.wanted.file.bytes {
+                    return Err(self.changed("size", described, promised).into());
+                }
+                let problem = format!("it sends {promised} bytes instead of {known}");
+                return Err(Trouble::passing(url, problem));
+            }
+            (None, Some(promised)) => {
+                if let Some(described) = self.wanted.file.bytes.filter(|bytes| *bytes != promised) {
+                    return Err(self.changed("size", described, promised).into());
+                }
+                self.size = Some(promised);
+                self.reserve(promised)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn changed(&self, what: &'static str, expected: u64, found: u64) -> DownloadError {
+        let (address, expected, found) =
+            (self.address.into(), expected.to_string(), found.to_string());
+        DownloadError::Changed { address, what, expected, found }
+    }
+
+    /// Makes sure that the disk can hold what is still to come, with what other downloads are still to write.
+    fn reserve(&mut self, size: u64) -> Result<(), DownloadError> {
+        if self.promise.is_some() {
+            return Ok(());
+        }
+        let missing = size.saturating_sub(self.part.done());
+        let before = self.means.promised.fetch_add(missing, Ordering::Relaxed);
+        self.promise = Some(Promise { all: self.means.promised, left: missing });
+        let place = self.whole.parent().unwrap_or(self.whole);
+        let needed = missing.saturating_add(before);
+        match (self.means.environment.free_space)(place) {
+            Some(free) if free < needed => {
+                let (address, place) = (self.address.into(), place.into());
+                Err(DownloadError::Space { address, place, needed, free })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a web page in place of a file.
+    fn refuse_page(&self, answer: &Answer) -> Result<(), DownloadError> {
+        let is_page =
+            header(answer, "Content-Type").is_some_and(|kind| kind.starts_with("text/html"));
+        match is_page && !self.wanted.file.name().ends_with(".html") {
+            true => Err(DownloadError::Page { address: self.address.into() }),
+            false => Ok(()),
+        }
+    }
+
+    fn read(&mut self, answer: Answer, url: &str) -> Result<(), Trouble> {
+        let mut body = answer.into_body().into_reader();
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            if self.means.stop.load(Ordering::Relaxed) {
+                return Err(DownloadError::Stopped.into());
+            }
+            let n = match body.read(&mut buffer) {
+                Ok(n) => n,
+                Err(error) => {
+                    return Err(Trouble::passing(url, format!("the connection broke: {error}")));
+                }
+            };
+            let (done, size) = (self.part.done(), self.size);
+            if n == 0 {
+                return match size {
+                    Some(size) if done < size => Err(Trouble::passing(
+                        url,
+                        format!("the connection ended after {done} of {size} bytes"),
+                    )),
+                    _ => Ok(()),
+                };
+            }
+            if size.is_some_and(|size| done + n as u64 > size) {
+                self.part.restart()?;
+                return Err(Trouble::passing(url, "it sends more bytes than it promised"));
+            }
+            self.part.append(&buffer[..n])?;
+            if let Some(promise) = &mut self.promise {
+                promise.keep(n as u64);
+            }
+            (self.means.watch)(State::Receiving { done: done + n as u64, total: size });
+        }
+    }
+
+    fn finish(mut self) -> Result<(Found, u64), DownloadError> {
+        if matches!(self.wanted.file.address, Address::Link(_))
+            && !is_weights(&self.part.beginning(BEGINNING)?)
+        {
+            self.part.discard()?;
+            return Err(DownloadError::Page { address: self.address.into() });
+        }
+        let bytes = self.part.done();
+        let _ = std::fs::remove_file(self.validator_file());
+        Ok((self.part.finish(self.whole, self.address)?, bytes))
+    }
+
+    fn validator_file(&self) -> std::path::PathBuf {
+        with_end(&part_of(self.whole), ".validator")
+    }
+
+    /// What the server called this version of the file when the part was begun, for `If-Range`.
+    fn validator(&self) -> Option<String> {
+        if self.wanted.is_named_by_content {
+            return None;
+        }
+        let text = std::fs::read_to_string(self.validator_file()).ok()?;
+        (!text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() || c == ' ')).then_some(text)
+    }
+
+    fn keep_validator(&self, answer: &Answer) {
+        if self.wanted.is_named_by_content {
+            return;
+        }
+        let strong = header(answer, "ETag").filter(|etag| !etag.starts_with("W/"));
+        let validator = strong.or_else(|| header(answer, "Last-Modified"));
+        let file = self.validator_file();
+        // Without one the part begins anew the next time.
+        let _ = match validator {
+            Some(validator) => write_whole(&file, validator.as_bytes()).is_ok(),
+            None => std::fs::remove_file(&file).is_ok(),
+        };
+    }
+}
+
+/// Bytes that a download has still to write, for as long as it lasts.
+struct Promise<'a> {
+    all: &'a AtomicU64,
+    left: u64,
+}
+
+impl Promise<'_> {
+    fn keep(&mut self, bytes: u64) {
+        let kept = bytes.min(self.left);
+        self.left -= kept;
+        self.all.fetch_sub(kept, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        self.keep(u64::MAX);
+    }
+}
+
+/// Start and total of `bytes START-END/TOTAL`.
+fn content_range(answer: &Answer) -> Option<(u64, u64)> {
+    let range = header(answer, "Content-Range")?.strip_prefix("bytes ")?;
+    let (range, total) = range.split_once('/')?;
+    Some((range.split_once('-')?.0.parse().ok()?, total.parse().ok()?))
+}
+
+/// Whether a file begins like a zip archive, a pickle, a gzip archive or safetensors.
+fn is_weights(beginning: &[u8]) -> bool {
+    let is_safetensors = beginning.get(8) == Some(&b'{');
+    beginning.starts_with(b"PK")
+        || beginning.starts_with(&[0x80])
+        || beginning.starts_with(&[0x1f, 0x8b])
+        || is_safetensors
+}

@@ -1,0 +1,193 @@
+//! Requests, one at a time and without following redirects: who is asked, and with which headers, is decided
+//! for each.
+
+use std::time::Duration;
+
+use ureq::http::{Response, Uri};
+use ureq::tls::{RootCerts, TlsConfig};
+
+use crate::environment::{Environment, Token};
+use crate::error::DownloadError;
+
+/// An answer whose body has not been read.
+pub(crate) type Answer = Response<ureq::Body>;
+
+/// Why an attempt failed.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// It may go better the next time.
+    Passing {
+        /// Who was asked.
+        host: String,
+        /// What happened.
+        problem: String,
+        /// How long the server asks to be left alone.
+        wait: Option<Duration>,
+    },
+    /// A signed address is not valid any longer.
+    Expired,
+    /// It will not.
+    Final(DownloadError),
+}
+
+impl Trouble {
+    pub(crate) fn passing(url: &str, problem: impl Into<String>) -> Self {
+        Self::Passing { host: host_of(url), problem: problem.into(), wait: None }
+    }
+}
+
+impl From<DownloadError> for Trouble {
+    fn from(error: DownloadError) -> Self {
+        Self::Final(error)
+    }
+}
+
+/// Scheme, host and port: whom a secret is meant for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    scheme: String,
+    host: String,
+    port: u16,
+}
+
+impl Origin {
+    pub(crate) fn of(url: &str) -> Option<Self> {
+        let uri: Uri = url.parse().ok()?;
+        let scheme = uri.scheme_str()?.to_lowercase();
+        let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+        Some(Self { host: uri.host()?.to_lowercase(), scheme, port })
+    }
+
+    pub(crate) fn is_https(&self) -> bool {
+        self.scheme == "https"
+    }
+
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+}
+
+/// Whether a host is this machine.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+}
+
+/// Whom an address asks, for people.
+pub(crate) fn host_of(url: &str) -> String {
+    let uri: Option<Uri> = url.parse().ok();
+    let authority = uri.and_then(|uri| Some(uri.authority()?.as_str().to_string()));
+    authority.unwrap_or_else(|| "the server".into())
+}
+
+/// Whether a `Location` names its host.
+pub(crate) fn is_absolute(location: &str) -> bool {
+    location.starts_with("//") || location.contains("://")
+}
+
+/// The address that a `Location` means, seen from an address.
+pub(crate) fn resolved(base: &str, location: &str) -> Option<String> {
+    let (scheme, rest) = base.split_once("://")?;
+    if let Some(there) = location.strip_prefix("//") {
+        return Some(format!("{scheme}://{there}"));
+    }
+    if is_absolute(location) {
+        return Some(location.into());
+    }
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    if location.starts_with('/') {
+        return Some(format!("{scheme}://{host}{location}"));
+    }
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    Some(format!("{scheme}://{host}{folder}/{location}"))
+}
+
+/// The value of a header, where it is text.
+pub(crate) fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
+    answer.headers().get(name)?.to_str().ok().map(str::trim)
+}
+
+/// A header that is a whole number.
+pub(crate) fn number(answer: &Answer, name: &str) -> Option<u64> {
+    header(answer, name)?.parse().ok()
+}
+
+/// Makes requests through the proxy that the environment names, with the system's certificates.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    agent: ureq::Agent,
+}
+
+impl Transport {
+    pub(crate) fn new(environment: &Environment) -> Self {
+        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .user_agent(concat!("tintype/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(environment.answer_timeout))
+            .timeout_recv_response(Some(environment.answer_timeout))
+            .timeout_per_read(Some(environment.read_timeout))
+            .tls_config(tls)
+            .build();
+        Self { agent: config.new_agent() }
+    }
+
+    pub(crate) fn head(&self, url: &str, token: Option<&Token>) -> Result<Answer, Trouble> {
+        self.call(self.agent.head(url), url, &[], token)
+    }
+
+    pub(crate) fn get(
+        &self,
+        url: &str,
+        headers: &[(&str, String)],
+        token: Option<&Token>,
+    ) -> Result<Answer, Trouble> {
+        self.call(self.agent.get(url), url, headers, token)
+    }
+
+    fn call(
+        &self,
+        request: ureq::RequestBuilder<ureq::typestate::WithoutBody>,
+        url: &str,
+        headers: &[(&str, String)],
+        token: Option<&Token>,
+    ) -> Result<Answer, Trouble> {
+        // A compressed answer would have a length of its own.
+        let mut request = request.header("Accept-Encoding", "identity");
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        if let Some(Token(token)) = token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        request.call().map_err(|error| Trouble::passing(url, error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_are_resolved() {
+        let base = "https://hub.example/a/b/c.pt?x=1";
+        let is =
+            |location: &str, url: &str| assert_eq!(resolved(base, location).as_deref(), Some(url));
+        is("/api/x", "https://hub.example/api/x");
+        is("d.pt", "https://hub.example/a/b/d.pt");
+        is("//cdn.example/x", "https://cdn.example/x");
+        is("http://cdn.example/x", "http://cdn.example/x");
+        assert_eq!(resolved("https://hub.example", "/x").as_deref(), Some("https://hub.example/x"));
+    }
+
+    #[test]
+    fn origins_are_scheme_host_and_port() {
+        assert_eq!(Origin::of("https://A.example/x"), Origin::of("https://a.example:443/y"));
+        assert_ne!(Origin::of("https://a.example/x"), Origin::of("http://a.example/x"));
+        assert_ne!(Origin::of("http://127.0.0.1:1/x"), Origin::of("http://127.0.0.1:2/x"));
+        assert!(is_loopback("127.0.0.1") && is_loopback("[::1]") && is_loopback("localhost"));
+        assert!(!is_loopback("127.0.0.1.example"));
+    }
+}
