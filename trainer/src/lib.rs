@@ -8,6 +8,8 @@
 //! * [`cli`] — the `tintype` program
 #![recursion_limit = "256"]
 
+#[cfg(test)]
+mod alone;
 pub mod bench;
 pub mod cli;
 pub mod data;

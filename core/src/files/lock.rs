@@ -37,11 +37,16 @@ impl Lock {
         let io = |source| LockError::Io { path: path.into(), source };
         let mut options = OpenOptions::new();
         let file = options.create(true).write(true).truncate(false).open(path).map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(LockError::Held(path.into())),
-            Err(TryLockError::Error(source)) => Err(io(source)),
-        }
+        file.try_lock().map_err(|error| refused(path, error))?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// Why the system did not lock a file.
+fn refused(path: &Path, error: TryLockError) -> LockError {
+    match error {
+        TryLockError::WouldBlock => LockError::Held(path.into()),
+        TryLockError::Error(source) => LockError::Io { path: path.into(), source },
     }
 }
 
@@ -57,5 +62,16 @@ mod tests {
         assert!(matches!(Lock::take(&path), Err(LockError::Held(_))));
         drop(held);
         assert!(Lock::take(&path).is_ok());
+    }
+
+    #[test]
+    fn a_file_system_without_locks_is_not_another_owner() {
+        let path = Path::new("lock");
+        let none = io::Error::from(io::ErrorKind::Unsupported);
+        let error = refused(path, TryLockError::Error(none));
+        assert_eq!(error.to_string(), "lock cannot be locked");
+        let LockError::Io { source, .. } = error else { panic!("nobody holds it") };
+        assert_eq!(source.kind(), io::ErrorKind::Unsupported);
+        assert!(matches!(refused(path, TryLockError::WouldBlock), LockError::Held(_)));
     }
 }

@@ -49,14 +49,20 @@ impl Reporter {
     /// Sets the number of finished steps.
     pub fn position(&self, steps: u64) {
         self.bar.set_position(steps);
-        let Some(line) = &self.line else { return };
-        let mut last = line.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.elapsed() >= BETWEEN_LINES {
-            *last = Instant::now();
-            let total = self.bar.length().unwrap_or(0);
-            let (message, unit) = (self.bar.message(), &self.unit);
-            let _ = writeln!(std::io::stderr(), "{message}: {steps}/{total} {unit}");
+        if let Some(line) = self.line_at(steps, Instant::now()) {
+            let _ = writeln!(std::io::stderr(), "{line}");
         }
+    }
+
+    /// The line of progress, if there is no bar and it is time for one.
+    fn line_at(&self, steps: u64, now: Instant) -> Option<String> {
+        let mut last = self.line.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.duration_since(*last) < BETWEEN_LINES {
+            return None;
+        }
+        *last = now;
+        let total = self.bar.length().unwrap_or(0);
+        Some(format!("{}: {steps}/{total} {}", self.bar.message(), self.unit))
     }
 
     /// Writes a JSON event, with `--json` only.
@@ -105,5 +111,26 @@ impl Reporter {
     /// Clears the progress bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_comes_in_a_line_every_ten_seconds_where_there_is_no_terminal() {
+        let start = Instant::now();
+        let at = |milliseconds: u64| start + Duration::from_millis(milliseconds);
+        let images = |json: bool| Reporter::counting(7, "images", json);
+        assert_eq!(images(false).line.is_some(), !std::io::stderr().is_terminal());
+        assert!(images(true).line_at(3, at(60_000)).is_none(), "events are enough");
+        let reporter = Reporter { line: Some(Mutex::new(start)), ..images(false) };
+        reporter.message("encoding on cpu".into());
+        let lines: Vec<_> = [(1, 0), (2, 9_999), (3, 10_000), (4, 19_999), (5, 20_001)]
+            .into_iter()
+            .filter_map(|(steps, time)| reporter.line_at(steps, at(time)))
+            .collect();
+        assert_eq!(lines, ["encoding on cpu: 3/7 images", "encoding on cpu: 5/7 images"]);
     }
 }

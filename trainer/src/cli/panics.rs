@@ -51,6 +51,27 @@ fn computes(file: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alone;
+
+    #[test]
+    fn the_place_of_a_panic_is_told_and_the_way_there_if_asked() {
+        let name = "cli::panics::tests::the_place_of_a_panic_is_told_and_the_way_there_if_asked";
+        let broken: fn() = || panic!("broken\nmore");
+        let line = line!() - 1;
+        for (asked, frames) in [("0", false), ("1", true)] {
+            let environment = [("RUST_BACKTRACE", asked), ("RUST_LIB_BACKTRACE", asked)];
+            let Some(said) = alone::said(name, &environment) else {
+                // From here on panics are the program's.
+                let _ = crate::cli::run(["tintype", "info", "/no/such/model"].map(Into::into));
+                assert!(std::panic::catch_unwind(broken).is_err());
+                return;
+            };
+            let place = format!("(broken at {}:{line}); please report it\n", file!());
+            assert!(said.contains(&format!("error: this is a defect {place}")), "{said}");
+            let is_frame = |text: &str| text.trim_start().starts_with("0: ");
+            assert_eq!(said.lines().any(is_frame), frames, "{said}");
+        }
+    }
 
     #[test]
     fn another_device_is_advised_where_one_failed() {

@@ -103,7 +103,6 @@ impl CheckpointError {
 ///
 /// Earlier checkpoints are whole then.
 pub fn write(run: &Path, state: &State, files: &[TensorFile]) -> Result<PathBuf, CheckpointError> {
-    let folder = run.join(FOLDER);
     let path = of_step(run, state.step);
     let failed = |source| CheckpointError::Write { path: path.clone(), source };
     for file in files {
@@ -114,7 +113,7 @@ pub fn write(run: &Path, state: &State, files: &[TensorFile]) -> Result<PathBuf,
             }
         }
     }
-    let temporary = folder.join(format!("{:08}.{}.tmp", state.step, std::process::id()));
+    let temporary = temporary(run, state.step);
     let result = write_into(&temporary, state, files).and_then(|()| place(&temporary, &path));
     if result.is_err() {
         let _ = std::fs::remove_dir_all(&temporary);
@@ -146,6 +145,11 @@ pub fn exists(run: &Path, step: u64) -> bool {
 
 fn of_step(run: &Path, step: u64) -> PathBuf {
     run.join(FOLDER).join(format!("{step:08}"))
+}
+
+/// The name of a checkpoint that is being written.
+fn temporary(run: &Path, step: u64) -> PathBuf {
+    run.join(FOLDER).join(format!("{step:08}.{}.tmp", std::process::id()))
 }
 
 fn write_into(folder: &Path, state: &State, files: &[TensorFile]) -> io::Result<()> {
@@ -339,10 +343,11 @@ pub fn check_same(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn state(step: u64) -> State {
+    /// The state of a run after so many steps.
+    pub fn state(step: u64) -> State {
         State {
             step,
             skipped: 0,
@@ -354,18 +359,42 @@ mod tests {
         }
     }
 
-    fn files(values: &[f32]) -> Vec<TensorFile> {
+    /// A checkpoint of one tensor.
+    pub fn files(values: &[f32]) -> Vec<TensorFile> {
         let view = TensorView::from_f32(vec![values.len()], values).expect("they fit");
         let tensors = BTreeMap::from([("weight".to_string(), view)]);
         vec![TensorFile { name: "model.safetensors", tensors, metadata: BTreeMap::new() }]
     }
 
-    fn names(run: &Path) -> Vec<String> {
+    /// What is in a run's folder of checkpoints.
+    pub fn names(run: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(run.join(FOLDER)).expect("a folder");
         let name = |e: io::Result<std::fs::DirEntry>| e.expect("an entry").file_name();
         let mut names: Vec<_> = entries.map(|e| name(e).to_string_lossy().into_owned()).collect();
         names.sort();
         names
+    }
+
+    /// Lets the next try to write a checkpoint of [`files`] meet a full disk; it takes that away with its other traces.
+    #[cfg(target_os = "linux")]
+    pub fn fill_disk(run: &Path, step: u64) {
+        let folder = temporary(run, step);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let file = folder.join("model.safetensors");
+        std::os::unix::fs::symlink("/dev/full", file).expect("a link");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_told_from_other_trouble_and_keeps_the_checkpoint_before() {
+        let run = tempfile::tempdir().expect("a folder");
+        write(run.path(), &state(1), &files(&[1.0])).expect("it writes");
+        fill_disk(run.path(), 2);
+        let error = write(run.path(), &state(2), &files(&[2.0])).expect_err("it is full");
+        assert!(error.is_full() && error.may_pass(), "{error}");
+        assert_eq!(names(run.path()), ["00000001"]);
+        write(run.path(), &state(2), &files(&[2.0])).expect("there is room");
+        assert_eq!(names(run.path()), ["00000001", "00000002"]);
     }
 
     #[test]

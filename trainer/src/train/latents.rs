@@ -222,3 +222,95 @@ fn moment_statistics(store: &Hdf5Store, [c, h, w]: [usize; 3]) -> Result<LatentS
         mean: mean.iter().map(|&m| m as f32).collect(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::Value;
+    use tempfile::TempDir;
+    use tintype::files::Identity;
+    use tintype::weights::{Dtype, TensorView, write_safetensors};
+
+    use super::*;
+    use crate::data::hdf5::{Hdf5Writer, Payload};
+    use crate::data::made::Other;
+    use crate::train::checkpoint::tests::state;
+    use crate::train::checkpoint::{State, check_same};
+    use crate::train::record::Record;
+
+    fn floats(shape: &[usize], values: &[f32]) -> TensorView {
+        TensorView::from_f32(shape.to_vec(), values).expect("they fit")
+    }
+
+    fn write<const N: usize>(path: &Path, tensors: [(&str, TensorView); N]) {
+        let named = tensors.map(|(name, view)| (name.to_string(), view));
+        let bytes = write_safetensors(&BTreeMap::from(named), &BTreeMap::new()).expect("it fits");
+        std::fs::write(path, bytes).expect("it is written");
+    }
+
+    /// The record of latents in a folder, with statistics that are given.
+    fn recorded(folder: &TempDir, latents: &str) -> DataRecord {
+        let stats = folder.path().join("stats.safetensors");
+        write(&stats, [("mean", floats(&[1], &[0.0])), ("std", floats(&[1], &[1.0]))]);
+        Latents::open(&folder.path().join(latents), Some(&stats)).expect("they open").record()
+    }
+
+    /// Two latents of two values each, and those of the flipped images.
+    fn shards(latents: [f32; 4], flipped: [f32; 4]) -> DataRecord {
+        let folder = TempDir::new().expect("a folder");
+        std::fs::create_dir(folder.path().join("latents")).expect("a folder");
+        let labels = TensorView::from_bytes(Dtype::I64, vec![2], vec![0; 16]).expect("they fit");
+        write(
+            &folder.path().join("latents/shard000.safetensors"),
+            [
+                ("latents", floats(&[2, 1, 1, 2], &latents)),
+                ("latents_flip", floats(&[2, 1, 1, 2], &flipped)),
+                ("labels", labels),
+            ],
+        );
+        recorded(&folder, "latents")
+    }
+
+    /// The moments of one latent of two values.
+    fn moments(values: [f32; 4]) -> DataRecord {
+        let folder = TempDir::new().expect("a folder");
+        let path = folder.path().join("moments.h5");
+        let writer = Hdf5Writer::open(&path, &Identity::default(), Other::Refuse);
+        let writer = writer.expect("it opens").expect("it is new");
+        let item = || "00000/img-mean-std-00000000.npy".to_string();
+        let payload = Payload::Floats(values.to_vec(), vec![2, 1, 2]);
+        writer.append(0, vec![(item(), payload)]).expect("it is written");
+        writer.finish(&[(item(), 0)], false).expect("it ends");
+        recorded(&folder, "moments.h5")
+    }
+
+    #[test]
+    fn latents_of_another_encoder_are_noticed_on_resume() {
+        let of = |data: &DataRecord| {
+            let record = Record { settings: Value::Null, data: data.clone() };
+            State { record: Some(record), ..state(1) }
+        };
+        let resumed = |then: &DataRecord, now: &DataRecord, allowed: bool| {
+            let checkpoint = Path::new("run/checkpoints/00000001");
+            check_same(&of(then), &of(now), checkpoint, allowed).map_err(|e| e.to_string())
+        };
+        let (a, b, c) = ([1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 4.0, 3.0], [1.0, 2.0, 3.0, 4.5]);
+        assert_eq!(resumed(&shards(a, b), &shards(a, b), false), Ok(None));
+        for (then, now) in [
+            (shards(a, b), shards(c, b)),
+            (shards(a, a), shards(a, c)), // those of the flipped images alone
+            (moments(a), moments(c)),
+        ] {
+            assert_eq!(then.fingerprint, now.fingerprint, "names, labels and sizes are the same");
+            let values = |data: &DataRecord| data.values.clone().expect("a checksum");
+            let differs = format!("data.values {:?} → {:?}", values(&then), values(&now));
+            let error = resumed(&then, &now, false).expect_err("other latents");
+            assert!(error.contains(&differs), "{error}");
+            let note = resumed(&then, &now, true).expect("it is meant").expect("a note");
+            assert!(note.contains(&differs), "{note}");
+            // Earlier versions recorded none.
+            assert_eq!(resumed(&DataRecord { values: None, ..then }, &now, false), Ok(None));
+        }
+    }
+}

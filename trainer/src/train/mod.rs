@@ -32,6 +32,8 @@ mod saver;
 pub mod schedule;
 pub mod tables;
 pub mod teacher;
+#[cfg(test)]
+mod tests;
 pub mod trainer;
 pub mod unknown_keys;
 pub mod vae;

@@ -128,7 +128,12 @@ pub const MOST_SKIPPED: u64 = 100;
 
 /// Takes the folder of a run for this process; `None` where the file system knows no locks.
 fn lock(out: &Path) -> Result<Option<Lock>> {
-    match Lock::take(&out.join(LOCK)) {
+    settle(out, Lock::take(&out.join(LOCK)))
+}
+
+/// What a try to lock a folder means for its run.
+fn settle(out: &Path, taken: Result<Lock, LockError>) -> Result<Option<Lock>> {
+    match taken {
         Ok(lock) => Ok(Some(lock)),
         Err(LockError::Held(_)) => Err(RunError::Held(out.into()).into()),
         Err(LockError::Io { path, source }) if path.is_file() && !is_refused(&source) => {
@@ -234,4 +239,37 @@ fn diverged(step: u64, report: &Report) -> RunError {
     let values: Vec<String> =
         report.values.iter().map(|(name, value)| format!("{name} {value}")).collect();
     RunError::Diverged { step, values: values.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alone;
+
+    #[test]
+    fn a_run_goes_on_where_the_file_system_has_no_locks() {
+        let name = "train::ranks::tests::a_run_goes_on_where_the_file_system_has_no_locks";
+        if let Some(said) = alone::said(name, &[]) {
+            assert_eq!(said.matches("warning: ").count(), 2, "{said}");
+            assert_eq!(said.matches("; train in one process only").count(), 2, "{said}");
+            return;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(LOCK);
+        let fails = |kind: ErrorKind| {
+            settle(folder.path(), Err(LockError::Io { path: path.clone(), source: kind.into() }))
+        };
+        let error = fails(ErrorKind::Unsupported).expect_err("the file could not be created");
+        assert!(error.to_string().ends_with("cannot be written"), "{error}");
+        std::fs::write(&path, "").expect("it is written");
+        for kind in [ErrorKind::Unsupported, ErrorKind::Other] {
+            assert!(matches!(fails(kind), Ok(None)), "{kind}");
+        }
+        for kind in [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem] {
+            assert!(fails(kind).is_err(), "{kind}");
+        }
+        let error = settle(folder.path(), Err(LockError::Held(path.clone())));
+        let error = error.expect_err("somebody has it");
+        assert!(matches!(error.downcast_ref::<RunError>(), Some(RunError::Held(_))), "{error}");
+    }
 }

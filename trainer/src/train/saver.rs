@@ -177,11 +177,43 @@ impl Drop for Saver {
     }
 }
 
+/// When a checkpoint that could not be written is tried again.
+struct Tries {
+    patience: Duration,
+    short: std::array::IntoIter<Duration, 2>,
+    /// The last pause while the disk is full.
+    longer: Option<Duration>,
+}
+
+impl Tries {
+    /// * `patience`: how long while the disk is full
+    fn new(patience: Duration) -> Self {
+        Self { patience, short: PAUSES.into_iter(), longer: None }
+    }
+
+    /// The pause before the next one, after an error; `None` to give up.
+    ///
+    /// * `took`: the time since the first one began
+    fn pause(&mut self, error: &CheckpointError, took: Duration) -> Option<Duration> {
+        if let Some(pause) = self.short.next() {
+            return error.may_pass().then_some(pause);
+        }
+        if !error.is_full() || took >= self.patience {
+            return None;
+        }
+        let pause = match self.longer {
+            Some(last) => last.saturating_mul(2).min(LONGEST_OF_LAST),
+            None => FIRST,
+        };
+        self.longer = Some(pause);
+        Some(pause.min(self.patience))
+    }
+}
+
 /// Writes a checkpoint, in several tries, and deletes older ones once it is on the disk.
 fn write(run: &Path, keep: Keep, state: &State, files: Vec<TensorFile>, writing: Writing) -> Ended {
     let begun = Instant::now();
-    let mut pauses = PAUSES.into_iter();
-    let mut longer = None;
+    let mut tries = Tries::new(writing.patience);
     let written = loop {
         let whole = critical::begin();
         let written = checkpoint::write(run, state, &files);
@@ -190,22 +222,15 @@ fn write(run: &Path, keep: Keep, state: &State, files: Vec<TensorFile>, writing:
             Ok(_) => break Ok(()),
             Err(error) => error,
         };
-        let pause = match pauses.next() {
-            Some(pause) if error.may_pass() => pause,
-            None if error.is_full() && begun.elapsed() < writing.patience => {
-                if longer.is_none() {
-                    let left = writing.patience.saturating_sub(begun.elapsed()).as_secs();
-                    let _ = writeln!(
-                        io::stderr(),
-                        "warning: {error}: the disk is full; make room in the next {left} s, or interrupt twice to give up"
-                    );
-                }
-                let pause = longer.unwrap_or(FIRST);
-                longer = Some(pause.saturating_mul(2).min(LONGEST_OF_LAST));
-                pause.min(writing.patience)
-            }
-            _ => break Err(error),
-        };
+        let (took, told) = (begun.elapsed(), tries.longer.is_some());
+        let Some(pause) = tries.pause(&error, took) else { break Err(error) };
+        if tries.longer.is_some() && !told {
+            let left = writing.patience.saturating_sub(took).as_secs();
+            let _ = writeln!(
+                io::stderr(),
+                "warning: {error}: the disk is full; make room in the next {left} s, or interrupt twice to give up"
+            );
+        }
         // A signal that ends the program is not held up here.
         std::thread::sleep(pause);
     };
@@ -215,4 +240,57 @@ fn write(run: &Path, keep: Keep, state: &State, files: Vec<TensorFile>, writing:
         _ => Ok(()),
     };
     Ended { written, pruned }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_waited_for_with_growing_pauses() {
+        let failed = |kind: io::ErrorKind| CheckpointError::Write {
+            path: "00000004".into(),
+            source: kind.into(),
+        };
+        // In milliseconds, if the tries themselves take no time.
+        let pauses = |error: &CheckpointError, patience: u64| -> Vec<u128> {
+            let mut tries = Tries::new(Duration::from_secs(patience));
+            let (mut pauses, mut took) = (Vec::new(), Duration::ZERO);
+            while let Some(pause) = tries.pause(error, took) {
+                took += pause;
+                pauses.push(pause.as_millis());
+            }
+            pauses
+        };
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+            let full = failed(kind);
+            let expected: [u128; 8] = [300, 1200, 5_000, 10_000, 20_000, 40_000, 60_000, 60_000];
+            assert_eq!(pauses(&full, 150), expected, "{kind}");
+            assert_eq!(pauses(&full, 2), [300, 1200, 2_000], "{kind}");
+            assert_eq!(pauses(&full, 0), [300, 1200], "{kind}");
+        }
+        assert_eq!(pauses(&failed(io::ErrorKind::PermissionDenied), 150), [300, 1200]);
+        let (file, tensor) = ("model.safetensors", "weight".into());
+        let bad = CheckpointError::NotFinite { path: "00000004".into(), file, tensor };
+        assert!(pauses(&bad, 150).is_empty(), "it would be the same");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_checkpoint_is_written_once_there_is_room_again() {
+        use crate::train::checkpoint::tests::{files, fill_disk, names, state};
+        use indicatif::ProgressBar;
+
+        let run = tempfile::tempdir().expect("a folder");
+        let mut warnings = Warnings::new(ProgressBar::hidden());
+        let mut saver = Saver::new(run.path(), Keep { last: 1, every: 0 });
+        let mut save = |step: u64| {
+            let begun = saver.start(state(step), files(&[1.0]), Writing::PERIODIC);
+            begun.and_then(|()| saver.finish(&mut warnings)).expect("it is written");
+        };
+        save(1);
+        fill_disk(run.path(), 2);
+        save(2);
+        assert_eq!(names(run.path()), ["00000002"]);
+    }
 }

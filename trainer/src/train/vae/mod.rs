@@ -4,6 +4,8 @@
 mod cost;
 mod networks;
 mod passes;
+#[cfg(test)]
+mod tests;
 mod training;
 
 use serde::{Deserialize, Serialize};
