@@ -13,7 +13,7 @@ use tintype::burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use tintype::image::{Rounding, to_rgb};
 use tintype::model::vae_config;
 use tintype::noise::{self, ImageKey, Stream};
-use tintype::weights::{Weights, load, open};
+use tintype::weights::{Weights, load, open, open_autoencoder};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             (encoder, decoder, drawn(), PathBuf::from("again.png"))
         }
         [vae, photo, out] => {
-            let vae = open(vae)?;
+            let vae = open_autoencoder(vae)?;
             (vae.clone(), vae, image::open(photo)?.to_rgb8(), out.clone())
         }
         _ => return Err("usage: autoencoder VAE PHOTO OUT.png".into()),

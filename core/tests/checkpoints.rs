@@ -324,3 +324,157 @@ fn bits_of_lazy_arithmetic_are_not_ignored() {
     let weights = open(&[("ema", dict(&[("odd", lazy), ("w", plain())]))]).expect("it opens");
     assert!(weights.unreadable["odd"].contains("neg"));
 }
+
+/// Checkpoints of joint training: a network and its autoencoder in one file.
+#[cfg(all(feature = "cpu", feature = "files"))]
+mod joint {
+    use std::collections::BTreeMap;
+    use std::path::{Path, PathBuf};
+
+    use tempfile::TempDir;
+    use tintype::burn::tensor::{Device, FloatDType};
+    use tintype::generate::{LoadError, ModelFiles, ModelPaths, Pipeline};
+    use tintype::model::sit::SiTConfig;
+    use tintype::model::vavae::VaeConfig;
+    use tintype::weights::{autoencoder_in, layout, open, open_autoencoder};
+
+    use super::{archive, dict, pickle, plain, tensor};
+
+    /// Values of the one storage, at least as many as the largest tensor has.
+    const VALUES: usize = 1 << 15;
+
+    /// A tensor of the storage's first values.
+    fn of_shape(shape: &[usize]) -> Vec<u8> {
+        let shape: Vec<u32> = shape.iter().map(|&n| n as u32).collect();
+        let mut strides = vec![1; shape.len()];
+        for axis in (1..shape.len()).rev() {
+            strides[axis - 1] = strides[axis] * shape[axis];
+        }
+        tensor("FloatStorage", &shape, &strides)
+    }
+
+    fn section(layout: &BTreeMap<String, Vec<usize>>) -> Vec<u8> {
+        let tensors = layout.iter().map(|(name, shape)| (name.as_str(), of_shape(shape)));
+        dict(&tensors.collect::<Vec<_>>())
+    }
+
+    /// REPA-E's network, which holds the statistics of its latents.
+    fn network() -> Vec<u8> {
+        let config = SiTConfig {
+            input_size: 8,
+            in_channels: 4,
+            hidden_size: 48,
+            depth: 1,
+            num_heads: 4,
+            num_classes: 12,
+            qk_norm: true,
+            ..SiTConfig::variant("S", 2).expect("a variant")
+        };
+        section(&layout(&config.init(&Device::flex()).expect("valid")))
+    }
+
+    fn autoencoder() -> Vec<u8> {
+        let config = VaeConfig {
+            ch: 32,
+            ch_mult: vec![1; 3],
+            num_res_blocks: 1,
+            z_channels: 4,
+            attn_resolutions: Vec::new(),
+            ..VaeConfig::f16d32()
+        };
+        section(&layout(&config.init_decoder(&Device::flex()).expect("valid")))
+    }
+
+    fn write(folder: &TempDir, name: &str, entries: &[(&str, Vec<u8>)]) -> PathBuf {
+        let path = folder.path().join(name);
+        let file = archive(&pickle(&dict(entries)), &vec![0.02; VALUES]);
+        std::fs::write(&path, file).expect("it is written");
+        path
+    }
+
+    fn files(model: &Path, vae: Option<&Path>) -> ModelFiles {
+        let (model, vae) = (Some(model.to_path_buf()), vae.map(Path::to_path_buf));
+        ModelFiles::open(&ModelPaths { model, vae, ..ModelPaths::default() }).expect("it opens")
+    }
+
+    #[test]
+    fn the_autoencoder_in_the_networks_file_is_taken_unless_another_is_named() {
+        let (folder, device) = (TempDir::new().expect("a folder"), Device::flex());
+        let entries = [
+            ("model", network()),
+            ("ema", network()),
+            ("vae", autoencoder()),
+            ("discriminator", dict(&[("main.0.weight", plain())])),
+        ];
+        let joint = write(&folder, "joint.pt", &entries);
+        let alone = write(&folder, "alone.pt", &[("ema", network())]);
+        let vae = write(&folder, "vae.pt", &[("state_dict", autoencoder())]);
+        let note = format!("{}: its own autoencoder is used, \"vae\"", joint.display());
+        for (model, named, is_own) in [
+            (&joint, None, true),
+            (&joint, Some(vae.as_path()), false),
+            (&alone, Some(joint.as_path()), false),
+        ] {
+            let files = files(model, named);
+            assert_eq!(files.model.metadata["section"], "ema");
+            let from = named.unwrap_or(model).display().to_string();
+            assert_eq!(files.vae.as_ref().map(|vae| vae.file.clone()), Some(from));
+            let inspection = files.inspect(&device).expect("it would load");
+            assert_eq!(inspection.reports.len(), 2);
+            assert_eq!(inspection.image_size, [32, 32]);
+            assert_eq!(inspection.notes.contains(&note), is_own, "{:?}", inspection.notes);
+            Pipeline::load(files.parts(), FloatDType::F32, &device).expect("it loads");
+        }
+        let lacking = files(&alone, None).inspect(&device);
+        assert!(matches!(lacking, Err(LoadError::NoVae("SiT"))), "{lacking:?}");
+    }
+
+    #[test]
+    fn an_average_of_the_autoencoder_comes_first() {
+        let folder = TempDir::new().expect("a folder");
+        let half = |value: Vec<u8>| dict(&[("module.decoder.conv_in.weight", value)]);
+        let averaged = || half(tensor("FloatStorage", &[4], &[1]));
+        let network = dict(&[("w", plain())]);
+        for name in ["ema_vae", "vae_ema"] {
+            let entries = [("ema", network.clone()), ("vae", half(plain())), (name, averaged())];
+            let vae = open_autoencoder(&write(&folder, name, &entries)).expect("it opens");
+            assert_eq!(vae.tensors["decoder.conv_in.weight"].shape, [4]);
+            assert_eq!(vae.metadata["section"], name);
+        }
+        // An autoencoder's own training.
+        let entries = [("vae", half(plain())), ("model", half(plain())), ("ema", averaged())];
+        let vae = open_autoencoder(&write(&folder, "own", &entries)).expect("it opens");
+        assert_eq!(vae.metadata["section"], "ema");
+        // Without a network.
+        let path = write(&folder, "alone", &[("vae", half(plain()))]);
+        assert!(open(&path).is_err());
+        assert!(open_autoencoder(&path).expect("it opens").contains("decoder.conv_in.weight"));
+    }
+
+    #[test]
+    fn only_checkpoints_of_joint_training_open_in_another_way() {
+        let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/pt");
+        let vae = open_autoencoder(&goldens.join("repae_joint.pt")).expect("it opens");
+        let names: Vec<&str> = vae.tensors.keys().map(String::as_str).collect();
+        let expected = [
+            "decoder.conv_out.weight",
+            "encoder.conv_in.bias",
+            "encoder.conv_in.weight",
+            "quant_conv.weight",
+        ];
+        assert_eq!(names, expected);
+        // The arguments are those of the network's training.
+        assert_eq!(vae.metadata, BTreeMap::from([("section".into(), "vae".into())]));
+        for name in ["sit_train.pt", "e2e-tiny.pt", "vavae_lightning.ckpt", "expected.safetensors"]
+        {
+            let path = goldens.join(name);
+            let opened = open(&path).expect("it opens");
+            let again = open_autoencoder(&path).expect("it opens");
+            assert_eq!(again.fingerprint(), opened.fingerprint(), "{name}");
+            assert_eq!(again.metadata, opened.metadata, "{name}");
+        }
+        for name in ["sit_train.pt", "raw_state_dict_legacy.pt", "expected.safetensors"] {
+            assert!(autoencoder_in(&goldens.join(name)).expect("it opens").is_none(), "{name}");
+        }
+    }
+}

@@ -11,7 +11,9 @@ use crate::device::Found;
 use crate::labels::Labels;
 use crate::model::{Architecture, detect, notes, vae_config};
 use crate::precision::Precision;
-use crate::weights::{Report, Weights, WeightsError, compare, open, parameter_count};
+use crate::weights::{
+    Report, Weights, WeightsError, autoencoder_in, compare, open, open_autoencoder, parameter_count,
+};
 
 /// Activations of a residual block that are there at once: what enters it and is added at its end, what enters its
 /// convolution, and what comes out.
@@ -31,7 +33,7 @@ pub struct ModelPaths {
     pub model: Option<PathBuf>,
     /// Configuration of the network, where the weights do not hold it.
     pub config: Option<PathBuf>,
-    /// The autoencoder of a latent model.
+    /// The autoencoder of a latent model, in place of one in the network's own file.
     pub vae: Option<PathBuf>,
     /// Statistics of the latents.
     pub stats: Option<PathBuf>,
@@ -64,27 +66,32 @@ pub struct Inspection {
 }
 
 impl ModelFiles {
-    /// Opens the named files, and the embedded model where none is named.
+    /// Opens the named files, and the embedded model where none is named. Without a file of its own, the
+    /// autoencoder of a latent model is the one in the network's file, where that holds one: joint training saves
+    /// both in one.
     ///
     /// # Errors
     ///
     /// * [`LoadError::Weights`] where a file cannot be read or is no checkpoint
     /// * [`LoadError::NotEmbedded`] where no network is named and the program has none inside
     pub fn open(paths: &ModelPaths) -> Result<Self, LoadError> {
-        let mut files = match &paths.model {
+        let model = paths.model.as_ref();
+        let model = model.map(|path| part_of_pipeline(path, &["transformer", "unet"]));
+        let mut files = match &model {
             None => Self::embedded()?,
-            Some(path) => {
-                let path = part_of_pipeline(path, &["transformer", "unet"]);
-                Self { model: open(&path)?, vae: None, stats: None }
-            }
+            Some(path) => Self { model: open(path)?, vae: None, stats: None },
         };
         if let Some(path) = &paths.config {
             let io = |source| WeightsError::Io { path: path.display().to_string(), source };
             let text = std::fs::read_to_string(path).map_err(io)?;
             files.model.metadata.insert("config".into(), text);
         }
-        if let Some(path) = &paths.vae {
-            files.vae = Some(open(&part_of_pipeline(path, &["vae"]))?);
+        match (&paths.vae, &model) {
+            (Some(path), _) => {
+                files.vae = Some(open_autoencoder(&part_of_pipeline(path, &["vae"]))?);
+            }
+            (None, Some(path)) if files.works_on_latents() => files.vae = autoencoder_in(path)?,
+            _ => {}
         }
         if let Some(path) = &paths.stats {
             files.stats = Some(open(path)?);
@@ -150,8 +157,25 @@ impl ModelFiles {
             image_size: image_size(&architecture, vae.as_ref()),
             architecture,
             reports,
-            notes: notes(&self.model),
+            notes: self.notes(),
         })
+    }
+
+    /// What is worth knowing of the files, in sentences: [`notes`] of the network's, and whether its autoencoder is
+    /// from the same file.
+    pub fn notes(&self) -> Vec<String> {
+        notes(&self.model).into_iter().chain(self.own_autoencoder_note()).collect()
+    }
+
+    fn own_autoencoder_note(&self) -> Option<String> {
+        let vae = self.vae.as_ref().filter(|vae| vae.file == self.model.file)?;
+        let section = vae.metadata.get("section")?;
+        Some(format!("{}: its own autoencoder is used, {section:?}", vae.file))
+    }
+
+    /// Whether the network is known, and works on latents.
+    fn works_on_latents(&self) -> bool {
+        detect(&self.model).is_ok_and(|architecture| architecture.latent_space().is_some())
     }
 
     /// What a pipeline is made of.

@@ -81,4 +81,20 @@ impl Weights {
         let sections = sections::read(Arc::new(bytes)).map_err(problem)?;
         Ok(sections.into_weights(file))
     }
+
+    /// The autoencoder that a PyTorch checkpoint holds beside its network, as REPA-E's joint training saves both
+    /// (`vae`; an average of it, such as `vae_ema`, where there is one); `None` where there is none. The metadata
+    /// key `section` says which entry it is.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::Format`] where the bytes are no PyTorch file, or damaged.
+    pub fn pytorch_autoencoder(
+        bytes: impl AsRef<[u8]> + Send + Sync + 'static,
+        file: &str,
+    ) -> Result<Option<Self>, WeightsError> {
+        let problem = |problem: String| WeightsError::Format { file: file.into(), problem };
+        let sections = sections::read(Arc::new(bytes)).map_err(problem)?;
+        sections.into_autoencoder(file).map_err(problem)
+    }
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::WeightsError;
 use super::diffusers::{describes_autoencoder, from_diffusers, is_diffusers};
-use super::prefixes::unwrapped;
+use super::prefixes::{OF_AUTOENCODER, unwrapped};
+use super::pytorch::is_pytorch;
 use super::source::Bytes;
 use super::store::Weights;
 
@@ -51,10 +52,54 @@ const INDEX: &str = ".safetensors.index.json";
 ///   of no supported container, or a shard lacks a tensor of the index
 pub fn open(path: &Path) -> Result<Weights, WeightsError> {
     if path.is_dir() {
-        return open_folder(path);
+        return open_folder(path, open);
     }
     let is_index = path.to_string_lossy().ends_with(".index.json");
     let weights = if is_index { open_sharded(path)? } else { stored(path)? };
+    in_our_names(weights, path)
+}
+
+/// Opens an autoencoder, as [`open`] does; from a checkpoint of joint training, which opens as its network, takes
+/// the autoencoder ([`autoencoder_in`]).
+///
+/// # Errors
+///
+/// All of [`open`].
+pub fn open_autoencoder(path: &Path) -> Result<Weights, WeightsError> {
+    if path.is_dir() {
+        return open_folder(path, open_autoencoder);
+    }
+    let opened = open(path);
+    if opened.as_ref().is_ok_and(is_autoencoder) {
+        return opened;
+    }
+    autoencoder_in(path)?.map_or(opened, Ok)
+}
+
+/// Opens the autoencoder that a PyTorch checkpoint holds beside its network
+/// ([`pytorch_autoencoder`](Weights::pytorch_autoencoder)); `None` where it holds none, and for other files.
+///
+/// # Errors
+///
+/// All of [`open`].
+pub fn autoencoder_in(path: &Path) -> Result<Option<Weights>, WeightsError> {
+    if path.is_dir() {
+        return open_folder(path, autoencoder_in);
+    }
+    let bytes = map(path)?;
+    if !is_pytorch(&bytes) {
+        return Ok(None);
+    }
+    let found = Weights::pytorch_autoencoder(bytes, &path.display().to_string())?;
+    found.map(|weights| in_our_names(weights, path)).transpose()
+}
+
+fn is_autoencoder(weights: &Weights) -> bool {
+    OF_AUTOENCODER.iter().any(|name| weights.contains(name))
+}
+
+/// Without prefixes of wrappers, and an autoencoder under CompVis' names.
+fn in_our_names(weights: Weights, path: &Path) -> Result<Weights, WeightsError> {
     let weights = unwrapped(weights)?;
     let config = match is_diffusers(&weights) {
         true => config_beside(path)?,
@@ -65,7 +110,10 @@ pub fn open(path: &Path) -> Result<Weights, WeightsError> {
 
 /// Opens what a folder holds. A run in training may delete a checkpoint after it was found here; there is a later
 /// one then.
-fn open_folder(folder: &Path) -> Result<Weights, WeightsError> {
+fn open_folder<T>(
+    folder: &Path,
+    open: fn(&Path) -> Result<T, WeightsError>,
+) -> Result<T, WeightsError> {
     for _ in 1..TRIES {
         let found = in_folder(folder)?;
         let opened = open(&found);

@@ -28,7 +28,7 @@ mod training;
 
 pub use diffusers::from_diffusers;
 #[cfg(feature = "files")]
-pub use files::open;
+pub use files::{autoencoder_in, open, open_autoencoder};
 #[cfg(feature = "autodiff")]
 pub use flat::{Flat, Which, computing_in, flat, flat_gradients, gradients, views, with_flat};
 pub use load::{Loaded, compare, layout, load, parameter_count, snapshot};

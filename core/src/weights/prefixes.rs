@@ -10,7 +10,7 @@ const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
 /// Prefixes of an autoencoder that is a part of a model: CompVis' and others'.
 const AUTOENCODER: [&str; 2] = ["first_stage_model.", "vae."];
 /// Tensors that an autoencoder, or a half of it, has.
-const OF_AUTOENCODER: [&str; 2] = ["decoder.conv_in.weight", "encoder.conv_in.weight"];
+pub(super) const OF_AUTOENCODER: [&str; 2] = ["decoder.conv_in.weight", "encoder.conv_in.weight"];
 /// Tensors of networks here: a file of one may hold its autoencoder besides.
 const OF_NETWORK: [&str; 2] = ["x_embedder.proj.weight", "patch_in.proj.weight"];
 

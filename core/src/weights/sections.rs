@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::pickle::Node;
-use super::prefixes::bare;
+use super::prefixes::{OF_AUTOENCODER, bare};
 use super::pytorch::{self, Container};
 use super::rebuild::tensor;
 use super::source::Memory;
@@ -46,6 +46,11 @@ impl Section {
     /// The names of its tensors without prefixes of wrappers.
     fn names(&self) -> BTreeSet<&str> {
         self.tensors.keys().chain(self.unreadable.keys()).map(|name| bare(name)).collect()
+    }
+
+    fn is_autoencoder(&self) -> bool {
+        let names = self.names();
+        OF_AUTOENCODER.iter().any(|name| names.contains(*name))
     }
 
     /// Under other names, those tensors that get one; fails with a name that two of them get.
@@ -190,6 +195,27 @@ impl Sections {
             unreadable: section.unreadable,
             metadata,
         })
+    }
+
+    /// The entry with an autoencoder's tensors, an average of them before others; prefixes of wrappers are
+    /// removed. What the checkpoint says besides is of its network, and left out.
+    pub(super) fn into_autoencoder(mut self, file: &str) -> Result<Option<Weights>, String> {
+        let is_autoencoder =
+            |path: &String| self.sections.get(path).is_some_and(Section::is_autoencoder);
+        let entries = self.top.iter().filter_map(|(key, _)| Some((key, self.entry(key)?)));
+        let found = entries
+            .filter(|(_, path)| is_autoencoder(path))
+            .min_by_key(|(key, _)| !is_average(key))
+            .map(|(_, path)| path);
+        let Some(path) = found else { return Ok(None) };
+        let section = self.sections.remove(&path).unwrap_or_default();
+        let section = section.renamed(|name| Some(bare(name)))?;
+        Ok(Some(Weights {
+            file: file.into(),
+            tensors: section.tensors,
+            unreadable: section.unreadable,
+            metadata: BTreeMap::from([("section".to_string(), path)]),
+        }))
     }
 
     /// The path of the most tensors of an entry: itself, or a dictionary in it.

@@ -8,7 +8,7 @@ use serde_json::json;
 use tintype::burn::tensor::{Device, FloatDType};
 use tintype::device;
 use tintype::model::vae_config;
-use tintype::weights::{load, open};
+use tintype::weights::{load, open_autoencoder};
 
 use super::Outcome;
 use super::events::Reporter;
@@ -101,7 +101,7 @@ pub fn run(args: Args) -> Result<Outcome> {
 
 /// Loads the encoder of an autoencoder in float32.
 fn load_encoder(path: &Path, side: usize, device: &Device) -> Result<Encoder> {
-    let weights = open(path)?;
+    let weights = open_autoencoder(path)?;
     let config = vae_config(&weights)?;
     let fingerprint = weights.fingerprint();
     if !side.is_multiple_of(config.downsampling()) {

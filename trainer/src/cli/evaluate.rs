@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use tintype::burn::tensor::Device;
 use tintype::device;
-use tintype::weights::open;
+use tintype::weights::open_autoencoder;
 
 use super::Outcome;
 use super::events::Reporter;
@@ -125,7 +125,7 @@ fn reconstruct(args: &Args, batch: usize, id: &str, device: &Device) -> Result<O
         Some(vgg) => Some(Lpips::open(vgg, args.lpips.as_ref().unwrap_or(vgg), device)?),
         None => None,
     };
-    let mut files = args.reconstruct.iter().map(|path| open(path));
+    let mut files = args.reconstruct.iter().map(|path| open_autoencoder(path));
     let mut weights = files.next().context("no autoencoder was given")??;
     for file in files {
         weights.tensors.extend(file?.tensors);

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tintype::device::{self, Kind};
 use tintype::model::vavae::VaeConfig;
-use tintype::model::{detect, notes, vae_config};
+use tintype::model::{detect, vae_config};
 use tintype::weights::{Weights, WeightsError, compare};
 
 use tintype::generate::{ModelFiles, bytes};
@@ -39,7 +39,7 @@ pub fn run(args: Args) -> Result<()> {
     types.dedup();
     let values: usize = weights.tensors.values().map(|v| v.len()).sum();
     let (network, config, fit) = describe(weights);
-    let notes = notes(weights);
+    let notes = files.notes();
     let devices = device::list();
     let chosen = device::choose("auto")?;
     let mut system = sysinfo::System::new();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tintype::burn::tensor::{Device, FloatDType};
 use tintype::generate::{Event, ImageSpec, LatentStats, Parts, Pipeline, Request};
 use tintype::image::Rgb;
-use tintype::weights::{TensorView, Weights, open};
+use tintype::weights::{TensorView, Weights, open_autoencoder};
 
 /// Preview settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -96,7 +96,7 @@ impl Imager {
     ///
     /// If the autoencoder cannot be read.
     pub fn open(vae: Option<&Path>, stats: Option<&LatentStats>) -> Result<Self> {
-        let vae = vae.map(open).transpose()?;
+        let vae = vae.map(open_autoencoder).transpose()?;
         Ok(Self { vae, stats: stats.map(as_weights).transpose()? })
     }
 
