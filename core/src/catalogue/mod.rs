@@ -149,10 +149,10 @@ impl Catalogue {
     }
 
     /// The file that an option of this role takes when it is given the name of the entry: the entry's own, else that
-    /// of an entry that it needs.
-    pub fn file<'a>(&'a self, entry: &'a Entry, role: Role) -> Option<&'a File> {
+    /// of an entry that it needs; with the entry that it is of.
+    pub fn file<'a>(&'a self, entry: &'a Entry, role: Role) -> Option<(&'a Entry, &'a File)> {
         let needed = entry.needs.iter().filter_map(|name| self.get(name));
-        std::iter::once(entry).chain(needed).find_map(|entry| entry.file(role))
+        std::iter::once(entry).chain(needed).find_map(|entry| Some((entry, entry.file(role)?)))
     }
 
     /// Every file that a request to an entry needs: its own, then those of the entries that it needs, of which only

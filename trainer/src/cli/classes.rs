@@ -8,6 +8,7 @@ use tintype::labels::{Labels, printable};
 use tintype::model::detect;
 
 use super::model::ModelArgs;
+use super::published::{DownloadArgs, Library, Wishes};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -16,6 +17,8 @@ pub struct Args {
     search: String,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    download: DownloadArgs,
     /// Print a JSON list
     #[arg(long)]
     json: bool,
@@ -26,7 +29,11 @@ pub struct Args {
 /// # Errors
 ///
 /// If the model cannot be read, no class contains the text, or standard output cannot be written.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(mut args: Args) -> Result<()> {
+    let library = Library::open()?;
+    let mut wishes = Wishes::new(&library);
+    wishes.model(&mut args.model)?;
+    wishes.fulfil(args.download, args.json)?;
     let files = ModelFiles::open(&args.model.paths())?;
     let classes = detect(&files.model)?.num_classes();
     let labels = Labels::of(&files.model, classes);

@@ -6,13 +6,15 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use tintype::weights::{Dtype, Weights, open, write_safetensors};
 
+use super::published::{DownloadArgs, Library, Wishes};
 use crate::data::made::sweep;
 use tintype::files::write_durably;
 use tintype::generate::bytes;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Path of the checkpoint: .pt, .ckpt, .bin, .safetensors, a shard index or a folder
+    /// Path of the checkpoint: .pt, .ckpt, .bin, .safetensors, a shard index or a folder; or an address, or a
+    /// published model's name
     input: PathBuf,
     /// Path of the .safetensors file to write
     output: PathBuf,
@@ -25,6 +27,8 @@ pub struct Args {
     /// Overwrite an existing file
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    download: DownloadArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -40,13 +44,17 @@ enum Format {
 ///
 /// If the checkpoint or one of the tensors to write cannot be read, a value does not fit into the dtype, or
 /// the output exists or cannot be written.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(mut args: Args) -> Result<()> {
     if args.output.extension().is_none_or(|e| e != "safetensors") {
         bail!("{} does not end in .safetensors", args.output.display());
     }
     if args.output.exists() && !args.force {
         bail!("{} exists; --force replaces it", args.output.display());
     }
+    let library = Library::open()?;
+    let mut wishes = Wishes::new(&library);
+    wishes.any(&mut args.input)?;
+    wishes.fulfil(args.download, false)?;
     let mut weights = open(&args.input)?;
     check_readable(&weights)?;
     if let Some(note) = weights.raw_note() {

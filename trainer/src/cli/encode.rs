@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use tintype::burn::tensor::{Device, FloatDType};
+use tintype::catalogue::Role;
 use tintype::device;
 use tintype::model::vae_config;
 use tintype::weights::{load, open_autoencoder};
@@ -15,6 +16,7 @@ use super::events::Reporter;
 use super::force;
 use super::interrupt::on_interrupt;
 use super::numbers::{at_least, seed};
+use super::published::{DownloadArgs, Library, Wishes};
 use crate::data::encode::{Encoder, Outcome as Encoded, Plan, to_hdf5, to_shards};
 use crate::data::prepare::Progress;
 use crate::data::store::ImageStore;
@@ -24,8 +26,8 @@ use crate::rank::Rank;
 pub struct Args {
     /// Path of the image store
     store: PathBuf,
-    /// Path of the autoencoder checkpoint, or of a folder with it
-    #[arg(long, value_name = "FILE")]
+    /// Autoencoder: a published one's name, an address, or the path of its checkpoint or of a folder with it
+    #[arg(long, value_name = "NAME|FILE")]
     vae: PathBuf,
     /// Output: a folder for LightningDiT's latent shards (posterior samples, with horizontal flips),
     /// or an .h5 file for the posterior moments that REPA-E and Hi-DiT read
@@ -43,6 +45,8 @@ pub struct Args {
     /// Replace latents of another store, autoencoder, seed or number of processes; only their own files are removed
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    download: DownloadArgs,
     /// Print progress as JSON lines
     #[arg(long)]
     json: bool,
@@ -53,7 +57,11 @@ pub struct Args {
 /// # Errors
 ///
 /// If the store, the autoencoder or the device is not usable, or the latents cannot be written.
-pub fn run(args: Args) -> Result<Outcome> {
+pub fn run(mut args: Args) -> Result<Outcome> {
+    let library = Library::open()?;
+    let mut wishes = Wishes::new(&library);
+    wishes.needed("--vae", Role::Autoencoder, &mut args.vae)?;
+    wishes.fulfil(args.download, args.json)?;
     let started = Instant::now();
     let rank = Rank::from_environment()?;
     let store = ImageStore::open_verified(&args.store)?;

@@ -14,6 +14,7 @@ use super::events::Reporter;
 use super::interrupt::on_interrupt;
 use super::metrics::{Evaluator, MetricArgs, of_images, write_json};
 use super::numbers::{at_least, seed};
+use super::published::{DownloadArgs, Library, Wishes};
 use crate::data::store::ImageStore;
 use crate::evaluate::eval_set::EvalSet;
 use crate::evaluate::evaluation::Evaluation;
@@ -23,6 +24,7 @@ use crate::evaluate::reconstruct::Reconstructor;
 use crate::evaluate::report::{metrics, table};
 use crate::network::lpips::Lpips;
 use crate::rank::Rank;
+use tintype::catalogue::Role;
 use tintype::files::write_whole;
 
 #[derive(Debug, clap::Args)]
@@ -30,8 +32,8 @@ pub struct Args {
     /// Samples: a folder, .tar or .zip of images, an .npz with arr_0 (or mu and sigma), or an image
     /// store
     samples: PathBuf,
-    /// Reference set, in the same formats, such as ADM's VIRTUAL_imagenet256_labeled.npz
-    #[arg(long, value_name = "PATH")]
+    /// Reference set, in the same formats, or the name of a published one, such as `adm-reference-256`
+    #[arg(long, value_name = "NAME|PATH")]
     reference: Option<PathBuf>,
     #[command(flatten)]
     metrics: MetricArgs,
@@ -41,13 +43,13 @@ pub struct Args {
     /// Reconstruct the images of a store with this autoencoder; computes PSNR, SSIM, rFID (with
     /// --inception) and LPIPS (with --vgg and --lpips). Repeat if encoder and decoder are separate
     /// files
-    #[arg(long, value_name = "VAE", num_args = 1, conflicts_with_all = ["reference", "metrics", "subsets", "cache", "save_stats"])]
+    #[arg(long, value_name = "NAME|FILE", num_args = 1, conflicts_with_all = ["reference", "metrics", "subsets", "cache", "save_stats"])]
     reconstruct: Vec<PathBuf>,
-    /// Weights of torchvision's VGG16 (vgg16-397923af.pth), or of VGG16 and LPIPS in one file
-    #[arg(long, value_name = "FILE", requires = "reconstruct")]
+    /// Weights of torchvision's VGG16 (`vgg16`, an address or a path), or of VGG16 and LPIPS in one file
+    #[arg(long, value_name = "NAME|FILE", requires = "reconstruct")]
     vgg: Option<PathBuf>,
-    /// Weights of LPIPS' linear layers (lpips/weights/v0.1/vgg.pth) [default: those in --vgg]
-    #[arg(long, value_name = "FILE", requires = "vgg")]
+    /// Weights of LPIPS' linear layers (`lpips-vgg`, an address or a path) [default: those in --vgg]
+    #[arg(long, value_name = "NAME|FILE", requires = "vgg")]
     lpips: Option<PathBuf>,
     /// Write a grid of the first images and their reconstructions
     #[arg(long, value_name = "FILE.png", requires = "reconstruct")]
@@ -61,6 +63,8 @@ pub struct Args {
     /// Device: auto, cpu, cuda, wgpu or vulkan, optionally with an index (cuda:1)
     #[arg(long, default_value = "auto")]
     device: String,
+    #[command(flatten)]
+    download: DownloadArgs,
     /// Print progress as JSON lines
     #[arg(long)]
     json: bool,
@@ -72,8 +76,18 @@ pub struct Args {
 ///
 /// If a set, a network or the device is not usable, or what was asked for cannot be measured of
 /// them.
-pub fn run(args: Args) -> Result<Outcome> {
+pub fn run(mut args: Args) -> Result<Outcome> {
     let rank = Rank::from_environment()?;
+    let library = Library::open()?;
+    let mut wishes = Wishes::new(&library);
+    args.metrics.wish(&mut wishes)?;
+    wishes.file("--reference", Role::Reference, &mut args.reference)?;
+    wishes.file("--vgg", Role::Vgg, &mut args.vgg)?;
+    wishes.file("--lpips", Role::Lpips, &mut args.lpips)?;
+    for vae in &mut args.reconstruct {
+        wishes.needed("--reconstruct", Role::Autoencoder, vae)?;
+    }
+    wishes.fulfil(args.download, args.json)?;
     let chosen = device::choose(&super::local_device(&args.device, rank))?;
     let (id, device) = (&chosen.found.id, &chosen.found.device);
     let batch = args.batch.unwrap_or(if id == "cpu" { 8 } else { 64 }).max(1);

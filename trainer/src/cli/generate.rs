@@ -25,6 +25,7 @@ use super::interrupt::on_interrupt;
 use super::model::PartsArgs;
 use super::numbers::{at_least, seed, whole};
 use super::output::{Output, Place};
+use super::published::{DownloadArgs, Library, Wishes};
 use super::sampling::SamplingArgs;
 
 /// White pixels between the images of a grid.
@@ -69,6 +70,8 @@ pub struct Args {
     /// Reproduce this image from the settings in its metadata
     #[arg(long, value_name = "PNG", conflicts_with_all = ["classes", "seed", "count", "steps", "sampler", "cfg", "cfg_interval", "cfg_channels", "shift", "tau"])]
     from: Option<PathBuf>,
+    #[command(flatten)]
+    download: DownloadArgs,
     /// Print progress as JSON lines
     #[arg(long)]
     json: bool,
@@ -79,10 +82,14 @@ pub struct Args {
 /// # Errors
 ///
 /// If an option, the model or the device is not usable, or a picture cannot be computed or written.
-pub fn run(args: Args) -> Result<Outcome> {
-    let started = Instant::now();
+pub fn run(mut args: Args) -> Result<Outcome> {
     let mut output = Output::prepare(&args.out, args.overwrite)?;
     let chosen = device::choose(&args.device)?;
+    let library = Library::open()?;
+    let mut wishes = Wishes::new(&library);
+    wishes.parts(&mut args.parts)?;
+    let published = wishes.fulfil(args.download, args.json)?;
+    let started = Instant::now();
     let files = ModelFiles::open(&args.parts.paths())?;
     for note in files.notes() {
         eprintln!("note: {note}");
@@ -98,7 +105,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let architecture = tintype::model::detect(&files.model)?;
     let mut settings = match &origin {
         Some(origin) => origin.settings,
-        None => args.sampling.settings(&architecture)?,
+        None => args.sampling.settings(&architecture, published.settings)?,
     };
     settings.keep_latent = args.compare;
     settings.validate(&architecture)?;

@@ -10,15 +10,18 @@ use tintype::weights::{Weights, WeightsError, compare};
 use tintype::generate::{ModelFiles, bytes};
 
 use super::model::ModelArgs;
+use super::published::{DownloadArgs, Library, Wishes};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Path of the checkpoint [default: the embedded emoji model]
-    #[arg(value_name = "FILE")]
+    /// Path of the checkpoint, an address or a published model's name [default: the embedded emoji model]
+    #[arg(value_name = "NAME|FILE")]
     file: Option<std::path::PathBuf>,
     /// Model configuration, if the checkpoint does not contain it
     #[arg(long, value_name = "FILE")]
     config: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    download: DownloadArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -29,7 +32,13 @@ pub struct Args {
 /// # Errors
 ///
 /// If the file cannot be read, or there is no device.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(mut args: Args) -> Result<()> {
+    let library = Library::open()?;
+    let mut wishes = Wishes::new(&library);
+    if let Some(file) = &mut args.file {
+        wishes.any(file)?;
+    }
+    wishes.fulfil(args.download, args.json)?;
     let model = ModelArgs { model: args.file, config: args.config };
     let files = ModelFiles::open(&model.paths())?;
     let weights = &files.model;

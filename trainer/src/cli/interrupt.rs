@@ -5,8 +5,8 @@
 //! where it was, as under `nohup`.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -16,21 +16,30 @@ use crate::train::critical;
 /// Signals that follow the first one sooner are the same request.
 const ONE_REQUEST: Duration = Duration::from_secs(1);
 
-/// Returns a flag that SIGINT (Ctrl-C), SIGTERM or SIGHUP sets; prints `message` then.
+/// What the next signal does: the flag that it sets, and what it prints.
+static CURRENT: Mutex<Option<(Arc<AtomicBool>, &'static str)>> = Mutex::new(None);
+
+/// Returns a flag that SIGINT (Ctrl-C), SIGTERM or SIGHUP sets; prints `message` then. A later call, of the next
+/// part of a command, replaces flag and message.
 ///
 /// # Errors
 ///
-/// If there is a handler already, or the system refuses one.
+/// If the system refuses a handler.
 pub fn on_interrupt(message: &'static str) -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
-    let raised = flag.clone();
+    let current = || CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if current().replace((flag.clone(), message)).is_some() {
+        return Ok(flag);
+    }
     let mut first: Option<Instant> = None;
     install(move || match first {
         None => {
             first = Some(Instant::now());
-            raised.store(true, Ordering::Relaxed);
-            // The terminal may be gone, at which `eprintln` would panic.
-            let _ = writeln!(io::stderr(), "{message}");
+            if let Some((flag, message)) = &*current() {
+                flag.store(true, Ordering::Relaxed);
+                // The terminal may be gone, at which `eprintln` would panic.
+                let _ = writeln!(io::stderr(), "{message}");
+            }
         }
         Some(at) if at.elapsed() < ONE_REQUEST => {}
         Some(_) => {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::Outcome;
 use super::events::Reporter;
 use super::numbers::at_least;
+use super::published::Wishes;
 use crate::data::fingerprint::Fingerprint;
 use crate::evaluate::cache::Cache;
 use crate::evaluate::eval_set::{EvalSet, claim, save};
@@ -20,6 +21,7 @@ use crate::evaluate::extractor::{FeatureExtractor, Kind};
 use crate::evaluate::images::Images;
 use crate::evaluate::protocol::{Metric, Protocol};
 use crate::rank::Rank;
+use tintype::catalogue::Role;
 use tintype::files::{Identity, write_whole};
 
 /// Evaluation options.
@@ -32,11 +34,12 @@ pub struct MetricArgs {
     /// Metrics, comma-separated [default: those of the protocol]
     #[arg(long, value_enum, value_delimiter = ',')]
     pub metrics: Vec<Metric>,
-    /// Weights of FID's Inception-v3, from pytorch-fid or torch-fidelity
-    #[arg(long, value_name = "FILE")]
+    /// Weights of FID's Inception-v3, from pytorch-fid or torch-fidelity: `inception`, an address or a path
+    #[arg(long, value_name = "NAME|FILE")]
     pub inception: Option<PathBuf>,
-    /// Weights of DINOv2 (ViT-L/14 for FD-DINOv2), in the original, transformers or timm format
-    #[arg(long, value_name = "FILE")]
+    /// Weights of DINOv2 (ViT-L/14 for FD-DINOv2), in the original, transformers or timm format: `dinov2-l`, an
+    /// address or a path
+    #[arg(long, value_name = "NAME|FILE")]
     pub dinov2: Option<PathBuf>,
     /// Weights of CLIP, as a state dict with OpenAI's tensor names
     #[arg(long, value_name = "FILE")]
@@ -57,6 +60,16 @@ pub struct MetricArgs {
 }
 
 impl MetricArgs {
+    /// Feature extractors that are named, and not given as files.
+    ///
+    /// # Errors
+    ///
+    /// If a name is not one of a feature extractor of this kind.
+    pub fn wish<'a>(&'a mut self, wishes: &mut Wishes<'a>) -> Result<()> {
+        wishes.file("--inception", Role::Inception, &mut self.inception)?;
+        wishes.file("--dinov2", Role::DinoV2, &mut self.dinov2)
+    }
+
     /// Options of the evaluation.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 mod bench;
 mod classes;
 mod convert;
+mod download;
 mod encode;
 mod evaluate;
 mod events;
@@ -14,10 +15,12 @@ mod info;
 mod interrupt;
 mod metrics;
 mod model;
+mod models;
 mod numbers;
 mod output;
 mod panics;
 mod prepare;
+mod published;
 mod sample;
 mod sampling;
 mod train;
@@ -46,6 +49,10 @@ enum Command {
     Generate(Box<generate::Args>),
     /// List the classes of a model
     Classes(classes::Args),
+    /// List published models: what there is, what is on this machine, what has been verified
+    Models(models::Args),
+    /// Download published models
+    Download(download::Args),
     /// Show a checkpoint's architecture and the available devices
     Info(info::Args),
     /// Convert a checkpoint to safetensors
@@ -87,6 +94,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = std::panic::catch_unwind(|| match args.command {
         Command::Generate(args) => generate::run(*args),
         Command::Classes(args) => classes::run(args).map(|()| Outcome::Done),
+        Command::Models(args) => models::run(args).map(|()| Outcome::Done),
+        Command::Download(args) => download::run(args),
         Command::Info(args) => info::run(args).map(|()| Outcome::Done),
         Command::Convert(args) => convert::run(args).map(|()| Outcome::Done),
         Command::Prepare(args) => prepare::run(args),

@@ -7,9 +7,10 @@ use tintype::generate::ModelPaths;
 /// Model options.
 #[derive(Debug, clap::Args)]
 pub struct ModelArgs {
-    /// Path of the model checkpoint: .safetensors, .pt, .ckpt, a shard index or a folder
+    /// Model: the name of a published one (`tintype models`), an address (hub:OWNER/REPO/PATH[@REVISION],
+    /// https://…), or the path of a checkpoint: .safetensors, .pt, .ckpt, a shard index or a folder
     /// [default: the embedded emoji model]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "NAME|FILE")]
     pub model: Option<PathBuf>,
     /// Model configuration, if the checkpoint does not contain it: k-diffusion's JSON, LightningDiT's
     /// YAML, or this program's JSON
@@ -22,11 +23,13 @@ pub struct ModelArgs {
 pub struct PartsArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Path of the autoencoder checkpoint or of a folder with it, for latent diffusion
-    #[arg(long, value_name = "FILE")]
+    /// Autoencoder of a latent model: a published one's name, an address, or the path of its checkpoint or of a
+    /// folder with it [default: the published model's]
+    #[arg(long, value_name = "NAME|FILE")]
     pub vae: Option<PathBuf>,
-    /// Path of the latent statistics (latents_stats.pt, *-latents-stats.pt)
-    #[arg(long, value_name = "FILE")]
+    /// Latent statistics: a published autoencoder's name, an address, or a path (latents_stats.pt,
+    /// *-latents-stats.pt) [default: the published model's]
+    #[arg(long, value_name = "NAME|FILE")]
     pub stats: Option<PathBuf>,
 }
 

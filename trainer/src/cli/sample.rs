@@ -24,6 +24,7 @@ use super::interrupt::on_interrupt;
 use super::metrics::{Evaluator, MetricArgs, extracted};
 use super::model::PartsArgs;
 use super::numbers::{at_least, seed};
+use super::published::{DownloadArgs, Library, Wishes};
 use super::sampling::SamplingArgs;
 use crate::data::fingerprint::Fingerprint;
 use crate::evaluate::eval_set::EvalSet;
@@ -34,6 +35,7 @@ use crate::evaluate::images::Images;
 use crate::rank::Rank;
 use crate::samples::{LabelSampling, Replace, Samples, labels};
 use crate::train::run::is_run;
+use tintype::catalogue::Role;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -74,6 +76,8 @@ pub struct Args {
     /// Replace samples of another model, seed or settings; only their own files are removed
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    download: DownloadArgs,
     /// Print progress as JSON lines
     #[arg(long)]
     json: bool,
@@ -85,9 +89,15 @@ pub struct Args {
 ///
 /// If an option, the model, the reference or the device is not usable, or if samples cannot be
 /// computed, written or measured.
-pub fn run(args: Args) -> Result<Outcome> {
+pub fn run(mut args: Args) -> Result<Outcome> {
     let rank = Rank::from_environment()?;
     ensure!((1..=10_000_000).contains(&args.count), "--count is not between 1 and 10000000");
+    let library = Library::open()?;
+    let mut wishes = Wishes::new(&library);
+    wishes.parts(&mut args.parts)?;
+    wishes.file("--evaluate", Role::Reference, &mut args.evaluate)?;
+    args.metrics.wish(&mut wishes)?;
+    let published = wishes.fulfil(args.download, args.json)?;
     let chosen = device::choose(&super::local_device(&args.device, rank))?;
     let files = ModelFiles::open(&args.parts.paths())?;
     if rank.rank == 0 {
@@ -97,7 +107,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     }
     let fingerprint = files.model.fingerprint();
     let architecture = tintype::model::detect(&files.model)?;
-    let settings = args.sampling.settings(&architecture)?;
+    let settings = args.sampling.settings(&architecture, published.settings)?;
     settings.validate(&architecture)?;
     let classes = match architecture.num_classes() {
         0 => vec![None; args.count],

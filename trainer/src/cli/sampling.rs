@@ -40,13 +40,17 @@ fn samplers() -> String {
 }
 
 impl SamplingArgs {
-    /// The architecture's default settings, overridden by the command line.
+    /// The published model's settings, else the architecture's default settings, overridden by the command line.
     ///
     /// # Errors
     ///
     /// If there is no sampler of the name.
-    pub fn settings(&self, architecture: &Architecture) -> Result<Settings> {
-        let mut settings = architecture.default_settings();
+    pub fn settings(
+        &self,
+        architecture: &Architecture,
+        published: Option<Settings>,
+    ) -> Result<Settings> {
+        let mut settings = published.unwrap_or_else(|| architecture.default_settings());
         if let Some(name) = &self.sampler {
             settings.sampler = Sampler::from_name(name)?;
         }

@@ -11,6 +11,7 @@ use tintype::device;
 use super::Outcome;
 use super::interrupt::on_interrupt;
 use super::numbers::at_least;
+use super::published::{DownloadArgs, Library, Wishes};
 use super::watchers::{check_guidance, watchers};
 use crate::data::store::ImageStore;
 use crate::network::lpips::Lpips;
@@ -34,6 +35,7 @@ use crate::train::run::{Ended, Run};
 use crate::train::teacher::{Teacher, check_repa};
 use crate::train::trainer::Trainer;
 use crate::train::vae::{LossNetworks, Networks, VaeLoss, VaeTraining};
+use tintype::catalogue::Role;
 use tintype::model::DiffusionModel;
 use tintype::model::hdit::HDiTConfig;
 use tintype::model::hidit::HiDiTConfig;
@@ -56,6 +58,8 @@ pub struct Args {
     /// Disable the progress bar
     #[arg(long)]
     quiet: bool,
+    #[command(flatten)]
+    download: DownloadArgs,
 }
 
 /// Runs the command.
@@ -72,6 +76,11 @@ pub fn run(args: Args) -> Result<Outcome> {
         Rank::from_environment()?.world == 1,
         "one process trains on all devices of a machine; start it once, with --device cuda:0,cuda:1"
     );
+    let given = config.clone();
+    let library = Library::open()?;
+    let mut wishes = Wishes::new(&library);
+    wish(&mut config, &mut wishes)?;
+    wishes.fulfil(args.download, false)?;
     let mut devices = Vec::new();
     for name in &args.device {
         let chosen = device::choose(name)?.found;
@@ -84,7 +93,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let message =
         "stopping after this step and writing a checkpoint; run the same command to resume";
     let run = Run {
-        config: config.clone(),
+        config: given,
         out: args.out.clone(),
         interrupted: on_interrupt(message)?,
         quiet: args.quiet,
@@ -98,6 +107,49 @@ pub fn run(args: Args) -> Result<Outcome> {
             Ok(Outcome::Done)
         }
     }
+}
+
+/// Files of a configuration that are named, and not given as paths.
+fn wish<'a>(config: &'a mut Config, wishes: &mut Wishes<'a>) -> Result<()> {
+    match config {
+        Config::HiDiT(recipe) => wish_latent(recipe, wishes),
+        Config::LightningDiT(recipe) => wish_latent(recipe, wishes),
+        Config::HDiT(recipe) => wish_shared(recipe, Role::Network, wishes).map(|_| ()),
+        Config::Vae(recipe) => {
+            let data = wish_shared(recipe, Role::Autoencoder, wishes)?;
+            wishes.file("data.vgg", Role::Vgg, &mut data.vgg)?;
+            wishes.file("data.lpips", Role::Lpips, &mut data.lpips)?;
+            wishes.file("data.teacher", Role::DinoV2, &mut data.teacher)
+        }
+    }
+}
+
+fn wish_latent<'a, M, L>(
+    recipe: &'a mut Recipe<M, L, LatentData>,
+    wishes: &mut Wishes<'a>,
+) -> Result<()> {
+    let data = wish_shared(recipe, Role::Network, wishes)?;
+    wishes.file("data.stats", Role::Statistics, &mut data.stats)?;
+    wishes.file("data.teacher", Role::DinoV2, &mut data.teacher)
+}
+
+/// Those of the tables that all recipes share; returns the table of the data.
+fn wish_shared<'a, M, L, D>(
+    recipe: &'a mut Recipe<M, L, D>,
+    network: Role,
+    wishes: &mut Wishes<'a>,
+) -> Result<&'a mut D> {
+    wishes.file("init.from", network, &mut recipe.init.from)?;
+    if let Some(preview) = &mut recipe.preview {
+        wishes.file("preview.vae", Role::Autoencoder, &mut preview.vae)?;
+    }
+    if let Some(evaluate) = &mut recipe.evaluate {
+        wishes.needed("evaluate.reference", Role::Reference, &mut evaluate.reference)?;
+        wishes.file("evaluate.inception", Role::Inception, &mut evaluate.inception)?;
+        wishes.file("evaluate.dinov2", Role::DinoV2, &mut evaluate.dinov2)?;
+        wishes.file("evaluate.vae", Role::Autoencoder, &mut evaluate.vae)?;
+    }
+    Ok(&mut recipe.data)
 }
 
 /// What a run that is done has done.

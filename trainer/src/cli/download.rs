@@ -1,0 +1,83 @@
+//! `tintype download`
+
+use anyhow::{Result, bail};
+use tintype::catalogue::{Address, Entry, File, Role};
+use tintype_download::DownloadError;
+
+use super::Outcome;
+use super::interrupt::on_interrupt;
+use super::published::{DownloadArgs, Library, ask, fetch, first_error};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Names of published models (`tintype models`), each with the autoencoder and the statistics that it needs, or
+    /// addresses: hub:OWNER/REPO/PATH[@REVISION], https://…
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    #[command(flatten)]
+    download: DownloadArgs,
+    /// Print progress as JSON lines
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command. Files of a branch are asked for again, in case there is a newer one.
+///
+/// # Errors
+///
+/// If a name is unknown, the user does not agree, or a file cannot be fetched; files that can be are fetched all the
+/// same.
+pub fn run(args: Args) -> Result<Outcome> {
+    let library = Library::open()?;
+    let mut wanted: Vec<(Option<&Entry>, File)> = Vec::new();
+    for name in &args.names {
+        for (entry, file) in files(&library, name)? {
+            if wanted.iter().all(|(_, other)| other.address != file.address) {
+                wanted.push((entry, file));
+            }
+        }
+    }
+    let downloader = &library.downloader;
+    let files: Vec<(Option<&Entry>, &File)> = wanted.iter().map(|(e, file)| (*e, file)).collect();
+    let missing: Vec<_> =
+        files.iter().filter(|(_, file)| downloader.find(file).is_none()).copied().collect();
+    let environment = downloader.environment();
+    if !missing.is_empty() && !environment.offline {
+        ask(&missing, &environment.endpoint, args.download.yes)?;
+    }
+    let stop = on_interrupt("stopping; what has arrived is kept, run the same command to resume")?;
+    let only: Vec<&File> = files.iter().map(|(_, file)| *file).collect();
+    let results = fetch(downloader, &only, &stop, args.json);
+    if results.iter().any(|result| matches!(result, Err(DownloadError::Stopped))) {
+        return Ok(Outcome::Interrupted);
+    }
+    let told = files.iter().zip(results).map(|((entry, file), result)| {
+        let what = entry.map_or_else(|| file.address.to_string(), |entry| entry.name.clone());
+        if !args.json
+            && let Ok(fetched) = &result
+        {
+            println!("{}", fetched.path.display());
+        }
+        (what, downloader.place(file), result)
+    });
+    first_error(told.collect())?;
+    Ok(Outcome::Done)
+}
+
+/// The files that a name or an address means.
+fn files<'a>(library: &'a Library, name: &str) -> Result<Vec<(Option<&'a Entry>, File)>> {
+    if Address::is_meant(name) {
+        return Ok(vec![(None, File::at(Role::Network, name.parse()?))]);
+    }
+    let entry = library.catalogue.find(name)?;
+    let files = library.catalogue.files(entry);
+    if files.is_empty() {
+        let page = entry.page.as_deref().unwrap_or("its page");
+        bail!(
+            "{}: it cannot be fetched by name (see {page}). {}",
+            entry.name,
+            entry.notes.join(" ")
+        );
+    }
+    Ok(files.into_iter().map(|(of, file)| (Some(of), file.clone())).collect())
+}

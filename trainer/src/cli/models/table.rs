@@ -1,0 +1,56 @@
+//! The table of the README.
+
+use tintype::catalogue::{Catalogue, Entry, Kind};
+
+use super::{licence, size};
+
+/// Networks as a Markdown table.
+pub fn markdown(catalogue: &Catalogue, entries: &[&Entry]) -> String {
+    let mut text = String::from(
+        "| `--model` | images | parameters | download | published FID: guided, without | licence |\n\
+         |---|---|---|---|---|---|\n",
+    );
+    let is_there = |entry: &&&Entry| entry.kind == Kind::Network && entry.is_supported();
+    for entry in entries.iter().filter(is_there) {
+        let classes = if entry.classes == Some(1000) { "ImageNet, " } else { "" };
+        let images = entry.image_size.map_or("?".into(), |side| format!("{classes}{side}²"));
+        let parameters =
+            entry.parameters().map_or("?".into(), |n| format!("{:.1} M", n as f64 / 1e6));
+        let fid = |guided| {
+            let result = entry.results.iter().find(|r| r.guided == guided && r.note.is_none());
+            let result = result.or_else(|| entry.results.iter().find(|r| r.guided == guided));
+            result.map_or("-".into(), |result| result.fid.to_string())
+        };
+        let fids = match (fid(true), fid(false)) {
+            (guided, plain) if guided == "-" && plain == "-" => "-".into(),
+            (guided, plain) => format!("{guided}, {plain}"),
+        };
+        let download =
+            if entry.files.is_empty() { "by hand".into() } else { size(catalogue, entry) };
+        text.push_str(&format!(
+            "| `{}` | {images} | {parameters} | {download} | {fids} | {} |\n",
+            entry.name,
+            licence(&entry.licence)
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_has_the_table() {
+        let catalogue = Catalogue::built_in();
+        let entries: Vec<&Entry> = catalogue.entries().iter().collect();
+        let table = markdown(catalogue, &entries);
+        let readme = include_str!("../../../../README.md").replace("\r\n", "\n");
+        assert!(readme.contains(&table), "put this into README.md:\n{table}");
+        for entry in catalogue.entries() {
+            for name in ["e2e-vavae.pt", "vavae-imagenet256-f16d32.pt"] {
+                assert!(entry.files.iter().all(|file| file.name() != name), "{name}");
+            }
+        }
+    }
+}

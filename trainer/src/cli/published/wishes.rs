@@ -1,0 +1,234 @@
+//! Options that take a file, the name of a published one, or an address.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use tintype::catalogue::{Address, Catalogue, Entry, File, Kind, Role};
+use tintype::labels::printable;
+use tintype::settings::Settings;
+
+use super::{DownloadArgs, Library, ask, fetch, first_error};
+use crate::cli::interrupt::on_interrupt;
+use crate::cli::model::{ModelArgs, PartsArgs};
+
+/// What a name brings besides files.
+#[derive(Clone, Debug, Default)]
+pub struct Published {
+    /// The authors' settings.
+    pub settings: Option<Settings>,
+}
+
+/// An option that waits for its file.
+struct Slot<'a> {
+    entry: Option<Entry>,
+    file: File,
+    set: Box<dyn FnOnce(PathBuf) + 'a>,
+}
+
+/// Options of a command that may name published files: collected, asked for once, fetched together.
+pub struct Wishes<'a> {
+    library: &'a Library,
+    slots: Vec<Slot<'a>>,
+    published: Published,
+}
+
+/// The entry of a name that an option was given, unless the value is a file or an address.
+///
+/// # Errors
+///
+/// If it looks like a name, and there are models of similar ones.
+pub fn entry_named<'a>(catalogue: &'a Catalogue, value: &Path) -> Result<Option<&'a Entry>> {
+    let Some(text) = value.to_str() else { return Ok(None) };
+    if value.exists() || Address::is_meant(text) || text.contains(['/', '\\']) {
+        return Ok(None);
+    }
+    match catalogue.find(text) {
+        Ok(entry) => Ok(Some(entry)),
+        Err(error) if !error.near.is_empty() && value.extension().is_none() => {
+            bail!("there is no file {}, and {error}", printable(text))
+        }
+        Err(_) => Ok(None),
+    }
+}
+
+impl<'a> Wishes<'a> {
+    pub fn new(library: &'a Library) -> Self {
+        Self { library, slots: Vec::new(), published: Published::default() }
+    }
+
+    /// A network's option, with its autoencoder and statistics where none are given.
+    ///
+    /// # Errors
+    ///
+    /// If a name has no file for an option, or this version does not have the network.
+    pub fn parts(&mut self, parts: &'a mut PartsArgs) -> Result<()> {
+        let PartsArgs { model, vae, stats } = parts;
+        let entry = self.network(model)?;
+        self.published.settings = entry.and_then(|entry| entry.sampling);
+        self.part("--vae", Role::Autoencoder, vae, entry)?;
+        self.part("--stats", Role::Statistics, stats, entry)
+    }
+
+    /// An option that is given, or the file of its role that a network's entry brings.
+    fn part(
+        &mut self,
+        option: &str,
+        role: Role,
+        place: &'a mut Option<PathBuf>,
+        network: Option<&'a Entry>,
+    ) -> Result<()> {
+        if place.is_some() {
+            return self.file(option, role, place);
+        }
+        if let Some(found) = network.and_then(|entry| self.library.catalogue.file(entry, role)) {
+            self.published_file(found, move |path| *place = Some(path));
+        }
+        Ok(())
+    }
+
+    /// The option of a network alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`parts`](Self::parts).
+    pub fn model(&mut self, model: &'a mut ModelArgs) -> Result<()> {
+        self.network(model).map(|_| ())
+    }
+
+    fn network(&mut self, model: &'a mut ModelArgs) -> Result<Option<&'a Entry>> {
+        let ModelArgs { model, config } = model;
+        let Some(value) = model.clone() else { return Ok(None) };
+        let entry = entry_named(&self.library.catalogue, &value)?;
+        if let Some(entry) = entry {
+            if entry.kind != Kind::Network {
+                bail!("--model {}: it is no network but: {}", entry.name, entry.kind.name());
+            }
+            if !entry.is_supported() {
+                let architecture = entry.architecture.as_deref().unwrap_or("it");
+                bail!("--model {}: this version does not have {architecture} yet", entry.name);
+            }
+            if let (None, Some(file)) = (&config, entry.file(Role::Config)) {
+                self.slot(Some(entry), file, move |path| *config = Some(path));
+            }
+        }
+        self.file("--model", Role::Network, model)?;
+        Ok(entry)
+    }
+
+    /// An option that may take the name of a published file of this role, or an address.
+    ///
+    /// # Errors
+    ///
+    /// If a name has no such file, or an address is none.
+    pub fn file(&mut self, option: &str, role: Role, place: &'a mut Option<PathBuf>) -> Result<()> {
+        match place.clone() {
+            Some(value) => self.path(option, role, &value, move |path| *place = Some(path)),
+            None => Ok(()),
+        }
+    }
+
+    /// A checkpoint of any kind: the first file of a published model.
+    ///
+    /// # Errors
+    ///
+    /// As [`file`](Self::file).
+    pub fn any(&mut self, place: &'a mut PathBuf) -> Result<()> {
+        let entry = entry_named(&self.library.catalogue, place)?;
+        let role = entry.and_then(|entry| entry.files.first()).map_or(Role::Network, |f| f.role);
+        self.needed("the checkpoint", role, place)
+    }
+
+    /// [`file`](Self::file) of an option that is always given.
+    ///
+    /// # Errors
+    ///
+    /// As [`file`](Self::file).
+    pub fn needed(&mut self, option: &str, role: Role, place: &'a mut PathBuf) -> Result<()> {
+        let value = place.clone();
+        self.path(option, role, &value, move |path| *place = path)
+    }
+
+    fn path(
+        &mut self,
+        option: &str,
+        role: Role,
+        value: &Path,
+        set: impl FnOnce(PathBuf) + 'a,
+    ) -> Result<()> {
+        let library = self.library;
+        if let Some(text) = value.to_str().filter(|text| Address::is_meant(text)) {
+            let file = File::at(role, text.parse()?);
+            self.slot(None, &file, set);
+            return Ok(());
+        }
+        let Some(entry) = entry_named(&library.catalogue, value)? else { return Ok(()) };
+        let Some(found) = library.catalogue.file(entry, role) else {
+            let notes = entry.notes.join(" ");
+            match entry.files.is_empty() {
+                true => bail!("{option} {}: it cannot be fetched by name. {notes}", entry.name),
+                false => bail!("{option} {}: it has no file for this option", entry.name),
+            }
+        };
+        self.published_file(found, set);
+        Ok(())
+    }
+
+    /// A file of an entry; an autoencoder's with the configuration that is read from beside it.
+    fn published_file(
+        &mut self,
+        (of, file): (&'a Entry, &'a File),
+        set: impl FnOnce(PathBuf) + 'a,
+    ) {
+        self.slot(Some(of), file, set);
+        if let (Role::Autoencoder, Some(config)) = (file.role, of.file(Role::AutoencoderConfig)) {
+            self.slot(Some(of), config, |_| {});
+        }
+    }
+
+    fn slot(&mut self, entry: Option<&Entry>, file: &File, set: impl FnOnce(PathBuf) + 'a) {
+        let (entry, file) = (entry.cloned(), file.clone());
+        self.slots.push(Slot { entry, file, set: Box::new(set) });
+    }
+
+    /// Puts the files into their options; those that are not on this machine are fetched, once that is agreed to.
+    ///
+    /// # Errors
+    ///
+    /// If the user does not agree, or a file cannot be fetched.
+    pub fn fulfil(self, download: DownloadArgs, json: bool) -> Result<Published> {
+        let downloader = &self.library.downloader;
+        let mut missing: Vec<(Option<&Entry>, &File)> = Vec::new();
+        for Slot { entry, file, .. } in &self.slots {
+            let is_new = missing.iter().all(|(_, other)| other.address != file.address);
+            if is_new && downloader.find(file).is_none() {
+                missing.push((entry.as_ref(), file));
+            }
+        }
+        let mut came = Vec::new();
+        if !missing.is_empty() {
+            let environment = downloader.environment();
+            // Without a network the message is what is missing, and not a question that leads nowhere.
+            if !environment.offline {
+                ask(&missing, &environment.endpoint, download.yes)?;
+            }
+            let stop = on_interrupt("stopping; what has arrived is kept")?;
+            let files: Vec<&File> = missing.iter().map(|(_, file)| *file).collect();
+            let results = fetch(downloader, &files, &stop, json);
+            let told = missing.iter().zip(results).map(|((entry, file), result)| {
+                let what =
+                    entry.map_or_else(|| file.address.to_string(), |entry| entry.name.clone());
+                (what, downloader.place(file), result)
+            });
+            let fetched = first_error(told.collect())?;
+            came = files.into_iter().map(|f| f.address.clone()).zip(fetched).collect();
+        }
+        for Slot { file, set, .. } in self.slots {
+            let new = came.iter().find(|(address, _)| *address == file.address);
+            match new.map(|(_, fetched)| fetched.path.clone()).or_else(|| downloader.find(&file)) {
+                Some(path) => set(path),
+                None => bail!("{} was here and is gone", file.address),
+            }
+        }
+        Ok(self.published)
+    }
+}
