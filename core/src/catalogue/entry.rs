@@ -170,6 +170,9 @@ pub struct Entry {
     /// The [preset](crate::preset) of the network.
     #[serde(default)]
     pub preset: Option<String>,
+    /// Parameters of the network as published, where there is no preset of it.
+    #[serde(default)]
+    pub parameters: Option<usize>,
     /// Width and height of its images.
     #[serde(default)]
     pub image_size: Option<usize>,
@@ -236,16 +239,21 @@ impl Entry {
         self.kind != Kind::Network || self.architecture.as_ref().is_some_and(known)
     }
 
-    /// Parameters of the network, where its preset or the size of its weights tells.
+    /// Parameters of the network: its preset's, else as published.
     pub fn parameters(&self) -> Option<usize> {
         let preset = self.preset.as_ref().and_then(|name| crate::preset::find(name));
-        preset.map(|preset| preset.parameters)
+        preset.map(|preset| preset.parameters).or(self.parameters)
     }
 
-    /// The published FID of the settings of the entry.
+    /// The published result with or without guidance; that of the entry's own settings comes first.
+    pub fn result(&self, guided: bool) -> Option<&Outcome> {
+        let of = || self.results.iter().filter(|result| result.guided == guided);
+        of().find(|result| result.note.is_none()).or_else(|| of().next())
+    }
+
+    /// The best published FID: with guidance, where it was measured with guidance.
     pub fn fid(&self) -> Option<f64> {
-        let plain = |guided| self.results.iter().find(|r| r.guided == guided && r.note.is_none());
-        plain(true).or_else(|| plain(false)).map(|outcome| outcome.fid)
+        self.result(true).or_else(|| self.result(false)).map(|result| result.fid)
     }
 
     /// What is wrong with it.

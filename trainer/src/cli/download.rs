@@ -1,12 +1,15 @@
 //! `tintype download`
 
+use std::sync::atomic::AtomicBool;
+
 use anyhow::{Result, bail};
 use tintype::catalogue::{Address, Entry, File, Role};
-use tintype_download::DownloadError;
+use tintype::generate::bytes;
+use tintype_download::{DownloadError, Listed};
 
 use super::Outcome;
 use super::interrupt::on_interrupt;
-use super::published::{DownloadArgs, Library, ask, fetch, first_error};
+use super::published::{DownloadArgs, Library, all_fetched, ask, fetch};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -60,7 +63,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         }
         (what, downloader.place(file), result)
     });
-    first_error(told.collect())?;
+    all_fetched(told.collect())?;
     Ok(Outcome::Done)
 }
 
@@ -72,12 +75,28 @@ fn files<'a>(library: &'a Library, name: &str) -> Result<Vec<(Option<&'a Entry>,
     let entry = library.catalogue.find(name)?;
     let files = library.catalogue.files(entry);
     if files.is_empty() {
-        let page = entry.page.as_deref().unwrap_or("its page");
-        bail!(
-            "{}: it cannot be fetched by name (see {page}). {}",
-            entry.name,
-            entry.notes.join(" ")
-        );
+        bail!("{}: {}", entry.name, by_hand(library, entry));
     }
     Ok(files.into_iter().map(|(of, file)| (Some(of), file.clone())).collect())
+}
+
+/// What to do where the names of a model's files are not known: its repository is asked for them.
+fn by_hand(library: &Library, entry: &Entry) -> String {
+    let page = entry.page.as_deref().unwrap_or_default();
+    let repository = page.split_once("huggingface.co/").map(|(_, repository)| repository);
+    let address = repository.and_then(|repository| format!("hub:{repository}/-").parse().ok());
+    let Some(Address::Hub(hub)) = address else { return entry.notes.join(" ") };
+    match library.downloader.list(&hub, &AtomicBool::new(false)) {
+        Ok(files) => {
+            let line = |file: &Listed| {
+                let size = file.bytes.map_or(String::new(), |n| format!(" ({})", bytes(n)));
+                format!("\n  {}{size}", file.address)
+            };
+            let lines: String = files.iter().map(line).collect();
+            format!(
+                "the catalogue does not know which of these files are the model's; name them:{lines}"
+            )
+        }
+        Err(error) => format!("{} ({error})", entry.notes.join(" ")),
+    }
 }

@@ -146,7 +146,8 @@ fn listing(library: &Library, found: &[&Entry]) -> String {
         (Kind::Reference, "References of evaluation"),
         (Kind::Dataset, "Data sets"),
     ];
-    let width = found.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
+    let names = found.iter().map(|entry| entry.name.len());
+    let width = names.chain(headings.map(|(_, heading)| heading.len())).max().unwrap_or(0);
     let mut text = String::new();
     for (kind, heading) in headings {
         let of_kind: Vec<&&Entry> = found.iter().filter(|entry| entry.kind == kind).collect();

@@ -16,11 +16,7 @@ pub fn markdown(catalogue: &Catalogue, entries: &[&Entry]) -> String {
         let images = entry.image_size.map_or("?".into(), |side| format!("{classes}{side}²"));
         let parameters =
             entry.parameters().map_or("?".into(), |n| format!("{:.1} M", n as f64 / 1e6));
-        let fid = |guided| {
-            let result = entry.results.iter().find(|r| r.guided == guided && r.note.is_none());
-            let result = result.or_else(|| entry.results.iter().find(|r| r.guided == guided));
-            result.map_or("-".into(), |result| result.fid.to_string())
-        };
+        let fid = |guided| entry.result(guided).map_or("-".into(), |r| r.fid.to_string());
         let fids = match (fid(true), fid(false)) {
             (guided, plain) if guided == "-" && plain == "-" => "-".into(),
             (guided, plain) => format!("{guided}, {plain}"),

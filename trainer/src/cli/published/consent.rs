@@ -64,10 +64,12 @@ pub fn hosts(files: &[(Option<&Entry>, &File)], endpoint: &str) -> String {
 pub fn ask(files: &[(Option<&Entry>, &File)], endpoint: &str, yes: bool) -> Result<()> {
     let known: u64 = files.iter().filter_map(|(_, file)| file.size()).sum();
     let unknown = files.iter().filter(|(_, file)| file.size().is_none()).count();
+    let is_exact = files.iter().all(|(_, file)| file.bytes.is_some());
     let size = match (known, unknown) {
         (0, _) => "of unknown size".into(),
-        (known, 0) => bytes(known),
-        (known, _) => format!("{} and more", bytes(known)),
+        (known, 0) if is_exact => bytes(known),
+        (known, 0) => format!("about {}", bytes(known)),
+        (known, _) => format!("more than {}", bytes(known)),
     };
     let (count, hosts) = (files.len(), hosts(files, endpoint));
     let what = format!("{count} file{} from {hosts}, {size}", if count == 1 { "" } else { "s" });

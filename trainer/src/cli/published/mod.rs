@@ -4,7 +4,9 @@ mod consent;
 mod progress;
 mod wishes;
 
-use anyhow::{Context, Result};
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
 use tintype::catalogue::Catalogue;
 use tintype_download::{DownloadError, Downloader, Environment, user_catalogue};
 
@@ -39,23 +41,23 @@ impl Library {
     }
 }
 
-/// The first error of several downloads, with where the file was looked for and what fetches it.
+/// What came of several downloads, or the first error, with where the file was looked for or what fetches it.
+///
+/// * `results`: the name of the model or the address, where the file would be, and what came of it
 ///
 /// # Errors
 ///
 /// If a download failed.
-pub fn first_error<T>(
-    results: Vec<(String, std::path::PathBuf, Result<T, DownloadError>)>,
-) -> Result<Vec<T>> {
-    let with_place =
-        |(what, place, result): (String, std::path::PathBuf, Result<T, _>)| match result {
-            Err(error @ DownloadError::Offline { .. }) => Err(anyhow::Error::from(error))
-                .with_context(|| {
-                    format!("`tintype download {what}` fetches it where there is a network")
-                }),
-            Err(error @ DownloadError::Unreachable { .. }) => Err(anyhow::Error::from(error))
-                .with_context(|| format!("{} was looked for and is not there", place.display())),
-            other => Ok(other?),
-        };
-    results.into_iter().map(with_place).collect()
+pub fn all_fetched<T>(results: Vec<(String, PathBuf, Result<T, DownloadError>)>) -> Result<Vec<T>> {
+    let said = |(what, place, result): (String, PathBuf, Result<T, DownloadError>)| match result {
+        Ok(fetched) => Ok(fetched),
+        Err(error @ DownloadError::Offline { .. }) => {
+            bail!("{error}; `tintype download {what}` fetches it where there is a network")
+        }
+        Err(error @ DownloadError::Unreachable { .. }) => {
+            bail!("{error}; it is not on this machine either ({} was looked for)", place.display())
+        }
+        Err(error) => Err(error.into()),
+    };
+    results.into_iter().map(said).collect()
 }

@@ -7,7 +7,7 @@ use tintype::catalogue::{Address, Catalogue, Entry, File, Kind, Role};
 use tintype::labels::printable;
 use tintype::settings::Settings;
 
-use super::{DownloadArgs, Library, ask, fetch, first_error};
+use super::{DownloadArgs, Library, all_fetched, ask, fetch};
 use crate::cli::interrupt::on_interrupt;
 use crate::cli::model::{ModelArgs, PartsArgs};
 
@@ -219,7 +219,7 @@ impl<'a> Wishes<'a> {
                     entry.map_or_else(|| file.address.to_string(), |entry| entry.name.clone());
                 (what, downloader.place(file), result)
             });
-            let fetched = first_error(told.collect())?;
+            let fetched = all_fetched(told.collect())?;
             came = files.into_iter().map(|f| f.address.clone()).zip(fetched).collect();
         }
         for Slot { file, set, .. } in self.slots {
