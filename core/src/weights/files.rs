@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::WeightsError;
 use super::diffusers::{describes_autoencoder, from_diffusers, is_diffusers};
 use super::prefixes::unwrapped;
+use super::rename::Rename;
 use super::source::Bytes;
 use super::store::Weights;
 
@@ -58,6 +59,25 @@ pub fn open(path: &Path) -> Result<Weights, WeightsError> {
     let weights = unwrapped(weights)?;
     let config = match is_diffusers(&weights) {
         true => config_beside(path)?,
+        false => None,
+    };
+    from_diffusers(weights, config.as_deref())
+}
+
+/// [`open`], and then gives the tensors the names of a table. An autoencoder may be under diffusers' names before
+/// or after.
+///
+/// # Errors
+///
+/// All of [`open`], and [`WeightsError::Names`] where two tensors would have one name.
+pub fn open_renamed(path: &Path, names: &mut Rename) -> Result<Weights, WeightsError> {
+    let weights = open(path)?;
+    if names.is_empty() {
+        return Ok(weights);
+    }
+    let weights = names.apply(weights)?;
+    let config = match is_diffusers(&weights) {
+        true => config_beside(Path::new(&weights.file))?,
         false => None,
     };
     from_diffusers(weights, config.as_deref())
@@ -197,7 +217,9 @@ fn open_sharded(index: &Path) -> Result<Weights, WeightsError> {
         let weights =
             stored(&folder.join(shard))?.filtered(|name| weight_map.get(name) == Some(shard));
         all.metadata.extend(weights.metadata);
-        all.tensors.extend(weights.tensors);
+        let before = all.tensors.len();
+        let tensors = weights.tensors.into_iter();
+        all.tensors.extend(tensors.map(|(name, view)| (name, view.behind(before))));
         all.unreadable.extend(weights.unreadable);
     }
     match weight_map.keys().find(|name| !all.contains(name)) {
