@@ -3,7 +3,7 @@
 //! Containers are safetensors (one file, or shards with an index) and PyTorch's `.pt`, `.ckpt` and
 //! `.bin`. Nothing in a file is ever executed and no size in it is trusted. Names are the authors',
 //! but that an autoencoder under diffusers' names is renamed as it is opened ([`from_diffusers`]), and
-//! any checkpoint by a table of names ([`Rename`]). A network is compared with
+//! any checkpoint by a table of names ([`Rename`]), which [`propose`] makes. A network is compared with
 //! the file's names and shapes before anything is computed; see [`Report`].
 
 mod container;
@@ -18,6 +18,7 @@ mod names;
 mod pattern;
 mod pickle;
 mod prefixes;
+mod proposal;
 mod pytorch;
 mod rebuild;
 mod rename;
@@ -34,6 +35,7 @@ pub use files::{open, open_renamed};
 #[cfg(feature = "autodiff")]
 pub use flat::{Flat, Which, computing_in, flat, flat_gradients, gradients, views, with_flat};
 pub use load::{Loaded, compare, layout, layout_in_order, load, parameter_count, snapshot};
+pub use proposal::{Absent, Ambiguous, Basis, Proposal, ProposedRule, propose, shared_shapes};
 pub use rename::{Rename, RenameError, RuleProblem};
 pub use report::{Report, ShapeMismatch};
 pub use safetensors::{SaveError, write as write_safetensors, write_to as write_safetensors_to};
