@@ -11,7 +11,9 @@ use crate::device::Found;
 use crate::labels::Labels;
 use crate::model::{Architecture, detect, notes, vae_config};
 use crate::precision::Precision;
-use crate::weights::{Report, Weights, WeightsError, compare, open, parameter_count};
+use crate::weights::{
+    Rename, Report, Weights, WeightsError, compare, open, open_renamed, parameter_count,
+};
 
 /// Activations of a residual block that are there at once: what enters it and is added at its end, what enters its
 /// convolution, and what comes out.
@@ -35,6 +37,8 @@ pub struct ModelPaths {
     pub vae: Option<PathBuf>,
     /// Statistics of the latents.
     pub stats: Option<PathBuf>,
+    /// A table of names for the tensors of network and autoencoder ([`Rename`]).
+    pub names: Option<PathBuf>,
 }
 
 /// A network's weights and what goes with them, opened and not yet loaded.
@@ -46,6 +50,8 @@ pub struct ModelFiles {
     pub vae: Option<Weights>,
     /// Statistics of the latents.
     pub stats: Option<Weights>,
+    /// What there is to say of the table of names, in sentences.
+    pub notes: Vec<String>,
 }
 
 /// What the files of a model hold.
@@ -59,7 +65,7 @@ pub struct Inspection {
     pub image_size: [usize; 2],
     /// How each file fits, by file name.
     pub reports: Vec<(String, Report)>,
-    /// What else there is to say of the network's file, in sentences.
+    /// What else there is to say of the network's file and the table of names, in sentences.
     pub notes: Vec<String>,
 }
 
@@ -68,14 +74,20 @@ impl ModelFiles {
     ///
     /// # Errors
     ///
-    /// * [`LoadError::Weights`] where a file cannot be read or is no checkpoint
+    /// * [`LoadError::Weights`] where a file cannot be read or is no checkpoint, or the table of names none
+    ///   for them
     /// * [`LoadError::NotEmbedded`] where no network is named and the program has none inside
     pub fn open(paths: &ModelPaths) -> Result<Self, LoadError> {
+        let mut names = match &paths.names {
+            Some(path) => Rename::open(path).map_err(WeightsError::from)?,
+            None => Rename::default(),
+        };
         let mut files = match &paths.model {
             None => Self::embedded()?,
             Some(path) => {
                 let path = part_of_pipeline(path, &["transformer", "unet"]);
-                Self { model: open(&path)?, vae: None, stats: None }
+                let model = open_renamed(&path, &mut names)?;
+                Self { model, vae: None, stats: None, notes: Vec::new() }
             }
         };
         if let Some(path) = &paths.config {
@@ -84,11 +96,12 @@ impl ModelFiles {
             files.model.metadata.insert("config".into(), text);
         }
         if let Some(path) = &paths.vae {
-            files.vae = Some(open(&part_of_pipeline(path, &["vae"]))?);
+            files.vae = Some(open_renamed(&part_of_pipeline(path, &["vae"]), &mut names)?);
         }
         if let Some(path) = &paths.stats {
             files.stats = Some(open(path)?);
         }
+        files.notes.extend(names.note());
         Ok(files)
     }
 
@@ -105,6 +118,7 @@ impl ModelFiles {
             model: Weights::from_bytes(MODEL, "the embedded emoji model")?,
             vae: Some(Weights::from_bytes(DECODER, "the embedded emoji decoder")?),
             stats: None,
+            notes: Vec::new(),
         })
     }
 
@@ -150,7 +164,7 @@ impl ModelFiles {
             image_size: image_size(&architecture, vae.as_ref()),
             architecture,
             reports,
-            notes: notes(&self.model),
+            notes: notes(&self.model).into_iter().chain(self.notes.iter().cloned()).collect(),
         })
     }
 

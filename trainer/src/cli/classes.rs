@@ -28,6 +28,9 @@ pub struct Args {
 /// If the model cannot be read, no class contains the text, or standard output cannot be written.
 pub fn run(args: Args) -> Result<()> {
     let files = ModelFiles::open(&args.model.paths())?;
+    for note in &files.notes {
+        eprintln!("note: {note}");
+    }
     let classes = detect(&files.model)?.num_classes();
     let labels = Labels::of(&files.model, classes);
     let found = labels.search(&args.search);

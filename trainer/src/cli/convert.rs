@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use tintype::weights::{Dtype, Weights, open, write_safetensors};
+use tintype::weights::{Dtype, Weights, write_safetensors};
 
+use super::model::NamesArgs;
 use crate::data::made::sweep;
 use tintype::files::write_durably;
 use tintype::generate::bytes;
@@ -22,6 +23,8 @@ pub struct Args {
     /// Model configuration to embed in the metadata
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    names: NamesArgs,
     /// Overwrite an existing file
     #[arg(long)]
     force: bool,
@@ -38,7 +41,7 @@ enum Format {
 ///
 /// # Errors
 ///
-/// If the checkpoint or one of the tensors to write cannot be read, a value does not fit into the dtype, or
+/// If the checkpoint, the table of names or one of the tensors to write cannot be read, a value does not fit into the dtype, or
 /// the output exists or cannot be written.
 pub fn run(args: Args) -> Result<()> {
     if args.output.extension().is_none_or(|e| e != "safetensors") {
@@ -47,7 +50,7 @@ pub fn run(args: Args) -> Result<()> {
     if args.output.exists() && !args.force {
         bail!("{} exists; --force replaces it", args.output.display());
     }
-    let mut weights = open(&args.input)?;
+    let mut weights = args.names.open(&args.input)?;
     check_readable(&weights)?;
     if let Some(note) = weights.raw_note() {
         eprintln!("note: {note}");

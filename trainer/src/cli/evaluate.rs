@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use tintype::burn::tensor::Device;
 use tintype::device;
-use tintype::weights::open;
+use tintype::weights::{Rename, open_renamed};
 
 use super::Outcome;
 use super::events::Reporter;
@@ -43,6 +43,9 @@ pub struct Args {
     /// files
     #[arg(long, value_name = "VAE", num_args = 1, conflicts_with_all = ["reference", "metrics", "subsets", "cache", "save_stats"])]
     reconstruct: Vec<PathBuf>,
+    /// Table of tensor names, if the autoencoder has others than here: a text with lines OLD -> NEW
+    #[arg(long, value_name = "FILE", requires = "reconstruct")]
+    names: Option<PathBuf>,
     /// Weights of torchvision's VGG16 (vgg16-397923af.pth), or of VGG16 and LPIPS in one file
     #[arg(long, value_name = "FILE", requires = "reconstruct")]
     vgg: Option<PathBuf>,
@@ -125,10 +128,14 @@ fn reconstruct(args: &Args, batch: usize, id: &str, device: &Device) -> Result<O
         Some(vgg) => Some(Lpips::open(vgg, args.lpips.as_ref().unwrap_or(vgg), device)?),
         None => None,
     };
-    let mut files = args.reconstruct.iter().map(|path| open(path));
+    let mut names = args.names.as_deref().map(Rename::open).transpose()?.unwrap_or_default();
+    let mut files = args.reconstruct.iter().map(|path| open_renamed(path, &mut names));
     let mut weights = files.next().context("no autoencoder was given")??;
     for file in files {
         weights.tensors.extend(file?.tensors);
+    }
+    if let Some(note) = names.note() {
+        eprintln!("note: {note}");
     }
     let reconstructor = Reconstructor::new(&weights, lpips, extractor, args.seed, device)?;
     let interrupted = on_interrupt("stopping")?;

@@ -84,7 +84,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let mut output = Output::prepare(&args.out, args.overwrite)?;
     let chosen = device::choose(&args.device)?;
     let files = ModelFiles::open(&args.parts.paths())?;
-    for note in tintype::model::notes(&files.model) {
+    for note in tintype::model::notes(&files.model).iter().chain(&files.notes) {
         eprintln!("note: {note}");
     }
     let fingerprints = Fingerprints::of(files.parts());

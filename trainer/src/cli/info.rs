@@ -9,7 +9,8 @@ use tintype::weights::{Weights, WeightsError, compare};
 
 use tintype::generate::{ModelFiles, bytes};
 
-use super::model::ModelArgs;
+use super::model::{ModelArgs, NamesArgs};
+use super::proposal::{Advice, advise};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -19,6 +20,12 @@ pub struct Args {
     /// Model configuration, if the checkpoint does not contain it
     #[arg(long, value_name = "FILE")]
     config: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    names: NamesArgs,
+    /// Network that the checkpoint is of, if its names do not tell: a preset (see docs/weights.md) or
+    /// `emoji`; a table of tensor names is proposed for it
+    #[arg(long = "as", value_name = "NETWORK")]
+    network: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -28,9 +35,9 @@ pub struct Args {
 ///
 /// # Errors
 ///
-/// If the file cannot be read, or there is no device.
+/// If the file or the table of names cannot be read, there is no network of the name, or there is no device.
 pub fn run(args: Args) -> Result<()> {
-    let model = ModelArgs { model: args.file, config: args.config };
+    let model = ModelArgs { model: args.file, config: args.config, names: args.names };
     let files = ModelFiles::open(&model.paths())?;
     let weights = &files.model;
     let mut types: Vec<String> =
@@ -39,7 +46,13 @@ pub fn run(args: Args) -> Result<()> {
     types.dedup();
     let values: usize = weights.tensors.values().map(|v| v.len()).sum();
     let (network, config, fit) = describe(weights);
-    let notes = notes(weights);
+    let advice = advise(weights, args.network.as_deref())?;
+    let told = match &advice {
+        Advice::Name(sentence) => Some(sentence.clone()),
+        _ => None,
+    };
+    let notes: Vec<String> =
+        notes(weights).into_iter().chain(files.notes.iter().cloned()).chain(told).collect();
     let devices = device::list();
     let chosen = device::choose("auto")?;
     let mut system = sysinfo::System::new();
@@ -51,6 +64,7 @@ pub fn run(args: Args) -> Result<()> {
         "fit": fit,
         "unreadable": weights.unreadable,
         "notes": notes,
+        "proposal": advice.json(),
         "tensors": weights.tensors.len(),
         "values": values,
         "types": types,
@@ -95,6 +109,14 @@ pub fn run(args: Args) -> Result<()> {
         bytes(system.total_memory()),
         report["threads"]
     );
+    if let Advice::Table { network, table } = &advice {
+        println!();
+        println!(
+            "names     proposed for {network}; check them, save them as a file, and pass it with --names"
+        );
+        println!();
+        print!("{table}");
+    }
     Ok(())
 }
 

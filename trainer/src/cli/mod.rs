@@ -18,6 +18,7 @@ mod numbers;
 mod output;
 mod panics;
 mod prepare;
+mod proposal;
 mod sample;
 mod sampling;
 mod train;

@@ -1,8 +1,10 @@
 //! Model options.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Result;
 use tintype::generate::ModelPaths;
+use tintype::weights::{Rename, Weights, open_renamed};
 
 /// Model options.
 #[derive(Debug, clap::Args)]
@@ -15,6 +17,34 @@ pub struct ModelArgs {
     /// YAML, or this program's JSON
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub names: NamesArgs,
+}
+
+/// Names of tensors.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct NamesArgs {
+    /// Table of tensor names, if the checkpoint has others than its network here: a text with lines
+    /// OLD -> NEW (see `tintype info`)
+    #[arg(long, value_name = "FILE")]
+    pub names: Option<PathBuf>,
+}
+
+impl NamesArgs {
+    /// Opens a checkpoint under the names of the table; says which of its rules were of no use.
+    ///
+    /// # Errors
+    ///
+    /// If the checkpoint or the table cannot be read, or two tensors would have one name.
+    pub fn open(&self, path: &Path) -> Result<Weights> {
+        let table = self.names.as_deref().map(Rename::open).transpose()?;
+        let mut names = table.unwrap_or_default();
+        let weights = open_renamed(path, &mut names)?;
+        if let Some(note) = names.note() {
+            eprintln!("note: {note}");
+        }
+        Ok(weights)
+    }
 }
 
 /// Options of a model, its autoencoder and its latent statistics.
@@ -33,7 +63,12 @@ pub struct PartsArgs {
 impl ModelArgs {
     /// Paths without autoencoder and statistics.
     pub fn paths(&self) -> ModelPaths {
-        ModelPaths { model: self.model.clone(), config: self.config.clone(), ..Default::default() }
+        ModelPaths {
+            model: self.model.clone(),
+            config: self.config.clone(),
+            names: self.names.names.clone(),
+            ..Default::default()
+        }
     }
 }
 

@@ -90,8 +90,10 @@ pub fn run(args: Args) -> Result<Outcome> {
     ensure!((1..=10_000_000).contains(&args.count), "--count is not between 1 and 10000000");
     let chosen = device::choose(&super::local_device(&args.device, rank))?;
     let files = ModelFiles::open(&args.parts.paths())?;
-    if let (0, Some(note)) = (rank.rank, files.model.raw_note()) {
-        eprintln!("note: {note}");
+    if rank.rank == 0 {
+        for note in files.model.raw_note().iter().chain(&files.notes) {
+            eprintln!("note: {note}");
+        }
     }
     let fingerprint = files.model.fingerprint();
     let architecture = tintype::model::detect(&files.model)?;
