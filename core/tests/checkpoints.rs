@@ -7,7 +7,7 @@ use tintype::burn::tensor::Device;
 use tintype::model::hdit::HDiTConfig;
 use tintype::model::sit::SiTConfig;
 use tintype::model::{Architecture, detect};
-use tintype::weights::{Weights, WeightsError, compare, snapshot, write_safetensors};
+use tintype::weights::{Weights, WeightsError, compare, propose, snapshot, write_safetensors};
 
 const FOUR: [f32; 4] = [1.0, 2.0, 3.0, 4.0];
 
@@ -40,6 +40,15 @@ fn k_diffusion_gives_its_averaged_weights_and_its_configuration() {
     assert_eq!(architecture.null_class(), Some(4));
     let report = architecture.untrained(&Device::default()).expect("valid").compare(&weights);
     assert!(report.fits(), "{report}");
+}
+
+#[test]
+fn a_file_keeps_the_order_of_its_network() {
+    let averaged = dict(&[("module.zz", plain()), ("module.aa", plain())]);
+    let weights = open(&[("ema", averaged)]).expect("it opens");
+    let network = ["first", "second"].map(|name| (name.to_string(), vec![2, 2]));
+    let table = propose(&network, &weights).to_string();
+    assert_eq!(table, "zz -> first  # by order\naa -> second  # by order\n");
 }
 
 #[test]

@@ -35,6 +35,9 @@ struct Args {
     /// Statistics of the latents
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
+    /// Table of names for the tensors of network and autoencoder, where they have others than here
+    #[arg(long, value_name = "FILE")]
+    names: Option<PathBuf>,
     /// auto, cpu, cuda, wgpu or vulkan, with an index like wgpu:1 [default: the latest one]
     #[arg(long)]
     device: Option<String>,
@@ -110,6 +113,7 @@ fn start(args: &Args) -> Start {
         config: args.config.clone(),
         vae: args.vae.clone(),
         stats: args.stats.clone(),
+        names: args.names.clone(),
     };
     let project = directories::ProjectDirs::from("", "", "tintype");
     let users = directories::UserDirs::new();

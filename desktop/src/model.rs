@@ -193,6 +193,7 @@ pub fn joined(new: ModelPaths, present: ModelPaths) -> ModelPaths {
         config: new.config.or(present.config),
         vae: new.vae.or(present.vae),
         stats: new.stats.or(present.stats),
+        names: new.names.or(present.names),
     }
 }
 

@@ -225,3 +225,68 @@ fn a_network_without_class_dropout_makes_every_class_and_is_not_guided() {
     assert!(!Path::new(&out).exists());
     succeeds(&base);
 }
+
+#[test]
+fn a_table_of_names_is_proposed_and_makes_the_same_images() {
+    let folder = Folder::new();
+    let emoji = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/emoji").join(name);
+        path.display().to_string()
+    };
+    let (model, vae) = (emoji("hidit.safetensors"), emoji("vae-decoder.safetensors"));
+    let weights = open(Path::new(&model)).expect("it opens");
+    let other = |name: &str| {
+        name.replace("pixel_embedder.proj.", "pixel_branch.embed.")
+            .replace("pixel_predictor.0.", "pixel_branch.head.conv1.")
+            .replace("pixel_predictor.1.", "pixel_branch.head.conv2.")
+    };
+    let tensors = weights.tensors.into_iter().map(|(name, view)| (other(&name), view)).collect();
+    let file = write_safetensors(&tensors, &weights.metadata).expect("it writes");
+    let foreign = folder.write("foreign.safetensors", &file);
+
+    let found = info(&foreign);
+    assert_eq!(found["network"], "SiT");
+    assert_eq!(found["proposal"]["network"], "emoji");
+    let table = found["proposal"]["table"].as_str().expect("a table");
+    assert_eq!(table.lines().count(), 3, "{table}");
+    let (said, _) = succeeds(&["info", "--as", "emoji", &foreign]);
+    assert!(said.contains("proposed for emoji") && said.ends_with(table), "{said}");
+    assert!(refused(&["info", "--as", "nobody", &foreign]).contains("\"nobody\""));
+
+    let names = folder.write("names.txt", table.as_bytes());
+    let (found, _) = succeeds(&["info", "--json", "--names", &names, &foreign]);
+    let found: serde_json::Value = serde_json::from_str(&found).expect("JSON");
+    assert_eq!(found["network"], "Hi-DiT");
+    assert_eq!(found["fit"], "all 120 tensors fit");
+    assert!(found["proposal"].is_null(), "{found}");
+    let generate = |name: &str, more: &[&str]| {
+        let out = folder.name(name);
+        let base = ["generate", "heart", "--steps", "4", "--device", "cpu", "--vae", &vae];
+        let (_, errors) = succeeds(&[&base[..], &["--out", &out], more].concat());
+        assert!(!errors.contains("note:") && !errors.contains("warning:"), "{errors}");
+        std::fs::read(&out).expect("a picture")
+    };
+    // Settings and fingerprints in the pictures are the same, too.
+    let renamed = generate("renamed.png", &["--model", &foreign, "--names", &names]);
+    assert_eq!(renamed, generate("own.png", &["--model", &model]));
+
+    let converted = folder.name("converted.safetensors");
+    succeeds(&["convert", &foreign, &converted, "--names", &names]);
+    assert_eq!(info(&converted)["fit"], "all 120 tensors fit");
+}
+
+#[test]
+fn rules_of_no_use_and_lines_that_are_none_are_told() {
+    let folder = Folder::new();
+    let model = folder.sit(|sit| sit);
+    let names = folder.write("names.txt", b"# nothing is called so\nlayers.** -> blocks.**\n");
+    let (_, errors) = succeeds(&["classes", "--model", &model, "--names", &names]);
+    let note = format!("note: {names}: no tensor takes line 2 (layers.** -> blocks.**)");
+    assert_eq!(errors.trim(), note);
+    let wrong = folder.write("wrong.txt", b"blocks.*\n");
+    let error = refused(&["classes", "--model", &model, "--names", &wrong]);
+    assert!(error.contains("wrong.txt, line 1") && error.contains("OLD -> NEW"), "{error}");
+    let twice = folder.write("twice.txt", b"x_embedder.proj.bias -> pos_embed\n");
+    let error = refused(&["classes", "--model", &model, "--names", &twice]);
+    assert!(error.contains("\"pos_embed\" and \"x_embedder.proj.bias\""), "{error}");
+}

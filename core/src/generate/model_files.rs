@@ -12,7 +12,8 @@ use crate::labels::Labels;
 use crate::model::{Architecture, detect, notes, vae_config};
 use crate::precision::Precision;
 use crate::weights::{
-    Report, Weights, WeightsError, autoencoder_in, compare, open, open_autoencoder, parameter_count,
+    Rename, Report, Weights, WeightsError, autoencoder_in, compare, open, open_autoencoder,
+    parameter_count, renamed,
 };
 
 /// Activations of a residual block that are there at once: what enters it and is added at its end, what enters its
@@ -37,6 +38,8 @@ pub struct ModelPaths {
     pub vae: Option<PathBuf>,
     /// Statistics of the latents.
     pub stats: Option<PathBuf>,
+    /// A table of names for the tensors of network and autoencoder ([`Rename`]).
+    pub names: Option<PathBuf>,
 }
 
 /// A network's weights and what goes with them, opened and not yet loaded.
@@ -48,6 +51,8 @@ pub struct ModelFiles {
     pub vae: Option<Weights>,
     /// Statistics of the latents.
     pub stats: Option<Weights>,
+    /// What there is to say of the table of names, in sentences.
+    pub notes: Vec<String>,
 }
 
 /// What the files of a model hold.
@@ -61,7 +66,7 @@ pub struct Inspection {
     pub image_size: [usize; 2],
     /// How each file fits, by file name.
     pub reports: Vec<(String, Report)>,
-    /// What else there is to say of the network's file, in sentences.
+    /// What else there is to say of the network's file and the table of names, in sentences.
     pub notes: Vec<String>,
 }
 
@@ -72,14 +77,22 @@ impl ModelFiles {
     ///
     /// # Errors
     ///
-    /// * [`LoadError::Weights`] where a file cannot be read or is no checkpoint
+    /// * [`LoadError::Weights`] where a file cannot be read or is no checkpoint, or the table of names none
+    ///   for them
     /// * [`LoadError::NotEmbedded`] where no network is named and the program has none inside
     pub fn open(paths: &ModelPaths) -> Result<Self, LoadError> {
+        let mut names = match &paths.names {
+            Some(path) => Rename::open(path).map_err(WeightsError::from)?,
+            None => Rename::default(),
+        };
         let model = paths.model.as_ref();
         let model = model.map(|path| part_of_pipeline(path, &["transformer", "unet"]));
         let mut files = match &model {
             None => Self::embedded()?,
-            Some(path) => Self { model: open(path)?, vae: None, stats: None },
+            Some(path) => {
+                let model = renamed(open(path)?, &mut names)?;
+                Self { model, vae: None, stats: None, notes: Vec::new() }
+            }
         };
         if let Some(path) = &paths.config {
             let io = |source| WeightsError::Io { path: path.display().to_string(), source };
@@ -88,14 +101,19 @@ impl ModelFiles {
         }
         match (&paths.vae, &model) {
             (Some(path), _) => {
-                files.vae = Some(open_autoencoder(&part_of_pipeline(path, &["vae"]))?);
+                let vae = open_autoencoder(&part_of_pipeline(path, &["vae"]))?;
+                files.vae = Some(renamed(vae, &mut names)?);
             }
-            (None, Some(path)) if files.works_on_latents() => files.vae = autoencoder_in(path)?,
+            (None, Some(path)) if files.works_on_latents() => {
+                let own = autoencoder_in(path)?;
+                files.vae = own.map(|vae| renamed(vae, &mut names)).transpose()?;
+            }
             _ => {}
         }
         if let Some(path) = &paths.stats {
             files.stats = Some(open(path)?);
         }
+        files.notes.extend(names.note());
         Ok(files)
     }
 
@@ -112,6 +130,7 @@ impl ModelFiles {
             model: Weights::from_bytes(MODEL, "the embedded emoji model")?,
             vae: Some(Weights::from_bytes(DECODER, "the embedded emoji decoder")?),
             stats: None,
+            notes: Vec::new(),
         })
     }
 
@@ -161,10 +180,12 @@ impl ModelFiles {
         })
     }
 
-    /// What is worth knowing of the files, in sentences: [`notes`] of the network's, and whether its autoencoder is
-    /// from the same file.
+    /// What is worth knowing of the files, in sentences: [`notes`] of the network's, whether its autoencoder is from
+    /// the same file, and what opening them had to say.
     pub fn notes(&self) -> Vec<String> {
-        notes(&self.model).into_iter().chain(self.own_autoencoder_note()).collect()
+        let of_opening = self.notes.iter().cloned();
+        let notes = notes(&self.model).into_iter().chain(self.own_autoencoder_note());
+        notes.chain(of_opening).collect()
     }
 
     fn own_autoencoder_note(&self) -> Option<String> {

@@ -17,7 +17,9 @@ use super::hidit::HiDiT;
 use super::vavae::VaeConfig;
 use crate::image::Rounding;
 use crate::settings::{Sampler, Settings};
-use crate::weights::{Report, Weights, WeightsError, compare, load, parameter_count};
+use crate::weights::{
+    Report, Weights, WeightsError, compare, layout_in_order, load, parameter_count,
+};
 
 /// Which end of a flow's clock is noise, as the network is told the time, which runs in 0…1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +145,9 @@ pub trait Untrained {
     /// Parameters as the papers count them: with position tables, without buffers.
     fn parameter_count(&self) -> usize;
 
+    /// The authors' name and the shape of every tensor, in the network's order.
+    fn layout(&self) -> Vec<(String, Vec<usize>)>;
+
     /// Compares a checkpoint with the network, by names and shapes; reads no weight.
     fn compare(&self, weights: &Weights) -> Report;
 
@@ -164,6 +169,10 @@ pub trait Untrained {
 impl<M: Module + Network + 'static> Untrained for M {
     fn parameter_count(&self) -> usize {
         parameter_count(self)
+    }
+
+    fn layout(&self) -> Vec<(String, Vec<usize>)> {
+        layout_in_order(self)
     }
 
     fn compare(&self, weights: &Weights) -> Report {

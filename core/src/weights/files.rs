@@ -9,6 +9,7 @@ use super::WeightsError;
 use super::diffusers::{describes_autoencoder, from_diffusers, is_diffusers};
 use super::prefixes::{OF_AUTOENCODER, unwrapped};
 use super::pytorch::is_pytorch;
+use super::rename::Rename;
 use super::source::Bytes;
 use super::store::Weights;
 
@@ -103,6 +104,25 @@ fn in_our_names(weights: Weights, path: &Path) -> Result<Weights, WeightsError> 
     let weights = unwrapped(weights)?;
     let config = match is_diffusers(&weights) {
         true => config_beside(path)?,
+        false => None,
+    };
+    from_diffusers(weights, config.as_deref())
+}
+
+/// Gives the tensors of an opened checkpoint the names of a table. An autoencoder may be under diffusers' names before
+/// or after.
+///
+/// # Errors
+///
+/// * [`WeightsError::Names`] where two tensors would have one name
+/// * [`WeightsError::Io`] and [`WeightsError::Format`] where the `config.json` of an autoencoder cannot be read
+pub fn renamed(weights: Weights, names: &mut Rename) -> Result<Weights, WeightsError> {
+    if names.is_empty() {
+        return Ok(weights);
+    }
+    let weights = names.apply(weights)?;
+    let config = match is_diffusers(&weights) {
+        true => config_beside(Path::new(&weights.file))?,
         false => None,
     };
     from_diffusers(weights, config.as_deref())
@@ -245,7 +265,9 @@ fn open_sharded(index: &Path) -> Result<Weights, WeightsError> {
         let weights =
             stored(&folder.join(shard))?.filtered(|name| weight_map.get(name) == Some(shard));
         all.metadata.extend(weights.metadata);
-        all.tensors.extend(weights.tensors);
+        let before = all.tensors.len();
+        let tensors = weights.tensors.into_iter();
+        all.tensors.extend(tensors.map(|(name, view)| (name, view.behind(before))));
         all.unreadable.extend(weights.unreadable);
     }
     match weight_map.keys().find(|name| !all.contains(name)) {

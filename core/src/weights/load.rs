@@ -77,6 +77,11 @@ pub fn compare<M: Module>(network: &M, weights: &Weights) -> Report {
 
 /// The authors' name and the shape of every tensor of a network; allocates nothing.
 pub fn layout<M: Module>(network: &M) -> BTreeMap<String, Vec<usize>> {
+    layout_in_order(network).into_iter().collect()
+}
+
+/// [`layout`] in the order in which the network has its tensors.
+pub fn layout_in_order<M: Module>(network: &M) -> Vec<(String, Vec<usize>)> {
     let mut lister = Lister::default();
     network.visit(&mut lister);
     lister.shapes
@@ -106,7 +111,7 @@ pub fn snapshot<M: Module>(network: &M) -> BTreeMap<String, TensorView> {
 #[derive(Default)]
 struct Lister {
     path: Vec<String>,
-    shapes: BTreeMap<String, Vec<usize>>,
+    shapes: Vec<(String, Vec<usize>)>,
 }
 
 impl ModuleVisitor for Lister {
@@ -118,7 +123,7 @@ impl ModuleVisitor for Lister {
     }
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let shape = param.lazy_shape();
-        self.shapes.insert(authors_name(&self.path), shape.iter().copied().collect());
+        self.shapes.push((authors_name(&self.path), shape.iter().copied().collect()));
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! Containers are safetensors (one file, or shards with an index) and PyTorch's `.pt`, `.ckpt` and
 //! `.bin`. Nothing in a file is ever executed and no size in it is trusted. Names are the authors',
-//! but that an autoencoder under diffusers' names is renamed as it is opened ([`from_diffusers`]). A
-//! network is compared with the file's names and shapes before anything is computed; see
-//! [`Report`].
+//! but that an autoencoder under diffusers' names is renamed as it is opened ([`from_diffusers`]), and
+//! any checkpoint by a table of names ([`Rename`]), which [`propose`] makes. A network is compared with
+//! the file's names and shapes before anything is computed; see [`Report`].
 
 mod container;
 mod diffusers;
@@ -15,10 +15,13 @@ mod flat;
 mod kinds;
 mod load;
 mod names;
+mod pattern;
 mod pickle;
 mod prefixes;
+mod proposal;
 mod pytorch;
 mod rebuild;
+mod rename;
 mod report;
 mod safetensors;
 mod sections;
@@ -28,10 +31,12 @@ mod training;
 
 pub use diffusers::from_diffusers;
 #[cfg(feature = "files")]
-pub use files::{autoencoder_in, open, open_autoencoder};
+pub use files::{autoencoder_in, open, open_autoencoder, renamed};
 #[cfg(feature = "autodiff")]
 pub use flat::{Flat, Which, computing_in, flat, flat_gradients, gradients, views, with_flat};
-pub use load::{Loaded, compare, layout, load, parameter_count, snapshot};
+pub use load::{Loaded, compare, layout, layout_in_order, load, parameter_count, snapshot};
+pub use proposal::{Absent, Ambiguous, Basis, Proposal, ProposedRule, propose, shared_shapes};
+pub use rename::{Rename, RenameError, RuleProblem};
 pub use report::{Report, ShapeMismatch};
 pub use safetensors::{SaveError, write as write_safetensors, write_to as write_safetensors_to};
 pub use source::Source;
@@ -114,6 +119,9 @@ pub enum WeightsError {
     /// The configuration does not describe a network.
     #[error(transparent)]
     Config(#[from] crate::config::InvalidConfig),
+    /// The table of names cannot be read, or does not suit the file.
+    #[error(transparent)]
+    Names(#[from] RenameError),
 }
 
 impl WeightsError {

@@ -1,26 +1,34 @@
 //! Our parameter paths in the authors' words.
 
+use std::sync::LazyLock;
+
+use super::rename::Rename;
+
+/// What the authors call layers of our networks.
+const TABLE: &str = "
+# Linear layers of a Sequential with an activation after each.
+t_embedder.fc1.* -> t_embedder.mlp.0.*
+t_embedder.fc2.* -> t_embedder.mlp.2.*
+projectors.*.fc1.* -> projectors.*.0.*
+projectors.*.fc2.* -> projectors.*.2.*
+projectors.*.fc3.* -> projectors.*.4.*
+# The layer after an activation.
+ada_ln_modulation.* -> adaLN_modulation.1.*
+**.ada_ln_modulation.* -> **.adaLN_modulation.1.*
+# Convolutions with nothing around them.
+pixel_predictor.convs.** -> pixel_predictor.**
+";
+
+static NAMES: LazyLock<Rename> =
+    LazyLock::new(|| Rename::parse(TABLE, "the authors' names").expect("its lines are rules"));
+
 /// The authors' name of a parameter at a path in one of our networks.
 pub(super) fn authors_name(path: &[String]) -> String {
     // Variants of enums appear in paths, but not in checkpoints.
     let parts = path.iter().map(String::as_str).filter(|p| !p.starts_with(char::is_uppercase));
     let name = parts.collect::<Vec<_>>().join(".");
     let name = name.strip_prefix("sit.").unwrap_or(&name);
-    let name = name.replace("ada_ln_modulation.", "adaLN_modulation.1.");
-    if let Some(rest) = name.strip_prefix("t_embedder.") {
-        return format!("t_embedder.mlp.{}", sequential(rest));
-    }
-    if let Some((teacher, rest)) =
-        name.strip_prefix("projectors.").and_then(|rest| rest.split_once('.'))
-    {
-        return format!("projectors.{teacher}.{}", sequential(rest));
-    }
-    name.replace("pixel_predictor.convs.", "pixel_predictor.")
-}
-
-/// Linear layers of a `Sequential` with an activation after each: 0, 2, 4.
-fn sequential(name: &str) -> String {
-    name.replace("fc1.", "0.").replace("fc2.", "2.").replace("fc3.", "4.")
+    NAMES.name(name).unwrap_or_default()
 }
 
 /// Frozen values that a checkpoint stores without counting them as parameters.

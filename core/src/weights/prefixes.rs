@@ -1,7 +1,5 @@
 //! Prefixes that wrappers put before the names of tensors.
 
-use std::collections::BTreeMap;
-
 use super::WeightsError;
 use super::store::Weights;
 
@@ -48,20 +46,9 @@ pub(super) fn unwrapped(weights: Weights) -> Result<Weights, WeightsError> {
 
 /// The tensors that get a name.
 fn renamed(weights: Weights, name: impl Fn(&str) -> Option<&str>) -> Result<Weights, WeightsError> {
-    let Weights { file, tensors, unreadable, metadata } = weights;
-    let twice = |name: &str| WeightsError::Format {
-        file: file.clone(),
-        problem: format!("it holds tensor {name:?} under two names"),
-    };
-    let mut views = BTreeMap::new();
-    for (old, view) in tensors {
-        let Some(new) = name(&old) else { continue };
-        if views.insert(new.to_string(), view).is_some() {
-            return Err(twice(new));
-        }
-    }
-    let reasons = unreadable.into_iter();
-    let reasons = reasons.filter_map(|(old, why)| Some((name(&old)?.to_string(), why)));
-    let unreadable = reasons.collect();
-    Ok(Weights { file, tensors: views, unreadable, metadata })
+    let file = weights.file.clone();
+    weights.renamed(|old| name(old).map(String::from)).map_err(|twice| WeightsError::Format {
+        file,
+        problem: format!("it holds tensor {:?} under two names", twice.name),
+    })
 }

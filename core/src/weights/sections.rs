@@ -309,7 +309,8 @@ fn collect(container: &Container) -> BTreeMap<String, Section> {
             };
             match tensor(container, value) {
                 Some(Ok(tensor)) => {
-                    section.tensors.insert(key, tensor);
+                    let place = section.len();
+                    section.tensors.insert(key, tensor.at_place(place));
                 }
                 Some(Err(reason)) => {
                     section.unreadable.insert(key, reason);

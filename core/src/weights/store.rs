@@ -97,6 +97,7 @@ pub struct TensorView {
     strides: Vec<usize>, // in elements
     offset: usize,       // of the first element, in bytes
     bytes: Bytes,
+    place: Option<usize>, // among the tensors of its file, where that keeps an order
 }
 
 impl std::fmt::Debug for TensorView {
@@ -146,7 +147,7 @@ impl TensorView {
                 return Err(format!("a shape of {shape:?} repeats too few values too often"));
             }
         }
-        Ok(Self { dtype, shape, strides, offset, bytes })
+        Ok(Self { dtype, shape, strides, offset, bytes, place: None })
     }
 
     /// A tensor of little-endian bytes in row-major order.
@@ -183,6 +184,24 @@ impl TensorView {
         self.shape.resize(rank, 1);
         self.strides.resize(rank, 1);
         self
+    }
+
+    /// The same tensor as the n-th of its file, in the order in which its network has them.
+    pub(super) fn at_place(mut self, place: usize) -> Self {
+        self.place = Some(place);
+        self
+    }
+
+    /// The same tensor behind so many others.
+    pub(super) fn behind(mut self, others: usize) -> Self {
+        self.place = self.place.map(|place| place.saturating_add(others));
+        self
+    }
+
+    /// Its place among the tensors of its file, where the file keeps the order of its network: PyTorch's do,
+    /// safetensors are sorted by name.
+    pub(super) fn place(&self) -> Option<usize> {
+        self.place
     }
 
     /// Up to `n` bytes from the first element on.
@@ -344,7 +363,45 @@ pub struct Weights {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// Two tensors that would have one name.
+#[derive(Debug)]
+pub(super) struct Collision {
+    /// What one of them is called.
+    pub(super) first: String,
+    /// What the other one is called.
+    pub(super) second: String,
+    /// What both would be called.
+    pub(super) name: String,
+}
+
 impl Weights {
+    /// Under other names; tensors that get none are left out.
+    pub(super) fn renamed(
+        self,
+        mut name: impl FnMut(&str) -> Option<String>,
+    ) -> Result<Self, Collision> {
+        let mut renamed = Self { file: self.file, metadata: self.metadata, ..Self::default() };
+        let mut olds = BTreeMap::new();
+        let mut claim = |old: &str| -> Result<Option<String>, Collision> {
+            let Some(new) = name(old) else { return Ok(None) };
+            match olds.insert(new.clone(), old.to_string()) {
+                None => Ok(Some(new)),
+                Some(first) => Err(Collision { first, second: old.into(), name: new }),
+            }
+        };
+        for (old, view) in self.tensors {
+            if let Some(new) = claim(&old)? {
+                renamed.tensors.insert(new, view);
+            }
+        }
+        for (old, why) in self.unreadable {
+            if let Some(new) = claim(&old)? {
+                renamed.unreadable.insert(new, why);
+            }
+        }
+        Ok(renamed)
+    }
+
     /// Tells networks apart: 64 bits over names, shapes and the first bytes of every tensor.
     pub fn fingerprint(&self) -> String {
         // FNV-1a; identity, not security.

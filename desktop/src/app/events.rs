@@ -73,7 +73,7 @@ impl App {
         match update {
             Update::Devices(devices) => self.devices = devices,
             Update::Loading(device) => self.networks = Networks::Loading(device),
-            Update::Ready(ready) => self.networks = Networks::Ready(ready),
+            Update::Ready(ready) => self.networks = Networks::Ready(Box::new(ready)),
             Update::NotReady(trouble) => {
                 self.networks = Networks::None;
                 self.notices.trouble(trouble);

@@ -35,7 +35,7 @@ pub enum Networks {
     /// Being loaded onto a device.
     Loading(String),
     /// Ready.
-    Ready(Ready),
+    Ready(Box<Ready>),
 }
 
 /// The model that the next pictures are made with.

@@ -35,6 +35,9 @@ pub fn run(mut args: Args) -> Result<()> {
     wishes.model(&mut args.model)?;
     wishes.fulfil(args.download, args.json)?;
     let files = ModelFiles::open(&args.model.paths())?;
+    for note in &files.notes {
+        eprintln!("note: {note}");
+    }
     let classes = detect(&files.model)?.num_classes();
     let labels = Labels::of(&files.model, classes);
     let found = labels.search(&args.search);

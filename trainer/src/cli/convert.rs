@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use tintype::weights::{Dtype, Weights, open, write_safetensors};
 
+use super::model::NamesArgs;
 use super::published::{DownloadArgs, Library, Wishes};
 use crate::data::made::sweep;
 use tintype::files::write_durably;
@@ -24,6 +25,8 @@ pub struct Args {
     /// Model configuration to embed in the metadata
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    names: NamesArgs,
     /// Overwrite an existing file
     #[arg(long)]
     force: bool,
@@ -42,7 +45,7 @@ enum Format {
 ///
 /// # Errors
 ///
-/// If the checkpoint or one of the tensors to write cannot be read, a value does not fit into the dtype, or
+/// If the checkpoint, the table of names or one of the tensors to write cannot be read, a value does not fit into the dtype, or
 /// the output exists or cannot be written.
 pub fn run(mut args: Args) -> Result<()> {
     if args.output.extension().is_none_or(|e| e != "safetensors") {
@@ -55,7 +58,7 @@ pub fn run(mut args: Args) -> Result<()> {
     let mut wishes = Wishes::new(&library);
     wishes.any(&mut args.input)?;
     wishes.fulfil(args.download, false)?;
-    let mut weights = open(&args.input)?;
+    let mut weights = args.names.apply(open(&args.input)?)?;
     check_readable(&weights)?;
     if let Some(note) = weights.raw_note() {
         eprintln!("note: {note}");

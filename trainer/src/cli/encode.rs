@@ -1,6 +1,6 @@
 //! `tintype encode`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -9,12 +9,13 @@ use tintype::burn::tensor::{Device, FloatDType};
 use tintype::catalogue::Role;
 use tintype::device;
 use tintype::model::vae_config;
-use tintype::weights::{load, open_autoencoder};
+use tintype::weights::{Weights, load, open_autoencoder};
 
 use super::Outcome;
 use super::events::Reporter;
 use super::force;
 use super::interrupt::on_interrupt;
+use super::model::NamesArgs;
 use super::numbers::{at_least, seed};
 use super::published::{DownloadArgs, Library, Wishes};
 use crate::data::encode::{Encoder, Outcome as Encoded, Plan, to_hdf5, to_shards};
@@ -29,6 +30,8 @@ pub struct Args {
     /// Autoencoder: a published one's name, an address, or the path of its checkpoint or of a folder with it
     #[arg(long, value_name = "NAME|FILE")]
     vae: PathBuf,
+    #[command(flatten)]
+    names: NamesArgs,
     /// Output: a folder for LightningDiT's latent shards (posterior samples, with horizontal flips),
     /// or an .h5 file for the posterior moments that REPA-E and Hi-DiT read
     #[arg(long)]
@@ -69,7 +72,11 @@ pub fn run(mut args: Args) -> Result<Outcome> {
         bail!("{} has no images", args.store.display());
     }
     let chosen = device::choose(&super::local_device(&args.device, rank))?;
-    let encoder = load_encoder(&args.vae, store.side(), &chosen.found.device)?;
+    let encoder = load_encoder(
+        args.names.apply(open_autoencoder(&args.vae)?)?,
+        store.side(),
+        &chosen.found.device,
+    )?;
     let batch = args.batch.unwrap_or(if chosen.found.id == "cpu" { 4 } else { 32 }).max(1);
     let other = force::other(args.force);
     let plan = Plan { out: args.out.clone(), batch, seed: args.seed, rank, other };
@@ -108,10 +115,9 @@ pub fn run(mut args: Args) -> Result<Outcome> {
 }
 
 /// Loads the encoder of an autoencoder in float32.
-fn load_encoder(path: &Path, side: usize, device: &Device) -> Result<Encoder> {
-    let weights = open_autoencoder(path)?;
+fn load_encoder(weights: Weights, side: usize, device: &Device) -> Result<Encoder> {
     let config = vae_config(&weights)?;
-    let fingerprint = weights.fingerprint();
+    let (file, fingerprint) = (weights.file.clone(), weights.fingerprint());
     if !side.is_multiple_of(config.downsampling()) {
         bail!(
             "the image resolution {side} is not a multiple of the autoencoder's downsampling factor {}",
@@ -121,7 +127,7 @@ fn load_encoder(path: &Path, side: usize, device: &Device) -> Result<Encoder> {
     let half =
         weights.filtered(|name| name.starts_with("encoder.") || name.starts_with("quant_conv."));
     if half.tensors.is_empty() {
-        bail!("{} holds no encoder, only a decoder; use the whole autoencoder", path.display());
+        bail!("{file} holds no encoder, only a decoder; use the whole autoencoder");
     }
     let network = config.init_encoder(device).context("the autoencoder's configuration")?;
     let network = load(network, &half, FloatDType::F32, device)?.network;

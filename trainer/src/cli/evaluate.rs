@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use tintype::burn::tensor::Device;
 use tintype::device;
-use tintype::weights::open_autoencoder;
+use tintype::weights::{Rename, open_autoencoder, renamed};
 
 use super::Outcome;
 use super::events::Reporter;
@@ -45,6 +45,9 @@ pub struct Args {
     /// files
     #[arg(long, value_name = "NAME|FILE", num_args = 1, conflicts_with_all = ["reference", "metrics", "subsets", "cache", "save_stats"])]
     reconstruct: Vec<PathBuf>,
+    /// Table of tensor names, if the autoencoder has others than here: a text with lines OLD -> NEW
+    #[arg(long, value_name = "FILE", requires = "reconstruct")]
+    names: Option<PathBuf>,
     /// Weights of torchvision's VGG16 (`vgg16`, an address or a path), or of VGG16 and LPIPS in one file
     #[arg(long, value_name = "NAME|FILE", requires = "reconstruct")]
     vgg: Option<PathBuf>,
@@ -139,10 +142,15 @@ fn reconstruct(args: &Args, batch: usize, id: &str, device: &Device) -> Result<O
         Some(vgg) => Some(Lpips::open(vgg, args.lpips.as_ref().unwrap_or(vgg), device)?),
         None => None,
     };
-    let mut files = args.reconstruct.iter().map(|path| open_autoencoder(path));
+    let mut names = args.names.as_deref().map(Rename::open).transpose()?.unwrap_or_default();
+    let mut files =
+        args.reconstruct.iter().map(|path| renamed(open_autoencoder(path)?, &mut names));
     let mut weights = files.next().context("no autoencoder was given")??;
     for file in files {
         weights.tensors.extend(file?.tensors);
+    }
+    if let Some(note) = names.note() {
+        eprintln!("note: {note}");
     }
     let reconstructor = Reconstructor::new(&weights, lpips, extractor, args.seed, device)?;
     let interrupted = on_interrupt("stopping")?;

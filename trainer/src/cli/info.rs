@@ -9,7 +9,8 @@ use tintype::weights::{Weights, WeightsError, compare};
 
 use tintype::generate::{ModelFiles, bytes};
 
-use super::model::ModelArgs;
+use super::model::{ModelArgs, NamesArgs};
+use super::proposal::{Advice, advise};
 use super::published::{DownloadArgs, Library, Wishes};
 
 #[derive(Debug, clap::Args)]
@@ -21,6 +22,12 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<std::path::PathBuf>,
     #[command(flatten)]
+    names: NamesArgs,
+    /// Network that the checkpoint is of, if its names do not tell: a preset (see docs/weights.md) or
+    /// `emoji`; a table of tensor names is proposed for it
+    #[arg(long = "as", value_name = "NETWORK")]
+    network: Option<String>,
+    #[command(flatten)]
     download: DownloadArgs,
     /// Print JSON
     #[arg(long)]
@@ -31,7 +38,7 @@ pub struct Args {
 ///
 /// # Errors
 ///
-/// If the file cannot be read, or there is no device.
+/// If the file or the table of names cannot be read, there is no network of the name, or there is no device.
 pub fn run(mut args: Args) -> Result<()> {
     let library = Library::open()?;
     let mut wishes = Wishes::new(&library);
@@ -39,7 +46,7 @@ pub fn run(mut args: Args) -> Result<()> {
         wishes.any(file)?;
     }
     wishes.fulfil(args.download, args.json)?;
-    let model = ModelArgs { model: args.file, config: args.config };
+    let model = ModelArgs { model: args.file, config: args.config, names: args.names };
     let files = ModelFiles::open(&model.paths())?;
     let weights = &files.model;
     let mut types: Vec<String> =
@@ -48,7 +55,12 @@ pub fn run(mut args: Args) -> Result<()> {
     types.dedup();
     let values: usize = weights.tensors.values().map(|v| v.len()).sum();
     let (network, config, fit) = describe(weights);
-    let notes = files.notes();
+    let advice = advise(weights, args.network.as_deref())?;
+    let told = match &advice {
+        Advice::Name(sentence) => Some(sentence.clone()),
+        _ => None,
+    };
+    let notes: Vec<String> = files.notes().into_iter().chain(told).collect();
     let devices = device::list();
     let chosen = device::choose("auto")?;
     let mut system = sysinfo::System::new();
@@ -60,6 +72,7 @@ pub fn run(mut args: Args) -> Result<()> {
         "fit": fit,
         "unreadable": weights.unreadable,
         "notes": notes,
+        "proposal": advice.json(),
         "tensors": weights.tensors.len(),
         "values": values,
         "types": types,
@@ -104,6 +117,14 @@ pub fn run(mut args: Args) -> Result<()> {
         bytes(system.total_memory()),
         report["threads"]
     );
+    if let Advice::Table { network, table } = &advice {
+        println!();
+        println!(
+            "names     proposed for {network}; check them, save them as a file, and pass it with --names"
+        );
+        println!();
+        print!("{table}");
+    }
     Ok(())
 }
 

@@ -20,6 +20,7 @@ mod numbers;
 mod output;
 mod panics;
 mod prepare;
+mod proposal;
 mod published;
 mod sample;
 mod sampling;

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use anyhow::Result;
 use tintype::generate::ModelPaths;
+use tintype::weights::{Rename, Weights, renamed};
 
 /// Model options.
 #[derive(Debug, clap::Args)]
@@ -16,6 +18,34 @@ pub struct ModelArgs {
     /// YAML, or this program's JSON
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub names: NamesArgs,
+}
+
+/// Names of tensors.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct NamesArgs {
+    /// Table of tensor names, if the checkpoint has others than its network here: a text with lines
+    /// OLD -> NEW (see `tintype info`)
+    #[arg(long, value_name = "FILE")]
+    pub names: Option<PathBuf>,
+}
+
+impl NamesArgs {
+    /// Gives an opened checkpoint the names of the table; says which of its rules were of no use.
+    ///
+    /// # Errors
+    ///
+    /// If the table cannot be read, or two tensors would have one name.
+    pub fn apply(&self, weights: Weights) -> Result<Weights> {
+        let table = self.names.as_deref().map(Rename::open).transpose()?;
+        let mut names = table.unwrap_or_default();
+        let weights = renamed(weights, &mut names)?;
+        if let Some(note) = names.note() {
+            eprintln!("note: {note}");
+        }
+        Ok(weights)
+    }
 }
 
 /// Options of a model, its autoencoder and its latent statistics.
@@ -36,7 +66,12 @@ pub struct PartsArgs {
 impl ModelArgs {
     /// Paths without autoencoder and statistics.
     pub fn paths(&self) -> ModelPaths {
-        ModelPaths { model: self.model.clone(), config: self.config.clone(), ..Default::default() }
+        ModelPaths {
+            model: self.model.clone(),
+            config: self.config.clone(),
+            names: self.names.names.clone(),
+            ..Default::default()
+        }
     }
 }
 

@@ -281,7 +281,7 @@ fn diffusion<O: Objective, M, L, D>(
         &classes,
         device,
     )?;
-    if let Some(opened) = origin.of(recipe.init.from.as_deref())? {
+    if let Some(opened) = origin.of(&recipe.init)? {
         let taking = Taking { reinit: &recipe.init.reinit, may_miss };
         system.continue_from(&opened, taking)?;
     }
@@ -422,7 +422,7 @@ fn vae_system(
         comm.clone(),
         device,
     )?;
-    if let Some(opened) = origin.of(recipe.init.from.as_deref())? {
+    if let Some(opened) = origin.of(&recipe.init)? {
         system.init_from(&opened)?;
     }
     Ok(Box::new(system))

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Result, bail, ensure};
 use tintype::burn::tensor::{FloatDType, Tensor, TensorData};
-use tintype::weights::{Weights, Which, flat, load, open, snapshot};
+use tintype::weights::{Rename, Weights, Which, flat, load, open, renamed, snapshot};
 
 use super::checkpoint;
 use super::diffusion::DiffusionTrainer;
 use super::ema::{Ema, FILES, UPDATES};
 use super::objective::Objective;
 use super::run::is_run;
+use super::tables::Init;
 
 /// The tables of label embeddings, whose rows are the classes.
 const LABEL_TABLES: [&str; 2] = ["y_embedder.embedding_table.weight", "class_emb.weight"];
@@ -36,28 +37,31 @@ pub struct Opened {
     pub weights: Weights,
     /// What lies beside them, by the names of the files.
     pub beside: BTreeMap<&'static str, Weights>,
+    /// What there is to say of the table of names.
+    pub note: Option<String>,
 }
 
 impl Opened {
-    /// Opens a run's latest checkpoint, a checkpoint folder or a file. A run in training may delete a checkpoint
-    /// while it is opened; its next one is taken then.
+    /// Opens a run's latest checkpoint, a checkpoint folder or a file; its raw weights get the names of a table. A
+    /// run in training may delete a checkpoint while it is opened; its next one is taken then.
     ///
     /// # Errors
     ///
-    /// If the run has no checkpoint, or a file cannot be opened.
-    pub fn open(from: &Path) -> Result<Self> {
+    /// If the run has no checkpoint, a file cannot be opened, or two tensors would have one name.
+    pub fn open(from: &Path, names: Option<&Path>) -> Result<Self> {
+        let names = names.map(Rename::open).transpose()?.unwrap_or_default();
         for _ in 1..TRIES {
             let path = latest_of(from)?;
-            let opened = Self::open_files(&path);
+            let opened = Self::open_files(&path, names.clone());
             if path.exists() || !is_run(from) {
                 return opened;
             }
         }
-        Self::open_files(&latest_of(from)?)
+        Self::open_files(&latest_of(from)?, names)
     }
 
-    fn open_files(path: &Path) -> Result<Self> {
-        let weights = open(&raw_weights(path))?;
+    fn open_files(path: &Path, mut names: Rename) -> Result<Self> {
+        let weights = renamed(open(&raw_weights(path))?, &mut names)?;
         let mut beside = BTreeMap::new();
         for name in FILES.into_iter().chain(BESIDE) {
             let file = path.join(name);
@@ -65,7 +69,7 @@ impl Opened {
                 beside.insert(name, open(&file)?);
             }
         }
-        Ok(Self { path: path.into(), weights, beside })
+        Ok(Self { path: path.into(), weights, beside, note: names.note() })
     }
 }
 
@@ -99,8 +103,8 @@ impl Origin {
     /// # Errors
     ///
     /// If the run's checkpoints cannot be listed, or as [`Opened::open`].
-    pub fn of(&self, from: Option<&Path>) -> Result<Option<Arc<Opened>>> {
-        let Some(from) = from else { return Ok(None) };
+    pub fn of(&self, init: &Init) -> Result<Option<Arc<Opened>>> {
+        let Some(from) = &init.from else { return Ok(None) };
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(opened) = opened.as_ref() {
             return Ok(Some(opened.clone()));
@@ -108,7 +112,7 @@ impl Origin {
         if checkpoint::latest(&self.out)?.is_some() {
             return Ok(None);
         }
-        let new = Arc::new(Opened::open(from)?);
+        let new = Arc::new(Opened::open(from, init.names.as_deref())?);
         *opened = Some(new.clone());
         Ok(Some(new))
     }
@@ -193,6 +197,7 @@ impl<O: Objective> DiffusionTrainer<O> {
         for (what, names) in [("initialized again", again), ("not there, initialized", added)] {
             said += &listed(what, &names);
         }
+        said.extend(origin.note.iter().map(|note| format!("; {note}")));
         self.initialized = Some(said);
         Ok(())
     }

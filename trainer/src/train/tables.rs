@@ -118,6 +118,9 @@ pub struct Init {
     /// A run, one of its checkpoints, or a published checkpoint; default: random initialization.
     #[serde(default)]
     pub from: Option<PathBuf>,
+    /// A table of names for its tensors, where they have others than here.
+    #[serde(default)]
+    pub names: Option<PathBuf>,
     /// Beginnings of the names of parameters that are not taken from there, but initialized.
     #[serde(default)]
     pub reinit: Vec<String>,

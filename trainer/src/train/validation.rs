@@ -109,6 +109,10 @@ pub fn validate(config: &Config) -> Result<()> {
         init.reinit.is_empty() || init.from.is_some(),
         "init.reinit has no effect without init.from"
     );
+    ensure!(
+        init.names.is_none() || init.from.is_some(),
+        "init.names has no effect without init.from"
+    );
     let emas = ema.map(EmaConfigs::all).unwrap_or_default();
     for ema in emas {
         let (EmaConfig::Constant { decay: d } | EmaConfig::Inverse { max_value: d, .. }) = ema;

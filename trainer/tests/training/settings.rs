@@ -149,6 +149,10 @@ fn a_network_is_tuned_to_other_classes_and_keeps_its_average() {
     from("", "reinit = [\"mapping.\"]");
     let said = workspace.succeeds(&line("mapping"));
     says(&said, &["initialized again: mapping."]);
+    workspace.write("names.txt", "blocks.* -> levels.*\n");
+    from("", "names = \"names.txt\"");
+    let said = workspace.succeeds(&line("names"));
+    says(&said, &["tensors taken; names.txt: no tensor takes line 1 (blocks.* -> levels.*)"]);
     from("", "reinit = [\"nothing.\"]");
     says(&workspace.refused(&line("x")), &["init.reinit", "nothing."]);
     from("", "");

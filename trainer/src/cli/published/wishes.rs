@@ -96,7 +96,7 @@ impl<'a> Wishes<'a> {
     }
 
     fn network(&mut self, model: &'a mut ModelArgs) -> Result<Option<&'a Entry>> {
-        let ModelArgs { model, config } = model;
+        let ModelArgs { model, config, .. } = model;
         let Some(value) = model.clone() else { return Ok(None) };
         let entry = entry_named(&self.library.catalogue, &value)?;
         if let Some(entry) = entry {

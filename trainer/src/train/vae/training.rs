@@ -126,7 +126,7 @@ impl VaeTraining {
     ///
     /// If a tensor cannot be read or is not finite, or the tensors do not fit the networks.
     pub fn init_from(&mut self, origin: &Opened) -> Result<()> {
-        let Opened { path, weights, beside } = origin;
+        let Opened { path, weights, beside, note } = origin;
         self.take_autoencoder(weights, true)?;
         let discriminator = match beside.get(DISCRIMINATOR) {
             Some(weights) => Some(weights.clone()),
@@ -139,7 +139,8 @@ impl VaeTraining {
             }
             None => "autoencoder taken; discriminator not there, initialized",
         };
-        self.initialized = Some(format!("init.from {}: {said}", path.display()));
+        let note = note.as_ref().map_or(String::new(), |note| format!("; {note}"));
+        self.initialized = Some(format!("init.from {}: {said}{note}", path.display()));
         Ok(())
     }
 
