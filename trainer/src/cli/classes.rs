@@ -8,7 +8,7 @@ use tintype::labels::{Labels, printable};
 use tintype::model::detect;
 
 use super::model::ModelArgs;
-use super::published::{DownloadArgs, Library, Wishes};
+use super::published::{DownloadArgs, Library, Wishes, entry_named};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -61,4 +61,19 @@ pub fn run(mut args: Args) -> Result<()> {
         writeln!(out, "{class:>4}  {}", printable(name))?;
     }
     Ok(())
+}
+
+/// ImageNet's classes of a published model, for which nothing needs to be fetched; else those of the checkpoint.
+fn labels(args: &mut Args) -> Result<Labels> {
+    let library = Library::open()?;
+    let published = args.model.model.as_deref().map(|value| entry_named(&library.catalogue, value));
+    if published.transpose()?.flatten().is_some_and(|entry| entry.classes == Some(1000)) {
+        return Ok(Labels::imagenet());
+    }
+    let mut wishes = Wishes::new(&library);
+    wishes.model(&mut args.model)?;
+    wishes.fulfil(args.download, args.json)?;
+    let files = ModelFiles::open(&args.model.paths())?;
+    let classes = detect(&files.model)?.num_classes();
+    Ok(Labels::of(&files.model, classes))
 }

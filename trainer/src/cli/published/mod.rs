@@ -12,7 +12,7 @@ use tintype_download::{DownloadError, Downloader, Environment, user_catalogue};
 
 pub use consent::ask;
 pub use progress::fetch;
-pub use wishes::Wishes;
+pub use wishes::{Wishes, entry_named};
 
 /// Whether files that are not on this machine may be fetched.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
