@@ -30,16 +30,7 @@ pub struct Args {
 ///
 /// If the model cannot be read, no class contains the text, or standard output cannot be written.
 pub fn run(mut args: Args) -> Result<()> {
-    let library = Library::open()?;
-    let mut wishes = Wishes::new(&library);
-    wishes.model(&mut args.model)?;
-    wishes.fulfil(args.download, args.json)?;
-    let files = ModelFiles::open(&args.model.paths())?;
-    for note in &files.notes {
-        eprintln!("note: {note}");
-    }
-    let classes = detect(&files.model)?.num_classes();
-    let labels = Labels::of(&files.model, classes);
+    let labels = labels(&mut args)?;
     let found = labels.search(&args.search);
     if found.is_empty() {
         // The same error as in `generate`, with near matches.
@@ -74,6 +65,9 @@ fn labels(args: &mut Args) -> Result<Labels> {
     wishes.model(&mut args.model)?;
     wishes.fulfil(args.download, args.json)?;
     let files = ModelFiles::open(&args.model.paths())?;
+    for note in &files.notes {
+        eprintln!("note: {note}");
+    }
     let classes = detect(&files.model)?.num_classes();
     Ok(Labels::of(&files.model, classes))
 }
