@@ -80,14 +80,18 @@ function pause(seconds: number, signal: AbortSignal): Promise<void> {
   });
 }
 
-/** Leaves out what follows too closely, but no change of phase and no end. */
+/** Leaves out what is followed at once by more of its phase. */
 function seldom(report: (progress: FetchProgress) => void): (progress: FetchProgress) => void {
-  let told = 0;
-  let before = "";
+  let [told, phase] = [0, ""];
+  let timer: ReturnType<typeof setTimeout> | undefined;
   return (progress) => {
-    const now = performance.now();
-    if (now - told < REPORTS && progress.phase === before && progress.bytes !== progress.total) return;
-    [told, before] = [now, progress.phase];
-    report(progress);
+    clearTimeout(timer);
+    const tell = () => {
+      [told, phase] = [performance.now(), progress.phase];
+      report(progress);
+    };
+    const wait = progress.phase === phase ? told + REPORTS - performance.now() : 0;
+    if (wait > 0) timer = setTimeout(tell, wait);
+    else tell();
   };
 }
