@@ -54,7 +54,7 @@ export class FileError extends Error {
 const PIECE = 4 << 20;
 const FOLDER = "tintype-weights";
 
-/** Another site learns nothing but which file is wanted: no cookies, and not the page's address. */
+/** Another site learns which file is wanted and, as CORS goes, the page's origin: no cookies and no referrer. */
 const ELSEWHERE: RequestInit = { mode: "cors", credentials: "omit", referrerPolicy: "no-referrer", cache: "no-store" };
 
 export async function obtain(wanted: Wanted, around: Surroundings): Promise<Obtained> {

@@ -93,7 +93,7 @@ function progress(name: string, progress: Progress | null) {
   } else {
     bar.removeAttribute("value");
   }
-  const verb = { download: "Fetching", verify: "Checking", upload: "Starting" }[progress?.phase ?? "download"];
+  const verb = progress ? { download: "Fetching", verify: "Checking", upload: "Starting" }[progress.phase] : "Opening";
   const amount = !progress ? "" : total === null ? bytes(progress.bytes) : `${bytes(progress.bytes)} of ${bytes(total)}`;
   $("loading-words").textContent = `${verb} ${name}${amount && `: ${amount}, ${progress!.seconds.toFixed(1)} s`}`;
 }

@@ -45,6 +45,7 @@ export class PublishedList {
   private async refresh() {
     const rows = this.rows!;
     await Promise.all(rows.map((row) => row.look()));
+    for (const row of rows) row.show();
     this.words.textContent = "";
     place(this.here, rows.filter((row) => row.isHere));
     place(this.there, rows.filter((row) => !row.isHere));

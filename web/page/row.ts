@@ -65,7 +65,6 @@ export class Row {
     if (this.fetching) return;
     const { files, obstacle } = this.model;
     if (!obstacle) this.kept = await Promise.all(files.map((file) => this.downloads.kept(remote(file))));
-    this.show();
   }
 
   /** The files, checked. Makes no request. */
@@ -80,7 +79,7 @@ export class Row {
     return { model: model!, ...rest, ...(config && { config: await config.text() }) };
   }
 
-  private show() {
+  show() {
     const { model, kept } = this;
     const here = kept.reduce((sum, file) => sum + (file?.bytes ?? 0), 0);
     const missing = this.missing();
@@ -92,7 +91,8 @@ export class Row {
       this.actions.replaceChildren(button("Pause", () => this.fetching?.abort(new DOMException("Paused.", "AbortError"))));
       return;
     }
-    const remove = here > 0 ? [button("Remove", () => this.remove())] : [];
+    const isOwn = (file: PublishedFile, i: number) => kept[i] && !this.around.isShared(file, this);
+    const remove = model.files.some(isOwn) ? [button("Remove", () => this.remove())] : [];
     const refused = this.isHere ? "" : model.obstacle || tooLarge(model.files, this.downloads.abilities, this.around.device());
     const host = model.files[0]?.url ? new URL(model.files[0].url).host : "";
     if (this.isHere) {
@@ -107,7 +107,8 @@ export class Row {
     } else {
       this.say(this.trouble || (here > 0 ? `${size(here)} are in this browser.` : ""));
       const amount = `${missing.exact ? "" : "about "}${size(missing.bytes)} from ${host}`;
-      const download = button(here > 0 ? `Resume: ${amount}` : `Download ${amount}`, () => this.download());
+      const isBegun = kept.some((file) => file && !file.whole);
+      const download = button(isBegun ? `Resume: ${amount}` : `Download ${amount}`, () => this.download());
       download.disabled = this.around.isBusy();
       if (download.disabled) download.title = "Another model is being fetched.";
       this.actions.replaceChildren(download, ...remove);
@@ -224,12 +225,14 @@ function remote({ url, bytes, sha256 }: PublishedFile) {
 
 /** Refuses what the browser has no room for, and asks it to keep what arrives. */
 async function makeRoom(bytes: number) {
-  const { quota, usage = 0 } = await navigator.storage.estimate();
+  // Over plain http there is no storage; the download says so.
+  const storage = navigator.storage as StorageManager | undefined;
+  const { quota, usage = 0 } = (await storage?.estimate()) ?? {};
   if (quota !== undefined && bytes > quota - usage) {
     throw new Error(`It needs ${size(bytes)}, and this browser has room for ${size(Math.max(0, quota - usage))}. Remove other models, or make room on the disk.`);
   }
   // Some browsers ask the person; the download does not wait for the answer.
-  void navigator.storage.persist?.().catch(() => undefined);
+  void storage?.persist().catch(() => undefined);
 }
 
 function element<K extends keyof HTMLElementTagNameMap>(kind: K, name = "", text = ""): HTMLElementTagNameMap[K] {
