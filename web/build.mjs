@@ -48,6 +48,7 @@ cpSync(js, site, { recursive: true, filter: (path) => !isDeclaration(path) });
 for (const file of ["index.html", "style.css", "icon.svg", "manifest.webmanifest"]) {
   cpSync(join(web, "page", file), join(site, file));
 }
+cpSync(join(root, "core", "src", "catalogue", "catalogue.json"), join(site, "catalogue.json"));
 copyModel("emoji", "the emoji model", { model: "hidit.safetensors", vae: "vae-decoder.safetensors" });
 writeServiceWorker();
 
@@ -134,8 +135,8 @@ function manifest() {
     type: "module",
     main: "./index.js",
     types: "./index.d.ts",
-    exports: { ".": { types: "./index.d.ts", default: "./index.js" }, "./worker.js": "./worker.js" },
-    sideEffects: ["./worker.js"],
+    exports: { ".": { types: "./index.d.ts", default: "./index.js" }, "./worker.js": "./worker.js", "./downloader.js": "./downloader.js" },
+    sideEffects: ["./worker.js", "./downloader.js"],
     files: ["*.js", "*.d.ts", "wasm"],
   };
 }

@@ -1,6 +1,6 @@
 // A static server for the built page, with ranges: `node web/serve.mjs [port]`. Any other will do.
 
-import { createReadStream, statSync } from "node:fs";
+import { createReadStream, readFileSync, statSync } from "node:fs";
 import { createServer } from "node:http";
 import { dirname, extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -17,13 +17,18 @@ const TYPES = {
 
 /** Serves a folder; `meddle(path, response)` may answer instead, and then returns true. */
 export function serve(folder, port = 0, meddle = () => false) {
+  const policy = policyOf(readFileSync(join(folder, "index.html"), "utf8"));
   const server = createServer((request, response) => {
     const path = decodeURIComponent(new URL(request.url, "http://localhost").pathname);
     if (meddle(path, response, request)) return;
     const file = join(folder, normalize(path.endsWith("/") ? `${path}index.html` : path));
     const size = file.startsWith(folder) && statSync(file, { throwIfNoEntry: false })?.size;
     if (!size) return void response.writeHead(404).end("not found");
-    const headers = { "Content-Type": TYPES[extname(file)] ?? "application/octet-stream", "Accept-Ranges": "bytes" };
+    const headers = {
+      "Content-Type": TYPES[extname(file)] ?? "application/octet-stream",
+      "Accept-Ranges": "bytes",
+      "Content-Security-Policy": policy,
+    };
     const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
     const start = range ? Number(range[1]) : 0;
     const end = range && range[2] ? Math.min(Number(range[2]), size - 1) : size - 1;
@@ -36,6 +41,11 @@ export function serve(folder, port = 0, meddle = () => false) {
     server.on("error", reject);
     server.listen(port, "127.0.0.1", () => resolve({ server, origin: `http://localhost:${server.address().port}` }));
   });
+}
+
+/** The policy that a page states in its head. Workers have none but what comes with their scripts. */
+function policyOf(html) {
+  return /http-equiv="Content-Security-Policy"\s+content="([^"]+)"/.exec(html)[1];
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

@@ -31,4 +31,4 @@ run("cargo", ["test", "--profile", "web", "--locked", "--target", triple, "-p", 
 
 const minutes = 20 * 60 * 1000;
 const options = ["--test", "--test-reporter=spec", "--test-concurrency=1", `--test-timeout=${minutes}`];
-run(process.execPath, [...options, ...["parts", "page", "webgpu"].map((name) => join("tests", `${name}.test.mjs`))], web);
+run(process.execPath, [...options, ...["parts", "store", "page", "published", "webgpu"].map((name) => join("tests", `${name}.test.mjs`))], web);

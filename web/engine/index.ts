@@ -1,2 +1,3 @@
+export { Downloads } from "./downloads.js";
 export { Tintype, TintypeError } from "./tintype.js";
 export type * from "./types.js";

@@ -1,6 +1,6 @@
-// What the page and its worker say to each other.
+// What the page and its workers say to each other.
 
-import type { Capability, LoadOptions, ModelInfo, PictureEvent, Progress, Request, StepEvent } from "./types.js";
+import type { Capability, FetchProgress, LoadOptions, ModelInfo, PictureEvent, Progress, Request, StepEvent } from "./types.js";
 
 /** Options that can change threads; addresses are absolute. */
 export type WorkerLoadOptions = Omit<LoadOptions, "onProgress" | "signal">;
@@ -33,3 +33,16 @@ export type FromWorker =
   | { id: number; done: boolean }
   | { id: number; error: string; name: string }
   | { failed: string };
+
+/** A file with an absolute address. */
+interface Addressed {
+  url: string;
+  bytes?: number;
+  most?: number;
+  sha256?: string;
+}
+
+/** Each with a port that brings the answer; whatever comes back through it stops the work. */
+export type ToDownloader = { call: "abilities" } | { call: "fetch" | "open"; file: Addressed };
+
+export type FromDownloader = { progress: FetchProgress } | { done: unknown } | { error: string; name: string };

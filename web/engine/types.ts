@@ -2,7 +2,7 @@
  * kept under its address and checked against what first arrived. */
 export interface RemoteFile {
   url: string | URL;
-  /** Size in bytes, for progress before the server answers. */
+  /** Size in bytes, for progress before the server answers; another one is an error. */
   bytes?: number;
   /** SHA-256, 64 hexadecimal digits. */
   sha256?: string;
@@ -41,6 +41,32 @@ export interface Progress {
   total: number | null;
   /** Since loading began. */
   seconds: number;
+}
+
+/** A file of a server, or the part of one, in the browser's private file system. */
+export interface KeptFile {
+  bytes: number;
+  whole: boolean;
+  /** Its SHA-256, which it had when it arrived; null for a part. */
+  sha256: string | null;
+}
+
+export interface FetchProgress {
+  /** `download`: from the server. `verify`: checking what is there. `wait`: the connection broke, and is tried again. */
+  phase: "download" | "verify" | "wait";
+  /** Bytes so far and in all; `total` is null where a server does not tell. */
+  bytes: number;
+  total: number | null;
+}
+
+/** What the engine can load. */
+export interface Abilities {
+  /** The networks that it knows, by name. */
+  networks: string[];
+  /** Bytes of the largest file that it reads tensor by tensor (`.safetensors`). */
+  largest: number;
+  /** Bytes of the largest file that it reads at once (PyTorch's). */
+  largestAtOnce: number;
 }
 
 /** What this browser can compute on. */

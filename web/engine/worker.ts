@@ -112,6 +112,7 @@ async function fetchAll(
     const obtained = await obtain({ url: String(url), bytes, sha256 }, {
       checksum: () => new Checksum(),
       keep,
+      memory: true,
       signal,
       progress: (phase, bytes, total) => {
         amounts.set(role, { bytes, total });

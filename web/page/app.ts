@@ -1,13 +1,17 @@
 // The page: everything that happens, in one place.
 
 import { Tintype, type LoadOptions, type PictureEvent, type Progress, type Request } from "../engine/index.js";
+import type { Published } from "./catalogue.js";
+import { duration } from "./duration.js";
 import { sort } from "./files.js";
-import { Form, again } from "./form.js";
+import { Form, again, requestOf } from "./form.js";
 import { Gallery, title } from "./gallery.js";
 import { decode, encode } from "./link.js";
 import { bytes, shipped } from "./model.js";
 import { Picker } from "./picker.js";
 import { readOrigin } from "./png.js";
+import { PublishedList } from "./published.js";
+import type { Files } from "./row.js";
 import { called, short, unmistakable } from "./search.js";
 import { Stage } from "./stage.js";
 
@@ -18,6 +22,12 @@ const stage = new Stage($("frame"), $("canvas"), $("latent"), $("wipe"), $("time
 const form = new Form(() => settingsChanged());
 const picker = new Picker($("search"), $("classes"), $("count"), () => settingsChanged(), () => void generate());
 const gallery = new Gallery($("pictures"), $("gallery"), (picture) => show(picture));
+const list = new PublishedList($("published"), $("published-words"), $("here"), $("there"), {
+  device: () => tintype?.info.device ?? "cpu",
+  advanced: (part) => ($("models").textContent = `Published models${part === null ? "…" : `, ${Math.floor(100 * part)} %`}`),
+  open: (model, find) => void openPublished(model, find),
+  arrived,
+});
 
 /** Whether steps are shown; `?preview=0` spares a slow GPU the decoding. */
 const preview = options.get("preview") !== "0";
@@ -30,14 +40,17 @@ let loading: Promise<void> | undefined;
 /** A request that waits for the model, and the number of its class where a picture tells it. */
 let wanted: { request: Request; number: number | null } | null = null;
 let generating = false;
+/** The run in hand, or the last one. */
+let making: Promise<void> = Promise.resolve();
 let shown: PictureEvent | undefined;
 /** When Generate was last pressed, for the time to the first step. */
 let pressed = 0;
 
 // ---- Models ----
 
-/** Loads a model; the page says what goes on, and what went wrong. */
-function load(name: string, find: () => Promise<Omit<LoadOptions, "device" | "precision">>): Promise<void> {
+/** Loads a model in place of the one before; the page says what goes on, and what went wrong. `settings` are those
+ * to begin with, where they are not the network's own. */
+function load(name: string, find: () => Promise<Omit<LoadOptions, "device" | "precision">>, settings: Request = {}): Promise<void> {
   const abort = new AbortController();
   const attempt = async () => {
     $("loading").hidden = false;
@@ -45,6 +58,9 @@ function load(name: string, find: () => Promise<Omit<LoadOptions, "device" | "pr
     ready(false);
     $("frame").dataset.state = "empty";
     progress(name, null);
+    // One after the other: the engine is in use until a run ends, and made by the first model.
+    tintype?.cancel();
+    await Promise.all([loading, making]);
     try {
       const load: LoadOptions = {
         ...(await find()),
@@ -55,11 +71,11 @@ function load(name: string, find: () => Promise<Omit<LoadOptions, "device" | "pr
       };
       if (tintype) await tintype.use(load);
       else tintype = await Tintype.load(load);
-      loaded(name);
+      loaded(name, settings);
     } catch (error) {
       broken(error as Error);
       $("empty").textContent = "No model is loaded.";
-      notice((error as Error).message, "Try again", () => void load(name, find));
+      notice((error as Error).message, "Try again", () => void load(name, find, settings));
     } finally {
       $("loading").hidden = true;
     }
@@ -77,14 +93,15 @@ function progress(name: string, progress: Progress | null) {
   } else {
     bar.removeAttribute("value");
   }
-  const verb = { download: "Fetching", verify: "Checking", upload: "Starting" }[progress?.phase ?? "download"];
+  const verb = progress ? { download: "Fetching", verify: "Checking", upload: "Starting" }[progress.phase] : "Opening";
   const amount = !progress ? "" : total === null ? bytes(progress.bytes) : `${bytes(progress.bytes)} of ${bytes(total)}`;
   $("loading-words").textContent = `${verb} ${name}${amount && `: ${amount}, ${progress!.seconds.toFixed(1)} s`}`;
 }
 
-function loaded(name: string) {
+function loaded(name: string, settings: Request) {
   const { info, capability } = tintype!;
   form.reset(info);
+  form.fill(settings);
   picker.show(info.classes);
   stage.clear(info.imageSize, info.gate);
   const place = info.device === "webgpu" ? capability.adapter : "this processor";
@@ -120,6 +137,18 @@ function classOf(name: string | number, number: number | null): number | null {
   return null;
 }
 
+function openPublished(model: Published, find: () => Promise<Files>): Promise<void> {
+  $<HTMLDialogElement>("published").close();
+  return load(model.title, find, model.settings ? requestOf(model.settings) : {});
+}
+
+/** Who waits for a model gets it at once; who does something else is asked. */
+function arrived(model: Published, find: () => Promise<Files>) {
+  const open = () => void openPublished(model, find);
+  if ($<HTMLDialogElement>("published").open && !generating) open();
+  else notice(`${model.title} has arrived.`, "Open it", open);
+}
+
 function ready(is: boolean) {
   $<HTMLButtonElement>("surprise").disabled = !is;
   if (!is) $<HTMLInputElement>("search").disabled = true;
@@ -143,8 +172,13 @@ async function generate() {
     $("seed").focus();
     return;
   }
-  const request: Request = { class: picker.chosen, ...form.request() };
-  const gate = form.gate;
+  making = make(tintype, { class: picker.chosen, ...form.request() }, form.gate);
+  await making;
+}
+
+/** Makes pictures and shows them; never fails. */
+async function make(tintype: Tintype, request: Request, gate: number | null) {
+  const { info } = tintype;
   generating = true;
   delete document.documentElement.dataset.seconds;
   $("generate").hidden = true;
@@ -177,7 +211,7 @@ async function generate() {
   } catch (error) {
     broken(error as Error);
     stage.say("");
-    notice((error as Error).message, tintype ? undefined : "Start again", () => void start());
+    notice((error as Error).message, tintype.failed ? "Start again" : undefined, () => void start());
   } finally {
     generating = false;
     $("generate").hidden = false;
@@ -218,10 +252,6 @@ function settingsChanged() {
   $("estimate").textContent = each === null ? "" : `About ${duration(each * (form.stepCount + 1) * SHOWING)} a picture on this processor.`;
 }
 
-function duration(seconds: number): string {
-  return seconds < 90 ? `${Math.ceil(seconds)} s` : `${Math.ceil(seconds / 60)} min`;
-}
-
 // ---- The page around them ----
 
 function notice(text: string, action?: string, act?: () => void) {
@@ -249,7 +279,6 @@ async function take(files: File[]) {
       return;
     }
     const sorted = await sort(files);
-    tintype?.cancel();
     await load((sorted.model as File).name, () => Promise.resolve(sorted));
   } catch (error) {
     notice((error as Error).message);
@@ -302,6 +331,7 @@ $("share").addEventListener("click", async () => {
     stage.say("The link is in the address bar.");
   }
 });
+$("models").addEventListener("click", () => void list.show());
 $("open").addEventListener("click", () => $("files").click());
 $("files").addEventListener("change", () => {
   const chooser = $<HTMLInputElement>("files");
@@ -314,6 +344,7 @@ $("theme").addEventListener("click", () => {
   theme(now === "dark" ? "light" : "dark");
 });
 window.addEventListener("keydown", (event) => {
+  if ($<HTMLDialogElement>("published").open) return;
   const typing = event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement;
   if (event.key === "Escape" && generating) tintype?.cancel();
   if (event.key === "/" && !typing) {

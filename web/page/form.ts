@@ -135,16 +135,17 @@ export class Form {
 
 /** The request that makes a picture again. */
 export function again({ class: number, class_name, seed, index, settings }: Origin): Request {
-  const { steps, sampler, guidance, shift, tau } = settings;
+  return { class: number === null ? null : class_name, seed, index: Number(index), ...requestOf(settings) };
+}
+
+/** The library's settings as those of a request. */
+export function requestOf({ steps, sampler, guidance, shift, tau }: Partial<Origin["settings"]>): Request {
   return {
-    class: number === null ? null : class_name,
-    seed,
-    index: Number(index),
     steps,
     sampler,
-    cfg: guidance.scale,
-    cfgInterval: [guidance.low, guidance.high],
-    cfgChannels: guidance.channels ?? undefined,
+    cfg: guidance?.scale,
+    cfgInterval: guidance && [guidance.low, guidance.high],
+    cfgChannels: guidance?.channels ?? undefined,
     shift,
     tau,
   };

@@ -24,7 +24,8 @@ self.addEventListener("activate", (event) => {
 
 // A version is one whole: what is kept comes first, and a new version waits until no page shows the old.
 self.addEventListener("fetch", (event) => {
-  if (event.request.method !== "GET") return;
+  // What other sites send is none of its business.
+  if (event.request.method !== "GET" || new URL(event.request.url).origin !== location.origin) return;
   const answer = async () => {
     const cache = await caches.open(VERSION);
     const kept = await cache.match(event.request, { ignoreSearch: event.request.mode === "navigate" });

@@ -1,7 +1,18 @@
 //! Sizes that an engine of 32 bits can name.
 
+#[cfg(target_family = "wasm")]
+use wasm_bindgen::prelude::wasm_bindgen;
+
 /// Bytes of the largest file: places in it are 32-bit numbers in a browser.
 const MOST: f64 = u32::MAX as f64;
+/// Bytes of the largest file that is read at once: no more lie in one piece of the memory.
+const MOST_AT_ONCE: f64 = i32::MAX as f64;
+
+/// Bytes of the largest file that this engine reads: a safetensors file tensor by tensor, a PyTorch file at once.
+#[cfg_attr(target_family = "wasm", wasm_bindgen(js_name = largestFile))]
+pub fn largest_file(at_once: bool) -> f64 {
+    if at_once { MOST_AT_ONCE } else { MOST }
+}
 
 /// A file's size in bytes, which JavaScript counts in float64.
 ///

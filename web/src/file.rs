@@ -10,6 +10,9 @@ use web_sys::{Blob, FileReaderSync};
 
 use crate::addressable::addressable;
 
+/// Bytes that are read at once: what the browser copies lies in its memory besides.
+const PIECE: usize = 16 << 20;
+
 /// A file on disk or in the browser's memory, of which only the piece in hand is in the engine's.
 pub struct BrowserFile {
     blob: Blob,
@@ -59,16 +62,20 @@ impl Source for BrowserFile {
                 reason.unwrap_or_else(|| "no reason given".into())
             ))
         };
-        let end = start + into.len();
-        let piece = self.blob.slice_with_f64_and_f64(start as f64, end as f64).map_err(gone)?;
-        let buffer = self.reader.read_as_array_buffer(&piece).map_err(gone)?;
-        let bytes = Uint8Array::new(&buffer);
-        if bytes.length() as usize != into.len() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        let mut at = start as f64;
+        for into in into.chunks_mut(PIECE) {
+            let end = at + into.len() as f64;
+            let piece = self.blob.slice_with_f64_and_f64(at, end).map_err(gone)?;
+            let buffer = self.reader.read_as_array_buffer(&piece).map_err(gone)?;
+            let bytes = Uint8Array::new(&buffer);
+            if bytes.length() as usize != into.len() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            bytes.copy_to(into);
+            at = end;
+            self.read.set(self.read.get() + into.len() as f64);
+            (self.progress)(self.read.get());
         }
-        bytes.copy_to(into);
-        self.read.set(self.read.get() + into.len() as f64);
-        (self.progress)(self.read.get());
         Ok(())
     }
 }

@@ -20,7 +20,10 @@ mod checksum;
 mod engine;
 #[cfg(target_family = "wasm")]
 mod file;
+mod networks;
 #[cfg(target_family = "wasm")]
 mod turn;
 
+pub use addressable::largest_file;
 pub use checksum::Checksum;
+pub use networks::networks;

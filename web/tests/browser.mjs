@@ -26,8 +26,8 @@ export function launch({ gpu = true } = {}) {
 }
 
 /** A page of its own storage, on a server of its own; `meddle` as in `serve`. */
-export async function open(browser, { meddle, context: contextOptions = {} } = {}) {
-  const { server, origin } = await serve(site, 0, meddle);
+export async function open(browser, { folder = site, meddle, context: contextOptions = {} } = {}) {
+  const { server, origin } = await serve(folder, 0, meddle);
   const context = await browser.newContext({ viewport: { width: 1180, height: 860 }, ...contextOptions });
   const requests = [];
   context.on("request", (request) => requests.push(request));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 use tintype::burn::tensor::Device;
+use tintype::catalogue::{Catalogue, Kind};
 use tintype::device::{DeviceError, Found};
 use tintype::generate::{LoadError, Origin, Parts, Sampler, Settings};
 use tintype::image::Rgb;
@@ -18,9 +19,9 @@ use tintype::precision::Precision;
 use tintype::sampler::Stop;
 use tintype::settings::{Problem, Setting};
 use tintype::weights::{Source, TensorView, Weights, WeightsError, layout, write_safetensors};
-use tintype_web::Checksum;
 use tintype_web::ask::{Ask, Class};
 use tintype_web::session::{Session, Update};
+use tintype_web::{Checksum, networks};
 
 #[cfg(target_family = "wasm")]
 wasm_bindgen_test::wasm_bindgen_test_configure!(run_in_dedicated_worker);
@@ -357,6 +358,20 @@ fn a_checksum_is_sha_256() {
     let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     assert_eq!(sum.hex(), abc);
     assert_eq!(sum.hex(), abc, "asking does not end it");
+}
+
+#[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
+#[cfg_attr(not(target_family = "wasm"), test)]
+fn networks_have_the_names_of_the_catalogue() {
+    let networks = networks();
+    let entries = Catalogue::built_in().entries().iter();
+    let mut supported = 0;
+    for entry in entries.filter(|entry| entry.kind == Kind::Network) {
+        let known = entry.architecture.as_ref().is_some_and(|name| networks.contains(name));
+        assert_eq!(known, entry.is_supported(), "{}", entry.name);
+        supported += usize::from(known);
+    }
+    assert!(supported > 8, "{supported}");
 }
 
 #[cfg(target_family = "wasm")]

@@ -208,7 +208,7 @@ test("everything has a name and can be reached by keyboard", async () => {
     await page.keyboard.press("Tab");
     reached.add(await page.evaluate(() => document.activeElement.id || document.activeElement.tagName));
   }
-  for (const id of ["seed", "dice", "steps", "cfg", "generate", "wipe", "download", "share", "reuse", "again", "open", "theme"]) {
+  for (const id of ["seed", "dice", "steps", "cfg", "generate", "wipe", "download", "share", "reuse", "again", "models", "open", "theme"]) {
     assert.ok(reached.has(id), `${id} is not reached: ${[...reached]}`);
   }
   await context.close();

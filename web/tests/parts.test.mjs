@@ -14,6 +14,9 @@ const { decode, encode } = await import(join(site, "page", "link.js"));
 const { readOrigin } = await import(join(site, "page", "png.js"));
 const { called, search, unmistakable } = await import(join(site, "page", "search.js"));
 const { sort } = await import(join(site, "page", "files.js"));
+const { hubAddress, published, tooLarge } = await import(join(site, "page", "catalogue.js"));
+const { size } = await import(join(site, "page", "size.js"));
+const { Rate } = await import(join(site, "page", "rate.js"));
 
 const LIMITS = {
   maxStorageBuffersPerShaderStage: 10,
@@ -157,6 +160,79 @@ test("dropped files are told apart by what is in them", async () => {
   await assert.rejects(sort([model, file("d.safetensors", ["blocks.0"])]), /Both a\.safetensors and d\.safetensors look like the network/);
   await assert.rejects(sort([new File(["ten bytes!"], "e.safetensors")]), /e\.safetensors is damaged/);
   await assert.rejects(sort([new File([""], "f.txt")]), /f\.txt is no model/);
+});
+
+test("addresses of a hub are those of the library", () => {
+  const address = (text) => hubAddress(text, "https://h.example");
+  // The same cases as in the library's own tests.
+  for (const [text, url] of [
+    ["hub:a/b/file name with [brackets] and %.pt@refs/pr/1", "https://h.example/a/b/resolve/refs%2Fpr%2F1/file%20name%20with%20%5Bbrackets%5D%20and%20%25.pt"],
+    ["hub:datasets/a/b/c/ä.txt", "https://h.example/datasets/a/b/resolve/main/c/%C3%A4.txt"],
+    ["hub:a/b/c@d.pt@main", "https://h.example/a/b/resolve/main/c%40d.pt"],
+    ["hub:a/b/c/d.pt@refs/pr/1", "https://h.example/a/b/resolve/refs%2Fpr%2F1/c/d.pt"],
+    ["hub:a/b/it's (new).pt", "https://h.example/a/b/resolve/main/it%27s%20%28new%29.pt"],
+    ["https://example.org/a.pt", null],
+    ["link:https://example.org/a?dl=1", null],
+  ]) {
+    assert.equal(address(text), url, text);
+  }
+});
+
+const catalogue = JSON.parse(readFileSync(join(site, "catalogue.json"), "utf8"));
+const ABILITIES = { networks: ["HDiT", "Hi-DiT", "LightningDiT", "SiT"], largest: 4294967295, largestAtOnce: 2147483647 };
+
+test("published models are those of known networks, with what is in the way", () => {
+  const models = new Map(published(catalogue, ABILITIES.networks, "https://h.example").map((model) => [model.name, model]));
+  assert.deepEqual(["imf-b-2", "va-vae", "inception"].filter((name) => models.has(name)), []);
+  const sit = models.get("sit-s-2");
+  assert.deepEqual(sit.files.map(({ part, name }) => [part, name]), [
+    ["model", "SiT-S-2-256.pt"],
+    ["vae", "diffusion_pytorch_model.safetensors"],
+  ]);
+  assert.equal(sit.files[0].url, "https://h.example/nyu-visionx/SiT-collections/resolve/9a43ddf08f80ac7f3525208ce72943e98fe98343/SiT-S-2-256.pt");
+  assert.deepEqual([sit.files[0].bytes, sit.files[0].sha256.slice(0, 4), sit.obstacle], [131893962, "a245", ""]);
+  assert.match(sit.warning, /^The licence of SiT-S\/2, ImageNet 256 is not known/);
+  assert.equal(tooLarge(sit.files, ABILITIES, "cpu"), "");
+
+  const lightning = models.get("lightningdit-xl-1-800ep");
+  assert.deepEqual(lightning.files.map(({ part }) => part), ["model", "vae", "stats"]);
+  assert.equal(lightning.facts, "LightningDiT · 256 × 256 · 1000 classes · FID 1.35 · MIT");
+  assert.equal(lightning.page, "https://h.example/hustvl/lightningdit-xl-imagenet256-800ep");
+  assert.deepEqual([lightning.warning, lightning.obstacle, lightning.settings.steps], ["", "", 249]);
+  assert.match(tooLarge(lightning.files, ABILITIES, "webgpu"), /^2\.7 GB: does not fit into a tab, which reads PyTorch's files at once, up to 2\.15 GB\. Use the desktop app/);
+
+  for (const [name, obstacle] of [
+    ["hi-dit-xl-256", /names of its files are not known/],
+    ["repa-sit-xl-2", /^It lies on www\.dropbox\.com/],
+    ["repa-e-joint-sdvae", /^One file holds network and autoencoder/],
+  ]) {
+    assert.match(models.get(name).obstacle, obstacle);
+  }
+});
+
+test("what fits into a tab depends on how it is read, and on the device", () => {
+  const fits = (files, device) => tooLarge(files, ABILITIES, device) === "";
+  const [large, small] = [2e9, 1e9];
+  assert.ok(fits([{ name: "a.safetensors", bytes: 4e9 }], "webgpu"));
+  assert.ok(!fits([{ name: "a.safetensors", bytes: 4e9 }], "cpu"));
+  assert.match(tooLarge([{ name: "a.safetensors", about: 5.2e9 }], ABILITIES, "webgpu"), /^5\.2 GB: does not fit into a tab; use the desktop app\.$/);
+  assert.ok(fits([{ name: "a.pt", bytes: large }, { name: "b.safetensors", bytes: small }], "webgpu"));
+  assert.ok(!fits([{ name: "a.pt", bytes: large }, { name: "b.pt", bytes: large }], "webgpu"));
+  assert.ok(fits([{ name: "a.pt", bytes: small }, { name: "b.safetensors", bytes: small }], "cpu"));
+  assert.ok(!fits([{ name: "a.pt", bytes: large }], "cpu"));
+  assert.ok(fits([{ name: "a.pt" }], "cpu"), "a size that is not known is asked for");
+});
+
+test("sizes and rates are for people", () => {
+  assert.deepEqual([547, 999_499, 999_500, 334_643_276, 2_150_000_000, 10.8e9].map(size), ["547 bytes", "999 kB", "1 MB", "335 MB", "2.15 GB", "10.8 GB"]);
+  const rate = new Rate();
+  rate.add(0, 0);
+  rate.add(500, 500);
+  assert.equal(rate.perSecond, null);
+  for (let time = 1000; time <= 20_000; time += 500) rate.add(time < 10_000 ? time : 2 * time, time);
+  assert.equal(rate.perSecond, 2000, "of the last seconds");
+  rate.reset();
+  assert.equal(rate.perSecond, null);
 });
 
 test("the package resolves and its types fit the README's example", () => {

@@ -41,17 +41,49 @@ impl Bytes {
         }
     }
 
-    /// The bytes from `start` on; an error where they end before `len`.
+    /// The bytes from `start` on; an error where they end before `len`, or memory does.
     pub(super) fn read(&self, start: usize, len: usize) -> io::Result<Cow<'_, [u8]>> {
         let short = || io::Error::from(io::ErrorKind::UnexpectedEof);
         let end = start.checked_add(len).filter(|&end| end <= self.len()).ok_or_else(short)?;
         match self {
             Self::Memory(memory) => Ok(Cow::Borrowed(&(**memory).as_ref()[start..end])),
             Self::Source(source) => {
-                let mut bytes = vec![0; len];
+                let mut bytes: Vec<u8> = Vec::new();
+                let no_room = |_| {
+                    let problem = format!("there is no memory for {len} bytes of it at once");
+                    io::Error::new(io::ErrorKind::OutOfMemory, problem)
+                };
+                bytes.try_reserve_exact(len).map_err(no_room)?;
+                bytes.resize(len, 0);
                 source.read(start, &mut bytes)?;
                 Ok(Cow::Owned(bytes))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file without an end.
+    struct Endless;
+
+    impl Source for Endless {
+        fn len(&self) -> usize {
+            usize::MAX
+        }
+        fn read(&self, _: usize, _: &mut [u8]) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_file_that_memory_cannot_hold_is_an_error() {
+        let bytes = Bytes::Source(Arc::new(Endless));
+        assert_eq!(bytes.read(0, 3).expect("there is room").len(), 3);
+        let error = bytes.read(0, usize::MAX).expect_err("there is no room");
+        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+        assert!(error.to_string().ends_with("bytes of it at once"), "{error}");
     }
 }
