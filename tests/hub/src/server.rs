@@ -142,11 +142,9 @@ impl TestHub {
     /// Stops to listen: connections are refused from now on.
     pub fn stop(&mut self) {
         self.shared.is_stopped.store(true, Ordering::Relaxed);
-        for address in [self.hub, self.cdn] {
-            // It wakes the thread that listens.
+        for (address, thread) in [self.hub, self.cdn].into_iter().zip(self.listening.drain(..)) {
+            // It wakes the thread.
             let _ = TcpStream::connect(address);
-        }
-        for thread in self.listening.drain(..) {
             let _ = thread.join();
         }
     }
