@@ -204,8 +204,12 @@ impl Downloader {
                 let mut expected = Expected::of_id(&facts.id, facts.size);
                 expected.sha256 = expected.sha256.or_else(|| file.sha256.clone());
                 let size = Some(facts.size);
-                let wanted = Wanted { file, size, expected, is_named_by_content: true };
-                let again = || Ok(self.facts(file, hub, false, watch, stop)?.location);
+                // The ids of some mirrors are no digests.
+                let is_named_by_content = expected.is_known();
+                let wanted = Wanted { file, size, expected, is_named_by_content };
+                // Of this commit: a branch may have moved on meanwhile.
+                let same = Hub { revision: facts.commit.clone(), ..hub.clone() };
+                let again = || Ok(self.facts(file, &same, false, watch, stop)?.location);
                 let (found, bytes) = receive(
                     self.means(watch, stop),
                     &wanted,

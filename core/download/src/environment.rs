@@ -10,6 +10,9 @@ use crate::transport::{Origin, is_loopback};
 
 /// The Hub where none is named.
 const HUB: &str = "https://huggingface.co";
+/// The variables that name a proxy; their values are read where requests are made.
+const PROXIES: [&str; 6] =
+    ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
 /// Time limits where none are set, as Python's.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -39,6 +42,8 @@ pub struct Environment {
     pub(crate) catalogue_is_named: bool,
     /// `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE`: no request is made.
     pub offline: bool,
+    /// Whether a variable names a proxy.
+    pub(crate) has_proxy: bool,
     /// Not `HF_HUB_DISABLE_SYMLINKS`: snapshots are links to blobs.
     pub symlinks: bool,
     /// `HF_HUB_ETAG_TIMEOUT`: longest wait for the answer to a request.
@@ -91,6 +96,7 @@ impl Environment {
             catalogue_is_named: named.is_some(),
             catalogue: named.or_else(own_catalogue),
             offline: is_set("HF_HUB_OFFLINE") || is_set("TRANSFORMERS_OFFLINE"),
+            has_proxy: PROXIES.iter().any(|name| text(name).is_some()),
             symlinks: !is_set("HF_HUB_DISABLE_SYMLINKS"),
             answer_timeout: seconds("HF_HUB_ETAG_TIMEOUT"),
             read_timeout: seconds("HF_HUB_DOWNLOAD_TIMEOUT"),
@@ -163,6 +169,7 @@ mod tests {
         let there = of(&[("XDG_CACHE_HOME", "/c")]);
         assert_eq!(there.hub_cache, Path::new("/c/huggingface/hub"));
         assert_eq!(there.endpoint, "https://huggingface.co");
+        assert!(!there.has_proxy && of(&[("https_proxy", "http://p.example")]).has_proxy);
         let there = of(&[("HF_HOME", "/h"), ("HF_ENDPOINT", "https://mirror.example/hub/")]);
         assert_eq!(there.hub_cache, Path::new("/h/hub"));
         assert_eq!(there.endpoint, "https://mirror.example/hub");

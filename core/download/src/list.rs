@@ -70,6 +70,11 @@ impl Downloader {
         if let Some(trouble) = passing(&answer, url) {
             return Err(trouble);
         }
+        // A repository that was renamed.
+        let moved = header(&answer, "Location").filter(|_| answer.status().is_redirection());
+        if let Some(moved) = moved.and_then(|moved| resolved(url, moved)) {
+            return Ok(Some(moved));
+        }
         let address = format!("hub:{}", of.repository);
         if let Some(refusal) = refusal(&answer, &self.environment.endpoint, of) {
             return Err(DownloadError::Refused { address, refusal }.into());
@@ -85,9 +90,12 @@ impl Downloader {
         for entry in entries {
             let text = |key: &str| entry.get(key).and_then(Value::as_str);
             if let (Some("file"), Some(path)) = (text("type"), text("path")) {
-                let hub = Hub { path: path.into(), ..of.clone() };
+                let address = Address::Hub(Hub { path: path.into(), ..of.clone() });
                 let bytes = entry.get("size").and_then(Value::as_u64);
-                files.push(Listed { address: Address::Hub(hub), bytes });
+                // A path that no address may have, as one that leads out of the repository, is never fetched.
+                if address.to_string().parse::<Address>().is_ok_and(|parsed| parsed == address) {
+                    files.push(Listed { address, bytes });
+                }
             }
         }
         Ok(next)

@@ -10,6 +10,8 @@ use tintype::files::sync_folder;
 use crate::check::{Expected, Found, Hashes};
 use crate::error::DownloadError;
 
+/// What follows the name of a part in that of the file that tells which version of the whole it is of.
+pub(crate) const VALIDATOR: &str = ".validator";
 /// Bytes that are read at once.
 pub(crate) const CHUNK: usize = 1 << 18;
 
@@ -59,6 +61,8 @@ impl Part {
         }
         let path = private_name(&path);
         let file = open(&path).map_err(DownloadError::write(&path))?;
+        // Whoever cleans up leaves it alone then.
+        let _ = file.try_lock();
         Ok(Self { file, path, is_private: true, expected, hashes, done: 0 })
     }
 
@@ -77,6 +81,11 @@ impl Part {
                 }
             }
         }
+    }
+
+    /// Where it lies.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Bytes that are there.
@@ -137,6 +146,14 @@ impl Part {
             let address = address.into();
             return Err(DownloadError::Digest { address, algorithm, expected, found });
         }
+        if !is_still(&self.file, &self.path) {
+            // Another program has removed the name; what may have it now is another's, and not yet whole.
+            if whole.is_file() {
+                return Ok(found);
+            }
+            let gone = io::Error::new(io::ErrorKind::NotFound, "its part was removed meanwhile");
+            return Err(DownloadError::write(whole)(gone));
+        }
         let durable = self.file.sync_all().and_then(|()| std::fs::rename(&self.path, whole));
         durable.and_then(|()| sync_folder(whole)).map_err(DownloadError::write(whole))?;
         self.is_private = false;
@@ -157,7 +174,10 @@ impl Drop for Part {
     fn drop(&mut self) {
         if self.is_private {
             let _ = std::fs::remove_file(&self.path);
+            let _ = std::fs::remove_file(with_end(&self.path, VALIDATOR));
         }
+        // To close it is not enough: a process that is just being started has the file open, too.
+        let _ = self.file.unlock();
     }
 }
 

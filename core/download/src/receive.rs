@@ -1,7 +1,7 @@
 //! The bytes of a file, through whatever happens on the way.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tintype::catalogue::{Address, File};
@@ -12,9 +12,9 @@ use crate::downloader::{State, Watch};
 use crate::environment::Environment;
 use crate::error::{DownloadError, Refusal};
 use crate::hub;
-use crate::part::{CHUNK, Part, part_of, with_end};
+use crate::part::{CHUNK, Part, VALIDATOR, with_end};
 use crate::retry::{Attempts, passing};
-use crate::transport::{Answer, Origin, Transport, Trouble, header, number, resolved};
+use crate::transport::{Answer, Origin, Transport, Trouble, header, host_of, number, resolved};
 
 /// Redirects before an address is given up.
 const REDIRECTS: usize = 10;
@@ -67,15 +67,17 @@ pub(crate) fn receive(
         size: wanted.size,
         promise: None,
     };
+    let mut furthest = receiver.part.done();
     loop {
-        let before = receiver.part.done();
         match receiver.attempt(&location) {
             Ok(()) => break,
             Err(trouble) => {
-                if receiver.part.done() > before {
+                // Bytes that come again after a restart are no progress, or it might never end.
+                if receiver.part.done() > furthest {
+                    furthest = receiver.part.done();
                     attempts.progressed();
                 }
-                let has_expired = matches!(trouble, Trouble::Expired);
+                let has_expired = matches!(trouble, Trouble::Expired { .. });
                 attempts.again(trouble)?;
                 if has_expired {
                     location = again()?;
@@ -125,11 +127,14 @@ impl Receiver<'_> {
         let (answer, url) = self.ask(location, &headers)?;
         match answer.status().as_u16() {
             200 => {
+                // What is there is thrown away only for what can be the file, not for a portal's page.
+                self.refuse_page(&answer)?;
+                // A newer version of a plain address may have another size.
+                self.size = self.wanted.size;
+                self.expect(number(&answer, "Content-Length"), &url)?;
                 if from > 0 {
                     self.part.restart()?;
                 }
-                self.expect(number(&answer, "Content-Length"), &url)?;
-                self.refuse_page(&answer)?;
                 self.keep_validator(&answer);
             }
             206 => match (from, content_range(&answer)) {
@@ -185,11 +190,11 @@ impl Receiver<'_> {
             }
             return Err(match &self.wanted.file.address {
                 Address::Hub(_) if Origin::of(&url) != Origin::of(&environment.endpoint) => {
-                    Trouble::Expired
+                    Trouble::Expired { host: host_of(&url), status }
                 }
                 // A redirect of a plain address may be signed, too.
                 Address::Url(_) | Address::Link(_) if status == 403 && url != location => {
-                    Trouble::Expired
+                    Trouble::Expired { host: host_of(&url), status }
                 }
                 address => {
                     let refusal = match address {
@@ -257,8 +262,16 @@ impl Receiver<'_> {
         let is_page =
             header(answer, "Content-Type").is_some_and(|kind| kind.starts_with("text/html"));
         match is_page && !self.wanted.file.name().ends_with(".html") {
-            true => Err(DownloadError::Page { address: self.address.into() }),
+            true => Err(self.page()),
             false => Ok(()),
+        }
+    }
+
+    /// A page came; the address is one that a browser opens.
+    fn page(&self) -> DownloadError {
+        match &self.wanted.file.address {
+            Address::Url(url) | Address::Link(url) => DownloadError::Page { address: url.clone() },
+            Address::Hub(_) => DownloadError::Page { address: self.address.into() },
         }
     }
 
@@ -298,19 +311,21 @@ impl Receiver<'_> {
     }
 
     fn finish(mut self) -> Result<(Found, u64), DownloadError> {
+        let _ = std::fs::remove_file(self.validator_file());
         if matches!(self.wanted.file.address, Address::Link(_))
             && !is_weights(&self.part.beginning(BEGINNING)?)
         {
+            let page = self.page();
             self.part.discard()?;
-            return Err(DownloadError::Page { address: self.address.into() });
+            return Err(page);
         }
         let bytes = self.part.done();
-        let _ = std::fs::remove_file(self.validator_file());
         Ok((self.part.finish(self.whole, self.address)?, bytes))
     }
 
-    fn validator_file(&self) -> std::path::PathBuf {
-        with_end(&part_of(self.whole), ".validator")
+    /// Beside the part: one that nobody else continues has a validator of its own.
+    fn validator_file(&self) -> PathBuf {
+        with_end(self.part.path(), VALIDATOR)
     }
 
     /// What the server called this version of the file when the part was begun, for `If-Range`.
@@ -366,7 +381,8 @@ fn content_range(answer: &Answer) -> Option<(u64, u64)> {
 
 /// Whether a file begins like a zip archive, a pickle, a gzip archive or safetensors.
 fn is_weights(beginning: &[u8]) -> bool {
-    let is_safetensors = beginning.get(8) == Some(&b'{');
+    // The length of a header of less than 4 GiB, and the header.
+    let is_safetensors = beginning.get(4..9) == Some(&[0, 0, 0, 0, b'{'][..]);
     beginning.starts_with(b"PK")
         || beginning.starts_with(&[0x80])
         || beginning.starts_with(&[0x1f, 0x8b])

@@ -93,8 +93,12 @@ fn remove_where(folder: &Path, is_meant: impl Fn(&str) -> bool) -> Result<u64, D
     let mut freed = 0;
     for path in entries(folder) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let is_free = || std::fs::File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
-        if is_meant(&name) && is_free() {
+        if !is_meant(&name) {
+            continue;
+        }
+        // Locked until it is gone, so that no download begins to continue it meanwhile.
+        let Ok(file) = std::fs::File::open(&path) else { continue };
+        if file.try_lock().is_ok() {
             freed += size(&path);
             remove(&path)?;
         }

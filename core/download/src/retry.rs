@@ -45,8 +45,10 @@ impl Attempts<'_> {
     pub(crate) fn again(&mut self, trouble: Trouble) -> Result<(), DownloadError> {
         let (host, problem, wait) = match trouble {
             Trouble::Final(error) => return Err(error),
-            Trouble::Expired => {
-                (String::new(), "its address has expired".into(), Some(Duration::ZERO))
+            // A new address is asked for at once; where that is refused, too, after a wait.
+            Trouble::Expired { host, status } => {
+                let wait = (self.failed == 0).then_some(Duration::ZERO);
+                (host, format!("it refuses the address that leads there ({status})"), wait)
             }
             Trouble::Passing { host, problem, wait } => (host, problem, wait),
         };

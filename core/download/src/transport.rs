@@ -25,7 +25,12 @@ pub(crate) enum Trouble {
         wait: Option<Duration>,
     },
     /// A signed address is not valid any longer.
-    Expired,
+    Expired {
+        /// Who says so.
+        host: String,
+        /// By which status.
+        status: u16,
+    },
     /// It will not.
     Final(DownloadError),
 }
@@ -73,16 +78,18 @@ pub(crate) fn is_loopback(host: &str) -> bool {
     host == "localhost" || address.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
-/// Whom an address asks, for people.
+/// Whom an address asks, for people: without a name and a password that it may have.
 pub(crate) fn host_of(url: &str) -> String {
     let uri: Option<Uri> = url.parse().ok();
-    let authority = uri.and_then(|uri| Some(uri.authority()?.as_str().to_string()));
-    authority.unwrap_or_else(|| "the server".into())
+    let host = uri.as_ref().and_then(|uri| uri.authority()?.as_str().rsplit('@').next());
+    host.map_or_else(|| "the server".into(), String::from)
 }
 
-/// Whether a `Location` names its host.
+/// Whether a `Location` names its host, and not only in its query.
 pub(crate) fn is_absolute(location: &str) -> bool {
-    location.starts_with("//") || location.contains("://")
+    let scheme = location.split_once("://").map(|(scheme, _)| scheme);
+    location.starts_with("//")
+        || scheme.is_some_and(|scheme| scheme.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
 /// The address that a `Location` means, seen from an address.
@@ -129,6 +136,7 @@ impl Transport {
             .timeout_connect(Some(environment.answer_timeout))
             .timeout_recv_response(Some(environment.answer_timeout))
             .timeout_per_read(Some(environment.read_timeout))
+            .proxy(if environment.has_proxy { ureq::Proxy::try_from_env() } else { None })
             .tls_config(tls)
             .build();
         Self { agent: config.new_agent() }
@@ -179,6 +187,8 @@ mod tests {
         is("d.pt", "https://hub.example/a/b/d.pt");
         is("//cdn.example/x", "https://cdn.example/x");
         is("http://cdn.example/x", "http://cdn.example/x");
+        is("/login?to=https://x.example/y", "https://hub.example/login?to=https://x.example/y");
+        assert!(!is_absolute("/login?to=https://x.example/y"));
         assert_eq!(resolved("https://hub.example", "/x").as_deref(), Some("https://hub.example/x"));
     }
 
@@ -189,5 +199,6 @@ mod tests {
         assert_ne!(Origin::of("http://127.0.0.1:1/x"), Origin::of("http://127.0.0.1:2/x"));
         assert!(is_loopback("127.0.0.1") && is_loopback("[::1]") && is_loopback("localhost"));
         assert!(!is_loopback("127.0.0.1.example"));
+        assert_eq!(host_of("https://me:secret@a.example:8443/x"), "a.example:8443");
     }
 }

@@ -1,0 +1,213 @@
+//! Files of plain addresses and of sharing links, which no Hub describes.
+
+use tintype_download::DownloadError;
+use tintype_test_hub::{Fault, Gate, sha256};
+
+use crate::support::{
+    BYTES, CUT, Scene, content, fetch, fetch_a_little, file, files_below, is, length,
+};
+
+/// Where the file of most tests lies.
+const PATH: &str = "/files/weights.pth";
+
+/// A file and the headers of its answers.
+type Version<'a> = (&'a [u8], &'a [(&'a str, &'a str)]);
+
+/// Interrupts a download, publishes another version or the same, and fetches again, as another process would; returns
+/// whether that continued what was there, and its `If-Range`.
+fn second(first: Version<'_>, then: Version<'_>) -> (bool, Option<String>) {
+    let scene = Scene::new();
+    let address = scene.hub.put_url(PATH, first.0, first.1);
+    fetch_a_little(&scene.downloader(), &file(&address));
+    scene.hub.put_url(PATH, then.0, then.1);
+    let fetched = scene.fetch(&address).expect("it comes");
+    assert!(is(&fetched.path, then.0), "two versions in one file");
+    assert_eq!(fetched.sha256, Some(sha256(then.0)));
+    let kept = files_below(&scene.folder.path().join("own"));
+    assert!(kept.len() == 1 && kept[0].ends_with("/weights.pth"), "{kept:?}");
+    let requests = scene.hub.seen("GET", PATH);
+    assert_eq!(requests.len(), 2);
+    (requests[1].header("Range").is_some(), requests[1].header("If-Range").map(String::from))
+}
+
+#[test]
+fn a_strong_etag_continues_the_same_version_alone() {
+    let (old, new) = (content(BYTES, 10), content(BYTES - 1000, 11));
+    let (first, later) = ([("ETag", "\"v1\"")], [("ETag", "\"v2\"")]);
+    for then in [(&old[..], &first[..]), (&new[..], &later[..])] {
+        assert_eq!(second((&old, &first), then), (true, Some("\"v1\"".into())));
+    }
+}
+
+#[test]
+fn a_date_continues_too() {
+    let (old, new) = (content(BYTES, 10), content(BYTES, 11));
+    let date = "Wed, 21 Oct 2026 07:28:00 GMT";
+    let first = [("ETag", "W/\"v1\""), ("Last-Modified", date)];
+    let later = [("Last-Modified", "Thu, 22 Oct 2026 07:28:00 GMT")];
+    for then in [(&old[..], &first[..]), (&new[..], &later[..])] {
+        assert_eq!(second((&old, &first), then), (true, Some(date.into())));
+    }
+}
+
+#[test]
+fn a_weak_etag_or_none_continues_nothing() {
+    let (old, new) = (content(BYTES, 10), content(BYTES, 11));
+    let weak = [("ETag", "W/\"v1\"")];
+    assert_eq!(second((&old, &weak), (&new, &weak)), (false, None));
+    assert_eq!(second((&old, &[]), (&new, &[])), (false, None));
+}
+
+#[test]
+fn a_pinned_digest_needs_no_etag() {
+    let scene = Scene::new();
+    let weights = content(BYTES, 12);
+    let address = scene.hub.put_url(PATH, &weights, &[]);
+    let mut pinned = file(&address);
+    pinned.sha256 = Some(sha256(&weights));
+    fetch_a_little(&scene.downloader(), &pinned);
+    let fetched = fetch(&scene.downloader(), &pinned).expect("it goes on");
+    assert!(is(&fetched.path, &weights));
+    let request = &scene.hub.seen("GET", PATH)[1];
+    assert!(request.header("Range").is_some_and(|range| range.starts_with("bytes=")));
+    assert_eq!(request.header("If-Range"), None);
+}
+
+#[test]
+fn a_version_of_another_size_may_come_in_the_middle() {
+    let scene = Scene::new();
+    let (old, new) = (content(BYTES, 13), content(BYTES / 2, 14));
+    let address = scene.hub.put_url(PATH, &old, &[("ETag", "\"v1\"")]);
+    let gate = Gate::new();
+    scene.hub.on("GET", PATH, [Fault::CutAfter(CUT), Fault::None.after(&gate)]);
+    let fetched = std::thread::scope(|scope| {
+        let download = scope.spawn(|| scene.fetch(&address));
+        gate.wait();
+        scene.hub.put_url(PATH, &new, &[("ETag", "\"v2\"")]);
+        gate.open();
+        download.join().expect("it ends")
+    });
+    assert!(is(&fetched.expect("the new one comes").path, &new));
+    assert_eq!(scene.hub.seen("GET", PATH).len(), 2);
+}
+
+#[test]
+fn two_downloads_at_once_do_not_share_what_they_know() {
+    let scene = Scene::new();
+    let (old, new) = (content(BYTES, 15), content(BYTES, 16));
+    let address = scene.hub.put_url(PATH, &old, &[("ETag", "\"v1\"")]);
+    let gate = Gate::new();
+    let faults = [
+        // One download has a piece of the old version, and is interrupted again later.
+        Fault::CutAfter(CUT),
+        Fault::Close.after(&gate),
+        // Another begins with the new version meanwhile, and fails.
+        Fault::CutAfter(CUT / 2),
+        Fault::status(404, &[]),
+    ];
+    scene.hub.on("GET", PATH, faults);
+    let fetched = std::thread::scope(|scope| {
+        let download = scope.spawn(|| scene.fetch(&address));
+        gate.wait();
+        scene.hub.put_url(PATH, &new, &[("ETag", "\"v2\"")]);
+        scene.fetch(&address).expect_err("it is gone");
+        gate.open();
+        download.join().expect("it ends")
+    });
+    assert!(is(&fetched.expect("it comes").path, &new), "two versions in one file");
+    let last = &scene.hub.seen("GET", PATH)[4];
+    assert_eq!(last.header("If-Range"), Some("\"v1\""));
+    assert_eq!(files_below(&scene.folder.path().join("own")).len(), 1);
+}
+
+#[test]
+fn a_range_behind_the_end_is_the_end() {
+    let weights = content(BYTES, 17);
+    let damaged = vec![0; BYTES];
+    for there in [&weights, &damaged] {
+        let scene = Scene::new();
+        let mut pinned = file(&scene.hub.put_url(PATH, &weights, &[]));
+        pinned.sha256 = Some(sha256(&weights));
+        let downloader = scene.downloader();
+        let whole = downloader.place(&pinned);
+        let part = whole.with_file_name("weights.pth.tintype.incomplete");
+        std::fs::create_dir_all(whole.parent().expect("a folder")).expect("a folder");
+        std::fs::write(&part, there).expect("a part");
+        let fetched = fetch(&downloader, &pinned);
+        let request = &scene.hub.seen("GET", PATH)[0];
+        assert_eq!(request.header("Range"), Some("bytes=1000000-"));
+        assert_eq!(fetched.is_ok(), *there == weights, "{fetched:?}");
+        let is_refused = matches!(fetched, Err(DownloadError::Digest { .. }));
+        assert_eq!(is_refused, *there == damaged);
+        assert!(!part.exists());
+        assert_eq!(whole.exists(), fetched.is_ok());
+    }
+}
+
+#[test]
+fn the_name_of_a_file_may_tell_its_digest() {
+    let scene = Scene::new();
+    let weights = content(1000, 18);
+    let right = format!("/vgg16-{}.pth", &sha256(&weights)[..8]);
+    let fetched = scene.fetch(&scene.hub.put_url(&right, &weights, &[])).expect("it is right");
+    assert!(is(&fetched.path, &weights));
+    let wrong = scene.hub.put_url("/vgg16-00000000.pth", &weights, &[]);
+    let error = scene.fetch(&wrong).expect_err("it is another file");
+    assert!(matches!(error, DownloadError::Digest { .. }), "{error}");
+}
+
+#[test]
+fn a_page_in_place_of_a_file_is_refused_with_its_address() {
+    let scene = Scene::new();
+    let html = [("Content-Type", "text/html; charset=utf-8")];
+    let binary = [("Content-Type", "application/octet-stream")];
+    let cases: [(&[u8], &[(&str, &str)]); 3] = [
+        (b"<!DOCTYPE html><title>Too many downloads</title>", &html),
+        (b"<!DOCTYPE html><title>Too many downloads</title>", &binary),
+        (b"{\"msg\": {\"text\": \"Too many downloads\"}}", &binary),
+    ];
+    for (bytes, with) in cases {
+        let url = scene.hub.put_url("/s/weights.pt", bytes, with) + "?dl=1";
+        let error = scene.fetch(&format!("link:{url}")).expect_err("it is a page");
+        assert!(matches!(error, DownloadError::Page { .. }), "{error}");
+        // An address that a browser opens.
+        assert!(error.to_string().starts_with(&url), "{error}");
+        let own = scene.folder.path().join("own");
+        assert!(files_below(&own).iter().all(|name| length(&own.join(name)) == 0));
+    }
+}
+
+#[test]
+fn a_link_leads_to_weights() {
+    let scene = Scene::new();
+    let mut safetensors = vec![2, 0, 0, 0, 0, 0, 0, 0];
+    safetensors.extend_from_slice(b"{}");
+    let kinds: [&[u8]; 4] =
+        [b"PK\x03\x04 a zip", b"\x80\x02 a pickle", b"\x1f\x8b gzip", &safetensors];
+    for (number, bytes) in kinds.into_iter().enumerate() {
+        let there = scene.hub.put_url(&format!("/content/{number}.pt"), bytes, &[]);
+        let path = format!("/s/{number}.pt");
+        scene.hub.on("GET", &path, [Fault::status(302, &[("Location", &there)])]);
+        let link = format!("link:{}{path}?dl=1", scene.hub.endpoint());
+        let fetched = scene.fetch(&link).expect("it leads somewhere");
+        assert!(is(&fetched.path, bytes));
+        let again = scene.fetch(&link).expect("it is here");
+        assert_eq!((again.path, again.bytes), (fetched.path, 0));
+    }
+}
+
+#[test]
+fn a_signed_redirect_that_expires_is_followed_anew() {
+    let scene = Scene::new();
+    let weights = content(BYTES, 19);
+    let there = scene.hub.put_url("/signed/weights.pth", &weights, &[("ETag", "\"v1\"")]);
+    let redirect = || Fault::status(302, &[("Location", &there)]);
+    scene.hub.on("GET", "/s/weights.pth", (0..3).map(|_| redirect()));
+    let faults = [Fault::CutAfter(CUT), Fault::status(403, &[])];
+    scene.hub.on("GET", "/signed/weights.pth", faults);
+    let address = format!("{}/s/weights.pth", scene.hub.endpoint());
+    let fetched = scene.fetch(&address).expect("it comes");
+    assert!(is(&fetched.path, &weights));
+    let rest = "bytes=400000-";
+    assert_eq!(scene.ranges("/signed/weights.pth"), ["whole", rest, rest]);
+}
