@@ -107,7 +107,8 @@ impl Card {
     /// Bytes of memory that making a picture takes, about, where that can be told.
     pub fn memory(&self, precision: Precision) -> Option<u64> {
         let size = if precision == Precision::F32 { 4 } else { 2 };
-        Some(self.parameters? as u64 * size + self.autoencoder?)
+        let network = (self.parameters? as u64).saturating_mul(size);
+        Some(network.saturating_add(self.autoencoder?))
     }
 
     /// Whether one of its files is among those of a model.

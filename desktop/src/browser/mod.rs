@@ -122,13 +122,12 @@ impl Browser {
     pub fn summary(&self) -> Option<String> {
         let at_work = || self.fetches.values().filter(|fetch| fetch.is_at_work());
         at_work().next()?;
-        let done: u64 = at_work().map(|fetch| fetch.progress.done()).sum();
-        let total: Option<u64> = at_work().map(|fetch| fetch.progress.total()).sum();
+        let done: f64 = at_work().map(|fetch| fetch.progress.done() as f64).sum();
+        let total: Option<u64> = at_work()
+            .try_fold(0, |sum: u64, fetch| Some(sum.saturating_add(fetch.progress.total()?)));
         Some(match total {
-            Some(total) if total > 0 => {
-                format!("{:.0} %", (done as f64 / total as f64).min(1.0) * 100.0)
-            }
-            _ => tintype::generate::bytes(done),
+            Some(total) if total > 0 => format!("{:.0} %", (done / total as f64).min(1.0) * 100.0),
+            _ => tintype::generate::bytes(done as u64),
         })
     }
 

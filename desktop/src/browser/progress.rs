@@ -73,12 +73,12 @@ impl Progress {
 
     /// Bytes that are here.
     pub fn done(&self) -> u64 {
-        self.files.iter().map(|file| file.done).sum()
+        self.files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.done))
     }
 
     /// Bytes of all files, where they are known.
     pub fn total(&self) -> Option<u64> {
-        self.files.iter().map(|file| file.total).sum()
+        self.files.iter().try_fold(0, |sum: u64, file| Some(sum.saturating_add(file.total?)))
     }
 
     /// How much of all is here, 0 to 1.
@@ -140,7 +140,7 @@ struct Meter {
 
 impl Meter {
     fn arrived(&mut self, bytes: u64, now: Instant) {
-        self.sum += bytes;
+        self.sum = self.sum.saturating_add(bytes);
         self.arrivals.push_back((now, self.sum));
         // One that is older than the window begins it.
         while self.arrivals.get(1).is_some_and(|(at, _)| is_old(*at, now)) {
