@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use tintype::precision::Precision;
 
+use crate::browser::Question;
 use crate::dialogs::Purpose;
 use crate::preferences::Theme;
 
@@ -19,6 +20,8 @@ pub enum View {
     Picture(u64),
     /// Two of them.
     Compare(u64, u64),
+    /// Published models.
+    Models,
 }
 
 /// A wish.
@@ -40,6 +43,15 @@ pub enum Action {
     Defaults,
     Ask(Purpose),
     EmbeddedModel,
+    /// Asks in a model's card before it is done; `None` takes the question back.
+    AskModel(Option<Question>),
+    /// Downloads a published model, or goes on with it.
+    FetchModel(String),
+    PauseModel(String),
+    /// Opens a published model that is on this machine.
+    UseModel(String),
+    RemoveModel(String),
+    OpenPage(String),
     Device(String),
     Precision(Precision),
     DefaultFolder,

@@ -51,6 +51,14 @@ pub fn sentence(error: &(dyn Error + 'static)) -> String {
     face::sentence(error, &Window)
 }
 
+/// An error in a sentence, with its reason where it has one.
+pub fn full_sentence(error: &(dyn Error + 'static)) -> String {
+    match error.source() {
+        Some(reason) => format!("{}: {reason}", sentence(error)),
+        None => sentence(error),
+    }
+}
+
 /// Why a model was not loaded, and what to do.
 pub fn load_error(error: &LoadError) -> String {
     match error {

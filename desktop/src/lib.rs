@@ -3,6 +3,7 @@
 //! * [`app`] — the app's state and the one place that changes it; [`action`] — what can be asked of it
 //! * [`engine`] — the thread that loads networks and computes, and the only one that does
 //! * [`model`] — what is in the files that people bring; [`queue`] — what waits to be made
+//! * [`browser`] — published models: which are here, and which are being downloaded
 //! * [`gallery`] — finished pictures, in memory and on disk
 //! * [`face`] — the library's errors and settings in the words of the window
 //! * [`stage`] — pictures in the making; [`search`] — what is typed to find a class
@@ -14,6 +15,7 @@
 
 pub mod action;
 pub mod app;
+pub mod browser;
 pub mod dialogs;
 pub mod engine;
 pub mod face;
@@ -23,6 +25,7 @@ pub mod gallery;
 pub mod live;
 pub mod model;
 pub mod notices;
+pub mod page;
 pub mod preferences;
 pub mod queue;
 pub mod restart;

@@ -129,6 +129,7 @@ fn start(args: &Args) -> Start {
         device: args.device.clone(),
         output: args.out.clone(),
         files: args.files.clone(),
+        environment: None,
         notice: args.notice.clone(),
         frame_times: args.frame_times,
     }

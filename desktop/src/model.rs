@@ -2,6 +2,7 @@
 //! that classes and settings are there at once, whatever the engine is busy with.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use eframe::egui;
@@ -10,6 +11,7 @@ use tintype::generate::{Inspection, LatentStats, ModelFiles, ModelPaths, Origin,
 use tintype::model::{detect, vae_config};
 use tintype::weights::{WeightsError, open};
 
+use crate::browser::{Library, published_settings};
 use crate::face;
 
 /// A model that would load.
@@ -71,13 +73,13 @@ pub struct Inspector {
 }
 
 impl Inspector {
-    /// Starts the thread.
-    pub fn start(ctx: egui::Context) -> Self {
+    /// Starts the thread. Published models are known by the library.
+    pub fn start(ctx: egui::Context, library: Arc<Library>) -> Self {
         let (questions, inbox) = channel();
         let (outbox, answers) = channel();
         std::thread::spawn(move || {
             for question in inbox {
-                for answer in answer(question) {
+                for answer in answer(question, &library) {
                     let _ = outbox.send(answer);
                 }
                 ctx.request_repaint();
@@ -102,9 +104,9 @@ impl Inspector {
     }
 }
 
-fn answer(question: Question) -> Vec<Answer> {
+fn answer(question: Question, library: &Library) -> Vec<Answer> {
     match question {
-        Question::Model(paths) => vec![match inspect(&paths) {
+        Question::Model(paths) => vec![match inspect(&paths, library) {
             Ok(model) => Answer::Model(Box::new(model)),
             Err(trouble) => Answer::Trouble(paths, trouble),
         }],
@@ -112,19 +114,22 @@ fn answer(question: Question) -> Vec<Answer> {
     }
 }
 
-fn inspect(paths: &ModelPaths) -> Result<Model, String> {
+fn inspect(paths: &ModelPaths, library: &Library) -> Result<Model, String> {
     let files = ModelFiles::open(paths).map_err(|e| face::load_error(&e))?;
     let inspection = files.inspect(&Device::flex()).map_err(|e| face::load_error(&e))?;
-    let name = match &paths.model {
-        None => "Emoji (built in)".into(),
-        Some(path) => file_name(path),
+    let entry = paths.model.as_deref().and_then(|path| library.entry_of(path));
+    let name = match (entry, &paths.model) {
+        (Some(entry), _) => entry.title.clone(),
+        (None, Some(path)) => file_name(path),
+        (None, None) => "Emoji (built in)".into(),
     };
+    let published = entry.and_then(|entry| published_settings(entry, &inspection.architecture));
     Ok(Model {
         paths: paths.clone(),
         fingerprint: files.model.fingerprint(),
         name,
         values: files.model.tensors.values().map(|tensor| tensor.len()).sum(),
-        defaults: inspection.architecture.default_settings(),
+        defaults: published.unwrap_or_else(|| inspection.architecture.default_settings()),
         inspection,
     })
 }
@@ -237,9 +242,11 @@ mod tests {
         assert!(trouble.contains("README.md"), "{trouble}");
         let wanted = ModelPaths { model: Some(network), vae: Some(vae), ..Default::default() };
         assert_eq!(*found, wanted);
-        let model = inspect(&wanted).expect("it would load");
+        let library = crate::browser::empty();
+        let model = inspect(&wanted, &library).expect("it would load");
         assert_eq!((model.inspection.labels.len(), model.gate()), (41, Some(0.3)));
-        let trouble = inspect(&ModelPaths { vae: None, ..wanted }).expect_err("no autoencoder");
+        let alone = ModelPaths { vae: None, ..wanted };
+        let trouble = inspect(&alone, &library).expect_err("no autoencoder");
         assert!(trouble.contains("“Autoencoder…”"), "{trouble}");
     }
 }

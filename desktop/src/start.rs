@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use tintype::generate::ModelPaths;
+use tintype_download::Environment;
 
 /// How the app is started.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +20,8 @@ pub struct Start {
     pub output: Option<PathBuf>,
     /// Files to open, as if they were dropped on the window.
     pub files: Vec<PathBuf>,
+    /// Where published models are fetched from and kept, instead of what the process' environment says.
+    pub environment: Option<Environment>,
     /// A message to begin with.
     pub notice: Option<String>,
     /// Repaint 60 times a second while pictures develop, and report how long frames took.

@@ -42,6 +42,19 @@ impl App {
             }
             Action::Ask(purpose) => self.dialogs.ask(purpose),
             Action::EmbeddedModel => self.set_paths(ModelPaths::default()),
+            Action::AskModel(question) => self.browser.ask(question),
+            Action::FetchModel(name) => {
+                self.browser.begin(&name, self.preferences.choice.paths.clone());
+            }
+            Action::PauseModel(name) => self.browser.pause(&name),
+            Action::UseModel(name) => self.use_model(&name),
+            Action::RemoveModel(name) => self.remove_model(&name),
+            Action::OpenPage(address) => {
+                if let Err(e) = crate::page::open(&address) {
+                    let sentence = format!("{address} could not be opened in a browser: {e}");
+                    self.notices.trouble(sentence);
+                }
+            }
             Action::Device(device) => {
                 self.preferences.choice.device = device;
                 self.prepare();
@@ -54,7 +67,12 @@ impl App {
             Action::Drop(files) => {
                 self.inspector.sort(files, self.preferences.choice.paths.clone());
             }
-            Action::Show(view) => self.view = view,
+            Action::Show(view) => {
+                self.view = view;
+                if view == View::Models {
+                    self.browser.open();
+                }
+            }
             Action::UseSettings(id) => {
                 if let Some(origin) = self.origin(id) {
                     self.restore(&origin);

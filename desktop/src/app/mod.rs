@@ -1,8 +1,9 @@
 //! The app's state, and the one place that changes it: what people want done is in `acts`, what the
-//! other threads did in `events`.
+//! other threads did in `events`, and what concerns published models in `models`.
 
 mod acts;
 mod events;
+mod models;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use eframe::{egui, egui_wgpu};
 use tintype::generate::Settings;
+use tintype_download::Environment;
 
 use crate::action::View;
+use crate::browser::{Browser, Library};
 use crate::dialogs::Dialogs;
 use crate::engine::{DeviceRow, Engine, Ready};
 use crate::frame_times::FrameTimes;
@@ -62,6 +65,7 @@ pub struct App {
     pub(crate) queue: Queue,
     pub(crate) develop: Develop,
     pub(crate) gallery: Gallery,
+    pub(crate) browser: Browser,
     pub(crate) picker: Picker,
     pub(crate) view: View,
     pub(crate) notices: Notices,
@@ -105,10 +109,16 @@ impl App {
                 }
             });
         }
+        let environment = start.environment.clone().unwrap_or_else(Environment::of_process);
+        let (library, trouble) = Library::open(environment);
+        if let Some(trouble) = trouble {
+            notices.trouble(trouble);
+        }
+        let library = Arc::new(library);
         let folder = preferences.output.clone().unwrap_or_else(|| start.pictures.clone());
         let mut app = Self {
             saved: (preferences.clone(), Instant::now()),
-            inspector: Inspector::start(ctx.clone()),
+            inspector: Inspector::start(ctx.clone(), library.clone()),
             chosen: Chosen::Reading,
             engine: Engine::start(ctx.clone(), window.clone()),
             devices: Vec::new(),
@@ -116,6 +126,7 @@ impl App {
             queue: Queue::default(),
             develop: Develop::new(window),
             gallery: Gallery::open(&folder, ctx.clone()),
+            browser: Browser::new(library, ctx.clone()),
             picker: Picker::default(),
             view: View::Develop,
             notices,
@@ -186,6 +197,11 @@ impl App {
         &self.gallery
     }
 
+    /// The published models, for those who watch.
+    pub fn browser(&self) -> &Browser {
+        &self.browser
+    }
+
     /// What is remembered, for those who watch.
     pub fn preferences(&self) -> &Preferences {
         &self.preferences
@@ -215,6 +231,9 @@ impl App {
             self.apply(update, ctx);
         }
         self.gallery.update();
+        for news in self.browser.update(Instant::now()) {
+            self.heard(news);
+        }
         for (purpose, answer) in self.dialogs.answers() {
             self.answered(purpose, answer);
         }

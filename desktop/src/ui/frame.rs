@@ -42,6 +42,7 @@ impl eframe::App for App {
 
     fn on_exit(&mut self) {
         self.queue.cancel_all();
+        self.browser.pause_all();
         self.save();
         if let (Some(times), Networks::Ready(ready)) = (&self.frame_times, &self.networks) {
             let shared = if ready.shared { ", which also drew the window" } else { "" };

@@ -14,7 +14,7 @@ pub const HELP: [(&str, &str); 13] = [
     ("Ctrl+Enter", "add it to the chosen classes, or take it out"),
     ("Ctrl+R", "surprise me"),
     ("Esc", "go back; clear the search; stop after this step"),
-    ("Ctrl+1, Ctrl+2", "develop, gallery"),
+    ("Ctrl+1, 2, 3", "develop, gallery, models"),
     ("Left, Right", "the next and the last picture"),
     ("Ctrl+S", "save the picture as"),
     ("Ctrl+C", "copy the picture"),
@@ -36,13 +36,16 @@ pub fn actions(app: &mut App, ctx: &egui::Context) -> Vec<Action> {
         return actions;
     }
     let focused = ctx.memory(|memory| memory.focused());
-    let searching = focused == Some(app.picker.search_id());
+    let in_models = app.view == View::Models;
+    let search = if in_models { app.browser.search_id() } else { app.picker.search_id() };
+    let searching = focused == Some(search);
     let pressed = |modifiers, key| ctx.input_mut(|input| input.consume_key(modifiers, key));
     let command = Modifiers::COMMAND;
     for (key, action) in [
         (Key::R, Action::Surprise),
         (Key::Num1, Action::Show(View::Develop)),
         (Key::Num2, Action::Show(View::Gallery)),
+        (Key::Num3, Action::Show(View::Models)),
         (Key::O, Action::Ask(Purpose::Model)),
     ] {
         if pressed(command, key) {
@@ -53,7 +56,9 @@ pub fn actions(app: &mut App, ctx: &egui::Context) -> Vec<Action> {
         if pressed(Modifiers::NONE, Key::Escape) {
             escape(app, ctx, &mut actions);
         }
-        app.picker.keys(ctx);
+        if !in_models {
+            app.picker.keys(ctx);
+        }
     }
     if focused.is_none() {
         if pressed(command, Key::Z) {
@@ -69,7 +74,10 @@ pub fn actions(app: &mut App, ctx: &egui::Context) -> Vec<Action> {
             };
             input.events.iter().filter_map(text).collect()
         });
-        if !typed.is_empty() && app.model().is_some_and(|model| model.has_classes()) {
+        let has_classes = app.model().is_some_and(|model| model.has_classes());
+        if !typed.is_empty() && in_models {
+            app.browser.type_text(&typed);
+        } else if !typed.is_empty() && has_classes {
             app.picker.type_text(&typed);
         }
     }
@@ -79,6 +87,8 @@ pub fn actions(app: &mut App, ctx: &egui::Context) -> Vec<Action> {
 /// One step back from where the app is.
 fn escape(app: &mut App, ctx: &egui::Context, actions: &mut Vec<Action>) {
     match app.view {
+        View::Models if app.browser.step_back() => {}
+        View::Models => actions.push(Action::Show(View::Develop)),
         View::Picture(_) | View::Compare(..) => actions.push(Action::Show(View::Gallery)),
         _ if app.picker.clear() => {}
         _ => {

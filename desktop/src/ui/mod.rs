@@ -7,9 +7,12 @@ mod frame;
 mod gallery;
 mod keys;
 mod messages;
+mod model_card;
+mod models;
 mod picker;
 mod picture;
 mod queue;
+mod search_field;
 mod timeline;
 mod top;
 
@@ -24,12 +27,15 @@ pub fn show(app: &mut App, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
     if !app.notices.shown().is_empty() {
         egui::Panel::top("notices").show(ui, |ui| messages::show(app, ui, actions));
     }
-    let left = egui::Panel::left("classes").size_range(200.0..=420.0).default_size(250.0);
-    left.show(ui, |ui| {
-        // A panel is as wide as what is in it, and stays so.
-        ui.set_min_width(ui.available_width());
-        picker::show(app, ui, actions);
-    });
+    // Another model has other classes.
+    if app.view != View::Models {
+        let left = egui::Panel::left("classes").size_range(200.0..=420.0).default_size(250.0);
+        left.show(ui, |ui| {
+            // A panel is as wide as what is in it, and stays so.
+            ui.set_min_width(ui.available_width());
+            picker::show(app, ui, actions);
+        });
+    }
     let right = egui::Panel::right("settings").size_range(240.0..=420.0).default_size(280.0);
     right.show(ui, |ui| {
         ui.set_min_width(ui.available_width());
@@ -51,6 +57,7 @@ pub fn show(app: &mut App, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
         View::Gallery => gallery::show(app, ui, actions),
         View::Picture(id) => picture::show(app, id, ui, actions),
         View::Compare(left, right) => picture::compare(app, [left, right], ui, actions),
+        View::Models => models::show(app, ui, actions),
     });
     hint_at_drop(ui);
 }

@@ -3,8 +3,10 @@
 use eframe::egui::{self, RichText};
 use tintype::labels::{LabelError, Labels};
 
+use super::search_field;
 use crate::action::Action;
 use crate::app::App;
+use crate::search::Picker;
 use crate::text;
 
 /// A line of the list.
@@ -55,29 +57,11 @@ pub(super) fn show(app: &mut App, ui: &mut egui::Ui, actions: &mut Vec<Action>) 
 
 fn search(app: &mut App, ui: &mut egui::Ui) {
     let id = app.picker.search_id();
-    let field = egui::TextEdit::singleline(&mut app.picker.query)
-        .id(id)
-        .hint_text("Search: name, synonym or number")
-        .desired_width(f32::INFINITY);
-    let response = ui.add(field);
-    response.widget_info(|| {
-        let mut info = egui::WidgetInfo::new(egui::accesskit::Role::TextInput);
-        info.label = Some("Search classes".into());
-        info.current_text_value = Some(app.picker.query.clone());
-        info
-    });
-    if response.changed() {
+    let words = ["Search classes", "Search: name, synonym or number"];
+    let Picker { query, wants_focus, .. } = &mut app.picker;
+    if search_field::show(ui, id, words, query, wants_focus).changed() {
         app.picker.at = 0;
         app.picker.moved = false;
-    }
-    if std::mem::take(&mut app.picker.wants_focus) {
-        response.request_focus();
-        // The cursor goes behind what was typed elsewhere.
-        if let Some(mut state) = egui::TextEdit::load_state(ui.ctx(), id) {
-            let end = egui::text::CCursor::new(app.picker.query.chars().count());
-            state.cursor.set_char_range(Some(egui::text::CCursorRange::one(end)));
-            state.store(ui.ctx(), id);
-        }
     }
 }
 

@@ -11,18 +11,24 @@ pub fn show(app: &App, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
     egui::MenuBar::new().ui(ui, |ui| {
         ui.label(RichText::new("Tintype").strong().size(16.0));
         ui.separator();
-        let gallery = matches!(app.view, View::Gallery | View::Picture(_) | View::Compare(..));
-        let develop = ui.selectable_label(!gallery, "Develop");
+        let develop = ui.selectable_label(app.view == View::Develop, "Develop");
         if develop.on_hover_text("Pictures in the making (Ctrl+1)").clicked() {
             actions.push(Action::Show(View::Develop));
         }
+        let gallery = matches!(app.view, View::Gallery | View::Picture(_) | View::Compare(..));
         let all = ui.selectable_label(gallery, "Gallery");
         if all.on_hover_text("All pictures of this session and of the folder (Ctrl+2)").clicked() {
             actions.push(Action::Show(View::Gallery));
         }
+        let models = ui.selectable_label(app.view == View::Models, "Models…");
+        let tip = "Published models: those on this machine, and those to download (Ctrl+3)";
+        if models.on_hover_text(tip).clicked() {
+            actions.push(Action::Show(View::Models));
+        }
+        if let Some(summary) = app.browser.summary() {
+            ui.label(RichText::new(summary).weak()).on_hover_text("Downloaded so far");
+        }
         ui.separator();
-        let (text, tip) = whereabouts(app);
-        ui.label(RichText::new(text).weak()).on_hover_text(tip);
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
             theme(app, ui, actions);
             let help = ui.menu_button("Keys", |ui| {
@@ -35,6 +41,11 @@ pub fn show(app: &App, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
                 });
             });
             help.response.on_hover_text("What the keyboard does");
+            ui.with_layout(egui::Layout::left_to_right(egui::Align::Center), |ui| {
+                let (text, tip) = whereabouts(app);
+                let text = egui::Label::new(RichText::new(text).weak()).truncate();
+                ui.add(text).on_hover_text(tip);
+            });
         });
     });
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tintype::generate::ModelFiles;
 use tintype_desktop::app::{App, Start};
+use tintype_download::Environment;
 
 /// An app with folders of its own.
 pub struct Bench {
@@ -33,6 +34,19 @@ pub fn settings(steps: usize) -> serde_json::Value {
     })
 }
 
+/// An environment whose caches and catalogue are in a folder.
+fn environment(folder: &Path) -> Environment {
+    Environment::of(|name| {
+        let own = match name {
+            "HF_HOME" => "huggingface",
+            "TINTYPE_CACHE" => "cache",
+            "TINTYPE_CATALOGUE" => "models.json",
+            _ => return None,
+        };
+        Some(folder.join(own).display().to_string())
+    })
+}
+
 /// A window of this many points.
 pub fn sized(size: [f32; 2]) -> HarnessBuilder<App> {
     Harness::builder().with_size(size)
@@ -53,8 +67,13 @@ impl Bench {
         let folder = tempfile::tempdir().expect("a folder");
         let preferences = folder.path().join("settings.json");
         std::fs::write(&preferences, settings.to_string()).expect("written");
-        let mut start =
-            Start { preferences, pictures: folder.path().join("pictures"), ..Start::default() };
+        std::fs::write(folder.path().join("models.json"), "{\"models\": []}").expect("written");
+        let mut start = Start {
+            preferences,
+            pictures: folder.path().join("pictures"),
+            environment: Some(environment(folder.path())),
+            ..Start::default()
+        };
         adapt(&mut start);
         let builder = builder.with_max_steps(4);
         let harness = builder.build_eframe(move |cc| {

@@ -9,7 +9,7 @@ use tintype_desktop::action::View;
 use tintype_desktop::preferences::Preferences;
 
 /// Types into the search field and presses Enter.
-fn generate(bench: &mut Bench, class: &str) {
+pub fn generate(bench: &mut Bench, class: &str) {
     bench.harness.get_by_label("Search classes").focus();
     bench.harness.step();
     bench.harness.get_by_label("Search classes").type_text(class);
