@@ -193,6 +193,7 @@ impl TensorView {
     }
 
     /// The same tensor behind so many others.
+    #[cfg(feature = "files")]
     pub(super) fn behind(mut self, others: usize) -> Self {
         self.place = self.place.map(|place| place.saturating_add(others));
         self

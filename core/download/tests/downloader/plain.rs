@@ -159,15 +159,14 @@ fn the_name_of_a_file_may_tell_its_digest() {
 #[test]
 fn a_page_in_place_of_a_file_is_refused_with_its_address() {
     let scene = Scene::new();
-    let html = [("Content-Type", "text/html; charset=utf-8")];
-    let binary = [("Content-Type", "application/octet-stream")];
-    let cases: [(&[u8], &[(&str, &str)]); 3] = [
-        (b"<!DOCTYPE html><title>Too many downloads</title>", &html),
-        (b"<!DOCTYPE html><title>Too many downloads</title>", &binary),
-        (b"{\"msg\": {\"text\": \"Too many downloads\"}}", &binary),
-    ];
-    for (bytes, with) in cases {
-        let url = scene.hub.put_url("/s/weights.pt", bytes, with) + "?dl=1";
+    let (html, binary) = ("text/html; charset=utf-8", "application/octet-stream");
+    for (bytes, kind) in [
+        ("<!DOCTYPE html><title>Too many downloads</title>", html),
+        ("<!DOCTYPE html><title>Too many downloads</title>", binary),
+        ("{\"msg\": {\"text\": \"Too many downloads\"}}", binary),
+    ] {
+        let with = [("Content-Type", kind)];
+        let url = scene.hub.put_url("/s/weights.pt", bytes.as_bytes(), &with) + "?dl=1";
         let error = scene.fetch(&format!("link:{url}")).expect_err("it is a page");
         assert!(matches!(error, DownloadError::Page { .. }), "{error}");
         // An address that a browser opens.
