@@ -6,11 +6,13 @@
 
 mod address;
 mod entry;
+mod size;
 
 use std::sync::LazyLock;
 
 pub use address::{Address, AddressError, Hub};
 pub use entry::{Entry, File, Kind, Licence, Outcome, Role, Sources};
+pub use size::Size;
 
 use crate::labels::printable;
 
@@ -153,6 +155,11 @@ impl Catalogue {
     pub fn file<'a>(&'a self, entry: &'a Entry, role: Role) -> Option<(&'a Entry, &'a File)> {
         let needed = entry.needs.iter().filter_map(|name| self.get(name));
         std::iter::once(entry).chain(needed).find_map(|entry| Some((entry, entry.file(role)?)))
+    }
+
+    /// The size of every file that a request to an entry needs.
+    pub fn size(&self, entry: &Entry) -> Size {
+        Size::of(self.files(entry).into_iter().map(|(_, file)| file))
     }
 
     /// Every file that a request to an entry needs: its own, then those of the entries that it needs, of which only

@@ -6,7 +6,7 @@ use tintype::precision::Precision;
 use tintype_download::Presence;
 
 use super::library::Stock;
-use super::size::Size;
+use tintype::catalogue::Size;
 
 /// Number of ImageNet's classes.
 const IMAGENET: usize = 1000;

@@ -8,8 +8,8 @@ use tintype::model::Architecture;
 use tintype_download::{Downloader, Environment, Presence, user_catalogue};
 
 use super::card::warning;
-use super::size::Size;
 use crate::face;
+use tintype::catalogue::Size;
 
 /// The catalogue, and what finds and fetches its files.
 #[derive(Debug)]

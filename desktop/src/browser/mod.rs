@@ -9,7 +9,6 @@ mod card;
 mod fetch;
 mod library;
 mod progress;
-mod size;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,7 +26,7 @@ pub use fetch::{Fetch, Phase};
 pub(crate) use library::empty;
 pub use library::{Library, Stock, published_settings};
 pub use progress::Progress;
-pub use size::Size;
+pub use tintype::catalogue::Size;
 
 /// What a card asks before it is done.
 #[derive(Clone, Debug, PartialEq, Eq)]

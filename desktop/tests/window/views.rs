@@ -20,14 +20,16 @@ fn bench(size: [f32; 2], theme: Theme) -> Bench {
     bench
 }
 
-/// Compares the window with its picture; the folder has another name in each run.
+/// Compares the window with its picture; the folder has another name in each run, and each device its memory.
 fn compare(mut bench: Bench, name: &str) {
     bench.harness.run_steps(4);
     let folder = bench.pictures().display().to_string();
-    let named = bench.harness.query_all_by_label_contains(&folder);
-    let rects: Vec<_> = named.map(|node| node.rect()).collect();
-    for rect in rects {
-        bench.harness.mask(rect.expand(2.0));
+    for other in [folder.as_str(), "of this device"] {
+        let named = bench.harness.query_all_by_label_contains(other);
+        let rects: Vec<_> = named.map(|node| node.rect()).collect();
+        for rect in rects {
+            bench.harness.mask(rect.expand(2.0));
+        }
     }
     bench.harness.snapshot_options(name, &options());
 }
@@ -62,4 +64,13 @@ fn gallery() {
     bench.idle();
     bench.harness.state_mut().act(Action::Show(View::Gallery), &ctx);
     compare(bench, "gallery");
+}
+
+#[test]
+fn published_models() {
+    let mut bench = bench([960.0, 640.0], Theme::Dark);
+    let ctx = bench.harness.ctx.clone();
+    bench.harness.state_mut().act(Action::Show(View::Models), &ctx);
+    bench.until("looked for", |app| app.browser().cards().iter().all(|c| c.stock.is_some()));
+    compare(bench, "models");
 }

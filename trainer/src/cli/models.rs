@@ -6,7 +6,7 @@ use std::io::Write;
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
-use tintype::catalogue::{Catalogue, Entry, File, Kind, Licence};
+use tintype::catalogue::{Entry, File, Kind, Licence, Size};
 use tintype::generate::bytes;
 use tintype::labels::printable;
 use tintype_download::Presence;
@@ -89,29 +89,6 @@ fn presence(library: &Library, entry: &Entry) -> Presence {
     library.downloader.presence(&library.catalogue, entry)
 }
 
-/// The bytes of all that an entry needs, as text: `2.5 GiB`, `~2.5 GiB` where a size is not exact, `?` where one is not
-/// known.
-fn size(catalogue: &Catalogue, entry: &Entry) -> String {
-    let mut files: Vec<&File> = Vec::new();
-    for (_, file) in catalogue.files(entry) {
-        if files.iter().all(|other| other.address != file.address) {
-            files.push(file);
-        }
-    }
-    // Kilobytes of statistics and configurations do not make a size unknown.
-    let is_large = |file: &&&File| !file.name().ends_with(".json") && !file.name().contains("stat");
-    let unknown = files.iter().filter(is_large).any(|file| file.size().is_none());
-    let known: u64 = files.iter().filter_map(|file| file.size()).sum();
-    match (files.is_empty() || known == 0, unknown) {
-        (true, _) => "?".into(),
-        (false, true) => format!("> {}", bytes(known)),
-        (false, false) if files.iter().any(|file| file.bytes.is_none()) => {
-            format!("~{}", bytes(known))
-        }
-        (false, false) => bytes(known),
-    }
-}
-
 /// What of a file has been verified.
 fn verified(file: &File) -> Vec<&'static str> {
     let sources = &file.sources;
@@ -155,7 +132,7 @@ fn listing(library: &Library, found: &[&Entry]) -> String {
             continue;
         }
         text.push_str(&format!(
-            "{heading:<width$}  {:<11} {:>11}  {:>5}  {:<14} {}\n",
+            "{heading:<width$}  {:<11} {:>18}  {:>5}  {:<14} {}\n",
             "on disk", "size", "FID", "licence", "verified"
         ));
         for entry in of_kind {
@@ -166,9 +143,9 @@ fn listing(library: &Library, found: &[&Entry]) -> String {
                 Presence::Missing => "no",
             };
             let fid = entry.fid().map_or("-".into(), |fid| format!("{fid:.2}"));
-            let size = size(&library.catalogue, entry);
+            let size = library.catalogue.size(entry).to_string();
             text.push_str(&format!(
-                "{:<width$}  {here:<11} {size:>11}  {fid:>5}  {:<14} {}\n",
+                "{:<width$}  {here:<11} {size:>18}  {fid:>5}  {:<14} {}\n",
                 entry.name,
                 licence(&entry.licence),
                 verified_of(entry)
@@ -177,7 +154,7 @@ fn listing(library: &Library, found: &[&Entry]) -> String {
         text.push('\n');
     }
     text.push_str(
-        "size: with autoencoder and statistics; ~ is about. FID: as published, guided. A licence with ? has not been\n\
+        "size: with autoencoder and statistics. FID: as published, guided. A licence with ? has not been\n\
          verified. Names, sizes and digests are verified where another source than the download states them.\n\
          `tintype models NAME` shows all that is known of a model, `tintype download NAME` fetches it.\n",
     );
@@ -228,11 +205,7 @@ fn details(library: &Library, entry: &Entry) -> String {
     for (of, file) in library.catalogue.files(entry) {
         let of = if of.name == entry.name { String::new() } else { format!(" ({})", of.name) };
         line("file", format!("{}{of}", file.address));
-        let size = match (file.bytes, file.about_bytes) {
-            (Some(exact), _) => format!("{exact} bytes"),
-            (None, Some(about)) => format!("about {}", bytes(about)),
-            (None, None) => "size unknown".into(),
-        };
+        let size = Size::of([file]);
         let digest =
             file.sha256.as_ref().map_or("no SHA-256 pinned".into(), |d| format!("SHA-256 {d}"));
         line("", format!("  {size}, {digest}"));

@@ -2,7 +2,7 @@
 
 use tintype::catalogue::{Catalogue, Entry, Kind};
 
-use super::{licence, size};
+use super::licence;
 
 /// Networks as a Markdown table.
 pub fn markdown(catalogue: &Catalogue, entries: &[&Entry]) -> String {
@@ -21,8 +21,11 @@ pub fn markdown(catalogue: &Catalogue, entries: &[&Entry]) -> String {
             (guided, plain) if guided == "-" && plain == "-" => "-".into(),
             (guided, plain) => format!("{guided}, {plain}"),
         };
-        let download =
-            if entry.files.is_empty() { "by hand".into() } else { size(catalogue, entry) };
+        let download = if entry.files.is_empty() {
+            "by hand".into()
+        } else {
+            catalogue.size(entry).to_string()
+        };
         text.push_str(&format!(
             "| `{}` | {images} | {parameters} | {download} | {fids} | {} |\n",
             entry.name,

@@ -3,8 +3,7 @@
 use std::io::{BufRead, IsTerminal, Write};
 
 use anyhow::{Result, bail};
-use tintype::catalogue::{Address, Entry, File, Licence};
-use tintype::generate::bytes;
+use tintype::catalogue::{Address, Entry, File, Licence, Size};
 
 /// A licence in a few words; what it forbids or what is not known of it comes first.
 fn licence(licence: &Licence) -> String {
@@ -22,11 +21,7 @@ fn licence(licence: &Licence) -> String {
 pub fn about(files: &[(Option<&Entry>, &File)]) -> String {
     let mut text = String::new();
     for (_, file) in files {
-        let size = match (file.bytes, file.about_bytes) {
-            (Some(exact), _) => bytes(exact),
-            (None, Some(about)) => format!("about {}", bytes(about)),
-            (None, None) => "size unknown".into(),
-        };
+        let size = Size::of([*file]);
         text.push_str(&format!("  {} ({size})\n", file.address));
     }
     let mut entries: Vec<&Entry> = files.iter().filter_map(|(entry, _)| *entry).collect();
@@ -62,15 +57,7 @@ pub fn hosts(files: &[(Option<&Entry>, &File)], endpoint: &str) -> String {
 ///
 /// If the answer is no, or there is nobody to ask.
 pub fn ask(files: &[(Option<&Entry>, &File)], endpoint: &str, yes: bool) -> Result<()> {
-    let known: u64 = files.iter().filter_map(|(_, file)| file.size()).sum();
-    let unknown = files.iter().filter(|(_, file)| file.size().is_none()).count();
-    let is_exact = files.iter().all(|(_, file)| file.bytes.is_some());
-    let size = match (known, unknown) {
-        (0, _) => "of unknown size".into(),
-        (known, 0) if is_exact => bytes(known),
-        (known, 0) => format!("about {}", bytes(known)),
-        (known, _) => format!("more than {}", bytes(known)),
-    };
+    let size = Size::of(files.iter().map(|(_, file)| *file));
     let (count, hosts) = (files.len(), hosts(files, endpoint));
     let what = format!("{count} file{} from {hosts}, {size}", if count == 1 { "" } else { "s" });
     let mut err = std::io::stderr();

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use tintype::catalogue::{Address, File, Role};
-use tintype::generate::bytes;
+use super::{Address, File, Role};
+use crate::generate::bytes;
 
 /// The size of some files together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
