@@ -152,7 +152,7 @@ test("dropped files are told apart by what is in them", async () => {
   const vae = file("b.safetensors", ["decoder.conv_in.weight"]);
   const stats = file("c.safetensors", ["mean", "std"]);
   assert.deepEqual(await sort([vae, stats, model]), { model, vae, stats });
-  const pt = [new File([""], "vavae-imagenet256-f16d32.pt"), new File([""], "lightningdit-xl-imagenet256-800ep.pt"), new File([""], "latents_stats.pt")];
+  const pt = [new File([""], "vavae-imagenet256-f16d32-dinov2.pt"), new File([""], "lightningdit-xl-imagenet256-800ep.pt"), new File([""], "latents_stats.pt")];
   assert.deepEqual(await sort(pt), { vae: pt[0], model: pt[1], stats: pt[2] });
   const bin = new File([""], "diffusion_pytorch_model.bin"); // only autoencoders of diffusers are known
   assert.deepEqual(await sort([bin, model]), { model, vae: bin });

@@ -49,7 +49,12 @@ impl Cache<'_> {
 
     /// Where a file of a commit lies.
     pub(crate) fn pointer(&self, hub: &Hub, commit: &str) -> PathBuf {
-        self.folder(hub).join("snapshots").join(commit).join(&hub.path)
+        self.snapshot(hub, commit).join(&hub.path)
+    }
+
+    /// The folder of a commit's files.
+    pub(crate) fn snapshot(&self, hub: &Hub, commit: &str) -> PathBuf {
+        self.folder(hub).join("snapshots").join(commit)
     }
 
     /// Where a content lies.
@@ -69,10 +74,20 @@ impl Cache<'_> {
         is_name.then(|| commit.into())
     }
 
-    /// The file, where it is here.
+    /// The file, where it is here: of the commit that its branch was when it was last asked for, else, as the branch may
+    /// have moved with another file, of the newest that has it.
     pub(crate) fn find(&self, hub: &Hub) -> Option<PathBuf> {
         let pointer = self.pointer(hub, &self.commit(hub)?);
-        pointer.is_file().then_some(pointer)
+        if pointer.is_file() {
+            return Some(pointer);
+        }
+        if hub.is_pinned() {
+            return None;
+        }
+        let snapshots = std::fs::read_dir(self.folder(hub).join("snapshots")).ok()?;
+        let others = snapshots.flatten().map(|entry| entry.path().join(&hub.path));
+        let others = others.filter(|path| path.is_file());
+        others.max_by_key(|path| path.symlink_metadata().and_then(|m| m.modified()).ok())
     }
 
     /// Where a file is looked for.
@@ -95,18 +110,19 @@ impl Cache<'_> {
         Ok(())
     }
 
-    /// Waits for the lock of a content, so that one program fetches it at a time.
+    /// Waits for the lock of a content, so that one program fetches it at a time; `on_wait` is called where it has to.
     pub(crate) fn lock(
         &self,
         hub: &Hub,
         id: &str,
+        on_wait: &dyn Fn(),
         stop: &AtomicBool,
     ) -> Result<BlobLock, DownloadError> {
         let folder = self.environment.hub_cache.join(".locks").join(Self::name(hub));
         let path = folder.join(format!("{id}.lock"));
         std::fs::create_dir_all(&folder).map_err(DownloadError::write(&folder))?;
-        let file = OpenOptions::new().create(true).write(true).truncate(false).open(&path);
-        let file = file.map_err(DownloadError::write(&path))?;
+        let file = lock_file(&path).map_err(DownloadError::write(&path))?;
+        let mut is_first = true;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(BlobLock(Some(file))),
@@ -114,7 +130,12 @@ impl Cache<'_> {
                 Err(TryLockError::WouldBlock) if stop.load(Ordering::Relaxed) => {
                     return Err(DownloadError::Stopped);
                 }
-                Err(TryLockError::WouldBlock) => std::thread::sleep(POLL),
+                Err(TryLockError::WouldBlock) => {
+                    if std::mem::take(&mut is_first) {
+                        on_wait();
+                    }
+                    std::thread::sleep(POLL);
+                }
             }
         }
     }
@@ -132,8 +153,9 @@ impl Cache<'_> {
         let (blob, pointer) = (self.blob(hub, id), self.pointer(hub, commit));
         let folder = pointer.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(DownloadError::write(folder))?;
-        let up = "../".repeat(hub.path.split('/').count() + 1);
-        let target = PathBuf::from(format!("{up}blobs/{id}"));
+        // Component by component: a link of Windows has no '/'.
+        let up = std::iter::repeat_n("..", hub.path.split('/').count() + 1);
+        let target: PathBuf = up.chain(["blobs", id]).collect();
         let temporary = with_end(&pointer, &format!(".{}.tintype", std::process::id()));
         let _ = std::fs::remove_file(&temporary);
         let linked = match self.environment.symlinks {
@@ -142,7 +164,7 @@ impl Cache<'_> {
             }
             false => Err(io::Error::from(io::ErrorKind::Unsupported)),
         };
-        if linked.is_ok() {
+        if linked.is_ok() && pointer.is_file() {
             return Ok(pointer);
         }
         let placed = match is_new {
@@ -173,6 +195,22 @@ impl Cache<'_> {
         if let Some(folder) = path.parent() {
             let _ = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, ""));
         }
+    }
+}
+
+/// Opens a file to be locked, which others of the group may lock, too, as Python's; another user's that may only be read
+/// will do.
+fn lock_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).write(true).truncate(false);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o664);
+    }
+    match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(path),
+        opened => opened,
     }
 }
 

@@ -1,7 +1,13 @@
 //! What a file's content must be, and what it is.
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
+
+use crate::part::CHUNK;
 
 /// Digests that a content must have. Empty where none is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,6 +75,18 @@ impl Expected {
         let beginning =
             self.beginning.as_ref().filter(|b| !found.sha256.starts_with(b.as_str()))?;
         Some(("SHA-256", beginning.clone(), found.sha256.clone()))
+    }
+
+    /// The digests of a file.
+    pub(crate) fn of_file(&self, path: &Path) -> io::Result<Found> {
+        let (mut file, mut hashes) = (File::open(path)?, self.hashes());
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(hashes.finish()),
+                n => hashes.update(&buffer[..n]),
+            }
+        }
     }
 
     pub(crate) fn hashes(&self) -> Hashes {

@@ -1,7 +1,7 @@
 //! One file, or several at once.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tintype::catalogue::{Address, File, Hub};
@@ -11,11 +11,15 @@ use crate::check::Expected;
 use crate::environment::Environment;
 use crate::error::{DownloadError, Refusal};
 use crate::hub::{self, Facts};
-use crate::own;
-use crate::receive::{Means, Wanted, receive};
+use crate::promise::Promised;
+use crate::receive::{Context, Wanted, receive};
 use crate::retry::Attempts;
-use crate::transport::Transport;
+use crate::transport::{Origin, Transport, host_of};
+use crate::unfinished;
+use crate::url_cache;
 
+/// The host of PyTorch's files.
+const PYTORCH: &str = "download.pytorch.org";
 /// Files that are fetched at once.
 const AT_ONCE: usize = 4;
 
@@ -36,6 +40,8 @@ pub enum State {
         /// Bytes of the file, where they are known.
         total: Option<u64>,
     },
+    /// Another program fetches it; its end is waited for.
+    Locked,
     /// The next attempt is waited for.
     Waiting {
         /// How long.
@@ -74,13 +80,13 @@ impl Fetched {
 pub struct Downloader {
     pub(crate) environment: Environment,
     pub(crate) transport: Transport,
-    promised: AtomicU64,
+    promised: Promised,
 }
 
 impl Downloader {
     /// In an environment. Makes no request.
     pub fn new(environment: Environment) -> Self {
-        Self { transport: Transport::new(&environment), environment, promised: AtomicU64::new(0) }
+        Self { transport: Transport::new(&environment), environment, promised: Promised::default() }
     }
 
     /// Where it fetches from and what it may.
@@ -95,8 +101,8 @@ impl Downloader {
     /// The file, where it is on this machine. Makes no request.
     pub fn find(&self, file: &File) -> Option<PathBuf> {
         match &file.address {
-            Address::Hub(hub) => self.cache().find(hub),
-            _ => Some(own::place(&self.environment, file)).filter(|path| path.is_file()),
+            Address::Hub(hub) => self.cache().find(hub).filter(|path| may_be(path, file)),
+            _ => Some(url_cache::place(&self.environment, file)).filter(|path| path.is_file()),
         }
     }
 
@@ -104,7 +110,7 @@ impl Downloader {
     pub fn place(&self, file: &File) -> PathBuf {
         match &file.address {
             Address::Hub(hub) => self.cache().place(hub),
-            _ => own::place(&self.environment, file),
+            _ => url_cache::place(&self.environment, file),
         }
     }
 
@@ -128,6 +134,59 @@ impl Downloader {
         }
     }
 
+    /// Fetches a file that is not here; of a Hub's branch, from the commit that other files of its repository are
+    /// here of, so that they belong together. A file that is here makes no request.
+    ///
+    /// # Errors
+    ///
+    /// As [`fetch`](Self::fetch).
+    pub fn complete(
+        &self,
+        file: &File,
+        watch: Watch<'_>,
+        stop: &AtomicBool,
+    ) -> Result<Fetched, DownloadError> {
+        let Address::Hub(hub) = &file.address else { return self.fetch(file, watch, stop) };
+        let cache = self.cache();
+        if let Some(path) = self.find(file) {
+            return Ok(Fetched::here(path, cache.commit(hub)));
+        }
+        let commit = cache.commit(hub).filter(|commit| cache.snapshot(hub, commit).is_dir());
+        if let Some(revision) = commit.filter(|_| !hub.is_pinned()) {
+            let address = Address::Hub(Hub { revision, ..hub.clone() });
+            match self.fetch(&File { address, ..file.clone() }, watch, stop) {
+                // The commit is gone, or had no such file yet.
+                Err(DownloadError::Refused { refusal, .. }) if is_gone(&refusal) => {}
+                result => return result,
+            }
+        }
+        self.fetch(file, watch, stop)
+    }
+
+    /// Whether a Hub has another version of a file that is here, and its size. Asks once.
+    ///
+    /// # Errors
+    ///
+    /// [`DownloadError`] where the Hub cannot be asked.
+    pub fn newer(&self, file: &File, stop: &AtomicBool) -> Result<Option<u64>, DownloadError> {
+        let Address::Hub(hub) = &file.address else { return Ok(None) };
+        if hub.is_pinned() || self.environment.offline {
+            return Ok(None);
+        }
+        let facts = self.facts(file, hub, true, &|_| {}, stop)?;
+        let (cache, id, commit) = (self.cache(), &facts.id, &facts.commit);
+        let is_here = cache.pointer(hub, commit).is_file() || cache.blob(hub, id).is_file();
+        Ok((!is_here).then_some(facts.size))
+    }
+
+    /// The host that a file is asked of, for people.
+    pub fn host(&self, file: &File) -> String {
+        match &file.address {
+            Address::Hub(_) => host_of(&self.environment.endpoint),
+            Address::Url(url) | Address::Link(url) => host_of(url),
+        }
+    }
+
     /// [`fetch`](Self::fetch) of several files, four at a time; a file that fails does not stop the others.
     ///
     /// * `watch`: is told the index of the file, too
@@ -137,6 +196,24 @@ impl Downloader {
         watch: &(dyn Fn(usize, State) + Sync),
         stop: &AtomicBool,
     ) -> Vec<Result<Fetched, DownloadError>> {
+        self.each(files, &|i, file| self.fetch(file, &|state| watch(i, state), stop))
+    }
+
+    /// [`complete`](Self::complete) of several files, as [`fetch_all`](Self::fetch_all).
+    pub fn complete_all(
+        &self,
+        files: &[&File],
+        watch: &(dyn Fn(usize, State) + Sync),
+        stop: &AtomicBool,
+    ) -> Vec<Result<Fetched, DownloadError>> {
+        self.each(files, &|i, file| self.complete(file, &|state| watch(i, state), stop))
+    }
+
+    fn each(
+        &self,
+        files: &[&File],
+        fetch: &(dyn Fn(usize, &File) -> Result<Fetched, DownloadError> + Sync),
+    ) -> Vec<Result<Fetched, DownloadError>> {
         let next = AtomicUsize::new(0);
         let results = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
@@ -145,7 +222,7 @@ impl Downloader {
                     loop {
                         let index = next.fetch_add(1, Ordering::Relaxed);
                         let Some(file) = files.get(index) else { break };
-                        let result = self.fetch(file, &|state| watch(index, state), stop);
+                        let result = fetch(index, file);
                         results
                             .lock()
                             .unwrap_or_else(PoisonError::into_inner)
@@ -167,7 +244,7 @@ impl Downloader {
         stop: &AtomicBool,
     ) -> Result<Fetched, DownloadError> {
         let cache = self.cache();
-        let here = cache.find(hub);
+        let here = self.find(file);
         let of_here = |path| Fetched::here(path, cache.commit(hub));
         if let Some(path) = here.clone().filter(|_| hub.is_pinned()) {
             return Ok(of_here(path));
@@ -178,16 +255,27 @@ impl Downloader {
                 None => Err(self.offline(file)),
             };
         }
-        let facts = match self.facts(file, hub, here.is_some(), watch, stop) {
-            Ok(facts) => facts,
+        let facts = self.facts(file, hub, here.is_some(), watch, stop);
+        match facts.and_then(|facts| self.fetch_content(file, hub, &facts, watch, stop)) {
+            Ok(fetched) => Ok(fetched),
             Err(error) => match here.filter(|_| may_be_elsewhere(&error)) {
-                Some(path) => {
-                    return Ok(Fetched { not_asked: Some(error.to_string()), ..of_here(path) });
-                }
-                None => return Err(error),
+                Some(path) => Ok(Fetched { not_asked: Some(error.to_string()), ..of_here(path) }),
+                None => Err(error),
             },
-        };
-        self.check_facts(file, &facts)?;
+        }
+    }
+
+    /// Fetches the content that a Hub has described, unless it is here.
+    fn fetch_content(
+        &self,
+        file: &File,
+        hub: &Hub,
+        facts: &Facts,
+        watch: Watch<'_>,
+        stop: &AtomicBool,
+    ) -> Result<Fetched, DownloadError> {
+        self.check_facts(file, facts)?;
+        let cache = self.cache();
         let pointer = cache.pointer(hub, &facts.commit);
         let is_here = |path| Fetched::here(path, Some(facts.commit.clone()));
         if pointer.is_file() {
@@ -195,28 +283,30 @@ impl Downloader {
             return Ok(is_here(pointer));
         }
         cache.create()?;
-        let _lock = cache.lock(hub, &facts.id, stop)?;
+        let _lock = cache.lock(hub, &facts.id, &|| watch(State::Locked), stop)?;
         let blob = cache.blob(hub, &facts.id);
+        let mut expected = Expected::of_id(&facts.id, facts.size);
+        // The ids of some mirrors are no digests.
+        let is_named_by_content = expected.is_known();
+        let needs_check = file.sha256.is_some() && expected.sha256.is_none();
+        expected.sha256 = expected.sha256.or_else(|| file.sha256.clone());
+        if blob.is_file() && !is_whole(&blob, facts.size, needs_check.then_some(&expected)) {
+            remove(&blob)?;
+        }
         let (mut fetched, is_new) = match (pointer.is_file(), blob.is_file()) {
             (true, _) => (is_here(pointer.clone()), false),
             (false, true) => (is_here(pointer.clone()), false),
             (false, false) => {
-                let mut expected = Expected::of_id(&facts.id, facts.size);
-                expected.sha256 = expected.sha256.or_else(|| file.sha256.clone());
                 let size = Some(facts.size);
-                // The ids of some mirrors are no digests.
-                let is_named_by_content = expected.is_known();
                 let wanted = Wanted { file, size, expected, is_named_by_content };
                 // Of this commit: a branch may have moved on meanwhile.
                 let same = Hub { revision: facts.commit.clone(), ..hub.clone() };
                 let again = || Ok(self.facts(file, &same, false, watch, stop)?.location);
-                let (found, bytes) = receive(
-                    self.means(watch, stop),
-                    &wanted,
-                    &blob,
-                    facts.location.clone(),
-                    &again,
-                )?;
+                unfinished::note(&blob, hub)?;
+                let location = facts.location.clone();
+                let context = self.context(watch, stop);
+                let (found, bytes) = receive(context, &wanted, &blob, location, &again)?;
+                unfinished::forget(&blob);
                 let fetched =
                     Fetched { bytes, sha256: Some(found.sha256), ..is_here(pointer.clone()) };
                 (fetched, true)
@@ -289,7 +379,7 @@ impl Downloader {
         watch: Watch<'_>,
         stop: &AtomicBool,
     ) -> Result<Fetched, DownloadError> {
-        let whole = own::place(&self.environment, file);
+        let whole = url_cache::place(&self.environment, file);
         if whole.is_file() {
             return Ok(Fetched::here(whole, None));
         }
@@ -300,17 +390,18 @@ impl Downloader {
         let expected = Expected {
             sha256: file.sha256.clone(),
             git: None,
-            beginning: Expected::beginning_in(file.name()),
+            beginning: is_pytorchs(url).then(|| Expected::beginning_in(file.name())).flatten(),
         };
         let wanted = Wanted { file, size: file.bytes, expected, is_named_by_content: false };
         let again = || Ok(url.to_string());
-        let (found, bytes) = receive(self.means(watch, stop), &wanted, &whole, url.into(), &again)?;
+        let (found, bytes) =
+            receive(self.context(watch, stop), &wanted, &whole, url.into(), &again)?;
         Ok(Fetched { bytes, sha256: Some(found.sha256), ..Fetched::here(whole, None) })
     }
 
-    fn means<'a>(&'a self, watch: Watch<'a>, stop: &'a AtomicBool) -> Means<'a> {
+    fn context<'a>(&'a self, watch: Watch<'a>, stop: &'a AtomicBool) -> Context<'a> {
         let Self { environment, transport, promised } = self;
-        Means { environment, transport, promised, watch, stop }
+        Context { environment, transport, promised, watch, stop }
     }
 
     fn offline(&self, file: &File) -> DownloadError {
@@ -318,16 +409,49 @@ impl Downloader {
     }
 }
 
+/// Whether an address is of PyTorch's own files, whose names have the beginning of their digest. Other names end in
+/// dates and numbers of steps.
+fn is_pytorchs(url: &str) -> bool {
+    Origin::of(url).is_some_and(|origin| origin.host() == PYTORCH)
+}
+
 /// Whether a file that is here may be taken although the Hub could not be asked: it may be, unless the Hub has said
 /// that there is no such file.
 fn may_be_elsewhere(error: &DownloadError) -> bool {
-    let is_gone =
-        |refusal: &Refusal| matches!(refusal, Refusal::Entry { .. } | Refusal::Revision { .. });
     match error {
         DownloadError::Refused { refusal, .. } => !is_gone(refusal),
         DownloadError::Unreachable { .. } | DownloadError::NotAHub { .. } => true,
+        // A cache that is another user's, or may only be read.
+        DownloadError::Write(_) => true,
         _ => false,
     }
+}
+
+/// Whether a file of a cache may be the one that the catalogue describes, by its length and by the id that its content
+/// is kept under.
+fn may_be(path: &Path, file: &File) -> bool {
+    let has_length = |bytes: u64| path.metadata().is_ok_and(|metadata| metadata.len() == bytes);
+    let id =
+        path.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_str()?.to_string()));
+    let is_digest = |id: &String| id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_pinned =
+        |digest: &String| id.as_ref().filter(|id| is_digest(id)).is_none_or(|id| id == digest);
+    file.bytes.is_none_or(has_length) && file.sha256.as_ref().is_none_or(is_pinned)
+}
+
+/// Whether a content of the cache has its length, and the digests that its name does not tell.
+fn is_whole(blob: &Path, size: u64, expected: Option<&Expected>) -> bool {
+    let has_length = blob.metadata().is_ok_and(|metadata| metadata.len() == size);
+    let is_expected = |expected: &Expected| {
+        let found = expected.of_file(blob);
+        found.is_ok_and(|found| expected.difference(&found).is_none())
+    };
+    has_length && expected.is_none_or(is_expected)
+}
+
+/// Whether the Hub has said that there is no such file or revision.
+fn is_gone(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::Entry { .. } | Refusal::Revision { .. })
 }
 
 /// Removes a file; it is no error where it is not there.

@@ -117,6 +117,16 @@ pub enum DownloadError {
         /// Who answered.
         host: String,
     },
+    /// A redirect leads from HTTPS to plain HTTP.
+    #[error(
+        "{address}: a redirect leads to {host} over plain HTTP, where others could change the file"
+    )]
+    Downgrade {
+        /// Where it comes from.
+        address: String,
+        /// Where it leads.
+        host: String,
+    },
     /// A page came instead of the file.
     #[error(
         "{address} answers with a web page instead of the file; open it in a browser, and name the downloaded file"

@@ -6,7 +6,8 @@ use crate::environment::Environment;
 use crate::error::{DownloadError, Refusal};
 use crate::retry::passing;
 use crate::transport::{
-    Answer, Transport, Trouble, header, host_of, is_absolute, number, resolved,
+    Answer, RequestError, Transport, header, host_of, is_absolute, is_as_private, number, public,
+    resolved,
 };
 
 /// Redirects within a host before a request is given up.
@@ -35,7 +36,7 @@ pub(crate) fn address(endpoint: &str, hub: &Hub) -> String {
 /// The page of a repository on an endpoint.
 fn page(endpoint: &str, hub: &Hub) -> String {
     let kind = if hub.is_dataset { "datasets/" } else { "" };
-    format!("{endpoint}/{kind}{}", hub.repository)
+    format!("{}/{kind}{}", public(endpoint), hub.repository)
 }
 
 /// Text with `%XX` for all that may not stand in an address.
@@ -58,7 +59,7 @@ pub(crate) fn ask(
     transport: &Transport,
     environment: &Environment,
     hub: &Hub,
-) -> Result<Result<Facts, String>, Trouble> {
+) -> Result<Result<Facts, String>, RequestError> {
     let mut url = address(&environment.endpoint, hub);
     let mut left = REDIRECTS;
     let answer = loop {
@@ -69,16 +70,16 @@ pub(crate) fn ask(
                 left -= 1;
                 url = resolved(&url, location).unwrap_or(url);
             }
-            Some(_) => return Err(Trouble::passing(&url, "it redirects without an end")),
+            Some(_) => return Err(RequestError::passing(&url, "it redirects without an end")),
             None => break answer,
         }
     };
     if let Some(trouble) = passing(&answer, &url) {
         return Err(trouble);
     }
-    let commit =
-        header(&answer, "X-Repo-Commit").filter(|c| c.bytes().all(|b| b.is_ascii_alphanumeric()));
-    let commit = commit.filter(|commit| !commit.is_empty()).map(String::from);
+    let commit = header(&answer, "X-Repo-Commit").filter(|commit| is_commit(commit));
+    let commit = commit.filter(|commit| !hub.is_pinned() || **commit == hub.revision);
+    let commit = commit.map(String::from);
     if let Some(refusal) = refusal(&answer, &environment.endpoint, hub) {
         return match (refusal, commit) {
             (Refusal::Entry { .. }, Some(commit)) => Ok(Err(commit)),
@@ -95,11 +96,23 @@ pub(crate) fn ask(
         return Err(DownloadError::NotAHub { address: address_of(hub), host: host_of(&url) }.into());
     };
     let (Some(id), Some(size)) = (id, size) else {
-        return Err(Trouble::passing(&url, "the answer has no size or no ETag"));
+        return Err(RequestError::passing(&url, "the answer has no size or no ETag"));
     };
     let location = header(&answer, "Location").filter(|_| is_redirect);
-    let location = location.and_then(|location| resolved(&url, location)).unwrap_or(url);
+    let location = location.and_then(|location| resolved(&url, location));
+    let location = match location {
+        Some(location) if !is_as_private(&url, &location) => {
+            let (address, host) = (address_of(hub), host_of(&location));
+            return Err(DownloadError::Downgrade { address, host }.into());
+        }
+        location => location.unwrap_or(url),
+    };
     Ok(Ok(Facts { commit, id, size, location }))
+}
+
+/// Whether a text is a commit, which names a folder.
+fn is_commit(text: &str) -> bool {
+    text.len() == 40 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn address_of(hub: &Hub) -> String {

@@ -8,7 +8,8 @@
 //! * [`user_catalogue`] — the catalogue with the entries of the user's own file
 //!
 //! Files of a Hub lie in Python's cache, where `huggingface_hub` finds them, too; files of other addresses lie in a
-//! cache folder of this program. Nothing is fetched unless [`Downloader::fetch`] is called.
+//! cache folder of this program. Only [`Downloader::fetch`], [`complete`](Downloader::complete), those of several files
+//! and [`list`](Downloader::list) make requests.
 
 mod cache;
 mod check;
@@ -17,13 +18,15 @@ mod environment;
 mod error;
 mod hub;
 mod list;
-mod own;
 mod part;
+mod promise;
 mod published;
 mod receive;
 mod remove;
 mod retry;
 mod transport;
+mod unfinished;
+mod url_cache;
 
 use tintype::catalogue::Catalogue;
 

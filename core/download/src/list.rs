@@ -9,7 +9,7 @@ use crate::downloader::{Downloader, State};
 use crate::error::{DownloadError, Refusal};
 use crate::hub::{encoded, refusal};
 use crate::retry::{Attempts, passing};
-use crate::transport::{Trouble, header, resolved};
+use crate::transport::{RequestError, header, resolved};
 
 /// Pages of a listing that are read.
 const PAGES: usize = 20;
@@ -48,7 +48,7 @@ impl Downloader {
         let mut attempts =
             Attempts { environment, address: &address, watch: &watch, stop, failed: 0 };
         for _ in 0..PAGES {
-            let Some(url) = next.take() else { break };
+            let Some(url) = next.take() else { return Ok(files) };
             loop {
                 match self.page(&url, of, &mut files) {
                     Ok(more) => break next = more,
@@ -56,7 +56,8 @@ impl Downloader {
                 }
             }
         }
-        Ok(files)
+        let message = format!("the listing has more than {PAGES} pages");
+        Err(DownloadError::Refused { address, refusal: Refusal::Other { status: 200, message } })
     }
 
     /// Reads a page; returns the address of the next.
@@ -65,7 +66,7 @@ impl Downloader {
         url: &str,
         of: &Hub,
         files: &mut Vec<Listed>,
-    ) -> Result<Option<String>, Trouble> {
+    ) -> Result<Option<String>, RequestError> {
         let mut answer = self.transport.get(url, &[], self.environment.token_for(url))?;
         if let Some(trouble) = passing(&answer, url) {
             return Err(trouble);
@@ -81,7 +82,7 @@ impl Downloader {
         }
         let next = header(&answer, "Link").and_then(next).and_then(|next| resolved(url, next));
         let text = answer.body_mut().with_config().limit(PAGE).read_to_string();
-        let text = text.map_err(|error| Trouble::passing(url, error.to_string()))?;
+        let text = text.map_err(|error| RequestError::passing(url, error.to_string()))?;
         let Ok(Value::Array(entries)) = serde_json::from_str(&text) else {
             let status = answer.status().as_u16();
             let refusal = Refusal::Other { status, message: "what it says is no listing".into() };

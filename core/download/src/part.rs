@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tintype::files::sync_folder;
 
@@ -12,6 +13,8 @@ use crate::error::DownloadError;
 
 /// What follows the name of a part in that of the file that tells which version of the whole it is of.
 pub(crate) const VALIDATOR: &str = ".validator";
+/// How long a part that nothing continues is left alone.
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes that are read at once.
 pub(crate) const CHUNK: usize = 1 << 18;
 
@@ -48,6 +51,7 @@ impl Part {
             OpenOptions::new().create(true).read(true).write(true).truncate(false).open(path)
         };
         let file = open(&path).map_err(DownloadError::write(&path))?;
+        sweep(&path);
         let hashes = expected.hashes();
         // The lock is on the file itself: who has it may have renamed the file meanwhile.
         let is_owned = match file.try_lock() {
@@ -172,7 +176,8 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        if self.is_private {
+        let is_of_use = !self.is_private && self.done > 0;
+        if !is_of_use && is_still(&self.file, &self.path) {
             let _ = std::fs::remove_file(&self.path);
             let _ = std::fs::remove_file(with_end(&self.path, VALIDATOR));
         }
@@ -198,6 +203,29 @@ fn private_name(part: &Path) -> PathBuf {
     use std::hash::{BuildHasher, RandomState};
     let random = RandomState::new().hash_one(std::process::id());
     with_end(part, &format!(".{random:016x}"))
+}
+
+/// Removes private parts that a killed download has left. One that has not grown for a day is nobody's: where there are
+/// no locks, nothing else tells.
+fn sweep(part: &Path) {
+    let beginning = format!("{}.", part.file_name().unwrap_or_default().to_string_lossy());
+    let is_old = |path: &Path| {
+        let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified());
+        modified.is_ok_and(|then| then.elapsed().is_ok_and(|age| age > A_DAY))
+    };
+    let is_private = |name: &str| {
+        let random = name.strip_prefix(&beginning);
+        random.is_some_and(|random| {
+            random.len() == 16 && random.bytes().all(|b| b.is_ascii_hexdigit())
+        })
+    };
+    let entries = std::fs::read_dir(part.parent().unwrap_or(Path::new(".")));
+    for entry in entries.into_iter().flatten().flatten() {
+        if is_private(&entry.file_name().to_string_lossy()) && is_old(&entry.path()) {
+            let _ = std::fs::remove_file(entry.path());
+            let _ = std::fs::remove_file(with_end(&entry.path(), VALIDATOR));
+        }
+    }
 }
 
 /// Whether an open file still has this name.

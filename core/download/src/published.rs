@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use tintype::catalogue::{Catalogue, Entry, File, Role};
+use tintype::catalogue::{Address, Catalogue, Entry, File, Role};
 use tintype::generate::ModelPaths;
 
 use crate::downloader::Downloader;
+use crate::part::part_of;
+use crate::unfinished;
 
 /// How much of a model is on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,11 +40,24 @@ impl Downloader {
     /// How much of a model is on this machine. Makes no request.
     pub fn presence(&self, catalogue: &Catalogue, entry: &Entry) -> Presence {
         let missing = self.missing(catalogue, entry);
-        let has_own = entry.files.iter().any(|file| self.find(file).is_some());
-        match (entry.files.is_empty(), missing.is_empty(), has_own) {
-            (true, ..) | (_, false, false) => Presence::Missing,
-            (_, true, _) => Presence::Here,
-            (_, false, true) => Presence::Partly,
+        let has_some = |file: &File| self.find(file).is_some() || self.is_begun(file);
+        match (entry.files.is_empty(), missing.is_empty()) {
+            (true, _) => Presence::Missing,
+            (false, true) => Presence::Here,
+            (false, false) if entry.files.iter().any(has_some) => Presence::Partly,
+            (false, false) => Presence::Missing,
+        }
+    }
+
+    /// Whether a part of a file is here, with which a download goes on. Makes no request.
+    pub fn is_begun(&self, file: &File) -> bool {
+        match &file.address {
+            Address::Hub(hub) => {
+                let blobs = self.cache().folder(hub).join("blobs");
+                let parts = unfinished::parts_of(&blobs, hub);
+                parts.iter().any(|part| blobs.join(part).is_file())
+            }
+            _ => part_of(&self.place(file)).is_file(),
         }
     }
 

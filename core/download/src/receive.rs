@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tintype::catalogue::{Address, File};
 use tintype::files::write_whole;
@@ -13,8 +13,11 @@ use crate::environment::Environment;
 use crate::error::{DownloadError, Refusal};
 use crate::hub;
 use crate::part::{CHUNK, Part, VALIDATOR, with_end};
+use crate::promise::{Promise, Promised};
 use crate::retry::{Attempts, passing};
-use crate::transport::{Answer, Origin, Transport, Trouble, header, host_of, number, resolved};
+use crate::transport::{
+    Answer, Origin, RequestError, Transport, header, host_of, is_as_private, number, resolved,
+};
 
 /// Redirects before an address is given up.
 const REDIRECTS: usize = 10;
@@ -23,11 +26,10 @@ const BEGINNING: usize = 16;
 
 /// What fetching takes, besides what is fetched.
 #[derive(Clone, Copy)]
-pub(crate) struct Means<'a> {
+pub(crate) struct Context<'a> {
     pub(crate) environment: &'a Environment,
     pub(crate) transport: &'a Transport,
-    /// Bytes that downloads of this process still have to write.
-    pub(crate) promised: &'a AtomicU64,
+    pub(crate) promised: &'a Promised,
     pub(crate) watch: Watch<'a>,
     pub(crate) stop: &'a AtomicBool,
 }
@@ -46,20 +48,20 @@ pub(crate) struct Wanted<'a> {
 ///
 /// * `location`: where the bytes are, asked again when the address has expired
 pub(crate) fn receive(
-    means: Means<'_>,
+    context: Context<'_>,
     wanted: &Wanted<'_>,
     whole: &Path,
     mut location: String,
     again: &dyn Fn() -> Result<String, DownloadError>,
 ) -> Result<(Found, u64), DownloadError> {
     let address = wanted.file.address.to_string();
-    let (watch, stop) = (means.watch, means.stop);
+    let (watch, stop) = (context.watch, context.stop);
     let checked = |done| watch(State::Checking { done });
     let part = Part::open(whole, wanted.expected.clone(), stop, &checked)?;
     let mut attempts =
-        Attempts { environment: means.environment, address: &address, watch, stop, failed: 0 };
+        Attempts { environment: context.environment, address: &address, watch, stop, failed: 0 };
     let mut receiver = Receiver {
-        means,
+        context,
         wanted,
         whole,
         address: &address,
@@ -77,7 +79,7 @@ pub(crate) fn receive(
                     furthest = receiver.part.done();
                     attempts.progressed();
                 }
-                let has_expired = matches!(trouble, Trouble::Expired { .. });
+                let has_expired = matches!(trouble, RequestError::Expired { .. });
                 attempts.again(trouble)?;
                 if has_expired {
                     location = again()?;
@@ -90,7 +92,7 @@ pub(crate) fn receive(
 
 /// A download that is on its way.
 struct Receiver<'a> {
-    means: Means<'a>,
+    context: Context<'a>,
     wanted: &'a Wanted<'a>,
     whole: &'a Path,
     address: &'a str,
@@ -101,7 +103,7 @@ struct Receiver<'a> {
 
 impl Receiver<'_> {
     /// Asks for what is missing and appends it.
-    fn attempt(&mut self, location: &str) -> Result<(), Trouble> {
+    fn attempt(&mut self, location: &str) -> Result<(), RequestError> {
         if self.size == Some(self.part.done()) {
             return Ok(());
         }
@@ -125,6 +127,13 @@ impl Receiver<'_> {
             headers.extend(validator.map(|validator| ("If-Range", validator)));
         }
         let (answer, url) = self.ask(location, &headers)?;
+        let encoding = header(&answer, "Content-Encoding").unwrap_or("identity");
+        if !encoding.eq_ignore_ascii_case("identity") {
+            let status = answer.status().as_u16();
+            let message = format!("it sends the file as {encoding}, which was not asked for");
+            let refusal = Refusal::Other { status, message };
+            return Err(DownloadError::Refused { address: self.address.into(), refusal }.into());
+        }
         match answer.status().as_u16() {
             200 => {
                 // What is there is thrown away only for what can be the file, not for a portal's page.
@@ -145,7 +154,7 @@ impl Receiver<'_> {
                 }
                 _ => {
                     self.part.restart()?;
-                    return Err(Trouble::passing(
+                    return Err(RequestError::passing(
                         &url,
                         "it sends another range than the one asked for",
                     ));
@@ -159,16 +168,22 @@ impl Receiver<'_> {
                     return Ok(());
                 }
                 self.part.restart()?;
-                return Err(Trouble::passing(&url, "it has no such range"));
+                return Err(RequestError::passing(&url, "it has no such range"));
             }
-            status => return Err(Trouble::passing(&url, format!("the server answers {status}"))),
+            status => {
+                return Err(RequestError::passing(&url, format!("the server answers {status}")));
+            }
         }
         self.read(answer, &url)
     }
 
     /// Sends a request and follows where it leads. The token goes to the endpoint alone.
-    fn ask(&self, location: &str, headers: &[(&str, String)]) -> Result<(Answer, String), Trouble> {
-        let Means { environment, transport, .. } = self.means;
+    fn ask(
+        &self,
+        location: &str,
+        headers: &[(&str, String)],
+    ) -> Result<(Answer, String), RequestError> {
+        let Context { environment, transport, .. } = self.context;
         let mut url = location.to_string();
         for _ in 0..=REDIRECTS {
             let token = match self.wanted.file.address {
@@ -178,6 +193,12 @@ impl Receiver<'_> {
             let answer = transport.get(&url, headers, token)?;
             let next = header(&answer, "Location").filter(|_| answer.status().is_redirection());
             if let Some(next) = next.and_then(|next| resolved(&url, next)) {
+                if !is_as_private(&url, &next) {
+                    let host = host_of(&next);
+                    return Err(
+                        DownloadError::Downgrade { address: self.address.into(), host }.into()
+                    );
+                }
                 url = next;
                 continue;
             }
@@ -190,11 +211,11 @@ impl Receiver<'_> {
             }
             return Err(match &self.wanted.file.address {
                 Address::Hub(_) if Origin::of(&url) != Origin::of(&environment.endpoint) => {
-                    Trouble::Expired { host: host_of(&url), status }
+                    RequestError::Expired { host: host_of(&url), status }
                 }
                 // A redirect of a plain address may be signed, too.
                 Address::Url(_) | Address::Link(_) if status == 403 && url != location => {
-                    Trouble::Expired { host: host_of(&url), status }
+                    RequestError::Expired { host: host_of(&url), status }
                 }
                 address => {
                     let refusal = match address {
@@ -207,18 +228,18 @@ impl Receiver<'_> {
                 }
             });
         }
-        Err(Trouble::passing(&url, "it redirects without an end"))
+        Err(RequestError::passing(&url, "it redirects without an end"))
     }
 
     /// Checks the size that the server promises.
-    fn expect(&mut self, size: Option<u64>, url: &str) -> Result<(), Trouble> {
+    fn expect(&mut self, size: Option<u64>, url: &str) -> Result<(), RequestError> {
         match (self.size, size) {
             (Some(known), Some(promised)) if known != promised => {
                 if let Some(described) = self.wanted.file.bytes {
                     return Err(self.changed("size", described, promised).into());
                 }
                 let problem = format!("it sends {promised} bytes instead of {known}");
-                return Err(Trouble::passing(url, problem));
+                return Err(RequestError::passing(url, problem));
             }
             (None, Some(promised)) => {
                 if let Some(described) = self.wanted.file.bytes.filter(|bytes| *bytes != promised) {
@@ -244,11 +265,11 @@ impl Receiver<'_> {
             return Ok(());
         }
         let missing = size.saturating_sub(self.part.done());
-        let before = self.means.promised.fetch_add(missing, Ordering::Relaxed);
-        self.promise = Some(Promise { all: self.means.promised, left: missing });
         let place = self.whole.parent().unwrap_or(self.whole);
+        let (promise, before) = self.context.promised.promise(place, missing);
+        self.promise = Some(promise);
         let needed = missing.saturating_add(before);
-        match (self.means.environment.free_space)(place) {
+        match (self.context.environment.free_space)(place) {
             Some(free) if free < needed => {
                 let (address, place) = (self.address.into(), place.into());
                 Err(DownloadError::Space { address, place, needed, free })
@@ -259,8 +280,8 @@ impl Receiver<'_> {
 
     /// Refuses a web page in place of a file.
     fn refuse_page(&self, answer: &Answer) -> Result<(), DownloadError> {
-        let is_page =
-            header(answer, "Content-Type").is_some_and(|kind| kind.starts_with("text/html"));
+        let is_page = header(answer, "Content-Type")
+            .is_some_and(|kind| kind.to_lowercase().starts_with("text/html"));
         match is_page && !self.wanted.file.name().ends_with(".html") {
             true => Err(self.page()),
             false => Ok(()),
@@ -275,23 +296,26 @@ impl Receiver<'_> {
         }
     }
 
-    fn read(&mut self, answer: Answer, url: &str) -> Result<(), Trouble> {
+    fn read(&mut self, answer: Answer, url: &str) -> Result<(), RequestError> {
         let mut body = answer.into_body().into_reader();
         let mut buffer = vec![0; CHUNK];
         loop {
-            if self.means.stop.load(Ordering::Relaxed) {
+            if self.context.stop.load(Ordering::Relaxed) {
                 return Err(DownloadError::Stopped.into());
             }
             let n = match body.read(&mut buffer) {
                 Ok(n) => n,
                 Err(error) => {
-                    return Err(Trouble::passing(url, format!("the connection broke: {error}")));
+                    return Err(RequestError::passing(
+                        url,
+                        format!("the connection broke: {error}"),
+                    ));
                 }
             };
             let (done, size) = (self.part.done(), self.size);
             if n == 0 {
                 return match size {
-                    Some(size) if done < size => Err(Trouble::passing(
+                    Some(size) if done < size => Err(RequestError::passing(
                         url,
                         format!("the connection ended after {done} of {size} bytes"),
                     )),
@@ -300,13 +324,13 @@ impl Receiver<'_> {
             }
             if size.is_some_and(|size| done + n as u64 > size) {
                 self.part.restart()?;
-                return Err(Trouble::passing(url, "it sends more bytes than it promised"));
+                return Err(RequestError::passing(url, "it sends more bytes than it promised"));
             }
             self.part.append(&buffer[..n])?;
             if let Some(promise) = &mut self.promise {
                 promise.keep(n as u64);
             }
-            (self.means.watch)(State::Receiving { done: done + n as u64, total: size });
+            (self.context.watch)(State::Receiving { done: done + n as u64, total: size });
         }
     }
 
@@ -349,26 +373,6 @@ impl Receiver<'_> {
             Some(validator) => write_whole(&file, validator.as_bytes()).is_ok(),
             None => std::fs::remove_file(&file).is_ok(),
         };
-    }
-}
-
-/// Bytes that a download has still to write, for as long as it lasts.
-struct Promise<'a> {
-    all: &'a AtomicU64,
-    left: u64,
-}
-
-impl Promise<'_> {
-    fn keep(&mut self, bytes: u64) {
-        let kept = bytes.min(self.left);
-        self.left -= kept;
-        self.all.fetch_sub(kept, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Promise<'_> {
-    fn drop(&mut self) {
-        self.keep(u64::MAX);
     }
 }
 

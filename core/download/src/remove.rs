@@ -6,8 +6,9 @@ use tintype::catalogue::{Address, File, Hub};
 
 use crate::downloader::{Downloader, remove};
 use crate::error::DownloadError;
-use crate::own;
 use crate::part::part_of;
+use crate::unfinished;
+use crate::url_cache;
 
 impl Downloader {
     /// Removes a file from this machine, in every version that is here, and what is left of unfinished downloads of
@@ -24,7 +25,7 @@ impl Downloader {
         match &file.address {
             Address::Hub(hub) => self.remove_hub(hub),
             _ => {
-                let path = own::place(&self.environment, file);
+                let path = url_cache::place(&self.environment, file);
                 let freed = size(&path) + remove_parts(&path)?;
                 remove(&path)?;
                 if let Some(folder) = path.parent() {
@@ -37,7 +38,11 @@ impl Downloader {
 
     fn remove_hub(&self, hub: &Hub) -> Result<u64, DownloadError> {
         let folder = self.cache().folder(hub);
-        let mut freed = remove_unfinished(&folder.join("blobs"))?;
+        let blobs = folder.join("blobs");
+        let mut freed = 0;
+        for part in unfinished::parts_of(&blobs, hub) {
+            freed += remove_where(&blobs, |name| name.starts_with(&part))?;
+        }
         for commit in entries(&folder.join("snapshots")) {
             let pointer = commit.join(&hub.path);
             if std::fs::symlink_metadata(&pointer).is_err() {
@@ -83,11 +88,6 @@ fn remove_parts(whole: &Path) -> Result<u64, DownloadError> {
     remove_where(whole.parent().unwrap_or(Path::new(".")), is_part)
 }
 
-/// Removes the unfinished downloads of a repository, which lie under the ids of contents that only the Hub knows.
-fn remove_unfinished(blobs: &Path) -> Result<u64, DownloadError> {
-    remove_where(blobs, |name| name.contains(".tintype.incomplete"))
-}
-
 /// Removes files by their names, but none that a download has open; returns their bytes.
 fn remove_where(folder: &Path, is_meant: impl Fn(&str) -> bool) -> Result<u64, DownloadError> {
     let mut freed = 0;
@@ -99,7 +99,7 @@ fn remove_where(folder: &Path, is_meant: impl Fn(&str) -> bool) -> Result<u64, D
         // Locked until it is gone, so that no download begins to continue it meanwhile.
         let Ok(file) = std::fs::File::open(&path) else { continue };
         if file.try_lock().is_ok() {
-            freed += size(&path);
+            freed += if name.ends_with(".path") { 0 } else { size(&path) };
             remove(&path)?;
         }
     }

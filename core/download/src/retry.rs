@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::downloader::{State, Watch};
 use crate::environment::Environment;
 use crate::error::DownloadError;
-use crate::transport::{Answer, Trouble, header, host_of, number};
+use crate::transport::{Answer, RequestError, header, host_of, number};
 
 /// Attempts without progress.
 const ATTEMPTS: usize = 5;
@@ -42,15 +42,15 @@ impl Attempts<'_> {
     /// # Errors
     ///
     /// The trouble, where it is final or has lasted too long; [`DownloadError::Stopped`].
-    pub(crate) fn again(&mut self, trouble: Trouble) -> Result<(), DownloadError> {
+    pub(crate) fn again(&mut self, trouble: RequestError) -> Result<(), DownloadError> {
         let (host, problem, wait) = match trouble {
-            Trouble::Final(error) => return Err(error),
+            RequestError::Final(error) => return Err(error),
             // A new address is asked for at once; where that is refused, too, after a wait.
-            Trouble::Expired { host, status } => {
+            RequestError::Expired { host, status } => {
                 let wait = (self.failed == 0).then_some(Duration::ZERO);
                 (host, format!("it refuses the address that leads there ({status})"), wait)
             }
-            Trouble::Passing { host, problem, wait } => (host, problem, wait),
+            RequestError::Passing { host, problem, wait } => (host, problem, wait),
         };
         self.failed += 1;
         if self.failed >= ATTEMPTS {
@@ -75,7 +75,7 @@ impl Attempts<'_> {
 }
 
 /// The trouble that a status tells of, if another attempt may help.
-pub(crate) fn passing(answer: &Answer, url: &str) -> Option<Trouble> {
+pub(crate) fn passing(answer: &Answer, url: &str) -> Option<RequestError> {
     let status = answer.status().as_u16();
     let wait = match status {
         429 => rate_limit(header(answer, "RateLimit")).or_else(|| retry_after(answer)),
@@ -87,7 +87,7 @@ pub(crate) fn passing(answer: &Answer, url: &str) -> Option<Trouble> {
         429 => "too many requests (429)".into(),
         status => format!("the server answers {status}"),
     };
-    Some(Trouble::Passing { host: host_of(url), problem, wait })
+    Some(RequestError::Passing { host: host_of(url), problem, wait })
 }
 
 fn retry_after(answer: &Answer) -> Option<Duration> {

@@ -14,7 +14,7 @@ pub(crate) type Answer = Response<ureq::Body>;
 
 /// Why an attempt failed.
 #[derive(Debug)]
-pub(crate) enum Trouble {
+pub(crate) enum RequestError {
     /// It may go better the next time.
     Passing {
         /// Who was asked.
@@ -35,13 +35,13 @@ pub(crate) enum Trouble {
     Final(DownloadError),
 }
 
-impl Trouble {
+impl RequestError {
     pub(crate) fn passing(url: &str, problem: impl Into<String>) -> Self {
         Self::Passing { host: host_of(url), problem: problem.into(), wait: None }
     }
 }
 
-impl From<DownloadError> for Trouble {
+impl From<DownloadError> for RequestError {
     fn from(error: DownloadError) -> Self {
         Self::Final(error)
     }
@@ -85,6 +85,21 @@ pub(crate) fn host_of(url: &str) -> String {
     host.map_or_else(|| "the server".into(), String::from)
 }
 
+/// An address without a name and a password that it may have.
+pub(crate) fn public(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.into() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or(authority);
+    format!("{scheme}://{host}{path}")
+}
+
+/// Whether a redirect leads to where others cannot change what comes, unless they could before, too.
+pub(crate) fn is_as_private(from: &str, to: &str) -> bool {
+    let is_https = |url: &str| Origin::of(url).is_some_and(|origin| origin.is_https());
+    let is_here = Origin::of(to).is_some_and(|origin| is_loopback(origin.host()));
+    !is_https(from) || is_https(to) || is_here
+}
+
 /// Whether a `Location` names its host, and not only in its query.
 pub(crate) fn is_absolute(location: &str) -> bool {
     let scheme = location.split_once("://").map(|(scheme, _)| scheme);
@@ -92,7 +107,7 @@ pub(crate) fn is_absolute(location: &str) -> bool {
         || scheme.is_some_and(|scheme| scheme.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
-/// The address that a `Location` means, seen from an address.
+/// The address that a `Location` context, seen from an address.
 pub(crate) fn resolved(base: &str, location: &str) -> Option<String> {
     let (scheme, rest) = base.split_once("://")?;
     if let Some(there) = location.strip_prefix("//") {
@@ -142,7 +157,7 @@ impl Transport {
         Self { agent: config.new_agent() }
     }
 
-    pub(crate) fn head(&self, url: &str, token: Option<&Token>) -> Result<Answer, Trouble> {
+    pub(crate) fn head(&self, url: &str, token: Option<&Token>) -> Result<Answer, RequestError> {
         self.call(self.agent.head(url), url, &[], token)
     }
 
@@ -151,7 +166,7 @@ impl Transport {
         url: &str,
         headers: &[(&str, String)],
         token: Option<&Token>,
-    ) -> Result<Answer, Trouble> {
+    ) -> Result<Answer, RequestError> {
         self.call(self.agent.get(url), url, headers, token)
     }
 
@@ -161,7 +176,7 @@ impl Transport {
         url: &str,
         headers: &[(&str, String)],
         token: Option<&Token>,
-    ) -> Result<Answer, Trouble> {
+    ) -> Result<Answer, RequestError> {
         // A compressed answer would have a length of its own.
         let mut request = request.header("Accept-Encoding", "identity");
         for (name, value) in headers {
@@ -170,7 +185,14 @@ impl Transport {
         if let Some(Token(token)) = token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
-        request.call().map_err(|error| Trouble::passing(url, error.to_string()))
+        request.call().map_err(|error| match error {
+            // No other attempt changes an address or a token.
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::InvalidProxyUrl => {
+                let (address, host) = (public(url), host_of(url));
+                DownloadError::Unreachable { address, host, problem: error.to_string() }.into()
+            }
+            error => RequestError::passing(url, error.to_string()),
+        })
     }
 }
 
@@ -200,5 +222,9 @@ mod tests {
         assert!(is_loopback("127.0.0.1") && is_loopback("[::1]") && is_loopback("localhost"));
         assert!(!is_loopback("127.0.0.1.example"));
         assert_eq!(host_of("https://me:secret@a.example:8443/x"), "a.example:8443");
+        assert_eq!(public("https://me:secret@a.example/x@y"), "https://a.example/x@y");
+        assert!(is_as_private("https://a.example/x", "https://b.example/x"));
+        assert!(is_as_private("http://a.example/x", "http://b.example/x"));
+        assert!(!is_as_private("https://a.example/x", "http://b.example/x"));
     }
 }

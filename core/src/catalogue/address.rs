@@ -74,6 +74,7 @@ impl Hub {
         let is_name = |name: &str| {
             let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
             !name.is_empty()
+                && !name.contains("--")
                 && name.chars().all(known)
                 && !name.starts_with('.')
                 && !name.contains("..")
@@ -99,6 +100,13 @@ impl Hub {
 /// Whether a revision is a commit.
 pub(crate) fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether a text can be the name of a file on every system.
+pub(super) fn is_file_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..")
+        && !name.contains(['/', '\\', ':'])
+        && !name.chars().any(char::is_control)
 }
 
 /// Whether a path stays below a folder on every system: no `..`, nothing absolute, no drive.
@@ -144,7 +152,11 @@ impl FromStr for Address {
         if host.split('/').next().is_some_and(|host| host.contains('@')) {
             return Err(problem("a password does not belong into an address"));
         }
-        Ok(if is_link { Self::Link(url.into()) } else { Self::Url(url.into()) })
+        let address = if is_link { Self::Link(url.into()) } else { Self::Url(url.into()) };
+        match is_file_name(address.file_name()) {
+            true => Ok(address),
+            false => Err(problem("it does not end in the name of a file")),
+        }
     }
 }
 
@@ -219,6 +231,9 @@ mod tests {
             "file:///etc/passwd",
             "https://",
             "https:///x",
+            "https://h/a/..",
+            "https://h/..\\..\\x.exe",
+            "https://h/C:x",
             "https://me:secret@example.org/x",
             "https://example.org/a b",
         ] {

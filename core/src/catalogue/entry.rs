@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::address::Address;
-use crate::settings::Settings;
+use super::address::{Address, is_file_name};
+use crate::settings::{Setting, Settings};
+
+/// The identifier of a licence that could not be read.
+const UNKNOWN: &str = "unknown";
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,8 +66,6 @@ pub enum Role {
     DinoV2,
     /// A reference of evaluation.
     Reference,
-    /// Latents to train on.
-    Latents,
 }
 
 impl Role {
@@ -201,7 +202,40 @@ pub struct Entry {
     pub notes: Vec<String>,
 }
 
+impl Licence {
+    /// The licence in a few words: what it forbids, and whether it has been verified.
+    pub fn summary(&self) -> String {
+        let id = &self.id;
+        match (self.commercial, &self.source) {
+            (Some(false), _) => format!("{id}, no commercial use"),
+            (None, _) if id == UNKNOWN => id.clone(),
+            (_, Some(_)) => id.clone(),
+            (_, None) => format!("{id} (not verified)"),
+        }
+    }
+
+    /// What is to be said before a download: that commercial use is forbidden, or that it is not known what is allowed.
+    pub fn warning(&self) -> Option<String> {
+        let id = &self.id;
+        match self.commercial {
+            Some(false) => Some(format!("licence {id}: no commercial use")),
+            None if id == UNKNOWN => {
+                Some("its licence is not known; see the model's page before you use it".into())
+            }
+            None => Some(format!("licence {id}; see the model's page before you use it")),
+            Some(true) => None,
+        }
+    }
+}
+
 impl File {
+    /// What has been read in another place than the download itself: `name`, `size`, `SHA-256`.
+    pub fn verified(&self) -> Vec<&'static str> {
+        let Sources { name, bytes, sha256 } = &self.sources;
+        let parts = [(name, "name"), (bytes, "size"), (sha256, "SHA-256")];
+        parts.into_iter().filter_map(|(source, what)| source.as_ref().map(|_| what)).collect()
+    }
+
     /// Its size, exactly or about.
     pub fn size(&self) -> Option<u64> {
         self.bytes.or(self.about_bytes)
@@ -262,7 +296,31 @@ impl Entry {
         if self.name.is_empty() || !self.name.chars().all(is_name) {
             return Err("a name has small letters, digits and '-' only".into());
         }
+        let texts =
+            [&self.title, &self.licence.id].into_iter().chain(&self.notes).chain(&self.page);
+        if texts.into_iter().any(|text| text.chars().any(char::is_control)) {
+            return Err("a text of it has control characters".into());
+        }
+        if let Some(preset) = &self.preset
+            && crate::preset::find(preset).is_none()
+        {
+            return Err(format!("there is no preset {preset:?}"));
+        }
+        if let Some(Settings { steps, guidance, .. }) = &self.sampling {
+            let checked = Setting::Steps.check(*steps as f64);
+            let checked = checked.and_then(|()| Setting::GuidanceScale.check(guidance.scale));
+            checked.map_err(|error| format!("its sampling: {error}"))?;
+            if guidance.low.partial_cmp(&guidance.high).is_none_or(|order| order.is_gt()) {
+                return Err("its sampling: the guidance interval is none".into());
+            }
+        }
         for file in &self.files {
+            let is_beside = file.role == Role::AutoencoderConfig;
+            if is_beside && !matches!(file.address, Address::Hub(_)) {
+                return Err(
+                    "a configuration is read from beside its autoencoder only on a hub".into()
+                );
+            }
             let is_hex = |text: &String| {
                 text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
             };
@@ -273,11 +331,11 @@ impl Entry {
                 ));
             }
             let name = file.name();
-            if name.contains(['/', '\\', ':']) || matches!(name, "" | "." | "..") {
+            if !is_file_name(name) {
                 return Err(format!("{name:?} is no name of a file"));
             }
             let twin = self.files.iter().filter(|other| other.role == file.role).count();
-            if twin > 1 && file.role != Role::Latents {
+            if twin > 1 {
                 return Err(format!("it has several files of one role, {:?}", file.role));
             }
         }
@@ -289,7 +347,8 @@ impl Entry {
         let size = self.image_size.map(|size| size.to_string()).unwrap_or_default();
         let architecture = self.architecture.as_deref().unwrap_or_default();
         let kind = self.kind.name();
-        [&self.name, &self.title, architecture, kind, &self.licence.id, &size]
+        let classes = if self.classes == Some(1000) { "imagenet" } else { "" };
+        [&self.name, &self.title, architecture, kind, &self.licence.id, &size, classes]
             .join(" ")
             .to_lowercase()
     }

@@ -150,27 +150,55 @@ impl Catalogue {
         self.entries.iter().filter(has_all).collect()
     }
 
+    /// The entry and those that it needs, each once; what it names itself comes before what those need.
+    fn with_needs<'a>(&'a self, entry: &'a Entry) -> Vec<&'a Entry> {
+        let mut all = vec![entry];
+        let mut next = 0;
+        while let Some(entry) = all.get(next).copied() {
+            let needed = entry.needs.iter().filter_map(|name| self.get(name));
+            for needed in needed {
+                if all.iter().all(|other| other.name != needed.name) {
+                    all.push(needed);
+                }
+            }
+            next += 1;
+        }
+        all
+    }
+
     /// The file that an option of this role takes when it is given the name of the entry: the entry's own, else that
     /// of an entry that it needs; with the entry that it is of.
     pub fn file<'a>(&'a self, entry: &'a Entry, role: Role) -> Option<(&'a Entry, &'a File)> {
-        let needed = entry.needs.iter().filter_map(|name| self.get(name));
-        std::iter::once(entry).chain(needed).find_map(|entry| Some((entry, entry.file(role)?)))
+        let mut all = self.with_needs(entry).into_iter();
+        all.find_map(|entry| Some((entry, entry.file(role)?)))
     }
 
     /// The size of every file that a request to an entry needs.
     pub fn size(&self, entry: &Entry) -> Size {
+        if entry.files.is_empty() {
+            return Size::Unknown;
+        }
         Size::of(self.files(entry).into_iter().map(|(_, file)| file))
     }
 
     /// Every file that a request to an entry needs: its own, then those of the entries that it needs, of which only
     /// what generating takes.
     pub fn files<'a>(&'a self, entry: &'a Entry) -> Vec<(&'a Entry, &'a File)> {
-        let own =
-            entry.files.iter().filter(|file| !file.role.is_for_training()).map(|f| (entry, f));
-        let needed = entry.needs.iter().filter_map(|name| self.get(name));
-        let needed = needed.flat_map(|needed| needed.files.iter().map(move |file| (needed, file)));
-        let is_there = |role| entry.file(role).is_some();
-        own.chain(needed.filter(|(_, f)| f.role.is_for_generating() && !is_there(f.role))).collect()
+        let mut files: Vec<(&Entry, &File)> = Vec::new();
+        for of in self.with_needs(entry) {
+            let is_own = of.name == entry.name;
+            for file in &of.files {
+                let is_taken = !is_own && files.iter().any(|(_, other)| other.role == file.role);
+                let is_wanted = match is_own {
+                    true => !file.role.is_for_training(),
+                    false => file.role.is_for_generating(),
+                };
+                if is_wanted && !is_taken {
+                    files.push((of, file));
+                }
+            }
+        }
+        files
     }
 }
 
@@ -202,7 +230,7 @@ mod tests {
             if let Address::Hub(hub) = &file.address
                 && hub.revision != "main"
             {
-                assert_eq!(hub.revision.len(), 40, "{}", file.address);
+                assert!(hub.is_pinned(), "{}", file.address);
             }
             pinned += usize::from(file.sha256.is_some());
             assert_eq!(file.sha256.is_some(), file.sources.sha256.is_some(), "{}", file.address);
@@ -230,6 +258,10 @@ mod tests {
         let error = catalogue.find("lightningdit-xl-800ep").expect_err("there is none");
         assert!(error.near.iter().any(|n| n == "lightningdit-xl-1-800ep"), "{error}");
         assert!(catalogue.find("nothing of the kind").expect_err("none").near.is_empty());
+        assert!(catalogue.search("imagenet 512").iter().any(|entry| entry.name == "pmf-b-32"));
+        assert!(
+            catalogue.search("imagenet 256").iter().any(|entry| entry.name.starts_with("light"))
+        );
         let found = catalogue.search("repa-e mit autoencoder");
         assert!(found.iter().any(|entry| entry.name == "e2e-vavae"), "{found:?}");
     }

@@ -95,8 +95,8 @@ impl App {
 
 /// The files of a model that is on this machine; an autoencoder goes with the network that is there.
 fn paths_of(card: &Card, present: &ModelPaths) -> Option<ModelPaths> {
-    let stock = card.stock.as_ref().filter(|stock| stock.presence == Presence::Here)?;
-    let paths = stock.paths.clone();
+    let status = card.status.as_ref().filter(|status| status.presence == Presence::Here)?;
+    let paths = status.paths.clone();
     match card.kind {
         Kind::Autoencoder => Some(joined(paths, present.clone())),
         _ => Some(paths),

@@ -1,12 +1,11 @@
 //! What a card says of a model.
 
-use tintype::catalogue::{Address, Catalogue, Entry, File, Kind, Licence, Outcome, Role};
+use tintype::catalogue::{Address, Catalogue, Entry, File, Kind, Outcome, Role, Size};
 use tintype::generate::{ModelPaths, bytes};
 use tintype::precision::Precision;
 use tintype_download::Presence;
 
-use super::library::Stock;
-use tintype::catalogue::Size;
+use super::library::CacheStatus;
 
 /// Number of ImageNet's classes.
 const IMAGENET: usize = 1000;
@@ -52,7 +51,7 @@ pub struct Card {
     /// Whether the names of its files are known.
     pub has_files: bool,
     /// What of it is on this machine, once that was looked for.
-    pub stock: Option<Stock>,
+    pub status: Option<CacheStatus>,
     is_supported: bool,
     parameters: Option<usize>,
     /// Bytes of the autoencoder's file; 0 for networks that work on pixels.
@@ -72,7 +71,7 @@ impl Card {
             about: about(entry),
             results: results.join("\n"),
             size: Size::of(files.iter().copied()),
-            licence: licence(&entry.licence),
+            licence: format!("licence {}", entry.licence.summary()),
             licence_source: match &entry.licence.source {
                 Some(source) => format!("The licence as {source} has it"),
                 None => "The licence has not been verified".into(),
@@ -82,7 +81,7 @@ impl Card {
             notes: entry.notes.clone(),
             page: page(entry),
             has_files: !entry.files.is_empty(),
-            stock: None,
+            status: None,
             is_supported: entry.is_supported(),
             parameters: entry.parameters(),
             autoencoder: autoencoder(&files),
@@ -91,9 +90,9 @@ impl Card {
 
     /// Where it lies.
     pub fn section(&self) -> Section {
-        match &self.stock {
+        match &self.status {
             _ if !self.is_supported => Section::Unsupported,
-            Some(stock) if stock.presence == Presence::Here => Section::Here,
+            Some(status) if status.presence == Presence::Here => Section::Here,
             _ => Section::ToDownload,
         }
     }
@@ -115,7 +114,7 @@ impl Card {
     pub fn is_of(&self, paths: &ModelPaths) -> bool {
         let paths = [&paths.model, &paths.config, &paths.vae, &paths.stats];
         let mut used = paths.into_iter().flatten();
-        self.stock.as_ref().is_some_and(|stock| used.any(|path| stock.files.contains(path)))
+        self.status.as_ref().is_some_and(|status| used.any(|path| status.files.contains(path)))
     }
 }
 
@@ -139,17 +138,7 @@ pub fn memory_words(needed: Option<u64>, free: Option<u64>) -> (String, bool) {
 
 /// What is to be said of a licence before files are fetched; nothing where it allows commercial use.
 pub fn warning(entry: &Entry) -> Option<String> {
-    let (title, id) = (&entry.title, &entry.licence.id);
-    match entry.licence.commercial {
-        Some(true) => None,
-        Some(false) => Some(format!("{title}: the licence, {id}, allows no commercial use.")),
-        None if id == "unknown" => Some(format!(
-            "{title}: the licence is unknown. Ask its authors what it may be used for."
-        )),
-        None => {
-            Some(format!("{title}: whether the licence, {id}, allows commercial use is not known."))
-        }
-    }
+    entry.licence.warning().map(|warning| format!("{}: {warning}", entry.title))
 }
 
 fn about(entry: &Entry) -> String {
@@ -172,14 +161,6 @@ fn result(outcome: &Outcome) -> String {
     let how = if outcome.guided { "with guidance" } else { "without guidance" };
     let note = outcome.note.as_ref().map_or(String::new(), |note| format!(", {note}"));
     format!("FID {} {how}{note}", outcome.fid)
-}
-
-fn licence(licence: &Licence) -> String {
-    match (licence.id.as_str(), licence.commercial) {
-        ("unknown", _) => "licence unknown".into(),
-        (id, Some(false)) => format!("licence {id}, no commercial use"),
-        (id, _) => format!("licence {id}"),
-    }
 }
 
 /// What of the files was verified: "verified: address, SHA-256 of 1 of 3 files".
@@ -236,6 +217,8 @@ fn autoencoder(files: &[&File]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::super::library;
+    use tintype::catalogue::Licence;
+
     use super::*;
 
     fn card(name: &str) -> Card {
@@ -294,8 +277,8 @@ mod tests {
         entry.licence =
             Licence { id: "CC-BY-NC-4.0".into(), commercial: Some(false), source: None };
         assert!(warning(&entry).expect("a sentence").contains("no commercial use"));
-        assert_eq!(licence(&entry.licence), "licence CC-BY-NC-4.0, no commercial use");
+        assert_eq!(entry.licence.summary(), "CC-BY-NC-4.0, no commercial use");
         entry.licence.commercial = None;
-        assert!(warning(&entry).expect("a sentence").contains("not known"));
+        assert!(warning(&entry).expect("a sentence").contains("see the model's page"));
     }
 }

@@ -11,7 +11,7 @@ use tintype::catalogue::File;
 use tintype::generate::ModelPaths;
 use tintype_download::{DownloadError, Fetched, State};
 
-use super::library::{Library, Stock};
+use super::library::{CacheStatus, Library};
 use super::progress::Progress;
 use crate::{face, text};
 
@@ -22,7 +22,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) enum Event {
     /// What of every model is on this machine.
-    Stocked(Vec<(String, Stock)>),
+    Stocked(Vec<(String, CacheStatus)>),
     /// A download has found out what is missing: files with these sizes.
     Begun { name: String, sizes: Vec<Option<u64>> },
     /// What is done for one of the files.
@@ -110,7 +110,7 @@ pub(super) fn run(library: &Library, name: &str, stop: &AtomicBool, tell: &Tell)
         let reason = text::panic_message(&*panic);
         Ending::Failed(format!("The download broke off ({reason}). Please report it."))
     });
-    tell.tell(Event::Stocked(library.stocks()));
+    tell.tell(Event::Stocked(library.statuses()));
     tell.tell(Event::Ended { name: name.into(), ending });
 }
 
@@ -127,7 +127,7 @@ fn fetch(library: &Library, name: &str, stop: &AtomicBool, tell: &Tell) -> Endin
             tell.tell(Event::State { name: name.into(), file, state });
         }
     };
-    ending(downloader.fetch_all(&files, &watch, stop))
+    ending(downloader.complete_all(&files, &watch, stop))
 }
 
 /// A failure counts more than that the others were stopped.
@@ -150,7 +150,7 @@ impl Told {
     fn is_due(&self, state: &State, now: Instant) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_last = match state {
-            State::Asking | State::Waiting { .. } => {
+            State::Asking | State::Locked | State::Waiting { .. } => {
                 *last = None;
                 return true;
             }
@@ -175,7 +175,7 @@ pub(super) fn remove(library: &Library, name: &str, tell: &Tell) {
             result = result.and_then(|sum| removed.map(|bytes| sum + bytes));
         }
     }
-    tell.tell(Event::Stocked(library.stocks()));
+    tell.tell(Event::Stocked(library.statuses()));
     tell.tell(Event::Removed { name: name.into(), result });
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tintype::catalogue::{Address, Catalogue, Entry, Kind, Role};
+use tintype::catalogue::{Catalogue, Entry, Kind, Role};
 use tintype::generate::{ModelPaths, Settings};
 use tintype::model::Architecture;
 use tintype_download::{Downloader, Environment, Presence, user_catalogue};
@@ -20,7 +20,7 @@ pub struct Library {
 
 /// What of a model is on this machine, and what fetching the rest takes.
 #[derive(Clone, Debug)]
-pub struct Stock {
+pub struct CacheStatus {
     /// How much of all that it needs.
     pub presence: Presence,
     /// Its own files.
@@ -69,11 +69,11 @@ impl Library {
     }
 
     /// What of every model is on this machine. Looks at files, and makes no request.
-    pub fn stocks(&self) -> Vec<(String, Stock)> {
-        self.entries().map(|entry| (entry.name.clone(), self.stock(entry))).collect()
+    pub fn statuses(&self) -> Vec<(String, CacheStatus)> {
+        self.entries().map(|entry| (entry.name.clone(), self.status(entry))).collect()
     }
 
-    fn stock(&self, entry: &Entry) -> Stock {
+    fn status(&self, entry: &Entry) -> CacheStatus {
         let Self { catalogue, downloader } = self;
         let mut files: Vec<PathBuf> =
             entry.files.iter().filter_map(|file| downloader.find(file)).collect();
@@ -82,13 +82,13 @@ impl Library {
         let missing = downloader.missing(catalogue, entry);
         let (mut hosts, mut warnings) = (Vec::new(), Vec::new());
         for (of, file) in &missing {
-            add(&mut hosts, self.host(&file.address));
+            add(&mut hosts, downloader.host(file));
             if let Some(warning) = warning(of) {
                 add(&mut warnings, warning);
             }
         }
         let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-        Stock {
+        CacheStatus {
             presence: downloader.presence(catalogue, entry),
             bytes: files.iter().map(size).sum(),
             files,
@@ -96,14 +96,6 @@ impl Library {
             missing: Size::of(missing.iter().map(|(_, file)| *file)),
             hosts,
             warnings,
-        }
-    }
-
-    /// Who is asked for a file.
-    fn host(&self, address: &Address) -> String {
-        match address {
-            Address::Hub(_) => host_in(&self.downloader.environment().endpoint),
-            Address::Url(url) | Address::Link(url) => host_in(url),
         }
     }
 }
@@ -114,7 +106,7 @@ pub fn published_settings(entry: &Entry, architecture: &Architecture) -> Option<
     entry.sampling.filter(|settings| is_of_kind && settings.validate(architecture).is_ok())
 }
 
-impl Stock {
+impl CacheStatus {
     /// The question before a download, which is its button: "Download 2.7 GiB from huggingface.co".
     pub fn question(&self) -> String {
         let hosts = self.hosts.join(" and ");
@@ -129,13 +121,6 @@ fn add(list: &mut Vec<String>, text: String) {
     if !list.contains(&text) {
         list.push(text);
     }
-}
-
-/// The host of an address, without what is secret in it.
-fn host_in(url: &str) -> String {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    authority.rsplit_once('@').map_or(authority, |(_, host)| host).to_string()
 }
 
 /// A library that finds nothing on this machine.
@@ -154,17 +139,16 @@ mod tests {
     #[test]
     fn the_question_names_bytes_and_hosts() {
         let library = empty();
-        let stocks = library.stocks();
-        let stock = |name: &str| &stocks.iter().find(|(n, _)| n == name).expect(name).1;
-        let question = stock("lightningdit-xl-1-800ep").question();
+        let statuses = library.statuses();
+        let status = |name: &str| &statuses.iter().find(|(n, _)| n == name).expect(name).1;
+        let question = status("lightningdit-xl-1-800ep").question();
         assert_eq!(question, "Download about 4.5 GiB from huggingface.co");
-        assert!(stock("lightningdit-xl-1-800ep").warnings.is_empty());
-        let hosts = &stock("repa-sit-xl-2").hosts;
+        assert!(status("lightningdit-xl-1-800ep").warnings.is_empty());
+        let hosts = &status("repa-sit-xl-2").hosts;
         assert_eq!(*hosts, ["www.dropbox.com", "huggingface.co"]);
-        let warnings = &stock("sit-b-2").warnings;
+        let warnings = &status("sit-b-2").warnings;
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(warnings[0].contains("SiT-B/2"), "{warnings:?}");
-        assert_eq!(host_in("https://me:secret@mirror.example:8443/x"), "mirror.example:8443");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use fetch::{Ending, Event, Tell};
 pub use fetch::{Fetch, Phase};
 #[cfg(test)]
 pub(crate) use library::empty;
-pub use library::{Library, Stock, published_settings};
+pub use library::{CacheStatus, Library, published_settings};
 pub use progress::Progress;
 pub use tintype::catalogue::Size;
 
@@ -167,7 +167,7 @@ impl Browser {
 
     /// Looks for what is on this machine.
     pub fn look(&mut self) {
-        self.spawn(|library, tell| tell.tell(Event::Stocked(library.stocks())));
+        self.spawn(|library, tell| tell.tell(Event::Stocked(library.statuses())));
     }
 
     /// Asks something in a card, or takes the question back.
@@ -225,11 +225,11 @@ impl Browser {
 
     fn take_in(&mut self, event: Event, now: Instant) -> Option<News> {
         match event {
-            Event::Stocked(stocks) => {
-                for (name, stock) in stocks {
+            Event::Stocked(statuses) => {
+                for (name, status) in statuses {
                     let card = self.cards.iter_mut().find(|card| card.name == name);
                     if let Some(card) = card {
-                        card.stock = Some(stock);
+                        card.status = Some(status);
                     }
                 }
                 None

@@ -33,6 +33,8 @@ enum Doing {
     #[default]
     Nothing,
     Asking,
+    /// Another program downloads it.
+    Elsewhere,
     Checking,
     Receiving,
     Waiting {
@@ -53,6 +55,7 @@ impl Progress {
         let Some(file) = self.files.get_mut(file) else { return };
         file.doing = match state {
             State::Asking => Doing::Asking,
+            State::Locked => Doing::Elsewhere,
             State::Checking { done } => {
                 file.done = done;
                 Doing::Checking
@@ -115,6 +118,8 @@ impl Progress {
             parts.extend(self.left(now).map(|left| format!("{} left", text::duration(left))));
         } else if is_any(|doing| matches!(doing, Doing::Checking)) {
             parts.push("checking what is here".into());
+        } else if is_any(|doing| matches!(doing, Doing::Elsewhere)) {
+            parts.push("another program downloads it".into());
         } else if is_any(|doing| matches!(doing, Doing::Asking)) {
             parts.push("asking".into());
         }

@@ -37,7 +37,7 @@ fn bring(browser: &mut Browser, name: &str, bytes: &[u8]) {
     let path = library.downloader.place(&entry.files[0]);
     std::fs::create_dir_all(path.parent().expect("a folder")).expect("created");
     std::fs::write(path, bytes).expect("written");
-    browser.take_in(Event::Stocked(library.stocks()), Instant::now());
+    browser.take_in(Event::Stocked(library.statuses()), Instant::now());
 }
 
 /// Names in a section, of those that are not in the program's own catalogue.
@@ -58,17 +58,17 @@ fn what_is_here_comes_first() {
     assert_eq!(names(&browser, Section::Unsupported), ["new"]);
     bring(&mut browser, "first", b"first");
     assert!(names(&browser, Section::Here).is_empty(), "its autoencoder is missing");
-    let question = browser.card("first").and_then(|card| Some(card.stock.as_ref()?.question()));
+    let question = browser.card("first").and_then(|card| Some(card.status.as_ref()?.question()));
     assert_eq!(question.as_deref(), Some("Download 0.0 KiB from example.org"));
     bring(&mut browser, "decoder", b"decoder");
     assert_eq!(names(&browser, Section::Here), ["first", "decoder"]);
-    let stock = browser.card("first").and_then(|card| card.stock.clone()).expect("looked for");
-    assert_eq!((stock.bytes, stock.files.len()), (5, 1));
-    assert!(stock.paths.model.is_some() && stock.paths.vae.is_some());
+    let status = browser.card("first").and_then(|card| card.status.clone()).expect("looked for");
+    assert_eq!((status.bytes, status.files.len()), (5, 1));
+    assert!(status.paths.model.is_some() && status.paths.vae.is_some());
     // The autoencoder is in use by a model that was opened with it.
-    assert!(browser.card("decoder").is_some_and(|card| card.is_of(&stock.paths)));
-    assert!(browser.card("second").is_some_and(|card| !card.is_of(&stock.paths)));
-    let network = stock.paths.model.as_deref().and_then(|path| browser.library.entry_of(path));
+    assert!(browser.card("decoder").is_some_and(|card| card.is_of(&status.paths)));
+    assert!(browser.card("second").is_some_and(|card| !card.is_of(&status.paths)));
+    let network = status.paths.model.as_deref().and_then(|path| browser.library.entry_of(path));
     assert_eq!(network.map(|entry| entry.name.as_str()), Some("first"));
 }
 

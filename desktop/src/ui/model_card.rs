@@ -8,7 +8,7 @@ use tintype::generate::bytes;
 
 use crate::action::Action;
 use crate::app::App;
-use crate::browser::{Card, Fetch, Phase, Question, Section, Stock, memory_words};
+use crate::browser::{CacheStatus, Card, Fetch, Phase, Question, Section, memory_words};
 
 pub(super) fn show(app: &App, card: &Card, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
     let mut frame = egui::Frame::group(ui.style()).inner_margin(10.0);
@@ -92,26 +92,32 @@ fn button(ui: &mut egui::Ui, card: &Card, is_enabled: bool, text: &str, tip: &st
 
 /// What can be done, and what is being done.
 fn foot(app: &App, card: &Card, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
-    let Some(stock) = &card.stock else { return };
+    let Some(status) = &card.status else { return };
     if app.browser.is_removing(&card.name) {
         line(ui, RichText::new("Removing…").weak());
         return;
     }
     let is_asked = |question: &Question| app.browser.question.as_ref() == Some(question);
     if is_asked(&Question::Remove(card.name.clone())) {
-        ask_to_remove(card, stock, ui, actions);
+        ask_to_remove(card, status, ui, actions);
     } else if is_asked(&Question::Fetch(card.name.clone())) {
-        ask_for_licence(app, card, stock, ui, actions);
+        ask_for_licence(app, card, status, ui, actions);
     } else if let Some(fetch) = app.browser.fetch(&card.name) {
         fetching(app, card, fetch, ui, actions);
     } else {
-        offer(app, card, stock, ui, actions);
+        offer(app, card, status, ui, actions);
     }
 }
 
 /// A model that nothing is being done with.
-fn offer(app: &App, card: &Card, stock: &Stock, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
-    let is_here = stock.bytes > 0 || card.section() == Section::Here;
+fn offer(
+    app: &App,
+    card: &Card,
+    status: &CacheStatus,
+    ui: &mut egui::Ui,
+    actions: &mut Vec<Action>,
+) {
+    let is_here = status.bytes > 0 || card.section() == Section::Here;
     let can_be = card.section() == Section::ToDownload && card.has_files;
     if !is_here && !can_be {
         return;
@@ -132,17 +138,23 @@ fn offer(app: &App, card: &Card, stock: &Stock, ui: &mut egui::Ui, actions: &mut
                     actions.push(Action::UseModel(card.name.clone()));
                 }
             }
-            Section::ToDownload if can_be => download(app, card, stock, ui, actions),
+            Section::ToDownload if can_be => download(app, card, status, ui, actions),
             Section::ToDownload | Section::Unsupported => {}
         }
-        remove(app, card, stock, ui, actions);
+        remove(app, card, status, ui, actions);
     });
 }
 
 /// The button that downloads, or asks once more where the licence may forbid what people want.
-fn download(app: &App, card: &Card, stock: &Stock, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
-    let is_clear = stock.warnings.is_empty();
-    let text = stock.question() + if is_clear { "" } else { "…" };
+fn download(
+    app: &App,
+    card: &Card,
+    status: &CacheStatus,
+    ui: &mut egui::Ui,
+    actions: &mut Vec<Action>,
+) {
+    let is_clear = status.warnings.is_empty();
+    let text = status.question() + if is_clear { "" } else { "…" };
     let tip = match (app.browser.is_offline(), is_clear) {
         (true, _) => "HF_HUB_OFFLINE forbids it",
         (false, true) => "Downloads the files and opens the model; it can be paused",
@@ -158,9 +170,15 @@ fn download(app: &App, card: &Card, stock: &Stock, ui: &mut egui::Ui, actions: &
 }
 
 /// The button that asks whether to free the disk; not of a model that is needed.
-fn remove(app: &App, card: &Card, stock: &Stock, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
+fn remove(
+    app: &App,
+    card: &Card,
+    status: &CacheStatus,
+    ui: &mut egui::Ui,
+    actions: &mut Vec<Action>,
+) {
     let has_part = app.browser.fetch(&card.name).is_some();
-    if (stock.bytes == 0 && !has_part) || app.is_in_use(card) {
+    if (status.bytes == 0 && !has_part) || app.is_in_use(card) {
         return;
     }
     if button(ui, card, true, "Remove…", "Frees the disk") {
@@ -168,8 +186,8 @@ fn remove(app: &App, card: &Card, stock: &Stock, ui: &mut egui::Ui, actions: &mu
     }
 }
 
-fn ask_to_remove(card: &Card, stock: &Stock, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
-    let question = match stock.bytes {
+fn ask_to_remove(card: &Card, status: &CacheStatus, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
+    let question = match status.bytes {
         0 => "Remove what has been downloaded?".into(),
         n => format!("Remove {} from this machine?", bytes(n)),
     };
@@ -187,18 +205,18 @@ fn ask_to_remove(card: &Card, stock: &Stock, ui: &mut egui::Ui, actions: &mut Ve
 fn ask_for_licence(
     app: &App,
     card: &Card,
-    stock: &Stock,
+    status: &CacheStatus,
     ui: &mut egui::Ui,
     actions: &mut Vec<Action>,
 ) {
     let colour = ui.visuals().warn_fg_color;
-    for warning in &stock.warnings {
+    for warning in &status.warnings {
         line(ui, RichText::new(warning).color(colour));
     }
     ui.horizontal_wrapped(|ui| {
         let is_allowed = !app.browser.is_offline();
         let tip = "Downloads the files and opens the model; it can be paused";
-        if button(ui, card, is_allowed, &stock.question(), tip) {
+        if button(ui, card, is_allowed, &status.question(), tip) {
             actions.push(Action::FetchModel(card.name.clone()));
         }
         if button(ui, card, true, "Cancel", "Downloads nothing (Esc)") {
@@ -246,8 +264,8 @@ fn fetching(app: &App, card: &Card, fetch: &Fetch, ui: &mut egui::Ui, actions: &
                 Phase::Paused | Phase::Failed(_) => Action::FetchModel(name()),
             });
         }
-        if let (false, Some(stock)) = (fetch.is_at_work(), &card.stock) {
-            remove(app, card, stock, ui, actions);
+        if let (false, Some(status)) = (fetch.is_at_work(), &card.status) {
+            remove(app, card, status, ui, actions);
         }
     });
 }

@@ -66,7 +66,7 @@ fn bench(catalogue: &Value, is_offline: bool) -> Bench {
 /// Opens the browser and waits until it has looked what is here.
 fn show(bench: &mut Bench) {
     click(bench, "Models…");
-    bench.until("looked for", |app| app.browser().cards().iter().all(|c| c.stock.is_some()));
+    bench.until("looked for", |app| app.browser().cards().iter().all(|c| c.status.is_some()));
     assert_eq!(bench.harness.state().view(), View::Models);
 }
 
@@ -249,7 +249,7 @@ fn an_unclear_licence_is_said_first_and_a_failure_in_the_card() {
     let once = format!("Download 30.8 MiB from {}…: Emoji, served", server.host);
     for answer in ["Cancel: Emoji, served".to_string(), question(&server)] {
         click(&mut bench, &once);
-        bench.harness.get_by_label_contains("CC-BY-NC-4.0, allows no commercial use");
+        bench.harness.get_by_label_contains("licence CC-BY-NC-4.0: no commercial use");
         assert!(server.asked().is_empty());
         click(&mut bench, &answer);
     }

@@ -71,6 +71,6 @@ fn published_models() {
     let mut bench = bench([960.0, 640.0], Theme::Dark);
     let ctx = bench.harness.ctx.clone();
     bench.harness.state_mut().act(Action::Show(View::Models), &ctx);
-    bench.until("looked for", |app| app.browser().cards().iter().all(|c| c.stock.is_some()));
+    bench.until("looked for", |app| app.browser().cards().iter().all(|c| c.status.is_some()));
     compare(bench, "models");
 }

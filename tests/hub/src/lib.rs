@@ -5,7 +5,7 @@
 //! answer as the real ones do, honour ranges, and record every request. What else they do is scripted, one request
 //! at a time:
 //!
-//! ```
+//! ```text
 //! let hub = TestHub::start();
 //! hub.put_large("maker/model", "weights.bin", &bytes);
 //! hub.on("GET", "weights.bin", [Fault::CutAfter(1000), Fault::status(503, &[])]);

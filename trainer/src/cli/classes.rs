@@ -8,7 +8,7 @@ use tintype::labels::{Labels, printable};
 use tintype::model::detect;
 
 use super::model::ModelArgs;
-use super::published::{DownloadArgs, Library, Wishes, entry_named};
+use super::published::{DownloadArgs, FileOptions, Library, entry_named};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -56,14 +56,15 @@ pub fn run(mut args: Args) -> Result<()> {
 
 /// ImageNet's classes of a published model, for which nothing needs to be fetched; else those of the checkpoint.
 fn labels(args: &mut Args) -> Result<Labels> {
-    let library = Library::open()?;
-    let published = args.model.model.as_deref().map(|value| entry_named(&library.catalogue, value));
+    let library = Library::of_process();
+    let published = args.model.model.as_deref().map(|value| entry_named(&library, value));
     if published.transpose()?.flatten().is_some_and(|entry| entry.classes == Some(1000)) {
         return Ok(Labels::imagenet());
     }
-    let mut wishes = Wishes::new(&library);
-    wishes.model(&mut args.model)?;
-    wishes.fulfil(args.download, args.json)?;
+    let mut options = FileOptions::new(&library);
+    options.model(&mut args.model)?;
+    // Standard output is one JSON document.
+    options.resolve(args.download, false)?;
     let files = ModelFiles::open(&args.model.paths())?;
     for note in &files.notes {
         eprintln!("note: {note}");

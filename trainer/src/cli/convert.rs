@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use tintype::weights::{Dtype, Weights, open, write_safetensors};
 
 use super::model::NamesArgs;
-use super::published::{DownloadArgs, Library, Wishes};
+use super::published::{DownloadArgs, FileOptions, Library};
 use crate::data::made::sweep;
 use tintype::files::write_durably;
 use tintype::generate::bytes;
@@ -54,10 +54,10 @@ pub fn run(mut args: Args) -> Result<()> {
     if args.output.exists() && !args.force {
         bail!("{} exists; --force replaces it", args.output.display());
     }
-    let library = Library::open()?;
-    let mut wishes = Wishes::new(&library);
-    wishes.any(&mut args.input)?;
-    wishes.fulfil(args.download, false)?;
+    let library = Library::of_process();
+    let mut options = FileOptions::new(&library);
+    options.any(&mut args.input)?;
+    options.resolve(args.download, false)?;
     let mut weights = args.names.apply(open(&args.input)?)?;
     check_readable(&weights)?;
     if let Some(note) = weights.raw_note() {

@@ -5,11 +5,11 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Result, bail};
 use tintype::catalogue::{Address, Entry, File, Role};
 use tintype::generate::bytes;
-use tintype_download::{DownloadError, Listed};
+use tintype_download::Listed;
 
 use super::Outcome;
-use super::interrupt::on_interrupt;
-use super::published::{DownloadArgs, Library, all_fetched, ask, fetch};
+use super::interrupt::Interruptible;
+use super::published::{DownloadArgs, Library, Watched, all_fetched, ask};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -24,14 +24,14 @@ pub struct Args {
     json: bool,
 }
 
-/// Runs the command. Files of a branch are asked for again, in case there is a newer one.
+/// Runs the command. Files of a branch are asked for again; a newer one is fetched, once that is agreed to.
 ///
 /// # Errors
 ///
 /// If a name is unknown, the user does not agree, or a file cannot be fetched; files that can be are fetched all the
 /// same.
 pub fn run(args: Args) -> Result<Outcome> {
-    let library = Library::open()?;
+    let library = Library::of_process();
     let mut wanted: Vec<(Option<&Entry>, File)> = Vec::new();
     for name in &args.names {
         for (entry, file) in files(&library, name)? {
@@ -41,19 +41,28 @@ pub fn run(args: Args) -> Result<Outcome> {
         }
     }
     let downloader = &library.downloader;
+    let interruptible =
+        Interruptible::begin("stopping; what has arrived is kept, run the same command to resume")?;
+    let stop = interruptible.flag();
     let files: Vec<(Option<&Entry>, &File)> = wanted.iter().map(|(e, file)| (*e, file)).collect();
-    let missing: Vec<_> =
-        files.iter().filter(|(_, file)| downloader.find(file).is_none()).copied().collect();
-    let environment = downloader.environment();
-    if !missing.is_empty() && !environment.offline {
-        ask(&missing, &environment.endpoint, args.download.yes)?;
+    for entry in files.iter().filter_map(|(entry, _)| *entry) {
+        if !entry.is_supported() {
+            let architecture = entry.architecture.as_deref().unwrap_or("its network");
+            eprintln!("note: {}: this version does not have {architecture} yet", entry.name);
+        }
     }
-    let stop = on_interrupt("stopping; what has arrived is kept, run the same command to resume")?;
+    // Where it cannot be asked, what is here is taken, and the download says why.
+    let is_to_come = |(_, file): &&(Option<&Entry>, &File)| {
+        downloader.find(file).is_none() || downloader.newer(file, stop).is_ok_and(|n| n.is_some())
+    };
+    let to_come: Vec<_> = files.iter().filter(is_to_come).copied().collect();
+    if !to_come.is_empty() && !downloader.environment().offline {
+        ask(downloader, &to_come, args.download.yes)?;
+    }
     let only: Vec<&File> = files.iter().map(|(_, file)| *file).collect();
-    let results = fetch(downloader, &only, &stop, args.json);
-    if results.iter().any(|result| matches!(result, Err(DownloadError::Stopped))) {
-        return Ok(Outcome::Interrupted);
-    }
+    let watched = Watched::new(&only, args.json);
+    let results = downloader.fetch_all(&only, &watched.watch(), stop);
+    watched.finish(&results);
     let told = files.iter().zip(results).map(|((entry, file), result)| {
         let what = entry.map_or_else(|| file.address.to_string(), |entry| entry.name.clone());
         if !args.json
@@ -72,8 +81,8 @@ fn files<'a>(library: &'a Library, name: &str) -> Result<Vec<(Option<&'a Entry>,
     if Address::is_meant(name) {
         return Ok(vec![(None, File::at(Role::Network, name.parse()?))]);
     }
-    let entry = library.catalogue.find(name)?;
-    let files = library.catalogue.files(entry);
+    let entry = library.catalogue()?.find(name)?;
+    let files = library.catalogue()?.files(entry);
     if files.is_empty() {
         bail!("{}: {}", entry.name, by_hand(library, entry));
     }

@@ -17,7 +17,7 @@ use super::force;
 use super::interrupt::on_interrupt;
 use super::model::NamesArgs;
 use super::numbers::{at_least, seed};
-use super::published::{DownloadArgs, Library, Wishes};
+use super::published::{DownloadArgs, FileOptions, Library};
 use crate::data::encode::{Encoder, Outcome as Encoded, Plan, to_hdf5, to_shards};
 use crate::data::prepare::Progress;
 use crate::data::store::ImageStore;
@@ -61,10 +61,10 @@ pub struct Args {
 ///
 /// If the store, the autoencoder or the device is not usable, or the latents cannot be written.
 pub fn run(mut args: Args) -> Result<Outcome> {
-    let library = Library::open()?;
-    let mut wishes = Wishes::new(&library);
-    wishes.needed("--vae", Role::Autoencoder, &mut args.vae)?;
-    wishes.fulfil(args.download, args.json)?;
+    let library = Library::of_process();
+    let mut options = FileOptions::new(&library);
+    options.needed("--vae", Role::Autoencoder, &mut args.vae)?;
+    options.resolve(args.download, args.json)?;
     let started = Instant::now();
     let rank = Rank::from_environment()?;
     let store = ImageStore::open_verified(&args.store)?;

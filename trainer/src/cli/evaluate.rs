@@ -14,7 +14,7 @@ use super::events::Reporter;
 use super::interrupt::on_interrupt;
 use super::metrics::{Evaluator, MetricArgs, of_images, write_json};
 use super::numbers::{at_least, seed};
-use super::published::{DownloadArgs, Library, Wishes};
+use super::published::{DownloadArgs, FileOptions, Library};
 use crate::data::store::ImageStore;
 use crate::evaluate::eval_set::EvalSet;
 use crate::evaluate::evaluation::Evaluation;
@@ -81,16 +81,16 @@ pub struct Args {
 /// them.
 pub fn run(mut args: Args) -> Result<Outcome> {
     let rank = Rank::from_environment()?;
-    let library = Library::open()?;
-    let mut wishes = Wishes::new(&library);
-    args.metrics.wish(&mut wishes)?;
-    wishes.file("--reference", Role::Reference, &mut args.reference)?;
-    wishes.file("--vgg", Role::Vgg, &mut args.vgg)?;
-    wishes.file("--lpips", Role::Lpips, &mut args.lpips)?;
+    let library = Library::of_process();
+    let mut options = FileOptions::new(&library);
+    args.metrics.name_files(&mut options)?;
+    options.file("--reference", Role::Reference, &mut args.reference)?;
+    options.file("--vgg", Role::Vgg, &mut args.vgg)?;
+    options.file("--lpips", Role::Lpips, &mut args.lpips)?;
     for vae in &mut args.reconstruct {
-        wishes.needed("--reconstruct", Role::Autoencoder, vae)?;
+        options.needed("--reconstruct", Role::Autoencoder, vae)?;
     }
-    wishes.fulfil(args.download, args.json)?;
+    options.resolve(args.download, args.json)?;
     let chosen = device::choose(&super::local_device(&args.device, rank))?;
     let (id, device) = (&chosen.found.id, &chosen.found.device);
     let batch = args.batch.unwrap_or(if id == "cpu" { 8 } else { 64 }).max(1);

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
+use tintype::catalogue::{Address, Entry};
 use tintype::device;
 use tintype::generate::{
     Event, Fingerprints, GenerateError, ImageSpec, ModelFiles, Origin, Picture, Pipeline, Request,
@@ -25,7 +26,7 @@ use super::interrupt::on_interrupt;
 use super::model::PartsArgs;
 use super::numbers::{at_least, seed, whole};
 use super::output::{Output, Place};
-use super::published::{DownloadArgs, Library, Wishes};
+use super::published::{DownloadArgs, FileOptions, Library, entry_named};
 use super::sampling::SamplingArgs;
 
 /// White pixels between the images of a grid.
@@ -85,10 +86,11 @@ pub struct Args {
 pub fn run(mut args: Args) -> Result<Outcome> {
     let mut output = Output::prepare(&args.out, args.overwrite)?;
     let chosen = device::choose(&args.device)?;
-    let library = Library::open()?;
-    let mut wishes = Wishes::new(&library);
-    wishes.parts(&mut args.parts)?;
-    let published = wishes.fulfil(args.download, args.json)?;
+    let library = Library::of_process();
+    check_before_downloads(&args, &library)?;
+    let mut options = FileOptions::new(&library);
+    options.parts(&mut args.parts)?;
+    let published = options.resolve(args.download, args.json)?;
     let started = Instant::now();
     let files = ModelFiles::open(&args.parts.paths())?;
     for note in files.notes() {
@@ -325,6 +327,21 @@ fn specs(args: &Args, labels: &tintype::labels::Labels) -> Result<Vec<ImageSpec>
         (0..count as u64).map(move |k| ImageSpec { class, seed: first.wrapping_add(k), index: 0 })
     });
     Ok(specs.collect())
+}
+
+/// What can be refused before gigabytes are fetched: classes of a published model of ImageNet, files that are not there.
+fn check_before_downloads(args: &Args, library: &Library) -> Result<()> {
+    for path in args.from.iter().chain(&args.parts.model.config) {
+        if !path.is_file() && path.to_str().is_none_or(|text| !Address::is_meant(text)) {
+            bail!("{} cannot be read: there is no such file", path.display());
+        }
+    }
+    let named = args.parts.model.model.as_deref().map(|value| entry_named(library, value));
+    let is_imagenets = |entry: &Entry| entry.classes == Some(1000);
+    if args.from.is_none() && named.transpose()?.flatten().is_some_and(is_imagenets) {
+        specs(args, &tintype::labels::Labels::imagenet())?;
+    }
+    Ok(())
 }
 
 /// Reads the settings in an image's metadata.

@@ -11,7 +11,7 @@ use tintype::generate::{ModelFiles, bytes};
 
 use super::model::{ModelArgs, NamesArgs};
 use super::proposal::{Advice, advise};
-use super::published::{DownloadArgs, Library, Wishes};
+use super::published::{DownloadArgs, FileOptions, Library};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -40,12 +40,13 @@ pub struct Args {
 ///
 /// If the file or the table of names cannot be read, there is no network of the name, or there is no device.
 pub fn run(mut args: Args) -> Result<()> {
-    let library = Library::open()?;
-    let mut wishes = Wishes::new(&library);
+    let library = Library::of_process();
+    let mut options = FileOptions::new(&library);
     if let Some(file) = &mut args.file {
-        wishes.any(file)?;
+        options.any(file)?;
     }
-    wishes.fulfil(args.download, args.json)?;
+    // Standard output is one JSON document.
+    options.resolve(args.download, false)?;
     let model = ModelArgs { model: args.file, config: args.config, names: args.names };
     let files = ModelFiles::open(&model.paths())?;
     let weights = &files.model;

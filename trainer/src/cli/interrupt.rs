@@ -6,7 +6,7 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -16,39 +16,83 @@ use crate::train::critical;
 /// Signals that follow the first one sooner are the same request.
 const ONE_REQUEST: Duration = Duration::from_secs(1);
 
-/// What the next signal does: the flag that it sets, and what it prints.
-static CURRENT: Mutex<Option<(Arc<AtomicBool>, &'static str)>> = Mutex::new(None);
+/// What the next signal does.
+static CURRENT: Mutex<Current> = Mutex::new(Current { first: None, part: None });
 
-/// Returns a flag that SIGINT (Ctrl-C), SIGTERM or SIGHUP sets; prints `message` then. A later call, of the next
-/// part of a command, replaces flag and message.
+/// The part of a command that a signal ends.
+struct Current {
+    /// When the first signal came.
+    first: Option<Instant>,
+    /// The flag that it sets, and what it prints; `None` where a signal ends the process at once.
+    part: Option<(Arc<AtomicBool>, &'static str)>,
+}
+
+fn current() -> MutexGuard<'static, Current> {
+    CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns a flag that SIGINT (Ctrl-C), SIGTERM or SIGHUP sets; prints `message` then.
 ///
 /// # Errors
 ///
 /// If the system refuses a handler.
 pub fn on_interrupt(message: &'static str) -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
-    let current = || CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
-    if current().replace((flag.clone(), message)).is_some() {
-        return Ok(flag);
+    {
+        let mut current = current();
+        flag.store(current.first.is_some(), Ordering::Relaxed);
+        current.part = Some((flag.clone(), message));
     }
-    let mut first: Option<Instant> = None;
-    install(move || match first {
-        None => {
-            first = Some(Instant::now());
-            if let Some((flag, message)) = &*current() {
-                flag.store(true, Ordering::Relaxed);
-                // The terminal may be gone, at which `eprintln` would panic.
-                let _ = writeln!(io::stderr(), "{message}");
-            }
+    static INSTALLED: Mutex<bool> = Mutex::new(false);
+    let mut is_installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*is_installed {
+        install(on_signal).context("signals cannot be handled")?;
+        *is_installed = true;
+    }
+    Ok(flag)
+}
+
+/// [`on_interrupt`] for a part of a command: once this is dropped, a signal ends the process again.
+pub struct Interruptible(Arc<AtomicBool>);
+
+impl Interruptible {
+    /// From here on.
+    ///
+    /// # Errors
+    ///
+    /// As [`on_interrupt`].
+    pub fn begin(message: &'static str) -> Result<Self> {
+        on_interrupt(message).map(Self)
+    }
+
+    /// The flag.
+    pub fn flag(&self) -> &AtomicBool {
+        &self.0
+    }
+}
+
+impl Drop for Interruptible {
+    fn drop(&mut self) {
+        current().part = None;
+    }
+}
+
+fn on_signal() {
+    let mut current = current();
+    match (current.first, &current.part) {
+        (None, Some((flag, message))) => {
+            flag.store(true, Ordering::Relaxed);
+            // The terminal may be gone, at which `eprintln` would panic.
+            let _ = writeln!(io::stderr(), "{message}");
+            current.first = Some(Instant::now());
         }
-        Some(at) if at.elapsed() < ONE_REQUEST => {}
-        Some(_) => {
+        (Some(at), Some(_)) if at.elapsed() < ONE_REQUEST => {}
+        _ => {
+            drop(current);
             let _whole = critical::begin();
             std::process::exit(super::INTERRUPTED.into());
         }
-    })
-    .context("signals cannot be handled")?;
-    Ok(flag)
+    }
 }
 
 /// Files that reach a limit of their size are errors from now on, as on a full disk, and not a signal that ends the

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Outcome;
 use super::events::Reporter;
 use super::numbers::at_least;
-use super::published::Wishes;
+use super::published::FileOptions;
 use crate::data::fingerprint::Fingerprint;
 use crate::evaluate::cache::Cache;
 use crate::evaluate::eval_set::{EvalSet, claim, save};
@@ -65,9 +65,9 @@ impl MetricArgs {
     /// # Errors
     ///
     /// If a name is not one of a feature extractor of this kind.
-    pub fn wish<'a>(&'a mut self, wishes: &mut Wishes<'a>) -> Result<()> {
-        wishes.file("--inception", Role::Inception, &mut self.inception)?;
-        wishes.file("--dinov2", Role::DinoV2, &mut self.dinov2)
+    pub fn name_files<'a>(&'a mut self, options: &mut FileOptions<'a>) -> Result<()> {
+        options.file("--inception", Role::Inception, &mut self.inception)?;
+        options.file("--dinov2", Role::DinoV2, &mut self.dinov2)
     }
 
     /// Options of the evaluation.

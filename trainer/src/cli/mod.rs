@@ -110,12 +110,18 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Ok(Outcome::Done)) => ExitCode::SUCCESS,
         Ok(Ok(Outcome::Interrupted)) => ExitCode::from(INTERRUPTED),
         Ok(Err(error)) if reader_is_gone(&error) => ExitCode::SUCCESS,
+        Ok(Err(error)) if was_stopped(&error) => ExitCode::from(INTERRUPTED),
         Ok(Err(error)) => {
             let _ = writeln!(std::io::stderr(), "error: {}", face::sentence(&error));
             ExitCode::FAILURE
         }
         Err(_panic) => ExitCode::FAILURE,
     }
+}
+
+/// Whether the error is a download that a signal has stopped.
+fn was_stopped(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(tintype_download::DownloadError::Stopped))
 }
 
 /// Whether the error is a closed pipe on standard output.

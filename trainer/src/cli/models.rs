@@ -6,12 +6,12 @@ use std::io::Write;
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
-use tintype::catalogue::{Entry, File, Kind, Licence, Size};
+use tintype::catalogue::{Catalogue, Entry, File, Kind, Size};
 use tintype::generate::bytes;
 use tintype::labels::printable;
 use tintype_download::Presence;
 
-use super::published::Library;
+use super::published::{Library, agreed};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -19,9 +19,13 @@ pub struct Args {
     /// that is known of it
     #[arg(value_name = "SEARCH")]
     search: Vec<String>,
-    /// Remove the files of these models from this machine
+    /// Remove the files of these models from this machine, in all versions: those of a Hub are in the cache that
+    /// Python's programs use, too. What other models need besides stays
     #[arg(long, value_name = "NAME", num_args = 1.., conflicts_with_all = ["search", "json", "markdown"])]
     remove: Vec<String>,
+    /// Remove without asking
+    #[arg(long, requires = "remove")]
+    yes: bool,
     /// Print networks as a Markdown table
     #[arg(long, conflicts_with = "json")]
     markdown: bool,
@@ -37,85 +41,70 @@ pub struct Args {
 /// If the user's own catalogue cannot be read, nothing is found, a file cannot be removed, or standard output cannot
 /// be written.
 pub fn run(args: Args) -> Result<()> {
-    let library = Library::open()?;
+    let library = Library::of_process();
     if !args.remove.is_empty() {
-        return remove(&library, &args.remove);
+        return remove(&library, &args.remove, args.yes);
     }
     let search = args.search.join(" ");
     let mut out = std::io::stdout().lock();
-    let one = library.catalogue.get(search.trim());
-    let found = one.map_or_else(|| library.catalogue.search(&search), |entry| vec![entry]);
+    let catalogue = library.catalogue()?;
+    let one = catalogue.get(&search.trim().to_lowercase());
+    let found = one.map_or_else(|| catalogue.search(&search), |entry| vec![entry]);
     if found.is_empty() {
-        match library.catalogue.find(&search) {
+        match catalogue.find(&search) {
             Err(error) => bail!(error),
             Ok(_) => bail!("nothing is found"),
         }
     }
     if args.json {
-        let list: Vec<Value> = found.iter().map(|entry| described(&library, entry)).collect();
+        let list: Vec<Value> =
+            found.iter().map(|entry| described(&library, catalogue, entry)).collect();
         writeln!(out, "{}", Value::Array(list))?;
     } else if args.markdown {
-        write!(out, "{}", table::markdown(&library.catalogue, &found))?;
+        write!(out, "{}", table::markdown(catalogue, &found))?;
     } else if let Some(entry) = one {
-        write!(out, "{}", details(&library, entry))?;
+        write!(out, "{}", details(&library, catalogue, entry))?;
     } else {
-        write!(out, "{}", listing(&library, &found))?;
+        write!(out, "{}", listing(&library, catalogue, &found))?;
     }
     Ok(())
 }
 
 /// An entry and what is on this machine, for programs.
-fn described(library: &Library, entry: &Entry) -> Value {
-    let files: Vec<Value> = library
-        .catalogue
+fn described(library: &Library, catalogue: &Catalogue, entry: &Entry) -> Value {
+    let files: Vec<Value> = catalogue
         .files(entry)
         .into_iter()
         .map(|(of, file)| {
             json!({"of": of.name, "role": file.role, "address": file.address,
                    "bytes": file.bytes, "about_bytes": file.about_bytes, "sha256": file.sha256,
-                   "verified": verified(file), "path": library.downloader.find(file)})
+                   "verified": file.verified(), "path": library.downloader.find(file)})
         })
         .collect();
     let mut value = json!(entry);
     if let Some(value) = value.as_object_mut() {
         value.insert("supported".into(), entry.is_supported().into());
-        value.insert("here".into(), (presence(library, entry) == Presence::Here).into());
+        value.insert("here".into(), (presence(library, catalogue, entry) == Presence::Here).into());
         value.insert("files".into(), files.into());
     }
     value
 }
 
-fn presence(library: &Library, entry: &Entry) -> Presence {
-    library.downloader.presence(&library.catalogue, entry)
-}
-
-/// What of a file has been verified.
-fn verified(file: &File) -> Vec<&'static str> {
-    let sources = &file.sources;
-    let parts = [(&sources.name, "name"), (&sources.bytes, "size"), (&sources.sha256, "SHA-256")];
-    parts.into_iter().filter_map(|(source, what)| source.as_ref().map(|_| what)).collect()
+fn presence(library: &Library, catalogue: &Catalogue, entry: &Entry) -> Presence {
+    library.downloader.presence(catalogue, entry)
 }
 
 /// What has been verified of all of an entry's own files.
 fn verified_of(entry: &Entry) -> String {
     let Some(first) = entry.files.first() else { return "nothing".into() };
     let rest = &entry.files[1..];
-    let of_all = |what: &&str| rest.iter().all(|file| verified(file).contains(what));
-    let of_all: Vec<&str> = verified(first).into_iter().filter(of_all).collect();
+    let of_all = |what: &&str| rest.iter().all(|file| file.verified().contains(what));
+    let of_all: Vec<&str> = first.verified().into_iter().filter(of_all).collect();
     if of_all.is_empty() { "nothing".into() } else { of_all.join(", ") }
 }
 
-fn licence(licence: &Licence) -> String {
-    match (licence.commercial, &licence.source) {
-        (Some(false), _) => format!("{} (no commercial use)", licence.id),
-        (_, Some(_)) => licence.id.clone(),
-        (_, None) if licence.id == "unknown" => "unknown".into(),
-        (_, None) => format!("{}?", licence.id),
-    }
-}
-
 /// Lines of entries, by kind.
-fn listing(library: &Library, found: &[&Entry]) -> String {
+fn listing(library: &Library, catalogue: &Catalogue, found: &[&Entry]) -> String {
     let headings = [
         (Kind::Network, "Networks"),
         (Kind::Autoencoder, "Autoencoders"),
@@ -132,37 +121,40 @@ fn listing(library: &Library, found: &[&Entry]) -> String {
             continue;
         }
         text.push_str(&format!(
-            "{heading:<width$}  {:<11} {:>18}  {:>5}  {:<14} {}\n",
+            "{heading:<width$}  {:<11} {:>18}  {:>5}  {:<22} {}\n",
             "on disk", "size", "FID", "licence", "verified"
         ));
         for entry in of_kind {
-            let here = match presence(library, entry) {
+            let here = match presence(library, catalogue, entry) {
                 Presence::Here => "yes",
                 Presence::Partly => "partly",
                 Presence::Missing if !entry.is_supported() => "unsupported",
                 Presence::Missing => "no",
             };
             let fid = entry.fid().map_or("-".into(), |fid| format!("{fid:.2}"));
-            let size = library.catalogue.size(entry).to_string();
+            let size = match entry.files.is_empty() {
+                true => "by hand".into(),
+                false => catalogue.size(entry).to_string(),
+            };
             text.push_str(&format!(
-                "{:<width$}  {here:<11} {size:>18}  {fid:>5}  {:<14} {}\n",
+                "{:<width$}  {here:<11} {size:>18}  {fid:>5}  {:<22} {}\n",
                 entry.name,
-                licence(&entry.licence),
+                entry.licence.summary(),
                 verified_of(entry)
             ));
         }
         text.push('\n');
     }
     text.push_str(
-        "size: with autoencoder and statistics. FID: as published, guided. A licence with ? has not been\n\
-         verified. Names, sizes and digests are verified where another source than the download states them.\n\
+        "size: with autoencoder and statistics. FID: as published, guided.\n\
+         Names, sizes and digests are verified where another source than the download states them.\n\
          `tintype models NAME` shows all that is known of a model, `tintype download NAME` fetches it.\n",
     );
     text
 }
 
 /// All that is known of an entry.
-fn details(library: &Library, entry: &Entry) -> String {
+fn details(library: &Library, catalogue: &Catalogue, entry: &Entry) -> String {
     let mut text = format!("{}\n{} ({})\n", printable(&entry.title), entry.name, entry.kind.name());
     let mut line = |key: &str, value: String| {
         if !value.is_empty() {
@@ -173,10 +165,10 @@ fn details(library: &Library, entry: &Entry) -> String {
     line("network", entry.architecture.as_ref().map_or(String::new(), |a| format!("{a}{support}")));
     line("images", entry.image_size.map_or(String::new(), |side| format!("{side} × {side}")));
     line("classes", entry.classes.map_or(String::new(), |n| n.to_string()));
-    line("parameters", entry.parameters().map_or(String::new(), |n| n.to_string()));
+    line("parameters", entry.parameters().map_or(String::new(), table::millions));
     let source = entry.licence.source.as_ref();
     let source = source.map_or("not verified".into(), |source| format!("by {source}"));
-    line("licence", format!("{} ({source})", licence(&entry.licence).trim_end_matches('?')));
+    line("licence", format!("{} ({source})", entry.licence.id));
     line("page", entry.page.clone().unwrap_or_default());
     for result in &entry.results {
         let how = if result.guided { "guided" } else { "without guidance" };
@@ -202,7 +194,7 @@ fn details(library: &Library, entry: &Entry) -> String {
             ),
         );
     }
-    for (of, file) in library.catalogue.files(entry) {
+    for (of, file) in catalogue.files(entry) {
         let of = if of.name == entry.name { String::new() } else { format!(" ({})", of.name) };
         line("file", format!("{}{of}", file.address));
         let size = Size::of([file]);
@@ -227,28 +219,51 @@ fn details(library: &Library, entry: &Entry) -> String {
     text
 }
 
-/// Removes the files of entries; those of the entries that they need stay.
-fn remove(library: &Library, names: &[String]) -> Result<()> {
+/// Removes the files of entries; those of the entries that they need, and what others list, too, stay.
+fn remove(library: &Library, names: &[String], yes: bool) -> Result<()> {
+    let (catalogue, downloader) = (library.catalogue()?, &library.downloader);
     let entries: Vec<&Entry> =
-        names.iter().map(|name| library.catalogue.find(name)).collect::<Result<_, _>>()?;
-    for entry in entries {
-        let mut freed = 0;
-        for file in &entry.files {
-            freed += library.downloader.remove(file)?;
+        names.iter().map(|name| catalogue.find(name)).collect::<Result<_, _>>()?;
+    let is_removed = |other: &Entry| entries.iter().any(|entry| entry.name == other.name);
+    let others = || catalogue.entries().iter().filter(|other| !is_removed(other));
+    let shared_by = |file: &File| {
+        let place = downloader.place(file);
+        let has = |other: &&Entry| other.files.iter().any(|f| downloader.place(f) == place);
+        others().find(has)
+    };
+    let files = || entries.iter().flat_map(|entry| &entry.files);
+    let here: Vec<String> = files()
+        .filter(|file| shared_by(file).is_none())
+        .filter_map(|file| Some(downloader.find(file)?.display().to_string()))
+        .collect();
+    if !yes && !here.is_empty() {
+        let question = format!("This removes:\n  {}\nRemove?", here.join("\n  "));
+        match agreed(&question)? {
+            Some(true) => {}
+            Some(false) => bail!("nothing was removed"),
+            None => bail!("this removes {}; --yes does it", here.join(", ")),
         }
-        let users: Vec<&str> = library
-            .catalogue
-            .entries()
-            .iter()
-            .filter(|other| other.needs.contains(&entry.name))
-            .filter(|other| presence(library, other) == Presence::Partly)
-            .map(|other| other.name.as_str())
-            .collect();
+    }
+    for entry in &entries {
+        let (mut freed, mut kept) = (0, String::new());
+        for file in &entry.files {
+            match shared_by(file) {
+                Some(other) => {
+                    kept.push_str(&format!("; {} is of {}, too", file.name(), other.name))
+                }
+                None => freed += downloader.remove(file)?,
+            }
+        }
+        let needs_it = |other: &&Entry| {
+            other.needs.contains(&entry.name)
+                && presence(library, catalogue, other) == Presence::Partly
+        };
+        let users: Vec<&str> = others().filter(needs_it).map(|other| other.name.as_str()).collect();
         let needed = match users.as_slice() {
             [] => String::new(),
-            users => format!("; {} needs it", users.join(", ")),
+            users => format!("; needed by {}", users.join(", ")),
         };
-        println!("{}: {} removed{needed}", entry.name, bytes(freed));
+        println!("{}: {} removed{kept}{needed}", entry.name, bytes(freed));
     }
     Ok(())
 }

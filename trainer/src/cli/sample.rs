@@ -24,7 +24,7 @@ use super::interrupt::on_interrupt;
 use super::metrics::{Evaluator, MetricArgs, extracted};
 use super::model::PartsArgs;
 use super::numbers::{at_least, seed};
-use super::published::{DownloadArgs, Library, Wishes};
+use super::published::{DownloadArgs, FileOptions, Library};
 use super::sampling::SamplingArgs;
 use crate::data::fingerprint::Fingerprint;
 use crate::evaluate::eval_set::EvalSet;
@@ -92,12 +92,12 @@ pub struct Args {
 pub fn run(mut args: Args) -> Result<Outcome> {
     let rank = Rank::from_environment()?;
     ensure!((1..=10_000_000).contains(&args.count), "--count is not between 1 and 10000000");
-    let library = Library::open()?;
-    let mut wishes = Wishes::new(&library);
-    wishes.parts(&mut args.parts)?;
-    wishes.file("--evaluate", Role::Reference, &mut args.evaluate)?;
-    args.metrics.wish(&mut wishes)?;
-    let published = wishes.fulfil(args.download, args.json)?;
+    let library = Library::of_process();
+    let mut options = FileOptions::new(&library);
+    options.parts(&mut args.parts)?;
+    options.file("--evaluate", Role::Reference, &mut args.evaluate)?;
+    args.metrics.name_files(&mut options)?;
+    let published = options.resolve(args.download, args.json)?;
     let chosen = device::choose(&super::local_device(&args.device, rank))?;
     let files = ModelFiles::open(&args.parts.paths())?;
     if rank.rank == 0 {

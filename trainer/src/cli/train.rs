@@ -11,7 +11,7 @@ use tintype::device;
 use super::Outcome;
 use super::interrupt::on_interrupt;
 use super::numbers::at_least;
-use super::published::{DownloadArgs, Library, Wishes};
+use super::published::{DownloadArgs, FileOptions, Library};
 use super::watchers::{check_guidance, watchers};
 use crate::data::store::ImageStore;
 use crate::network::lpips::Lpips;
@@ -76,17 +76,17 @@ pub fn run(args: Args) -> Result<Outcome> {
         Rank::from_environment()?.world == 1,
         "one process trains on all devices of a machine; start it once, with --device cuda:0,cuda:1"
     );
-    let given = config.clone();
-    let library = Library::open()?;
-    let mut wishes = Wishes::new(&library);
-    wish(&mut config, &mut wishes)?;
-    wishes.fulfil(args.download, false)?;
     let mut devices = Vec::new();
     for name in &args.device {
         let chosen = device::choose(name)?.found;
         check_precision(config.run(), &chosen.device)?;
         devices.push(chosen.device.autodiff());
     }
+    let given = config.clone();
+    let library = Library::of_process();
+    let mut options = FileOptions::new(&library);
+    name_files(&mut config, &mut options)?;
+    options.resolve(args.download, false)?;
     for note in notes(&config) {
         let _ = writeln!(std::io::stderr(), "note: {note}");
     }
@@ -110,44 +110,43 @@ pub fn run(args: Args) -> Result<Outcome> {
 }
 
 /// Files of a configuration that are named, and not given as paths.
-fn wish<'a>(config: &'a mut Config, wishes: &mut Wishes<'a>) -> Result<()> {
+fn name_files<'a>(config: &'a mut Config, options: &mut FileOptions<'a>) -> Result<()> {
     match config {
-        Config::HiDiT(recipe) => wish_latent(recipe, wishes),
-        Config::LightningDiT(recipe) => wish_latent(recipe, wishes),
-        Config::HDiT(recipe) => wish_shared(recipe, Role::Network, wishes).map(|_| ()),
+        Config::HiDiT(recipe) => {
+            let data = name_shared_files(recipe, Role::Network, options)?;
+            options.file("data.stats", Role::Statistics, &mut data.stats)?;
+            options.file("data.teacher", Role::DinoV2, &mut data.teacher)
+        }
+        // It has no teacher, and says so.
+        Config::LightningDiT(recipe) => {
+            let data = name_shared_files(recipe, Role::Network, options)?;
+            options.file("data.stats", Role::Statistics, &mut data.stats)
+        }
+        Config::HDiT(recipe) => name_shared_files(recipe, Role::Network, options).map(|_| ()),
         Config::Vae(recipe) => {
-            let data = wish_shared(recipe, Role::Autoencoder, wishes)?;
-            wishes.file("data.vgg", Role::Vgg, &mut data.vgg)?;
-            wishes.file("data.lpips", Role::Lpips, &mut data.lpips)?;
-            wishes.file("data.teacher", Role::DinoV2, &mut data.teacher)
+            let data = name_shared_files(recipe, Role::Autoencoder, options)?;
+            options.file("data.vgg", Role::Vgg, &mut data.vgg)?;
+            options.file("data.lpips", Role::Lpips, &mut data.lpips)?;
+            options.file("data.teacher", Role::DinoV2, &mut data.teacher)
         }
     }
 }
 
-fn wish_latent<'a, M, L>(
-    recipe: &'a mut Recipe<M, L, LatentData>,
-    wishes: &mut Wishes<'a>,
-) -> Result<()> {
-    let data = wish_shared(recipe, Role::Network, wishes)?;
-    wishes.file("data.stats", Role::Statistics, &mut data.stats)?;
-    wishes.file("data.teacher", Role::DinoV2, &mut data.teacher)
-}
-
 /// Those of the tables that all recipes share; returns the table of the data.
-fn wish_shared<'a, M, L, D>(
+fn name_shared_files<'a, M, L, D>(
     recipe: &'a mut Recipe<M, L, D>,
     network: Role,
-    wishes: &mut Wishes<'a>,
+    options: &mut FileOptions<'a>,
 ) -> Result<&'a mut D> {
-    wishes.file("init.from", network, &mut recipe.init.from)?;
+    options.file("init.from", network, &mut recipe.init.from)?;
     if let Some(preview) = &mut recipe.preview {
-        wishes.file("preview.vae", Role::Autoencoder, &mut preview.vae)?;
+        options.file("preview.vae", Role::Autoencoder, &mut preview.vae)?;
     }
     if let Some(evaluate) = &mut recipe.evaluate {
-        wishes.needed("evaluate.reference", Role::Reference, &mut evaluate.reference)?;
-        wishes.file("evaluate.inception", Role::Inception, &mut evaluate.inception)?;
-        wishes.file("evaluate.dinov2", Role::DinoV2, &mut evaluate.dinov2)?;
-        wishes.file("evaluate.vae", Role::Autoencoder, &mut evaluate.vae)?;
+        options.needed("evaluate.reference", Role::Reference, &mut evaluate.reference)?;
+        options.file("evaluate.inception", Role::Inception, &mut evaluate.inception)?;
+        options.file("evaluate.dinov2", Role::DinoV2, &mut evaluate.dinov2)?;
+        options.file("evaluate.vae", Role::Autoencoder, &mut evaluate.vae)?;
     }
     Ok(&mut recipe.data)
 }

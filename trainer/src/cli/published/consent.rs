@@ -1,54 +1,28 @@
-//! What is said, and asked, before anything is fetched.
+//! What is said, and asked, before anything is fetched or removed.
 
 use std::io::{BufRead, IsTerminal, Write};
 
 use anyhow::{Result, bail};
-use tintype::catalogue::{Address, Entry, File, Licence, Size};
-
-/// A licence in a few words; what it forbids or what is not known of it comes first.
-fn licence(licence: &Licence) -> String {
-    let id = &licence.id;
-    match (licence.commercial, &licence.source) {
-        (Some(false), _) => format!("{id}: NO COMMERCIAL USE"),
-        (Some(true), Some(_)) => id.clone(),
-        (Some(true), None) => format!("{id} (not verified)"),
-        (None, _) if id == "unknown" => "unknown; see the model's page before you use it".into(),
-        (None, _) => format!("{id}; see the model's page before you use it"),
-    }
-}
+use tintype::catalogue::{Entry, File, Size};
+use tintype_download::Downloader;
 
 /// A line for each file that is to be fetched, and one for each licence.
-pub fn about(files: &[(Option<&Entry>, &File)]) -> String {
-    let mut text = String::new();
-    for (_, file) in files {
-        let size = Size::of([*file]);
-        text.push_str(&format!("  {} ({size})\n", file.address));
-    }
-    let mut entries: Vec<&Entry> = files.iter().filter_map(|(entry, _)| *entry).collect();
-    entries.dedup_by_key(|entry| &entry.name);
-    for entry in entries {
-        text.push_str(&format!("  {}: licence {}\n", entry.name, licence(&entry.licence)));
+fn about(files: &[(Option<&Entry>, &File)]) -> Vec<String> {
+    let of_file = |(_, file): &(_, &File)| format!("{} ({})", file.address, Size::of([*file]));
+    let mut lines: Vec<String> = files.iter().map(of_file).collect();
+    let mut seen: Vec<&str> = Vec::new();
+    for entry in files.iter().filter_map(|(entry, _)| *entry) {
+        if seen.contains(&entry.name.as_str()) {
+            continue;
+        }
+        seen.push(&entry.name);
+        let summary = || format!("licence {}", entry.licence.summary());
+        lines.push(format!("{}: {}", entry.name, entry.licence.warning().unwrap_or_else(summary)));
     }
     if files.iter().any(|(entry, _)| entry.is_none()) {
-        text.push_str("  the licence of an address is not known here\n");
+        lines.push("the licence of an address is not known here".into());
     }
-    text
-}
-
-/// The hosts that files come from, on this endpoint.
-pub fn hosts(files: &[(Option<&Entry>, &File)], endpoint: &str) -> String {
-    let host = |file: &File| {
-        let url = match &file.address {
-            Address::Hub(_) => endpoint,
-            Address::Url(url) | Address::Link(url) => url.as_str(),
-        };
-        let host = url.split_once("://").map_or(url, |(_, rest)| rest);
-        host.split('/').next().unwrap_or(host).to_string()
-    };
-    let mut hosts: Vec<String> = files.iter().map(|(_, file)| host(file)).collect();
-    hosts.sort();
-    hosts.dedup();
-    hosts.join(", ")
+    lines
 }
 
 /// Says what would be fetched and asks whether it may be; `--yes` is the answer where it is given.
@@ -56,34 +30,40 @@ pub fn hosts(files: &[(Option<&Entry>, &File)], endpoint: &str) -> String {
 /// # Errors
 ///
 /// If the answer is no, or there is nobody to ask.
-pub fn ask(files: &[(Option<&Entry>, &File)], endpoint: &str, yes: bool) -> Result<()> {
+pub fn ask(downloader: &Downloader, files: &[(Option<&Entry>, &File)], yes: bool) -> Result<()> {
     let size = Size::of(files.iter().map(|(_, file)| *file));
-    let (count, hosts) = (files.len(), hosts(files, endpoint));
+    let mut hosts: Vec<String> = files.iter().map(|(_, file)| downloader.host(file)).collect();
+    hosts.sort();
+    hosts.dedup();
+    let (count, hosts) = (files.len(), hosts.join(", "));
     let what = format!("{count} file{} from {hosts}, {size}", if count == 1 { "" } else { "s" });
-    let mut err = std::io::stderr();
+    let lines = about(files);
     if yes {
-        let _ = write!(err, "downloading {what}:\n{}", about(files));
+        let _ = writeln!(std::io::stderr(), "downloading {what}:\n  {}", lines.join("\n  "));
         return Ok(());
     }
-    let (stdin, is_seen) = (std::io::stdin(), err.is_terminal());
-    if !stdin.is_terminal() || !is_seen {
-        let addresses: Vec<String> = files.iter().map(|(_, f)| f.address.to_string()).collect();
-        let warning: String = files
-            .iter()
-            .filter_map(|(entry, _)| *entry)
-            .find(|entry| entry.licence.commercial == Some(false))
-            .map(|entry| format!("; {}: licence {}", entry.name, licence(&entry.licence)))
-            .unwrap_or_default();
-        bail!("needs {what}: {}; --yes downloads them{warning}", addresses.join(", "));
+    match agreed(&format!("This needs {what}:\n  {}\nDownload?", lines.join("\n  ")))? {
+        Some(true) => Ok(()),
+        Some(false) => bail!("nothing was downloaded"),
+        None => bail!("this needs {what}; --yes downloads them: {}", lines.join("; ")),
     }
-    let _ = write!(err, "This needs {what}:\n{}Download? [y/N] ", about(files));
+}
+
+/// The answer to a question; `None` where there is nobody to ask.
+///
+/// # Errors
+///
+/// If the answer cannot be read.
+pub fn agreed(question: &str) -> Result<Option<bool>> {
+    let (stdin, mut err) = (std::io::stdin(), std::io::stderr());
+    if !stdin.is_terminal() || !err.is_terminal() {
+        return Ok(None);
+    }
+    let _ = write!(err, "{question} [y/N] ");
     let _ = err.flush();
     let mut answer = String::new();
     stdin.lock().read_line(&mut answer)?;
-    match answer.trim().to_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => bail!("nothing was downloaded"),
-    }
+    Ok(Some(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")))
 }
 
 #[cfg(test)]
@@ -93,16 +73,30 @@ mod tests {
 
     #[test]
     fn a_licence_is_said_before_a_download() {
-        let mine = r#"{"models": [{"name": "mine", "title": "M", "kind": "network",
-            "licence": {"id": "CC-BY-NC-4.0", "commercial": false},
-            "files": [{"role": "network", "address": "https://example.org/m.pt", "bytes": 2048}]}]}"#;
-        let catalogue = Catalogue::built_in().extended(mine, "models.json").expect("a catalogue");
-        let entry = catalogue.find("mine").expect("it is there");
-        let files: Vec<_> = entry.files.iter().map(|file| (Some(entry), file)).collect();
-        assert_eq!(
-            about(&files),
-            "  https://example.org/m.pt (2.0 KiB)\n  mine: licence CC-BY-NC-4.0: NO COMMERCIAL USE\n"
+        let entry = |name: &str, licence: &str| {
+            format!(
+                r#"{{"name": "{name}", "title": "M", "kind": "network", "licence": {licence},
+                "files": [{{"role": "network", "address": "https://example.org/{name}.pt", "bytes": 2048}}]}}"#
+            )
+        };
+        let mine = format!(
+            r#"{{"models": [{}, {}, {}]}}"#,
+            entry("a", r#"{"id": "CC-BY-NC-4.0", "commercial": false}"#),
+            entry("b", r#"{"id": "unknown"}"#),
+            entry("c", r#"{"id": "MIT", "commercial": true, "source": "the card"}"#),
         );
-        assert_eq!(hosts(&files, "https://huggingface.co"), "example.org");
+        let catalogue = Catalogue::built_in().extended(&mine, "models.json").expect("a catalogue");
+        let entries = ["a", "b", "c", "a"].map(|name| catalogue.find(name).expect("it is there"));
+        let files: Vec<_> = entries.iter().map(|entry| (Some(*entry), &entry.files[0])).collect();
+        let lines = about(&files);
+        assert_eq!(lines[0], "https://example.org/a.pt (2.0 KiB)");
+        assert_eq!(
+            lines[4..],
+            [
+                "a: licence CC-BY-NC-4.0: no commercial use",
+                "b: its licence is not known; see the model's page before you use it",
+                "c: licence MIT",
+            ]
+        );
     }
 }

@@ -1,18 +1,19 @@
 //! Names and addresses where options take files.
 
 mod consent;
+mod file_options;
 mod progress;
-mod wishes;
 
+use std::cell::OnceCell;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use tintype::catalogue::Catalogue;
 use tintype_download::{DownloadError, Downloader, Environment, user_catalogue};
 
-pub use consent::ask;
-pub use progress::fetch;
-pub use wishes::{Wishes, entry_named};
+pub use consent::{agreed, ask};
+pub use file_options::{FileOptions, entry_named};
+pub use progress::Watched;
 
 /// Whether files that are not on this machine may be fetched.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
@@ -24,20 +25,28 @@ pub struct DownloadArgs {
 
 /// The catalogue, and what is on this machine.
 pub struct Library {
-    pub catalogue: Catalogue,
+    catalogue: OnceCell<Catalogue>,
     pub downloader: Downloader,
 }
 
 impl Library {
-    /// The catalogue with the user's own entries, and the caches of this machine. Makes no request.
+    /// Of this process' environment. Reads nothing and makes no request.
+    pub fn of_process() -> Self {
+        let downloader = Downloader::new(Environment::of_process());
+        Self { catalogue: OnceCell::new(), downloader }
+    }
+
+    /// The catalogue with the user's own entries.
     ///
     /// # Errors
     ///
     /// If the user's own catalogue cannot be read.
-    pub fn open() -> Result<Self> {
-        let environment = Environment::of_process();
-        let catalogue = user_catalogue(&environment)?;
-        Ok(Self { catalogue, downloader: Downloader::new(environment) })
+    pub fn catalogue(&self) -> Result<&Catalogue> {
+        if let Some(catalogue) = self.catalogue.get() {
+            return Ok(catalogue);
+        }
+        let read = user_catalogue(self.downloader.environment())?;
+        Ok(self.catalogue.get_or_init(|| read))
     }
 }
 
@@ -47,17 +56,27 @@ impl Library {
 ///
 /// # Errors
 ///
-/// If a download failed.
+/// If a download failed; [`DownloadError::Stopped`] if one was stopped.
 pub fn all_fetched<T>(results: Vec<(String, PathBuf, Result<T, DownloadError>)>) -> Result<Vec<T>> {
-    let said = |(what, place, result): (String, PathBuf, Result<T, DownloadError>)| match result {
-        Ok(fetched) => Ok(fetched),
-        Err(error @ DownloadError::Offline { .. }) => {
-            bail!("{error}; `tintype download {what}` fetches it where there is a network")
+    if results.iter().any(|(.., result)| matches!(result, Err(DownloadError::Stopped))) {
+        return Err(DownloadError::Stopped.into());
+    }
+    let (mut fetched, mut problems) = (Vec::new(), Vec::new());
+    for (what, place, result) in results {
+        match result {
+            Ok(one) => fetched.push(one),
+            Err(error @ DownloadError::Offline { .. }) => problems.push(format!(
+                "{error}; `tintype download {what}` fetches it where there is a network"
+            )),
+            Err(error @ DownloadError::Unreachable { .. }) => problems.push(format!(
+                "{error}; it is not on this machine either ({} was looked for)",
+                place.display()
+            )),
+            Err(error) => problems.push(error.to_string()),
         }
-        Err(error @ DownloadError::Unreachable { .. }) => {
-            bail!("{error}; it is not on this machine either ({} was looked for)", place.display())
-        }
-        Err(error) => Err(error.into()),
-    };
-    results.into_iter().map(said).collect()
+    }
+    match problems.is_empty() {
+        true => Ok(fetched),
+        false => bail!("{}", problems.join("; and ")),
+    }
 }

@@ -1,7 +1,6 @@
 //! Downloads, with a bar for each, lines where there is no terminal, or JSON lines.
 
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,57 +8,95 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 use tintype::catalogue::File;
 use tintype::generate::bytes;
-use tintype_download::{DownloadError, Downloader, Fetched, State};
+use tintype_download::{DownloadError, Fetched, State};
 
 /// The time between two lines of a file, where there is no terminal for bars, and between two JSON lines.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
 
+/// Bars of files whose length is known, and is not.
+const WITH_LENGTH: &str =
+    "{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left {msg}";
+const WITHOUT_LENGTH: &str = "{prefix} {bytes} {bytes_per_sec} {msg}";
+
+/// Shows the length of a file.
+fn with_length(bar: &ProgressBar, length: u64) {
+    if bar.length() != Some(length) {
+        bar.set_length(length);
+        if let Ok(style) = ProgressStyle::with_template(WITH_LENGTH) {
+            bar.set_style(style);
+        }
+    }
+}
+
 /// What is shown of one file.
 struct Shown {
+    address: String,
     name: String,
     bar: ProgressBar,
     last: Mutex<Option<Instant>>,
 }
 
-/// Fetches files and reports how far they are. The results have the order of the files.
-pub fn fetch(
-    downloader: &Downloader,
-    files: &[&File],
-    stop: &AtomicBool,
+/// Downloads that are shown.
+pub struct Watched<'a> {
+    files: &'a [&'a File],
+    shown: Vec<Shown>,
+    has_bars: bool,
     json: bool,
-) -> Vec<Result<Fetched, DownloadError>> {
-    let has_bars = !json && std::io::stderr().is_terminal();
-    let bars = MultiProgress::new();
-    let shown: Vec<Shown> = files
-        .iter()
-        .map(|file| {
-            let bar =
-                if has_bars { bars.add(ProgressBar::no_length()) } else { ProgressBar::hidden() };
-            let template =
-                "{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left {msg}";
-            if let Ok(style) = ProgressStyle::with_template(template) {
+}
+
+impl<'a> Watched<'a> {
+    /// Of these files.
+    pub fn new(files: &'a [&'a File], json: bool) -> Self {
+        let has_bars = !json && std::io::stderr().is_terminal();
+        let bars = MultiProgress::new();
+        let shown = |file: &&File| {
+            let bar = match has_bars {
+                true => bars.add(ProgressBar::no_length()),
+                false => ProgressBar::hidden(),
+            };
+            bar.set_prefix(file.name().to_string());
+            if let Ok(style) = ProgressStyle::with_template(WITHOUT_LENGTH) {
                 bar.set_style(style);
             }
-            bar.set_prefix(file.name().to_string());
-            bar.set_length(file.size().unwrap_or(0));
-            Shown { name: file.name().into(), bar, last: Mutex::new(None) }
-        })
-        .collect();
-    let watch = |index: usize, state: State| {
-        if let Some(shown) = shown.get(index) {
-            shown.tell(&state, has_bars, json);
-        }
-    };
-    let results = downloader.fetch_all(files, &watch, stop);
-    for shown in &shown {
-        shown.bar.finish_and_clear();
+            if let Some(size) = file.size() {
+                with_length(&bar, size);
+            }
+            Shown {
+                address: file.address.to_string(),
+                name: file.name().into(),
+                bar,
+                last: Mutex::new(None),
+            }
+        };
+        Self { files, shown: files.iter().map(shown).collect(), has_bars, json }
     }
-    for (file, result) in files.iter().zip(&results) {
-        if let Ok(fetched) = result {
-            said(file, fetched, json);
+
+    /// Is told what the download of a file is doing.
+    pub fn watch(&self) -> impl Fn(usize, State) + Sync + '_ {
+        |index, state| {
+            if let Some(shown) = self.shown.get(index) {
+                shown.tell(&state, self.has_bars, self.json);
+            }
         }
     }
-    results
+
+    /// Clears the bars, and tells where the files are now.
+    pub fn finish(&self, results: &[Result<Fetched, DownloadError>]) {
+        for shown in &self.shown {
+            shown.bar.finish_and_clear();
+        }
+        for (file, result) in self.files.iter().zip(results) {
+            match result {
+                Ok(fetched) => said(file, fetched, self.json),
+                Err(error) if self.json => {
+                    let (address, error) = (&file.address, error.to_string());
+                    let event = json!({"event": "failed", "address": address, "error": error});
+                    let _ = writeln!(std::io::stdout(), "{event}");
+                }
+                Err(_) => {}
+            }
+        }
+    }
 }
 
 impl Shown {
@@ -72,11 +109,18 @@ impl Shown {
             }
             State::Receiving { done, total } => {
                 if let Some(total) = total {
-                    self.bar.set_length(*total);
+                    with_length(&self.bar, *total);
                 }
                 self.bar.set_message("");
                 self.bar.set_position(*done);
                 self.line(*done, *total, has_bars, json);
+            }
+            State::Locked => {
+                self.bar.set_message("another program downloads it");
+                if !has_bars {
+                    let _ =
+                        writeln!(std::io::stderr(), "{}: another program downloads it", self.name);
+                }
             }
             State::Waiting { seconds, problem } => {
                 self.bar.set_message(format!("{problem}; again in {seconds} s"));
@@ -99,8 +143,7 @@ impl Shown {
         }
         let is_first = last.replace(Instant::now()).is_none();
         if json {
-            let event =
-                json!({"event": "download", "file": self.name, "bytes": done, "total": total});
+            let event = json!({"event": "download", "address": self.address, "bytes": done, "total": total});
             let _ = writeln!(std::io::stdout(), "{event}");
         } else if !is_first {
             let of = total.map(|total| format!(" of {}", bytes(total))).unwrap_or_default();
@@ -114,7 +157,8 @@ impl Shown {
 fn said(file: &File, fetched: &Fetched, json: bool) {
     if json {
         let event = json!({"event": "downloaded", "address": file.address, "path": fetched.path,
-            "bytes": fetched.bytes, "sha256": fetched.sha256, "commit": fetched.commit});
+            "bytes": fetched.bytes, "sha256": fetched.sha256, "commit": fetched.commit,
+            "not_asked": fetched.not_asked});
         let _ = writeln!(std::io::stdout(), "{event}");
         return;
     }

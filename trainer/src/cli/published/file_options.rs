@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use tintype::catalogue::{Address, Catalogue, Entry, File, Kind, Role};
+use tintype::catalogue::{Address, Entry, File, Hub, Kind, Role};
 use tintype::labels::printable;
 use tintype::settings::Settings;
 
-use super::{DownloadArgs, Library, all_fetched, ask, fetch};
-use crate::cli::interrupt::on_interrupt;
+use super::{DownloadArgs, Library, Watched, all_fetched, ask};
+use crate::cli::interrupt::Interruptible;
 use crate::cli::model::{ModelArgs, PartsArgs};
 
 /// What a name brings besides files.
@@ -26,7 +26,7 @@ struct Slot<'a> {
 }
 
 /// Options of a command that may name published files: collected, asked for once, fetched together.
-pub struct Wishes<'a> {
+pub struct FileOptions<'a> {
     library: &'a Library,
     slots: Vec<Slot<'a>>,
     published: Published,
@@ -37,12 +37,12 @@ pub struct Wishes<'a> {
 /// # Errors
 ///
 /// If it looks like a name, and there are models of similar ones.
-pub fn entry_named<'a>(catalogue: &'a Catalogue, value: &Path) -> Result<Option<&'a Entry>> {
+pub fn entry_named<'a>(library: &'a Library, value: &Path) -> Result<Option<&'a Entry>> {
     let Some(text) = value.to_str() else { return Ok(None) };
     if value.exists() || Address::is_meant(text) || text.contains(['/', '\\']) {
         return Ok(None);
     }
-    match catalogue.find(text) {
+    match library.catalogue()?.find(text) {
         Ok(entry) => Ok(Some(entry)),
         Err(error) if !error.near.is_empty() && value.extension().is_none() => {
             bail!("there is no file {}, and {error}", printable(text))
@@ -51,7 +51,7 @@ pub fn entry_named<'a>(catalogue: &'a Catalogue, value: &Path) -> Result<Option<
     }
 }
 
-impl<'a> Wishes<'a> {
+impl<'a> FileOptions<'a> {
     pub fn new(library: &'a Library) -> Self {
         Self { library, slots: Vec::new(), published: Published::default() }
     }
@@ -80,7 +80,8 @@ impl<'a> Wishes<'a> {
         if place.is_some() {
             return self.file(option, role, place);
         }
-        if let Some(found) = network.and_then(|entry| self.library.catalogue.file(entry, role)) {
+        let Some(entry) = network else { return Ok(()) };
+        if let Some(found) = self.library.catalogue()?.file(entry, role) {
             self.published_file(found, move |path| *place = Some(path));
         }
         Ok(())
@@ -98,10 +99,10 @@ impl<'a> Wishes<'a> {
     fn network(&mut self, model: &'a mut ModelArgs) -> Result<Option<&'a Entry>> {
         let ModelArgs { model, config, .. } = model;
         let Some(value) = model.clone() else { return Ok(None) };
-        let entry = entry_named(&self.library.catalogue, &value)?;
+        let entry = entry_named(self.library, &value)?;
         if let Some(entry) = entry {
             if entry.kind != Kind::Network {
-                bail!("--model {}: it is no network but: {}", entry.name, entry.kind.name());
+                bail!("--model {}: it is not a network ({})", entry.name, entry.kind.name());
             }
             if !entry.is_supported() {
                 let architecture = entry.architecture.as_deref().unwrap_or("it");
@@ -133,7 +134,7 @@ impl<'a> Wishes<'a> {
     ///
     /// As [`file`](Self::file).
     pub fn any(&mut self, place: &'a mut PathBuf) -> Result<()> {
-        let entry = entry_named(&self.library.catalogue, place)?;
+        let entry = entry_named(self.library, place)?;
         let role = entry.and_then(|entry| entry.files.first()).map_or(Role::Network, |f| f.role);
         self.needed("the checkpoint", role, place)
     }
@@ -159,10 +160,13 @@ impl<'a> Wishes<'a> {
         if let Some(text) = value.to_str().filter(|text| Address::is_meant(text)) {
             let file = File::at(role, text.parse()?);
             self.slot(None, &file, set);
+            if let Some(config) = config_beside(&file) {
+                self.slot(None, &config, |_| {});
+            }
             return Ok(());
         }
-        let Some(entry) = entry_named(&library.catalogue, value)? else { return Ok(()) };
-        let Some(found) = library.catalogue.file(entry, role) else {
+        let Some(entry) = entry_named(library, value)? else { return Ok(()) };
+        let Some(found) = library.catalogue()?.file(entry, role) else {
             let notes = entry.notes.join(" ");
             match entry.files.is_empty() {
                 true => bail!("{option} {}: it cannot be fetched by name. {notes}", entry.name),
@@ -195,40 +199,58 @@ impl<'a> Wishes<'a> {
     /// # Errors
     ///
     /// If the user does not agree, or a file cannot be fetched.
-    pub fn fulfil(self, download: DownloadArgs, json: bool) -> Result<Published> {
+    pub fn resolve(self, download: DownloadArgs, json: bool) -> Result<Published> {
         let downloader = &self.library.downloader;
+        // Before anything is fetched: a branch may move, and leave its files of before without a name.
+        let mut paths: Vec<Option<PathBuf>> =
+            self.slots.iter().map(|slot| downloader.find(&slot.file)).collect();
         let mut missing: Vec<(Option<&Entry>, &File)> = Vec::new();
-        for Slot { entry, file, .. } in &self.slots {
+        for (Slot { entry, file, .. }, path) in self.slots.iter().zip(&paths) {
             let is_new = missing.iter().all(|(_, other)| other.address != file.address);
-            if is_new && downloader.find(file).is_none() {
+            if is_new && path.is_none() {
                 missing.push((entry.as_ref(), file));
             }
         }
-        let mut came = Vec::new();
         if !missing.is_empty() {
-            let environment = downloader.environment();
             // Without a network the message is what is missing, and not a question that leads nowhere.
-            if !environment.offline {
-                ask(&missing, &environment.endpoint, download.yes)?;
+            if !downloader.environment().offline {
+                ask(downloader, &missing, download.yes)?;
             }
-            let stop = on_interrupt("stopping; what has arrived is kept")?;
+            let interruptible = Interruptible::begin("stopping; what has arrived is kept")?;
             let files: Vec<&File> = missing.iter().map(|(_, file)| *file).collect();
-            let results = fetch(downloader, &files, &stop, json);
+            let stop = interruptible.flag();
+            let watched = Watched::new(&files, json);
+            let results = downloader.complete_all(&files, &watched.watch(), stop);
+            watched.finish(&results);
             let told = missing.iter().zip(results).map(|((entry, file), result)| {
-                let what =
-                    entry.map_or_else(|| file.address.to_string(), |entry| entry.name.clone());
+                let what = entry.map_or_else(|| file.address.to_string(), |e| e.name.clone());
                 (what, downloader.place(file), result)
             });
-            let fetched = all_fetched(told.collect())?;
-            came = files.into_iter().map(|f| f.address.clone()).zip(fetched).collect();
+            let came = all_fetched(told.collect())?;
+            for (Slot { file, .. }, path) in self.slots.iter().zip(&mut paths) {
+                let place = files.iter().position(|other| other.address == file.address);
+                if let Some(fetched) = place.and_then(|place| came.get(place)) {
+                    path.get_or_insert_with(|| fetched.path.clone());
+                }
+            }
         }
-        for Slot { file, set, .. } in self.slots {
-            let new = came.iter().find(|(address, _)| *address == file.address);
-            match new.map(|(_, fetched)| fetched.path.clone()).or_else(|| downloader.find(&file)) {
+        for (Slot { file, set, .. }, path) in self.slots.into_iter().zip(paths) {
+            match path {
                 Some(path) => set(path),
-                None => bail!("{} was here and is gone", file.address),
+                None => bail!("{} was removed from the cache meanwhile", file.address),
             }
         }
         Ok(self.published)
     }
+}
+
+/// The configuration that diffusers keeps beside an autoencoder in a repository.
+fn config_beside(file: &File) -> Option<File> {
+    let Address::Hub(hub) = &file.address else { return None };
+    let is_diffusers = file.name().starts_with("diffusion_pytorch_model");
+    let folder =
+        hub.path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+    let address = Address::Hub(Hub { path: format!("{folder}config.json"), ..hub.clone() });
+    let is_meant = file.role == Role::Autoencoder && is_diffusers;
+    is_meant.then(|| File::at(Role::AutoencoderConfig, address))
 }
