@@ -143,6 +143,10 @@ async function download(wanted: Wanted, around: Surroundings, kept: Kept | null,
         }
         if (!part || notKept) memory.push(piece);
         have += piece.length;
+        if (have > (total ?? wanted.most ?? Infinity)) {
+          await part?.discard();
+          throw new FileError(`${name} sends more than the ${total ?? wanted.most} bytes that were said.`);
+        }
         around.progress("download", have, total);
       }
     }

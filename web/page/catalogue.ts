@@ -116,7 +116,9 @@ function obstacle(files: readonly FileEntry[], hub: string): string {
 }
 
 function facts({ architecture, image_size: image, classes, results = [], licence }: Entry): string {
-  const best = results.find((r) => r.guided && !r.note) ?? results.find((r) => !r.guided && !r.note);
+  // With guidance where it was measured with guidance; that of the entry's own settings before others.
+  const of = (guided: boolean) => results.filter((r) => r.guided === guided).sort((a, b) => Number(!!a.note) - Number(!!b.note))[0];
+  const best = of(true) ?? of(false);
   return [
     architecture,
     image && `${image} × ${image}`,

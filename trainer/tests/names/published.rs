@@ -243,9 +243,9 @@ fn a_name_is_enough_for_every_authors_checkpoint() {
 fn licences_are_told_before_and_parts_of_ones_own_are_taken() {
     let scene = Scene::new();
     let error = scene.refused("generate 3 --device cpu --model tiny-dit");
-    assert!(error.contains("tiny-vae: licence CC-BY-NC-4.0: NO COMMERCIAL USE"), "{error}");
+    assert!(error.contains("tiny-vae: licence CC-BY-NC-4.0: no commercial use"), "{error}");
     let said = scene.succeeds("download tiny-dit --yes");
-    assert!(said.contains("licence CC-BY-NC-4.0: NO COMMERCIAL USE"), "{said}");
+    assert!(said.contains("licence CC-BY-NC-4.0: no commercial use"), "{said}");
     assert!(said.contains("hub:hustvl/vae/vae.pt: ") && said.contains("SHA-256 "), "{said}");
     // An autoencoder of one's own comes before the published one.
     let vae = scene.succeeds("download tiny-vae").lines().next().expect("a path").to_string();
@@ -262,7 +262,7 @@ fn licences_are_told_before_and_parts_of_ones_own_are_taken() {
     let classes = scene.succeeds("classes retriever --model lightningdit-xl-1-800ep");
     assert!(classes.contains("207  golden retriever"), "{classes}");
     assert!(
-        scene.refused("generate 3 --model tiny-vae").contains("it is no network but: autoencoder")
+        scene.refused("generate 3 --model tiny-vae").contains("it is not a network (autoencoder)")
     );
     assert!(scene.refused("generate 3 --model tiny-jint").contains("did you mean tiny-joint"));
     assert!(scene.refused("generate 3 --model pmf-b-16").contains("does not have pMF yet"));
@@ -290,7 +290,9 @@ fn models_tell_what_is_here_and_are_removed() {
     );
     let details = scene.succeeds("models tiny-hdit");
     assert!(details.contains("verified: nothing") && details.contains("SHA-256 "), "{details}");
-    scene.succeeds("models --remove tiny-dit tiny-hdit");
+    let error = scene.refused("models --remove tiny-dit tiny-hdit");
+    assert!(error.contains("dit-800ep.pt") && error.ends_with("--yes does it"), "{error}");
+    scene.succeeds("models --remove tiny-dit tiny-hdit --yes");
     assert_eq!(
         (here("tiny-dit"), here("tiny-vae"), here("tiny-hdit")),
         (false.into(), true.into(), false.into())

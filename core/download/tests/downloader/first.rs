@@ -1,5 +1,8 @@
 //! A file that is not here yet.
 
+use std::sync::atomic::AtomicBool;
+
+use tintype::catalogue::File;
 use tintype_download::DownloadError;
 use tintype_test_hub::{Fault, Host, MAIN_COMMIT, git_sha1, sha256};
 
@@ -155,4 +158,55 @@ fn a_pinned_digest_counts_beside_gits() {
     let error = fetch(&scene.downloader(), &described).expect_err("another digest");
     assert!(matches!(error, DownloadError::Digest { algorithm: "SHA-256", .. }), "{error}");
     assert!(!scene.blob(&id).exists());
+}
+
+#[test]
+fn a_file_of_the_cache_is_held_to_the_catalogue() {
+    let scene = Scene::new();
+    let weights = content(1000, 45);
+    let id = scene.hub.put_large(REPOSITORY, "weights.bin", &weights);
+    let plain = file(&address("weights.bin"));
+    let downloader = scene.downloader();
+    fetch(&downloader, &plain).expect("it comes");
+    let other = File { sha256: Some("0".repeat(64)), ..plain.clone() };
+    let longer = File { bytes: Some(1001), ..plain.clone() };
+    let same = File { bytes: Some(1000), sha256: Some(id), ..plain };
+    assert!(downloader.find(&same).is_some());
+    for wrong in [other, longer] {
+        assert!(downloader.find(&wrong).is_none());
+        let error = fetch(&downloader, &wrong).expect_err("it is another file");
+        assert!(matches!(error, DownloadError::Changed { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_damaged_content_is_fetched_again() {
+    let scene = Scene::new();
+    let weights = content(1000, 46);
+    let id = scene.hub.put_large(REPOSITORY, "weights.bin", &weights);
+    std::fs::create_dir_all(scene.repository().join("blobs")).expect("a folder");
+    std::fs::write(scene.blob(&id), &weights[..5]).expect("a part under the whole's name");
+    let fetched = scene.fetch(&address("weights.bin")).expect("it comes");
+    assert!(is(&fetched.path, &weights));
+}
+
+#[test]
+fn files_of_a_repository_stay_together_while_its_branch_moves() {
+    let scene = Scene::new();
+    let (one, two) = (content(1000, 47), content(1000, 48));
+    scene.hub.put_large(REPOSITORY, "one.bin", &one);
+    scene.hub.put_large(REPOSITORY, "two.bin", &two);
+    let (first, second) = (file(&address("one.bin")), file(&address("two.bin")));
+    let downloader = scene.downloader();
+    let stop = AtomicBool::new(false);
+    fetch(&downloader, &first).expect("it comes");
+    scene.hub.branch(REPOSITORY, "main", LATER);
+    assert_eq!(downloader.newer(&first, &stop).expect("it is asked"), None, "the same content");
+    let fetched = downloader.complete(&second, &|_| {}, &stop).expect("it comes");
+    assert_eq!(fetched.commit.as_deref(), Some(MAIN_COMMIT));
+    fetch(&downloader, &first).expect("the branch is asked");
+    let asked = scene.hub.requests().len();
+    let found = downloader.find(&second).expect("it is here, of the commit before");
+    assert!(is(&found, &two));
+    assert_eq!(scene.hub.requests().len(), asked);
 }

@@ -145,15 +145,21 @@ fn a_range_behind_the_end_is_the_end() {
 }
 
 #[test]
-fn the_name_of_a_file_may_tell_its_digest() {
+fn digits_in_a_name_are_no_digest_but_in_pytorchs() {
     let scene = Scene::new();
     let weights = content(1000, 18);
-    let right = format!("/vgg16-{}.pth", &sha256(&weights)[..8]);
-    let fetched = scene.fetch(&scene.hub.put_url(&right, &weights, &[])).expect("it is right");
-    assert!(is(&fetched.path, &weights));
-    let wrong = scene.hub.put_url("/vgg16-00000000.pth", &weights, &[]);
-    let error = scene.fetch(&wrong).expect_err("it is another file");
-    assert!(matches!(error, DownloadError::Digest { .. }), "{error}");
+    for name in ["/model-20240115.pt", "/ckpt-00400000.pth"] {
+        let fetched = scene.fetch(&scene.hub.put_url(name, &weights, &[])).expect("it comes");
+        assert!(is(&fetched.path, &weights), "{name}");
+    }
+}
+
+#[test]
+fn what_is_compressed_on_the_way_is_refused() {
+    let scene = Scene::new();
+    let url = scene.hub.put_url("/weights.pth", b"\x1f\x8b", &[("Content-Encoding", "gzip")]);
+    let error = scene.fetch(&url).expect_err("it was not asked for");
+    assert!(error.to_string().contains("as gzip"), "{error}");
 }
 
 #[test]

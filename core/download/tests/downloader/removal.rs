@@ -82,3 +82,22 @@ fn what_a_link_leads_to_elsewhere_stays() {
     scene.downloader().remove(&asked).expect("it is removed");
     assert!(!pointer.exists() && is(&elsewhere, b"{}"));
 }
+
+#[test]
+fn the_unfinished_download_of_another_file_stays() {
+    let scene = Scene::new();
+    let (one, two) = (content(BYTES, 43), content(BYTES, 44));
+    scene.hub.put_large(REPOSITORY, "one.bin", &one);
+    let id = scene.hub.put_large(REPOSITORY, "two.bin", &two);
+    let (first, second) = (file(&address("one.bin")), file(&address("two.bin")));
+    let downloader = scene.downloader();
+    fetch_a_little(&downloader, &first);
+    fetch_a_little(&downloader, &second);
+    assert!(downloader.is_begun(&first) && downloader.is_begun(&second));
+    downloader.remove(&first).expect("it is removed");
+    assert!(!downloader.is_begun(&first) && downloader.is_begun(&second));
+    assert!(length(&scene.part(&id)) > 0);
+    fetch(&downloader, &second).expect("it goes on");
+    assert!(!downloader.is_begun(&second));
+    assert_eq!(files_below(&scene.repository().join("blobs")), [id]);
+}
