@@ -55,7 +55,8 @@ pub(super) fn unwrapped(weights: Weights) -> Result<Weights, WeightsError> {
 fn mean_flow(weights: Weights) -> Result<Weights, WeightsError> {
     let (tensor, prefix) = OF_MEAN_FLOW;
     let is_prefixed = weights.contains(&format!("{prefix}{tensor}"));
-    if !is_prefixed && !(weights.contains(tensor) && weights.contains(ROTATIONS)) {
+    let is_rotated = weights.contains(tensor) && weights.contains(ROTATIONS);
+    if !(is_prefixed || is_rotated) {
         return Ok(weights);
     }
     renamed(weights, |name| {
