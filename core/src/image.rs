@@ -7,7 +7,7 @@ use burn::tensor::TensorData;
 pub enum Rounding {
     /// `clamp(255·(x + 1)/2)`, SiT, REPA-E, Hi-DiT and k-diffusion.
     Half,
-    /// `clamp(127.5·x + 128)`, LightningDiT and VA-VAE.
+    /// `clamp(127.5·x + 128)`, which rounds to the nearest: LightningDiT, VA-VAE, iMF and pMF.
     Up,
 }
 

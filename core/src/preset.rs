@@ -3,7 +3,9 @@
 use crate::model::Architecture;
 use crate::model::hdit::{HDiTConfig, LevelAttention, PerLevel};
 use crate::model::hidit::HiDiTConfig;
+use crate::model::imf::ImfConfig;
 use crate::model::lightningdit::LightningDiTConfig;
+use crate::model::pmf::PmfConfig;
 use crate::model::sit::SiTConfig;
 
 /// A named network.
@@ -13,7 +15,7 @@ pub struct Preset {
     pub name: &'static str,
     /// Its shape.
     pub architecture: Architecture,
-    /// Parameters as published (with position tables, without buffers and projectors).
+    /// Parameters as published (with position tables, without buffers, projectors and what no network reads).
     pub parameters: usize,
     /// What its authors measured.
     pub metric: &'static str,
@@ -71,6 +73,8 @@ pub fn all() -> Vec<Preset> {
             Some(Preset { name, architecture, parameters, metric })
         }),
     );
+    presets.extend(imf());
+    presets.extend(pmf());
     let hdit = |name, config: HDiTConfig, parameters, metric| Preset {
         name,
         architecture: Architecture::from(config),
@@ -132,6 +136,39 @@ fn hidit(
         t_min: 0.05,
     };
     Preset { name, architecture: config.into(), parameters, metric }
+}
+
+/// iMF, without the last layer of the head of v that its files hold.
+fn imf() -> Vec<Preset> {
+    [
+        ("imf-b-2", "B", 88_935_184, "ImageNet-256, 1 step: FID 3.32"),
+        ("imf-m-2", "M", 173_908_240, "ImageNet-256, 1 step: FID 2.26"),
+        ("imf-l-2", "L", 409_054_224, "ImageNet-256, 1 step: FID 1.83"),
+        ("imf-xl-2", "XL", 610_415_632, "ImageNet-256: FID 1.72 in 1 step, 1.54 in 2"),
+    ]
+    .into_iter()
+    .filter_map(|(name, size, parameters, metric)| {
+        let architecture = ImfConfig::variant(size)?.into();
+        Some(Preset { name, architecture, parameters, metric })
+    })
+    .collect()
+}
+
+fn pmf() -> Vec<Preset> {
+    [
+        ("pmf-b-16", "B", 16, 118_234_240, "ImageNet-256, 1 step: FID 3.15"),
+        ("pmf-l-16", "L", 16, 410_320_768, "ImageNet-256, 1 step: FID 2.51"),
+        ("pmf-h-16", "H", 16, 955_508_992, "ImageNet-256, 1 step: FID 2.15"),
+        ("pmf-b-32", "B", 32, 120_300_928, "ImageNet-512, 1 step: FID 3.63"),
+        ("pmf-l-32", "L", 32, 412_977_280, "ImageNet-512, 1 step: FID 2.69"),
+        ("pmf-h-32", "H", 32, 959_050_240, "ImageNet-512, 1 step: FID 2.36"),
+    ]
+    .into_iter()
+    .filter_map(|(name, size, patch, parameters, metric)| {
+        let architecture = PmfConfig::variant(size, patch)?.into();
+        Some(Preset { name, architecture, parameters, metric })
+    })
+    .collect()
 }
 
 /// What all HDiT configurations share.
@@ -211,6 +248,7 @@ fn ffhq_1024() -> HDiTConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::meanflow::Shape;
     use crate::model::vavae::VaeConfig;
     use crate::weights::parameter_count;
     use burn::tensor::Device;
@@ -224,6 +262,50 @@ mod tests {
         for preset in all() {
             assert_eq!(count(&preset.architecture), preset.parameters, "{}", preset.name);
         }
+    }
+
+    #[test]
+    fn mean_flows_have_the_published_parameter_counts_in_all_forms() {
+        let with_head = |config: &ImfConfig| {
+            let shape = Shape { v_heads: true, ..config.shape.clone() };
+            count(&ImfConfig { shape }.into())
+        };
+        // Published files hold the norm and the head of v, which nothing reads.
+        for (size, released, training) in [
+            ("B", 88_948_256, 145_596_960),
+            ("M", 173_921_312, 230_570_016),
+            ("L", 409_071_648, 509_752_352),
+            ("XL", 610_433_056, 711_113_760),
+        ] {
+            let config = ImfConfig::variant(size).expect("a size");
+            let (d, values) = (config.shape.hidden_size, 2 * 2 * 4);
+            let idle = d + (d + 1) * values;
+            assert_eq!(count(&config.clone().into()) + idle, released, "{size}");
+            assert_eq!(with_head(&config), training, "{size}");
+        }
+        for (size, patch, training) in [
+            ("B", 16, 175_474_304),
+            ("B", 32, 179_312_768),
+            ("L", 16, 511_789_696),
+            ("L", 32, 516_807_808),
+            ("H", 16, 1_113_904_640),
+            ("H", 32, 1_120_397_312),
+        ] {
+            let config = PmfConfig::variant(size, patch).expect("a size");
+            let shape = Shape { v_heads: true, ..config.shape.clone() };
+            let config = PmfConfig { shape, ..config };
+            assert_eq!(count(&config.into()), training, "{size}/{patch}");
+        }
+    }
+
+    #[test]
+    fn mean_flows_have_the_published_work() {
+        let gflop = |macs: f64| (2.0 * macs / 1e8).round() / 10.0;
+        let imf = |size| gflop(ImfConfig::variant(size).expect("a size").macs());
+        let pmf = |size, patch| gflop(PmfConfig::variant(size, patch).expect("a size").macs());
+        assert_eq!(["B", "M", "L", "XL"].map(imf), [49.7, 99.4, 232.2, 348.3]);
+        assert_eq!(["B", "L", "H"].map(|size| pmf(size, 16)), [66.7, 232.7, 540.7]);
+        assert_eq!(["B", "L", "H"].map(|size| pmf(size, 32)), [67.7, 234.1, 542.5]);
     }
 
     #[test]

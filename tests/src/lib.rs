@@ -27,18 +27,17 @@ pub enum Kind {
     Aside,
 }
 
-/// Every entry of a folder of goldens with its kind; an unknown one is an error.
+/// Every entry of a folder of goldens with its kind; `None` for one of no known family.
 ///
 /// # Errors
 ///
-/// If the folder cannot be listed, or an entry is of no known family.
-pub fn entries(folder: &Path) -> anyhow::Result<Vec<(PathBuf, Kind)>> {
+/// If the folder cannot be listed.
+pub fn entries(folder: &Path) -> anyhow::Result<Vec<(PathBuf, Option<Kind>)>> {
     let mut entries = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let kind = family::recognise(&name, path.is_dir())
-            .ok_or_else(|| anyhow::anyhow!("{} is of no known family", path.display()))?;
+        let kind = family::recognise(&name, path.is_dir());
         entries.push((path, kind));
     }
     entries.sort_by(|a, b| a.0.cmp(&b.0));

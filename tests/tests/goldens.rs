@@ -4,9 +4,11 @@
 //! `tests/goldens` in the repository and every folder of `TINTYPE_GOLDENS` (colon-separated).
 #![recursion_limit = "256"]
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use tintype::burn::tensor::Device;
@@ -28,6 +30,12 @@ fn folders() -> Vec<PathBuf> {
     folders
 }
 
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let owned = || panic.downcast_ref::<String>().map(String::as_str);
+    panic.downcast_ref::<&str>().copied().or_else(owned).unwrap_or("without words")
+}
+
 fn check_all(name: &str, device: &Device, with_host: bool) {
     let mut failures = Vec::new();
     let mut table = format!(
@@ -38,9 +46,13 @@ fn check_all(name: &str, device: &Device, with_host: bool) {
     let (mut files, mut quantities) = (0, 0);
     let mut seen = BTreeMap::new();
     for folder in folders() {
-        for (path, kind) in entries(&folder).expect("every file is of a known family") {
+        for (path, kind) in entries(&folder).expect("a folder that can be listed") {
             let label = path.file_name().map(|n| n.to_string_lossy().into_owned());
             let label = label.unwrap_or_default();
+            let Some(kind) = kind else {
+                failures.push(format!("{label}: it is of no known family"));
+                continue;
+            };
             match kind {
                 Kind::Aside => continue,
                 Kind::OnHost(_) if !with_host => continue,
@@ -53,10 +65,15 @@ fn check_all(name: &str, device: &Device, with_host: bool) {
                 continue;
             }
             let started = std::time::Instant::now();
-            let checks = match run(&path, kind, device) {
-                Ok(checks) => checks,
-                Err(error) => {
+            // A file that panics must not hide the others.
+            let checks = match catch_unwind(AssertUnwindSafe(|| run(&path, kind, device))) {
+                Ok(Ok(checks)) => checks,
+                Ok(Err(error)) => {
                     failures.push(format!("{label}: {error:#}"));
+                    continue;
+                }
+                Err(panic) => {
+                    failures.push(format!("{label}: it panicked: {}", words(&*panic)));
                     continue;
                 }
             };

@@ -36,7 +36,7 @@ pub struct Session {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Info {
-    /// The network: Hi-DiT, SiT, LightningDiT, HDiT.
+    /// The network: Hi-DiT, SiT, LightningDiT, HDiT, iMF, pMF.
     pub architecture: &'static str,
     /// Fingerprint of its weights.
     pub fingerprint: String,

@@ -68,7 +68,13 @@ impl<'a> Batch<'a> {
     /// States as the network takes them, with their times and labels.
     pub(super) fn inputs(&self, streams: Vec<Tensor<4>>, time: f64, guided: bool) -> Inputs {
         let times = self.pipeline.times(time, streams[0].dims()[0]);
-        Inputs { streams, times, labels: self.pipeline.labels_tensor(&self.classes, guided) }
+        let labels = self.pipeline.labels_tensor(&self.classes, guided);
+        Inputs { streams, times, conditions: Vec::new(), labels }
+    }
+
+    /// One number for every sample, `[B]` in float32.
+    pub(super) fn every(&self, value: f64) -> Tensor<1> {
+        self.pipeline.times(value, self.keys.len())
     }
 
     /// The guided prediction in float32, `[B, …]` of `[B or 2B, …]`.

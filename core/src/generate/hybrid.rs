@@ -77,7 +77,7 @@ impl HybridModel for Run<'_> {
         let guided = self.batch.guided(t);
         let z = self.input(z, guided).await?;
         let network = self.network.clone();
-        let evaluate = move |Inputs { mut streams, times, labels }: Inputs| {
+        let evaluate = move |Inputs { mut streams, times, labels, .. }: Inputs| {
             vec![network.forward_latent(streams.remove(0), times, labels)]
         };
         let pipeline = self.batch.pipeline;
@@ -91,7 +91,7 @@ impl HybridModel for Run<'_> {
         let guided = self.batch.guided(t);
         let (z, x) = (self.input(z, guided).await?, self.input(x, guided).await?);
         let network = self.network.clone();
-        let evaluate = move |Inputs { mut streams, times, labels }: Inputs| {
+        let evaluate = move |Inputs { mut streams, times, labels, .. }: Inputs| {
             let (image, latent) = (streams.remove(1), streams.remove(0));
             let streams = network.forward(latent, image, times, labels);
             vec![streams.velocity, streams.image]

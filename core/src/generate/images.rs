@@ -3,7 +3,7 @@
 use super::observer::{Local, Observer};
 use super::pipeline::Pipeline;
 use super::request::Request;
-use super::{Event, GenerateError, Picture, hybrid, run};
+use super::{Event, GenerateError, Picture, hybrid, mean_flow, run};
 use crate::sampler::Stop;
 
 impl Pipeline {
@@ -58,7 +58,10 @@ impl Pipeline {
         let (image, latent) = match self.network.hybrid() {
             Some(network) => hybrid::generate(self, network, request, observer).await?,
             None => {
-                let state = run::generate(self, request, observer).await?;
+                let state = match self.network.mean_flow() {
+                    Some(network) => mean_flow::generate(self, network, request, observer).await?,
+                    None => run::generate(self, request, observer).await?,
+                };
                 match self.latent_channels() {
                     Some(_) => (self.decode(state).await?, None),
                     None => (state, None),

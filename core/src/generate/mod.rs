@@ -9,6 +9,7 @@ mod hybrid;
 mod images;
 mod latent_map;
 mod load;
+mod mean_flow;
 #[cfg(feature = "files")]
 mod model_files;
 mod observer;

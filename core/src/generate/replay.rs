@@ -22,6 +22,8 @@ pub(super) struct Inputs {
     pub streams: Vec<Tensor<4>>,
     /// `[B]`
     pub times: Tensor<1>,
+    /// What else it is told, `[B]` each.
+    pub conditions: Vec<Tensor<1>>,
     /// `[B]`
     pub labels: Tensor<1, Int>,
 }
@@ -32,6 +34,7 @@ pub(super) struct Inputs {
 struct Slots {
     streams: Vec<Tensor<4>>,
     times: Tensor<1>,
+    conditions: Vec<Tensor<1>>,
     labels: Tensor<1>,
 }
 
@@ -44,6 +47,7 @@ impl Slots {
         Self {
             streams: inputs.streams.iter().map(empty).collect(),
             times: numbers(),
+            conditions: inputs.conditions.iter().map(|_| numbers()).collect(),
             labels: numbers(),
         }
     }
@@ -52,6 +56,7 @@ impl Slots {
         Inputs {
             streams: self.streams.clone(),
             times: self.times.clone(),
+            conditions: self.conditions.clone(),
             labels: self.labels.clone().int(),
         }
     }
@@ -61,7 +66,9 @@ impl Slots {
         let labels = inputs.labels.clone().float().cast(FloatDType::F32);
         let streams = inputs.streams.iter().zip(&self.streams);
         let streams = streams.map(|(from, to)| tintype_shaders::overwrite(from.clone(), to));
-        streams.fold(true, |done, written| done & written)
+        let conditions = inputs.conditions.iter().zip(&self.conditions);
+        let conditions = conditions.map(|(from, to)| tintype_shaders::overwrite(from.clone(), to));
+        streams.chain(conditions).fold(true, |done, written| done & written)
             & tintype_shaders::overwrite(inputs.times.clone(), &self.times)
             & tintype_shaders::overwrite(labels, &self.labels)
     }
@@ -198,6 +205,7 @@ mod key_tests {
         Inputs {
             streams: vec![Tensor::<4>::zeros([batch, 1, 2, 2], &device).cast(dtype)],
             times: Tensor::zeros([batch], &device),
+            conditions: Vec::new(),
             labels: Tensor::from_data(TensorData::from([0i32]), &device),
         }
     }
@@ -243,12 +251,14 @@ mod tests {
                 let [b, ..] = inputs.streams[0].dims();
                 let row = |x: Tensor<1>| x.reshape([b, 1, 1, 1]);
                 let labels = inputs.labels.float().cast(FloatDType::F32);
-                vec![inputs.streams[0].clone() * row(inputs.times) + row(labels) + gate]
+                let more = row(labels) + row(inputs.conditions[0].clone());
+                vec![inputs.streams[0].clone() * row(inputs.times) + more + gate]
             }
         };
         let inputs = |value: f32, time: f32, label: i32| Inputs {
             streams: vec![Tensor::full([2, 1, 2, 2], value, &device)],
             times: Tensor::full([2], time, &device),
+            conditions: vec![Tensor::full([2], value, &device)],
             labels: Tensor::from_data(TensorData::from([label, label + 1]), &device),
         };
         let mut replay = Replay::default();
@@ -263,7 +273,7 @@ mod tests {
             run(1.0, 1.0, 2, 8.0),
             run(1.0, 1.0, 3, 8.0),
         ];
-        for (result, first) in results.into_iter().zip([11.0, 9.0, 1000.0, 11.0, 12.0]) {
+        for (result, first) in results.into_iter().zip([13.0, 13.0, 1001.0, 12.0, 13.0]) {
             let values = result.into_data().try_to_vec::<f32>().expect("float32");
             assert_eq!(values, [[first; 4], [first + 1.0; 4]].concat());
         }

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::diffusion::guidance::Guidance;
-use crate::model::Architecture;
+use crate::model::{Architecture, Process};
 use crate::settings::Settings;
-use crate::settings::{InvalidSetting, Problem, Setting};
+use crate::settings::{InvalidSetting, Problem, Range, Setting};
 
 /// One picture of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +60,9 @@ impl Settings {
             Setting::GuidanceChannels.check(channels as f64)?;
         }
         Setting::TimeShift.check(self.shift)?;
+        if let Process::MeanFlow { .. } = architecture.process() {
+            self.validate_mean_flow(architecture)?;
+        }
         if let Some(tau) = self.tau {
             Setting::GateTime.check(tau)?;
             if architecture.process().gate().is_none() {
@@ -76,6 +79,28 @@ impl Settings {
             }));
         }
         Ok(())
+    }
+
+    /// Guidance is an input of such a network, within what it was trained with; there is nothing else to set.
+    fn validate_mean_flow(&self, architecture: &Architecture) -> Result<(), InvalidSetting> {
+        let Guidance { scale, low, high, channels } = self.guidance;
+        let within = |setting: Setting, value: f64, range: Range| match range.contains(value) {
+            true => Ok(()),
+            false => Err(setting.invalid(Problem::OutOfRange { value, range })),
+        };
+        let least = architecture.process().least_guidance();
+        within(Setting::GuidanceScale, scale, Range { min: least, max: f64::INFINITY })?;
+        for end in [low, high] {
+            within(Setting::GuidanceInterval, end, Range { min: 0.0, max: 1.0 })?;
+        }
+        let network = architecture.name();
+        if channels.is_some() {
+            return Err(Setting::GuidanceChannels.invalid(Problem::NotOf { network }));
+        }
+        match self.shift > 0.0 {
+            true => Err(Setting::TimeShift.invalid(Problem::NotOf { network })),
+            false => Ok(()),
+        }
     }
 }
 

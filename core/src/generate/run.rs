@@ -1,4 +1,5 @@
-//! The run of a network with one stream: latents of SiT and LightningDiT, pixels of HDiT.
+//! The run of a network with one stream: latents of SiT and LightningDiT, pixels of HDiT. Networks of average
+//! velocities have a run of their own.
 
 use burn::tensor::{FloatDType, Tensor};
 
@@ -47,7 +48,8 @@ async fn together(
             let start = start * sigma_max;
             denoise(&mut run, start, request.settings, [sigma_min, sigma_max]).await?
         }
-        Process::Flow(_) | Process::Hybrid { .. } => {
+        // Also of a mean flow that is asked for its velocities alone.
+        Process::Flow(_) | Process::Hybrid { .. } | Process::MeanFlow { .. } => {
             flow_down(&mut run, start, request.settings).await?
         }
     })
@@ -114,12 +116,13 @@ impl Run<'_> {
     /// * `x`: `[B or 2B, C, H, W]` in float32; returns the same shape
     fn evaluate(&self, x: Tensor<4>, time: f64, guided: bool) -> Result<Tensor<4>, Stop> {
         Ok(match self.0.pipeline.architecture.process() {
-            Process::Flow(Clock::NoiseAtOne) | Process::Hybrid { .. } => {
-                self.velocity(x, time, guided)?
-            }
+            Process::Flow(Clock::NoiseAtOne)
+            | Process::Hybrid { .. }
+            | Process::MeanFlow { .. } => self.velocity(x, time, guided)?,
             Process::Flow(Clock::NoiseAtZero) => -self.velocity(x, 1.0 - time, guided)?,
             Process::Denoiser { .. } => {
-                let Inputs { mut streams, times, labels } = self.0.inputs(vec![x], time, guided);
+                let Inputs { mut streams, times, labels, .. } =
+                    self.0.inputs(vec![x], time, guided);
                 self.0.pipeline.network.predict(streams.remove(0), times, labels)
             }
         })
@@ -130,7 +133,7 @@ impl Run<'_> {
         let pipeline = self.0.pipeline;
         let inputs = self.0.inputs(vec![x.cast(pipeline.precision)], time, guided);
         let network = pipeline.network.clone();
-        let evaluate = move |Inputs { mut streams, times, labels }: Inputs| {
+        let evaluate = move |Inputs { mut streams, times, labels, .. }: Inputs| {
             vec![network.predict(streams.remove(0), times, labels)]
         };
         Ok(pipeline.evaluate(inputs, None, evaluate)?.remove(0))

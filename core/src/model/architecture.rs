@@ -14,6 +14,7 @@ use burn::tensor::{Device, FloatDType, Int, Tensor};
 
 use super::InvalidConfig;
 use super::hidit::HiDiT;
+use super::meanflow::MeanFlow;
 use super::vavae::VaeConfig;
 use crate::image::Rounding;
 use crate::settings::{Sampler, Settings};
@@ -47,6 +48,12 @@ pub enum Process {
         /// The gate τ that it was trained with, 0 to 1 on [`Clock::NoiseAtOne`], which is the flow's clock.
         tau: f64,
     },
+    /// iMF and pMF: the network predicts the average velocity of a flow on [`Clock::NoiseAtOne`] over a span of
+    /// times, and guidance is one of its inputs.
+    MeanFlow {
+        /// Standard deviation of the noise at t = 1, positive.
+        noise_scale: f64,
+    },
 }
 
 impl Process {
@@ -63,6 +70,15 @@ impl Process {
         match self {
             Self::Denoiser { sigma_max, .. } => sigma_max,
             _ => 1.0,
+        }
+    }
+
+    /// The smallest guidance scale: 0, which leaves the class out, or 1 where guidance is an input of the network,
+    /// which was trained with no other.
+    pub fn least_guidance(self) -> f64 {
+        match self {
+            Self::MeanFlow { .. } => 1.0,
+            _ => 0.0,
         }
     }
 }
@@ -219,6 +235,12 @@ pub trait Network: Debug + Send + Sync {
 
     /// The network of a [`Process::Hybrid`], for its second stream.
     fn hybrid(&self) -> Option<&HiDiT> {
+        None
+    }
+
+    /// The network of a [`Process::MeanFlow`], for steps over a span of times. It predicts the velocity at one time
+    /// without guidance.
+    fn mean_flow(&self) -> Option<Arc<dyn MeanFlow>> {
         None
     }
 }

@@ -2,12 +2,18 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use super::{Family, hdit, hidit, lightningdit, sit};
+use super::{Family, hdit, hidit, imf, lightningdit, pmf, sit};
 
 /// The networks of this library. The more particular ones come first: every Hi-DiT also has the tensors of
 /// its SiT.
-pub static FAMILIES: [&Family; 4] =
-    [&hdit::FAMILY, &hidit::FAMILY, &lightningdit::FAMILY, &sit::FAMILY];
+pub static FAMILIES: [&Family; 6] = [
+    &hdit::FAMILY,
+    &imf::FAMILY,
+    &pmf::FAMILY,
+    &hidit::FAMILY,
+    &lightningdit::FAMILY,
+    &sit::FAMILY,
+];
 
 static REGISTERED: RwLock<Vec<&'static Family>> = RwLock::new(Vec::new());
 

@@ -1,11 +1,10 @@
 //! Embeddings of time and label.
 
-use std::sync::Mutex;
-
 use burn::module::{Module, Param};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 
 use super::activation::silu;
+use super::kept::{Kept, kept};
 use super::linear::{Init, Linear};
 use super::normal;
 
@@ -29,27 +28,14 @@ pub fn timestep_features(t: Tensor<1>, dim: usize) -> Tensor<2> {
     Tensor::cat(parts, 1)
 }
 
-/// `exp(−ln 10000 · k / count)`, `[count]`. For sampling it stays on the device: an upload at every
-/// step would be one more thing to wait for, and none can be recorded.
+/// `exp(−ln 10000 · k / count)`, `[count]`.
 fn frequencies(count: usize, device: &Device) -> Tensor<1> {
-    static TABLES: Mutex<Vec<(Device, Tensor<1>)>> = Mutex::new(Vec::new());
-    let upload = || {
+    static TABLES: Kept<usize, Tensor<1>> = Kept::new(Vec::new());
+    kept(&TABLES, device, count, || {
         let value = |k| (-(10000f64.ln()) * k as f64 / count as f64).exp() as f32;
         let values = TensorData::new((0..count).map(value).collect::<Vec<_>>(), [count]);
         Tensor::<1>::from_data(values, (device, burn::tensor::DType::F32))
-    };
-    // A tensor that gradients are tracked through belongs to one way of tracking.
-    if device.is_autodiff() {
-        return upload();
-    }
-    let mut tables = TABLES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let known = |(on, table): &&(Device, Tensor<1>)| on == device && table.dims() == [count];
-    if let Some((_, table)) = tables.iter().find(known) {
-        return table.clone();
-    }
-    let table = upload();
-    tables.push((device.clone(), table.clone()));
-    table
+    })
 }
 
 /// Time → `[B, D]`: 256 sinusoidal features and a two-layer MLP with SiLU.
@@ -66,9 +52,14 @@ impl TimestepEmbedder {
 
     /// An embedder into `hidden` features.
     pub fn new(hidden: usize, device: &Device) -> Self {
+        Self::with_init(hidden, Init::Normal, device)
+    }
+
+    /// The same whose layers start in another way.
+    pub fn with_init(hidden: usize, init: Init, device: &Device) -> Self {
         Self {
-            fc1: Linear::new(Self::FEATURES, hidden, Init::Normal, device),
-            fc2: Linear::new(hidden, hidden, Init::Normal, device),
+            fc1: Linear::new(Self::FEATURES, hidden, init, device),
+            fc2: Linear::new(hidden, hidden, init, device),
             features: Self::FEATURES,
         }
     }
@@ -101,11 +92,19 @@ struct Table {
 impl LabelEmbedder {
     /// A table of `num_classes` rows plus, where labels are dropped in training, the null row.
     pub fn new(num_classes: usize, null_row: bool, hidden: usize, device: &Device) -> Self {
+        Self::with_std(num_classes, null_row, hidden, 0.02, device)
+    }
+
+    /// The same whose rows start with another standard deviation.
+    pub fn with_std(
+        num_classes: usize,
+        null_row: bool,
+        hidden: usize,
+        std: f64,
+        device: &Device,
+    ) -> Self {
         let rows = num_classes + usize::from(null_row);
-        Self {
-            embedding_table: Table { weight: normal([rows, hidden], 0.02, device) },
-            num_classes,
-        }
+        Self { embedding_table: Table { weight: normal([rows, hidden], std, device) }, num_classes }
     }
 
     /// The label that stands for "no class".

@@ -14,6 +14,8 @@ pub enum Init {
     FanIn,
     /// N(0, 0.02²) weight, zero bias (timestep and label embeddings).
     Normal,
+    /// N(0, (s/√fan_in)²) weight of this s, zero bias (iMF, pMF).
+    Scaled(f64),
     /// All zero: the layer starts without effect.
     Zero,
 }
@@ -55,6 +57,7 @@ impl Linear {
                 Initializer::Uniform { min: -a, max: a }.init(shape, device)
             }
             Init::Normal => normal(shape, 0.02, device),
+            Init::Scaled(scale) => normal(shape, scale / (d_in as f64).sqrt(), device),
             Init::Zero => constant(shape, 0.0, device),
         };
         Self { weight, bias: None }

@@ -11,6 +11,7 @@ pub mod conv;
 pub mod dropout;
 pub mod embedding;
 pub mod feed_forward;
+mod kept;
 pub mod linear;
 pub mod neighborhood;
 pub mod norm;

@@ -21,9 +21,8 @@ struct Projection {
     bias: Param<Tensor<1>>,
 }
 
-impl PatchEmbed {
-    /// From `channels` to `hidden` features in square patches of side `patch`.
-    pub fn new(channels: usize, hidden: usize, patch: usize, device: &Device) -> Self {
+impl Projection {
+    fn new(channels: usize, hidden: usize, patch: usize, device: &Device) -> Self {
         let fan_in = channels * patch * patch;
         let weight = Initializer::XavierUniform { gain: 1.0 }.init_with(
             [hidden, channels, patch, patch],
@@ -31,12 +30,40 @@ impl PatchEmbed {
             Some(hidden),
             device,
         );
-        Self { proj: Projection { weight, bias: constant([hidden], 0.0, device) } }
+        Self { weight, bias: constant([hidden], 0.0, device) }
+    }
+
+    /// Side of a patch in pixels.
+    fn patch(&self) -> usize {
+        self.weight.dims()[3]
+    }
+
+    /// The convolution on patches that are cut: `[B, N, C·p·p]` → `[B, N, D]`
+    fn forward(&self, patches: Tensor<3>) -> Tensor<3> {
+        let weight = self.weight.val();
+        let [d, c, p, _] = weight.dims();
+        let weight = weight.reshape([d, c * p * p]);
+        tintype_shaders::linear(patches, weight, Some(self.bias.val())) // [B, N, D]
+    }
+}
+
+/// Patches as a convolution takes them, channel slowest: `[B, C, H, W]` → `[B, H/p·W/p, C·p·p]`
+fn cut(x: Tensor<4>, p: usize) -> Tensor<3> {
+    let [b, c, h, w] = x.dims();
+    x.reshape([b, c, h / p, p, w / p, p])
+        .permute([0, 2, 4, 1, 3, 5]) // [B, H/p, W/p, C, p, p]
+        .reshape([b, (h / p) * (w / p), c * p * p])
+}
+
+impl PatchEmbed {
+    /// From `channels` to `hidden` features in square patches of side `patch`.
+    pub fn new(channels: usize, hidden: usize, patch: usize, device: &Device) -> Self {
+        Self { proj: Projection::new(channels, hidden, patch, device) }
     }
 
     /// Side of a patch in pixels.
     pub fn patch(&self) -> usize {
-        self.proj.weight.dims()[3]
+        self.proj.patch()
     }
 
     /// Cuts into patches and projects them, tokens row-major.
@@ -50,15 +77,46 @@ impl PatchEmbed {
     ///
     /// If C is not the number of channels, or H or W is not divisible by p.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<3> {
-        let [b, c, h, w] = x.dims();
-        let weight = self.proj.weight.val();
-        let [d, _, p, _] = weight.dims();
-        let patches = x
-            .reshape([b, c, h / p, p, w / p, p])
-            .permute([0, 2, 4, 1, 3, 5]) // [B, H/p, W/p, C, p, p]
-            .reshape([b, (h / p) * (w / p), c * p * p]);
-        let weight = weight.reshape([d, c * p * p]);
-        tintype_shaders::linear(patches, weight, Some(self.proj.bias.val())) // [B, N, D]
+        self.proj.forward(cut(x, self.patch())) // [B, N, D]
+    }
+}
+
+/// Patch embedding through a bottleneck: a convolution with kernel = stride = patch, then one of 1×1 without an
+/// activation between (JiT, pMF).
+#[derive(Module, Debug)]
+pub struct BottleneckEmbed {
+    proj1: Projection,
+    proj2: Projection,
+}
+
+impl BottleneckEmbed {
+    /// From `channels` through `bottleneck` to `hidden` features in square patches of side `patch`.
+    pub fn new(
+        channels: usize,
+        bottleneck: usize,
+        hidden: usize,
+        patch: usize,
+        device: &Device,
+    ) -> Self {
+        Self {
+            proj1: Projection::new(channels, bottleneck, patch, device),
+            proj2: Projection::new(bottleneck, hidden, 1, device),
+        }
+    }
+
+    /// Cuts into patches and projects them twice, tokens row-major.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, C, H, W]`
+    /// * returns `[B, H/p·W/p, D]`
+    ///
+    /// # Panics
+    ///
+    /// If C is not the number of channels, or H or W is not divisible by p.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<3> {
+        let narrow = self.proj1.forward(cut(x, self.proj1.patch())); // [B, N, bottleneck]
+        self.proj2.forward(narrow) // [B, N, D]
     }
 }
 

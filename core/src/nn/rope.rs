@@ -1,10 +1,11 @@
-//! Rotary position embeddings: LightningDiT's over adjacent pairs, HDiT's over split halves.
+//! Rotary position embeddings: LightningDiT's, iMF's and pMF's over adjacent pairs, HDiT's over split halves.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 pub use tintype_shaders::plain::{axial_grid, rotate_halves};
 use tintype_shaders::{QkTransform, plain};
 
+use super::kept::{Kept, kept};
 use super::table;
 
 /// LightningDiT's angles `[grid², head_dim]` (§2): integer positions, each frequency in two
@@ -66,6 +67,92 @@ impl AxialRope {
     /// The same inside of attention.
     pub fn preparation(&self) -> QkTransform {
         QkTransform::Rotary { cos: self.freqs_cos.val(), sin: self.freqs_sin.val() }
+    }
+}
+
+/// iMF's angles `[count, head_dim]`: positions 0, 1, … in one dimension, each frequency in two adjacent slots.
+///
+/// `head_dim` must be even.
+pub fn line_angles(head_dim: usize, count: usize) -> Vec<f64> {
+    let frequency = |j: usize| 10000f64.powf(-(2.0 * j as f64) / head_dim as f64);
+    let freqs: Vec<f64> = (0..head_dim / 2).map(frequency).collect();
+    let mut angles = Vec::with_capacity(count * head_dim);
+    for position in 0..count {
+        for f in &freqs {
+            angles.extend([position as f64 * f; 2]);
+        }
+    }
+    angles
+}
+
+/// Where the tokens of a sequence are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Places {
+    /// One behind the other, so many from place 0 on (iMF).
+    Line {
+        /// Tokens.
+        count: usize,
+    },
+    /// On a square grid, behind tokens that have no place and are not turned (pMF).
+    Grid {
+        /// Tokens before the grid.
+        prefix: usize,
+        /// Rows of the grid, and tokens of a row.
+        side: usize,
+    },
+}
+
+impl Places {
+    fn angles(self, head_dim: usize) -> Vec<f64> {
+        match self {
+            Self::Line { count } => line_angles(head_dim, count),
+            Self::Grid { prefix, side } => {
+                let mut angles = vec![0.0; prefix * head_dim];
+                angles.extend(axial_angles(head_dim, side));
+                angles
+            }
+        }
+    }
+}
+
+/// Rotary tables over adjacent pairs that are computed, because no checkpoint holds them.
+#[derive(Clone, Debug)]
+pub struct RotaryTable {
+    /// `[N, head_dim]`
+    pub cos: Tensor<2>,
+    /// `[N, head_dim]`
+    pub sin: Tensor<2>,
+}
+
+impl RotaryTable {
+    /// The table of these places. It stays on the device. `head_dim` must be even, and divisible by 4 for a grid.
+    pub fn new(places: Places, head_dim: usize, device: &Device) -> Self {
+        static TABLES: Kept<(Places, usize), RotaryTable> = Kept::new(Vec::new());
+        kept(&TABLES, device, (places, head_dim), || {
+            let angles = places.angles(head_dim);
+            let column = |f: fn(f64) -> f64| -> Tensor<2> {
+                let values: Vec<f32> = angles.iter().map(|&angle| f(angle) as f32).collect();
+                let shape = [values.len() / head_dim.max(1), head_dim];
+                Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
+            };
+            Self { cos: column(f64::cos), sin: column(f64::sin) }
+        })
+    }
+
+    /// Rotates adjacent pairs in float32: `(a, b) → (a cos θ − b sin θ, b cos θ + a sin θ)`.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, heads, N, head_dim]`
+    /// * returns the same
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let dtype = x.dtype();
+        let x = x.cast(FloatDType::F32);
+        plain::rotate_pairs(x, self.cos.clone(), self.sin.clone()).cast(dtype)
     }
 }
 

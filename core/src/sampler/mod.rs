@@ -12,6 +12,7 @@ pub mod dpm_solver;
 pub mod flow;
 pub mod hidit;
 pub mod karras;
+pub mod mean_flow;
 pub mod schedules;
 
 use burn::tensor::{FloatDType, Tensor, TensorData};

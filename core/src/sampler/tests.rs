@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::{Model, State, Stop, dpm_solver, flow, karras, schedules};
+use super::{Model, State, Stop, dpm_solver, flow, karras, mean_flow, schedules};
 use crate::diffusion::flow::{Interpolant, linspace, ode_times, sde_times};
 
 /// A prediction that is a function of state and time.
@@ -112,4 +112,26 @@ fn a_prediction_that_is_not_finite_stops_adaptive_samplers() {
     let result =
         dpm_solver::dpm_adaptive(&mut model, state(&[1.0]), 0.01, 10.0, Default::default());
     assert!(matches!(pollster::block_on(result), Err(Stop::NotFinite)));
+}
+
+/// The average velocity of a flow to one point, over whatever time.
+struct Straight;
+
+impl mean_flow::MeanFlowModel for Straight {
+    async fn u(&mut self, z: State, t: f64, h: f64) -> Result<State, Stop> {
+        assert!(0.0 < h && h <= t, "{h} from {t}");
+        Ok((z - 0.7) / t)
+    }
+}
+
+#[test]
+fn a_mean_flow_arrives_in_any_number_of_steps() {
+    for steps in [1, 2, 3, 7] {
+        let times = mean_flow::times(steps);
+        assert_eq!((times.len(), times[0], times[steps]), (steps + 1, 1.0, 0.0));
+        let mut straight = Straight;
+        let end = mean_flow::sample(&mut straight, state(&[1.3]), &times);
+        let end = value(pollster::block_on(end).expect("it arrives"));
+        assert!((end - 0.7).abs() < 1e-6, "{end} after {steps}");
+    }
 }

@@ -24,6 +24,7 @@ pub enum Sampler {
     DpmPp2m,
     DpmPp2mSde,
     DpmPp3mSde,
+    MeanFlow,
 }
 
 impl From<Sampler> for &'static str {
@@ -61,6 +62,8 @@ impl Sampler {
         Self::DpmPp2mSde,
         Self::DpmPp3mSde,
     ];
+    /// That of networks of average velocities (iMF, pMF).
+    pub const MEAN_FLOW: [Self; 1] = [Self::MeanFlow];
 
     /// The name in requests, on the command line and in PNGs.
     pub const fn name(self) -> &'static str {
@@ -80,13 +83,14 @@ impl Sampler {
             Self::DpmPp2m => "dpmpp-2m",
             Self::DpmPp2mSde => "dpmpp-2m-sde",
             Self::DpmPp3mSde => "dpmpp-3m-sde",
+            Self::MeanFlow => "mean-flow",
         }
     }
 
     /// Every sampler, those of flow models first.
     pub fn all() -> Vec<Self> {
-        let flow = Self::FLOW.into_iter();
-        flow.chain(Self::KARRAS.into_iter().filter(|s| !Self::FLOW.contains(s))).collect()
+        let karras = Self::KARRAS.into_iter().filter(|s| !Self::FLOW.contains(s));
+        Self::FLOW.into_iter().chain(karras).chain(Self::MEAN_FLOW).collect()
     }
 
     /// The sampler of a name.
@@ -125,7 +129,7 @@ mod tests {
     #[test]
     fn names_come_back() {
         let all = Sampler::all();
-        assert_eq!(all.len(), 15);
+        assert_eq!(all.len(), 16);
         for sampler in all {
             assert_eq!(Sampler::from_name(sampler.name()), Ok(sampler));
             let json = serde_json::to_string(&sampler).expect("a name");

@@ -14,7 +14,7 @@ pub enum Setting {
     Sampler,
     /// Sampling steps, 1 to 10 000.
     Steps,
-    /// Scale of classifier-free guidance, 0 or more; 1 is none, 0 leaves the class out.
+    /// Scale of classifier-free guidance, 0 or more; 1 is none, 0 leaves the class out. Of iMF and pMF 1 or more.
     GuidanceScale,
     /// Interval in which guidance acts: times in 0…1 (1 is noise, 0 is data), or noise levels σ of a
     /// denoiser.

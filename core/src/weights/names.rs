@@ -17,6 +17,14 @@ ada_ln_modulation.* -> adaLN_modulation.1.*
 **.ada_ln_modulation.* -> **.adaLN_modulation.1.*
 # Convolutions with nothing around them.
 pixel_predictor.convs.** -> pixel_predictor.**
+# iMF's and pMF's layers, which the conversion of their weights wraps.
+mean_flow.*_embedder.fc1.* -> *_embedder.mlp.0._flax_linear.*
+mean_flow.*_embedder.fc2.* -> *_embedder.mlp.2._flax_linear.*
+mean_flow.y_embedder.embedding_table.* -> y_embedder.embedding_table._flax_embedding.*
+mean_flow.*.*.attn.*_proj.* -> *.*.attn.*_proj._flax_linear.*
+mean_flow.*.*.mlp.*.* -> *.*.mlp.*._flax_linear.*
+mean_flow.*.linear.* -> *.linear._flax_linear.*
+mean_flow.** -> **
 ";
 
 static NAMES: LazyLock<Rename> =
@@ -38,9 +46,12 @@ pub(super) fn is_buffer(name: &str) -> bool {
         || matches!(name, "time_emb.weight" | "aug_emb.weight")
 }
 
-/// Parts of training checkpoints that no network of ours reads.
+/// Parts of training checkpoints that no network of ours reads, or not for sampling: iMF's and pMF's head of v, of which
+/// iMF's published files hold the last layer.
 pub(super) fn is_ignored(name: &str) -> bool {
     name.starts_with("loss.")
+        || name.starts_with("v_heads.")
+        || name.starts_with("v_final_layer.")
         || name.starts_with("foundation_model.")
         || name == "linear_proj.weight"
         || name.ends_with("num_batches_tracked")

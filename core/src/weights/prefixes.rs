@@ -10,7 +10,12 @@ const AUTOENCODER: [&str; 2] = ["first_stage_model.", "vae."];
 /// Tensors that an autoencoder, or a half of it, has.
 pub(super) const OF_AUTOENCODER: [&str; 2] = ["decoder.conv_in.weight", "encoder.conv_in.weight"];
 /// Tensors of networks here: a file of one may hold its autoencoder besides.
-const OF_NETWORK: [&str; 2] = ["x_embedder.proj.weight", "patch_in.proj.weight"];
+const OF_NETWORK: [&str; 3] =
+    ["x_embedder.proj.weight", "x_embedder.proj1.weight", "patch_in.proj.weight"];
+/// A tensor of iMF and pMF, and the prefix that their authors' names have.
+const OF_MEAN_FLOW: (&str, &str) = ("u_final_layer.norm.weight", "net.");
+/// pMF's table of rotations: complex numbers, which are computed here.
+const ROTATIONS: &str = "rope_freqs";
 
 /// A name without the prefixes of wrappers.
 pub(super) fn bare(mut name: &str) -> &str {
@@ -20,8 +25,8 @@ pub(super) fn bare(mut name: &str) -> &str {
     name
 }
 
-/// Without the prefixes of wrappers, and an autoencoder without that of the model that it is a part of; the
-/// rest of that model is left out.
+/// Without the prefixes of wrappers, an iMF or a pMF without that of its authors and without its table of rotations, and
+/// an autoencoder without that of the model that it is a part of; the rest of that model is left out.
 ///
 /// # Errors
 ///
@@ -32,6 +37,7 @@ pub(super) fn unwrapped(weights: Weights) -> Result<Weights, WeightsError> {
         true => renamed(weights, |name| Some(bare(name)))?,
         false => weights,
     };
+    let weights = mean_flow(weights)?;
     if OF_NETWORK.iter().any(|name| weights.contains(name)) {
         return Ok(weights);
     }
@@ -42,6 +48,20 @@ pub(super) fn unwrapped(weights: Weights) -> Result<Weights, WeightsError> {
         Some(prefix) => renamed(weights, |name| name.strip_prefix(prefix)),
         None => Ok(weights),
     }
+}
+
+/// An iMF or a pMF without the prefix of all of its names, which PyTorch files have lost already, and without rotations;
+/// other weights as they are.
+fn mean_flow(weights: Weights) -> Result<Weights, WeightsError> {
+    let (tensor, prefix) = OF_MEAN_FLOW;
+    let is_prefixed = weights.contains(&format!("{prefix}{tensor}"));
+    let is_rotated = weights.contains(tensor) && weights.contains(ROTATIONS);
+    if !(is_prefixed || is_rotated) {
+        return Ok(weights);
+    }
+    renamed(weights, |name| {
+        Some(name.strip_prefix(prefix).unwrap_or(name)).filter(|name| *name != ROTATIONS)
+    })
 }
 
 /// The tensors that get a name.

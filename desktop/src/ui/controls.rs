@@ -114,7 +114,7 @@ fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
             ui.add(egui::Slider::new(&mut settings.steps, range).logarithmic(true))
         });
         if architecture.null_class().is_some() {
-            guidance(&mut settings, ui);
+            guidance(&mut settings, &architecture, ui);
             interval(&mut settings, &architecture, ui);
         } else {
             // Remembered from a time when it had no effect.
@@ -170,15 +170,21 @@ fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
 }
 
 /// The guidance scale.
-fn guidance(settings: &mut Settings, ui: &mut Ui) {
-    let tip = "How strongly the picture keeps to its class; 1 is none, large values exaggerate. \
-               Type less than 1 to weaken the class, 0 to leave it out";
+fn guidance(settings: &mut Settings, architecture: &Architecture, ui: &mut Ui) {
+    let least = architecture.process().least_guidance();
+    let tip = match least > 0.0 {
+        true => "How strongly the picture keeps to its class; 1 is none, large values exaggerate",
+        false => {
+            "How strongly the picture keeps to its class; 1 is none, large values exaggerate. \
+             Type less than 1 to weaken the class, 0 to leave it out"
+        }
+    };
     row(ui, label(Setting::GuidanceScale), tip, |ui| {
         let scale = &mut settings.guidance.scale;
         let slider = egui::Slider::new(scale, range(Setting::GuidanceScale));
         ui.add(slider.clamping(egui::SliderClamping::Never).max_decimals(2))
     });
-    settings.guidance.scale = settings.guidance.scale.max(0.0);
+    settings.guidance.scale = settings.guidance.scale.max(least);
 }
 
 /// The times at which guidance acts.

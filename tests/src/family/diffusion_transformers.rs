@@ -99,8 +99,13 @@ impl Cfg {
             true => guidance.combine(cond, uncond.clone()),
             false => cond,
         };
-        let rest = uncond.narrow(1, k, c - k);
-        let second = Tensor::cat(vec![first.clone().narrow(1, 0, k), rest], 1);
+        let second = match c - k {
+            0 => first.clone(),
+            rest => {
+                let guided = first.clone().narrow(1, 0, k);
+                Tensor::cat(vec![guided, uncond.narrow(1, k, rest)], 1)
+            }
+        };
         Tensor::cat(vec![first, second], 0)
     }
 }

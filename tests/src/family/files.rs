@@ -42,7 +42,7 @@ pub fn pytorch(folder: &Path, checks: &mut Checks) -> Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        if name.ends_with(".pt") || name.ends_with(".ckpt") {
+        if [".pt", ".pth", ".ckpt", ".bin"].iter().any(|ending| name.ends_with(ending)) {
             let weights = open(&path)?;
             anyhow::ensure!(!weights.tensors.is_empty(), "{name} has no weights");
             let prefixed = weights.tensors.keys().any(|n| n.starts_with("module."));

@@ -9,6 +9,7 @@ mod hdit_pieces;
 mod hdit_sampling;
 mod hidit;
 mod loss_networks;
+mod mean_flow;
 mod metrics;
 mod networks;
 mod ode_sde;
@@ -88,6 +89,14 @@ pub fn recognise(name: &str, is_folder: bool) -> Option<Kind> {
         ("sit_bn_train", Kind::OnDevice(diffusion_transformers::sit_bn_train)),
         ("sit_sde_", Kind::OnDevice(ode_sde::sit_sde)),
         ("sit_ode_", Kind::OnDevice(ode_sde::sit_ode)),
+        ("imf_forward_", Kind::OnDevice(mean_flow::forward)),
+        ("pmf_forward_", Kind::OnDevice(mean_flow::forward)),
+        ("imf_sample_", Kind::OnDevice(mean_flow::sample)),
+        ("pmf_sample_", Kind::OnDevice(mean_flow::sample)),
+        ("imf_checkpoint_", Kind::OnDevice(mean_flow::checkpoint)),
+        ("pmf_checkpoint_", Kind::OnDevice(mean_flow::checkpoint)),
+        ("imf_loss_", Kind::OnDevice(mean_flow::loss)),
+        ("pmf_loss_", Kind::OnDevice(mean_flow::loss)),
         ("hidit_forward", Kind::OnDevice(hidit::forward)),
         ("hidit_emoji_", Kind::OnDevice(hidit::emoji)),
         ("vavae_full_structure_", Kind::OnDevice(vae::autoencoder)),

@@ -471,9 +471,14 @@ pub fn vavae(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     checks.values("out.vf_weight", &[value("vf_weight")?], GAN)?;
     checks.values("out.total_loss", &[value("loss")?], GAN)?;
     checks.values("out.logvar", &[loss.logvar], Tolerance::Relative(1e-6))?; // never trained
-    let count = number(&config["global_step_discriminator"])? as u64;
-    let factor = if count >= loss.disc_start { 1.0 } else { 0.0 };
-    checks.values("out.disc_factor", &[factor], Tolerance::Exact)?;
+    let factor_at = |key: &str| -> Result<f64> {
+        let count = number(&config[key])? as u64;
+        Ok(if count >= loss.disc_start { 1.0 } else { 0.0 })
+    };
+    // That of the generator's pass; the discriminator's, a step later, may lie behind the start.
+    let generators = factor_at("global_step_generator")?;
+    checks.values("out.disc_factor", &[generators], Tolerance::Exact)?;
+    let factor = factor_at("global_step_discriminator")?;
     let second = vae::discriminator_pass(&pass.discriminator, images, pass.reconstruction);
     let scalar = |x: &Tensor<1>| x.to_data().iter::<f64>().next().unwrap_or(f64::NAN);
     checks.values("out.logits_real", &[scalar(&second.logits[0])], GAN)?;

@@ -6,8 +6,10 @@ use tintype::burn::module::AutodiffModule;
 use tintype::burn::tensor::{FloatDType, Int, Tensor};
 use tintype::generate::{Event, ImageSpec, ModelFiles, ModelPaths, Parts, Pipeline, Request};
 use tintype::model::hdit::{Conditions, HDiTConfig};
+use tintype::model::imf::ImfConfig;
+use tintype::model::pmf::PmfConfig;
 use tintype::model::vavae::VaeConfig;
-use tintype::model::{Architecture, detect, vae_config};
+use tintype::model::{Architecture, Network, detect, vae_config};
 use tintype::weights::{Weights, Which, computing_in, flat, flat_gradients, snapshot, with_flat};
 
 use super::{Bench, Measurement};
@@ -24,6 +26,17 @@ pub struct Subject {
     pub architecture: Architecture,
     /// The autoencoder of its latents.
     pub vae: Option<VaeConfig>,
+}
+
+/// What kind of network a subject is, by its configuration.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind<'a> {
+    /// One with a training recipe.
+    Trained(Trained<'a>),
+    /// An iMF.
+    Imf(&'a ImfConfig),
+    /// A pMF.
+    Pmf(&'a PmfConfig),
 }
 
 impl Subject {
@@ -45,17 +58,20 @@ impl Subject {
             let known: Vec<_> = tintype::preset::all().iter().map(|preset| preset.name).collect();
             bail!("unknown network {name:?}; use emoji, {}", known.join(", "));
         };
-        let latent = preset.architecture.latent_space().is_some();
-        Ok(Self {
-            name: name.into(),
-            architecture: preset.architecture,
-            vae: latent.then(VaeConfig::f16d32),
-        })
+        // Latents of 4 channels are Stable Diffusion's.
+        let vae = preset.architecture.latent_space().map(|latents| match latents.channels {
+            4 => VaeConfig::f8d4(),
+            _ => VaeConfig::f16d32(),
+        });
+        Ok(Self { name: name.into(), architecture: preset.architecture, vae })
     }
 
-    /// The network with its training recipe.
-    pub(super) fn trained(&self) -> Trained<'_> {
-        Trained::of(&self.architecture).expect("presets and the emoji model have recipes")
+    /// The network's kind.
+    pub(super) fn kind(&self) -> Kind<'_> {
+        let imf = || self.architecture.downcast().map(Kind::Imf);
+        let pmf = || self.architecture.downcast().map(Kind::Pmf);
+        let trained = Trained::of(&self.architecture).map(Kind::Trained);
+        trained.or_else(imf).or_else(pmf).expect("presets and the emoji model are of these kinds")
     }
 
     /// Shape of one state `[C, H, W]`.
@@ -65,11 +81,13 @@ impl Subject {
 
     /// FLOPs of one sample's forward pass (Hi-DiT: of the latent stream).
     fn flops(&self) -> f64 {
-        2.0 * match self.trained() {
-            Trained::HiDiT(c) => hidit::macs(&c.sit),
-            Trained::SiT(c) => hidit::macs(c),
-            Trained::LightningDiT(c) => lightningdit::macs(c),
-            Trained::HDiT(c) => hdit::macs(c),
+        2.0 * match self.kind() {
+            Kind::Trained(Trained::HiDiT(c)) => hidit::macs(&c.sit),
+            Kind::Trained(Trained::SiT(c)) => hidit::macs(c),
+            Kind::Trained(Trained::LightningDiT(c)) => lightningdit::macs(c),
+            Kind::Trained(Trained::HDiT(c)) => hdit::macs(c),
+            Kind::Imf(c) => c.macs(),
+            Kind::Pmf(c) => c.macs(),
         }
     }
 }
@@ -94,22 +112,22 @@ fn inputs(bench: &Bench, subject: &Subject, batch: usize) -> Inputs {
 /// Runs `$body` with the subject's network type: its constructor on a device, and its forward pass.
 macro_rules! with_network {
     ($subject:expr, |$init:ident, $forward:ident| $body:expr) => {
-        match $subject.trained() {
-            Trained::HiDiT(c) => {
+        match $subject.kind() {
+            Kind::Trained(Trained::HiDiT(c)) => {
                 let $init = |device: &_| c.init(device);
                 let $forward = |network: &tintype::model::hidit::HiDiT, i: &Inputs| {
                     network.forward_latent(i.x.clone(), i.t.clone(), i.y.clone())
                 };
                 $body
             }
-            Trained::SiT(c) => {
+            Kind::Trained(Trained::SiT(c)) => {
                 let $init = |device: &_| c.init(device);
                 let $forward = |network: &tintype::model::sit::SiT, i: &Inputs| {
                     network.forward(i.x.clone(), i.t.clone(), i.y.clone())
                 };
                 $body
             }
-            Trained::LightningDiT(c) => {
+            Kind::Trained(Trained::LightningDiT(c)) => {
                 let $init = |device: &_| c.init(device);
                 let $forward = |network: &tintype::model::lightningdit::LightningDiT,
                                 i: &Inputs| {
@@ -117,12 +135,26 @@ macro_rules! with_network {
                 };
                 $body
             }
-            Trained::HDiT(c) => {
+            Kind::Trained(Trained::HDiT(c)) => {
                 let $init = |device: &_| c.init(device);
                 let $forward = |network: &tintype::model::hdit::HDiT, i: &Inputs| {
                     let class = network.null_class().map(|_| i.y.clone());
                     let conditions = Conditions { class, ..Conditions::default() };
                     network.forward(i.x.clone(), i.t.clone(), conditions)
+                };
+                $body
+            }
+            Kind::Imf(c) => {
+                let $init = |device: &_| c.init(device);
+                let $forward = |network: &tintype::model::imf::Imf, i: &Inputs| {
+                    network.predict(i.x.clone(), i.t.clone(), i.y.clone())
+                };
+                $body
+            }
+            Kind::Pmf(c) => {
+                let $init = |device: &_| c.init(device);
+                let $forward = |network: &tintype::model::pmf::Pmf, i: &Inputs| {
+                    network.predict(i.x.clone(), i.t.clone(), i.y.clone())
                 };
                 $body
             }
@@ -138,7 +170,7 @@ macro_rules! with_network {
 ///
 /// # Panics
 ///
-/// If the network has no training recipe.
+/// If the network is none of this library's.
 pub fn forward(bench: &Bench, subject: &Subject, batch: usize) -> Result<Measurement> {
     let given = inputs(bench, subject, batch);
     let timing = with_network!(subject, |init, forward| {
@@ -161,7 +193,7 @@ pub fn forward(bench: &Bench, subject: &Subject, batch: usize) -> Result<Measure
 ///
 /// # Panics
 ///
-/// If the network has no training recipe.
+/// If the network is none of this library's.
 pub fn train(bench: &Bench, subject: &Subject, batch: usize) -> Result<Measurement> {
     let tracked = Bench { device: bench.device.clone().autodiff(), ..bench.clone() };
     let given = inputs(&tracked, subject, batch);
@@ -240,7 +272,7 @@ fn no_autoencoder(subject: &Subject) -> String {
 ///
 /// # Panics
 ///
-/// If the network has no training recipe.
+/// If the network is none of this library's.
 pub fn sample(
     bench: &Bench,
     subject: &Subject,
@@ -249,8 +281,8 @@ pub fn sample(
 ) -> Result<Measurement> {
     let cpu = tintype::burn::tensor::Device::flex();
     let model = with_network!(subject, |init, _forward| snapshot(&init(&cpu)?));
-    let config = match subject.trained() {
-        Trained::HDiT(c) => hdit::config(c),
+    let config = match subject.kind() {
+        Kind::Trained(Trained::HDiT(c)) => hdit::config(c),
         _ => subject.architecture.config(),
     };
     let weights = |tensors, config: serde_json::Value| Weights {
@@ -310,9 +342,9 @@ fn stats(subject: &Subject) -> Result<Option<Weights>> {
 ///
 /// # Panics
 ///
-/// If the network has no training recipe.
+/// If the network is none of this library's.
 pub fn scaling(bench: &Bench, subject: &Subject, side: usize) -> Result<Measurement> {
-    let Trained::HDiT(config) = subject.trained() else {
+    let Kind::Trained(Trained::HDiT(config)) = subject.kind() else {
         bail!(
             "{} has a fixed resolution; `scaling` needs an HDiT, such as hdit-ffhq-1024",
             subject.name

@@ -1,12 +1,14 @@
 //! Benchmarks of a transformer's operations at a network's sizes.
 
 use tintype::burn::tensor::Tensor;
+use tintype::model::meanflow::Shape;
 use tintype::model::sit::SiTConfig;
 use tintype::shaders::{
     AttentionKind, Normalization, QkTransform, gated_residual, geglu, linear, linear_gelu_tanh,
     modulated_norm, qkv_attention, swiglu,
 };
 
+use super::networks::Kind;
 use super::{Bench, Measurement, Subject};
 use crate::train::recipe::Trained;
 
@@ -21,7 +23,7 @@ struct Block {
 }
 
 /// The block in which a network spends most of its time.
-fn block(network: Trained<'_>) -> Block {
+fn block(network: Kind<'_>) -> Block {
     let sit = |c: &SiTConfig| Block {
         n: c.tokens(),
         d: c.hidden_size,
@@ -29,17 +31,26 @@ fn block(network: Trained<'_>) -> Block {
         inner: (c.hidden_size as f64 * c.mlp_ratio) as usize,
         kernel: None,
     };
+    let mean_flow = |shape: &Shape| Block {
+        n: shape.prefix() + shape.grid().pow(2),
+        d: shape.hidden_size,
+        heads: shape.num_heads,
+        inner: shape.mlp_hidden,
+        kernel: None,
+    };
     match network {
-        Trained::HiDiT(c) => sit(&c.sit),
-        Trained::SiT(c) => sit(c),
-        Trained::LightningDiT(c) => Block {
+        Kind::Imf(c) => mean_flow(&c.shape),
+        Kind::Pmf(c) => mean_flow(&c.shape),
+        Kind::Trained(Trained::HiDiT(c)) => sit(&c.sit),
+        Kind::Trained(Trained::SiT(c)) => sit(c),
+        Kind::Trained(Trained::LightningDiT(c)) => Block {
             n: (c.input_size / c.patch_size).pow(2),
             d: c.hidden_size,
             heads: c.num_heads,
             inner: (c.hidden_size as f64 * c.mlp_ratio * 2.0 / 3.0) as usize,
             kernel: None,
         },
-        Trained::HDiT(c) => Block {
+        Kind::Trained(Trained::HDiT(c)) => Block {
             n: c.input_size[0] / c.patch_size[0] * (c.input_size[1] / c.patch_size[1]),
             d: c.widths[0],
             heads: (c.widths[0] / 64).max(1),
@@ -53,9 +64,9 @@ fn block(network: Trained<'_>) -> Block {
 ///
 /// # Panics
 ///
-/// If the network has no training recipe.
+/// If the network is none of this library's.
 pub fn operations(bench: &Bench, subject: &Subject, batch: usize) -> Vec<Measurement> {
-    let Block { n, d, heads, inner, kernel } = block(subject.trained());
+    let Block { n, d, heads, inner, kernel } = block(subject.kind());
     let (rows, size) = (batch * n, bench.size());
     let x: Tensor<3> = bench.values([batch, n, d]);
     let condition: Tensor<2> = bench.values([batch, d]);

@@ -32,10 +32,11 @@ fn samplers() -> String {
     let names =
         |samplers: &[Sampler]| samplers.iter().map(|s| s.name()).collect::<Vec<_>>().join(", ");
     format!(
-        "Sampler: {} (Hi-DiT); also {} (SiT, LightningDiT); {} (HDiT)",
+        "Sampler: {} (Hi-DiT); also {} (SiT, LightningDiT); {} (HDiT); {} (iMF, pMF)",
         names(&Sampler::HYBRID),
         names(&[Sampler::Heun, Sampler::Dopri5]),
-        names(&Sampler::KARRAS)
+        names(&Sampler::KARRAS),
+        names(&Sampler::MEAN_FLOW)
     )
 }
 

@@ -265,7 +265,7 @@ fn licences_are_told_before_and_parts_of_ones_own_are_taken() {
         scene.refused("generate 3 --model tiny-vae").contains("it is not a network (autoencoder)")
     );
     assert!(scene.refused("generate 3 --model tiny-jint").contains("did you mean tiny-joint"));
-    assert!(scene.refused("generate 3 --model pmf-b-16").contains("does not have pMF yet"));
+    assert!(scene.refused("generate 3 --model jit-b-16").contains("does not have JiT yet"));
 }
 
 #[test]
