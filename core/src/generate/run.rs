@@ -12,7 +12,9 @@ use super::request::Request;
 use crate::diffusion::flow::{Interpolant, ode_times, sde_times, shifted_times};
 use crate::model::{Clock, Process};
 use crate::noise::Stream;
-use crate::sampler::{Model, State, Step, Stop, dpm_solver, flow, karras, schedules};
+use crate::sampler::{
+    Model, State, Step, Stop, dpm_solver, flow, flow_multistep, karras, schedules,
+};
 use crate::settings::{Sampler, Settings};
 
 /// The final states `[B, C, H, W]`.
@@ -63,6 +65,10 @@ async fn flow_down<M: Model>(run: &mut M, x: State, settings: Settings) -> Resul
     match settings.sampler {
         Sampler::EulerMaruyama => flow::euler_maruyama(run, x, &times, path).await,
         Sampler::Heun => flow::heun(run, x, &times, path).await,
+        Sampler::DpmPp2m => flow_multistep::dpmpp_2m(run, x, &times).await,
+        Sampler::DpmPp3m => flow_multistep::dpmpp_3m(run, x, &times).await,
+        Sampler::DpmPp2s => flow_multistep::dpmpp_2s(run, x, &times).await,
+        Sampler::UniPc => flow_multistep::unipc(run, x, &times, 3).await,
         Sampler::Dopri5 => {
             let tolerance = flow::Tolerance { relative: 1e-3, absolute: 1e-6 };
             let ends = [times[0], times[times.len() - 1]];

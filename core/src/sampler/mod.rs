@@ -10,6 +10,7 @@
 
 pub mod dpm_solver;
 pub mod flow;
+pub mod flow_multistep;
 pub mod hidit;
 pub mod karras;
 pub mod schedules;
@@ -97,5 +98,7 @@ pub(crate) async fn read_finite(x: Tensor<4>) -> Result<TensorData, Stop> {
     if finite { Ok(data) } else { Err(Stop::NotFinite) }
 }
 
+#[cfg(test)]
+mod order_tests;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::setting::{InvalidSetting, Problem, Setting};
 
-/// A way from noise to an image.
+/// A way from noise to an image. One name may be of two solvers: [`Self::DpmPp2m`] is DPM-Solver++(2M) of flows
+/// and of denoisers, each in its own variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "&'static str", try_from = "String")]
 #[allow(missing_docs)] // the names are the field's own, see `crate::sampler`
@@ -24,6 +25,9 @@ pub enum Sampler {
     DpmPp2m,
     DpmPp2mSde,
     DpmPp3mSde,
+    DpmPp3m,
+    DpmPp2s,
+    UniPc,
 }
 
 impl From<Sampler> for &'static str {
@@ -42,7 +46,16 @@ impl TryFrom<String> for Sampler {
 
 impl Sampler {
     /// Those of flow models with one stream (SiT, LightningDiT).
-    pub const FLOW: [Self; 4] = [Self::Euler, Self::Heun, Self::EulerMaruyama, Self::Dopri5];
+    pub const FLOW: [Self; 8] = [
+        Self::Euler,
+        Self::Heun,
+        Self::EulerMaruyama,
+        Self::Dopri5,
+        Self::DpmPp2m,
+        Self::DpmPp3m,
+        Self::DpmPp2s,
+        Self::UniPc,
+    ];
     /// Those of Hi-DiT.
     pub const HYBRID: [Self; 2] = [Self::Euler, Self::EulerMaruyama];
     /// Those of denoisers (HDiT).
@@ -80,6 +93,9 @@ impl Sampler {
             Self::DpmPp2m => "dpmpp-2m",
             Self::DpmPp2mSde => "dpmpp-2m-sde",
             Self::DpmPp3mSde => "dpmpp-3m-sde",
+            Self::DpmPp3m => "dpmpp-3m",
+            Self::DpmPp2s => "dpmpp-2s",
+            Self::UniPc => "unipc",
         }
     }
 
@@ -125,7 +141,7 @@ mod tests {
     #[test]
     fn names_come_back() {
         let all = Sampler::all();
-        assert_eq!(all.len(), 15);
+        assert_eq!(all.len(), 18);
         for sampler in all {
             assert_eq!(Sampler::from_name(sampler.name()), Ok(sampler));
             let json = serde_json::to_string(&sampler).expect("a name");

@@ -31,10 +31,12 @@ pub struct SamplingArgs {
 fn samplers() -> String {
     let names =
         |samplers: &[Sampler]| samplers.iter().map(|s| s.name()).collect::<Vec<_>>().join(", ");
+    let mut others = Sampler::FLOW.to_vec();
+    others.retain(|sampler| !Sampler::HYBRID.contains(sampler));
     format!(
         "Sampler: {} (Hi-DiT); also {} (SiT, LightningDiT); {} (HDiT)",
         names(&Sampler::HYBRID),
-        names(&[Sampler::Heun, Sampler::Dopri5]),
+        names(&others),
         names(&Sampler::KARRAS)
     )
 }
