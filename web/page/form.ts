@@ -14,7 +14,10 @@ export class Form {
   private sampler = document.querySelector<HTMLSelectElement>("#sampler")!;
   private info: ModelInfo | undefined;
   /** Fields that the form has no place for, from a link. */
-  private others: Pick<Request, "index" | "shift" | "cfgInterval" | "cfgChannels"> = {};
+  private others: Pick<
+    Request,
+    "index" | "shift" | "cfgInterval" | "cfgChannels" | "times" | "cfgAdaptive" | "karras"
+  > = {};
 
   constructor(onChange: () => void) {
     for (const range of [this.steps, this.cfg, this.tau]) {
@@ -101,9 +104,9 @@ export class Form {
     if (request.cfg !== undefined && info.classes.length > 0) this.set(this.cfg, request.cfg);
     if (request.tau !== undefined) this.set(this.tau, request.tau);
     if (request.sampler && info.samplers.includes(request.sampler)) this.sampler.value = request.sampler;
-    const { index, shift, cfgInterval, cfgChannels } = request;
+    const { index, shift, cfgInterval, cfgChannels, times, cfgAdaptive, karras } = request;
     this.others = Object.fromEntries(
-      Object.entries({ index, shift, cfgInterval, cfgChannels }).filter(([, value]) => value !== undefined),
+      Object.entries({ index, shift, cfgInterval, cfgChannels, times, cfgAdaptive, karras }).filter(([, value]) => value !== undefined),
     );
   }
 
@@ -139,7 +142,8 @@ export function again({ class: number, class_name, seed, index, settings }: Orig
 }
 
 /** The library's settings as those of a request. */
-export function requestOf({ steps, sampler, guidance, shift, tau }: Partial<Origin["settings"]>): Request {
+export function requestOf(settings: Partial<Origin["settings"]>): Request {
+  const { steps, sampler, guidance, shift, tau, times, agreement, karras } = settings;
   return {
     steps,
     sampler,
@@ -148,6 +152,9 @@ export function requestOf({ steps, sampler, guidance, shift, tau }: Partial<Orig
     cfgChannels: guidance?.channels ?? undefined,
     shift,
     tau,
+    times,
+    cfgAdaptive: agreement,
+    karras,
   };
 }
 

@@ -5,6 +5,7 @@ mod autoencoder_stats;
 mod batch;
 mod decoding;
 mod file_stem;
+mod grid;
 mod hybrid;
 mod images;
 mod latent_map;

@@ -4,12 +4,13 @@ use burn::tensor::{FloatDType, Tensor};
 
 use super::GenerateError;
 use super::batch::Batch;
+use super::grid::flow_times;
 use super::observer::Observer;
 use super::one_by_one::OneByOne;
 use super::pipeline::Pipeline;
 use super::replay::Inputs;
 use super::request::Request;
-use crate::diffusion::flow::{Interpolant, ode_times, sde_times, shifted_times};
+use crate::diffusion::flow::Interpolant;
 use crate::model::{Clock, Process};
 use crate::noise::Stream;
 use crate::sampler::{
@@ -44,38 +45,41 @@ async fn together(
 ) -> Result<State, GenerateError> {
     let mut run = Run(Batch::new(pipeline, request, observer));
     let start = run.0.start();
-    Ok(match pipeline.architecture.process() {
-        Process::Denoiser { sigma_min, sigma_max } => {
+    let (process, settings) = (pipeline.architecture.process(), request.settings);
+    Ok(match process {
+        Process::Denoiser { .. } => {
+            let [sigma_min, sigma_max] = settings.karras.levels(process);
             let start = start * sigma_max;
-            denoise(&mut run, start, request.settings, [sigma_min, sigma_max]).await?
+            denoise(&mut run, start, settings, [sigma_min, sigma_max]).await?
         }
         Process::Flow(_) | Process::Hybrid { .. } => {
-            flow_down(&mut run, start, request.settings).await?
+            let times = flow_times(&settings, process);
+            flow_down(&mut run, start, settings.sampler, &times).await?
         }
     })
 }
 
-async fn flow_down<M: Model>(run: &mut M, x: State, settings: Settings) -> Result<State, Stop> {
+async fn flow_down<M: Model>(
+    run: &mut M,
+    x: State,
+    sampler: Sampler,
+    times: &[f64],
+) -> Result<State, Stop> {
     let path = Interpolant::Linear;
-    let times = match (settings.sampler, settings.shift > 0.0) {
-        (Sampler::EulerMaruyama, _) => sde_times(settings.steps),
-        (_, true) => shifted_times(settings.steps + 1, settings.shift),
-        (_, false) => ode_times(settings.steps),
-    };
-    match settings.sampler {
-        Sampler::EulerMaruyama => flow::euler_maruyama(run, x, &times, path).await,
-        Sampler::Heun => flow::heun(run, x, &times, path).await,
-        Sampler::DpmPp2m => flow_multistep::dpmpp_2m(run, x, &times).await,
-        Sampler::DpmPp3m => flow_multistep::dpmpp_3m(run, x, &times).await,
-        Sampler::DpmPp2s => flow_multistep::dpmpp_2s(run, x, &times).await,
-        Sampler::UniPc => flow_multistep::unipc(run, x, &times, 3).await,
+    match sampler {
+        Sampler::EulerMaruyama => flow::euler_maruyama(run, x, times, path).await,
+        Sampler::Heun => flow::heun(run, x, times, path).await,
+        Sampler::DpmPp2m => flow_multistep::dpmpp_2m(run, x, times).await,
+        Sampler::DpmPp3m => flow_multistep::dpmpp_3m(run, x, times).await,
+        Sampler::DpmPp2s => flow_multistep::dpmpp_2s(run, x, times).await,
+        Sampler::UniPc => flow_multistep::unipc(run, x, times, 3).await,
         Sampler::Dopri5 => {
             let tolerance = flow::Tolerance { relative: 1e-3, absolute: 1e-6 };
             let ends = [times[0], times[times.len() - 1]];
             let mut states = flow::dopri5(run, x, &ends, tolerance).await?;
             Ok(states.remove(1))
         }
-        _ => flow::euler(run, x, &times, path).await,
+        _ => flow::euler(run, x, times, path).await,
     }
 }
 
@@ -85,9 +89,10 @@ async fn denoise<M: Model>(
     settings: Settings,
     [min, max]: [f64; 2],
 ) -> Result<State, Stop> {
-    let sigmas = schedules::karras(settings.steps, min, max, 7.0);
+    let options = settings.karras;
+    let sigmas = schedules::karras(settings.steps, min, max, options.rho());
     let s = &sigmas;
-    let (churn, noise) = (karras::Churn::default(), karras::Stochastic::default());
+    let (churn, noise) = (options.churn(), options.stochastic(1.0));
     match settings.sampler {
         Sampler::Heun => karras::heun(run, x, s, churn).await,
         Sampler::Dpm2 => karras::dpm_2(run, x, s, churn).await,
@@ -102,11 +107,13 @@ async fn denoise<M: Model>(
         }
         Sampler::DpmPp3mSde => karras::dpmpp_3m_sde(run, x, s, noise).await,
         Sampler::DpmFast => {
-            let none = karras::Stochastic { eta: 0.0, ..noise };
-            dpm_solver::dpm_fast(run, x, min, max, settings.steps, none).await
+            let noise = options.stochastic(0.0);
+            dpm_solver::dpm_fast(run, x, min, max, settings.steps, noise).await
         }
         Sampler::DpmAdaptive => {
-            Ok(dpm_solver::dpm_adaptive(run, x, min, max, Default::default()).await?.0)
+            let noise = options.stochastic(0.0);
+            let adaptive = dpm_solver::Adaptive { noise, ..Default::default() };
+            Ok(dpm_solver::dpm_adaptive(run, x, min, max, adaptive).await?.0)
         }
         _ => karras::euler(run, x, s, churn).await,
     }

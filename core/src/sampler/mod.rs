@@ -14,6 +14,7 @@ pub mod flow_multistep;
 pub mod hidit;
 pub mod karras;
 pub mod schedules;
+pub mod times;
 
 use burn::tensor::{FloatDType, Tensor, TensorData};
 

@@ -124,6 +124,34 @@ impl Sampler {
         matches!(self, Self::Dopri5 | Self::DpmAdaptive)
     }
 
+    /// Whether it draws noise on the way, as it does by default.
+    pub const fn is_stochastic(self) -> bool {
+        matches!(
+            self,
+            Self::EulerMaruyama
+                | Self::EulerAncestral
+                | Self::Dpm2Ancestral
+                | Self::DpmPp2sAncestral
+                | Self::DpmPpSde
+                | Self::DpmPp2mSde
+                | Self::DpmPp3mSde
+        )
+    }
+
+    /// Whether one of [`KarrasOptions`](super::KarrasOptions) acts on it, as a sampler of denoisers.
+    pub(super) const fn takes(self, option: Setting) -> bool {
+        let churned = matches!(self, Self::Euler | Self::Heun | Self::Dpm2);
+        let spaced = !matches!(self, Self::DpmFast | Self::DpmAdaptive);
+        let noised = self.is_stochastic() || !spaced;
+        match option {
+            Setting::Eta => noised,
+            Setting::NoiseScale => noised || churned,
+            Setting::Churn | Setting::ChurnMin | Setting::ChurnMax => churned,
+            Setting::Rho => spaced,
+            _ => true,
+        }
+    }
+
     /// The fewest steps that it takes.
     pub const fn least_steps(self) -> usize {
         match self {

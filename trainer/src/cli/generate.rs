@@ -68,7 +68,7 @@ pub struct Args {
     #[arg(long, value_parser = at_least::<usize>(1), allow_negative_numbers = true)]
     batch: Option<usize>,
     /// Reproduce this image from the settings in its metadata
-    #[arg(long, value_name = "PNG", conflicts_with_all = ["classes", "seed", "count", "steps", "sampler", "cfg", "cfg_interval", "cfg_channels", "shift", "tau"])]
+    #[arg(long, value_name = "PNG", conflicts_with_all = ["classes", "seed", "count", "steps", "sampler", "cfg", "cfg_interval", "cfg_channels", "shift", "tau", "times", "cfg_adaptive", "eta", "s_noise", "s_churn", "s_tmin", "s_tmax", "rho", "sigma_min", "sigma_max"])]
     from: Option<PathBuf>,
     #[command(flatten)]
     download: DownloadArgs,
