@@ -206,7 +206,7 @@ fn invalid_input_is_a_one_line_error() {
     generate(&["fruit", "--tau", "1.5"], &["--tau 1.5", "between 0 and 1"]);
     generate(&["fruit", "--count", "0"], &["--count 0"]);
     generate(&["fruit", "--sampler", "magic"], &["--sampler \"magic\"", "euler-maruyama"]);
-    generate(&["fruit", "--sampler", "dpmpp-2m"], &["dpmpp-2m", "Hi-DiT"]);
+    generate(&["fruit", "--sampler", "lms"], &["lms", "Hi-DiT"]);
     generate(&["fruit", "--model", "/nowhere.safetensors"], &["/nowhere.safetensors"]);
     refused(&["generate", "fruit", "--device", "tpu", "--out", &out], &["tpu", "auto"]);
     refused(&["generate", "fruit", "--device", "cpu:7", "--out", &out], &["cpu:7"]);

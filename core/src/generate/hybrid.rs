@@ -4,16 +4,17 @@ use burn::tensor::Tensor;
 
 use super::GenerateError;
 use super::batch::Batch;
+use super::grid::flow_times;
 use super::observer::Observer;
 use super::pipeline::Pipeline;
 use super::replay::Inputs;
 use super::request::Request;
-use crate::diffusion::flow::{ode_times, sde_times};
 use crate::model::hidit::HiDiT;
 use crate::noise::Stream;
 use crate::sampler::hidit::{Draw, HybridModel, PixelInit, Pixels, Stepper, sample};
+use crate::sampler::times::through_gate;
 use crate::sampler::{State, Step, Stop};
-use crate::settings::Sampler;
+use crate::settings::{Sampler, Settings};
 
 /// The pictures and, where wanted, the decoded latents, `[B, 3, H, W]`.
 pub(super) async fn generate(
@@ -23,14 +24,22 @@ pub(super) async fn generate(
     observer: &mut dyn Observer,
 ) -> Result<(State, Option<State>), GenerateError> {
     let settings = request.settings;
-    let (stepper, times) = match settings.sampler {
-        Sampler::Euler => (Stepper::Euler, ode_times(settings.steps)),
-        _ => (Stepper::EulerMaruyama, sde_times(settings.steps)),
-    };
     let network = match settings.tau {
         Some(tau) => &network.clone().with_gate(tau),
         None => network,
     };
+    let (stepper, through) = match settings.sampler {
+        Sampler::EulerMaruyama => (Stepper::EulerMaruyama, false),
+        Sampler::DpmPp2m => (Stepper::DpmPp2m, true),
+        Sampler::DpmPp3m => (Stepper::DpmPp3m, true),
+        Sampler::UniPc => (Stepper::UniPc, true),
+        _ => (Stepper::Euler, false),
+    };
+    // A time shift is of networks with one stream.
+    let unshifted = Settings { shift: 0.0, ..settings };
+    let times = flow_times(&unshifted, pipeline.architecture.process());
+    // With few steps the gate has to be one of the times; the published samplers take the first below it.
+    let times = if through { through_gate(times, network.tau()) } else { times };
     let [width, height] = pipeline.image_size();
     let batch = Batch::new(pipeline, request, observer);
     let mut run = Run { batch, network, image: [3, height, width], clean_image: None };

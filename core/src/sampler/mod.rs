@@ -100,6 +100,8 @@ pub(crate) async fn read_finite(x: Tensor<4>) -> Result<TensorData, Stop> {
 }
 
 #[cfg(test)]
+mod hidit_tests;
+#[cfg(test)]
 mod order_tests;
 #[cfg(test)]
 mod tests;

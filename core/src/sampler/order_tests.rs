@@ -23,18 +23,29 @@ fn variance(t: f64) -> f64 {
 }
 
 /// Where the ODE takes a state.
-fn flow_map(x: f64, from: f64, to: f64) -> f64 {
+pub(super) fn flow_map(x: f64, from: f64, to: f64) -> f64 {
     let z = (x - (1.0 - from) * MEAN) / variance(from).sqrt();
     (1.0 - to) * MEAN + variance(to).sqrt() * z
+}
+
+/// `E[ε] − E[x₀]` at a state.
+pub(super) fn velocity(x: State, t: f64) -> State {
+    let alpha = 1.0 - t;
+    let z = (x - alpha * MEAN) / variance(t);
+    let clean = z.clone() * (alpha * SPREAD * SPREAD) + MEAN;
+    z * t - clean
+}
+
+/// A state of one number.
+pub(super) fn state(value: f64) -> State {
+    let data = TensorData::new(vec![value], [1, 1, 1, 1]);
+    Tensor::from_data(data, (&Device::default(), DType::F64))
 }
 
 impl Model for Gaussian {
     async fn predict(&mut self, x: State, t: f64, _: f64) -> Result<State, Stop> {
         self.evaluations += 1;
-        let alpha = 1.0 - t;
-        let z = (x - alpha * MEAN) / variance(t);
-        let clean = z.clone() * (alpha * SPREAD * SPREAD) + MEAN;
-        Ok(z * t - clean) // E[ε] − E[x₀]
+        Ok(velocity(x, t))
     }
 
     fn noise(&mut self, _: usize) -> State {
@@ -54,8 +65,7 @@ enum Solver {
 
 /// The end, and how often the network was asked.
 fn solve(solver: Solver, times: &[f64]) -> (f64, usize) {
-    let data = TensorData::new(vec![START], [1, 1, 1, 1]);
-    let x: State = Tensor::from_data(data, (&Device::default(), DType::F64));
+    let x = state(START);
     let mut model = Gaussian::default();
     let m = &mut model;
     let end = pollster::block_on(async {

@@ -57,7 +57,8 @@ impl Sampler {
         Self::UniPc,
     ];
     /// Those of Hi-DiT.
-    pub const HYBRID: [Self; 2] = [Self::Euler, Self::EulerMaruyama];
+    pub const HYBRID: [Self; 5] =
+        [Self::Euler, Self::EulerMaruyama, Self::DpmPp2m, Self::DpmPp3m, Self::UniPc];
     /// Those of denoisers (HDiT).
     pub const KARRAS: [Self; 13] = [
         Self::Euler,
