@@ -78,6 +78,8 @@ pub struct Picture {
     pub image: Rgb,
     /// The decoded latent of a Hi-DiT, where the request asked for it.
     pub latent: Option<Rgb>,
+    /// Evaluations of the network that it took; a guided one is two.
+    pub evaluations: usize,
 }
 
 /// Why there are no pictures.

@@ -18,35 +18,37 @@ use crate::sampler::{
 };
 use crate::settings::{Sampler, Settings};
 
-/// The final states `[B, C, H, W]`.
+/// The final states `[B, C, H, W]`, and how often the network was evaluated for each image.
 pub(super) async fn generate(
     pipeline: &Pipeline,
     request: &Request,
     observer: &mut dyn Observer,
-) -> Result<State, GenerateError> {
+) -> Result<(State, Vec<usize>), GenerateError> {
     let count = request.images.len();
     if count <= 1 || !request.settings.sampler.is_adaptive() {
         return together(pipeline, request, observer).await;
     }
     let mut batch = OneByOne::new(observer, count);
+    let mut evaluations = Vec::with_capacity(count);
     for &image in &request.images {
         let alone = Request { settings: request.settings, images: vec![image] };
-        let state = together(pipeline, &alone, &mut batch).await?;
+        let (state, rows) = together(pipeline, &alone, &mut batch).await?;
         batch.add(state);
+        evaluations.extend(rows);
     }
-    Ok(batch.all())
+    Ok((batch.all(), evaluations))
 }
 
-/// The final states of images that take the same steps, `[B, C, H, W]`.
+/// The same of images that take the same steps.
 async fn together(
     pipeline: &Pipeline,
     request: &Request,
     observer: &mut dyn Observer,
-) -> Result<State, GenerateError> {
+) -> Result<(State, Vec<usize>), GenerateError> {
     let mut run = Run(Batch::new(pipeline, request, observer));
     let start = run.0.start();
     let (process, settings) = (pipeline.architecture.process(), request.settings);
-    Ok(match process {
+    let state = match process {
         Process::Denoiser { .. } => {
             let [sigma_min, sigma_max] = settings.karras.levels(process);
             let start = start * sigma_max;
@@ -56,7 +58,8 @@ async fn together(
             let times = flow_times(&settings, process);
             flow_down(&mut run, start, settings.sampler, &times).await?
         }
-    })
+    };
+    Ok((state, run.0.evaluations().to_vec()))
 }
 
 async fn flow_down<M: Model>(
@@ -124,8 +127,8 @@ struct Run<'a>(Batch<'a>);
 impl Run<'_> {
     /// The network's prediction: a velocity on this library's clock, or a denoised image.
     ///
-    /// * `x`: `[B or 2B, C, H, W]` in float32; returns the same shape
-    fn evaluate(&self, x: Tensor<4>, time: f64, guided: bool) -> Result<Tensor<4>, Stop> {
+    /// * `x`: `[B + G, C, H, W]` in float32 for G guided images; returns the same shape
+    fn evaluate(&self, x: Tensor<4>, time: f64, guided: &[usize]) -> Result<Tensor<4>, Stop> {
         Ok(match self.0.pipeline.architecture.process() {
             Process::Flow(Clock::NoiseAtOne) | Process::Hybrid { .. } => {
                 self.velocity(x, time, guided)?
@@ -139,7 +142,7 @@ impl Run<'_> {
     }
 
     /// The velocity at one time on the network's clock.
-    fn velocity(&self, x: Tensor<4>, time: f64, guided: bool) -> Result<Tensor<4>, Stop> {
+    fn velocity(&self, x: Tensor<4>, time: f64, guided: &[usize]) -> Result<Tensor<4>, Stop> {
         let pipeline = self.0.pipeline;
         let inputs = self.0.inputs(vec![x.cast(pipeline.precision)], time, guided);
         let network = pipeline.network.clone();
@@ -152,10 +155,11 @@ impl Run<'_> {
 
 impl Model for Run<'_> {
     async fn predict(&mut self, x: State, time: f64, step_time: f64) -> Result<State, Stop> {
-        let guided = self.0.guided(step_time);
-        let x = self.0.input(x, FloatDType::F32, guided).await?;
-        let y = self.0.guide(self.evaluate(x, time, guided)?, guided);
-        self.0.pipeline.to_state(y).await
+        let guided = self.0.evaluation(step_time);
+        let x = self.0.input(x, FloatDType::F32, &guided).await?;
+        let y = self.evaluate(x, time, &guided)?;
+        self.0.compare(&y, &guided).await?;
+        self.0.pipeline.to_state(self.0.guide(y, &guided)).await
     }
 
     fn noise(&mut self, draw: usize) -> State {
