@@ -105,9 +105,8 @@ export class Form {
     if (request.tau !== undefined) this.set(this.tau, request.tau);
     if (request.sampler && info.samplers.includes(request.sampler)) this.sampler.value = request.sampler;
     const { index, shift, cfgInterval, cfgChannels, times, cfgAdaptive, karras } = request;
-    this.others = Object.fromEntries(
-      Object.entries({ index, shift, cfgInterval, cfgChannels, times, cfgAdaptive, karras }).filter(([, value]) => value !== undefined),
-    );
+    const others = { index, shift, cfgInterval, cfgChannels, times, cfgAdaptive, karras };
+    this.others = Object.fromEntries(Object.entries(others).filter(([, value]) => value !== undefined));
   }
 
   /** The next picture gets the next seed, unless this one is to be kept. */

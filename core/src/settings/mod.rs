@@ -66,3 +66,29 @@ impl Settings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pictures of earlier versions stay readable, and new ones with usual settings are as they were.
+    #[test]
+    fn newer_settings_are_left_out_where_they_are_off() {
+        let usual = Settings::new(Sampler::Euler, 4, Guidance::NONE);
+        let text = serde_json::to_string(&usual).expect("JSON");
+        let guidance = r#"{"scale":1.0,"low":0.0,"high":1.0,"channels":null}"#;
+        let older = format!(
+            r#"{{"sampler":"euler","steps":4,"guidance":{guidance},"shift":0.0,"keep_latent":false}}"#
+        );
+        assert_eq!(text, older);
+        assert_eq!(serde_json::from_str::<Settings>(&older).expect("settings"), usual);
+        let new = Settings {
+            times: TimeGrid::Karras,
+            agreement: Some(0.99),
+            karras: KarrasOptions { rho: Some(3.0), ..KarrasOptions::NONE },
+            ..usual
+        };
+        let text = serde_json::to_string(&new).expect("JSON");
+        assert_eq!(serde_json::from_str::<Settings>(&text).expect("settings"), new);
+    }
+}
