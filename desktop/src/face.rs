@@ -43,6 +43,16 @@ pub const fn label(setting: Setting) -> &'static str {
         Setting::TimeShift => "Time shift",
         Setting::GateTime => "Gate τ",
         Setting::Precision => "Precision",
+        Setting::Times => "Times",
+        Setting::GuidanceAgreement => "Guidance ends at",
+        Setting::Eta => "Noise η",
+        Setting::NoiseScale => "Noise scale",
+        Setting::Churn => "Churn",
+        Setting::ChurnMin => "Churn from",
+        Setting::ChurnMax => "Churn to",
+        Setting::Rho => "ρ",
+        Setting::SigmaMin => "Lowest noise",
+        Setting::SigmaMax => "Highest noise",
     }
 }
 

@@ -44,9 +44,12 @@ fn specs() -> Vec<ImageSpec> {
 fn a_batch_of_four_equals_four_batches_of_one() {
     let pipeline = pipeline(&Device::flex());
     // With guidance at every step, at some, and at none: another number of rows each time.
-    for (sampler, scale, high) in
-        [(Sampler::EulerMaruyama, 2.0, 1.0), (Sampler::Euler, 2.0, 0.5), (Sampler::Euler, 1.0, 1.0)]
-    {
+    for (sampler, scale, high) in [
+        (Sampler::EulerMaruyama, 2.0, 1.0),
+        (Sampler::Euler, 2.0, 0.5),
+        (Sampler::Euler, 1.0, 1.0),
+        (Sampler::UniPc, 2.0, 1.0),
+    ] {
         let mut settings = settings(&pipeline, sampler);
         settings.guidance.scale = scale;
         settings.guidance.high = high;
@@ -55,6 +58,27 @@ fn a_batch_of_four_equals_four_batches_of_one() {
             let alone = make(&pipeline, settings, &[*spec]);
             assert_eq!(alone[0].image, picture.image, "{sampler:?} {scale} {spec:?}");
             assert_eq!(alone[0].latent, picture.latent, "{sampler:?} {scale} {spec:?}");
+        }
+    }
+}
+
+/// Guidance that ends by an image's own predictions: a batch goes on with fewer of its second half.
+#[test]
+fn a_batch_whose_guidance_ends_equals_its_images() {
+    let pipeline = pipeline(&Device::flex());
+    let settings = settings(&pipeline, Sampler::Euler);
+    let full: Vec<usize> =
+        make(&pipeline, settings, &specs()).iter().map(|p| p.evaluations).collect();
+    assert_eq!(full, [8; 4], "three steps and the opening of the gate, twice each");
+    for agreement in [0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0] {
+        let settings = Settings { agreement: Some(agreement), ..settings };
+        let together = make(&pipeline, settings, &specs());
+        for (spec, picture) in specs().iter().zip(&together) {
+            let alone = &make(&pipeline, settings, &[*spec])[0];
+            assert_eq!(alone.image, picture.image, "{agreement} {spec:?}");
+            assert_eq!(alone.evaluations, picture.evaluations, "{agreement} {spec:?}");
+            let expected = if agreement == 0.0 { 5..=5 } else { 5..=8 };
+            assert!(expected.contains(&picture.evaluations), "{agreement} {}", picture.evaluations);
         }
     }
 }

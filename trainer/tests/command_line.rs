@@ -79,7 +79,27 @@ fn events_are_json_lines() {
     let names: Vec<_> = events.iter().map(|e| e["event"].as_str().unwrap_or("?")).collect();
     assert_eq!(names, ["loading", "step", "step", "step", "image", "done"]);
     assert_eq!(events[4]["seed"], 0);
+    // Guided at each step, and where the gate opens.
+    assert_eq!(events[4]["evaluations"], 8);
     assert_eq!(events[5]["pictures"], 1);
+}
+
+#[test]
+fn a_quality_is_overridden_by_its_parts() {
+    let folder = TempDir::new().expect("a folder");
+    let settings = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name).display().to_string();
+        let base = ["generate", "heart", "--device", "cpu", "--quality", "draft", "--out", &out];
+        let output = run(&[&base[..], more].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let png = std::fs::read(&out).expect("a picture");
+        let settings = tintype::generate::Origin::read(&png).expect("its settings").settings;
+        (settings.sampler.name(), settings.steps)
+    };
+    assert_eq!(settings("draft.png", &[]), ("dpmpp-2m", 8));
+    assert_eq!(settings("fewer.png", &["--steps", "3"]), ("dpmpp-2m", 3));
+    let other = ["--steps", "2", "--sampler", "unipc", "--times", "karras", "--rho", "3"];
+    assert_eq!(settings("other.png", &other), ("unipc", 2));
 }
 
 #[cfg(unix)]
@@ -206,7 +226,13 @@ fn invalid_input_is_a_one_line_error() {
     generate(&["fruit", "--tau", "1.5"], &["--tau 1.5", "between 0 and 1"]);
     generate(&["fruit", "--count", "0"], &["--count 0"]);
     generate(&["fruit", "--sampler", "magic"], &["--sampler \"magic\"", "euler-maruyama"]);
-    generate(&["fruit", "--sampler", "dpmpp-2m"], &["dpmpp-2m", "Hi-DiT"]);
+    generate(&["fruit", "--sampler", "lms"], &["lms", "Hi-DiT"]);
+    generate(&["fruit", "--times", "even"], &["--times \"even\"", "logit-normal"]);
+    generate(&["fruit", "--times", "karras"], &["--times", "euler-maruyama"]);
+    generate(&["fruit", "--cfg-adaptive", "2"], &["--cfg-adaptive 2", "between 0 and 1"]);
+    generate(&["fruit", "--eta", "0.5"], &["--eta", "Hi-DiT"]);
+    generate(&["fruit", "--rho", "3", "--sampler", "euler"], &["--rho", "uniform times"]);
+    generate(&["fruit", "--quality", "perfect"], &["perfect", "--quality"]);
     generate(&["fruit", "--model", "/nowhere.safetensors"], &["/nowhere.safetensors"]);
     refused(&["generate", "fruit", "--device", "tpu", "--out", &out], &["tpu", "auto"]);
     refused(&["generate", "fruit", "--device", "cpu:7", "--out", &out], &["cpu:7"]);

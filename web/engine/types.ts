@@ -136,12 +136,30 @@ export interface Request {
   cfgChannels?: number;
   /** LightningDiT's time shift. */
   shift?: number;
+  /** Where a flow's steps lie; `uniform` by default. */
+  times?: "uniform" | "logit-normal" | "karras";
+  /** Guidance ends for an image once its two predictions agree to this cosine. */
+  cfgAdaptive?: number;
+  /** Options of k-diffusion's samplers. */
+  karras?: KarrasOptions;
   /** The time below which a Hi-DiT's pixels take part. */
   tau?: number;
   /** Whether a Hi-DiT also decodes its latent, for comparison. */
   compare?: boolean;
   /** Whether steps show the picture so far; they do by default. */
   preview?: boolean;
+}
+
+/** Options of k-diffusion's samplers, under its names; what is absent is its default. */
+export interface KarrasOptions {
+  eta?: number;
+  s_noise?: number;
+  s_churn?: number;
+  s_tmin?: number;
+  s_tmax?: number;
+  rho?: number;
+  sigma_min?: number;
+  sigma_max?: number;
 }
 
 /** How a picture was made: what every PNG of Tintype carries. */
@@ -160,6 +178,9 @@ export interface Origin {
     steps: number;
     guidance: { scale: number; low: number; high: number; channels: number | null };
     shift: number;
+    times?: "uniform" | "logit-normal" | "karras";
+    agreement?: number;
+    karras?: KarrasOptions;
     tau?: number;
     keep_latent: boolean;
   };

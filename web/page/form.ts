@@ -14,7 +14,10 @@ export class Form {
   private sampler = document.querySelector<HTMLSelectElement>("#sampler")!;
   private info: ModelInfo | undefined;
   /** Fields that the form has no place for, from a link. */
-  private others: Pick<Request, "index" | "shift" | "cfgInterval" | "cfgChannels"> = {};
+  private others: Pick<
+    Request,
+    "index" | "shift" | "cfgInterval" | "cfgChannels" | "times" | "cfgAdaptive" | "karras"
+  > = {};
 
   constructor(onChange: () => void) {
     for (const range of [this.steps, this.cfg, this.tau]) {
@@ -101,10 +104,9 @@ export class Form {
     if (request.cfg !== undefined && info.classes.length > 0) this.set(this.cfg, request.cfg);
     if (request.tau !== undefined) this.set(this.tau, request.tau);
     if (request.sampler && info.samplers.includes(request.sampler)) this.sampler.value = request.sampler;
-    const { index, shift, cfgInterval, cfgChannels } = request;
-    this.others = Object.fromEntries(
-      Object.entries({ index, shift, cfgInterval, cfgChannels }).filter(([, value]) => value !== undefined),
-    );
+    const { index, shift, cfgInterval, cfgChannels, times, cfgAdaptive, karras } = request;
+    const others = { index, shift, cfgInterval, cfgChannels, times, cfgAdaptive, karras };
+    this.others = Object.fromEntries(Object.entries(others).filter(([, value]) => value !== undefined));
   }
 
   /** The next picture gets the next seed, unless this one is to be kept. */
@@ -139,7 +141,8 @@ export function again({ class: number, class_name, seed, index, settings }: Orig
 }
 
 /** The library's settings as those of a request. */
-export function requestOf({ steps, sampler, guidance, shift, tau }: Partial<Origin["settings"]>): Request {
+export function requestOf(settings: Partial<Origin["settings"]>): Request {
+  const { steps, sampler, guidance, shift, tau, times, agreement, karras } = settings;
   return {
     steps,
     sampler,
@@ -148,6 +151,9 @@ export function requestOf({ steps, sampler, guidance, shift, tau }: Partial<Orig
     cfgChannels: guidance?.channels ?? undefined,
     shift,
     tau,
+    times,
+    cfgAdaptive: agreement,
+    karras,
   };
 }
 

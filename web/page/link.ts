@@ -2,7 +2,7 @@
 
 import type { Request } from "../engine/index.js";
 
-const NUMBERS = ["seed", "index", "steps", "cfg", "tau", "shift", "cfgChannels"] as const;
+const NUMBERS = ["seed", "index", "steps", "cfg", "tau", "shift", "cfgChannels", "cfgAdaptive"] as const;
 
 export function encode(request: Request): string {
   const fields = new URLSearchParams();
@@ -12,6 +12,7 @@ export function encode(request: Request): string {
     if (value !== undefined && !(key === "index" && value === 0)) fields.set(key, String(value));
   }
   if (request.sampler !== undefined) fields.set("sampler", request.sampler);
+  if (request.times !== undefined) fields.set("times", request.times);
   if (request.cfgInterval !== undefined) fields.set("cfgInterval", request.cfgInterval.join(","));
   return `#${fields}`;
 }
@@ -34,6 +35,8 @@ export function decode(hash: string): Request | null {
   }
   const sampler = fields.get("sampler");
   if (sampler) request.sampler = sampler;
+  const times = fields.get("times");
+  if (times === "uniform" || times === "logit-normal" || times === "karras") request.times = times;
   const interval = fields.get("cfgInterval")?.split(",").map(Number);
   if (interval?.length === 2 && interval.every(Number.isFinite)) request.cfgInterval = interval as [number, number];
   return Object.keys(request).length > 0 ? request : null;

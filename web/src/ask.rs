@@ -5,7 +5,7 @@ use tintype::diffusion::guidance::Guidance;
 use tintype::generate::{ImageSpec, Request, Sampler, Settings};
 use tintype::labels::{LabelError, Labels};
 use tintype::model::Architecture;
-use tintype::settings::{InvalidSetting, Problem, Range, Setting};
+use tintype::settings::{InvalidSetting, KarrasOptions, Problem, Range, Setting, TimeGrid};
 
 /// Options of `generate`, as the command line has them; what is absent is the model's default.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -32,6 +32,12 @@ pub struct Ask {
     pub cfg_channels: Option<usize>,
     /// LightningDiT's time shift.
     pub shift: Option<f64>,
+    /// Grid of a flow's times, by the command line's name.
+    pub times: Option<String>,
+    /// Cosine of the two predictions at which guidance ends.
+    pub cfg_adaptive: Option<f64>,
+    /// Options of k-diffusion's samplers.
+    pub karras: KarrasOptions,
     /// The time below which a Hi-DiT's pixels take part.
     pub tau: Option<f64>,
     /// Whether a Hi-DiT also decodes its latent.
@@ -83,6 +89,9 @@ impl Default for Ask {
             cfg_interval: None,
             cfg_channels: None,
             shift: None,
+            times: None,
+            cfg_adaptive: None,
+            karras: KarrasOptions::NONE,
             tau: None,
             compare: false,
             preview: true,
@@ -121,6 +130,10 @@ impl Ask {
             None => defaults.sampler,
             Some(name) => Sampler::from_name(name)?,
         };
+        let times = match &self.times {
+            None => defaults.times,
+            Some(name) => TimeGrid::from_name(name)?,
+        };
         let [low, high] =
             self.cfg_interval.unwrap_or([defaults.guidance.low, defaults.guidance.high]);
         let settings = Settings {
@@ -133,6 +146,9 @@ impl Ask {
                 channels: self.cfg_channels.or(defaults.guidance.channels),
             },
             shift: self.shift.unwrap_or(defaults.shift),
+            times,
+            agreement: self.cfg_adaptive.or(defaults.agreement),
+            karras: self.karras.or(defaults.karras),
             tau: self.tau,
             keep_latent: self.compare,
         };

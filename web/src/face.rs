@@ -43,6 +43,16 @@ pub const fn field(setting: Setting) -> &'static str {
         Setting::TimeShift => "shift",
         Setting::GateTime => "tau",
         Setting::Precision => "precision",
+        Setting::Times => "times",
+        Setting::GuidanceAgreement => "cfgAdaptive",
+        Setting::Eta => "eta",
+        Setting::NoiseScale => "s_noise",
+        Setting::Churn => "s_churn",
+        Setting::ChurnMin => "s_tmin",
+        Setting::ChurnMax => "s_tmax",
+        Setting::Rho => "rho",
+        Setting::SigmaMin => "sigma_min",
+        Setting::SigmaMax => "sigma_max",
     }
 }
 

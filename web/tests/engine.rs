@@ -171,7 +171,7 @@ fn a_request_is_that_of_the_command_line() {
         (json!({"class": "grape"}), "there is no class \"grape\""),
         (json!({"class": 2}), "from 0 to 1"),
         (json!({"steps": 0}), "steps 0 is not between"),
-        (json!({"sampler": "dpmpp-2m"}), "use euler, euler-maruyama"),
+        (json!({"sampler": "lms"}), "use euler, euler-maruyama"),
         (json!({"sampler": "magic"}), "\"magic\" is unknown"),
         (json!({"count": 0}), "count 0 is not between 1 and 10000"),
         (json!({"tau": 2.0}), "tau 2 is not between 0 and 1"),

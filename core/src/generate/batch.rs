@@ -1,4 +1,7 @@
 //! What runs of one and of two streams share: the images of a request, their noise, guidance, and who is told.
+//!
+//! Guidance is an image's own: where it ends when both predictions agree, a batch goes on with a smaller second
+//! half. The rows of an evaluation are all images conditionally, and then the guided ones unconditionally.
 
 use burn::tensor::{FloatDType, Tensor};
 
@@ -9,7 +12,7 @@ use super::request::Request;
 use super::{Event, Preview};
 use crate::diffusion::guidance::Guidance;
 use crate::noise::{self, ImageKey, Stream};
-use crate::sampler::{State, Step, Stop};
+use crate::sampler::{State, Step, Stop, read_finite};
 
 /// A batch of images.
 pub(super) struct Batch<'a> {
@@ -17,6 +20,11 @@ pub(super) struct Batch<'a> {
     guidance: Guidance,
     classes: Vec<Option<usize>>,
     keys: Vec<ImageKey>,
+    /// The cosine at which guidance of an image ends, and of which images it did.
+    agreement: Option<f64>,
+    agreed: Vec<bool>,
+    /// Rows that each image was evaluated in.
+    evaluations: Vec<usize>,
     observer: &'a mut dyn Observer,
 }
 
@@ -35,6 +43,9 @@ impl<'a> Batch<'a> {
                 .iter()
                 .map(|i| ImageKey { seed: i.seed, image: i.index })
                 .collect(),
+            agreement: request.settings.agreement,
+            agreed: vec![false; request.images.len()],
+            evaluations: vec![0; request.images.len()],
             observer,
         }
     }
@@ -49,26 +60,39 @@ impl<'a> Batch<'a> {
         self.noise(Stream::Start, 0, self.pipeline.state_shape())
     }
 
-    /// Whether a step at this time needs the unconditional prediction, too.
-    pub(super) fn guided(&self, time: f64) -> bool {
-        self.guidance.active(time)
+    /// An evaluation begins, of a step at this time: the images that need the unconditional prediction, too.
+    pub(super) fn evaluation(&mut self, time: f64) -> Vec<usize> {
+        let active = self.guidance.active(time);
+        let needs = |&image: &usize| active && !self.agreed[image];
+        let guided: Vec<usize> = (0..self.keys.len()).filter(needs).collect();
+        self.evaluations.iter_mut().for_each(|rows| *rows += 1);
+        guided.iter().for_each(|&image| self.evaluations[image] += 1);
+        guided
     }
 
-    /// A state on the network's device, `[B, …]`; twice where guidance wants both halves, `[2B, …]`.
+    /// How often the network was evaluated for each image; a guided evaluation is two.
+    pub(super) fn evaluations(&self) -> &[usize] {
+        &self.evaluations
+    }
+
+    /// A state on the network's device, `[B, …]`, with the guided images once more, `[B + G, …]`.
     pub(super) async fn input(
         &self,
         x: State,
         precision: FloatDType,
-        guided: bool,
+        guided: &[usize],
     ) -> Result<Tensor<4>, Stop> {
         let x = self.pipeline.to_device(x, precision).await?;
-        Ok(if guided { Tensor::cat(vec![x.clone(), x], 0) } else { x })
+        Ok(match guided.is_empty() {
+            true => x,
+            false => Tensor::cat(vec![x.clone(), rows(x, guided)], 0),
+        })
     }
 
     /// States as the network takes them, with their times and labels.
-    pub(super) fn inputs(&self, streams: Vec<Tensor<4>>, time: f64, guided: bool) -> Inputs {
+    pub(super) fn inputs(&self, streams: Vec<Tensor<4>>, time: f64, guided: &[usize]) -> Inputs {
         let times = self.pipeline.times(time, streams[0].dims()[0]);
-        let labels = self.pipeline.labels_tensor(&self.classes, guided);
+        let labels = self.pipeline.labels_tensor(&self.classes, guided.len());
         Inputs { streams, times, conditions: Vec::new(), labels }
     }
 
@@ -77,14 +101,39 @@ impl<'a> Batch<'a> {
         self.pipeline.times(value, self.keys.len())
     }
 
-    /// The guided prediction in float32, `[B, …]` of `[B or 2B, …]`.
-    pub(super) fn guide(&self, y: Tensor<4>, guided: bool) -> Tensor<4> {
-        let b = self.keys.len();
-        let y = y.cast(FloatDType::F32);
-        match guided {
-            true => self.guidance.combine(y.clone().narrow(0, 0, b), y.narrow(0, b, b)),
-            false => y,
+    /// Ends the guidance of images whose two predictions agree, from the next evaluation on.
+    ///
+    /// * `y`: `[B + G, …]`, the prediction that decides
+    pub(super) async fn compare(&mut self, y: &Tensor<4>, guided: &[usize]) -> Result<(), Stop> {
+        let Some(agreement) = self.agreement.filter(|_| !guided.is_empty()) else { return Ok(()) };
+        let data = read_finite(y.clone()).await?;
+        let values = data.as_slice::<f32>().map_err(|error| Stop::Device(format!("{error:?}")))?;
+        let size = values.len() / y.dims()[0];
+        let (cond, uncond) = values.split_at(self.keys.len() * size);
+        for (&image, uncond) in guided.iter().zip(uncond.chunks(size.max(1))) {
+            let cond = &cond[image * size..(image + 1) * size];
+            self.agreed[image] = cosine(cond, uncond) >= agreement;
         }
+        Ok(())
+    }
+
+    /// The guided prediction in float32, `[B, …]` of `[B + G, …]`.
+    pub(super) fn guide(&self, y: Tensor<4>, guided: &[usize]) -> Tensor<4> {
+        let (b, g) = (self.keys.len(), guided.len());
+        let y = y.cast(FloatDType::F32);
+        if g == 0 {
+            return y;
+        }
+        let (cond, uncond) = (y.clone().narrow(0, 0, b), y.narrow(0, b, g));
+        let combined = self.guidance.combine(rows(cond.clone(), guided), uncond);
+        if g == b {
+            return combined;
+        }
+        let row = |image: usize| match guided.binary_search(&image) {
+            Ok(place) => combined.clone().narrow(0, place, 1),
+            Err(_) => cond.clone().narrow(0, image, 1),
+        };
+        Tensor::cat((0..b).map(row).collect(), 0)
     }
 
     /// Tells of a step; the observer may stop it.
@@ -96,5 +145,34 @@ impl<'a> Batch<'a> {
         let preview = Preview { clean: step.clean, pixels };
         let Step { index, total, time, .. } = step;
         self.observer.tell(Event::Step { index, total, time, preview }).await
+    }
+}
+
+/// Some images of a batch, `[G, …]` of `[B, …]`, in rising order.
+fn rows(x: Tensor<4>, images: &[usize]) -> Tensor<4> {
+    if images.len() == x.dims()[0] {
+        return x;
+    }
+    Tensor::cat(images.iter().map(|&image| x.clone().narrow(0, image, 1)).collect(), 0)
+}
+
+/// The cosine of two predictions. Computed here, as a device's sums may depend on the batch.
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let product = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    };
+    product(a, b) / (product(a, a) * product(b, b)).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn predictions_agree_where_they_point_the_same_way() {
+        assert!((cosine(&[1.0, 2.0, -3.0], &[2.0, 4.0, -6.0]) - 1.0).abs() < 1e-15);
+        assert_eq!(cosine(&[1.0, 0.0], &[0.0, 3.0]), 0.0);
+        assert!((cosine(&[1.0, 0.0], &[1.0, 1.0]) - 0.5f64.sqrt()).abs() < 1e-7);
+        assert!(cosine(&[0.0, 0.0], &[1.0, 1.0]).is_nan(), "no direction agrees with none");
     }
 }

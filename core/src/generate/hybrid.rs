@@ -4,49 +4,69 @@ use burn::tensor::Tensor;
 
 use super::GenerateError;
 use super::batch::Batch;
+use super::grid::flow_times;
 use super::observer::Observer;
 use super::pipeline::Pipeline;
 use super::replay::Inputs;
 use super::request::Request;
-use crate::diffusion::flow::{ode_times, sde_times};
 use crate::model::hidit::HiDiT;
 use crate::noise::Stream;
 use crate::sampler::hidit::{Draw, HybridModel, PixelInit, Pixels, Stepper, sample};
+use crate::sampler::times::through_gate;
 use crate::sampler::{State, Step, Stop};
-use crate::settings::Sampler;
+use crate::settings::{Sampler, Settings};
 
-/// The pictures and, where wanted, the decoded latents, `[B, 3, H, W]`.
+/// What a run makes.
+pub(super) struct Made {
+    /// The pictures, `[B, 3, H, W]`.
+    pub image: State,
+    /// The decoded latents, where they are wanted.
+    pub latent: Option<State>,
+    /// Evaluations of the network for each image.
+    pub evaluations: Vec<usize>,
+}
+
 pub(super) async fn generate(
     pipeline: &Pipeline,
     network: &HiDiT,
     request: &Request,
     observer: &mut dyn Observer,
-) -> Result<(State, Option<State>), GenerateError> {
+) -> Result<Made, GenerateError> {
     let settings = request.settings;
-    let (stepper, times) = match settings.sampler {
-        Sampler::Euler => (Stepper::Euler, ode_times(settings.steps)),
-        _ => (Stepper::EulerMaruyama, sde_times(settings.steps)),
-    };
     let network = match settings.tau {
         Some(tau) => &network.clone().with_gate(tau),
         None => network,
     };
+    let (stepper, through) = match settings.sampler {
+        Sampler::EulerMaruyama => (Stepper::EulerMaruyama, false),
+        Sampler::DpmPp2m => (Stepper::DpmPp2m, true),
+        Sampler::DpmPp3m => (Stepper::DpmPp3m, true),
+        Sampler::UniPc => (Stepper::UniPc, true),
+        _ => (Stepper::Euler, false),
+    };
+    // A time shift is of networks with one stream.
+    let unshifted = Settings { shift: 0.0, ..settings };
+    let times = flow_times(&unshifted, pipeline.architecture.process());
+    // With few steps the gate has to be one of the times; the published samplers take the first below it.
+    let times = if through { through_gate(times, network.tau()) } else { times };
     let [width, height] = pipeline.image_size();
     let batch = Batch::new(pipeline, request, observer);
     let mut run = Run { batch, network, image: [3, height, width], clean_image: None };
     let start = run.batch.start();
     let result = sample(&mut run, start, &times, stepper, PixelInit::Decode).await?;
-    match result.image {
+    let evaluations = run.batch.evaluations().to_vec();
+    let (image, latent) = match result.image {
         Some(image) => {
             let latent = match settings.keep_latent {
                 true => Some(pipeline.decode(result.latent).await?),
                 false => None,
             };
-            Ok((image, latent))
+            (image, latent)
         }
         // A gate that never opens leaves the latent alone.
-        None => Ok((pipeline.decode(result.latent).await?, None)),
-    }
+        None => (pipeline.decode(result.latent).await?, None),
+    };
+    Ok(Made { image, latent, evaluations })
 }
 
 struct Run<'a> {
@@ -58,8 +78,8 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// A state in the network's precision, `[B or 2B, C, H, W]`.
-    async fn input(&self, x: State, guided: bool) -> Result<Tensor<4>, Stop> {
+    /// A state in the network's precision, `[B + G, C, H, W]`.
+    async fn input(&self, x: State, guided: &[usize]) -> Result<Tensor<4>, Stop> {
         self.batch.input(x, self.batch.pipeline.precision, guided).await
     }
 }
@@ -74,22 +94,23 @@ impl HybridModel for Run<'_> {
     }
 
     async fn latent(&mut self, z: State, t: f64) -> Result<State, Stop> {
-        let guided = self.batch.guided(t);
-        let z = self.input(z, guided).await?;
+        let guided = self.batch.evaluation(t);
+        let z = self.input(z, &guided).await?;
         let network = self.network.clone();
         let evaluate = move |Inputs { mut streams, times, labels, .. }: Inputs| {
             vec![network.forward_latent(streams.remove(0), times, labels)]
         };
         let pipeline = self.batch.pipeline;
         // Without pixels the gate is not asked.
-        let inputs = self.batch.inputs(vec![z], t, guided);
-        let mut streams = pipeline.evaluate(inputs, None, evaluate)?;
-        pipeline.to_state(self.batch.guide(streams.remove(0), guided)).await
+        let inputs = self.batch.inputs(vec![z], t, &guided);
+        let velocity = pipeline.evaluate(inputs, None, evaluate)?.remove(0);
+        self.batch.compare(&velocity, &guided).await?;
+        pipeline.to_state(self.batch.guide(velocity, &guided)).await
     }
 
     async fn hybrid(&mut self, z: State, x: State, t: f64) -> Result<(State, State), Stop> {
-        let guided = self.batch.guided(t);
-        let (z, x) = (self.input(z, guided).await?, self.input(x, guided).await?);
+        let guided = self.batch.evaluation(t);
+        let (z, x) = (self.input(z, &guided).await?, self.input(x, &guided).await?);
         let network = self.network.clone();
         let evaluate = move |Inputs { mut streams, times, labels, .. }: Inputs| {
             let (image, latent) = (streams.remove(1), streams.remove(0));
@@ -97,10 +118,12 @@ impl HybridModel for Run<'_> {
             vec![streams.velocity, streams.image]
         };
         let pipeline = self.batch.pipeline;
-        let inputs = self.batch.inputs(vec![z, x], t, guided);
+        let inputs = self.batch.inputs(vec![z, x], t, &guided);
         let mut streams = pipeline.evaluate(inputs, Some(self.network.tau()), evaluate)?;
-        let image = self.batch.guide(streams.remove(1), guided);
-        let velocity = self.batch.guide(streams.remove(0), guided);
+        let image = self.batch.guide(streams.remove(1), &guided);
+        let velocity = streams.remove(0);
+        self.batch.compare(&velocity, &guided).await?;
+        let velocity = self.batch.guide(velocity, &guided);
         self.clean_image = Some(image.clone());
         Ok((pipeline.to_state(velocity).await?, pipeline.to_state(image).await?))
     }

@@ -1,5 +1,6 @@
 //! From a request to its images.
 
+use super::hybrid::Made;
 use super::observer::{Local, Observer};
 use super::pipeline::Pipeline;
 use super::request::Request;
@@ -55,17 +56,21 @@ impl Pipeline {
         observer: &mut dyn Observer,
     ) -> Result<(), GenerateError> {
         request.validate(&self.architecture)?;
-        let (image, latent) = match self.network.hybrid() {
+        let Made { image, latent, evaluations } = match self.network.hybrid() {
             Some(network) => hybrid::generate(self, network, request, observer).await?,
             None => {
-                let state = match self.network.mean_flow() {
-                    Some(network) => mean_flow::generate(self, network, request, observer).await?,
+                let (state, evaluations) = match self.network.mean_flow() {
+                    Some(network) => {
+                        let state = mean_flow::generate(self, network, request, observer).await?;
+                        (state, vec![request.settings.steps; request.images.len()])
+                    }
                     None => run::generate(self, request, observer).await?,
                 };
-                match self.latent_channels() {
-                    Some(_) => (self.decode(state).await?, None),
-                    None => (state, None),
-                }
+                let image = match self.latent_channels() {
+                    Some(_) => self.decode(state).await?,
+                    None => state,
+                };
+                Made { image, latent: None, evaluations }
             }
         };
         let images = self.pictures(image).await?;
@@ -75,8 +80,9 @@ impl Pipeline {
         };
         for (index, image) in images.into_iter().enumerate() {
             let latent = latents[index].take();
-            let spec = request.images[index];
-            observer.tell(Event::Image(Picture { index, spec, image, latent })).await?;
+            let (spec, evaluations) = (request.images[index], evaluations[index]);
+            let picture = Picture { index, spec, image, latent, evaluations };
+            observer.tell(Event::Image(picture)).await?;
         }
         Ok(())
     }

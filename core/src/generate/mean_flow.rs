@@ -46,11 +46,11 @@ struct Run<'a> {
 impl MeanFlowModel for Run<'_> {
     async fn u(&mut self, z: State, t: f64, h: f64) -> Result<State, Stop> {
         let pipeline = self.batch.pipeline;
-        let z = self.batch.input(z, FloatDType::F32, false).await?;
+        let z = self.batch.input(z, FloatDType::F32, &[]).await?;
         let Guidance { scale, low, high, .. } = self.guidance;
         let conditions = [h, scale, low, high].map(|value| self.batch.every(value));
         let inputs =
-            Inputs { conditions: conditions.to_vec(), ..self.batch.inputs(vec![z], t, false) };
+            Inputs { conditions: conditions.to_vec(), ..self.batch.inputs(vec![z], t, &[]) };
         let network = self.network.clone();
         let evaluate = move |Inputs { mut streams, times, conditions, labels }: Inputs| {
             let [h, omega, t_min, t_max] = [0, 1, 2, 3].map(|i| conditions[i].clone());

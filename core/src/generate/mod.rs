@@ -5,6 +5,7 @@ mod autoencoder_stats;
 mod batch;
 mod decoding;
 mod file_stem;
+mod grid;
 mod hybrid;
 mod images;
 mod latent_map;
@@ -78,6 +79,8 @@ pub struct Picture {
     pub image: Rgb,
     /// The decoded latent of a Hi-DiT, where the request asked for it.
     pub latent: Option<Rgb>,
+    /// Evaluations of the network that it took; a guided one is two.
+    pub evaluations: usize,
 }
 
 /// Why there are no pictures.

@@ -222,14 +222,12 @@ impl Pipeline {
         Tensor::from_data(data, (&self.device, burn::tensor::DType::F32))
     }
 
-    /// Labels of a batch and, behind them, as many null labels where guidance wants both.
-    pub(super) fn labels_tensor(&self, classes: &[Option<usize>], guided: bool) -> Tensor<1, Int> {
+    /// Labels of a batch and, behind them, so many null labels for guidance.
+    pub(super) fn labels_tensor(&self, classes: &[Option<usize>], guided: usize) -> Tensor<1, Int> {
         // A network without a null class is asked for classes alone; one without classes ignores labels.
         let null = self.architecture.null_class().unwrap_or(0);
         let mut values: Vec<i32> = classes.iter().map(|c| c.unwrap_or(null) as i32).collect();
-        if guided {
-            values.extend(std::iter::repeat_n(null as i32, classes.len()));
-        }
+        values.extend(std::iter::repeat_n(null as i32, guided));
         let n = values.len();
         Tensor::from_data(TensorData::new(values, [n]), &self.device)
     }

@@ -4,8 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diffusion::guidance::Guidance;
 use crate::model::{Architecture, Process};
-use crate::settings::Settings;
-use crate::settings::{InvalidSetting, Problem, Range, Setting};
+use crate::settings::{InvalidSetting, Problem, Range, Sampler, Setting, Settings, TimeGrid};
 
 /// One picture of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +35,8 @@ impl Settings {
     ///
     /// [`InvalidSetting`] with the first setting that is out of range or does not apply to the network:
     /// [`Problem::OutOfRange`], [`Problem::TooFewSteps`], [`Problem::Classless`],
-    /// [`Problem::NoUnconditional`], [`Problem::NotAnInterval`], [`Problem::NotOf`] or [`Problem::Unfit`].
+    /// [`Problem::NoUnconditional`], [`Problem::NotAnInterval`], [`Problem::NotOf`], [`Problem::NotOfSampler`],
+    /// [`Problem::NotOfTimes`] or [`Problem::Unfit`].
     pub fn validate(&self, architecture: &Architecture) -> Result<(), InvalidSetting> {
         let Guidance { scale, low, high, channels } = self.guidance;
         Setting::Steps.check(self.steps as f64)?;
@@ -70,6 +70,7 @@ impl Settings {
                 return Err(Setting::GateTime.invalid(Problem::NotOf { network }));
             }
         }
+        self.validate_flow(architecture)?;
         let fitting = architecture.samplers();
         if !fitting.contains(&self.sampler) {
             return Err(Setting::Sampler.invalid(Problem::Unfit {
@@ -77,6 +78,27 @@ impl Settings {
                 network: architecture.name(),
                 fitting: fitting.iter().map(|s| s.name()).collect(),
             }));
+        }
+        let (process, network) = (architecture.process(), architecture.name());
+        self.karras.validate(process, network, self.sampler, self.times)
+    }
+
+    /// Checks what only flows have.
+    fn validate_flow(&self, architecture: &Architecture) -> Result<(), InvalidSetting> {
+        let (network, sampler) = (architecture.name(), self.sampler.name());
+        let denoises = matches!(architecture.process(), Process::Denoiser { .. });
+        if let Some(agreement) = self.agreement {
+            Setting::GuidanceAgreement.check(agreement)?;
+            if denoises {
+                return Err(Setting::GuidanceAgreement.invalid(Problem::NotOf { network }));
+            }
+        }
+        let chosen = self.times != TimeGrid::Uniform;
+        if chosen && denoises {
+            return Err(Setting::Times.invalid(Problem::NotOf { network }));
+        }
+        if chosen && matches!(self.sampler, Sampler::EulerMaruyama | Sampler::Dopri5) {
+            return Err(Setting::Times.invalid(Problem::NotOfSampler { sampler }));
         }
         Ok(())
     }
@@ -97,9 +119,14 @@ impl Settings {
         if channels.is_some() {
             return Err(Setting::GuidanceChannels.invalid(Problem::NotOf { network }));
         }
-        match self.shift > 0.0 {
-            true => Err(Setting::TimeShift.invalid(Problem::NotOf { network })),
-            false => Ok(()),
+        let of_others = [
+            (Setting::TimeShift, self.shift > 0.0),
+            (Setting::Times, self.times != TimeGrid::Uniform),
+            (Setting::GuidanceAgreement, self.agreement.is_some()),
+        ];
+        match of_others.into_iter().find(|(_, is_set)| *is_set) {
+            Some((setting, _)) => Err(setting.invalid(Problem::NotOf { network })),
+            None => Ok(()),
         }
     }
 }

@@ -5,73 +5,86 @@ use burn::tensor::{FloatDType, Tensor};
 
 use super::GenerateError;
 use super::batch::Batch;
+use super::grid::flow_times;
 use super::observer::Observer;
 use super::one_by_one::OneByOne;
 use super::pipeline::Pipeline;
 use super::replay::Inputs;
 use super::request::Request;
-use crate::diffusion::flow::{Interpolant, ode_times, sde_times, shifted_times};
+use crate::diffusion::flow::Interpolant;
 use crate::model::{Clock, Process};
 use crate::noise::Stream;
-use crate::sampler::{Model, State, Step, Stop, dpm_solver, flow, karras, schedules};
+use crate::sampler::{
+    Model, State, Step, Stop, dpm_solver, flow, flow_multistep, karras, schedules,
+};
 use crate::settings::{Sampler, Settings};
 
-/// The final states `[B, C, H, W]`.
+/// The final states `[B, C, H, W]`, and how often the network was evaluated for each image.
 pub(super) async fn generate(
     pipeline: &Pipeline,
     request: &Request,
     observer: &mut dyn Observer,
-) -> Result<State, GenerateError> {
+) -> Result<(State, Vec<usize>), GenerateError> {
     let count = request.images.len();
     if count <= 1 || !request.settings.sampler.is_adaptive() {
         return together(pipeline, request, observer).await;
     }
     let mut batch = OneByOne::new(observer, count);
+    let mut evaluations = Vec::with_capacity(count);
     for &image in &request.images {
         let alone = Request { settings: request.settings, images: vec![image] };
-        let state = together(pipeline, &alone, &mut batch).await?;
+        let (state, rows) = together(pipeline, &alone, &mut batch).await?;
         batch.add(state);
+        evaluations.extend(rows);
     }
-    Ok(batch.all())
+    Ok((batch.all(), evaluations))
 }
 
-/// The final states of images that take the same steps, `[B, C, H, W]`.
+/// The same of images that take the same steps.
 async fn together(
     pipeline: &Pipeline,
     request: &Request,
     observer: &mut dyn Observer,
-) -> Result<State, GenerateError> {
+) -> Result<(State, Vec<usize>), GenerateError> {
     let mut run = Run(Batch::new(pipeline, request, observer));
     let start = run.0.start();
-    Ok(match pipeline.architecture.process() {
-        Process::Denoiser { sigma_min, sigma_max } => {
+    let (process, settings) = (pipeline.architecture.process(), request.settings);
+    let state = match process {
+        Process::Denoiser { .. } => {
+            let [sigma_min, sigma_max] = settings.karras.levels(process);
             let start = start * sigma_max;
-            denoise(&mut run, start, request.settings, [sigma_min, sigma_max]).await?
+            denoise(&mut run, start, settings, [sigma_min, sigma_max]).await?
         }
         // Also of a mean flow that is asked for its velocities alone.
         Process::Flow(_) | Process::Hybrid { .. } | Process::MeanFlow { .. } => {
-            flow_down(&mut run, start, request.settings).await?
+            let times = flow_times(&settings, process);
+            flow_down(&mut run, start, settings.sampler, &times).await?
         }
-    })
+    };
+    Ok((state, run.0.evaluations().to_vec()))
 }
 
-async fn flow_down<M: Model>(run: &mut M, x: State, settings: Settings) -> Result<State, Stop> {
+async fn flow_down<M: Model>(
+    run: &mut M,
+    x: State,
+    sampler: Sampler,
+    times: &[f64],
+) -> Result<State, Stop> {
     let path = Interpolant::Linear;
-    let times = match (settings.sampler, settings.shift > 0.0) {
-        (Sampler::EulerMaruyama, _) => sde_times(settings.steps),
-        (_, true) => shifted_times(settings.steps + 1, settings.shift),
-        (_, false) => ode_times(settings.steps),
-    };
-    match settings.sampler {
-        Sampler::EulerMaruyama => flow::euler_maruyama(run, x, &times, path).await,
-        Sampler::Heun => flow::heun(run, x, &times, path).await,
+    match sampler {
+        Sampler::EulerMaruyama => flow::euler_maruyama(run, x, times, path).await,
+        Sampler::Heun => flow::heun(run, x, times, path).await,
+        Sampler::DpmPp2m => flow_multistep::dpmpp_2m(run, x, times).await,
+        Sampler::DpmPp3m => flow_multistep::dpmpp_3m(run, x, times).await,
+        Sampler::DpmPp2s => flow_multistep::dpmpp_2s(run, x, times).await,
+        Sampler::UniPc => flow_multistep::unipc(run, x, times, 3).await,
         Sampler::Dopri5 => {
             let tolerance = flow::Tolerance { relative: 1e-3, absolute: 1e-6 };
             let ends = [times[0], times[times.len() - 1]];
             let mut states = flow::dopri5(run, x, &ends, tolerance).await?;
             Ok(states.remove(1))
         }
-        _ => flow::euler(run, x, &times, path).await,
+        _ => flow::euler(run, x, times, path).await,
     }
 }
 
@@ -81,9 +94,10 @@ async fn denoise<M: Model>(
     settings: Settings,
     [min, max]: [f64; 2],
 ) -> Result<State, Stop> {
-    let sigmas = schedules::karras(settings.steps, min, max, 7.0);
+    let options = settings.karras;
+    let sigmas = schedules::karras(settings.steps, min, max, options.rho());
     let s = &sigmas;
-    let (churn, noise) = (karras::Churn::default(), karras::Stochastic::default());
+    let (churn, noise) = (options.churn(), options.stochastic(1.0));
     match settings.sampler {
         Sampler::Heun => karras::heun(run, x, s, churn).await,
         Sampler::Dpm2 => karras::dpm_2(run, x, s, churn).await,
@@ -98,11 +112,13 @@ async fn denoise<M: Model>(
         }
         Sampler::DpmPp3mSde => karras::dpmpp_3m_sde(run, x, s, noise).await,
         Sampler::DpmFast => {
-            let none = karras::Stochastic { eta: 0.0, ..noise };
-            dpm_solver::dpm_fast(run, x, min, max, settings.steps, none).await
+            let noise = options.stochastic(0.0);
+            dpm_solver::dpm_fast(run, x, min, max, settings.steps, noise).await
         }
         Sampler::DpmAdaptive => {
-            Ok(dpm_solver::dpm_adaptive(run, x, min, max, Default::default()).await?.0)
+            let noise = options.stochastic(0.0);
+            let adaptive = dpm_solver::Adaptive { noise, ..Default::default() };
+            Ok(dpm_solver::dpm_adaptive(run, x, min, max, adaptive).await?.0)
         }
         _ => karras::euler(run, x, s, churn).await,
     }
@@ -113,8 +129,8 @@ struct Run<'a>(Batch<'a>);
 impl Run<'_> {
     /// The network's prediction: a velocity on this library's clock, or a denoised image.
     ///
-    /// * `x`: `[B or 2B, C, H, W]` in float32; returns the same shape
-    fn evaluate(&self, x: Tensor<4>, time: f64, guided: bool) -> Result<Tensor<4>, Stop> {
+    /// * `x`: `[B + G, C, H, W]` in float32 for G guided images; returns the same shape
+    fn evaluate(&self, x: Tensor<4>, time: f64, guided: &[usize]) -> Result<Tensor<4>, Stop> {
         Ok(match self.0.pipeline.architecture.process() {
             Process::Flow(Clock::NoiseAtOne)
             | Process::Hybrid { .. }
@@ -129,7 +145,7 @@ impl Run<'_> {
     }
 
     /// The velocity at one time on the network's clock.
-    fn velocity(&self, x: Tensor<4>, time: f64, guided: bool) -> Result<Tensor<4>, Stop> {
+    fn velocity(&self, x: Tensor<4>, time: f64, guided: &[usize]) -> Result<Tensor<4>, Stop> {
         let pipeline = self.0.pipeline;
         let inputs = self.0.inputs(vec![x.cast(pipeline.precision)], time, guided);
         let network = pipeline.network.clone();
@@ -142,10 +158,11 @@ impl Run<'_> {
 
 impl Model for Run<'_> {
     async fn predict(&mut self, x: State, time: f64, step_time: f64) -> Result<State, Stop> {
-        let guided = self.0.guided(step_time);
-        let x = self.0.input(x, FloatDType::F32, guided).await?;
-        let y = self.0.guide(self.evaluate(x, time, guided)?, guided);
-        self.0.pipeline.to_state(y).await
+        let guided = self.0.evaluation(step_time);
+        let x = self.0.input(x, FloatDType::F32, &guided).await?;
+        let y = self.evaluate(x, time, &guided)?;
+        self.0.compare(&y, &guided).await?;
+        self.0.pipeline.to_state(self.0.guide(y, &guided)).await
     }
 
     fn noise(&mut self, draw: usize) -> State {

@@ -2,6 +2,7 @@
 //! open (`hidit` §4). Times are on its network's clock, which is this library's: 1 is noise, 0 is data.
 
 use super::flow::maruyama_step;
+use super::flow_multistep::Multistep;
 use super::{State, Step, Stop};
 use crate::diffusion::flow::Interpolant;
 
@@ -87,13 +88,51 @@ pub enum Draw {
     PixelStart,
 }
 
-/// How the state is stepped.
+/// How both streams are stepped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stepper {
     /// Deterministic.
     Euler,
     /// Stochastic, [`super::flow::euler_maruyama`].
     EulerMaruyama,
+    /// [`super::flow_multistep::dpmpp_2m`].
+    DpmPp2m,
+    /// [`super::flow_multistep::dpmpp_3m`].
+    DpmPp3m,
+    /// [`super::flow_multistep::unipc`] of order 3.
+    UniPc,
+}
+
+impl Stepper {
+    /// The solver of one stream, where it has a past.
+    fn multistep(self) -> Option<Multistep> {
+        match self {
+            Self::Euler | Self::EulerMaruyama => None,
+            Self::DpmPp2m => Some(Multistep::predictor(2)),
+            Self::DpmPp3m => Some(Multistep::predictor(3)),
+            Self::UniPc => Some(Multistep::corrector(3)),
+        }
+    }
+
+    /// One stream's step from `t` to `next` with velocity `v`.
+    fn advance(
+        self,
+        past: &mut Option<Multistep>,
+        x: State,
+        v: State,
+        [t, next]: [f64; 2],
+        eps: Option<State>,
+    ) -> State {
+        let path = Interpolant::Linear;
+        match (self, past) {
+            (_, Some(solver)) => {
+                let clean = path.clean(x.clone(), v, t);
+                solver.step(x, clean, t, next)
+            }
+            (Self::EulerMaruyama, None) => maruyama_step(x, v, t, next, eps, path),
+            (_, None) => x + v * (next - t),
+        }
+    }
 }
 
 /// Where the pixel stream starts when the gate opens.
@@ -116,7 +155,8 @@ pub struct Hybrid {
 }
 
 /// Samples latent and image. One evaluation more than there are steps: at the first time below τ
-/// the network is asked once without pixels, for the clean estimate the pixel stream starts from.
+/// the network is asked once without pixels, for the clean estimate the pixel stream starts from. With pixels the
+/// network is another one, so that the past of a multistep solver begins anew there, in both streams.
 ///
 /// # Shapes
 ///
@@ -140,25 +180,23 @@ pub async fn sample<M: HybridModel>(
     let steps = times.len() - 1;
     let path = Interpolant::Linear;
     let mut pixels: Option<State> = None;
+    let (mut latent_past, mut pixel_past) = (stepper.multistep(), stepper.multistep());
     for (index, pair) in times.windows(2).enumerate() {
         let (t, next) = (pair[0], pair[1]);
         let last = index + 1 == steps;
         let stochastic = stepper == Stepper::EulerMaruyama && !last;
         if model.gate(t) && pixels.is_none() {
             pixels = Some(open_pixels(model, &z, index, t, pixel_init).await?);
+            latent_past = stepper.multistep();
         }
         let eps_z = stochastic.then(|| model.noise(Draw::Latent(index)));
-        let advance = |x: State, v: State, eps: Option<State>| match stepper {
-            Stepper::Euler => x + v * (next - t),
-            Stepper::EulerMaruyama => maruyama_step(x, v, t, next, eps, path),
-        };
         match pixels.take() {
             None => {
                 let v = model.latent(z.clone(), t).await?;
                 let clean = path.clean(z.clone(), v.clone(), t);
                 let step = Step { index, total: Some(steps), time: t, state: &z, clean: &clean };
                 model.on_step(step, None).await?;
-                z = advance(z, v, eps_z);
+                z = stepper.advance(&mut latent_past, z, v, [t, next], eps_z);
             }
             Some(x) => {
                 let eps_x = stochastic.then(|| model.noise(Draw::Pixel(index)));
@@ -166,12 +204,12 @@ pub async fn sample<M: HybridModel>(
                 let clean = path.clean(z.clone(), v.clone(), t);
                 let step = Step { index, total: Some(steps), time: t, state: &z, clean: &clean };
                 model.on_step(step, Some(Pixels { state: &x, clean: &image })).await?;
-                z = advance(z, v, eps_z);
+                z = stepper.advance(&mut latent_past, z, v, [t, next], eps_z);
                 pixels = Some(if last {
                     image
                 } else {
                     let v_x = (x.clone() - image) / t.max(model.t_min());
-                    advance(x, v_x, eps_x)
+                    stepper.advance(&mut pixel_past, x, v_x, [t, next], eps_x)
                 });
             }
         }

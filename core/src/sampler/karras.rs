@@ -97,7 +97,7 @@ pub(super) fn direction(x: &State, denoised: State, s: f64) -> State {
 }
 
 /// Moves `x` along the line to `denoised`, from noise level `s` to `to`.
-fn toward(x: State, denoised: State, s: f64, to: f64) -> State {
+pub(super) fn toward(x: State, denoised: State, s: f64, to: f64) -> State {
     let ratio = to / s;
     x * ratio + denoised * (1.0 - ratio)
 }

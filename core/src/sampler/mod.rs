@@ -10,10 +10,12 @@
 
 pub mod dpm_solver;
 pub mod flow;
+pub mod flow_multistep;
 pub mod hidit;
 pub mod karras;
 pub mod mean_flow;
 pub mod schedules;
+pub mod times;
 
 use burn::tensor::{FloatDType, Tensor, TensorData};
 
@@ -98,5 +100,9 @@ pub(crate) async fn read_finite(x: Tensor<4>) -> Result<TensorData, Stop> {
     if finite { Ok(data) } else { Err(Stop::NotFinite) }
 }
 
+#[cfg(test)]
+mod hidit_tests;
+#[cfg(test)]
+mod order_tests;
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,19 @@
 //! How images are sampled: what can be set, with its names and ranges, and the settings of a request.
 
+mod karras_options;
+mod quality;
 mod sampler;
 pub mod seed;
 mod setting;
+mod time_grid;
 
 use serde::{Deserialize, Serialize};
 
+pub use karras_options::KarrasOptions;
+pub use quality::Quality;
 pub use sampler::Sampler;
 pub use setting::{InvalidSetting, Problem, Range, Setting};
+pub use time_grid::TimeGrid;
 
 use crate::diffusion::guidance::Guidance;
 
@@ -25,6 +31,16 @@ pub struct Settings {
     /// only, and not of [`Sampler::EulerMaruyama`].
     #[serde(default)]
     pub shift: f64,
+    /// Where a flow's steps lie. Not of [`Sampler::EulerMaruyama`], nor of [`Sampler::Dopri5`], which chooses.
+    #[serde(default, skip_serializing_if = "TimeGrid::is_uniform")]
+    pub times: TimeGrid,
+    /// Guidance ends for an image once its conditional and unconditional velocities point the same way: at this
+    /// cosine, 0 to 1 (Castillo et al., arXiv 2312.12487). Of flows; absent for guidance to the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<f64>,
+    /// Options of k-diffusion's samplers.
+    #[serde(default, skip_serializing_if = "KarrasOptions::is_none")]
+    pub karras: KarrasOptions,
     /// Another time for a Hi-DiT's gate than the one it was trained with, 0 (pixels never) to 1 (always);
     /// 1 is noise. Absent for other networks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,6 +53,42 @@ pub struct Settings {
 impl Settings {
     /// A sampler with its steps and guidance, and everything else off.
     pub const fn new(sampler: Sampler, steps: usize, guidance: Guidance) -> Self {
-        Self { sampler, steps, guidance, shift: 0.0, tau: None, keep_latent: false }
+        Self {
+            sampler,
+            steps,
+            guidance,
+            shift: 0.0,
+            times: TimeGrid::Uniform,
+            agreement: None,
+            karras: KarrasOptions::NONE,
+            tau: None,
+            keep_latent: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pictures of earlier versions stay readable, and new ones with usual settings are as they were.
+    #[test]
+    fn newer_settings_are_left_out_where_they_are_off() {
+        let usual = Settings::new(Sampler::Euler, 4, Guidance::NONE);
+        let text = serde_json::to_string(&usual).expect("JSON");
+        let guidance = r#"{"scale":1.0,"low":0.0,"high":1.0,"channels":null}"#;
+        let older = format!(
+            r#"{{"sampler":"euler","steps":4,"guidance":{guidance},"shift":0.0,"keep_latent":false}}"#
+        );
+        assert_eq!(text, older);
+        assert_eq!(serde_json::from_str::<Settings>(&older).expect("settings"), usual);
+        let new = Settings {
+            times: TimeGrid::Karras,
+            agreement: Some(0.99),
+            karras: KarrasOptions { rho: Some(3.0), ..KarrasOptions::NONE },
+            ..usual
+        };
+        let text = serde_json::to_string(&new).expect("JSON");
+        assert_eq!(serde_json::from_str::<Settings>(&text).expect("settings"), new);
     }
 }

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::setting::{InvalidSetting, Problem, Setting};
 
-/// A way from noise to an image.
+/// A way from noise to an image. One name may be of two solvers: [`Self::DpmPp2m`] is DPM-Solver++(2M) of flows
+/// and of denoisers, each in its own variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "&'static str", try_from = "String")]
 #[allow(missing_docs)] // the names are the field's own, see `crate::sampler`
@@ -25,6 +26,9 @@ pub enum Sampler {
     DpmPp2mSde,
     DpmPp3mSde,
     MeanFlow,
+    DpmPp3m,
+    DpmPp2s,
+    UniPc,
 }
 
 impl From<Sampler> for &'static str {
@@ -43,9 +47,19 @@ impl TryFrom<String> for Sampler {
 
 impl Sampler {
     /// Those of flow models with one stream (SiT, LightningDiT).
-    pub const FLOW: [Self; 4] = [Self::Euler, Self::Heun, Self::EulerMaruyama, Self::Dopri5];
+    pub const FLOW: [Self; 8] = [
+        Self::Euler,
+        Self::Heun,
+        Self::EulerMaruyama,
+        Self::Dopri5,
+        Self::DpmPp2m,
+        Self::DpmPp3m,
+        Self::DpmPp2s,
+        Self::UniPc,
+    ];
     /// Those of Hi-DiT.
-    pub const HYBRID: [Self; 2] = [Self::Euler, Self::EulerMaruyama];
+    pub const HYBRID: [Self; 5] =
+        [Self::Euler, Self::EulerMaruyama, Self::DpmPp2m, Self::DpmPp3m, Self::UniPc];
     /// Those of denoisers (HDiT).
     pub const KARRAS: [Self; 13] = [
         Self::Euler,
@@ -84,6 +98,9 @@ impl Sampler {
             Self::DpmPp2mSde => "dpmpp-2m-sde",
             Self::DpmPp3mSde => "dpmpp-3m-sde",
             Self::MeanFlow => "mean-flow",
+            Self::DpmPp3m => "dpmpp-3m",
+            Self::DpmPp2s => "dpmpp-2s",
+            Self::UniPc => "unipc",
         }
     }
 
@@ -112,6 +129,34 @@ impl Sampler {
         matches!(self, Self::Dopri5 | Self::DpmAdaptive)
     }
 
+    /// Whether it draws noise on the way, as it does by default.
+    pub const fn is_stochastic(self) -> bool {
+        matches!(
+            self,
+            Self::EulerMaruyama
+                | Self::EulerAncestral
+                | Self::Dpm2Ancestral
+                | Self::DpmPp2sAncestral
+                | Self::DpmPpSde
+                | Self::DpmPp2mSde
+                | Self::DpmPp3mSde
+        )
+    }
+
+    /// Whether one of [`KarrasOptions`](super::KarrasOptions) acts on it, as a sampler of denoisers.
+    pub(super) const fn takes(self, option: Setting) -> bool {
+        let churned = matches!(self, Self::Euler | Self::Heun | Self::Dpm2);
+        let spaced = !matches!(self, Self::DpmFast | Self::DpmAdaptive);
+        let noised = self.is_stochastic() || !spaced;
+        match option {
+            Setting::Eta => noised,
+            Setting::NoiseScale => noised || churned,
+            Setting::Churn | Setting::ChurnMin | Setting::ChurnMax => churned,
+            Setting::Rho => spaced,
+            _ => true,
+        }
+    }
+
     /// The fewest steps that it takes.
     pub const fn least_steps(self) -> usize {
         match self {
@@ -129,7 +174,7 @@ mod tests {
     #[test]
     fn names_come_back() {
         let all = Sampler::all();
-        assert_eq!(all.len(), 16);
+        assert_eq!(all.len(), 19);
         for sampler in all {
             assert_eq!(Sampler::from_name(sampler.name()), Ok(sampler));
             let json = serde_json::to_string(&sampler).expect("a name");

@@ -27,6 +27,26 @@ pub enum Setting {
     GateTime,
     /// Dtype of the network.
     Precision,
+    /// Grid of a flow's times.
+    Times,
+    /// Cosine, 0 to 1, of the two predictions at which guidance ends.
+    GuidanceAgreement,
+    /// Share of the SDE's noise, 0 to 1.
+    Eta,
+    /// Factor on added noise, 0 or more.
+    NoiseScale,
+    /// EDM's churn, 0 or more.
+    Churn,
+    /// Lowest noise level with churn, 0 or more.
+    ChurnMin,
+    /// Highest noise level with churn, 0 or more.
+    ChurnMax,
+    /// ρ of Karras et al.'s noise levels, 0.1 to 100.
+    Rho,
+    /// Lowest noise level, 0.0001 or more.
+    SigmaMin,
+    /// Highest noise level, 0.0001 or more.
+    SigmaMax,
 }
 
 /// Values that a setting may have, both ends included.
@@ -56,7 +76,7 @@ impl fmt::Display for Range {
 
 impl Setting {
     /// Every setting.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 20] = [
         Self::Class,
         Self::Count,
         Self::Sampler,
@@ -67,6 +87,16 @@ impl Setting {
         Self::TimeShift,
         Self::GateTime,
         Self::Precision,
+        Self::Times,
+        Self::GuidanceAgreement,
+        Self::Eta,
+        Self::NoiseScale,
+        Self::Churn,
+        Self::ChurnMin,
+        Self::ChurnMax,
+        Self::Rho,
+        Self::SigmaMin,
+        Self::SigmaMax,
     ];
 
     /// What the field calls it.
@@ -82,6 +112,16 @@ impl Setting {
             Self::TimeShift => "time shift",
             Self::GateTime => "gate time τ",
             Self::Precision => "precision",
+            Self::Times => "times",
+            Self::GuidanceAgreement => "guidance agreement",
+            Self::Eta => "η",
+            Self::NoiseScale => "noise scale",
+            Self::Churn => "churn",
+            Self::ChurnMin => "churn's lowest σ",
+            Self::ChurnMax => "churn's highest σ",
+            Self::Rho => "ρ",
+            Self::SigmaMin => "σ_min",
+            Self::SigmaMax => "σ_max",
         }
     }
 
@@ -106,6 +146,22 @@ impl Setting {
             }
             Self::GateTime => "Time below which Hi-DiT's pixel stream is active",
             Self::Precision => "Dtype of the network; the autoencoder always computes in f32",
+            Self::Times => {
+                "Times of a flow's steps: uniform, logit-normal (short in the middle) or karras (short at the ends)"
+            }
+            Self::GuidanceAgreement => {
+                "End guidance for an image once its two predictions agree to this cosine, such as 0.999"
+            }
+            Self::Eta => {
+                "Share of the noise of ancestral and SDE samplers: 0 is deterministic, 1 all"
+            }
+            Self::NoiseScale => "Factor on the noise that a sampler adds",
+            Self::Churn => "EDM's churn of euler, heun and dpm-2; 0 is none",
+            Self::ChurnMin => "Lowest noise level with churn",
+            Self::ChurnMax => "Highest noise level with churn",
+            Self::Rho => "Spacing ρ of Karras noise levels: larger ones make more of them low",
+            Self::SigmaMin => "Lowest of the Karras noise levels",
+            Self::SigmaMax => "Highest of the Karras noise levels",
         }
     }
 
@@ -115,9 +171,14 @@ impl Setting {
             Self::Count => (1.0, 1_000_000.0),
             Self::Steps => (1.0, 10_000.0),
             Self::GuidanceScale | Self::GuidanceInterval | Self::TimeShift => (0.0, f64::INFINITY),
+            Self::NoiseScale | Self::Churn | Self::ChurnMin | Self::ChurnMax => {
+                (0.0, f64::INFINITY)
+            }
             Self::GuidanceChannels => (1.0, f64::INFINITY),
-            Self::GateTime => (0.0, 1.0),
-            Self::Class | Self::Sampler | Self::Precision => return None,
+            Self::GateTime | Self::GuidanceAgreement | Self::Eta => (0.0, 1.0),
+            Self::Rho => (0.1, 100.0),
+            Self::SigmaMin | Self::SigmaMax => (0.0001, f64::INFINITY),
+            Self::Class | Self::Sampler | Self::Precision | Self::Times => return None,
         };
         Some(Range { min, max })
     }
@@ -207,6 +268,18 @@ pub enum Problem {
         /// The network.
         network: &'static str,
     },
+    /// The sampler has no use for it.
+    #[error("does not apply to {sampler}")]
+    NotOfSampler {
+        /// The sampler.
+        sampler: &'static str,
+    },
+    /// The grid of times has no use for it.
+    #[error("does not apply to {times} times")]
+    NotOfTimes {
+        /// The grid.
+        times: &'static str,
+    },
     /// Guidance without anything to guide by.
     #[error("{scale} needs classes, which this {network} does not have; only 1 (off) fits")]
     Classless {
@@ -215,7 +288,7 @@ pub enum Problem {
         /// The network.
         network: &'static str,
     },
-    /// There is no such sampler.
+    /// There is no such sampler, or no such grid.
     #[error("{given:?} is unknown; use {}", .known.join(", "))]
     Unknown {
         /// What was asked for.

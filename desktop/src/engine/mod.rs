@@ -57,7 +57,7 @@ enum Order {
     /// Load this, so that the first picture need not wait for it.
     Prepare(Choice),
     /// Make these.
-    Work(Work),
+    Work(Box<Work>),
     /// The window is gone.
     End,
 }
@@ -201,7 +201,7 @@ impl Engine {
 
     /// Makes pictures.
     pub fn work(&self, work: Work) {
-        let _ = self.orders.send(Order::Work(work));
+        let _ = self.orders.send(Order::Work(Box::new(work)));
     }
 
     /// Updates since the last call.

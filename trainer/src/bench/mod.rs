@@ -1,17 +1,19 @@
-//! Benchmarks of `tintype bench`: a device's roofline, the operations of a network, and whole
-//! networks.
+//! Benchmarks of `tintype bench`: a device's roofline, the operations of a network, whole networks, and
+//! samplers.
 
 mod clock;
 mod networks;
 mod operations;
 mod report;
 mod roofline;
+mod samplers;
 
 pub use clock::{Clock, Timing};
 pub use networks::{Subject, decode, forward, sample, scaling, train};
 pub use operations::operations;
 pub use report::{Baseline, Measurement, Report};
 pub use roofline::{Roofline, roofline};
+pub use samplers::{Distances, emoji_distances, gaussian_distances};
 
 use tintype::burn::tensor::{Device, FloatDType, Tensor, TensorData};
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{Roofline, Timing};
+use super::{Distances, Roofline, Timing};
 
 /// The result of one benchmark.
 #[derive(Clone, Debug, Serialize)]
@@ -79,6 +79,9 @@ pub struct Report {
     pub roofline: Roofline,
     /// Measurements.
     pub results: Vec<Measurement>,
+    /// Distances of samplers, where they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub samplers: Vec<Distances>,
 }
 
 /// Results of an earlier run or of another program.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use tintype::Precision;
 use tintype::device::{self, Kind};
@@ -10,13 +10,13 @@ use tintype::files::write_whole;
 
 use super::numbers::at_least;
 use crate::bench::{
-    Baseline, Bench, Clock, Measurement, Report, Subject, decode, forward, operations, roofline,
-    sample, scaling, train,
+    Baseline, Bench, Clock, Distances, Measurement, Report, Subject, decode, emoji_distances,
+    forward, gaussian_distances, operations, roofline, sample, scaling, train,
 };
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Benchmarks to run [default: all but scaling]
+    /// Benchmarks to run [default: all but samplers and scaling]
     #[arg(value_name = "WHAT", value_enum)]
     what: Vec<What>,
     /// Architecture, with random weights: a preset or `emoji` [default: hidit-xl-1-256 on a GPU, emoji
@@ -35,6 +35,9 @@ pub struct Args {
     /// Sampling steps [default: the network's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), allow_negative_numbers = true)]
     steps: Option<u16>,
+    /// Steps of the reference for `samplers`
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..=10_000), allow_negative_numbers = true)]
+    reference_steps: u16,
     /// Device: auto, cpu, cuda, wgpu or vulkan, optionally with an index (cuda:1)
     #[arg(long, default_value = "auto")]
     device: String,
@@ -70,6 +73,8 @@ enum What {
     Decode,
     /// Sampling, end to end
     Sample,
+    /// Distance of samplers from the solution of their ODE by evaluations (emoji, normal data)
+    Samplers,
     /// Forward throughput in pixels at increasing resolution (HDiT)
     Scaling,
 }
@@ -110,6 +115,7 @@ pub fn run(args: Args) -> Result<()> {
         );
     }
     let mut results: Vec<Measurement> = Vec::new();
+    let mut samplers: Vec<Distances> = Vec::new();
     let mut add = |measured: Vec<Measurement>| {
         for measurement in measured {
             if !args.json {
@@ -140,6 +146,22 @@ pub fn run(args: Args) -> Result<()> {
             What::Sample => {
                 add(vec![sample(&bench, &subject, last, args.steps.map(usize::from))?]);
             }
+            What::Samplers => {
+                ensure!(
+                    subject.name == "emoji",
+                    "samplers are compared on trained weights: use --network emoji"
+                );
+                let mut tell = |text: String| eprintln!("{text}");
+                let steps = args.reference_steps.into();
+                let measured = [
+                    gaussian_distances()?,
+                    emoji_distances(&found, precision, last, steps, &mut tell)?,
+                ];
+                if !args.json {
+                    measured.iter().for_each(|distances| println!("{distances}"));
+                }
+                samplers.extend(measured);
+            }
             What::Scaling => {
                 for &side in &args.sides {
                     add(vec![scaling(&bench, &subject, side)?]);
@@ -156,6 +178,7 @@ pub fn run(args: Args) -> Result<()> {
         rejected: tintype::shaders::rejected_kernels(),
         roofline,
         results,
+        samplers,
     };
     if !args.json && !report.rejected.is_empty() {
         let kernels = report.rejected.join(" and ");

@@ -20,6 +20,16 @@ impl Face for CommandLine {
             Setting::TimeShift => "--shift",
             Setting::GateTime => "--tau",
             Setting::Precision => "--precision",
+            Setting::Times => "--times",
+            Setting::GuidanceAgreement => "--cfg-adaptive",
+            Setting::Eta => "--eta",
+            Setting::NoiseScale => "--s-noise",
+            Setting::Churn => "--s-churn",
+            Setting::ChurnMin => "--s-tmin",
+            Setting::ChurnMax => "--s-tmax",
+            Setting::Rho => "--rho",
+            Setting::SigmaMin => "--sigma-min",
+            Setting::SigmaMax => "--sigma-max",
         }
     }
 
@@ -92,7 +102,7 @@ mod tests {
             Setting::GateTime.invalid(Problem::NotOf { network: "SiT" }).into(),
             Setting::Precision.invalid(Problem::Unsupported { dtype: "f16" }).into(),
             Setting::Sampler
-                .invalid(Problem::Unfit { sampler: "heun", network: "Hi-DiT", fitting })
+                .invalid(Problem::Unfit { sampler: "lms", network: "Hi-DiT", fitting })
                 .into(),
             Labels::numbered(3).find("zebra").unwrap_err().into(),
             Labels::imagenet().find("crane").unwrap_err().into(),

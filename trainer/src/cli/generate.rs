@@ -17,7 +17,7 @@ use tintype::image::Rgb;
 use tintype::labels::printable;
 use tintype::precision::Precision;
 use tintype::sampler::Stop;
-use tintype::settings::Setting;
+use tintype::settings::{self, Setting};
 use tintype::weights::Part;
 
 use super::Outcome;
@@ -43,6 +43,10 @@ pub struct Args {
     /// Number of images per class
     #[arg(long, value_parser = whole(Setting::Count), allow_negative_numbers = true)]
     count: Option<usize>,
+    /// Steps and sampler together: draft (8 steps), good (16) or best (the authors'); --steps and --sampler
+    /// override it [default: best, unless the published model says otherwise]
+    #[arg(long, value_enum)]
+    quality: Option<Quality>,
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
@@ -69,13 +73,31 @@ pub struct Args {
     #[arg(long, value_parser = at_least::<usize>(1), allow_negative_numbers = true)]
     batch: Option<usize>,
     /// Reproduce this image from the settings in its metadata
-    #[arg(long, value_name = "PNG", conflicts_with_all = ["classes", "seed", "count", "steps", "sampler", "cfg", "cfg_interval", "cfg_channels", "shift", "tau"])]
+    #[arg(long, value_name = "PNG", conflicts_with_all = ["classes", "seed", "count", "quality", "steps", "sampler", "cfg", "cfg_interval", "cfg_channels", "shift", "tau", "times", "cfg_adaptive", "eta", "s_noise", "s_churn", "s_tmin", "s_tmax", "rho", "sigma_min", "sigma_max"])]
     from: Option<PathBuf>,
     #[command(flatten)]
     download: DownloadArgs,
     /// Print progress as JSON lines
     #[arg(long)]
     json: bool,
+}
+
+/// The library's [`settings::Quality`] by name.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Quality {
+    Draft,
+    Good,
+    Best,
+}
+
+impl Quality {
+    fn of_library(self) -> settings::Quality {
+        match self {
+            Self::Draft => settings::Quality::Draft,
+            Self::Good => settings::Quality::Good,
+            Self::Best => settings::Quality::Best,
+        }
+    }
 }
 
 /// Runs the command.
@@ -107,7 +129,14 @@ pub fn run(mut args: Args) -> Result<Outcome> {
     let architecture = tintype::model::detect(&files.model)?;
     let mut settings = match &origin {
         Some(origin) => origin.settings,
-        None => args.sampling.settings(&architecture, published.settings)?,
+        None => {
+            let usual = published.settings.unwrap_or_else(|| architecture.default_settings());
+            let usual = match args.quality {
+                Some(quality) => quality.of_library().apply(usual, &architecture),
+                None => usual,
+            };
+            args.sampling.settings(&architecture, Some(usual))?
+        }
     };
     settings.keep_latent = args.compare;
     settings.validate(&architecture)?;
@@ -168,15 +197,21 @@ pub fn run(mut args: Args) -> Result<Outcome> {
     };
     let outcome = job.run(&specs, batch)?;
     let Job { finished, .. } = job;
+    let evaluations: usize = finished.iter().map(|picture| picture.evaluations).sum();
     write_grid(&args, &mut output, &finished, specs.len())?;
     reporter.finish();
     let seconds = started.elapsed().as_secs_f64();
     reporter.event(
         "done",
-        json!({"pictures": finished.len(), "seconds": seconds, "interrupted": outcome == Outcome::Interrupted}),
+        json!({"pictures": finished.len(), "evaluations": evaluations, "seconds": seconds, "interrupted": outcome == Outcome::Interrupted}),
     );
+    // Where guidance ends early, how much it saved.
+    let spent = match settings.agreement {
+        Some(_) => format!(", {evaluations} evaluations"),
+        None => String::new(),
+    };
     reporter.line(&format!(
-        "{} {} in {seconds:.1} s on {} ({}): {}",
+        "{} {}{spent} in {seconds:.1} s on {} ({}): {}",
         finished.len(),
         if finished.len() == 1 { "image" } else { "images" },
         chosen.found.id,
@@ -272,7 +307,7 @@ impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
             self.reporter.event(
                 "image",
                 json!({"index": picture.index, "class": origin.class_name, "number": picture.spec.class,
-                       "seed": picture.spec.seed, "path": path}),
+                       "seed": picture.spec.seed, "evaluations": picture.evaluations, "path": path}),
             );
             if let Some(latent) = &picture.latent {
                 let pair = Rgb::grid(&[picture.image.clone(), latent.clone()], 2, GAP);

@@ -4,7 +4,7 @@ use anyhow::Result;
 use tintype::diffusion::guidance::Guidance;
 use tintype::generate::{Sampler, Settings};
 use tintype::model::Architecture;
-use tintype::settings::Setting;
+use tintype::settings::{KarrasOptions, Setting, TimeGrid};
 
 use super::face::help;
 use super::numbers::whole;
@@ -24,17 +24,53 @@ pub struct SamplingArgs {
     pub cfg_channels: Option<usize>,
     #[arg(long, help = help(Setting::TimeShift), allow_negative_numbers = true)]
     pub shift: Option<f64>,
+    #[arg(long, value_name = "GRID", help = help(Setting::Times))]
+    pub times: Option<String>,
+    #[arg(long, value_name = "COSINE", help = help(Setting::GuidanceAgreement), allow_negative_numbers = true)]
+    pub cfg_adaptive: Option<f64>,
+    #[command(flatten)]
+    pub karras: KarrasArgs,
     #[arg(long, help = format!("{} [default: the network's own]", help(Setting::GateTime)), allow_negative_numbers = true)]
     pub tau: Option<f64>,
+}
+
+/// Options of k-diffusion's samplers, under its names.
+#[derive(Debug, clap::Args)]
+pub struct KarrasArgs {
+    #[arg(long, help = help(Setting::Eta), allow_negative_numbers = true)]
+    pub eta: Option<f64>,
+    #[arg(long, help = help(Setting::NoiseScale), allow_negative_numbers = true)]
+    pub s_noise: Option<f64>,
+    #[arg(long, help = help(Setting::Churn), allow_negative_numbers = true)]
+    pub s_churn: Option<f64>,
+    #[arg(long, help = help(Setting::ChurnMin), allow_negative_numbers = true)]
+    pub s_tmin: Option<f64>,
+    #[arg(long, help = help(Setting::ChurnMax), allow_negative_numbers = true)]
+    pub s_tmax: Option<f64>,
+    #[arg(long, help = help(Setting::Rho), allow_negative_numbers = true)]
+    pub rho: Option<f64>,
+    #[arg(long, help = help(Setting::SigmaMin), allow_negative_numbers = true)]
+    pub sigma_min: Option<f64>,
+    #[arg(long, help = help(Setting::SigmaMax), allow_negative_numbers = true)]
+    pub sigma_max: Option<f64>,
+}
+
+impl KarrasArgs {
+    fn options(&self) -> KarrasOptions {
+        let Self { eta, s_noise, s_churn, s_tmin, s_tmax, rho, sigma_min, sigma_max } = *self;
+        KarrasOptions { eta, s_noise, s_churn, s_tmin, s_tmax, rho, sigma_min, sigma_max }
+    }
 }
 
 fn samplers() -> String {
     let names =
         |samplers: &[Sampler]| samplers.iter().map(|s| s.name()).collect::<Vec<_>>().join(", ");
+    let mut others = Sampler::FLOW.to_vec();
+    others.retain(|sampler| !Sampler::HYBRID.contains(sampler));
     format!(
         "Sampler: {} (Hi-DiT); also {} (SiT, LightningDiT); {} (HDiT); {} (iMF, pMF)",
         names(&Sampler::HYBRID),
-        names(&[Sampler::Heun, Sampler::Dopri5]),
+        names(&others),
         names(&Sampler::KARRAS),
         names(&Sampler::MEAN_FLOW)
     )
@@ -45,7 +81,7 @@ impl SamplingArgs {
     ///
     /// # Errors
     ///
-    /// If there is no sampler of the name.
+    /// If there is no sampler or no grid of the name.
     pub fn settings(
         &self,
         architecture: &Architecture,
@@ -57,6 +93,11 @@ impl SamplingArgs {
         }
         settings.steps = self.steps.unwrap_or(settings.steps);
         settings.shift = self.shift.unwrap_or(settings.shift);
+        if let Some(name) = &self.times {
+            settings.times = TimeGrid::from_name(name)?;
+        }
+        settings.agreement = self.cfg_adaptive.or(settings.agreement);
+        settings.karras = self.karras.options().or(settings.karras);
         settings.tau = self.tau;
         let interval = self.cfg_interval.as_deref().and_then(|i| Some((*i.first()?, *i.get(1)?)));
         let (low, high) = interval.unwrap_or((settings.guidance.low, settings.guidance.high));

@@ -8,6 +8,7 @@ use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 pub use density::{DensityContext, SigmaDensity, stratified};
+pub(crate) use normal::inverse_normal_cdf;
 
 use crate::diffusion::loss::mean_squared_error;
 

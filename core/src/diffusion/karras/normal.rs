@@ -1,7 +1,7 @@
 //! Quantiles of the normal distribution.
 
 /// Φ⁻¹ for 0 < p < 1, relative error about 1e-15 (Wichura 1988, algorithm AS 241, PPND16).
-pub(super) fn inverse_normal_cdf(p: f64) -> f64 {
+pub(crate) fn inverse_normal_cdf(p: f64) -> f64 {
     let polynomial = |c: &[f64], r: f64| c.iter().rev().fold(0.0, |sum, c| sum * r + c);
     let q = p - 0.5;
     if q.abs() <= 0.425 {
