@@ -82,8 +82,15 @@ export interface Capability {
   notice: string;
 }
 
+/** What a quality means for a model. */
+export interface Quality {
+  name: "draft" | "good" | "best";
+  sampler: string;
+  steps: number;
+}
+
 export interface ModelInfo {
-  /** Hi-DiT, SiT, LightningDiT, HDiT. */
+  /** Hi-DiT, SiT, LightningDiT, HDiT, iMF, pMF. */
   architecture: string;
   /** Fingerprint of the network's weights. */
   fingerprint: string;
@@ -106,13 +113,21 @@ export interface ModelInfo {
   ranges: { count: [number, number]; steps: [number, number]; cfg: [number, number]; shift: [number, number]; tau: [number, number] };
   /** The samplers of the network. */
   samplers: string[];
+  /** Evaluations of the network that a step takes without guidance, by sampler; null where the sampler chooses its
+   * steps. */
+  evaluations: Record<string, number | null>;
+  /** Steps and sampler together, the fastest first; several may be the same. */
+  qualities: Quality[];
+  /** Whether it is made for one evaluation a picture, with guidance as one of its inputs: pictures can follow every
+   * change. */
+  oneStep: boolean;
   device: "webgpu" | "cpu";
   precision: "f32" | "f16" | "bf16";
   /** Tensors in the files that the networks have no use for. */
   unused: string[];
-  /** Seconds that a step takes on the processor, measured while loading; null on a GPU, whose first
-   * steps say nothing about the rest. */
-  secondsPerStep: number | null;
+  /** Seconds that an evaluation without guidance takes on the processor, measured while loading; null on a GPU, whose
+   * first ones say nothing about the rest. */
+  secondsPerEvaluation: number | null;
   /** Why files were not kept for the next visit; empty where they were. */
   notKept: string;
 }

@@ -74,7 +74,7 @@ async function load(id: number, options: WorkerLoadOptions) {
     }) as ModelInfo;
     report("upload", total, total);
     info.notKept = notKept;
-    info.secondsPerStep = capability.device === "cpu" ? await secondsPerStep(engine) : null;
+    info.secondsPerEvaluation = capability.device === "cpu" ? await secondsPerEvaluation(engine, info) : null;
     say({ id, loaded: info, capability });
   } finally {
     loading.delete(id);
@@ -137,14 +137,17 @@ async function generate(id: number, request: Request) {
   say({ id, done });
 }
 
-/** Times one step on the processor: the second, for the first is slower. */
-async function secondsPerStep(engine: Engine): Promise<number> {
+/** Times an evaluation on the processor: that of the second step, for the first is slower. Ends before the third. */
+async function secondsPerEvaluation(engine: Engine, { samplers, defaults, classes }: ModelInfo): Promise<number> {
   let before = 0;
   let seconds = 0;
-  await engine.generate({ class: null, preview: false }, (event: RawEvent) => {
+  // What has no Euler steps has one sampler, of an evaluation a step.
+  const sampler = samplers.includes("euler") ? "euler" : defaults.sampler;
+  const first = classes.length > 0 ? 0 : null;
+  await engine.generate({ class: first, preview: false, sampler, steps: 3, cfg: 1 }, (event: RawEvent) => {
     if (event.type !== "step") return;
     const now = performance.now();
-    if (event.step === 1) {
+    if (event.step === 2) {
       seconds = (now - before) / 1000;
       engine.cancel();
     }

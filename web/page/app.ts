@@ -1,6 +1,6 @@
 // The page: everything that happens, in one place.
 
-import { Tintype, type LoadOptions, type PictureEvent, type Progress, type Request } from "../engine/index.js";
+import { Tintype, type LoadOptions, type ModelInfo, type PictureEvent, type Progress, type Request } from "../engine/index.js";
 import type { Published } from "./catalogue.js";
 import { duration } from "./duration.js";
 import { sort } from "./files.js";
@@ -8,6 +8,7 @@ import { Form, again, requestOf } from "./form.js";
 import { Gallery, title } from "./gallery.js";
 import { decode, encode } from "./link.js";
 import { bytes, shipped } from "./model.js";
+import { Pace, evaluations } from "./pace.js";
 import { Picker } from "./picker.js";
 import { readOrigin } from "./png.js";
 import { PublishedList } from "./published.js";
@@ -19,8 +20,8 @@ const $ = <T extends HTMLElement = HTMLElement>(id: string) => document.getEleme
 
 const options = new URLSearchParams(location.search);
 const stage = new Stage($("frame"), $("canvas"), $("latent"), $("wipe"), $("timeline"), $("words"));
-const form = new Form(() => settingsChanged());
-const picker = new Picker($("search"), $("classes"), $("count"), () => settingsChanged(), () => void generate());
+const form = new Form(() => changed());
+const picker = new Picker($("search"), $("classes"), $("count"), () => changed(), () => void generate());
 const gallery = new Gallery($("pictures"), $("gallery"), (picture) => show(picture));
 const list = new PublishedList($("published"), $("published-words"), $("here"), $("there"), {
   device: () => tintype?.info.device ?? "cpu",
@@ -40,6 +41,11 @@ let loading: Promise<void> | undefined;
 /** A request that waits for the model, and the number of its class where a picture tells it. */
 let wanted: { request: Request; number: number | null } | null = null;
 let generating = false;
+/** Whether something changed since the picture in hand was begun, so that it is made anew. */
+let stale = false;
+let pace = new Pace(null);
+/** The model of the last picture. */
+let warm: ModelInfo | undefined;
 /** The run in hand, or the last one. */
 let making: Promise<void> = Promise.resolve();
 let shown: PictureEvent | undefined;
@@ -59,6 +65,7 @@ function load(name: string, find: () => Promise<Omit<LoadOptions, "device" | "pr
     $("frame").dataset.state = "empty";
     progress(name, null);
     // One after the other: the engine is in use until a run ends, and made by the first model.
+    stale = false;
     tintype?.cancel();
     await Promise.all([loading, making]);
     try {
@@ -100,8 +107,8 @@ function progress(name: string, progress: Progress | null) {
 
 function loaded(name: string, settings: Request) {
   const { info, capability } = tintype!;
-  form.reset(info);
-  form.fill(settings);
+  form.open(info, settings);
+  pace = new Pace(info.secondsPerEvaluation && info.secondsPerEvaluation * SHOWING);
   picker.show(info.classes);
   stage.clear(info.imageSize, info.gate);
   const place = info.device === "webgpu" ? capability.adapter : "this processor";
@@ -172,39 +179,59 @@ async function generate() {
     $("seed").focus();
     return;
   }
-  making = make(tintype, { class: picker.chosen, ...form.request() }, form.gate);
+  making = run(tintype);
   await making;
 }
 
-/** Makes pictures and shows them; never fails. */
-async function make(tintype: Tintype, request: Request, gate: number | null) {
-  const { info } = tintype;
+/** Makes what the form asks for, anew for as long as that changes meanwhile; never fails. */
+async function run(tintype: Tintype) {
   generating = true;
-  delete document.documentElement.dataset.seconds;
   $("generate").hidden = true;
   $("stop").hidden = false;
-  $("after").hidden = true;
-  stage.clear(info.imageSize, gate);
-  stage.say("Starting; the first steps on a GPU build its kernels");
+  do {
+    stale = false;
+    await make(tintype, { class: picker.chosen, ...form.request() }, form.gate);
+  } while (stale && !form.trouble && !tintype.failed);
+  generating = false;
+  $("generate").hidden = false;
+  $("stop").hidden = true;
+}
+
+/** Makes a picture and shows it; never fails. */
+async function make(tintype: Tintype, request: Request, gate: number | null) {
+  const { info } = tintype;
+  const follows = following();
+  delete document.documentElement.dataset.seconds;
+  // One that follows the form takes the place of the one before, without an empty frame between.
+  if (!follows || $("frame").dataset.state === "empty") {
+    $("after").hidden = true;
+    stage.clear(info.imageSize, gate);
+    stage.say("Starting; the first steps on a GPU build its kernels");
+  }
   const started = performance.now();
-  let first = 0;
+  const begun: number[] = [];
   try {
-    for await (const event of tintype.generate({ ...request, compare: form.compares, preview })) {
+    for await (const event of tintype.generate({ ...request, compare: form.compares, preview: preview && !follows })) {
       if (event.type === "step") {
-        if (!first) {
-          first = performance.now();
-          document.documentElement.dataset.firstStep = String(Math.round(first - pressed));
-        }
+        begun.push(performance.now());
+        if (begun.length === 1) document.documentElement.dataset.firstStep = String(Math.round(begun[0]! - pressed));
         stage.step(event, gate);
       } else if (event.type === "picture") {
-        const seconds = (performance.now() - started) / 1000;
-        document.documentElement.dataset.seconds = seconds.toFixed(2);
-        gallery.add(event);
+        const now = performance.now();
+        const seconds = (now - started) / 1000;
         show(event);
         stage.say(`${title(event)}: ${seconds.toFixed(1)} s`);
-        history.replaceState(null, "", encode({ ...request, class: name(event) }));
-        form.advance();
-      } else {
+        // What was made while the next one was asked for is only shown.
+        if (stale) continue;
+        document.documentElement.dataset.seconds = seconds.toFixed(2);
+        gallery.add(event);
+        address({ ...request, class: name(event) });
+        if (!follows) form.advance();
+        // The first picture on a GPU also builds its kernels.
+        if (info.device === "cpu" || warm === info) pace.learn(evaluations(info, request), begun, now);
+        warm = info;
+        settingsChanged();
+      } else if (!stale) {
         stage.say("Stopped.");
       }
     }
@@ -212,10 +239,34 @@ async function make(tintype: Tintype, request: Request, gate: number | null) {
     broken(error as Error);
     stage.say("");
     notice((error as Error).message, tintype.failed ? "Start again" : undefined, () => void start());
-  } finally {
-    generating = false;
-    $("generate").hidden = false;
-    $("stop").hidden = true;
+  }
+}
+
+/** Whether pictures are made as the form changes. */
+function following(): boolean {
+  return tintype?.info.oneStep === true && $<HTMLInputElement>("live").checked;
+}
+
+/** Makes what the form asks for now, in place of what is in the making. */
+function follow() {
+  // A model that is being opened is waited for by those who press.
+  if (!following() || !$("loading").hidden) return;
+  if (form.trouble) return stage.say(form.trouble);
+  if (picker.chosen === null && tintype!.info.classes.length > 0) return;
+  if (generating) {
+    stale = true;
+    tintype!.cancel();
+  } else {
+    void generate();
+  }
+}
+
+/** Puts a request into the address bar. */
+function address(request: Request) {
+  try {
+    history.replaceState(null, "", encode(request));
+  } catch {
+    // Browsers refuse when pictures follow each other too fast.
   }
 }
 
@@ -243,13 +294,21 @@ function show(picture: PictureEvent) {
   $("after").hidden = false;
 }
 
+/** A change by hand. */
+function changed() {
+  settingsChanged();
+  follow();
+}
+
 /** How long a picture will take, where that was measured; and the gate on the time line. */
 function settingsChanged() {
   const info = tintype?.info;
   if (!info) return;
   if (!generating) stage.mark(form.gate);
-  const each = info.secondsPerStep;
-  $("estimate").textContent = each === null ? "" : `About ${duration(each * (form.stepCount + 1) * SHOWING)} a picture on this processor.`;
+  const seconds = (request: Request) => pace.seconds(evaluations(info, request));
+  const time = seconds(form.request());
+  $("estimate").textContent = time === null ? "" : `About ${duration(time)} a picture${info.device === "cpu" ? " on this processor" : ""}.`;
+  form.tell(seconds);
 }
 
 // ---- The page around them ----
@@ -301,9 +360,14 @@ function use(request: Request, number: number | null = null): boolean {
 
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  void generate();
+  if (!following()) return void generate();
+  // The picture of these settings is there already.
+  if (shown && form.request().seed === shown.origin.seed) form.advance();
+  follow();
 });
+$("live").addEventListener("change", () => follow());
 $("stop").addEventListener("click", () => {
+  stale = false;
   stage.say("Stopping after this step");
   tintype?.cancel();
 });
@@ -346,7 +410,10 @@ $("theme").addEventListener("click", () => {
 window.addEventListener("keydown", (event) => {
   if ($<HTMLDialogElement>("published").open) return;
   const typing = event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement;
-  if (event.key === "Escape" && generating) tintype?.cancel();
+  if (event.key === "Escape" && generating) {
+    stale = false;
+    tintype?.cancel();
+  }
   if (event.key === "/" && !typing) {
     event.preventDefault();
     $("search").focus();

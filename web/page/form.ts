@@ -1,6 +1,7 @@
 // The settings of the next picture.
 
-import type { ModelInfo, Origin, Request } from "../engine/index.js";
+import type { ModelInfo, Origin, Quality, Request } from "../engine/index.js";
+import { duration } from "./duration.js";
 
 const LARGEST_SEED = 0xffff_ffff_ffff_ffffn;
 
@@ -12,7 +13,10 @@ export class Form {
   private tau = field("tau");
   private compare = field("compare");
   private sampler = document.querySelector<HTMLSelectElement>("#sampler")!;
+  private choices = document.querySelector<HTMLFieldSetElement>("#qualities")!;
   private info: ModelInfo | undefined;
+  /** Steps and sampler by what a picture is for; those that differ. */
+  private qualities: Quality[] = [];
   /** Fields that the form has no place for, from a link. */
   private others: Pick<
     Request,
@@ -20,17 +24,55 @@ export class Form {
   > = {};
 
   constructor(onChange: () => void) {
+    const changed = () => {
+      this.mark();
+      onChange();
+    };
     for (const range of [this.steps, this.cfg, this.tau]) {
       range.addEventListener("input", () => {
         show(range);
-        onChange();
+        changed();
       });
     }
-    document.querySelector("#dice")!.addEventListener("click", () => this.roll());
+    this.seed.addEventListener("input", changed);
+    this.sampler.addEventListener("change", changed);
+    this.choices.addEventListener("change", (event) => {
+      const { value } = event.target as HTMLInputElement;
+      const quality = this.qualities.find(({ name }) => name === value)!;
+      this.set(this.steps, quality.steps);
+      this.sampler.value = quality.sampler;
+      changed();
+    });
+    document.querySelector("#dice")!.addEventListener("click", () => {
+      this.roll();
+      changed();
+    });
+  }
+
+  /** A model that was opened with its authors' settings, where they are not the network's own. */
+  open(info: ModelInfo, settings: Request) {
+    this.fill(settings, info);
+    const best = { sampler: this.sampler.value, steps: this.stepCount };
+    const all = info.qualities.map((quality) => (quality.name === "best" ? { ...quality, ...best } : quality));
+    // Of the same ones the last is left: it promises what it is.
+    const differs = (a: Quality, later: Quality[]) => later.every((b) => a.sampler !== b.sampler || a.steps !== b.steps);
+    this.qualities = all.filter((quality, i) => differs(quality, all.slice(i + 1)));
+    this.choices.hidden = this.qualities.length < 2;
+    this.choices.querySelectorAll("label").forEach((label) => label.remove());
+    this.choices.append(...this.qualities.map(choice));
+    this.mark();
+  }
+
+  /** Shows how long a picture of each quality takes; null for not known. */
+  tell(seconds: (request: Request) => number | null) {
+    for (const { name, sampler, steps } of this.qualities) {
+      const time = seconds({ ...this.request(), sampler, steps });
+      this.choices.querySelector(`[value=${name}] ~ small`)!.textContent = time === null ? "" : duration(time);
+    }
   }
 
   /** The model's defaults. */
-  reset(info: ModelInfo) {
+  private reset(info: ModelInfo) {
     this.info = info;
     const { steps, cfg, sampler } = info.defaults;
     for (const input of [this.steps, this.cfg, this.tau]) {
@@ -38,13 +80,14 @@ export class Form {
       [input.min, input.max] = [String(min), String(max)];
     }
     // On a linear slider, what is far above the default only makes it coarse.
-    this.steps.max = String(Math.min(info.ranges.steps[1], Math.max(100, 2 * steps)));
+    this.steps.max = String(Math.min(info.ranges.steps[1], Math.max(info.oneStep ? 8 : 100, 2 * steps)));
     this.set(this.steps, steps);
     this.set(this.cfg, cfg);
     this.sampler.replaceChildren(...info.samplers.map((name) => new Option(name, name, false, name === sampler)));
     // Without classes there is nothing to guide by.
     document.querySelector<HTMLElement>("#cfg-row")!.hidden = info.classes.length === 0;
     const gated = info.gate !== null;
+    document.querySelector<HTMLElement>("#live-row")!.hidden = !info.oneStep;
     document.querySelector<HTMLElement>("#tau-row")!.hidden = !gated;
     document.querySelector<HTMLElement>("#compare-row")!.hidden = !gated;
     this.set(this.tau, info.gate ?? 0);
@@ -96,8 +139,7 @@ export class Form {
   }
 
   /** Puts a request into the form. */
-  fill(request: Request) {
-    const info = this.info!;
+  fill(request: Request, info = this.info!) {
     this.reset(info);
     if (request.seed !== undefined) this.seed.value = String(request.seed);
     if (request.steps !== undefined) this.set(this.steps, request.steps);
@@ -107,6 +149,15 @@ export class Form {
     const { index, shift, cfgInterval, cfgChannels, times, cfgAdaptive, karras } = request;
     const others = { index, shift, cfgInterval, cfgChannels, times, cfgAdaptive, karras };
     this.others = Object.fromEntries(Object.entries(others).filter(([, value]) => value !== undefined));
+    this.mark();
+  }
+
+  /** Which quality the form has; none where steps or sampler are of another one. */
+  private mark() {
+    for (const { name, sampler, steps } of this.qualities) {
+      const choice = this.choices.querySelector<HTMLInputElement>(`[value=${name}]`);
+      if (choice) choice.checked = sampler === this.sampler.value && steps === this.stepCount;
+    }
   }
 
   /** The next picture gets the next seed, unless this one is to be kept. */
@@ -155,6 +206,16 @@ export function requestOf(settings: Partial<Origin["settings"]>): Request {
     cfgAdaptive: agreement,
     karras,
   };
+}
+
+/** A button of a quality, with room for its time. */
+function choice({ name, sampler, steps }: Quality): HTMLLabelElement {
+  const [label, input, words, time] = [document.createElement("label"), document.createElement("input"), document.createElement("span"), document.createElement("small")];
+  [input.type, input.name, input.value] = ["radio", "quality", name];
+  words.textContent = name;
+  label.title = `${steps} ${steps === 1 ? "step" : "steps"} of ${sampler}`;
+  label.append(input, words, time);
+  return label;
 }
 
 function field(id: string): HTMLInputElement {

@@ -9,9 +9,10 @@ use tintype::generate::{
     Previewer, Settings,
 };
 use tintype::image::Rgb;
+use tintype::model::Process;
 use tintype::precision::Precision;
 use tintype::sampler::Stop;
-use tintype::settings::Setting;
+use tintype::settings::{Quality, Sampler, Setting};
 use tintype::weights::{Dtype, Weights};
 
 use crate::ask::{Ask, AskError};
@@ -52,12 +53,31 @@ pub struct Info {
     pub ranges: BTreeMap<&'static str, [f64; 2]>,
     /// The samplers of the network.
     pub samplers: Vec<String>,
+    /// Evaluations of the network that a step takes without guidance, by sampler; `None` where the sampler
+    /// chooses its steps.
+    pub evaluations: BTreeMap<&'static str, Option<usize>>,
+    /// Steps and sampler together, the fastest first; several may be the same.
+    pub qualities: Vec<Preset>,
+    /// Whether it is made for one evaluation a picture, with guidance as one of its inputs: pictures can follow every
+    /// change.
+    pub one_step: bool,
     /// Where it computes: `webgpu` or `cpu`.
     pub device: String,
     /// Its dtype.
     pub precision: Precision,
     /// Tensors in the files that the networks have no use for.
     pub unused: Vec<String>,
+}
+
+/// What a [`Quality`] means for a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Preset {
+    /// Its name.
+    pub name: &'static str,
+    /// The sampler.
+    pub sampler: &'static str,
+    /// Its steps.
+    pub steps: usize,
 }
 
 /// Settings by the names that requests use.
@@ -156,7 +176,13 @@ impl Session {
     /// What a page needs to know.
     pub fn info(&self) -> Info {
         let architecture = self.pipeline.architecture();
-        let Settings { sampler, steps, guidance, shift, .. } = architecture.default_settings();
+        let settings = architecture.default_settings();
+        let Settings { sampler, steps, guidance, shift, .. } = settings;
+        let preset = |quality: Quality| {
+            let Settings { sampler, steps, .. } = quality.apply(settings, architecture);
+            Preset { name: quality.name(), sampler: sampler.name(), steps }
+        };
+        let samplers = architecture.samplers();
         let labels = self.pipeline.labels();
         let range = |setting: Setting| Some((field(setting), setting.slider()?));
         let ranges = Setting::ALL.into_iter().filter_map(range);
@@ -175,7 +201,10 @@ impl Session {
                 shift,
             },
             ranges: ranges.map(|(field, range)| (field, [range.min, range.max])).collect(),
-            samplers: architecture.samplers().iter().map(|s| s.name().into()).collect(),
+            samplers: samplers.iter().map(|s| s.name().into()).collect(),
+            evaluations: samplers.iter().map(|s| (s.name(), evaluations(*s))).collect(),
+            qualities: Quality::ALL.map(preset).to_vec(),
+            one_step: matches!(architecture.process(), Process::MeanFlow { .. }),
             device: self.device.clone(),
             precision: self.precision,
             unused: self.unused.clone(),
@@ -232,6 +261,20 @@ impl Session {
             pipeline.generate(&request, &mut on_event).await?;
         }
         Ok(())
+    }
+}
+
+/// Evaluations that a step takes, but for the last one of some samplers; `None` for adaptive samplers.
+const fn evaluations(sampler: Sampler) -> Option<usize> {
+    match sampler {
+        Sampler::Heun
+        | Sampler::Dpm2
+        | Sampler::Dpm2Ancestral
+        | Sampler::DpmPp2sAncestral
+        | Sampler::DpmPpSde
+        | Sampler::DpmPp2s => Some(2),
+        _ if sampler.is_adaptive() => None,
+        _ => Some(1),
     }
 }
 

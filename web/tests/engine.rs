@@ -13,6 +13,8 @@ use tintype::image::Rgb;
 use tintype::labels::Labels;
 use tintype::model::Architecture;
 use tintype::model::hidit::HiDiTConfig;
+use tintype::model::meanflow::Shape;
+use tintype::model::pmf::PmfConfig;
 use tintype::model::sit::SiTConfig;
 use tintype::model::vavae::VaeConfig;
 use tintype::precision::Precision;
@@ -20,7 +22,7 @@ use tintype::sampler::Stop;
 use tintype::settings::{Problem, Setting};
 use tintype::weights::{Source, TensorView, Weights, WeightsError, layout, write_safetensors};
 use tintype_web::ask::{Ask, Class};
-use tintype_web::session::{Session, Update};
+use tintype_web::session::{Preset, Session, Update};
 use tintype_web::{Checksum, networks};
 
 #[cfg(target_family = "wasm")]
@@ -58,6 +60,26 @@ fn vae() -> VaeConfig {
         num_groups: 4,
         ..VaeConfig::f16d32()
     }
+}
+
+fn pmf() -> PmfConfig {
+    let shape = Shape {
+        input_size: 16,
+        patch_size: 4,
+        in_channels: 3,
+        hidden_size: 24,
+        depth: 2,
+        aux_head_depth: 1,
+        num_heads: 2,
+        mlp_hidden: 20,
+        num_classes: 3,
+        num_class_tokens: 1,
+        num_time_tokens: 1,
+        num_cfg_tokens: 1,
+        num_interval_tokens: 1,
+        v_heads: false,
+    };
+    PmfConfig { shape, pca_channels: 4, noise_scale: 1.0 }
 }
 
 /// Weights by a formula, as a file.
@@ -293,6 +315,49 @@ fn a_run_stops_after_its_step_and_another_can_follow() {
     let (updates, done) = run(&mut session, &quick, None);
     assert!(done);
     assert!(matches!(&updates[0], Update::Step { previews, .. } if previews.is_empty()));
+}
+
+#[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
+#[cfg_attr(not(target_family = "wasm"), test)]
+fn a_quality_is_steps_and_sampler_of_the_model() {
+    let info = session(&processor()).info();
+    let preset = |name, sampler, steps| Preset { name, sampler, steps };
+    let expected = [
+        preset("draft", "dpmpp-2m", 8),
+        preset("good", "dpmpp-2m", 16),
+        preset("best", "euler-maruyama", 50),
+    ];
+    assert_eq!(info.qualities, expected);
+    assert!(!info.one_step);
+    assert!(info.samplers.iter().all(|name| info.evaluations[name.as_str()] == Some(1)));
+}
+
+#[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
+#[cfg_attr(not(target_family = "wasm"), test)]
+fn one_step_models_can_follow_changes() {
+    let bytes = file(&pmf().init(&Device::flex()).expect("valid"), &pmf());
+    let model = Weights::from_bytes(bytes, "model").expect("it reads");
+    let parts = Parts { model: &model, vae: None, stats: None };
+    let mut session = Session::load(parts, None, &processor()).expect("it loads");
+    let info = session.info();
+    assert!(info.one_step);
+    assert_eq!(info.evaluations["mean-flow"], Some(1));
+    assert!(info.qualities.iter().all(|q| (q.sampler, q.steps) == ("mean-flow", 1)));
+
+    // The first is stopped before its step; the next one is what was asked for last.
+    let ask = |seed| Ask { class: Some(Class::Number(1)), seed, preview: false, ..Ask::default() };
+    let (updates, done) = run(&mut session, &ask(1), Some(0));
+    assert!(!done && updates.len() == 1);
+    let mut picture = |ask: &Ask| {
+        let (updates, done) = run(&mut session, ask, None);
+        assert!(done && updates.len() == 2, "a step and a picture");
+        pictures(updates).remove(0)
+    };
+    let second = picture(&ask(2));
+    assert_eq!((second.0.spec.seed, second.0.settings.steps), (2, 1));
+    assert!(difference(&second.1, &picture(&ask(3)).1) > 1.0);
+    let guided = Ask { cfg: Some(4.0), ..ask(2) };
+    assert_ne!(picture(&guided).1, second.1);
 }
 
 /// A file that is read piece by piece, and that can vanish.

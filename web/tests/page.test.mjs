@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { createReadStream, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { CLASSES, pmf } from "./pmf.mjs";
 import { difference, finished, launch, models, native, open, origin, picture, ready, screenshot, site, words } from "./browser.mjs";
 
 let browser;
@@ -179,6 +180,68 @@ test("weights of one's own, and settings from a picture", async () => {
   await stop();
 });
 
+test("a one-step model follows every change, and the last one wins", async () => {
+  const { visit, stop, context } = await open(browser);
+  // The page does not load its own model then.
+  await context.addInitScript(() => Object.defineProperty(navigator, "connection", { value: { saveData: true } }));
+  const page = await visit();
+  await page.setInputFiles("#files", [{ name: "pmf.safetensors", mimeType: "application/octet-stream", buffer: pmf() }]);
+  await ready(page);
+  assert.equal(await page.isChecked("#live"), true);
+  assert.equal(await page.isVisible("#qualities"), false, "all of them are one step");
+  assert.equal(await page.inputValue("#steps"), "1");
+  assert.match(await words(page, "#estimate"), /^About [01] s a picture on this processor\.$/);
+  /** The words of the picture once so many are there. */
+  const made = async (count) => {
+    await page.waitForFunction((count) => document.querySelectorAll("#pictures li").length === count, count, { timeout: 60_000 });
+    return words(page, "#words");
+  };
+  await page.click('#classes [data-class="1"]');
+  assert.match(await made(1), new RegExp(`^${CLASSES[1]}, seed 0: `));
+  const first = await picture(page);
+  await page.fill("#seed", "5");
+  assert.match(await made(2), /^pear, seed 5: /);
+  const second = await picture(page);
+  assert.ok((await difference(page, first.png, second.png)) > 1);
+  await page.fill("#cfg", "3");
+  await made(3);
+  const { seed, settings } = origin((await picture(page)).png);
+  assert.deepEqual([seed, settings.sampler, settings.steps, settings.guidance.scale], [5, "mean-flow", 1, 3]);
+  assert.equal(new URL(page.url()).hash, "#class=pear&seed=5&cfg=3");
+  await screenshot(page, "one-step");
+
+  // Changes at once are one picture, and those while it is made are the next.
+  await page.evaluate(async () => {
+    const field = document.querySelector("#seed");
+    const type = (seed) => {
+      field.value = String(seed);
+      field.dispatchEvent(new Event("input"));
+    };
+    for (let seed = 20; seed < 25; seed++) type(seed);
+    for (let seed = 25; seed < 30; seed++) {
+      await new Promise((resolve) => setTimeout(resolve, 0));
+      type(seed);
+    }
+  });
+  await page.waitForFunction(() => /seed 29: /.test(document.querySelector("#words").textContent) && document.querySelector("#stop").hidden);
+  const count = await page.locator("#pictures li").count();
+  assert.ok(count >= 4 && count <= 9, `${count} pictures`);
+  assert.equal(await page.getAttribute("#pictures li:first-child button", "title"), "pear, seed 29");
+
+  // A press makes the next one; without following nothing else does.
+  await page.click("#generate");
+  assert.match(await made(count + 1), /^pear, seed 30: /);
+  await page.uncheck("#live");
+  await page.fill("#seed", "40");
+  await page.fill("#seed", "41");
+  await page.click("#generate");
+  assert.match(await made(count + 2), /^pear, seed 41: /);
+  assert.equal(await page.inputValue("#seed"), "42");
+  assert.deepEqual(page.errors, []);
+  await context.close();
+  await stop();
+});
+
 test("it fits a phone, by day and by night", async () => {
   for (const colorScheme of ["light", "dark"]) {
     const contextOptions = { viewport: { width: 375, height: 760 }, colorScheme, hasTouch: true };
@@ -223,6 +286,22 @@ test("without WebGPU the processor computes, and says how long it will take", as
   assert.match(await words(page, "#notice"), /WebGPU.*Pictures are made on the processor\.$/);
   assert.match(await words(page, "#estimate"), /^About \d+ (s|min) a picture on this processor\.$/);
   await screenshot(page, "without-webgpu");
+  // Steps and sampler together, and what each takes.
+  const chosen = () => page.evaluate(() => document.querySelector("#qualities :checked")?.value ?? null);
+  const setting = async () => [await chosen(), await page.inputValue("#steps"), await page.inputValue("#sampler")];
+  assert.deepEqual(await setting(), ["best", "50", "euler-maruyama"]);
+  const seconds = (text) => Number(/(\d+) s/.exec(text)?.[1] ?? 60 * /(\d+) min/.exec(text)[1]);
+  const times = (await page.locator("#qualities small").allTextContents()).map(seconds);
+  assert.ok(times[0] < times[1] && times[1] < times[2], String(times));
+  await page.check("#qualities [value=draft]");
+  assert.deepEqual(await setting(), ["draft", "8", "dpmpp-2m"]);
+  assert.equal(seconds(await words(page, "#estimate")), times[0]);
+  await page.fill("#steps", "9");
+  assert.deepEqual(await setting(), [null, "9", "dpmpp-2m"]);
+  await page.fill("#steps", "16");
+  assert.equal(await chosen(), "good");
+  await page.check("#qualities [value=best]");
+  assert.deepEqual(await setting(), ["best", "50", "euler-maruyama"]);
   await page.evaluate(() => (location.hash = "#class=fruit&seed=7&steps=2"));
   await finished(page);
   await without.close();

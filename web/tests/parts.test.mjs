@@ -15,6 +15,7 @@ const { readOrigin } = await import(join(site, "page", "png.js"));
 const { called, search, unmistakable } = await import(join(site, "page", "search.js"));
 const { sort } = await import(join(site, "page", "files.js"));
 const { hubAddress, published, tooLarge } = await import(join(site, "page", "catalogue.js"));
+const { Pace, evaluations } = await import(join(site, "page", "pace.js"));
 const { size } = await import(join(site, "page", "size.js"));
 const { Rate } = await import(join(site, "page", "rate.js"));
 
@@ -221,6 +222,50 @@ test("what fits into a tab depends on how it is read, and on the device", () => 
   assert.ok(fits([{ name: "a.pt", bytes: small }, { name: "b.safetensors", bytes: small }], "cpu"));
   assert.ok(!fits([{ name: "a.pt", bytes: large }], "cpu"));
   assert.ok(fits([{ name: "a.pt" }], "cpu"), "a size that is not known is asked for");
+});
+
+test("the smallest one-step models fit into a tab, the largest do not", () => {
+  const abilities = { ...ABILITIES, networks: ["iMF", "pMF"] };
+  const models = new Map(published(catalogue, abilities.networks, "https://h.example").map((model) => [model.name, model]));
+  // Of weights in float32, as a page hears of them when it asks.
+  const words = (name, bytes, device) => {
+    const model = models.get(name);
+    assert.equal(model.obstacle, "");
+    assert.match(model.files[0].name, /\.pth?$/);
+    return tooLarge(model.files.map((file) => (file.part === "model" ? { ...file, bytes } : file)), abilities, device);
+  };
+  assert.deepEqual(models.get("imf-b-2").files.map(({ part }) => part), ["model", "vae"]);
+  for (const device of ["cpu", "webgpu"]) {
+    assert.equal(words("imf-b-2", 0.36e9, device), "");
+    assert.equal(words("pmf-b-16", 0.47e9, device), "");
+    assert.match(words("imf-xl-2", 2.44e9, device), /^2\.44 GB: does not fit into a tab, which reads PyTorch's files at once/);
+    assert.match(words("pmf-h-16", 3.8e9, device), /^3\.8 GB: does not fit into a tab/);
+  }
+  assert.equal(words("pmf-l-16", 1.65e9, "webgpu"), "");
+  assert.match(words("pmf-l-16", 1.65e9, "cpu"), /^3\.3 GB of memory: does not fit into a tab that computes on the processor/);
+});
+
+test("times of pictures follow evaluations, and what was measured", () => {
+  const info = {
+    defaults: { sampler: "euler", steps: 50, cfg: 2, cfgInterval: [0, 1], cfgChannels: null, shift: 0 },
+    evaluations: { euler: 1, heun: 2, dopri5: null },
+    oneStep: false,
+  };
+  const count = (request, over = {}) => evaluations({ ...info, ...over }, request);
+  assert.deepEqual([count({}), count({ cfg: 1 }), count({ sampler: "heun", steps: 8 }), count({ sampler: "dopri5" })], [100, 50, 32, null]);
+  assert.equal(count({ cfgInterval: [0.25, 0.75] }), 75);
+  assert.equal(count({ steps: 1 }, { oneStep: true }), 1, "guidance is an input");
+
+  assert.equal(new Pace(null).seconds(10), null);
+  const pace = new Pace(0.5);
+  assert.deepEqual([pace.seconds(10), pace.seconds(null)], [6, null]);
+  // Four steps of two evaluations, the first one slower, and a second of decoding.
+  pace.learn(8, [0, 900, 1300, 1700], 3100);
+  assert.ok(Math.abs(pace.seconds(8) - 2.6) < 1e-9 && Math.abs(pace.seconds(1) - 1.2) < 1e-9, String(pace.seconds(8)));
+  // Of one step only the sum is known.
+  const once = new Pace(null);
+  once.learn(1, [100], 700);
+  assert.ok(Math.abs(once.seconds(1) - 0.6) < 1e-9);
 });
 
 test("sizes and rates are for people", () => {

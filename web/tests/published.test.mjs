@@ -93,6 +93,7 @@ test("a published model is fetched after a press, opens with its settings, and i
   await device(page, "Emoji from a hub");
   assert.equal(await words(page, "#count"), "41 classes");
   assert.deepEqual([await page.inputValue("#steps"), await page.inputValue("#cfg"), await page.inputValue("#sampler")], ["7", "3", "euler"]);
+  assert.equal(await page.isChecked("#qualities [value=best]"), true, "the authors' settings");
   assert.equal(await page.isVisible("#published"), false);
   const [first, second] = Object.keys(FILES);
   const asked = hub.log.map(({ server, url, headers }) => [server, server === "hub" ? url : headers.range]);
