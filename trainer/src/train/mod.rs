@@ -18,6 +18,7 @@ pub mod init;
 pub mod latents;
 pub mod lightningdit;
 pub mod log;
+pub mod muon;
 pub mod objective;
 pub mod prefetch;
 pub mod preview;
