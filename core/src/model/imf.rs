@@ -78,6 +78,12 @@ impl ImfConfig {
         })
     }
 
+    /// Mean and standard deviation of each channel that latents are normalised with, where those are the network's own:
+    /// raw latents of Stable Diffusion's autoencoder, which have 4 channels.
+    pub fn statistics(&self) -> Option<[[f32; 4]; 2]> {
+        (self.shape.in_channels == MEAN.len()).then_some([MEAN, STD])
+    }
+
     /// Multiply-adds of one sample's evaluation.
     ///
     /// # Panics

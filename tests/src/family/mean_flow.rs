@@ -17,7 +17,10 @@ use tintype::model::pmf::{Pmf, PmfConfig};
 use tintype::model::{Network, detect};
 use tintype::sampler::mean_flow::{MeanFlowModel, sample as sample_steps, times};
 use tintype::sampler::{State, Stop};
-use tintype::weights::{gradients, open};
+use tintype::weights::{gradients, layout, open, views};
+use tintype_trainer::train::host::Values;
+use tintype_trainer::train::meanflow::{self, Draw};
+use tintype_trainer::train::objective::Compute;
 
 use super::diffusion_transformers::check_gradients;
 use super::ode_sde::{to_device, to_state};
@@ -401,5 +404,54 @@ pub fn loss(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
         Net::Imf(network) => gradients(network, &found),
         Net::Pmf(network) => gradients(network, &found),
     };
-    check_gradients(checks, &golden, &found, "out.grad.net.", GRADIENT)
+    check_gradients(checks, &golden, &found, "out.grad.net.", GRADIENT)?;
+    match &network {
+        Net::Imf(network) => objective(network, &golden, drops, device, checks),
+        Net::Pmf(_) => Ok(()),
+    }
+}
+
+/// The trainer's objective on the draws of a file, with its own derivative.
+fn objective(
+    network: &Imf,
+    golden: &Golden,
+    drops: usize,
+    device: &Device,
+    checks: &mut Checks,
+) -> Result<()> {
+    let input = |name: &str| -> Result<Vec<f32>> { Ok(golden.view(name)?.to_f32()) };
+    let (t, r, omega) = (input("in.t")?, input("in.r")?, input("in.omega")?);
+    let (t_min, t_max) = (input("in.t_min")?, input("in.t_max")?);
+    let count = t.len();
+    let draw =
+        |i: usize| Draw { t: t[i], r: r[i], omega: omega[i], t_min: t_min[i], t_max: t_max[i] };
+    let images = |name: &str| -> Result<Values<4>> {
+        let view = golden.view(name)?;
+        let shape: [usize; 4] = view.shape.clone().try_into().ok().context("not four axes")?;
+        Ok(Values::new(view.to_f32(), shape))
+    };
+    let null = golden.config()?["null_class"].as_u64().context("no null_class")?;
+    let batch = meanflow::Batch {
+        data: images("in.x")?,
+        noise: images("in.noise")?,
+        draws: (0..count).map(draw).collect(),
+        labels: golden.view("in.y")?.to_i64().iter().map(|&label| label as usize).collect(),
+        dropped: (0..count).map(|i| i < drops).collect(),
+        null_class: null as usize,
+        weight: 1.0 / count as f64,
+    };
+    let compute = Compute { precision: FloatDType::F32, recompute: false };
+    let loss = meanflow::loss(network, batch, compute, device)?;
+    let value = |x: &Tensor<1>| x.to_data().iter::<f64>().next().unwrap_or(f64::NAN);
+    let near = Tolerance::Relative(1e-3);
+    for (name, term) in &loss.terms {
+        let mean = name.replace("mse_", "out.loss_") + "_mean";
+        let label = format!("{name} of the trainer");
+        checks.against(&label, &[value(term)], &golden.values(&mean)?, near)?;
+    }
+    let total = golden.values("out.total")?;
+    let near = Tolerance::Relative(1e-5);
+    checks.against("total of the trainer", &[value(&loss.total)], &total, near)?;
+    let found = views(&loss.gradients(network), &layout(network));
+    check_gradients(checks, golden, &found, "out.grad.net.", Tolerance::RelativeL2(2e-3))
 }

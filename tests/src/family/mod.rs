@@ -97,6 +97,7 @@ pub fn recognise(name: &str, is_folder: bool) -> Option<Kind> {
         ("pmf_checkpoint_", Kind::OnDevice(mean_flow::checkpoint)),
         ("imf_loss_", Kind::OnDevice(mean_flow::loss)),
         ("pmf_loss_", Kind::OnDevice(mean_flow::loss)),
+        ("pmf_muon", Kind::OnDevice(training::muon)),
         ("hidit_forward", Kind::OnDevice(hidit::forward)),
         ("hidit_emoji_", Kind::OnDevice(hidit::emoji)),
         ("vavae_full_structure_", Kind::OnDevice(vae::autoencoder)),

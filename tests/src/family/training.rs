@@ -21,6 +21,7 @@ use tintype_trainer::train::hdit::{self, HDiTLoss, density_context, drop_class, 
 use tintype_trainer::train::hidit::{self, HiDiTLoss, Inputs};
 use tintype_trainer::train::host::{Values, classes};
 use tintype_trainer::train::lightningdit::{self, LightningDiTLoss};
+use tintype_trainer::train::muon;
 use tintype_trainer::train::objective::{Compute, Loss};
 use tintype_trainer::train::vae::{self, LinearProj, Networks, VaeLoss};
 
@@ -139,6 +140,60 @@ fn values4(golden: &Golden, name: &str) -> Result<Values<4>> {
 
 fn steps(golden: &Golden) -> usize {
     (0..).take_while(|s| golden.has(&format!("in.step{s}.t"))).count()
+}
+
+/// Steps of Muon, and of Adam beside it, on given gradients.
+///
+/// # Errors
+///
+/// If the file cannot be read, lacks an entry, or an entry has another shape. A value outside its
+/// tolerance is recorded in `checks`, not an error.
+pub fn muon(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
+    let golden = Golden::open(path)?;
+    let config = golden.config()?;
+    let betas = [number(&config["adam_betas"][0])?, number(&config["adam_betas"][1])?];
+    ensure!(number(&config["beta"])? == muon::BETA, "another momentum");
+    let lr = number(&config["lr"])?;
+    let settings = AdamWConfig {
+        eps: number(&config["adam_eps"])?,
+        weight_decay: number(&config["weight_decay"])?,
+        muon: true,
+        ..AdamWConfig::new(lr, betas)
+    };
+    let names =
+        |key: &str| -> Result<Vec<String>> { Ok(serde_json::from_value(config[key].clone())?) };
+    let mut matrices = BTreeMap::new();
+    for name in names("muon")? {
+        let shape = golden.view(&format!("in.param.{name}"))?.shape.clone();
+        let shape: [usize; 2] = shape.try_into().ok().context("not a matrix")?;
+        matrices.insert(name, shape);
+    }
+    let values = |name: &str| -> Result<Tensor<1>> {
+        let values = golden.view(name)?.to_f32();
+        Ok(Tensor::from_floats(values.as_slice(), device))
+    };
+    let all = [names("muon")?, names("adam")?].concat();
+    let tensors = |prefix: &str| -> Result<Flat> {
+        all.iter().map(|name| Ok((name.clone(), values(&format!("{prefix}.{name}"))?))).collect()
+    };
+    let mut optimizer = AdamW::new(settings, plain_groups).with_matrices(matrices);
+    let mut parameters = tensors("in.param")?;
+    for step in 0..number(&config["steps"])? as usize {
+        let gradients = tensors(&format!("in.step{step}.grad"))?;
+        parameters = optimizer.update(parameters, &gradients, lr);
+        for (name, parameter) in &parameters {
+            let label = format!("out.step{step}.param.{name}");
+            let now: Vec<f64> = parameter.to_data().iter::<f64>().collect();
+            checks.values(&label, &now, Tolerance::RelativeL2(1e-6))?;
+            let before = golden.values(&format!("in.param.{name}"))?;
+            let moved =
+                |v: &[f64]| -> Vec<f64> { v.iter().zip(&before).map(|(a, b)| a - b).collect() };
+            let expected = moved(&golden.values(&label)?);
+            let change = Tolerance::RelativeL2(1e-4);
+            checks.against(&format!("{label} (change)"), &moved(&now), &expected, change)?;
+        }
+    }
+    Ok(())
 }
 
 /// Stage 1 of Hi-DiT, whose pixel parts rest, is REPA-E's training of a SiT.

@@ -6,7 +6,6 @@ use tintype::burn::module::AutodiffModule;
 use tintype::burn::tensor::{FloatDType, Int, Tensor};
 use tintype::generate::{Event, ImageSpec, ModelFiles, ModelPaths, Parts, Pipeline, Request};
 use tintype::model::hdit::{Conditions, HDiTConfig};
-use tintype::model::imf::ImfConfig;
 use tintype::model::pmf::PmfConfig;
 use tintype::model::vavae::VaeConfig;
 use tintype::model::{Architecture, Network, detect, vae_config};
@@ -33,8 +32,6 @@ pub struct Subject {
 pub(super) enum Kind<'a> {
     /// One with a training recipe.
     Trained(Trained<'a>),
-    /// An iMF.
-    Imf(&'a ImfConfig),
     /// A pMF.
     Pmf(&'a PmfConfig),
 }
@@ -68,10 +65,9 @@ impl Subject {
 
     /// The network's kind.
     pub(super) fn kind(&self) -> Kind<'_> {
-        let imf = || self.architecture.downcast().map(Kind::Imf);
         let pmf = || self.architecture.downcast().map(Kind::Pmf);
         let trained = Trained::of(&self.architecture).map(Kind::Trained);
-        trained.or_else(imf).or_else(pmf).expect("presets and the emoji model are of these kinds")
+        trained.or_else(pmf).expect("presets and the emoji model are of these kinds")
     }
 
     /// Shape of one state `[C, H, W]`.
@@ -86,7 +82,7 @@ impl Subject {
             Kind::Trained(Trained::SiT(c)) => hidit::macs(c),
             Kind::Trained(Trained::LightningDiT(c)) => lightningdit::macs(c),
             Kind::Trained(Trained::HDiT(c)) => hdit::macs(c),
-            Kind::Imf(c) => c.macs(),
+            Kind::Trained(Trained::Imf(c)) => c.macs(),
             Kind::Pmf(c) => c.macs(),
         }
     }
@@ -144,7 +140,7 @@ macro_rules! with_network {
                 };
                 $body
             }
-            Kind::Imf(c) => {
+            Kind::Trained(Trained::Imf(c)) => {
                 let $init = |device: &_| c.init(device);
                 let $forward = |network: &tintype::model::imf::Imf, i: &Inputs| {
                     network.predict(i.x.clone(), i.t.clone(), i.y.clone())

@@ -39,7 +39,7 @@ fn block(network: Kind<'_>) -> Block {
         kernel: None,
     };
     match network {
-        Kind::Imf(c) => mean_flow(&c.shape),
+        Kind::Trained(Trained::Imf(c)) => mean_flow(&c.shape),
         Kind::Pmf(c) => mean_flow(&c.shape),
         Kind::Trained(Trained::HiDiT(c)) => sit(&c.sit),
         Kind::Trained(Trained::SiT(c)) => sit(c),

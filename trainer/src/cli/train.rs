@@ -29,6 +29,7 @@ use crate::train::hidit::{self, HiDiTLoss, HiDiTObjective};
 use crate::train::init::{Origin, Taking};
 use crate::train::latents::Latents;
 use crate::train::lightningdit::{LightningDiTLoss, LightningDiTObjective};
+use crate::train::meanflow::{self, MeanFlowLoss, MeanFlowObjective};
 use crate::train::objective::{Compute, Objective};
 use crate::train::ranks::train;
 use crate::train::run::{Ended, Run};
@@ -39,6 +40,7 @@ use tintype::catalogue::Role;
 use tintype::model::DiffusionModel;
 use tintype::model::hdit::HDiTConfig;
 use tintype::model::hidit::HiDiTConfig;
+use tintype::model::imf::ImfConfig;
 use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::vavae::VaeConfig;
 
@@ -123,6 +125,10 @@ fn name_files<'a>(config: &'a mut Config, options: &mut FileOptions<'a>) -> Resu
             options.file("data.stats", Role::Statistics, &mut data.stats)
         }
         Config::HDiT(recipe) => name_shared_files(recipe, Role::Network, options).map(|_| ()),
+        Config::MeanFlow(recipe) => {
+            let data = name_shared_files(recipe, Role::Network, options)?;
+            options.file("data.stats", Role::Statistics, &mut data.stats)
+        }
         Config::Vae(recipe) => {
             let data = name_shared_files(recipe, Role::Autoencoder, options)?;
             options.file("data.vgg", Role::Vgg, &mut data.vgg)?;
@@ -198,6 +204,11 @@ fn notes(config: &Config) -> Vec<&'static str> {
             }
         }
         Config::HDiT(_) => {}
+        Config::MeanFlow(r) => {
+            if r.preview.as_ref().is_some_and(|p| p.vae.is_none()) {
+                notes.push("no preview.vae: no previews are drawn");
+            }
+        }
         Config::Vae(r) => {
             if r.data.vgg.is_none() || r.data.lpips.is_none() {
                 notes.push("no data.vgg and data.lpips: the reconstruction loss is L1 alone");
@@ -224,6 +235,7 @@ fn build(
         Config::HiDiT(recipe) => hidit_system(recipe, origin, comm, device),
         Config::LightningDiT(recipe) => lightningdit_system(recipe, origin, comm, device),
         Config::HDiT(recipe) => hdit_system(recipe, origin, comm, device),
+        Config::MeanFlow(recipe) => meanflow_system(recipe, origin, comm, device),
         Config::Vae(recipe) => vae_system(recipe, origin, comm, device),
     }
 }
@@ -388,6 +400,34 @@ fn hdit_system(
     let objective = HDiTObjective { model, loss: recipe.loss, images, seed: run.seed };
     let parts = Parts { objective, network, sampler, watchers, classes };
     diffusion(recipe, parts, origin, comm, device, |_| false)
+}
+
+fn meanflow_system(
+    recipe: &Recipe<ImfConfig, MeanFlowLoss, LatentData>,
+    origin: &Origin,
+    comm: &Comm,
+    device: &Device,
+) -> Result<Box<dyn Trainer>> {
+    let (run, data) = (&recipe.run, &recipe.data);
+    let model = meanflow::with_head(&recipe.model);
+    model.validate()?;
+    let latents = Arc::new(Latents::open(&data.latents, data.stats.as_deref())?);
+    meanflow::check_data(&model, &latents)?;
+    warn(comm, &latents.labels, model.shape.num_classes);
+    let images = image_store(&data.images)?;
+    let classes = images.map_or(Vec::new(), |i| i.description.classes.clone());
+    let network = fresh(|d| model.init(d), run.seed, device)?;
+    // The network's own statistics need no file.
+    let given = model.statistics().is_none().then_some(&latents.stats);
+    let watchers = watchers(recipe, comm, true, given, device)?;
+    let sampler = epoch_sampler(run, &latents.labels);
+    let stats = meanflow::statistics(&model, &latents);
+    let objective = MeanFlowObjective { model, loss: recipe.loss, latents, stats, seed: run.seed };
+    let parts = Parts { objective, network, sampler, watchers, classes };
+    // Published files are for sampling, and have no head of v.
+    diffusion(recipe, parts, origin, comm, device, |name| {
+        name.starts_with("v_heads.") || name.starts_with("v_final_layer.")
+    })
 }
 
 fn vae_system(

@@ -8,6 +8,7 @@ use tintype::burn::tensor::{Device, Tensor, TensorData};
 use tintype::shaders::{AdamWStep, adamw};
 use tintype::weights::{Dtype, Flat, TensorView, Weights, views};
 
+use super::muon::{self, Adam, muon};
 use super::schedule::Schedule;
 
 /// The settings of an optimizer.
@@ -41,6 +42,13 @@ pub struct AdamWConfig {
     /// The last learning rate (not a fraction of `lr`); default: 0.
     #[serde(default)]
     pub final_lr: Option<f64>,
+    /// Muon for the matrices of linear layers, and Adam with the same look-ahead for the rest.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub muon: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn default_eps() -> f64 {
@@ -61,6 +69,7 @@ impl AdamWConfig {
             schedule: Schedule::Constant,
             decay_steps: None,
             final_lr: None,
+            muon: false,
         }
     }
 
@@ -147,7 +156,8 @@ pub type Groups = fn(&str) -> Group;
 #[derive(Clone, Debug)]
 struct Moments {
     first: Tensor<1>,
-    second: Tensor<1>,
+    /// Muon has none.
+    second: Option<Tensor<1>>,
     /// Number of updates, per parameter.
     steps: u64,
 }
@@ -158,13 +168,25 @@ pub struct AdamW {
     /// Its settings.
     pub config: AdamWConfig,
     groups: Groups,
+    /// Shapes `[out, in]` of the matrices that Muon steps.
+    matrices: BTreeMap<String, [usize; 2]>,
     moments: BTreeMap<String, Moments>,
 }
 
 impl AdamW {
     /// An optimizer with empty state.
     pub fn new(config: AdamWConfig, groups: Groups) -> Self {
-        Self { config, groups, moments: BTreeMap::new() }
+        Self { config, groups, matrices: BTreeMap::new(), moments: BTreeMap::new() }
+    }
+
+    /// The same with Muon for these matrices, of shape `[out, in]`, where the settings want it.
+    pub fn with_matrices(self, matrices: BTreeMap<String, [usize; 2]>) -> Self {
+        Self { matrices, ..self }
+    }
+
+    /// The shape of a parameter that Muon steps.
+    fn matrix(&self, name: &str) -> Option<[usize; 2]> {
+        self.matrices.get(name).copied().filter(|_| self.config.muon)
     }
 
     /// Returns the updated parameters; those without a gradient keep their values and have no state.
@@ -176,7 +198,8 @@ impl AdamW {
     ///
     /// # Panics
     ///
-    /// If a gradient has another size than its parameter.
+    /// If a gradient has another size than its parameter, or a matrix of
+    /// [`with_matrices`](Self::with_matrices).
     pub fn update(&mut self, parameters: Flat, gradients: &Flat, lr: f64) -> Flat {
         let step = |(name, p): (String, Tensor<1>)| {
             let new = match gradients.get(&name) {
@@ -196,7 +219,24 @@ impl AdamW {
         let Moments { first, second, steps } = self
             .moments
             .remove(name)
-            .unwrap_or_else(|| Moments { first: g.zeros_like(), second: g.zeros_like(), steps: 0 });
+            .unwrap_or_else(|| Moments { first: g.zeros_like(), second: None, steps: 0 });
+        let muons = muon::Step { lr, decay, number: steps + 1 };
+        if let Some(shape) = self.matrix(name) {
+            let [n] = p.dims();
+            let [p, g, first] = [p, g, first].map(|x| -> Tensor<2> { x.reshape(shape) });
+            let (p, first) = muon(p, g, first, muons);
+            let first = first.reshape([n]);
+            self.moments.insert(name.into(), Moments { first, second: None, steps: steps + 1 });
+            return p.reshape([n]);
+        }
+        let second = second.unwrap_or_else(|| g.zeros_like());
+        if self.config.muon {
+            let adam = Adam { betas: [beta1, beta2], eps };
+            let (p, [first, second]) = muon::adam(p, g, [first, second], adam, muons);
+            let moments = Moments { first, second: Some(second), steps: steps + 1 };
+            self.moments.insert(name.into(), moments);
+            return p;
+        }
         let n = (steps + 1) as i32;
         let (bias1, bias2) = (1.0 - beta1.powi(n), 1.0 - beta2.powi(n));
         let step = AdamWStep {
@@ -207,11 +247,13 @@ impl AdamW {
             eps,
         };
         let (p, [first, second]) = adamw(p, g, [first, second], step);
-        self.moments.insert(name.into(), Moments { first, second, steps: steps + 1 });
+        let moments = Moments { first, second: Some(second), steps: steps + 1 };
+        self.moments.insert(name.into(), moments);
         p
     }
 
-    /// The optimizer state as tensors `first.NAME`, `second.NAME` and `steps.NAME` (step counts).
+    /// The optimizer state as tensors `first.NAME`, `second.NAME` (none of Muon's matrices) and `steps.NAME` (step
+    /// counts).
     ///
     /// # Panics
     ///
@@ -221,7 +263,9 @@ impl AdamW {
         let mut out = BTreeMap::new();
         for (name, Moments { first, second, steps }) in &self.moments {
             moments.insert(format!("first.{name}"), first.clone());
-            moments.insert(format!("second.{name}"), second.clone());
+            if let Some(second) = second {
+                moments.insert(format!("second.{name}"), second.clone());
+            }
             let steps = (*steps as i64).to_le_bytes().to_vec();
             let steps = TensorView::from_bytes(Dtype::I64, vec![], steps);
             out.insert(format!("steps.{name}"), steps.expect("eight bytes make one number"));
@@ -282,7 +326,11 @@ impl AdamW {
                 }
                 Ok(Tensor::<1>::from_data(TensorData::new(values, [found]), device))
             };
-            let (first, second) = (moment(first)?, moment(second)?);
+            let second = match self.matrix(name) {
+                Some(_) => None,
+                None => Some(moment(second)?),
+            };
+            let first = moment(first)?;
             let missing = || OptimizerStateError::Missing { file: file(), tensor: steps.clone() };
             let steps = get(steps)?.to_i64().first().copied().ok_or_else(missing)? as u64;
             self.moments.insert(name.clone(), Moments { first, second, steps });

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tintype::model::hdit::HDiTConfig;
 use tintype::model::hidit::HiDiTConfig;
+use tintype::model::imf::ImfConfig;
 use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::vavae::VaeConfig;
 
@@ -16,6 +17,7 @@ use super::evaluate::EvaluateConfig;
 use super::hdit::HDiTLoss;
 use super::hidit::HiDiTLoss;
 use super::lightningdit::LightningDiTLoss;
+use super::meanflow::MeanFlowLoss;
 use super::preview::PreviewConfig;
 pub use super::tables::{Activations, ImageData, Init, LatentData, RunConfig, VaeData};
 use super::vae::VaeLoss;
@@ -30,6 +32,8 @@ pub enum Config {
     LightningDiT(Recipe<LightningDiTConfig, LightningDiTLoss, LatentData>),
     /// HDiT.
     HDiT(Recipe<HDiTConfig, HDiTLoss, ImageData>),
+    /// iMF.
+    MeanFlow(Recipe<ImfConfig, MeanFlowLoss, LatentData>),
     /// VA-VAE.
     Vae(Recipe<VaeConfig, VaeLoss, VaeData>),
 }
@@ -45,7 +49,7 @@ pub struct Recipe<M, L, D> {
     pub loss: L,
     /// Steps, batch, precision.
     pub run: RunConfig,
-    /// AdamW.
+    /// AdamW or Muon.
     pub optimizer: AdamWConfig,
     /// One EMA or several; not used by the autoencoder.
     #[serde(default)]
@@ -111,6 +115,7 @@ impl Config {
             Self::HiDiT(r) => Shared::of(r),
             Self::LightningDiT(r) => Shared::of(r),
             Self::HDiT(r) => Shared::of(r),
+            Self::MeanFlow(r) => Shared::of(r),
             Self::Vae(r) => Shared::of(r),
         }
     }
@@ -120,6 +125,7 @@ impl Config {
             Self::HiDiT(r) => (&mut r.run, &mut r.optimizer),
             Self::LightningDiT(r) => (&mut r.run, &mut r.optimizer),
             Self::HDiT(r) => (&mut r.run, &mut r.optimizer),
+            Self::MeanFlow(r) => (&mut r.run, &mut r.optimizer),
             Self::Vae(r) => (&mut r.run, &mut r.optimizer),
         }
     }

@@ -94,8 +94,13 @@ impl<O: Objective> DiffusionTrainer<O> {
         if !classes.is_empty() {
             metadata.insert("classes".into(), serde_json::to_string(classes)?);
         }
+        let linear = layout(&network).into_iter().filter_map(|(name, shape)| {
+            let shape: [usize; 2] = shape.try_into().ok()?;
+            objective.is_linear(&name).then_some((name, shape))
+        });
+        let matrices: BTreeMap<String, [usize; 2]> = linear.collect();
         Ok(Self {
-            optimizer: AdamW::new(optimizer, objective.groups()),
+            optimizer: AdamW::new(optimizer, objective.groups()).with_matrices(matrices),
             emas: averaged.iter().map(|&ema| Ema::new(ema, flat(&network, Which::All))).collect(),
             objective: Arc::new(objective),
             network,

@@ -17,7 +17,11 @@ use super::run::is_run;
 use super::tables::Init;
 
 /// The tables of label embeddings, whose rows are the classes.
-const LABEL_TABLES: [&str; 2] = ["y_embedder.embedding_table.weight", "class_emb.weight"];
+const LABEL_TABLES: [&str; 3] = [
+    "y_embedder.embedding_table.weight",
+    "y_embedder.embedding_table._flax_embedding.weight",
+    "class_emb.weight",
+];
 
 /// The files that may lie beside a checkpoint's weights, besides the EMAs.
 const BESIDE: [&str; 2] = [OPTIMIZER, DISCRIMINATOR];

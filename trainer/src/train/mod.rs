@@ -1,4 +1,4 @@
-//! Training: the four recipes, the training loop, checkpoints, logging.
+//! Training: the recipes, the training loop, checkpoints, logging.
 
 pub mod adamw;
 pub mod checkpoint;
@@ -18,6 +18,8 @@ pub mod init;
 pub mod latents;
 pub mod lightningdit;
 pub mod log;
+pub mod meanflow;
+pub mod muon;
 pub mod objective;
 pub mod prefetch;
 pub mod preview;

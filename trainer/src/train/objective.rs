@@ -70,6 +70,13 @@ pub trait Objective: Send + Sync + 'static {
         device: &Device,
     ) -> Result<Loss>;
 
+    /// Whether a matrix is the weight of a linear layer, which Muon steps; of any other parameter the answer is not
+    /// asked for.
+    fn is_linear(&self, name: &str) -> bool {
+        let _ = name;
+        false
+    }
+
     /// Parameter groups by name.
     fn groups(&self) -> Groups;
 

@@ -12,6 +12,9 @@ use super::schedule::Schedule;
 use super::unknown_keys::parse_table;
 use super::validation::{refuse_unused, validate};
 
+/// The recipes, for a sentence.
+const RECIPES: &str = "hidit, lightningdit, hdit, meanflow or vae";
+
 impl Config {
     /// Reads a file; paths in it are relative to the current folder.
     ///
@@ -38,11 +41,11 @@ impl Config {
         refuse_not_finite(&table, "")?;
         let mut value: Value = serde_json::to_value(table)?;
         let Some(recipe) = value.get("recipe").and_then(Value::as_str).map(String::from) else {
-            bail!("the key \"recipe\" is missing; it is hidit, lightningdit, hdit or vae");
+            bail!("the key \"recipe\" is missing; it is {RECIPES}");
         };
         match recipe.as_str() {
-            "hidit" | "lightningdit" | "hdit" | "vae" => {}
-            other => bail!("recipe = {other:?} is unknown; it is hidit, lightningdit, hdit or vae"),
+            "hidit" | "lightningdit" | "hdit" | "meanflow" | "vae" => {}
+            other => bail!("recipe = {other:?} is unknown; it is {RECIPES}"),
         }
         if value.get("loss").is_none() {
             value["loss"] = Value::Object(Default::default());
@@ -98,7 +101,8 @@ fn expand_preset(value: &mut Value, recipe: &str) -> Result<()> {
             match (recipe, Trained::of(&preset.architecture)) {
                 ("hidit", Some(Trained::HiDiT(_)))
                 | ("lightningdit", Some(Trained::LightningDiT(_)))
-                | ("hdit", Some(Trained::HDiT(_))) => preset.architecture.config(),
+                | ("hdit", Some(Trained::HDiT(_)))
+                | ("meanflow", Some(Trained::Imf(_))) => preset.architecture.config(),
                 _ => bail!("model.preset = {name:?} is not a {recipe} network"),
             }
         }
@@ -139,7 +143,7 @@ decay = 0.9999
             Config::read(&path).unwrap_or_else(|e| panic!("{e:#}"));
             count += 1;
         }
-        assert!(count >= 19, "{count}");
+        assert!(count >= 23, "{count}");
     }
 
     #[test]
@@ -208,6 +212,38 @@ decay = 0.9999
         let mut longer = with("");
         longer.set_steps(100);
         assert_eq!(constant.recorded().expect("values"), longer.recorded().expect("values"));
+    }
+
+    #[test]
+    fn mean_flows_take_presets_muon_and_no_recomputation() {
+        let text = SMALL
+            .replace("\"hidit\"", "\"meanflow\"")
+            .replace("hidit-xl-1-256\"\ndepth = 2", "imf-b-2\"\nnum_classes = 10");
+        let Config::MeanFlow(recipe) = Config::parse(&text).unwrap() else { panic!("meanflow") };
+        let shape = &recipe.model.shape;
+        assert_eq!((shape.depth, shape.hidden_size, shape.num_classes), (12, 768, 10));
+        assert!(!recipe.optimizer.muon);
+        let muon = text.replace("lr = 1e-4", "lr = 1e-3\nmuon = true");
+        let Config::MeanFlow(recipe) = Config::parse(&muon).unwrap() else { panic!("meanflow") };
+        assert!(recipe.optimizer.muon);
+        let refused = |from: &str, to: &str| {
+            Config::parse(&text.replace(from, to)).expect_err(to).to_string()
+        };
+        let m = refused("batch = 4", "batch = 4\nrecompute = true");
+        assert!(m.contains("run.recompute"), "{m}");
+        let m = refused("[run]", "[loss]\nomega_max = 0.5\n[run]");
+        assert!(m.contains("loss.omega_max"), "{m}");
+        let m = refused("[run]", "[loss]\nflow_matching = 1.5\n[run]");
+        assert!(m.contains("loss.flow_matching"), "{m}");
+        let m = refused("[run]", "[loss]\nomega_mx = 2.0\n[run]");
+        assert!(m.contains("loss.omega_mx"), "{m}");
+        let m = refused("[data]", "[preview]\nevery = 1\ncfg = 0.5\n[data]");
+        assert!(m.contains("preview.cfg"), "{m}");
+        let m = refused("imf-b-2", "pmf-b-16");
+        assert!(m.contains("not a meanflow network"), "{m}");
+        let m = Config::parse(&SMALL.replace("lr = 1e-4", "lr = 1e-4\nmuon = true"));
+        let m = m.expect_err("no matrices are named").to_string();
+        assert!(m.contains("optimizer.muon"), "{m}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use tintype::model::Architecture;
 use tintype::model::hdit::HDiTConfig;
 use tintype::model::hidit::HiDiTConfig;
+use tintype::model::imf::ImfConfig;
 use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::sit::SiTConfig;
 
@@ -15,6 +16,7 @@ pub enum Trained<'a> {
     SiT(&'a SiTConfig),
     LightningDiT(&'a LightningDiTConfig),
     HDiT(&'a HDiTConfig),
+    Imf(&'a ImfConfig),
 }
 
 impl<'a> Trained<'a> {
@@ -24,6 +26,7 @@ impl<'a> Trained<'a> {
         let sit = || architecture.downcast().map(Self::SiT);
         let lightningdit = || architecture.downcast().map(Self::LightningDiT);
         let hdit = || architecture.downcast().map(Self::HDiT);
-        hidit().or_else(sit).or_else(lightningdit).or_else(hdit)
+        let imf = || architecture.downcast().map(Self::Imf);
+        hidit().or_else(sit).or_else(lightningdit).or_else(hdit).or_else(imf)
     }
 }

@@ -8,7 +8,7 @@ use super::ema::{EmaConfig, EmaConfigs, FILES};
 use super::schedule::Schedule;
 
 /// Settings that a recipe does not use, though they have a place in its tables.
-const UNUSED: [(&str, &[&str]); 4] = [
+const UNUSED: [(&str, &[&str]); 5] = [
     (
         "vae",
         &[
@@ -22,6 +22,7 @@ const UNUSED: [(&str, &[&str]); 4] = [
     ),
     ("hdit", &["preview.vae", "evaluate.vae"]),
     ("lightningdit", &["data.teacher"]),
+    ("meanflow", &["data.teacher"]),
     ("hidit", &[]),
 ];
 
@@ -85,6 +86,7 @@ pub fn validate(config: &Config) -> Result<()> {
         ensure!(peak > 0.0, "run.peak_tflops = {peak} is not a positive number");
     }
     check_losses(config)?;
+    check_mean_flow(config)?;
     if let Some(max) = optimizer.max_grad_norm {
         ensure!(max > 0.0, "optimizer.max_grad_norm = {max} is not a positive number");
     }
@@ -140,6 +142,30 @@ pub fn validate(config: &Config) -> Result<()> {
     Ok(())
 }
 
+/// Checks what the recipe of mean flows alone has, and what it alone has not.
+fn check_mean_flow(config: &Config) -> Result<()> {
+    let Shared { run, optimizer, evaluate, preview, .. } = config.shared();
+    let Config::MeanFlow(recipe) = config else {
+        ensure!(!optimizer.muon, "optimizer.muon is only used by the meanflow recipe; remove it");
+        return Ok(());
+    };
+    let loss = &recipe.loss;
+    ensure!(loss.p_std >= 0.0, "loss.p_std = {} is negative", loss.p_std);
+    ensure!(loss.omega_max >= 1.0, "loss.omega_max = {} is below 1", loss.omega_max);
+    ensure!(
+        !run.recompute,
+        "the meanflow recipe does not support activation recomputation; remove run.recompute"
+    );
+    for (key, cfg) in [
+        ("preview.cfg", preview.and_then(|p| p.cfg)),
+        ("evaluate.cfg", evaluate.and_then(|e| e.cfg)),
+    ] {
+        let cfg = cfg.unwrap_or(1.0);
+        ensure!(cfg >= 1.0, "{key} = {cfg} is below 1, which is no guidance");
+    }
+    Ok(())
+}
+
 /// Checks probabilities and weights of a recipe's losses and network.
 fn check_losses(config: &Config) -> Result<()> {
     type Named = Vec<(&'static str, f64)>;
@@ -162,6 +188,13 @@ fn check_losses(config: &Config) -> Result<()> {
             vec![
                 ("loss.augment_prob", r.loss.augment_prob),
                 ("loss.cond_dropout_rate", r.loss.cond_dropout_rate),
+            ],
+            Vec::new(),
+        ),
+        Config::MeanFlow(r) => (
+            vec![
+                ("loss.label_dropout", r.loss.label_dropout),
+                ("loss.flow_matching", r.loss.flow_matching),
             ],
             Vec::new(),
         ),

@@ -4,6 +4,7 @@
 mod common;
 mod interruptions;
 mod loss_networks;
+mod meanflow;
 mod pipeline;
 mod runs;
 mod settings;

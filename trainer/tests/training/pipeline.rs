@@ -5,10 +5,11 @@ use std::process::Stdio;
 use tintype_trainer::data::latents::LatentShards;
 
 use crate::common::{Workspace, names};
+use crate::meanflow::trains_resumes_and_generates;
 use crate::runs::{assert_close, values};
 
 /// Everything in a row on tiny networks: images → autoencoder → latents → both stages of Hi-DiT →
-/// images and samples; and LightningDiT on the other kind of latents.
+/// images and samples; and LightningDiT and iMF on the other kind of latents.
 #[test]
 fn from_images_to_samples() {
     let workspace = Workspace::new();
@@ -217,4 +218,5 @@ decay = 0.9
     workspace.succeeds(
         "generate 1 --model lightning --vae vae --stats shards/latents_stats.pt --steps 3 --device cpu --out l.png",
     );
+    trains_resumes_and_generates(&workspace);
 }
