@@ -221,7 +221,7 @@ fn samples_do_not_see_each_other_and_conditions_matter() {
 }
 
 fn pipeline(model: &Weights, vae: Option<&Weights>) -> Pipeline {
-    let parts = Parts { model, vae, stats: None };
+    let parts = Parts { model, vae, stats: None, guide: None };
     Pipeline::load(parts, FloatDType::F32, &Device::flex()).expect("it loads")
 }
 

@@ -102,7 +102,7 @@ fn pipeline(kind: &str, gain: f32, precision: FloatDType) -> Pipeline {
         metadata: [("toy".to_string(), kind.to_string())].into(),
         ..Weights::default()
     };
-    let parts = Parts { model: &model, vae: None, stats: None };
+    let parts = Parts { model: &model, vae: None, stats: None, guide: None };
     Pipeline::load(parts, precision, &Device::flex()).expect("it loads")
 }
 

@@ -200,7 +200,7 @@ fn latents_of_stable_diffusion_have_a_known_scale() {
     for model in [case("repa-sit.safetensors"), of(&authors())] {
         let (f8, f4) = (autoencoder(4), autoencoder(3));
         let load = |vae: &Weights, stats: Option<&Weights>| {
-            let parts = Parts { model: &model, vae: Some(vae), stats };
+            let parts = Parts { model: &model, vae: Some(vae), stats, guide: None };
             Pipeline::load(parts, FloatDType::F32, &device)
         };
         let usual = picture(&load(&f8, None).expect("Stable Diffusion's"));
@@ -211,7 +211,7 @@ fn latents_of_stable_diffusion_have_a_known_scale() {
     }
     // A network that holds statistics uses those.
     let (model, vae) = (of(&sit()), autoencoder(3));
-    let parts = Parts { model: &model, vae: Some(&vae), stats: None };
+    let parts = Parts { model: &model, vae: Some(&vae), stats: None, guide: None };
     assert!(Pipeline::load(parts, FloatDType::F32, &device).is_ok());
 }
 
@@ -276,7 +276,7 @@ fn a_network_without_a_null_class_makes_all_its_classes_unguided() {
     assert_eq!(refused(request(None).validate(&architecture)), needs);
     // The pipeline refuses, too.
     let vae = autoencoder(3);
-    let parts = Parts { model: &weights, vae: Some(&vae), stats: None };
+    let parts = Parts { model: &weights, vae: Some(&vae), stats: None, guide: None };
     let pipeline = Pipeline::load(parts, FloatDType::F32, &Device::flex()).expect("it loads");
     let mut quiet = async |_: Event<'_>| Ok(());
     let outcome = pollster::block_on(pipeline.generate(&request(None), &mut quiet));

@@ -98,7 +98,7 @@ fn processor() -> Found {
 fn session(found: &Found) -> Session {
     let model = Weights::from_bytes(model_file(), "model").expect("it reads");
     let vae = Weights::from_bytes(vae_file(), "vae").expect("it reads");
-    let parts = Parts { model: &model, vae: Some(&vae), stats: None };
+    let parts = Parts { model: &model, vae: Some(&vae), stats: None, guide: None };
     Session::load(parts, None, found).expect("it loads")
 }
 
@@ -317,7 +317,7 @@ fn weights_load_piece_by_piece() {
     let load = |bytes: Vec<u8>, readable: usize| {
         let model = Weights::from_source(Arc::new(Pieces(bytes, readable)), "model.safetensors")?;
         let vae = Weights::from_bytes(vae_file(), "vae")?;
-        let parts = Parts { model: &model, vae: Some(&vae), stats: None };
+        let parts = Parts { model: &model, vae: Some(&vae), stats: None, guide: None };
         Session::load(parts, None, &processor())
     };
     let (whole, _) = run(&mut session(&processor()), &ask(), None);
@@ -344,7 +344,7 @@ fn sixteen_bits_are_for_gpus() {
     let half = |view: &TensorView| view.converted(tintype::weights::Dtype::F16).expect("small");
     let tensors = model.tensors.iter().map(|(name, view)| (name.clone(), half(view))).collect();
     let model = Weights { tensors, ..model };
-    let parts = Parts { model: &model, vae: Some(&vae), stats: None };
+    let parts = Parts { model: &model, vae: Some(&vae), stats: None, guide: None };
     let session = Session::load(parts, None, &processor()).expect("it loads");
     assert_eq!(session.info().precision, Precision::F32);
 }
