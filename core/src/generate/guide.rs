@@ -57,8 +57,9 @@ pub(super) fn guide_of(
 }
 
 /// What a network and its guide have in common, in words.
-fn kind(architecture: &Architecture) -> [String; 4] {
+fn kind(architecture: &Architecture) -> [String; 5] {
     let [channels, height, width] = architecture.state_shape();
+    let image = architecture.image_size();
     let process = match architecture.process() {
         Process::Flow(Clock::NoiseAtOne) => "a flow with noise at time 1",
         Process::Flow(Clock::NoiseAtZero) => "a flow with noise at time 0",
@@ -70,6 +71,8 @@ fn kind(architecture: &Architecture) -> [String; 4] {
         architecture.name().into(),
         process.into(),
         format!("states of {channels} × {height} × {width}"),
+        // Hi-DiT's, whose states are latents.
+        image.map_or(String::new(), |[width, height]| format!("images of {width} × {height}")),
         format!("{} classes", architecture.num_classes()),
     ]
 }

@@ -266,9 +266,9 @@ impl ModelFiles {
         Ok(())
     }
 
-    /// Bytes that one image takes on a device: the parameters of the network and its guide, `2·n` or `4·n`; those of the
-    /// decoder alone, `4·n`; and [`ACTIVATIONS`] times the decoder's largest activation, `4·n` for each. What else
-    /// the files hold is not loaded, and a network's activations are a few per cent of its parameters.
+    /// Bytes that one image takes on a device: the parameters of the network and its guide, `2·n` or `4·n`; those of
+    /// the decoder alone, `4·n`; and [`ACTIVATIONS`] times the decoder's largest activation, `4·n` for each. What
+    /// else the files hold is not loaded, and a network's activations are a few per cent of its parameters.
     fn needed(&self, precision: Precision, device: &Device) -> Result<u64, LoadError> {
         let invalid = |e| LoadError::Weights(WeightsError::Config(e));
         let architecture = detect(&self.model)?;
