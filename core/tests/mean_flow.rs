@@ -5,7 +5,7 @@
 use tintype::burn::module::Module;
 use tintype::burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use tintype::diffusion::guidance::Guidance;
-use tintype::generate::{Event, GenerateError, ImageSpec, Parts, Pipeline, Request};
+use tintype::generate::{Event, GenerateError, ImageSpec, LoadError, Parts, Pipeline, Request};
 use tintype::model::imf::ImfConfig;
 use tintype::model::meanflow::{Condition, MeanFlow, Shape};
 use tintype::model::pmf::PmfConfig;
@@ -221,7 +221,7 @@ fn samples_do_not_see_each_other_and_conditions_matter() {
 }
 
 fn pipeline(model: &Weights, vae: Option<&Weights>) -> Pipeline {
-    let parts = Parts { model, vae, stats: None };
+    let parts = Parts { model, vae, stats: None, guide: None };
     Pipeline::load(parts, FloatDType::F32, &Device::flex()).expect("it loads")
 }
 
@@ -324,6 +324,18 @@ fn what_the_networks_were_not_trained_with_is_refused() {
     assert_eq!((error.setting, error.problem), (Setting::TimeShift, Problem::NotOf { network }));
     let error = refused(Settings::new(Sampler::Euler, 1, Guidance::NONE));
     assert!(error.to_string().ends_with("does not fit iMF; use mean-flow"), "{error}");
+}
+
+#[test]
+fn guidance_is_an_input_and_takes_no_guide() {
+    let (model, guide) = (of_pmf(&pmf()), Weights { file: "guide.pth".into(), ..of_pmf(&pmf()) });
+    let parts = Parts { model: &model, vae: None, stats: None, guide: Some(&guide) };
+    match Pipeline::load(parts, FloatDType::F32, &Device::flex()) {
+        Err(LoadError::IncompatibleParts(why)) => {
+            assert!(why.contains("x.pth") && why.contains("guide.pth"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -3,8 +3,9 @@
 
 use tintype::burn::tensor::Device;
 use tintype::device::{Found, Kind};
+use tintype::diffusion::guidance::Guidance;
 use tintype::generate::{
-    Event, ImageSpec, LoadError, ModelFiles, ModelPaths, Pipeline, Request, Settings,
+    Event, ImageSpec, LoadError, ModelFiles, ModelPaths, Pipeline, Request, Sampler, Settings,
 };
 use tintype::precision::Precision;
 use tintype::weights::{TensorView, Weights};
@@ -55,6 +56,10 @@ fn memory_is_counted_of_what_is_loaded() {
     let weights = 4 * (values(&embedded.model) + embedded.vae.as_ref().map_or(0, values));
     let activations = 4 * 3 * 64 * 128 * 128;
     assert!(alone > activations && alone.abs_diff(weights + activations) < weights / 100);
+    // A guide is a second network.
+    files.guide = Some(embedded.model.clone());
+    let more = needed(&files) - alone;
+    assert!(more.abs_diff(4 * values(&embedded.model)) < weights / 100, "{more}");
 }
 
 #[test]
@@ -112,4 +117,33 @@ fn the_gate_opens_where_the_request_says() {
     assert_eq!(at(0.3), [3]);
     assert_eq!(at(0.6), [2, 3]);
     assert_eq!(at(0.0), [0; 0]);
+}
+
+/// Both streams come from both networks, for the same class and with the gate at the same time.
+#[test]
+fn a_network_of_two_streams_that_guides_itself_is_not_guided() {
+    let mut files = ModelFiles::embedded().expect("it is inside");
+    let alone = files.load(Precision::F32, &found(None)).expect("it loads");
+    files.guide = Some(files.model.clone());
+    let inspection = files.inspect(&Device::flex()).expect("it would load");
+    assert_eq!(inspection.reports.len(), 3);
+    let guided = files.load(Precision::F32, &found(None)).expect("it loads");
+    let picture = |pipeline: &Pipeline, scale: f64| {
+        let settings =
+            Settings { tau: Some(0.6), ..Settings::new(Sampler::Euler, 2, Guidance::new(scale)) };
+        let images = vec![ImageSpec { class: Some(1), seed: 1, index: 0 }];
+        let mut pixels = Vec::new();
+        let mut on_event = async |event: Event<'_>| {
+            if let Event::Image(picture) = event {
+                pixels = picture.image.pixels;
+            }
+            Ok(())
+        };
+        let request = Request { settings, images };
+        pollster::block_on(pipeline.generate(&request, &mut on_event)).expect("a picture");
+        pixels
+    };
+    let unguided = picture(&alone, 1.0);
+    assert_eq!(picture(&guided, 3.0), unguided);
+    assert_ne!(picture(&alone, 3.0), unguided);
 }

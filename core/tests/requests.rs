@@ -8,11 +8,14 @@ use burn::tensor::{Device, FloatDType, Int, Tensor};
 use serde_json::{Value, json};
 use tintype::Precision;
 use tintype::diffusion::guidance::Guidance;
-use tintype::generate::{Event, GenerateError, ImageSpec, Parts, Picture, Pipeline, Request};
+use tintype::generate::{
+    Event, GenerateError, ImageSpec, LoadError, Parts, Picture, Pipeline, Request,
+};
 use tintype::model::{
     Architecture, Clock, DiffusionModel, Family, InvalidConfig, LatentSpace, Network, Process,
     Untrained, register,
 };
+use tintype::noise::{ImageKey, Stream, normals};
 use tintype::settings::{Sampler, Settings};
 use tintype::weights::{TensorView, Weights, WeightsError};
 
@@ -93,16 +96,20 @@ impl DiffusionModel for ToyConfig {
     }
 }
 
-fn pipeline(kind: &str, gain: f32, precision: FloatDType) -> Pipeline {
+fn toy(file: &str, kind: &str, gain: f32) -> Weights {
     register(&FAMILY);
     let gain = TensorView::from_f32(vec![1], &[gain]).expect("one value");
-    let model = Weights {
-        file: "toy".into(),
+    Weights {
+        file: file.into(),
         tensors: [("gain".to_string(), gain)].into(),
         metadata: [("toy".to_string(), kind.to_string())].into(),
         ..Weights::default()
-    };
-    let parts = Parts { model: &model, vae: None, stats: None };
+    }
+}
+
+fn pipeline(kind: &str, gain: f32, precision: FloatDType) -> Pipeline {
+    let model = toy("toy", kind, gain);
+    let parts = Parts { model: &model, vae: None, stats: None, guide: None };
     Pipeline::load(parts, precision, &Device::flex()).expect("it loads")
 }
 
@@ -113,6 +120,15 @@ fn make(
     seeds: &[u64],
 ) -> Result<(Vec<Picture>, Vec<usize>), GenerateError> {
     let settings = Settings { sampler, ..pipeline.architecture().default_settings() };
+    make_with(pipeline, settings, seeds)
+}
+
+/// [`make`] with any settings.
+fn make_with(
+    pipeline: &Pipeline,
+    settings: Settings,
+    seeds: &[u64],
+) -> Result<(Vec<Picture>, Vec<usize>), GenerateError> {
     let images = seeds.iter().map(|&seed| ImageSpec { class: None, seed, index: 0 }).collect();
     let (mut pictures, mut steps) = (Vec::new(), Vec::new());
     let mut on_event = async |event: Event<'_>| {
@@ -182,5 +198,85 @@ fn a_narrow_precision_names_the_wider_ones() {
             GenerateError::NotFinite { instead, .. } => assert_eq!(instead, precision.wider()),
             other => panic!("{other:?}"),
         }
+    }
+}
+
+/// A network of gain 1 and its guide.
+fn guided(kind: &str, guide: (&str, f32)) -> Result<Pipeline, LoadError> {
+    let (model, guide) = (toy("network", kind, 1.0), toy("guide", guide.0, guide.1));
+    let parts = Parts { model: &model, vae: None, stats: None, guide: Some(&guide) };
+    Pipeline::load(parts, FloatDType::F32, &Device::flex())
+}
+
+#[test]
+fn a_network_that_guides_itself_is_not_guided() {
+    for kind in ["flow", "denoiser"] {
+        let alone = pipeline(kind, 1.0, FloatDType::F32);
+        let itself = guided(kind, (kind, 1.0)).expect("of one kind");
+        let other = guided(kind, (kind, 0.7)).expect("of one kind");
+        let usual = alone.architecture().default_settings();
+        let at =
+            |scale| Settings { guidance: Guidance { high: 10.0, ..Guidance::new(scale) }, ..usual };
+        // Without classes there is nothing else to guide by.
+        let error = make_with(&alone, at(2.0), &[3]).expect_err("it is not guided");
+        assert!(error.to_string().contains("needs classes"), "{error}");
+        let unguided = make_with(&alone, usual, &[3, 1]).expect("pictures").0;
+        let images = |pipeline: &Pipeline, scale: f64| -> Vec<_> {
+            let made = make_with(pipeline, at(scale), &[3, 1]).expect("pictures").0;
+            let twice = if scale == 1.0 { 1 } else { 2 };
+            assert!(made.iter().all(|picture| picture.evaluations == usual.steps * twice));
+            made.into_iter().map(|picture| picture.image).collect()
+        };
+        let expected: Vec<_> = unguided.into_iter().map(|picture| picture.image).collect();
+        for scale in [0.0, 0.5, 1.0, 3.0] {
+            assert_eq!(images(&itself, scale), expected, "{kind} {scale}");
+        }
+        assert_eq!(images(&other, 1.0), expected, "{kind}");
+        assert_ne!(images(&other, 3.0), expected, "{kind}");
+        // At 0 the guide is alone.
+        let guide = pipeline(kind, 0.7, FloatDType::F32);
+        let alone = make_with(&guide, usual, &[3]).expect("a picture").0;
+        assert_eq!(images(&other, 0.0)[0], alone[0].image, "{kind}");
+    }
+}
+
+#[test]
+fn a_guide_takes_the_place_of_the_unconditional_prediction() {
+    let pipeline = guided("flow", ("flow", 0.5)).expect("of one kind");
+    assert_eq!(pipeline.guide(), Some(pipeline.architecture()));
+    let settings = Settings::new(Sampler::Euler, 1, Guidance::new(2.5));
+    let picture = make_with(&pipeline, settings, &[3]).expect("a picture").0.remove(0);
+    let [channels, height, width] = SHAPE;
+    let key = ImageKey { seed: 3, image: 0 };
+    let noise = normals(key, Stream::Start, 0, channels * height * width);
+    let velocity = |x: f32, gain: f32| (x * 2.0).tanh() * 0.8 * gain * gain;
+    for (place, &x) in noise.iter().enumerate() {
+        let guide = velocity(x, 0.5);
+        // One step of Euler, from time 1 to 0.
+        let clean = x - (guide + 2.5 * (velocity(x, 1.0) - guide));
+        let expected = (255.0 * ((clean + 1.0) / 2.0)).clamp(0.0, 255.0) as u8;
+        let (channel, at) = (place / (height * width), place % (height * width));
+        let found = picture.image.pixels[at * 3 + channel];
+        assert!(found.abs_diff(expected) <= 1, "{place}: {found} and {expected}");
+    }
+}
+
+#[test]
+fn a_guide_ends_where_both_networks_agree() {
+    let pipeline = guided("flow", ("flow", 0.5)).expect("of one kind");
+    let usual = pipeline.architecture().default_settings();
+    let settings = Settings { guidance: Guidance::new(2.0), agreement: Some(0.999), ..usual };
+    // Their velocities differ by a factor.
+    let pictures = make_with(&pipeline, settings, &[3, 1]).expect("pictures").0;
+    assert!(pictures.iter().all(|picture| picture.evaluations == usual.steps + 1));
+}
+
+#[test]
+fn a_guide_of_another_kind_is_refused() {
+    let error = guided("flow", ("denoiser", 1.0)).expect_err("another process");
+    let sentence = error.to_string();
+    assert!(matches!(error, LoadError::IncompatibleParts(_)), "{sentence}");
+    for word in ["network is a network of a flow", "guide guide one of a denoiser"] {
+        assert!(sentence.contains(word), "{sentence}");
     }
 }

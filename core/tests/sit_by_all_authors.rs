@@ -200,7 +200,7 @@ fn latents_of_stable_diffusion_have_a_known_scale() {
     for model in [case("repa-sit.safetensors"), of(&authors())] {
         let (f8, f4) = (autoencoder(4), autoencoder(3));
         let load = |vae: &Weights, stats: Option<&Weights>| {
-            let parts = Parts { model: &model, vae: Some(vae), stats };
+            let parts = Parts { model: &model, vae: Some(vae), stats, guide: None };
             Pipeline::load(parts, FloatDType::F32, &device)
         };
         let usual = picture(&load(&f8, None).expect("Stable Diffusion's"));
@@ -211,7 +211,7 @@ fn latents_of_stable_diffusion_have_a_known_scale() {
     }
     // A network that holds statistics uses those.
     let (model, vae) = (of(&sit()), autoencoder(3));
-    let parts = Parts { model: &model, vae: Some(&vae), stats: None };
+    let parts = Parts { model: &model, vae: Some(&vae), stats: None, guide: None };
     assert!(Pipeline::load(parts, FloatDType::F32, &device).is_ok());
 }
 
@@ -276,7 +276,7 @@ fn a_network_without_a_null_class_makes_all_its_classes_unguided() {
     assert_eq!(refused(request(None).validate(&architecture)), needs);
     // The pipeline refuses, too.
     let vae = autoencoder(3);
-    let parts = Parts { model: &weights, vae: Some(&vae), stats: None };
+    let parts = Parts { model: &weights, vae: Some(&vae), stats: None, guide: None };
     let pipeline = Pipeline::load(parts, FloatDType::F32, &Device::flex()).expect("it loads");
     let mut quiet = async |_: Event<'_>| Ok(());
     let outcome = pollster::block_on(pipeline.generate(&request(None), &mut quiet));
@@ -343,4 +343,53 @@ fn checkpoints_that_people_brought_are_recognised() {
     assert!(found.needs_class());
     let untrained = found.untrained(&Device::flex()).expect("valid");
     assert!(untrained.compare(&weights).fits());
+}
+
+#[test]
+fn a_guide_is_a_network_of_the_same_kind_for_the_same_class() {
+    let plain = SiTConfig { num_classes: 10, class_dropout_prob: 0.0, ..sit() };
+    let (weights, vae) = (of(&plain), autoencoder(3));
+    let load = |guide: &SiTConfig| {
+        let guide = Weights { file: "guide.pt".into(), ..of(guide) };
+        let parts = Parts { model: &weights, vae: Some(&vae), stats: None, guide: Some(&guide) };
+        Pipeline::load(parts, FloatDType::F32, &Device::flex())
+    };
+    // A network without a null class is guided, too, by one with or without.
+    let settings = Settings::new(Sampler::Euler, 2, Guidance::new(2.4));
+    let small = SiTConfig { hidden_size: 24, num_heads: 2, ..plain.clone() };
+    for guide in [small.clone(), SiTConfig { class_dropout_prob: 0.1, ..small }] {
+        let pipeline = load(&guide).expect("of one kind");
+        settings.validate_with(pipeline.architecture(), pipeline.guide()).expect("it is guided");
+        let mut evaluations = Vec::new();
+        let mut on_event = async |event: Event<'_>| {
+            if let Event::Image(picture) = event {
+                evaluations.push(picture.evaluations);
+            }
+            Ok(())
+        };
+        let request =
+            |class| Request { settings, images: vec![ImageSpec { class, seed: 0, index: 0 }] };
+        pollster::block_on(pipeline.generate(&request(Some(9)), &mut on_event)).expect("the last");
+        for none in [None, Some(10)] {
+            let outcome = pollster::block_on(pipeline.generate(&request(none), &mut on_event));
+            assert!(matches!(outcome, Err(GenerateError::Request(_))), "{outcome:?}");
+        }
+        assert_eq!(evaluations, [4]);
+    }
+    let others = [
+        (SiTConfig { num_classes: 8, ..sit() }, ["10 classes", "8 classes"]),
+        (SiTConfig { input_size: 16, ..plain.clone() }, ["4 × 8 × 8", "4 × 16 × 16"]),
+        (
+            SiTConfig { latent_norm: false, learn_sigma: true, noise_at_zero: true, ..plain },
+            ["noise at time 1", "noise at time 0"],
+        ),
+    ];
+    for (guide, words) in others {
+        let error = load(&guide).expect_err("another kind");
+        let sentence = error.to_string();
+        assert!(matches!(error, LoadError::IncompatibleParts(_)), "{sentence}");
+        for word in words.into_iter().chain(["x.pt", "guide.pt"]) {
+            assert!(sentence.contains(word), "{sentence}");
+        }
+    }
 }

@@ -24,8 +24,10 @@ impl Face for Window {
             Remedy::ComputeIn(precisions) => {
                 format!("choose {} under “Precision”", Remedy::either(precisions))
             }
-            // A window has no build to change, and shows its classes.
-            Remedy::Rebuild { .. } | Remedy::ListClasses => return None,
+            // A window has no build to change, shows its classes, and takes a guide with a published model only.
+            Remedy::Give(Part::Guide) | Remedy::Rebuild { .. } | Remedy::ListClasses => {
+                return None;
+            }
         })
     }
 }

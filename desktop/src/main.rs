@@ -113,6 +113,7 @@ fn start(args: &Args) -> Start {
         config: args.config.clone(),
         vae: args.vae.clone(),
         stats: args.stats.clone(),
+        guide: None,
         names: args.names.clone(),
     };
     let project = directories::ProjectDirs::from("", "", "tintype");

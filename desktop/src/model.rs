@@ -198,6 +198,7 @@ pub fn joined(new: ModelPaths, present: ModelPaths) -> ModelPaths {
         config: new.config.or(present.config),
         vae: new.vae.or(present.vae),
         stats: new.stats.or(present.stats),
+        guide: new.guide.or(present.guide),
         names: new.names.or(present.names),
     }
 }

@@ -48,7 +48,7 @@ fn main() {
     let decode = time(5, || {
         decoder.decode(z.clone().narrow(0, 0, 1)).into_data();
     });
-    let parts = Parts { model: &model, vae: Some(&vae), stats: None };
+    let parts = Parts { model: &model, vae: Some(&vae), stats: None, guide: None };
     let pipeline = Pipeline::load(parts, FloatDType::F32, &device).expect("it loads");
     let settings = Settings {
         guidance: Guidance::new(2.0),

@@ -12,7 +12,7 @@ use tintype_tests::family::emoji_folder;
 fn pipeline(device: &Device) -> Pipeline {
     let model = open(&emoji_folder().join("hidit.safetensors")).expect("the shipped model");
     let vae = open(&emoji_folder().join("vae-decoder.safetensors")).expect("the shipped decoder");
-    let parts = Parts { model: &model, vae: Some(&vae), stats: None };
+    let parts = Parts { model: &model, vae: Some(&vae), stats: None, guide: None };
     Pipeline::load(parts, FloatDType::F32, device).expect("the shipped model loads")
 }
 
@@ -88,7 +88,7 @@ fn a_batch_whose_guidance_ends_equals_its_images() {
 fn a_batch_of_a_denoiser_equals_its_images() {
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/tests/cases");
     let model = open(&cases.join("imagenet-crane.safetensors")).expect("a toy HDiT");
-    let parts = Parts { model: &model, vae: None, stats: None };
+    let parts = Parts { model: &model, vae: None, stats: None, guide: None };
     let pipeline = Pipeline::load(parts, FloatDType::F32, &Device::flex()).expect("it loads");
     for sampler in [Sampler::DpmAdaptive, Sampler::DpmPp3mSde] {
         let default = pipeline.architecture().default_settings();

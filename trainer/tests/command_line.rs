@@ -321,12 +321,15 @@ fn a_registered_network_works_in_every_command() {
     let model = path("toy.safetensors");
     std::fs::write(&model, file).expect("a file");
 
-    let tintype = |arguments: &[&str]| {
-        let output = Command::new(std::env::current_exe().expect("this program"))
+    let started = |arguments: &[&str]| {
+        Command::new(std::env::current_exe().expect("this program"))
             .args(["--exact", "program_with_a_network_of_its_own", "--nocapture"])
             .env(TOY, arguments.join("\n"))
             .output()
-            .expect("it starts");
+            .expect("it starts")
+    };
+    let tintype = |arguments: &[&str]| {
+        let output = started(arguments);
         assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
         text(&output.stdout)
     };
@@ -344,6 +347,54 @@ fn a_registered_network_works_in_every_command() {
     let set = folders.flatten().next().expect("a folder named by its settings").path();
     let images = names(&set).into_iter().filter(|name| name.ends_with(".png"));
     assert_eq!(images.collect::<Vec<_>>(), [0, 1, 2, 3].map(|i| format!("{i:06}.png")));
+    guide_of_a_registered_network(&folder, &model, &started);
     // Without the registration, this program does not know it.
     refused(&["generate", "orange", "--model", &model], &["toy.safetensors", "no network known"]);
+}
+
+/// `--guide`, of the toy network: its pictures, and making them again.
+fn guide_of_a_registered_network(
+    folder: &TempDir,
+    model: &str,
+    started: &dyn Fn(&[&str]) -> Output,
+) {
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let write = |name: &str, orange: [f32; 3]| {
+        let colors = [[0.0; 3], orange, [0.0; 3]].concat();
+        let view = tintype::weights::TensorView::from_f32(vec![3, 3], &colors).expect("nine");
+        let weights = [("colors".to_string(), view)].into();
+        let file = tintype::weights::write_safetensors(&weights, &Default::default());
+        std::fs::write(path(name), file.expect("it writes")).expect("a file");
+        path(name)
+    };
+    let guide = write("guide.safetensors", [0.5, -0.5, -0.5]);
+    let other = write("other.safetensors", [0.5, 0.5, -0.5]);
+    let tintype = |arguments: &[&str], out: &str| {
+        let common = ["--model", model, "--device", "cpu", "--out", out];
+        let output = started(&[&["generate"][..], arguments, &common[..]].concat());
+        (output.status.success(), text(&output.stderr))
+    };
+    let (first, again) = (path("guided.png"), path("again.png"));
+    let (done, errors) = tintype(&["orange", "--guide", &guide, "--cfg", "2"], &first);
+    assert!(done, "{errors}");
+    // Twice as far from the guide's colour as the network's is, and not from no class's.
+    let decoded = image::open(&first).expect("a picture").to_rgb8();
+    let close = |p: &image::Rgb<u8>| p.0.iter().zip([255, 191, 0]).all(|(a, b)| a.abs_diff(b) < 2);
+    assert!(decoded.pixels().all(close), "{:?}", decoded.get_pixel(0, 0));
+    let (done, errors) = tintype(&["--from", &first, "--guide", &guide], &again);
+    assert!(done, "{errors}");
+    assert_eq!(std::fs::read(&first).expect("it"), std::fs::read(&again).expect("its copy"));
+    for (arguments, words) in [
+        (vec!["--from", &first], "was made with a guide; pass it with --guide"),
+        (vec!["--from", &first, "--guide", &other], "was made with another guide"),
+        (vec!["--from", &path("orange.png"), "--guide", &guide], "leave --guide out"),
+    ] {
+        let (done, errors) = tintype(&arguments, &again);
+        assert!(!done && errors.contains(words), "{errors}");
+    }
+    // Without guidance there is none, and the picture does not ask for it.
+    let (done, errors) = tintype(&["orange", "--guide", &guide], &path("off.png"));
+    assert!(done && errors.contains("note: --guide is not used"), "{errors}");
+    let (done, errors) = tintype(&["--from", &path("off.png")], &path("off-again.png"));
+    assert!(done, "{errors}");
 }

@@ -112,7 +112,7 @@ impl Engine {
         let vae = files.vae().map(open).transpose()?;
         let stats = files.stats().map(open).transpose()?;
         let wish = files.precision().map(|name| name.parse()).transpose();
-        let parts = Parts { model: &model, vae: vae.as_ref(), stats: stats.as_ref() };
+        let parts = Parts { model: &model, vae: vae.as_ref(), stats: stats.as_ref(), guide: None };
         let loaded = Session::load(parts, wish.map_err(|e| failed(&e))?, &self.found);
         let loaded = session.insert(loaded.map_err(|e| failed(&e))?);
         self.check_gpu().map_err(|reason| JsError::new(&reason))?;

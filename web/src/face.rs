@@ -23,8 +23,11 @@ impl Face for Page {
                 let precisions = Remedy::either(precisions);
                 return Some(format!("load the model with {precisions} as `precision`"));
             }
-            // A page is built with what it has, chooses its device, and shows its classes.
-            Remedy::Rebuild { .. } | Remedy::ChooseDevice | Remedy::ListClasses => return None,
+            // A page is built with what it has, chooses its device, shows its classes, and takes no guide.
+            Remedy::Give(Part::Guide)
+            | Remedy::Rebuild { .. }
+            | Remedy::ChooseDevice
+            | Remedy::ListClasses => return None,
         };
         Some(format!("give its file as `{field}`"))
     }

@@ -120,7 +120,7 @@ fn processor() -> Found {
 fn session(found: &Found) -> Session {
     let model = Weights::from_bytes(model_file(), "model").expect("it reads");
     let vae = Weights::from_bytes(vae_file(), "vae").expect("it reads");
-    let parts = Parts { model: &model, vae: Some(&vae), stats: None };
+    let parts = Parts { model: &model, vae: Some(&vae), stats: None, guide: None };
     Session::load(parts, None, found).expect("it loads")
 }
 
@@ -337,7 +337,7 @@ fn a_quality_is_steps_and_sampler_of_the_model() {
 fn one_step_models_can_follow_changes() {
     let bytes = file(&pmf().init(&Device::flex()).expect("valid"), &pmf());
     let model = Weights::from_bytes(bytes, "model").expect("it reads");
-    let parts = Parts { model: &model, vae: None, stats: None };
+    let parts = Parts { model: &model, vae: None, stats: None, guide: None };
     let mut session = Session::load(parts, None, &processor()).expect("it loads");
     let info = session.info();
     assert!(info.one_step);
@@ -382,7 +382,7 @@ fn weights_load_piece_by_piece() {
     let load = |bytes: Vec<u8>, readable: usize| {
         let model = Weights::from_source(Arc::new(Pieces(bytes, readable)), "model.safetensors")?;
         let vae = Weights::from_bytes(vae_file(), "vae")?;
-        let parts = Parts { model: &model, vae: Some(&vae), stats: None };
+        let parts = Parts { model: &model, vae: Some(&vae), stats: None, guide: None };
         Session::load(parts, None, &processor())
     };
     let (whole, _) = run(&mut session(&processor()), &ask(), None);
@@ -409,7 +409,7 @@ fn sixteen_bits_are_for_gpus() {
     let half = |view: &TensorView| view.converted(tintype::weights::Dtype::F16).expect("small");
     let tensors = model.tensors.iter().map(|(name, view)| (name.clone(), half(view))).collect();
     let model = Weights { tensors, ..model };
-    let parts = Parts { model: &model, vae: Some(&vae), stats: None };
+    let parts = Parts { model: &model, vae: Some(&vae), stats: None, guide: None };
     let session = Session::load(parts, None, &processor()).expect("it loads");
     assert_eq!(session.info().precision, Precision::F32);
 }

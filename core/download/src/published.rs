@@ -80,6 +80,7 @@ pub fn set_path(paths: &mut ModelPaths, role: Role, path: PathBuf) {
         Role::Config => &mut paths.config,
         Role::Autoencoder => &mut paths.vae,
         Role::Statistics => &mut paths.stats,
+        Role::Guide => &mut paths.guide,
         _ => return,
     };
     place.get_or_insert(path);

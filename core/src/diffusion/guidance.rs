@@ -1,5 +1,6 @@
 //! Classifier-free guidance (Ho & Salimans, arXiv 2207.12598) within an interval of times
-//! (Kynkäänniemi et al., arXiv 2404.07724).
+//! (Kynkäänniemi et al., arXiv 2404.07724). In autoguidance (Karras et al., arXiv 2406.02507) another network's
+//! prediction takes the place of the unconditional one.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};

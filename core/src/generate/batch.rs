@@ -1,7 +1,8 @@
 //! What runs of one and of two streams share: the images of a request, their noise, guidance, and who is told.
 //!
 //! Guidance is an image's own: where it ends when both predictions agree, a batch goes on with a smaller second
-//! half. The rows of an evaluation are all images conditionally, and then the guided ones unconditionally.
+//! half. The rows of an evaluation are all images conditionally, and then the guided ones unconditionally, or by the
+//! guide.
 
 use burn::tensor::{FloatDType, Tensor};
 
@@ -60,7 +61,7 @@ impl<'a> Batch<'a> {
         self.noise(Stream::Start, 0, self.pipeline.state_shape())
     }
 
-    /// An evaluation begins, of a step at this time: the images that need the unconditional prediction, too.
+    /// An evaluation begins, of a step at this time: the images that need the second half of guidance, too.
     pub(super) fn evaluation(&mut self, time: f64) -> Vec<usize> {
         let active = self.guidance.active(time);
         let needs = |&image: &usize| active && !self.agreed[image];
@@ -92,8 +93,40 @@ impl<'a> Batch<'a> {
     /// States as the network takes them, with their times and labels.
     pub(super) fn inputs(&self, streams: Vec<Tensor<4>>, time: f64, guided: &[usize]) -> Inputs {
         let times = self.pipeline.times(time, streams[0].dims()[0]);
-        let labels = self.pipeline.labels_tensor(&self.classes, guided.len());
+        let labels = self.pipeline.labels_tensor(&self.classes, guided);
         Inputs { streams, times, conditions: Vec::new(), labels }
+    }
+
+    /// The inputs of the network and, where there is a guide, those of the guide: the rows behind the images.
+    pub(super) fn halves(&self, inputs: Inputs) -> (Inputs, Option<Inputs>) {
+        let (images, [rows]) = (self.keys.len(), inputs.times.dims());
+        match self.pipeline.guide.is_some() && rows > images {
+            true => (inputs.rows(0, images), Some(inputs.rows(images, rows - images))),
+            false => (inputs, None),
+        }
+    }
+
+    /// What the network makes of all rows; with a guide, this one makes those behind the images.
+    ///
+    /// * returns each of the network's results, `[B + G, …]`
+    pub(super) fn evaluate<F: Fn(Inputs) -> Vec<Tensor<4>> + Send + 'static>(
+        &self,
+        inputs: Inputs,
+        gate: Option<f64>,
+        network: F,
+        guide: Option<F>,
+    ) -> Result<Vec<Tensor<4>>, Stop> {
+        let pipeline = self.pipeline;
+        let (images, guided) = self.halves(inputs);
+        let first = pipeline.evaluate(images, gate, network)?;
+        match (&pipeline.guide, guided, guide) {
+            (Some(other), Some(guided), Some(guide)) => {
+                let second = pipeline.evaluate_guide(other, guided, gate, guide)?;
+                let halves = first.into_iter().zip(second);
+                Ok(halves.map(|(first, second)| Tensor::cat(vec![first, second], 0)).collect())
+            }
+            _ => Ok(first),
+        }
     }
 
     /// One number for every sample, `[B]` in float32.

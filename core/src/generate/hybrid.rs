@@ -37,6 +37,9 @@ pub(super) async fn generate(
         Some(tau) => &network.clone().with_gate(tau),
         None => network,
     };
+    let guide = pipeline.guide.as_ref().and_then(|guide| guide.network.hybrid());
+    // Both networks have pixels at the same times.
+    let guide = guide.map(|guide| guide.clone().with_gate(network.tau()));
     let (stepper, through) = match settings.sampler {
         Sampler::EulerMaruyama => (Stepper::EulerMaruyama, false),
         Sampler::DpmPp2m => (Stepper::DpmPp2m, true),
@@ -51,7 +54,7 @@ pub(super) async fn generate(
     let times = if through { through_gate(times, network.tau()) } else { times };
     let [width, height] = pipeline.image_size();
     let batch = Batch::new(pipeline, request, observer);
-    let mut run = Run { batch, network, image: [3, height, width], clean_image: None };
+    let mut run = Run { batch, network, guide, image: [3, height, width], clean_image: None };
     let start = run.batch.start();
     let result = sample(&mut run, start, &times, stepper, PixelInit::Decode).await?;
     let evaluations = run.batch.evaluations().to_vec();
@@ -72,6 +75,7 @@ pub(super) async fn generate(
 struct Run<'a> {
     batch: Batch<'a>,
     network: &'a HiDiT,
+    guide: Option<HiDiT>,
     image: [usize; 3],
     /// The latest estimate of the image, kept on the network's device for previews.
     clean_image: Option<Tensor<4>>,
@@ -96,14 +100,17 @@ impl HybridModel for Run<'_> {
     async fn latent(&mut self, z: State, t: f64) -> Result<State, Stop> {
         let guided = self.batch.evaluation(t);
         let z = self.input(z, &guided).await?;
-        let network = self.network.clone();
-        let evaluate = move |Inputs { mut streams, times, labels, .. }: Inputs| {
-            vec![network.forward_latent(streams.remove(0), times, labels)]
+        let of = |network: &HiDiT| {
+            let network = network.clone();
+            move |Inputs { mut streams, times, labels, .. }: Inputs| {
+                vec![network.forward_latent(streams.remove(0), times, labels)]
+            }
         };
         let pipeline = self.batch.pipeline;
         // Without pixels the gate is not asked.
         let inputs = self.batch.inputs(vec![z], t, &guided);
-        let velocity = pipeline.evaluate(inputs, None, evaluate)?.remove(0);
+        let guide = self.guide.as_ref().map(of);
+        let velocity = self.batch.evaluate(inputs, None, of(self.network), guide)?.remove(0);
         self.batch.compare(&velocity, &guided).await?;
         pipeline.to_state(self.batch.guide(velocity, &guided)).await
     }
@@ -111,15 +118,19 @@ impl HybridModel for Run<'_> {
     async fn hybrid(&mut self, z: State, x: State, t: f64) -> Result<(State, State), Stop> {
         let guided = self.batch.evaluation(t);
         let (z, x) = (self.input(z, &guided).await?, self.input(x, &guided).await?);
-        let network = self.network.clone();
-        let evaluate = move |Inputs { mut streams, times, labels, .. }: Inputs| {
-            let (image, latent) = (streams.remove(1), streams.remove(0));
-            let streams = network.forward(latent, image, times, labels);
-            vec![streams.velocity, streams.image]
+        let of = |network: &HiDiT| {
+            let network = network.clone();
+            move |Inputs { mut streams, times, labels, .. }: Inputs| {
+                let (image, latent) = (streams.remove(1), streams.remove(0));
+                let streams = network.forward(latent, image, times, labels);
+                vec![streams.velocity, streams.image]
+            }
         };
         let pipeline = self.batch.pipeline;
         let inputs = self.batch.inputs(vec![z, x], t, &guided);
-        let mut streams = pipeline.evaluate(inputs, Some(self.network.tau()), evaluate)?;
+        let guide = self.guide.as_ref().map(of);
+        let gate = Some(self.network.tau());
+        let mut streams = self.batch.evaluate(inputs, gate, of(self.network), guide)?;
         let image = self.batch.guide(streams.remove(1), &guided);
         let velocity = streams.remove(0);
         self.batch.compare(&velocity, &guided).await?;

@@ -55,7 +55,7 @@ impl Pipeline {
         request: &Request,
         observer: &mut dyn Observer,
     ) -> Result<(), GenerateError> {
-        request.validate(&self.architecture)?;
+        request.validate_with(&self.architecture, self.guide())?;
         let Made { image, latent, evaluations } = match self.network.hybrid() {
             Some(network) => hybrid::generate(self, network, request, observer).await?,
             None => {

@@ -17,6 +17,9 @@ pub struct Parts<'a> {
     pub vae: Option<&'a Weights>,
     /// Statistics of the latents, where the network does not hold them (LightningDiT, REPA, e2e VAEs).
     pub stats: Option<&'a Weights>,
+    /// The network of autoguidance, whose prediction takes the place of the unconditional one: a smaller or earlier
+    /// one of the same kind.
+    pub guide: Option<&'a Weights>,
 }
 
 /// Why a pipeline cannot be made.

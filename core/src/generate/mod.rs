@@ -6,6 +6,7 @@ mod batch;
 mod decoding;
 mod file_stem;
 mod grid;
+mod guide;
 mod hybrid;
 mod images;
 mod latent_map;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use super::guide::guide_of;
 use super::load::{LoadError, Parts, check_parts, image_size, is_decoder, statistics};
 use super::pipeline::Pipeline;
 use crate::device::Found;
@@ -19,6 +20,9 @@ use crate::weights::{
 /// Activations of a residual block that are there at once: what enters it and is added at its end, what enters its
 /// convolution, and what comes out.
 const ACTIVATIONS: usize = 3;
+
+/// The folders of networks in a whole pipeline's.
+const PARTS_OF_NETWORKS: [&str; 2] = ["transformer", "unet"];
 
 /// The folder of a part in a folder of a whole pipeline, as diffusers writes it; else the path itself.
 fn part_of_pipeline(path: &Path, names: &[&str]) -> PathBuf {
@@ -38,7 +42,9 @@ pub struct ModelPaths {
     pub vae: Option<PathBuf>,
     /// Statistics of the latents.
     pub stats: Option<PathBuf>,
-    /// A table of names for the tensors of network and autoencoder ([`Rename`]).
+    /// Weights of the network of autoguidance.
+    pub guide: Option<PathBuf>,
+    /// A table of names for the tensors of networks and autoencoder ([`Rename`]).
     pub names: Option<PathBuf>,
 }
 
@@ -51,6 +57,8 @@ pub struct ModelFiles {
     pub vae: Option<Weights>,
     /// Statistics of the latents.
     pub stats: Option<Weights>,
+    /// The network of autoguidance.
+    pub guide: Option<Weights>,
     /// What there is to say of the table of names, in sentences.
     pub notes: Vec<String>,
 }
@@ -86,12 +94,12 @@ impl ModelFiles {
             None => Rename::default(),
         };
         let model = paths.model.as_ref();
-        let model = model.map(|path| part_of_pipeline(path, &["transformer", "unet"]));
+        let model = model.map(|path| part_of_pipeline(path, &PARTS_OF_NETWORKS));
         let mut files = match &model {
             None => Self::embedded()?,
             Some(path) => {
                 let model = renamed(open(path)?, &mut names)?;
-                Self { model, vae: None, stats: None, notes: Vec::new() }
+                Self { model, vae: None, stats: None, guide: None, notes: Vec::new() }
             }
         };
         if let Some(path) = &paths.config {
@@ -113,8 +121,23 @@ impl ModelFiles {
         if let Some(path) = &paths.stats {
             files.stats = Some(open(path)?);
         }
+        if let Some(path) = &paths.guide {
+            let guide = open(&part_of_pipeline(path, &PARTS_OF_NETWORKS))?;
+            files.guide = Some(files.configured(renamed(guide, &mut names)?));
+        }
         files.notes.extend(names.note());
         Ok(files)
+    }
+
+    /// A guide that does not hold the configuration which it needs has the network's: an earlier checkpoint of it.
+    fn configured(&self, mut guide: Weights) -> Weights {
+        let config = self.model.metadata.get("config");
+        if let (Some(config), Err(WeightsError::NeedsConfiguration { .. })) =
+            (config, detect(&guide))
+        {
+            guide.metadata.insert("config".into(), config.clone());
+        }
+        guide
     }
 
     /// The emoji model inside the program.
@@ -130,6 +153,7 @@ impl ModelFiles {
             model: Weights::from_bytes(MODEL, "the embedded emoji model")?,
             vae: Some(Weights::from_bytes(DECODER, "the embedded emoji decoder")?),
             stats: None,
+            guide: None,
             notes: Vec::new(),
         })
     }
@@ -153,7 +177,8 @@ impl ModelFiles {
     ///   fit
     /// * [`LoadError::NoVae`] and [`LoadError::NoStats`] where a latent model lacks its autoencoder
     ///   or its statistics
-    /// * [`LoadError::IncompatibleParts`] where the files are of different models
+    /// * [`LoadError::IncompatibleParts`] where the files are of different models, or the guide is a network of
+    ///   another kind
     pub fn inspect(&self, device: &Device) -> Result<Inspection, LoadError> {
         let architecture = detect(&self.model)?;
         let invalid = |e| LoadError::Weights(WeightsError::Config(e));
@@ -164,6 +189,11 @@ impl ModelFiles {
             let decoder = weights.clone().filtered(is_decoder);
             let network = config.init_decoder(device).map_err(invalid)?;
             reports.push((weights.file.clone(), compare(&network, &decoder)));
+        }
+        if let (Some(guide), Some(weights)) = (guide_of(&architecture, self.parts())?, &self.guide)
+        {
+            let report = guide.untrained(device).map_err(invalid)?.compare(weights);
+            reports.push((weights.file.clone(), report));
         }
         if let Some((file, report)) = reports.iter().find(|(_, report)| !report.fits()) {
             let (file, report) = (file.clone(), Box::new(report.clone()));
@@ -180,12 +210,13 @@ impl ModelFiles {
         })
     }
 
-    /// What is worth knowing of the files, in sentences: [`notes`] of the network's, whether its autoencoder is from
+    /// What is worth knowing of the files, in sentences: [`notes`] of the networks', whether its autoencoder is from
     /// the same file, and what opening them had to say.
     pub fn notes(&self) -> Vec<String> {
         let of_opening = self.notes.iter().cloned();
+        let of_guide = self.guide.as_ref().map(notes).unwrap_or_default();
         let notes = notes(&self.model).into_iter().chain(self.own_autoencoder_note());
-        notes.chain(of_opening).collect()
+        notes.chain(of_guide).chain(of_opening).collect()
     }
 
     fn own_autoencoder_note(&self) -> Option<String> {
@@ -201,7 +232,12 @@ impl ModelFiles {
 
     /// What a pipeline is made of.
     pub fn parts(&self) -> Parts<'_> {
-        Parts { model: &self.model, vae: self.vae.as_ref(), stats: self.stats.as_ref() }
+        Parts {
+            model: &self.model,
+            vae: self.vae.as_ref(),
+            stats: self.stats.as_ref(),
+            guide: self.guide.as_ref(),
+        }
     }
 
     /// Loads the networks onto a device.
@@ -230,13 +266,18 @@ impl ModelFiles {
         Ok(())
     }
 
-    /// Bytes that one image takes on a device: the parameters of the network, `2·n` or `4·n`; those of the
-    /// decoder alone, `4·n`; and [`ACTIVATIONS`] times the decoder's largest activation, `4·n` for each. What else
-    /// the files hold is not loaded, and a network's activations are a few per cent of its parameters.
+    /// Bytes that one image takes on a device: the parameters of the network and its guide, `2·n` or `4·n`; those of
+    /// the decoder alone, `4·n`; and [`ACTIVATIONS`] times the decoder's largest activation, `4·n` for each. What
+    /// else the files hold is not loaded, and a network's activations are a few per cent of its parameters.
     fn needed(&self, precision: Precision, device: &Device) -> Result<u64, LoadError> {
         let invalid = |e| LoadError::Weights(WeightsError::Config(e));
         let architecture = detect(&self.model)?;
-        let network = architecture.untrained(device).map_err(invalid)?.parameter_count();
+        let parameters = |architecture: &Architecture| -> Result<usize, LoadError> {
+            Ok(architecture.untrained(device).map_err(invalid)?.parameter_count())
+        };
+        let guide = guide_of(&architecture, self.parts())?;
+        let guide = guide.as_ref().map(parameters).transpose()?.unwrap_or(0);
+        let network = parameters(&architecture)?.saturating_add(guide);
         let size = if precision == Precision::F32 { 4 } else { 2 };
         let network = network.saturating_mul(size);
         let Some(weights) = &self.vae else { return Ok(network as u64) };

@@ -45,6 +45,9 @@ pub struct Fingerprints {
     /// Of the statistics of the latents; `None` without a file of them, and in pictures of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statistics: Option<String>,
+    /// Of the network of autoguidance; `None` without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guide: Option<String>,
 }
 
 impl Fingerprints {
@@ -54,18 +57,22 @@ impl Fingerprints {
             model: parts.model.fingerprint(),
             autoencoder: parts.vae.map(Weights::fingerprint),
             statistics: parts.stats.map(Weights::fingerprint),
+            guide: parts.guide.map(Weights::fingerprint),
         }
     }
 
-    /// The part that is not the one of these fingerprints, if one is known to be another.
+    /// The part that is not the one of these fingerprints, if one is known to be another. A guide that is missing
+    /// here or there is another, too: earlier versions had none.
     pub fn other_part(&self, now: &Self) -> Option<Part> {
         let is_other = |then: &Option<String>, now: &Option<String>| then.is_some() && then != now;
         if self.model != now.model {
             Some(Part::Network)
         } else if is_other(&self.autoencoder, &now.autoencoder) {
             Some(Part::Autoencoder)
+        } else if is_other(&self.statistics, &now.statistics) {
+            Some(Part::Statistics)
         } else {
-            is_other(&self.statistics, &now.statistics).then_some(Part::Statistics)
+            (self.guide != now.guide).then_some(Part::Guide)
         }
     }
 }
@@ -129,6 +136,7 @@ mod tests {
                 model: "a8454562b8209a49".into(),
                 autoencoder: None,
                 statistics: None,
+                guide: None,
             },
             class_name: class_name.into(),
             spec: ImageSpec { class: Some(3), seed: 7, index: 0 },
@@ -170,6 +178,7 @@ mod tests {
             model: model.into(),
             autoencoder: autoencoder.map(String::from),
             statistics: statistics.map(String::from),
+            guide: None,
         };
         let now = of("a", Some("b"), Some("c"));
         assert_eq!(now.other_part(&now), None);
@@ -178,8 +187,16 @@ mod tests {
         assert_eq!(of("a", Some("b"), Some("x")).other_part(&now), Some(Part::Statistics));
         // Earlier versions recorded the network alone.
         assert_eq!(of("a", None, None).other_part(&now), None);
+        // They had no guide, so that one is another wherever it is.
+        let guided = Fingerprints { guide: Some("d".into()), ..now.clone() };
+        let otherwise = Fingerprints { guide: Some("e".into()), ..now.clone() };
+        assert_eq!(guided.other_part(&guided), None);
+        for (then, now) in [(&guided, &now), (&now, &guided), (&guided, &otherwise)] {
+            assert_eq!(then.other_part(now), Some(Part::Guide));
+        }
         let text = serde_json::to_string(&origin("fruit")).expect("JSON");
         assert!(text.contains("\"model\":\"a8454562b8209a49\"") && !text.contains("autoencoder"));
+        assert!(!text.contains("guide\""));
         assert_eq!(serde_json::from_str::<Origin>(&text).expect("an origin"), origin("fruit"));
     }
 }

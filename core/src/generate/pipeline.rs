@@ -6,6 +6,7 @@ use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 
 use super::GenerateError;
 use super::decoding::decode;
+use super::guide::{Guide, guide_of};
 use super::load::{
     LatentStats, LoadError, Parts, check_parts, image_size, load_decoder, statistics,
 };
@@ -25,6 +26,7 @@ pub struct Pipeline {
     pub(super) network: Arc<dyn Network>,
     pub(super) architecture: Architecture,
     pub(super) decoder: Option<(VaeConfig, VaeDecoder)>,
+    pub(super) guide: Option<Guide>,
     pub(super) stats: Option<LatentStats>,
     pub(super) device: Device,
     pub(super) state_device: Device,
@@ -43,13 +45,15 @@ impl Pipeline {
     ///   fit, or a weight is not finite or cannot be read
     /// * [`LoadError::NoVae`] and [`LoadError::NoStats`] where a latent model lacks its autoencoder
     ///   or its statistics
-    /// * [`LoadError::IncompatibleParts`] where the files are of different models
+    /// * [`LoadError::IncompatibleParts`] where the files are of different models, or the guide is a network of
+    ///   another kind
     pub fn load(
         parts: Parts<'_>,
         precision: FloatDType,
         device: &Device,
     ) -> Result<Self, LoadError> {
         let architecture = detect(parts.model)?;
+        let guiding = guide_of(&architecture, parts)?;
         let untrained = architecture.untrained(device).map_err(WeightsError::Config)?;
         let (network, report) = untrained.load(parts.model, precision, device)?;
         let mut reports = vec![(parts.model.file.clone(), report)];
@@ -60,10 +64,19 @@ impl Pipeline {
         let vae = decoder.as_ref().map(|(config, _)| config);
         let stats = statistics(&architecture, vae, parts)?;
         check_parts(&architecture, vae, stats.as_ref())?;
+        let guide = match (guiding, parts.guide) {
+            (Some(guiding), Some(weights)) => {
+                let (guide, report) = Guide::load(guiding, weights, precision, device)?;
+                reports.push((weights.file.clone(), report));
+                Some(guide)
+            }
+            _ => None,
+        };
         let labels = Labels::of(parts.model, architecture.num_classes());
         Ok(Self {
             network,
             decoder,
+            guide,
             stats,
             device: device.clone(),
             state_device: state_device(device),
@@ -78,6 +91,11 @@ impl Pipeline {
     /// What the network is.
     pub fn architecture(&self) -> &Architecture {
         &self.architecture
+    }
+
+    /// What the network of autoguidance is, where there is one.
+    pub fn guide(&self) -> Option<&Architecture> {
+        self.guide.as_ref().map(|guide| &guide.architecture)
     }
 
     /// The classes it knows.
@@ -201,10 +219,31 @@ impl Pipeline {
         gate: Option<f64>,
         network: impl Fn(Inputs) -> Vec<Tensor<4>> + Send + 'static,
     ) -> Result<Vec<Tensor<4>>, Stop> {
+        self.replayed(&self.replay, inputs, gate, network)
+    }
+
+    /// [`evaluate`](Self::evaluate) of a guide.
+    pub(super) fn evaluate_guide(
+        &self,
+        guide: &Guide,
+        inputs: Inputs,
+        gate: Option<f64>,
+        network: impl Fn(Inputs) -> Vec<Tensor<4>> + Send + 'static,
+    ) -> Result<Vec<Tensor<4>>, Stop> {
+        self.replayed(&guide.replay, inputs, gate, network)
+    }
+
+    fn replayed(
+        &self,
+        replay: &Mutex<Replay>,
+        inputs: Inputs,
+        gate: Option<f64>,
+        network: impl Fn(Inputs) -> Vec<Tensor<4>> + Send + 'static,
+    ) -> Result<Vec<Tensor<4>>, Stop> {
         if !Replay::is_worthwhile(&self.device, inputs.times.dims()[0]) {
             return Ok(network(inputs));
         }
-        let mut replay = self.replay.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut replay = replay.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         replay.run(inputs, gate, network)
     }
 
@@ -222,12 +261,21 @@ impl Pipeline {
         Tensor::from_data(data, (&self.device, burn::tensor::DType::F32))
     }
 
-    /// Labels of a batch and, behind them, so many null labels for guidance.
-    pub(super) fn labels_tensor(&self, classes: &[Option<usize>], guided: usize) -> Tensor<1, Int> {
+    /// Labels of a batch and, behind them, for its guided images those of the second half: null labels, or the same
+    /// ones for a guide.
+    pub(super) fn labels_tensor(
+        &self,
+        classes: &[Option<usize>],
+        guided: &[usize],
+    ) -> Tensor<1, Int> {
         // A network without a null class is asked for classes alone; one without classes ignores labels.
         let null = self.architecture.null_class().unwrap_or(0);
-        let mut values: Vec<i32> = classes.iter().map(|c| c.unwrap_or(null) as i32).collect();
-        values.extend(std::iter::repeat_n(null as i32, guided));
+        let label = |class: &Option<usize>| class.unwrap_or(null) as i32;
+        let mut values: Vec<i32> = classes.iter().map(label).collect();
+        values.extend(guided.iter().map(|&image| match self.guide {
+            Some(_) => label(&classes[image]),
+            None => null as i32,
+        }));
         let n = values.len();
         Tensor::from_data(TensorData::new(values, [n]), &self.device)
     }

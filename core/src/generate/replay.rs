@@ -28,6 +28,19 @@ pub(super) struct Inputs {
     pub labels: Tensor<1, Int>,
 }
 
+impl Inputs {
+    /// So many of the samples from the first one on.
+    pub(super) fn rows(&self, first: usize, count: usize) -> Self {
+        let row = |x: &Tensor<1>| x.clone().narrow(0, first, count);
+        Self {
+            streams: self.streams.iter().map(|x| x.clone().narrow(0, first, count)).collect(),
+            times: row(&self.times),
+            conditions: self.conditions.iter().map(row).collect(),
+            labels: self.labels.clone().narrow(0, first, count),
+        }
+    }
+}
+
 /// The inputs of a recording: memory that is written anew before each replay. Labels are floats
 /// there, which hold their numbers exactly.
 #[derive(Clone, Debug)]

@@ -38,6 +38,20 @@ impl Settings {
     /// [`Problem::NoUnconditional`], [`Problem::NotAnInterval`], [`Problem::NotOf`], [`Problem::NotOfSampler`],
     /// [`Problem::NotOfTimes`] or [`Problem::Unfit`].
     pub fn validate(&self, architecture: &Architecture) -> Result<(), InvalidSetting> {
+        self.validate_with(architecture, None)
+    }
+
+    /// Checks the settings against a network and its guide, which lets networks be guided that have no unconditional
+    /// prediction.
+    ///
+    /// # Errors
+    ///
+    /// As [`validate`](Self::validate).
+    pub fn validate_with(
+        &self,
+        architecture: &Architecture,
+        guide: Option<&Architecture>,
+    ) -> Result<(), InvalidSetting> {
         let Guidance { scale, low, high, channels } = self.guidance;
         Setting::Steps.check(self.steps as f64)?;
         let sampler = self.sampler.name();
@@ -46,7 +60,7 @@ impl Settings {
             return Err(Setting::Steps.invalid(Problem::TooFewSteps { steps, sampler, least }));
         }
         Setting::GuidanceScale.check(scale)?;
-        if scale != 1.0 && architecture.null_class().is_none() {
+        if scale != 1.0 && guide.is_none() && architecture.null_class().is_none() {
             let network = architecture.name();
             return Err(Setting::GuidanceScale.invalid(match architecture.needs_class() {
                 true => Problem::NoUnconditional { scale },
@@ -144,10 +158,24 @@ impl Request {
     /// * [`Problem::NeedsClass`] where an image is of no class and the network was trained without class
     ///   dropout
     pub fn validate(&self, architecture: &Architecture) -> Result<(), InvalidSetting> {
-        self.settings.validate(architecture)?;
+        self.validate_with(architecture, None)
+    }
+
+    /// Checks the request against a network and its guide, of which both have to know the classes.
+    ///
+    /// # Errors
+    ///
+    /// As [`validate`](Self::validate) and [`Settings::validate_with`].
+    pub fn validate_with(
+        &self,
+        architecture: &Architecture,
+        guide: Option<&Architecture>,
+    ) -> Result<(), InvalidSetting> {
+        self.settings.validate_with(architecture, guide)?;
         Setting::Count.check(self.images.len() as f64)?;
         let count = architecture.num_classes();
-        let needs_class = architecture.needs_class();
+        let has_own_null = |guide: &Architecture| guide.null_class() != architecture.null_class();
+        let needs_class = architecture.needs_class() || guide.is_some_and(has_own_null);
         if needs_class && self.images.iter().any(|image| image.class.is_none()) {
             return Err(Setting::Class.invalid(Problem::NeedsClass));
         }

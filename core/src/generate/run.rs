@@ -1,6 +1,8 @@
 //! The run of a network with one stream: latents of SiT and LightningDiT, pixels of HDiT. Networks of average
 //! velocities have a run of their own.
 
+use std::sync::Arc;
+
 use burn::tensor::{FloatDType, Tensor};
 
 use super::GenerateError;
@@ -12,7 +14,7 @@ use super::pipeline::Pipeline;
 use super::replay::Inputs;
 use super::request::Request;
 use crate::diffusion::flow::Interpolant;
-use crate::model::{Clock, Process};
+use crate::model::{Clock, Network, Process};
 use crate::noise::Stream;
 use crate::sampler::{
     Model, State, Step, Stop, dpm_solver, flow, flow_multistep, karras, schedules,
@@ -137,9 +139,15 @@ impl Run<'_> {
             | Process::MeanFlow { .. } => self.velocity(x, time, guided)?,
             Process::Flow(Clock::NoiseAtZero) => -self.velocity(x, 1.0 - time, guided)?,
             Process::Denoiser { .. } => {
-                let Inputs { mut streams, times, labels, .. } =
-                    self.0.inputs(vec![x], time, guided);
-                self.0.pipeline.network.predict(streams.remove(0), times, labels)
+                let pipeline = self.0.pipeline;
+                let (images, second) = self.0.halves(self.0.inputs(vec![x], time, guided));
+                let first = predict(&*pipeline.network, images);
+                match (&pipeline.guide, second) {
+                    (Some(guide), Some(second)) => {
+                        Tensor::cat(vec![first, predict(&*guide.network, second)], 0)
+                    }
+                    _ => first,
+                }
             }
         })
     }
@@ -148,12 +156,19 @@ impl Run<'_> {
     fn velocity(&self, x: Tensor<4>, time: f64, guided: &[usize]) -> Result<Tensor<4>, Stop> {
         let pipeline = self.0.pipeline;
         let inputs = self.0.inputs(vec![x.cast(pipeline.precision)], time, guided);
-        let network = pipeline.network.clone();
-        let evaluate = move |Inputs { mut streams, times, labels, .. }: Inputs| {
-            vec![network.predict(streams.remove(0), times, labels)]
+        let of = |network: &Arc<dyn Network>| {
+            let network = network.clone();
+            move |inputs: Inputs| vec![predict(&*network, inputs)]
         };
-        Ok(pipeline.evaluate(inputs, None, evaluate)?.remove(0))
+        let guide = pipeline.guide.as_ref().map(|guide| of(&guide.network));
+        Ok(self.0.evaluate(inputs, None, of(&pipeline.network), guide)?.remove(0))
     }
+}
+
+/// A network's prediction of one stream.
+fn predict(network: &dyn Network, inputs: Inputs) -> Tensor<4> {
+    let Inputs { mut streams, times, labels, .. } = inputs;
+    network.predict(streams.remove(0), times, labels)
 }
 
 impl Model for Run<'_> {

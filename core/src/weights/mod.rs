@@ -53,6 +53,8 @@ pub enum Part {
     Autoencoder,
     /// Mean and standard deviation of the latents.
     Statistics,
+    /// The network of autoguidance.
+    Guide,
 }
 
 /// What can be wrong with a checkpoint.

@@ -295,7 +295,7 @@ pub fn sample(
         None => None,
     };
     let stats = stats(subject)?;
-    let parts = Parts { model: &model, vae: vae.as_ref(), stats: stats.as_ref() };
+    let parts = Parts { model: &model, vae: vae.as_ref(), stats: stats.as_ref(), guide: None };
     let pipeline = Pipeline::load(parts, bench.precision, &bench.device)?;
     let mut settings = pipeline.architecture().default_settings();
     settings.steps = steps.unwrap_or(settings.steps);

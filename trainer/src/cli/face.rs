@@ -39,6 +39,7 @@ impl Face for CommandLine {
             Remedy::Give(Part::Configuration) => "pass the configuration with --config".into(),
             Remedy::Give(Part::Autoencoder) => "pass it with --vae".into(),
             Remedy::Give(Part::Statistics) => "pass them with --stats".into(),
+            Remedy::Give(Part::Guide) => "pass it with --guide".into(),
             Remedy::Rebuild { feature } => format!("build it again with `--features {feature}`"),
             Remedy::ChooseDevice => "`--device auto` takes what there is".into(),
             Remedy::ListClasses => "`tintype classes` lists them".into(),

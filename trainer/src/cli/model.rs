@@ -48,7 +48,7 @@ impl NamesArgs {
     }
 }
 
-/// Options of a model, its autoencoder and its latent statistics.
+/// Options of a model, its autoencoder, its latent statistics and its guide.
 #[derive(Debug, clap::Args)]
 pub struct PartsArgs {
     #[command(flatten)]
@@ -61,10 +61,15 @@ pub struct PartsArgs {
     /// *-latents-stats.pt) [default: the published model's]
     #[arg(long, value_name = "NAME|FILE")]
     pub stats: Option<PathBuf>,
+    /// Network of autoguidance: a smaller or earlier one of the same kind, whose prediction takes the place of the
+    /// unconditional one. A published model's name (its guide, else its network), an address, or the path of a
+    /// checkpoint [default: the published model's, if it has one]
+    #[arg(long, value_name = "NAME|FILE")]
+    pub guide: Option<PathBuf>,
 }
 
 impl ModelArgs {
-    /// Paths without autoencoder and statistics.
+    /// Paths of the network alone.
     pub fn paths(&self) -> ModelPaths {
         ModelPaths {
             model: self.model.clone(),
@@ -78,6 +83,11 @@ impl ModelArgs {
 impl PartsArgs {
     /// All paths.
     pub fn paths(&self) -> ModelPaths {
-        ModelPaths { vae: self.vae.clone(), stats: self.stats.clone(), ..self.model.paths() }
+        ModelPaths {
+            vae: self.vae.clone(),
+            stats: self.stats.clone(),
+            guide: self.guide.clone(),
+            ..self.model.paths()
+        }
     }
 }

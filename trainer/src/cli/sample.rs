@@ -99,7 +99,7 @@ pub fn run(mut args: Args) -> Result<Outcome> {
     args.metrics.name_files(&mut options)?;
     let published = options.resolve(args.download, args.json)?;
     let chosen = device::choose(&super::local_device(&args.device, rank))?;
-    let files = ModelFiles::open(&args.parts.paths())?;
+    let mut files = ModelFiles::open(&args.parts.paths())?;
     if rank.rank == 0 {
         for note in files.notes() {
             eprintln!("note: {note}");
@@ -108,7 +108,14 @@ pub fn run(mut args: Args) -> Result<Outcome> {
     let fingerprint = files.model.fingerprint();
     let architecture = tintype::model::detect(&files.model)?;
     let settings = args.sampling.settings(&architecture, published.settings)?;
-    settings.validate(&architecture)?;
+    let guide = files.guide.as_ref().map(tintype::model::detect).transpose()?;
+    settings.validate_with(&architecture, guide.as_ref())?;
+    if files.guide.is_some() && settings.guidance.scale == 1.0 {
+        if rank.rank == 0 {
+            eprintln!("note: --guide is not used: guidance is off at --cfg 1");
+        }
+        (files.guide, args.parts.guide) = (None, None);
+    }
     let classes = match architecture.num_classes() {
         0 => vec![None; args.count],
         k => labels(args.labels, args.count, k, args.seed)?.into_iter().map(Some).collect(),
@@ -134,6 +141,10 @@ pub fn run(mut args: Args) -> Result<Outcome> {
         .with("seed", args.seed)
         .with("settings", json!(settings))
         .with("precision", json!(args.precision));
+    let identity = match &files.guide {
+        Some(guide) => identity.with("guide", guide.fingerprint()),
+        None => identity,
+    };
     let what = json!(identity);
     let named = model_name(args.parts.model.model.as_deref(), &files.model.file);
     let sets = open_sets(&args, &settings, &pipeline, &identity, rank, &named);
@@ -220,8 +231,10 @@ fn open_sets(
     let mut sets = Vec::new();
     if let Some(out) = &args.out {
         let guidance = settings.guidance;
+        let guide = args.parts.guide.as_deref().map(|path| model_name(Some(path), "").0);
+        let guide = guide.map_or(String::new(), |guide| format!("-guide-{guide}"));
         let name = format!(
-            "{model}_{step:07}_cfg{}-{}-{}-labelsampling-{}",
+            "{model}_{step:07}_cfg{}-{}-{}{guide}-labelsampling-{}",
             guidance.scale,
             guidance.low,
             if guidance.high > 1e9 { f64::INFINITY } else { guidance.high },

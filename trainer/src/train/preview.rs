@@ -114,7 +114,8 @@ impl Imager {
         wish: &Wish<'_>,
         take: &mut dyn FnMut(Vec<Rgb>) -> Result<bool>,
     ) -> Result<()> {
-        let parts = Parts { model, vae: self.vae.as_ref(), stats: self.stats.as_ref() };
+        let parts =
+            Parts { model, vae: self.vae.as_ref(), stats: self.stats.as_ref(), guide: None };
         let pipeline = Pipeline::load(parts, FloatDType::F32, device)?;
         let mut settings = pipeline.architecture().default_settings();
         settings.steps = wish.steps.unwrap_or(settings.steps);

@@ -51,22 +51,56 @@ pub fn entry_named<'a>(library: &'a Library, value: &Path) -> Result<Option<&'a 
     }
 }
 
+/// An entry has to be a network that this version has.
+fn check_network(option: &str, entry: &Entry) -> Result<()> {
+    if entry.kind != Kind::Network {
+        bail!("{option} {}: it is not a network ({})", entry.name, entry.kind.name());
+    }
+    if !entry.is_supported() {
+        let architecture = entry.architecture.as_deref().unwrap_or("it");
+        bail!("{option} {}: this version does not have {architecture} yet", entry.name);
+    }
+    Ok(())
+}
+
 impl<'a> FileOptions<'a> {
     pub fn new(library: &'a Library) -> Self {
         Self { library, slots: Vec::new(), published: Published::default() }
     }
 
-    /// A network's option, with its autoencoder and statistics where none are given.
+    /// A network's option, with its autoencoder, its statistics and its guide where none are given.
     ///
     /// # Errors
     ///
     /// If a name has no file for an option, or this version does not have the network.
     pub fn parts(&mut self, parts: &'a mut PartsArgs) -> Result<()> {
-        let PartsArgs { model, vae, stats } = parts;
+        self.parts_guided(parts, true)
+    }
+
+    /// [`parts`](Self::parts), of which a published network's own guide is left out where it is not wanted.
+    ///
+    /// # Errors
+    ///
+    /// As [`parts`](Self::parts).
+    pub fn parts_guided(&mut self, parts: &'a mut PartsArgs, own_guide: bool) -> Result<()> {
+        let PartsArgs { model, vae, stats, guide } = parts;
         let entry = self.network(model)?;
         self.published.settings = entry.and_then(|entry| entry.sampling);
         self.part("--vae", Role::Autoencoder, vae, entry)?;
-        self.part("--stats", Role::Statistics, stats, entry)
+        self.part("--stats", Role::Statistics, stats, entry)?;
+        let role = match &guide {
+            Some(value) => self.role_of_guide(value)?,
+            None => Role::Guide,
+        };
+        self.part("--guide", role, guide, entry.filter(|_| own_guide))
+    }
+
+    /// The file of a name that guides: its guide, else the network itself.
+    fn role_of_guide(&self, value: &Path) -> Result<Role> {
+        let Some(entry) = entry_named(self.library, value)? else { return Ok(Role::Network) };
+        check_network("--guide", entry)?;
+        let guide = self.library.catalogue()?.file(entry, Role::Guide);
+        Ok(guide.map_or(Role::Network, |_| Role::Guide))
     }
 
     /// An option that is given, or the file of its role that a network's entry brings.
@@ -101,13 +135,7 @@ impl<'a> FileOptions<'a> {
         let Some(value) = model.clone() else { return Ok(None) };
         let entry = entry_named(self.library, &value)?;
         if let Some(entry) = entry {
-            if entry.kind != Kind::Network {
-                bail!("--model {}: it is not a network ({})", entry.name, entry.kind.name());
-            }
-            if !entry.is_supported() {
-                let architecture = entry.architecture.as_deref().unwrap_or("it");
-                bail!("--model {}: this version does not have {architecture} yet", entry.name);
-            }
+            check_network("--model", entry)?;
             if let (None, Some(file)) = (&config, entry.file(Role::Config)) {
                 self.slot(Some(entry), file, move |path| *config = Some(path));
             }
