@@ -6,6 +6,7 @@
 //! * [`browser`] — published models: which are here, and which are being downloaded
 //! * [`gallery`] — finished pictures, in memory and on disk
 //! * [`face`] — the library's errors and settings in the words of the window
+//! * [`quality`] — draft, good and best, and how long they take
 //! * [`stage`] — pictures in the making; [`search`] — what is typed to find a class
 //! * [`preferences`] — what is remembered; [`ui`] — what is seen, a file a panel, and each frame
 //!
@@ -27,6 +28,7 @@ pub mod model;
 pub mod notices;
 pub mod page;
 pub mod preferences;
+pub mod quality;
 pub mod queue;
 pub mod restart;
 pub mod search;

@@ -82,6 +82,10 @@ impl App {
             Update::Picture(made) => {
                 self.queue.picture(made.job);
                 let job = made.job;
+                let choice = self.queue.running().map(|job| job.choice.clone());
+                if let (Some(choice), Some(pace)) = (choice, made.pace) {
+                    self.pace = Some((choice, pace));
+                }
                 if let Err(trouble) = &made.saved {
                     self.notices.add(
                         Severity::Trouble,

@@ -12,17 +12,19 @@ use std::time::{Duration, Instant};
 
 use eframe::{egui, egui_wgpu};
 use tintype::generate::Settings;
+use tintype::settings::Quality;
 use tintype_download::Environment;
 
 use crate::action::View;
 use crate::browser::{Browser, Library};
 use crate::dialogs::Dialogs;
-use crate::engine::{DeviceRow, Engine, Ready};
+use crate::engine::{Choice, DeviceRow, Engine, Ready};
 use crate::frame_times::FrameTimes;
 use crate::gallery::Gallery;
 use crate::model::{Inspector, Model};
 use crate::notices::Notices;
 use crate::preferences::{OfModel, Preferences, Window};
+use crate::quality::{self, Pace};
 use crate::queue::Queue;
 use crate::restart;
 use crate::search::Picker;
@@ -62,6 +64,8 @@ pub struct App {
     engine: Engine,
     pub(crate) devices: Vec<DeviceRow>,
     pub(crate) networks: Networks,
+    /// How long the latest picture took, and of which networks it is.
+    pace: Option<(Choice, Pace)>,
     pub(crate) queue: Queue,
     pub(crate) develop: Develop,
     pub(crate) gallery: Gallery,
@@ -123,6 +127,7 @@ impl App {
             engine: Engine::start(ctx.clone(), window.clone()),
             devices: Vec::new(),
             networks: Networks::None,
+            pace: None,
             queue: Queue::default(),
             develop: Develop::new(window),
             gallery: Gallery::open(&folder, ctx.clone()),
@@ -170,6 +175,20 @@ impl App {
     pub fn settings(&self) -> Option<Settings> {
         let model = self.model()?;
         Some(self.of_model().and_then(|m| m.settings).unwrap_or(model.defaults))
+    }
+
+    /// The quality that these are; `None` where somebody chose another sampler or other steps.
+    pub fn quality(&self) -> Option<Quality> {
+        let (settings, model) = (self.settings()?, self.model()?);
+        quality::current(settings, model.defaults, &model.inspection.architecture)
+    }
+
+    /// Seconds that a picture will take with some settings, known once one was made here.
+    pub fn seconds(&self, settings: &Settings) -> Option<f64> {
+        let (choice, pace) = self.pace.as_ref()?;
+        let is_here = *choice == self.preferences.choice;
+        let process = self.model()?.inspection.architecture.process();
+        pace.seconds(settings, process).filter(|_| is_here)
     }
 
     fn set_settings(&mut self, settings: Settings) {

@@ -3,6 +3,7 @@
 
 mod preview;
 mod saving;
+mod stopwatch;
 mod watch;
 mod worker;
 
@@ -21,6 +22,8 @@ use tintype::precision::Precision;
 
 pub use preview::{Frame, colour_image};
 pub use saving::save;
+
+use crate::quality::Pace;
 
 /// Which networks, where and in which precision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,6 +153,8 @@ pub struct Made {
     pub png: Arc<Vec<u8>>,
     /// Where it was saved, or why it was not.
     pub saved: Result<PathBuf, String>,
+    /// How long it took; `None` of all but the first of a batch.
+    pub pace: Option<Pace>,
 }
 
 /// How a job ended.

@@ -17,8 +17,10 @@ use tintype_shaders::present::Presenter;
 
 use super::preview::{Frames, colour_image};
 use super::saving::save;
+use super::stopwatch::Stopwatch;
 use super::watch::Watch;
 use super::{Choice, DeviceRow, Made, Order, Outcome, Ready, StepUpdate, Update, Work};
+use crate::quality::Pace;
 use crate::{face, text};
 
 /// Pictures made together on a GPU; a processor is as fast with one, and shows it sooner.
@@ -239,6 +241,7 @@ impl Loaded {
     ) -> Result<(), GenerateError> {
         let Self { pipeline, map, presenter, fingerprints, device, choice } = self;
         let mut frames = Frames::new(pipeline, presenter.as_deref(), map);
+        let mut stopwatch = Some(Stopwatch::start());
         let shared = presenter.is_some();
         let origin = |spec: tintype::generate::ImageSpec| Origin {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -254,6 +257,9 @@ impl Loaded {
                 Event::Step { index, total, time, preview } => {
                     if closing.load(Ordering::Relaxed) || work.cancelled.load(Ordering::Relaxed) {
                         return Err(Stop::Cancelled);
+                    }
+                    if let Some(stopwatch) = &mut stopwatch {
+                        stopwatch.step();
                     }
                     if shared {
                         watch.give_way();
@@ -274,7 +280,12 @@ impl Loaded {
                 }
                 Event::Image(picture) => {
                     let origin = origin(picture.spec);
-                    tell.tell(Update::Picture(Box::new(finished(work, picture, origin)?)));
+                    let pace = stopwatch.take().and_then(|stopwatch| {
+                        let process = pipeline.architecture().process();
+                        stopwatch.pace(&work.settings, process, request.images.len())
+                    });
+                    let made = finished(work, picture, origin, pace)?;
+                    tell.tell(Update::Picture(Box::new(made)));
                 }
             }
             Ok(())
@@ -282,7 +293,12 @@ impl Loaded {
     }
 }
 
-fn finished(work: &Work, picture: Picture, origin: Origin) -> Result<Made, Stop> {
+fn finished(
+    work: &Work,
+    picture: Picture,
+    origin: Origin,
+    pace: Option<Pace>,
+) -> Result<Made, Stop> {
     // 8-bit pictures always encode; should one not, the run ends with the reason.
     let png = origin.to_png(&picture.image).map_err(|e| Stop::Device(e.to_string()))?;
     let saved = save(&work.folder, &origin.file_stem(), &png);
@@ -293,5 +309,6 @@ fn finished(work: &Work, picture: Picture, origin: Origin) -> Result<Made, Stop>
         origin,
         png: Arc::new(png),
         saved,
+        pace,
     })
 }
