@@ -40,6 +40,10 @@ pub enum Action {
     },
     Favourite(usize),
     NewSeed,
+    /// Makes pictures as settings change, or only when asked for.
+    Live(bool),
+    /// Saves the live picture.
+    Keep,
     Defaults,
     Ask(Purpose),
     EmbeddedModel,

@@ -1,8 +1,10 @@
 //! The app's state, and the one place that changes it: what people want done is in `acts`, what the
-//! other threads did in `events`, and what concerns published models in `models`.
+//! other threads did in `events`, what is made live in `live`, and what concerns published models in
+//! `models`.
 
 mod acts;
 mod events;
+mod live;
 mod models;
 
 use std::path::Path;
@@ -28,6 +30,7 @@ use crate::quality::{self, Pace};
 use crate::queue::Queue;
 use crate::restart;
 use crate::search::Picker;
+use crate::sketch::Sketch;
 use crate::stage::Develop;
 pub use crate::start::Start;
 
@@ -68,6 +71,7 @@ pub struct App {
     pace: Option<(Choice, Pace)>,
     pub(crate) queue: Queue,
     pub(crate) develop: Develop,
+    pub(crate) sketch: Sketch,
     pub(crate) gallery: Gallery,
     pub(crate) browser: Browser,
     pub(crate) picker: Picker,
@@ -130,6 +134,7 @@ impl App {
             pace: None,
             queue: Queue::default(),
             develop: Develop::new(window),
+            sketch: Sketch::default(),
             gallery: Gallery::open(&folder, ctx.clone()),
             browser: Browser::new(library, ctx.clone()),
             picker: Picker::default(),
@@ -209,6 +214,11 @@ impl App {
     /// The jobs, for those who watch.
     pub fn queue(&self) -> &Queue {
         &self.queue
+    }
+
+    /// What is made live, for those who watch.
+    pub fn sketch(&self) -> &Sketch {
+        &self.sketch
     }
 
     /// The pictures, for those who watch.

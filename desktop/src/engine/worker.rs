@@ -275,7 +275,10 @@ impl Loaded {
                         total,
                         time,
                         pixels: preview.pixels.is_some(),
-                        frames: frames.of(preview).await?,
+                        frames: match &work.folder {
+                            Some(_) => frames.of(preview).await?,
+                            None => None,
+                        },
                     }));
                 }
                 Event::Image(picture) => {
@@ -301,7 +304,7 @@ fn finished(
 ) -> Result<Made, Stop> {
     // 8-bit pictures always encode; should one not, the run ends with the reason.
     let png = origin.to_png(&picture.image).map_err(|e| Stop::Device(e.to_string()))?;
-    let saved = save(&work.folder, &origin.file_stem(), &png);
+    let saved = work.folder.as_ref().map(|folder| save(folder, &origin.file_stem(), &png));
     Ok(Made {
         job: work.job,
         image: Arc::new(colour_image(&picture.image)),

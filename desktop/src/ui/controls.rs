@@ -93,6 +93,7 @@ fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
     let (gate, defaults) = (model.gate(), model.defaults);
     heading(ui, "Sampler");
     qualities(app, &mut settings, defaults, &architecture, ui);
+    live(app, ui, actions);
     grid(ui, "sampler", |ui| {
         row(ui, label(Setting::Sampler), "The way from noise to the picture", |ui| {
             let mut choice = settings.sampler;
@@ -218,6 +219,19 @@ fn qualities(
         }
     });
     ui.add_space(2.0);
+}
+
+/// Whether pictures are made as settings change, where that is quick.
+fn live(app: &App, ui: &mut Ui, actions: &mut Vec<Action>) {
+    if !app.can_be_live() {
+        return;
+    }
+    let mut is_on = app.is_live();
+    let tip = "Makes the picture anew whenever class, seed or settings change; it is saved once you \
+               keep it";
+    if ui.checkbox(&mut is_on, "Live").on_hover_text(tip).changed() {
+        actions.push(Action::Live(is_on));
+    }
 }
 
 /// The guidance scale.
