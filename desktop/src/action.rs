@@ -44,6 +44,13 @@ pub enum Action {
     Live(bool),
     /// Saves the live picture.
     Keep,
+    /// A sheet of live pictures instead of one.
+    Sheet(bool),
+    /// Seed and guidance of one of them become the current ones.
+    Take {
+        seed: u64,
+        scale: f64,
+    },
     Defaults,
     Ask(Purpose),
     EmbeddedModel,

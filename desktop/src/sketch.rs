@@ -53,38 +53,47 @@ struct Running {
 /// What is wanted, in the making and made.
 #[derive(Default)]
 pub struct Sketch {
-    wish: Option<Wish>,
+    /// One picture, or those of a sheet.
+    wishes: Vec<Wish>,
     running: Option<Running>,
-    latest: Option<Latest>,
+    made: Vec<Latest>,
     /// What cannot be made.
-    failed: Option<Wish>,
+    failed: Vec<Wish>,
     /// What was wanted when other pictures took the stage: theirs it is until something else is wanted.
-    aside: Option<Wish>,
+    aside: Vec<Wish>,
 }
 
 impl Sketch {
     /// What is wanted now; a picture in hand that nobody wants any more stops at its next step. One of a single
     /// step is as good as made: whoever drags a slider sees it pass by.
-    pub fn want(&mut self, wish: Option<Wish>) {
-        if wish.is_some() {
-            if wish == self.aside {
-                self.wish = None;
+    pub fn want(&mut self, wishes: Vec<Wish>) {
+        if !wishes.is_empty() {
+            if wishes == self.aside {
+                self.wishes.clear();
                 return;
             }
-            self.aside = None;
+            self.aside.clear();
         }
-        self.wish = wish;
+        if wishes != self.wishes {
+            self.failed.clear();
+            self.wishes = wishes;
+        }
+        if self.wishes.len() > 1 {
+            self.made.retain(|latest| self.wishes.contains(&latest.wish));
+        }
         if let Some(running) = &self.running
             && running.wish.settings.steps > 1
-            && self.wish.as_ref() != Some(&running.wish)
+            && !self.wishes.contains(&running.wish)
         {
             running.cancelled.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Other pictures take the stage; `wish` is what would be wanted.
-    pub fn step_aside(&mut self, wish: Option<Wish>) {
-        (self.wish, self.latest, self.aside) = (None, None, wish);
+    /// Other pictures take the stage; `wishes` are what would be wanted.
+    pub fn step_aside(&mut self, wishes: Vec<Wish>) {
+        self.wishes.clear();
+        self.made.clear();
+        self.aside = wishes;
         if let Some(running) = &self.running {
             running.cancelled.store(true, Ordering::Relaxed);
         }
@@ -92,19 +101,17 @@ impl Sketch {
 
     /// Whether other pictures have the stage, and keep it while this is wanted.
     pub fn is_aside(&self, wish: &Wish) -> bool {
-        self.aside.as_ref() == Some(wish)
+        self.aside.contains(wish)
     }
 
-    /// What the engine should make next: one picture at a time, the latest wish. `number` is of a new job.
+    /// What the engine should make next: one picture at a time, of the latest wishes. `number` is of a new job.
     pub fn next(&mut self, number: impl FnOnce() -> u64) -> Option<Work> {
         if self.running.is_some() {
             return None;
         }
-        let made = self.latest.as_ref().map(|latest| &latest.wish);
-        let wish = self.wish.as_ref();
-        let wish =
-            wish.filter(|wish| Some(*wish) != made && Some(*wish) != self.failed.as_ref())?;
-        let running = Running { job: number(), wish: wish.clone(), cancelled: Arc::default() };
+        let is_open = |wish: &&Wish| self.of(wish).is_none() && !self.failed.contains(wish);
+        let wish = self.wishes.iter().find(is_open)?.clone();
+        let running = Running { job: number(), wish, cancelled: Arc::default() };
         let work = Work {
             job: running.job,
             choice: running.wish.choice.clone(),
@@ -126,36 +133,75 @@ impl Sketch {
     pub fn picture(&mut self, made: Made) {
         let Some(running) = &self.running else { return };
         // Another one has the stage.
-        if self.aside.is_some() {
+        if !self.aside.is_empty() {
             return;
         }
+        let wish = running.wish.clone();
+        // What passes by does not replace what is wanted.
+        let is_wanted = self.wishes.contains(&wish);
+        if !is_wanted && self.wishes.iter().any(|wanted| self.of(wanted).is_some()) {
+            return;
+        }
+        if self.wishes.len() == 1 {
+            self.made.clear();
+        }
         let shown = Shown::new(made.image.clone());
-        self.latest = Some(Latest { wish: running.wish.clone(), made, shown, kept: None });
+        self.made.push(Latest { wish, made, shown, kept: None });
     }
 
     /// A job came to its end: what made it, if it was of here. What failed is not tried again.
     pub fn end(&mut self, job: u64, failed: bool) -> Option<Choice> {
         let Running { wish, .. } = self.running.take_if(|running| running.job == job)?;
         let choice = wish.choice.clone();
-        self.failed = failed.then_some(wish);
+        if failed {
+            self.failed.push(wish);
+        }
         Some(choice)
+    }
+
+    /// The picture of a wish.
+    pub fn of(&self, wish: &Wish) -> Option<&Latest> {
+        self.made.iter().find(|latest| latest.wish == *wish)
+    }
+
+    /// How many pictures there are.
+    pub fn count(&self) -> usize {
+        self.made.len()
+    }
+
+    /// The place of the picture that is wanted, or of the last one before it.
+    fn place(&self) -> Option<usize> {
+        let wish = self.wishes.first();
+        let wanted = wish.and_then(|wish| self.made.iter().position(|made| made.wish == *wish));
+        wanted.or(self.made.len().checked_sub(1))
     }
 
     /// The latest picture.
     pub fn latest(&self) -> Option<&Latest> {
-        self.latest.as_ref()
+        self.made.get(self.place()?)
     }
 
     /// Notes the number of the latest picture in the gallery.
     pub fn kept(&mut self, id: u64) {
-        if let Some(latest) = &mut self.latest {
-            latest.kept = Some(id);
+        if let Some(place) = self.place() {
+            self.made[place].kept = Some(id);
         }
     }
 
     /// The texture of the latest picture.
     pub fn texture(&mut self, ctx: &egui::Context) -> Option<egui::load::SizedTexture> {
-        Some(self.latest.as_mut()?.shown.texture(ctx))
+        let place = self.place()?;
+        Some(self.made[place].shown.texture(ctx))
+    }
+
+    /// The texture of the picture of a wish.
+    pub fn texture_of(
+        &mut self,
+        wish: &Wish,
+        ctx: &egui::Context,
+    ) -> Option<egui::load::SizedTexture> {
+        let latest = self.made.iter_mut().find(|latest| latest.wish == *wish)?;
+        Some(latest.shown.texture(ctx))
     }
 
     /// Whether a picture is in the making.
@@ -178,10 +224,10 @@ mod tests {
 
     use super::*;
 
-    fn wish(seed: u64, steps: usize) -> Option<Wish> {
+    fn wish(seed: u64, steps: usize) -> Vec<Wish> {
         let settings = Settings::new(Sampler::MeanFlow, steps, Guidance::NONE);
         let spec = ImageSpec { class: Some(1), seed, index: 0 };
-        Some(Wish { choice: Choice::default(), settings, spec })
+        vec![Wish { choice: Choice::default(), settings, spec }]
     }
 
     #[test]
@@ -200,9 +246,15 @@ mod tests {
         assert!(sketch.end(1, false).is_some());
         let latest = sketch.next(|| 2).expect("work");
         assert_eq!(latest.images[0].seed, 4);
-        // What fails once fails again.
+        // What fails once fails again, also on a sheet.
         sketch.end(2, true);
         assert!(sketch.next(|| 3).is_none());
+        sketch.want([wish(4, 2), wish(5, 2)].concat());
+        assert_eq!(sketch.next(|| 3).expect("wanted anew").images[0].seed, 4);
+        sketch.end(3, true);
+        assert_eq!(sketch.next(|| 4).expect("the other").images[0].seed, 5);
+        sketch.end(4, true);
+        assert!(sketch.next(|| 5).is_none());
         sketch.want(wish(5, 1));
         let single = sketch.next(|| 4).expect("work");
         sketch.want(wish(6, 1));
@@ -215,7 +267,7 @@ mod tests {
         sketch.step_aside(wish(1, 1));
         sketch.want(wish(1, 1));
         assert!(sketch.next(|| 1).is_none());
-        sketch.want(None);
+        sketch.want(Vec::new());
         sketch.want(wish(1, 1));
         assert!(sketch.next(|| 1).is_none());
         sketch.want(wish(2, 1));

@@ -20,7 +20,7 @@ impl App {
                 if classes > 0 {
                     self.preferences.form.classes = vec![random(classes as u64) as usize];
                 }
-                match self.keeps() {
+                match self.keeps() || self.is_sheet && self.is_live() {
                     // It is made live.
                     true => {
                         self.preferences.form.seed = random_seed();
@@ -47,6 +47,8 @@ impl App {
                 }
             }
             Action::Keep => self.keep(),
+            Action::Sheet(is_on) => self.is_sheet = is_on,
+            Action::Take { seed, scale } => self.take(seed, scale),
             Action::NewSeed => self.preferences.form.seed = random_seed(),
             Action::Defaults => {
                 if let Some(model) = self.model() {

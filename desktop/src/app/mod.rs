@@ -33,6 +33,7 @@ use crate::search::Picker;
 use crate::sketch::Sketch;
 use crate::stage::Develop;
 pub use crate::start::Start;
+pub(crate) use live::SEEDS;
 
 /// What the engine said last about its networks.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +73,8 @@ pub struct App {
     pub(crate) queue: Queue,
     pub(crate) develop: Develop,
     pub(crate) sketch: Sketch,
+    /// Whether the live picture is a sheet of several.
+    pub(crate) is_sheet: bool,
     pub(crate) gallery: Gallery,
     pub(crate) browser: Browser,
     pub(crate) picker: Picker,
@@ -135,6 +138,7 @@ impl App {
             queue: Queue::default(),
             develop: Develop::new(window),
             sketch: Sketch::default(),
+            is_sheet: false,
             gallery: Gallery::open(&folder, ctx.clone()),
             browser: Browser::new(library, ctx.clone()),
             picker: Picker::default(),

@@ -184,3 +184,24 @@ fn pictures_that_were_asked_for_have_the_stage_and_live_can_be_turned_off() {
     assert_eq!(latest(&bench).0, before);
     assert_eq!(files(&bench).len(), 2);
 }
+
+#[test]
+fn a_sheet_shows_guidance_and_seeds_of_which_one_is_taken() {
+    let mut bench = bench();
+    settle(&mut bench);
+    bench.harness.get_by_label("Sheet").click();
+    bench.harness.run_steps(2);
+    bench.until("all are made", |app| app.sketch().count() == 9 && !app.sketch().is_busy());
+    for scale in ["1.00", "3.00", "5.00"] {
+        for seed in [7, 8, 9] {
+            bench.harness.get_by_label(&format!("Seed {seed}, guidance {scale}"));
+        }
+    }
+    bench.harness.get_by_label("Seed 8, guidance 3.00").click();
+    bench.harness.run_steps(2);
+    settle(&mut bench);
+    let (origin, _) = latest(&bench);
+    assert_eq!((origin.spec.seed, origin.settings.guidance.scale), (8, 3.0));
+    bench.harness.get_by_label("Keep this picture");
+    assert!(files(&bench).is_empty());
+}
