@@ -229,9 +229,15 @@ fn live(app: &App, ui: &mut Ui, actions: &mut Vec<Action>) {
     let mut is_on = app.is_live();
     let tip = "Makes the picture anew whenever class, seed or settings change; it is saved once you \
                keep it";
-    if ui.checkbox(&mut is_on, "Live").on_hover_text(tip).changed() {
-        actions.push(Action::Live(is_on));
-    }
+    ui.horizontal(|ui| {
+        if ui.checkbox(&mut is_on, "Live").on_hover_text(tip).changed() {
+            actions.push(Action::Live(is_on));
+        }
+        if let Some(seconds) = app.settings().and_then(|settings| app.seconds(&settings)) {
+            let about = format!("about {} a picture", text::duration(seconds));
+            ui.label(RichText::new(about).weak());
+        }
+    });
 }
 
 /// The guidance scale.
