@@ -40,6 +40,17 @@ pub enum Action {
     },
     Favourite(usize),
     NewSeed,
+    /// Makes pictures as settings change, or only when asked for.
+    Live(bool),
+    /// Saves the live picture.
+    Keep,
+    /// A sheet of live pictures instead of one.
+    Sheet(bool),
+    /// Seed and guidance of one of them become the current ones.
+    Take {
+        seed: u64,
+        scale: f64,
+    },
     Defaults,
     Ask(Purpose),
     EmbeddedModel,

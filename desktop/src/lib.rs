@@ -6,7 +6,9 @@
 //! * [`browser`] — published models: which are here, and which are being downloaded
 //! * [`gallery`] — finished pictures, in memory and on disk
 //! * [`face`] — the library's errors and settings in the words of the window
+//! * [`quality`] — draft, good and best, and how long they take
 //! * [`stage`] — pictures in the making; [`search`] — what is typed to find a class
+//! * [`sketch`] — live: the picture of the current settings, made as they change
 //! * [`preferences`] — what is remembered; [`ui`] — what is seen, a file a panel, and each frame
 //!
 //! Views read the state, push [`action::Action`]s and change nothing but the fields that people type
@@ -27,9 +29,11 @@ pub mod model;
 pub mod notices;
 pub mod page;
 pub mod preferences;
+pub mod quality;
 pub mod queue;
 pub mod restart;
 pub mod search;
+pub mod sketch;
 pub mod stage;
 pub mod start;
 pub mod style;

@@ -40,6 +40,8 @@ pub struct Window {
 pub struct OfModel {
     /// Its sampler, where it is not the default.
     pub settings: Option<Settings>,
+    /// Whether pictures are made live, where somebody decided.
+    pub live: Option<bool>,
     /// Classes with a star.
     pub favourites: Vec<usize>,
     /// Classes lately made, the latest first.

@@ -44,10 +44,15 @@ impl Queue {
         settings: Settings,
         images: Vec<ImageSpec>,
     ) {
-        self.last_id += 1;
         let cancelled = Arc::default();
-        let id = self.last_id;
+        let id = self.number();
         self.waiting.push_back(Job { id, name, choice, settings, images, done: 0, cancelled });
+    }
+
+    /// The number of a new job, also of one that does not wait here.
+    pub fn number(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
     }
 
     /// The job that the engine works on.
@@ -76,7 +81,7 @@ impl Queue {
             choice: job.choice.clone(),
             settings: job.settings,
             images: job.images.clone(),
-            folder: folder.into(),
+            folder: Some(folder.into()),
             cancelled: job.cancelled.clone(),
         };
         self.running = Some(job);

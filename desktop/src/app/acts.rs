@@ -20,7 +20,14 @@ impl App {
                 if classes > 0 {
                     self.preferences.form.classes = vec![random(classes as u64) as usize];
                 }
-                self.generate();
+                match self.keeps() || self.is_sheet && self.is_live() {
+                    // It is made live.
+                    true => {
+                        self.preferences.form.seed = random_seed();
+                        self.view = View::Develop;
+                    }
+                    false => self.generate(),
+                }
             }
             Action::Cancel(job) => self.queue.cancel(job),
             Action::CancelAll => self.queue.cancel_all(),
@@ -34,6 +41,14 @@ impl App {
                     of_model.toggle_favourite(class);
                 }
             }
+            Action::Live(is_on) => {
+                if let Some(of_model) = self.edit_model() {
+                    of_model.live = Some(is_on);
+                }
+            }
+            Action::Keep => self.keep(),
+            Action::Sheet(is_on) => self.is_sheet = is_on,
+            Action::Take { seed, scale } => self.take(seed, scale),
             Action::NewSeed => self.preferences.form.seed = random_seed(),
             Action::Defaults => {
                 if let Some(model) = self.model() {
@@ -122,7 +137,7 @@ impl App {
         self.gallery.get(id)?.origin.clone()
     }
 
-    fn edit_model(&mut self) -> Option<&mut OfModel> {
+    pub(super) fn edit_model(&mut self) -> Option<&mut OfModel> {
         let key = self.model()?.fingerprint.clone();
         Some(self.preferences.models.entry(key).or_default())
     }
@@ -140,6 +155,10 @@ impl App {
         if has_classes && self.preferences.form.classes.is_empty() {
             self.picker.focus();
             self.notices.info("Pick a class first, or press “Surprise me”.");
+            return;
+        }
+        if self.keeps() {
+            self.keep();
             return;
         }
         let images = self.preferences.form.images(has_classes);

@@ -8,7 +8,7 @@ use tintype::generate::{ModelPaths, Origin};
 use super::{App, Chosen, Networks};
 use crate::action::Action;
 use crate::dialogs::{Answer as DialogAnswer, Purpose};
-use crate::engine::{Outcome, Update};
+use crate::engine::{Made, Outcome, Update};
 use crate::form::fitted;
 use crate::model::Answer;
 use crate::notices::Severity;
@@ -79,33 +79,62 @@ impl App {
                 self.notices.trouble(trouble);
             }
             Update::Step(step) => self.develop.step(step, ctx),
-            Update::Picture(made) => {
-                self.queue.picture(made.job);
-                let job = made.job;
-                if let Err(trouble) = &made.saved {
-                    self.notices.add(
-                        Severity::Trouble,
-                        format!("The picture is not saved: {trouble}. Choose another folder."),
-                        Some(("Choose a folder…", Action::Ask(Purpose::Output))),
-                    );
-                }
-                let id = self.gallery.add(*made);
-                self.develop.finished(job, id);
-            }
+            Update::Picture(made) => self.pictured(*made),
             Update::End { job, outcome } => self.ended(job, outcome),
         }
     }
 
+    fn pictured(&mut self, made: Made) {
+        let job = made.job;
+        let live = self.sketch.choice_of(job);
+        let choice = live.or(self.queue.running().map(|job| &job.choice)).cloned();
+        if let (Some(choice), Some(pace)) = (choice, made.pace) {
+            self.pace = Some((choice, pace));
+        }
+        if self.sketch.choice_of(job).is_some() {
+            self.sketch.picture(made);
+            return;
+        }
+        self.queue.picture(job);
+        let id = self.add(made);
+        self.develop.finished(job, id);
+    }
+
+    /// Takes a picture into the gallery, and says so where it could not be saved; returns its number.
+    pub(super) fn add(&mut self, made: Made) -> u64 {
+        if let Some(Err(trouble)) = &made.saved {
+            self.notices.add(
+                Severity::Trouble,
+                format!("The picture is not saved: {trouble}. Choose another folder."),
+                Some(("Choose a folder…", Action::Ask(Purpose::Output))),
+            );
+        }
+        self.gallery.add(made)
+    }
+
     fn ended(&mut self, job: u64, outcome: Outcome) {
         self.develop.end(job);
+        let failed = !matches!(outcome, Outcome::Done | Outcome::Cancelled);
+        if let Some(choice) = self.sketch.end(job, failed) {
+            // What is wanted of the processor is another wish, and made.
+            self.goes_on(&choice.device, outcome);
+            return;
+        }
         let Some(job) = self.queue.end(job) else { return };
+        if self.goes_on(&job.choice.device, outcome) {
+            self.queue.again(job, "cpu");
+        }
+    }
+
+    /// Tells how a job ended; whether the processor goes on with what a lost device left.
+    fn goes_on(&mut self, device: &str, outcome: Outcome) -> bool {
         match outcome {
             Outcome::Done | Outcome::Cancelled => {}
             Outcome::Failed(trouble) => {
                 self.networks = Networks::None;
                 self.notices.trouble(trouble);
             }
-            Outcome::DeviceLost(reason) if job.choice.device == "cpu" => {
+            Outcome::DeviceLost(reason) if device == "cpu" => {
                 self.networks = Networks::None;
                 let sentence = format!("The computation failed ({reason}). Please report it.");
                 self.notices.trouble(sentence);
@@ -117,9 +146,10 @@ impl App {
                     "The device stopped working ({reason}). The processor goes on; try the device \
                      again under “Device”."
                 ));
-                self.queue.again(job, "cpu");
+                return true;
             }
         }
+        false
     }
 
     pub(super) fn answered(&mut self, purpose: Purpose, answer: DialogAnswer) {

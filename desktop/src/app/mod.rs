@@ -1,8 +1,10 @@
 //! The app's state, and the one place that changes it: what people want done is in `acts`, what the
-//! other threads did in `events`, and what concerns published models in `models`.
+//! other threads did in `events`, what is made live in `live`, and what concerns published models in
+//! `models`.
 
 mod acts;
 mod events;
+mod live;
 mod models;
 
 use std::path::Path;
@@ -12,22 +14,26 @@ use std::time::{Duration, Instant};
 
 use eframe::{egui, egui_wgpu};
 use tintype::generate::Settings;
+use tintype::settings::Quality;
 use tintype_download::Environment;
 
 use crate::action::View;
 use crate::browser::{Browser, Library};
 use crate::dialogs::Dialogs;
-use crate::engine::{DeviceRow, Engine, Ready};
+use crate::engine::{Choice, DeviceRow, Engine, Ready};
 use crate::frame_times::FrameTimes;
 use crate::gallery::Gallery;
 use crate::model::{Inspector, Model};
 use crate::notices::Notices;
 use crate::preferences::{OfModel, Preferences, Window};
+use crate::quality::{self, Pace};
 use crate::queue::Queue;
 use crate::restart;
 use crate::search::Picker;
+use crate::sketch::Sketch;
 use crate::stage::Develop;
 pub use crate::start::Start;
+pub(crate) use live::SEEDS;
 
 /// What the engine said last about its networks.
 #[derive(Clone, Debug, Default)]
@@ -62,8 +68,13 @@ pub struct App {
     engine: Engine,
     pub(crate) devices: Vec<DeviceRow>,
     pub(crate) networks: Networks,
+    /// How long the latest picture took, and of which networks it is.
+    pace: Option<(Choice, Pace)>,
     pub(crate) queue: Queue,
     pub(crate) develop: Develop,
+    pub(crate) sketch: Sketch,
+    /// Whether the live picture is a sheet of several.
+    pub(crate) is_sheet: bool,
     pub(crate) gallery: Gallery,
     pub(crate) browser: Browser,
     pub(crate) picker: Picker,
@@ -123,8 +134,11 @@ impl App {
             engine: Engine::start(ctx.clone(), window.clone()),
             devices: Vec::new(),
             networks: Networks::None,
+            pace: None,
             queue: Queue::default(),
             develop: Develop::new(window),
+            sketch: Sketch::default(),
+            is_sheet: false,
             gallery: Gallery::open(&folder, ctx.clone()),
             browser: Browser::new(library, ctx.clone()),
             picker: Picker::default(),
@@ -172,6 +186,20 @@ impl App {
         Some(self.of_model().and_then(|m| m.settings).unwrap_or(model.defaults))
     }
 
+    /// The quality that these are; `None` where somebody chose another sampler or other steps.
+    pub fn quality(&self) -> Option<Quality> {
+        let (settings, model) = (self.settings()?, self.model()?);
+        quality::current(settings, model.defaults, &model.inspection.architecture)
+    }
+
+    /// Seconds that a picture will take with some settings, known once one was made here.
+    pub fn seconds(&self, settings: &Settings) -> Option<f64> {
+        let (choice, pace) = self.pace.as_ref()?;
+        let is_here = *choice == self.preferences.choice;
+        let process = self.model()?.inspection.architecture.process();
+        pace.seconds(settings, process).filter(|_| is_here)
+    }
+
     fn set_settings(&mut self, settings: Settings) {
         let Some(model) = self.model() else { return };
         let (key, defaults) = (model.fingerprint.clone(), model.defaults);
@@ -190,6 +218,11 @@ impl App {
     /// The jobs, for those who watch.
     pub fn queue(&self) -> &Queue {
         &self.queue
+    }
+
+    /// What is made live, for those who watch.
+    pub fn sketch(&self) -> &Sketch {
+        &self.sketch
     }
 
     /// The pictures, for those who watch.

@@ -3,6 +3,7 @@
 
 mod preview;
 mod saving;
+mod stopwatch;
 mod watch;
 mod worker;
 
@@ -21,6 +22,8 @@ use tintype::precision::Precision;
 
 pub use preview::{Frame, colour_image};
 pub use saving::save;
+
+use crate::quality::Pace;
 
 /// Which networks, where and in which precision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,8 +48,8 @@ pub struct Work {
     pub settings: Settings,
     /// Which.
     pub images: Vec<ImageSpec>,
-    /// Where they are saved.
-    pub folder: PathBuf,
+    /// Where they are saved; `None` for pictures that are only shown, without their steps.
+    pub folder: Option<PathBuf>,
     /// Set to stop after the step in hand.
     pub cancelled: Arc<AtomicBool>,
 }
@@ -136,7 +139,7 @@ pub struct StepUpdate {
 }
 
 /// A finished picture.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Made {
     /// Whose.
     pub job: u64,
@@ -148,8 +151,10 @@ pub struct Made {
     pub latent: Option<Arc<egui::ColorImage>>,
     /// The file's content.
     pub png: Arc<Vec<u8>>,
-    /// Where it was saved, or why it was not.
-    pub saved: Result<PathBuf, String>,
+    /// Where it was saved, or why it was not; `None` where nobody asked for it.
+    pub saved: Option<Result<PathBuf, String>>,
+    /// How long it took; `None` of all but the first of a batch.
+    pub pace: Option<Pace>,
 }
 
 /// How a job ended.

@@ -17,8 +17,10 @@ use tintype_shaders::present::Presenter;
 
 use super::preview::{Frames, colour_image};
 use super::saving::save;
+use super::stopwatch::Stopwatch;
 use super::watch::Watch;
 use super::{Choice, DeviceRow, Made, Order, Outcome, Ready, StepUpdate, Update, Work};
+use crate::quality::Pace;
 use crate::{face, text};
 
 /// Pictures made together on a GPU; a processor is as fast with one, and shows it sooner.
@@ -239,6 +241,7 @@ impl Loaded {
     ) -> Result<(), GenerateError> {
         let Self { pipeline, map, presenter, fingerprints, device, choice } = self;
         let mut frames = Frames::new(pipeline, presenter.as_deref(), map);
+        let mut stopwatch = Some(Stopwatch::start());
         let shared = presenter.is_some();
         let origin = |spec: tintype::generate::ImageSpec| Origin {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -255,6 +258,9 @@ impl Loaded {
                     if closing.load(Ordering::Relaxed) || work.cancelled.load(Ordering::Relaxed) {
                         return Err(Stop::Cancelled);
                     }
+                    if let Some(stopwatch) = &mut stopwatch {
+                        stopwatch.step();
+                    }
                     if shared {
                         watch.give_way();
                         if let Some(failure) = watch.failure() {
@@ -269,12 +275,20 @@ impl Loaded {
                         total,
                         time,
                         pixels: preview.pixels.is_some(),
-                        frames: frames.of(preview).await?,
+                        frames: match &work.folder {
+                            Some(_) => frames.of(preview).await?,
+                            None => None,
+                        },
                     }));
                 }
                 Event::Image(picture) => {
                     let origin = origin(picture.spec);
-                    tell.tell(Update::Picture(Box::new(finished(work, picture, origin)?)));
+                    let pace = stopwatch.take().and_then(|stopwatch| {
+                        let process = pipeline.architecture().process();
+                        stopwatch.pace(&work.settings, process, request.images.len())
+                    });
+                    let made = finished(work, picture, origin, pace)?;
+                    tell.tell(Update::Picture(Box::new(made)));
                 }
             }
             Ok(())
@@ -282,10 +296,15 @@ impl Loaded {
     }
 }
 
-fn finished(work: &Work, picture: Picture, origin: Origin) -> Result<Made, Stop> {
+fn finished(
+    work: &Work,
+    picture: Picture,
+    origin: Origin,
+    pace: Option<Pace>,
+) -> Result<Made, Stop> {
     // 8-bit pictures always encode; should one not, the run ends with the reason.
     let png = origin.to_png(&picture.image).map_err(|e| Stop::Device(e.to_string()))?;
-    let saved = save(&work.folder, &origin.file_stem(), &png);
+    let saved = work.folder.as_ref().map(|folder| save(folder, &origin.file_stem(), &png));
     Ok(Made {
         job: work.job,
         image: Arc::new(colour_image(&picture.image)),
@@ -293,5 +312,6 @@ fn finished(work: &Work, picture: Picture, origin: Origin) -> Result<Made, Stop>
         origin,
         png: Arc::new(png),
         saved,
+        pace,
     })
 }

@@ -41,7 +41,8 @@ pub struct Shown {
 }
 
 impl Shown {
-    fn new(image: Arc<egui::ColorImage>) -> Self {
+    /// An image that was not drawn yet.
+    pub fn new(image: Arc<egui::ColorImage>) -> Self {
         Self { image, texture: None }
     }
 
@@ -113,7 +114,7 @@ impl Gallery {
     pub fn add(&mut self, made: Made) -> u64 {
         let id = self.next_id();
         let entry = Entry {
-            path: made.saved.ok(),
+            path: made.saved.and_then(Result::ok),
             origin: Some(made.origin),
             latent: made.latent.map(Shown::new),
             thumb: Some(Shown::new(made.image.clone())),

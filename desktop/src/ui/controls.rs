@@ -7,12 +7,13 @@ use tintype::device::Kind;
 use tintype::generate::{Settings, bytes};
 use tintype::model::Architecture;
 use tintype::precision::Precision;
-use tintype::settings::Setting;
+use tintype::settings::{Quality, Setting};
 
 use crate::action::Action;
 use crate::app::{App, Chosen, Networks};
 use crate::dialogs::Purpose;
 use crate::face::label;
+use crate::{quality, text};
 
 pub(super) fn show(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
     ui.add_space(4.0);
@@ -91,6 +92,8 @@ fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
     let architecture = model.inspection.architecture.clone();
     let (gate, defaults) = (model.gate(), model.defaults);
     heading(ui, "Sampler");
+    qualities(app, &mut settings, defaults, &architecture, ui);
+    live(app, ui, actions);
     grid(ui, "sampler", |ui| {
         row(ui, label(Setting::Sampler), "The way from noise to the picture", |ui| {
             let mut choice = settings.sampler;
@@ -167,6 +170,74 @@ fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
             actions.push(Action::Defaults);
         }
     }
+}
+
+/// Draft, good and best, each a sampler with its steps; nothing for a network that has but one.
+fn qualities(
+    app: &App,
+    settings: &mut Settings,
+    defaults: Settings,
+    architecture: &Architecture,
+    ui: &mut Ui,
+) {
+    let current = *settings;
+    let of = |quality| (quality, quality::settings(quality, current, defaults, architecture));
+    let choices = Quality::ALL.map(of);
+    if choices[0].1 == choices[2].1 {
+        return;
+    }
+    let chosen = app.quality();
+    ui.columns(choices.len(), |columns| {
+        for (ui, (quality, wanted)) in columns.iter_mut().zip(choices) {
+            let (name, tip) = match quality {
+                Quality::Draft => ("Draft", "To see what comes: few steps of a fast sampler"),
+                Quality::Good => ("Good", "To look at: more steps of a fast sampler"),
+                Quality::Best => ("Best", "The sampler and steps that the model's authors use"),
+            };
+            let steps = match (wanted.sampler.is_adaptive(), wanted.steps) {
+                (true, _) => "steps as needed".into(),
+                (false, 1) => "1 step".into(),
+                (false, n) => format!("{n} steps"),
+            };
+            let seconds = app.seconds(&wanted).map(text::duration);
+            let about = seconds.as_ref().map_or(String::new(), |s| format!(", about {s}"));
+            let full_name = format!("{name}, {steps}{about}");
+            ui.vertical_centered_justified(|ui| {
+                let selected = chosen == Some(quality);
+                let button = egui::Button::selectable(selected, name).frame_when_inactive(true);
+                let button = ui.add(button);
+                button.widget_info(|| {
+                    let role = egui::accesskit::Role::Button;
+                    egui::WidgetInfo::selected(role, true, selected, &full_name)
+                });
+                if button.on_hover_text(format!("{tip} ({steps}{about})")).clicked() {
+                    *settings = wanted;
+                }
+                let below = RichText::new(seconds.unwrap_or(steps)).weak().small();
+                ui.add(egui::Label::new(below).selectable(false));
+            });
+        }
+    });
+    ui.add_space(2.0);
+}
+
+/// Whether pictures are made as settings change, where that is quick.
+fn live(app: &App, ui: &mut Ui, actions: &mut Vec<Action>) {
+    if !app.can_be_live() {
+        return;
+    }
+    let mut is_on = app.is_live();
+    let tip = "Makes the picture anew whenever class, seed or settings change; it is saved once you \
+               keep it";
+    ui.horizontal(|ui| {
+        if ui.checkbox(&mut is_on, "Live").on_hover_text(tip).changed() {
+            actions.push(Action::Live(is_on));
+        }
+        if let Some(seconds) = app.settings().and_then(|settings| app.seconds(&settings)) {
+            let about = format!("about {} a picture", text::duration(seconds));
+            ui.label(RichText::new(about).weak());
+        }
+    });
 }
 
 /// The guidance scale.

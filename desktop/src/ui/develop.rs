@@ -5,7 +5,7 @@ use tintype::generate::ImageSpec;
 use tintype::model::Process;
 
 use super::timeline::{self, Timeline};
-use super::{fit, paint, picture};
+use super::{fit, paint, picture, sketch};
 use crate::action::{Action, View};
 use crate::app::{App, Chosen, Networks};
 use crate::gallery::Size;
@@ -15,10 +15,16 @@ use crate::text;
 pub(super) fn show(app: &mut App, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
     match (&app.develop.running, app.develop.finished.as_slice()) {
         (Some(_), _) => developing(app, ui, actions),
+        _ if is_live(app) => sketch::show(app, ui, actions),
         (None, [id]) => picture::large(app, *id, ui, actions),
         (None, []) => welcome(app, ui, actions),
         (None, _) => finished(app, ui, actions),
     }
+}
+
+/// Whether the picture of the current settings has the stage.
+fn is_live(app: &App) -> bool {
+    app.is_live() && (app.sketch.latest().is_some() || app.sketch.is_busy())
 }
 
 /// A job at work.

@@ -33,6 +33,7 @@ impl eframe::App for App {
         for action in actions {
             self.act(action, &ctx);
         }
+        self.pursue();
         self.remember(&ctx);
     }
 

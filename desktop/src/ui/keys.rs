@@ -10,7 +10,7 @@ use crate::dialogs::Purpose;
 pub const HELP: [(&str, &str); 13] = [
     ("any letter", "search the classes"),
     ("Up, Down", "walk through what was found"),
-    ("Enter", "make pictures of it"),
+    ("Enter", "make pictures of it; keep the live one"),
     ("Ctrl+Enter", "add it to the chosen classes, or take it out"),
     ("Ctrl+R", "surprise me"),
     ("Esc", "go back; clear the search; stop after this step"),

@@ -13,6 +13,7 @@ mod picker;
 mod picture;
 mod queue;
 mod search_field;
+mod sketch;
 mod timeline;
 mod top;
 

@@ -256,13 +256,21 @@ fn generate(app: &App, labels: &Labels, ui: &mut egui::Ui, actions: &mut Vec<Act
     ui.add_space(4.0);
     let form = &app.preferences.form;
     let count = form.count * if labels.is_empty() { 1 } else { form.classes.len() };
-    let text = if count > 1 { format!("Generate {count}") } else { "Generate".into() };
+    let keeps = app.keeps();
+    let text = match count {
+        _ if keeps => "Keep".into(),
+        0 | 1 => "Generate".into(),
+        n => format!("Generate {n}"),
+    };
     ui.vertical_centered_justified(|ui| {
         let button = egui::Button::new(RichText::new(text).size(16.0).strong())
             .fill(ui.visuals().selection.bg_fill)
             .min_size(egui::vec2(0.0, 34.0));
-        let tip = "Makes the pictures; while others are made they wait in the queue (Enter)";
-        if ui.add(button).on_hover_text(tip).clicked() {
+        let tip = match keeps {
+            true => "Saves the live picture and adds it to the gallery (Enter)",
+            false => "Makes the pictures; while others are made they wait in the queue (Enter)",
+        };
+        if ui.add_enabled(!keeps || app.can_keep(), button).on_hover_text(tip).clicked() {
             actions.push(Action::Generate);
         }
         let tip = "A picture of any class (Ctrl+R)";

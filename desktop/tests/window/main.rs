@@ -1,6 +1,8 @@
 //! The real app in a harness that stands in for a window.
+#![recursion_limit = "256"]
 
 mod bench;
+mod live;
 mod models;
 mod names;
 mod people;

@@ -5,6 +5,7 @@ use eframe::egui::accesskit::Role;
 use eframe::egui::{Event, Key, Modifiers};
 use egui_kittest::kittest::Queryable;
 use tintype::generate::Origin;
+use tintype::settings::{Quality, Sampler};
 use tintype_desktop::action::View;
 use tintype_desktop::preferences::Preferences;
 
@@ -369,6 +370,39 @@ fn a_gpu_computes_beside_a_window_that_draws_modestly() {
     bench.idle();
     assert_eq!(origin(&bench, 0).device, ready.device);
     assert!(bench.notices().is_empty(), "{:?}", bench.notices());
+}
+
+/// Sampler and steps come together, and stay alone.
+#[test]
+fn a_quality_sets_sampler_and_steps() {
+    let mut bench = Bench::new(&settings(STEPS));
+    let current = |bench: &Bench| {
+        let app = bench.harness.state();
+        let settings = app.settings().expect("a model");
+        (app.quality(), settings.sampler, settings.steps)
+    };
+    assert_eq!(current(&bench), (None, Sampler::EulerMaruyama, STEPS));
+    bench.harness.get_by_label("Draft, 8 steps").click();
+    bench.harness.run_steps(2);
+    assert_eq!(current(&bench), (Some(Quality::Draft), Sampler::DpmPp2m, 8));
+    bench.harness.get_by_role_and_label(Role::Slider, "Steps").set_value_accesskit(2.0);
+    bench.harness.run_steps(2);
+    assert_eq!(current(&bench), (None, Sampler::DpmPp2m, 2));
+    // How long a picture takes is known after the first.
+    assert!(bench.harness.query_by_label_contains(", about ").is_none());
+    generate(&mut bench, "fruit");
+    bench.idle();
+    bench.harness.get_by_label_contains("Draft, 8 steps, about ");
+    bench.harness.get_by_label_contains("Good, 16 steps, about ").click();
+    bench.harness.run_steps(2);
+    assert_eq!(current(&bench), (Some(Quality::Good), Sampler::DpmPp2m, 16));
+    bench.harness.get_by_label_contains("Best, ").click();
+    bench.harness.run_steps(2);
+    let app = bench.harness.state();
+    let (defaults, settings) =
+        (app.model().expect("a model").defaults, app.settings().expect("a model"));
+    assert_eq!(current(&bench), (Some(Quality::Best), defaults.sampler, defaults.steps));
+    assert_eq!(settings.guidance.scale, 2.0, "guidance is no matter of time");
 }
 
 #[test]

@@ -31,6 +31,12 @@ fn compare(mut bench: Bench, name: &str) {
             bench.harness.mask(rect.expand(2.0));
         }
     }
+    // So is how long a picture takes, below the buttons.
+    let named = bench.harness.query_all_by_label_contains(", about ");
+    let rects: Vec<_> = named.map(|node| node.rect()).collect();
+    for rect in rects {
+        bench.harness.mask(rect.with_max_y(rect.max.y + 22.0));
+    }
     bench.harness.snapshot_options(name, &options());
 }
 

@@ -1,0 +1,207 @@
+//! Live pictures: made as settings change, saved when kept. With a small network of one step.
+
+use std::collections::BTreeMap;
+
+use eframe::egui::accesskit::Role;
+use eframe::egui::{Color32, Key};
+use egui_kittest::kittest::Queryable;
+use serde_json::json;
+use tintype::burn::tensor::Device;
+use tintype::generate::Origin;
+use tintype::model::meanflow::Shape;
+use tintype::model::pmf::PmfConfig;
+use tintype::weights::{TensorView, layout, write_safetensors};
+use tintype_desktop::action::Action;
+use tintype_desktop::app::App;
+
+use super::bench::{Bench, STEPS, settings};
+
+/// A pMF of 16×16 pixels and six classes, with weights by a formula.
+fn checkpoint() -> Vec<u8> {
+    let shape = Shape {
+        input_size: 16,
+        patch_size: 4,
+        in_channels: 3,
+        hidden_size: 24,
+        depth: 3,
+        aux_head_depth: 2,
+        num_heads: 2,
+        mlp_hidden: 20,
+        num_classes: 6,
+        num_class_tokens: 3,
+        num_time_tokens: 2,
+        num_cfg_tokens: 2,
+        num_interval_tokens: 1,
+        v_heads: false,
+    };
+    let config = PmfConfig { shape, pca_channels: 5, noise_scale: 1.0 };
+    let network = config.init(&Device::flex()).expect("valid");
+    let mut n = 0u32;
+    let mut value = || {
+        n = n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (n >> 8) as f32 / (1 << 23) as f32 * 0.4 - 0.4
+    };
+    let mut tensors = BTreeMap::new();
+    for (name, shape) in layout(&network) {
+        let count: usize = shape.iter().product();
+        let values: Vec<f32> = (0..count).map(|_| value()).collect();
+        let view = TensorView::from_f32(shape, &values).expect("as many as the shape");
+        tensors.insert(name, view);
+    }
+    write_safetensors(&tensors, &BTreeMap::new()).expect("a file")
+}
+
+/// A window with that network, of which class 3 is chosen.
+fn bench() -> Bench {
+    let mut settings = settings(STEPS);
+    settings["form"]["classes"] = json!([3]);
+    let mut bench = Bench::new(&settings);
+    let file = bench.folder.path().join("small.safetensors");
+    std::fs::write(&file, checkpoint()).expect("written");
+    bench.drop_files(&[&file]);
+    bench.until("open", |app| app.model().is_some_and(|model| model.name == "small.safetensors"));
+    bench
+}
+
+/// Whether the picture of the current settings is there, and no other in the making.
+fn is_settled(app: &App) -> bool {
+    let form = &app.preferences().form;
+    let latest = app.sketch().latest().map(|latest| &latest.made.origin);
+    !app.sketch().is_busy()
+        && latest.is_some_and(|origin| {
+            let spec = origin.spec;
+            (spec.class, spec.seed) == (form.classes.last().copied(), form.seed)
+                && Some(origin.settings) == app.settings()
+        })
+}
+
+fn settle(bench: &mut Bench) {
+    bench.until("the picture of the settings", is_settled);
+}
+
+fn act(bench: &mut Bench, action: Action) {
+    let ctx = bench.harness.ctx.clone();
+    bench.harness.state_mut().act(action, &ctx);
+    bench.harness.step();
+}
+
+/// Presses Enter in an empty search.
+fn enter(bench: &mut Bench) {
+    bench.harness.get_by_label("Search classes").focus();
+    bench.harness.step();
+    bench.harness.key_press(Key::Enter);
+    bench.harness.run_steps(2);
+}
+
+/// How the latest picture was made, and its pixels.
+fn latest(bench: &Bench) -> (Origin, Vec<Color32>) {
+    let latest = bench.harness.state().sketch().latest().expect("a picture");
+    (latest.made.origin.clone(), latest.made.image.pixels.clone())
+}
+
+/// Contents of the files in the folder of pictures.
+fn files(bench: &Bench) -> Vec<Vec<u8>> {
+    let Ok(folder) = std::fs::read_dir(bench.pictures()) else { return Vec::new() };
+    let read = |entry: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read(entry.expect("an entry").path()).expect("it is a file")
+    };
+    folder.map(read).collect()
+}
+
+#[test]
+fn the_picture_follows_the_settings_and_is_saved_once_it_is_kept() {
+    let mut bench = bench();
+    settle(&mut bench);
+    bench.harness.get_by_role_and_label(Role::Image, "3, seed 7, live");
+    let (_, first) = latest(&bench);
+    bench.harness.get_by_label("New").click();
+    bench.harness.run_steps(2);
+    settle(&mut bench);
+    let (origin, second) = latest(&bench);
+    assert_ne!(origin.spec.seed, 7, "one in a hundred million");
+    assert!(first != second, "another seed is another picture");
+    bench.harness.get_by_role_and_label(Role::Slider, "Guidance").set_value_accesskit(3.0);
+    bench.harness.run_steps(2);
+    settle(&mut bench);
+    assert_eq!(latest(&bench).0.settings.guidance.scale, 3.0);
+    assert!(bench.harness.state().gallery().entries().is_empty() && files(&bench).is_empty());
+
+    bench.harness.get_by_label("Keep this picture").click();
+    bench.harness.run_steps(2);
+    let (origin, _) = latest(&bench);
+    let kept = files(&bench);
+    assert_eq!((kept.len(), bench.harness.state().gallery().entries().len()), (1, 1));
+    assert_eq!(Origin::read(&kept[0]).expect("it carries its settings"), origin);
+    // Once is enough; the next one is kept by Enter.
+    enter(&mut bench);
+    assert_eq!(files(&bench).len(), 1);
+    act(&mut bench, Action::Choose { class: 1, add: false });
+    settle(&mut bench);
+    enter(&mut bench);
+    assert_eq!(files(&bench).len(), 2);
+    assert!(bench.notices().is_empty(), "{:?}", bench.notices());
+}
+
+#[test]
+fn of_quick_changes_the_last_is_made() {
+    let mut bench = bench();
+    for steps in [1.0, 3.0] {
+        let slider = bench.harness.get_by_role_and_label(Role::Slider, "Steps");
+        slider.set_value_accesskit(steps);
+        bench.harness.run_steps(2);
+        for class in [0, 1, 2, 4, 5] {
+            act(&mut bench, Action::Choose { class, add: false });
+            act(&mut bench, Action::NewSeed);
+        }
+        settle(&mut bench);
+        let (origin, _) = latest(&bench);
+        assert_eq!((origin.spec.class, origin.settings.steps), (Some(5), steps as usize));
+    }
+    assert!(bench.harness.state().gallery().entries().is_empty() && files(&bench).is_empty());
+    assert!(bench.notices().is_empty(), "{:?}", bench.notices());
+}
+
+#[test]
+fn pictures_that_were_asked_for_have_the_stage_and_live_can_be_turned_off() {
+    let mut bench = bench();
+    settle(&mut bench);
+    bench.harness.get_by_role_and_label(Role::Slider, "Count").set_value_accesskit(2.0);
+    bench.harness.run_steps(2);
+    bench.harness.get_by_label("Generate 2").click();
+    bench.until("two pictures", |app| app.gallery().entries().len() == 2);
+    bench.idle();
+    bench.harness.run_steps(4);
+    assert!(bench.harness.state().sketch().latest().is_none());
+    act(&mut bench, Action::NewSeed);
+    settle(&mut bench);
+
+    bench.harness.get_by_label("Live").click();
+    bench.harness.run_steps(2);
+    let (before, _) = latest(&bench);
+    act(&mut bench, Action::NewSeed);
+    bench.harness.run_steps(4);
+    assert!(!bench.harness.state().sketch().is_busy());
+    assert_eq!(latest(&bench).0, before);
+    assert_eq!(files(&bench).len(), 2);
+}
+
+#[test]
+fn a_sheet_shows_guidance_and_seeds_of_which_one_is_taken() {
+    let mut bench = bench();
+    settle(&mut bench);
+    bench.harness.get_by_label("Sheet").click();
+    bench.harness.run_steps(2);
+    bench.until("all are made", |app| app.sketch().count() == 9 && !app.sketch().is_busy());
+    for scale in ["1.00", "3.00", "5.00"] {
+        for seed in [7, 8, 9] {
+            bench.harness.get_by_label(&format!("Seed {seed}, guidance {scale}"));
+        }
+    }
+    bench.harness.get_by_label("Seed 8, guidance 3.00").click();
+    bench.harness.run_steps(2);
+    settle(&mut bench);
+    let (origin, _) = latest(&bench);
+    assert_eq!((origin.spec.seed, origin.settings.guidance.scale), (8, 3.0));
+    bench.harness.get_by_label("Keep this picture");
+    assert!(files(&bench).is_empty());
+}
