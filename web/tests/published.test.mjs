@@ -197,3 +197,37 @@ test("what is not the published file is refused, a pause goes on, and an unknown
   await stop();
   await hub.stop();
 });
+
+test("checkpoints open as their authors nest them: k-diffusion's training file, REPA's network on diffusers' autoencoder", async () => {
+  const cases = ["kdiffusion.pth", "repa-sit.safetensors", "diffusers-vae.safetensors", "sd-vae-latents-stats.safetensors"];
+  const bytes = Object.fromEntries(cases.map((name) => [name, readFileSync(join(models, "../../core/tests/cases", name))]));
+  const files = Object.fromEntries(cases.map((name) => [`/authors/model/resolve/main/${name}`, bytes[name]]));
+  const entry = (title, architecture, parts) => ({
+    name: title.toLowerCase(),
+    title,
+    kind: "network",
+    architecture,
+    licence: { id: "MIT", commercial: true },
+    files: Object.entries(parts).map(([role, name]) => ({ role, address: `hub:authors/model/${name}`, bytes: bytes[name].length, sha256: sha256(bytes[name]) })),
+    sampling: { sampler: architecture === "HDiT" ? "dpmpp-2m" : "euler", steps: 2, guidance: { scale: 1, low: 0, high: 1 } },
+  });
+  const catalogue = [
+    entry("Pixels", "HDiT", { network: "kdiffusion.pth" }),
+    entry("Latents", "SiT", { network: "repa-sit.safetensors", autoencoder: "diffusers-vae.safetensors", statistics: "sd-vae-latents-stats.safetensors" }),
+  ];
+  const hub = await startHub(files);
+  const { visit, stop, context } = await open(browser, { folder: siteFor(site, hub, catalogue) });
+  // The page does not load its own model then.
+  await context.addInitScript(() => Object.defineProperty(navigator, "connection", { value: { saveData: true } }));
+  const page = await visit();
+  for (const { name, title } of catalogue) {
+    await page.click("#models");
+    await page.locator(`li[data-name=${name}]`).getByRole("button", { name: /^Download/ }).click();
+    await device(page, title);
+    assert.equal(await page.inputValue("#steps"), "2");
+  }
+  assert.deepEqual(page.errors, []);
+  await context.close();
+  await stop();
+  await hub.stop();
+});

@@ -261,3 +261,46 @@ fn an_unclear_licence_is_said_first_and_a_failure_in_the_card() {
     bench.harness.get_by_label("Retry: Emoji, served");
     assert!(bench.notices().is_empty(), "{:?}", bench.notices());
 }
+
+/// As their authors publish them: k-diffusion's training checkpoint, and REPA's network on an autoencoder of diffusers,
+/// with a file of statistics.
+#[test]
+fn checkpoints_open_as_their_authors_nest_them() {
+    let case = |name: &str| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../core/tests/cases");
+        std::fs::read(folder.join(name)).expect("it is in the repository")
+    };
+    const PTH: &str = "kdiffusion.pth";
+    const SIT: &str = "repa-sit.safetensors";
+    const VAE: &str = "diffusers-vae.safetensors";
+    const STATS: &str = "sd-vae-latents-stats.safetensors";
+    let server =
+        Server::start([PTH, SIT, VAE, STATS].map(|name| (name, case(name))).into(), usize::MAX);
+    let entry = |title: &str, architecture: &str, files: &[(&str, &str)]| {
+        let file = |&(role, name): &(&str, &str)| {
+            let address = format!("http://{}/{name}", server.host);
+            json!({"role": role, "address": address, "bytes": case(name).len()})
+        };
+        let files: Vec<Value> = files.iter().map(file).collect();
+        json!({"name": title.to_lowercase(), "title": title, "kind": "network", "files": files,
+               "architecture": architecture, "licence": {"id": "MIT", "commercial": true}})
+    };
+    let latent = [("network", SIT), ("autoencoder", VAE), ("statistics", STATS)];
+    let models = [entry("Pixels", "HDiT", &[("network", PTH)]), entry("Latents", "SiT", &latent)];
+    let mut bench = bench(&json!({"models": models}), false);
+    let latents = [SIT, VAE, STATS].map(|name| case(name).len()).iter().sum();
+    for (title, size) in [("Pixels", case(PTH).len()), ("Latents", latents)] {
+        let ctx = bench.harness.ctx.clone();
+        bench.harness.state_mut().act(Action::Show(View::Models), &ctx);
+        bench.until("looked for", |app| app.browser().cards().iter().all(|c| c.status.is_some()));
+        let size = tintype::generate::bytes(size as u64);
+        click(&mut bench, &format!("Download {size} from {}: {title}", server.host));
+        bench.until("open", |app| app.model().is_some_and(|model| model.name == title));
+        generate(&mut bench, "3");
+        bench.idle();
+    }
+    bench.until("pictures", |app| app.gallery().entries().len() == 2);
+    let told =
+        ["Pixels", "Latents"].map(|title| format!("{title} is on this machine now, and open."));
+    assert_eq!(bench.notices(), told);
+}
