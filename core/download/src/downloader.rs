@@ -305,8 +305,9 @@ impl Downloader {
                 unfinished::note(&blob, hub)?;
                 let location = facts.location.clone();
                 let context = self.context(watch, stop);
-                let (found, bytes) = receive(context, &wanted, &blob, location, &again)?;
-                unfinished::forget(&blob);
+                let received = receive(context, &wanted, &blob, location, &again);
+                unfinished::forget_unless_partial(&blob);
+                let (found, bytes) = received?;
                 let fetched =
                     Fetched { bytes, sha256: Some(found.sha256), ..is_here(pointer.clone()) };
                 (fetched, true)

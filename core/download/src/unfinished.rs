@@ -22,9 +22,11 @@ pub(crate) fn note(blob: &Path, hub: &Hub) -> Result<(), DownloadError> {
     Ok(write_whole(&note_of(blob), hub.path.as_bytes())?)
 }
 
-/// Removes the note of a content that is whole.
-pub(crate) fn forget(blob: &Path) {
-    let _ = std::fs::remove_file(note_of(blob));
+/// Removes the note of a content of which no part is left: it is whole, or nothing of it came.
+pub(crate) fn forget_unless_partial(blob: &Path) {
+    if !part_of(blob).exists() {
+        let _ = std::fs::remove_file(note_of(blob));
+    }
 }
 
 /// The beginnings of the names of a file's unfinished contents in the folder of blobs.

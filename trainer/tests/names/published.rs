@@ -14,7 +14,7 @@ use tintype::model::vavae::VaeConfig;
 use tintype::weights::{layout, snapshot, write_safetensors};
 use tintype_test_hub::{Fault, Gate, TestHub, sha256};
 
-use crate::common::{Workspace, names, program};
+use crate::common::{Workspace, names, program, wait_until};
 use crate::pickles::{archive, dict, pickle, tensor};
 
 /// A secret that no output may show.
@@ -370,7 +370,13 @@ fn ctrl_c_keeps_what_has_arrived() {
     scene.hub.on("GET", "0400000.pt", [Fault::Hold(100_000, gate.clone())]);
     let mut command = scene.command("download tiny-joint --yes");
     let mut child = command.stderr(Stdio::piped()).spawn().expect("the program starts");
-    gate.wait();
+    let blobs = scene.workspace.path("hf/hub/models--REPA-E--joint/blobs");
+    // The server has sent it before the program has written it.
+    let is_begun = |name: &String| {
+        let part = std::fs::metadata(blobs.join(name));
+        name.ends_with(".incomplete") && part.is_ok_and(|part| part.len() > 0)
+    };
+    wait_until("a part has arrived", || blobs.is_dir() && names(&blobs).iter().any(is_begun));
     let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
     assert!(signal.expect("it is sent").success());
     let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
@@ -379,7 +385,6 @@ fn ctrl_c_keeps_what_has_arrived() {
     );
     gate.open();
     assert_eq!(child.wait().expect("it ends").code(), Some(130));
-    let blobs = scene.workspace.path("hf/hub/models--REPA-E--joint/blobs");
     assert!(names(&blobs)[0].ends_with(".tintype.incomplete"), "{:?}", names(&blobs));
     scene.succeeds("download tiny-joint --yes");
     let resumed = scene.hub.requests().into_iter().any(|request| request.header("Range").is_some());

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tintype::weights::open;
 
-use crate::common::{TINTYPE, Workspace, names};
+use crate::common::{TINTYPE, Workspace, names, wait_until};
 use crate::runs::{FILES, hdit};
-use crate::survival::{latest_step, wait_until};
+use crate::survival::latest_step;
 
 fn send(child: &Child, signal: &str) {
     let sent = Command::new("kill").args([signal, &child.id().to_string()]).status();

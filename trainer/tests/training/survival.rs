@@ -1,21 +1,11 @@
 //! Runs that trouble does not end, and that their readers do not disturb.
 
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
 use tintype::weights::{TensorView, open, write_safetensors};
 
-use crate::common::{Workspace, names};
+use crate::common::{Workspace, names, wait_until};
 use crate::runs::hdit;
-
-/// Waits until something is so.
-pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !so() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 /// The step of a run's latest checkpoint; 0 before there is one.
 pub fn latest_step(workspace: &Workspace, run: &str) -> u64 {

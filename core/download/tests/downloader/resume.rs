@@ -4,7 +4,8 @@ use tintype_download::DownloadError;
 use tintype_test_hub::{Fault, Gate, MAIN_COMMIT};
 
 use crate::support::{
-    BYTES, CUT, REPOSITORY, Scene, address, content, fetch, fetch_a_little, file, is, length,
+    BYTES, CUT, REPOSITORY, Scene, address, content, fetch, fetch_a_little, file, files_below, is,
+    length,
 };
 
 /// The request that continues a download.
@@ -72,6 +73,8 @@ fn beginning_anew_again_and_again_ends() {
     let error = scene.fetch(&address("weights.bin")).expect_err("it never gets further");
     assert!(matches!(error, DownloadError::Unreachable { .. }), "{error}");
     assert_eq!(scene.ranges("weights.bin").len(), 5);
+    let traces = files_below(&scene.repository().join("blobs"));
+    assert!(traces.is_empty(), "{traces:?}");
 }
 
 #[test]
