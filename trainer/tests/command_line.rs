@@ -96,8 +96,8 @@ fn a_quality_is_overridden_by_its_parts() {
         let settings = tintype::generate::Origin::read(&png).expect("its settings").settings;
         (settings.sampler.name(), settings.steps)
     };
-    assert_eq!(settings("draft.png", &[]), ("dpmpp-2m", 8));
-    assert_eq!(settings("fewer.png", &["--steps", "3"]), ("dpmpp-2m", 3));
+    assert_eq!(settings("draft.png", &[]), ("unipc", 8));
+    assert_eq!(settings("fewer.png", &["--steps", "3"]), ("unipc", 3));
     let other = ["--steps", "2", "--sampler", "unipc", "--times", "karras", "--rho", "3"];
     assert_eq!(settings("other.png", &other), ("unipc", 2));
 }

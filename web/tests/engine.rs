@@ -323,8 +323,8 @@ fn a_quality_is_steps_and_sampler_of_the_model() {
     let info = session(&processor()).info();
     let preset = |name, sampler, steps| Preset { name, sampler, steps };
     let expected = [
-        preset("draft", "dpmpp-2m", 8),
-        preset("good", "dpmpp-2m", 16),
+        preset("draft", "unipc", 8),
+        preset("good", "unipc", 16),
         preset("best", "euler-maruyama", 50),
     ];
     assert_eq!(info.qualities, expected);

@@ -294,10 +294,10 @@ test("without WebGPU the processor computes, and says how long it will take", as
   const times = (await page.locator("#qualities small").allTextContents()).map(seconds);
   assert.ok(times[0] < times[1] && times[1] < times[2], String(times));
   await page.check("#qualities [value=draft]");
-  assert.deepEqual(await setting(), ["draft", "8", "dpmpp-2m"]);
+  assert.deepEqual(await setting(), ["draft", "8", "unipc"]);
   assert.equal(seconds(await words(page, "#estimate")), times[0]);
   await page.fill("#steps", "9");
-  assert.deepEqual(await setting(), [null, "9", "dpmpp-2m"]);
+  assert.deepEqual(await setting(), [null, "9", "unipc"]);
   await page.fill("#steps", "16");
   assert.equal(await chosen(), "good");
   await page.check("#qualities [value=best]");

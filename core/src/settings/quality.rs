@@ -6,7 +6,7 @@ use crate::model::Architecture;
 /// How much time a picture is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quality {
-    /// To see what comes: 8 steps of DPM-Solver++(2M).
+    /// To see what comes: 8 steps of a solver of few steps.
     Draft,
     /// To look at: 16 steps of it.
     Good,
@@ -18,9 +18,9 @@ impl Quality {
     /// Every quality, the fastest first.
     pub const ALL: [Self; 3] = [Self::Draft, Self::Good, Self::Best];
 
-    /// The solver of few steps: of the second order, as higher ones overshoot under strong guidance
-    /// (arXiv 2211.01095).
-    const SOLVER: Sampler = Sampler::DpmPp2m;
+    /// The solvers of few steps, the closest to the solution first (docs/performance.md): UniPC of flows,
+    /// DPM-Solver++(2M) of denoisers.
+    const SOLVERS: [Sampler; 2] = [Sampler::UniPc, Sampler::DpmPp2m];
 
     /// The name on the command line.
     pub const fn name(self) -> &'static str {
@@ -40,12 +40,12 @@ impl Quality {
         }
     }
 
-    /// Settings with these steps and their solver. Those of a network that the solver does not fit stay.
+    /// Settings with these steps and their solver. Those of a network that no such solver fits stay.
     pub fn apply(self, settings: Settings, architecture: &Architecture) -> Settings {
-        match self.steps() {
-            Some(steps) if architecture.samplers().contains(&Self::SOLVER) => {
-                Settings { sampler: Self::SOLVER, steps, ..settings }
-            }
+        let fitting = architecture.samplers();
+        let solver = Self::SOLVERS.into_iter().find(|solver| fitting.contains(solver));
+        match (self.steps(), solver) {
+            (Some(steps), Some(sampler)) => Settings { sampler, steps, ..settings },
             _ => settings,
         }
     }

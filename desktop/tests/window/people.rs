@@ -384,10 +384,10 @@ fn a_quality_sets_sampler_and_steps() {
     assert_eq!(current(&bench), (None, Sampler::EulerMaruyama, STEPS));
     bench.harness.get_by_label("Draft, 8 steps").click();
     bench.harness.run_steps(2);
-    assert_eq!(current(&bench), (Some(Quality::Draft), Sampler::DpmPp2m, 8));
+    assert_eq!(current(&bench), (Some(Quality::Draft), Sampler::UniPc, 8));
     bench.harness.get_by_role_and_label(Role::Slider, "Steps").set_value_accesskit(2.0);
     bench.harness.run_steps(2);
-    assert_eq!(current(&bench), (None, Sampler::DpmPp2m, 2));
+    assert_eq!(current(&bench), (None, Sampler::UniPc, 2));
     // How long a picture takes is known after the first.
     assert!(bench.harness.query_by_label_contains(", about ").is_none());
     generate(&mut bench, "fruit");
@@ -395,7 +395,7 @@ fn a_quality_sets_sampler_and_steps() {
     bench.harness.get_by_label_contains("Draft, 8 steps, about ");
     bench.harness.get_by_label_contains("Good, 16 steps, about ").click();
     bench.harness.run_steps(2);
-    assert_eq!(current(&bench), (Some(Quality::Good), Sampler::DpmPp2m, 16));
+    assert_eq!(current(&bench), (Some(Quality::Good), Sampler::UniPc, 16));
     bench.harness.get_by_label_contains("Best, ").click();
     bench.harness.run_steps(2);
     let app = bench.harness.state();
