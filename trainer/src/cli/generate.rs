@@ -366,7 +366,7 @@ fn specs(args: &Args, labels: &tintype::labels::Labels) -> Result<Vec<ImageSpec>
         bail!("--seed {first} --count {count}: the last seed is beyond {}", u64::MAX);
     }
     let specs = classes.into_iter().flat_map(|class| {
-        (0..count as u64).map(move |k| ImageSpec { class, seed: first.wrapping_add(k), index: 0 })
+        (0..count as u64).map(move |k| ImageSpec::new(class, first.wrapping_add(k), 0))
     });
     Ok(specs.collect())
 }
