@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let posterior = encoder.network.encode(x.clone());
     let [_, c, h, w] = posterior.mean.dims();
-    let key = ImageKey { seed: 0, image: 0 };
+    let key = ImageKey::new(0, 0);
     let eps = noise::batch(&[key], Stream::Start, 0, [c, h, w], &device).cast(FloatDType::F32);
     let z = posterior.sample(eps); // [1, C, H/f, W/f]
     let again = decoder.network.decode(z.clone()); // [1, 3, H, W]

@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pipeline = ModelFiles::embedded()?.load(Precision::F32, &device)?;
     let request = Request {
         settings: Settings { steps: 25, ..pipeline.architecture().default_settings() },
-        images: vec![ImageSpec { class: Some(pipeline.labels().find(&class)?), seed: 7, index: 0 }],
+        images: vec![ImageSpec::new(Some(pipeline.labels().find(&class)?), 7, 0)],
     };
 
     // Decoding each step's latent costs more than the step; the previewer decodes some and shows the

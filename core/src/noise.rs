@@ -5,10 +5,19 @@
 //! keyed by the first four; Box–Muller with [`libm`] turns a pair of 32-bit words into a pair of
 //! normals, so the bits are the same on every platform. All values lie within ±6.8: the smallest
 //! uniform number is 2⁻³³, and `√(66 ln 2) = 6.76…`.
+//!
+//! Noise may lie between that of two seeds, [`Blend`]. It is interpolated spherically (Shoemake, SIGGRAPH 1985;
+//! White, arXiv 1609.04468): `cos(θ)·a + sin(θ)·b` with θ from 0 to π/2. As a and b are independent, that is
+//! standard normal at every θ, of variance `cos²θ + sin²θ = 1`. Linear interpolation, `(1 − t)·a + t·b`, has the
+//! variance `(1 − t)² + t²`, 1/2 in the middle, where networks expect 1. Values of a blend lie within ±9.6, √2
+//! times those of a seed.
+
+use std::f64::consts::{FRAC_PI_2, TAU};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
 
 /// What the noise is for; streams of one image are independent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,15 +48,33 @@ pub enum Stream {
 }
 
 /// Identity of one image's noise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ImageKey {
     /// The user's seed; any number.
     pub seed: u64,
     /// Number of the image under this seed.
     pub image: u64,
+    /// Interpolation of the normals towards those of another seed, under the same number.
+    pub blend: Option<Blend>,
 }
 
-/// The bits of one image, stream and step.
+/// Interpolation towards the noise of another seed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Blend {
+    /// The other seed.
+    pub seed: u64,
+    /// How far towards it, 0 to 1: 0 is the noise of the image's own seed, 1 that of the other, to the bit.
+    pub amount: f64,
+}
+
+impl ImageKey {
+    /// The noise of one seed.
+    pub const fn new(seed: u64, image: u64) -> Self {
+        Self { seed, image, blend: None }
+    }
+}
+
+/// The bits of one image, stream and step, of its own seed.
 fn bits(key: ImageKey, stream: Stream, step: u32) -> ChaCha8Rng {
     let mut chacha_key = [0u8; 32];
     chacha_key[..8].copy_from_slice(&key.seed.to_le_bytes());
@@ -58,14 +85,34 @@ fn bits(key: ImageKey, stream: Stream, step: u32) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(chacha_key)
 }
 
-/// `len` uniform numbers in 0…1 (1 excluded, multiples of 2⁻³²) of one image, stream and step.
+/// `len` uniform numbers in 0…1 (1 excluded, multiples of 2⁻³²) of one image, stream and step. They are for training,
+/// and of the image's own seed alone.
 pub fn uniforms(key: ImageKey, stream: Stream, step: u32, len: usize) -> Vec<f64> {
     let mut bits = bits(key, stream, step);
     (0..len).map(|_| bits.next_u32() as f64 * SCALE).collect()
 }
 
-/// `len` standard-normal numbers of one image, stream and step.
+/// `len` standard-normal numbers of one image, stream and step, blended where the key is.
 pub fn normals(key: ImageKey, stream: Stream, step: u32, len: usize) -> Vec<f32> {
+    let of = |seed| seed_normals(ImageKey::new(seed, key.image), stream, step, len);
+    // Between a seed and itself there is nothing else: its noise is not independent of itself.
+    let Some(Blend { seed, amount }) = key.blend.filter(|blend| blend.seed != key.seed) else {
+        return of(key.seed);
+    };
+    // The ends are exact; in floating point, cos(π/2) is not 0.
+    if amount == 0.0 {
+        return of(key.seed);
+    }
+    if amount == 1.0 {
+        return of(seed);
+    }
+    let (sin, cos) = libm::sincos(amount * FRAC_PI_2);
+    let between = |(a, b): (f32, f32)| (cos * f64::from(a) + sin * f64::from(b)) as f32;
+    of(key.seed).into_iter().zip(of(seed)).map(between).collect()
+}
+
+/// Those of the image's own seed.
+fn seed_normals(key: ImageKey, stream: Stream, step: u32, len: usize) -> Vec<f32> {
     let mut bits = bits(key, stream, step);
     let mut out = Vec::with_capacity(len + 1);
     while out.len() < len {
@@ -81,7 +128,7 @@ const SCALE: f64 = 1.0 / 4_294_967_296.0; // 2⁻³²
 /// Two independent normals from two uniform words.
 fn box_muller(a: u32, b: u32) -> (f32, f32) {
     let radius = libm::sqrt(-2.0 * libm::log((a as f64 + 0.5) * SCALE));
-    let (sin, cos) = libm::sincos(std::f64::consts::TAU * (b as f64 * SCALE));
+    let (sin, cos) = libm::sincos(TAU * (b as f64 * SCALE));
     ((radius * cos) as f32, (radius * sin) as f32)
 }
 
@@ -108,7 +155,12 @@ pub fn batch(
 mod tests {
     use super::*;
 
-    const KEY: ImageKey = ImageKey { seed: 7, image: 3 };
+    const KEY: ImageKey = ImageKey::new(7, 3);
+
+    /// So far from the key's seed to another.
+    fn blended(seed: u64, amount: f64) -> ImageKey {
+        ImageKey { blend: Some(Blend { seed, amount }), ..KEY }
+    }
 
     #[test]
     fn a_prefix_does_not_depend_on_the_length() {
@@ -146,5 +198,52 @@ mod tests {
         assert!(x.iter().all(|v| v.abs() < 6.8));
         let (largest, _) = box_muller(0, 0);
         assert!((6.76..6.77).contains(&largest), "the bound {largest}");
+    }
+
+    #[test]
+    fn the_ends_of_a_blend_are_its_seeds() {
+        for (stream, step) in [(Stream::Start, 0), (Stream::PixelStep, 9)] {
+            let of = |key| normals(key, stream, step, 1000);
+            let (own, other) = (of(KEY), of(ImageKey { seed: 8, ..KEY }));
+            assert_eq!(of(blended(8, 0.0)), own);
+            assert_eq!(of(blended(8, 1.0)), other);
+            let middle = of(blended(8, 0.5));
+            assert!(middle != own && middle != other);
+            assert_eq!(of(blended(KEY.seed, 0.5)), own, "between a seed and itself");
+        }
+        // Training's numbers are of one seed.
+        let uniform = |key| uniforms(key, Stream::Time, 0, 8);
+        assert_eq!(uniform(blended(8, 0.5)), uniform(KEY));
+    }
+
+    #[test]
+    fn a_blend_is_standard_normal_and_follows_its_amount() {
+        let of = |key| normals(key, Stream::Start, 0, 1 << 16);
+        let (own, other) = (of(KEY), of(ImageKey { seed: 8, ..KEY }));
+        let mean_product = |x: &[f32], y: &[f32]| {
+            x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>()
+                / x.len() as f64
+        };
+        for amount in [0.3, 0.5, 0.9] {
+            let x = of(blended(8, amount));
+            let variance = mean_product(&x, &x);
+            assert!((variance - 1.0).abs() < 0.02, "variance {variance} at {amount}");
+            let (sin, cos) = (amount * FRAC_PI_2).sin_cos();
+            for (end, expected) in [(&own, cos), (&other, sin)] {
+                let found = mean_product(&x, end);
+                assert!((found - expected).abs() < 0.02, "{found} for {expected} at {amount}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_blend_is_the_same_from_either_end() {
+        let there = normals(blended(8, 0.25), Stream::Step, 5, 1000);
+        let blend = Some(Blend { seed: KEY.seed, amount: 0.75 });
+        let back = normals(ImageKey { seed: 8, blend, ..KEY }, Stream::Step, 5, 1000);
+        for (x, y) in there.iter().zip(&back) {
+            // One unit in the last place: 0.25 and 0.75 of π/2 are rounded apart.
+            assert!((x - y).abs() <= f32::EPSILON * x.abs().max(1.0), "{x} and {y}");
+        }
     }
 }

@@ -231,7 +231,7 @@ fn make(
     settings: Settings,
     seeds: &[u64],
 ) -> Result<(Vec<Vec<u8>>, Vec<f64>), GenerateError> {
-    let spec = |&seed: &u64| ImageSpec { class: Some(3), seed, index: 0 };
+    let spec = |&seed: &u64| ImageSpec::new(Some(3), seed, 0);
     let request = Request { settings, images: seeds.iter().map(spec).collect() };
     let (mut pictures, mut times) = (Vec::new(), Vec::new());
     let mut on_event = async |event: Event<'_>| {

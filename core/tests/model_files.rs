@@ -85,8 +85,7 @@ fn inspecting_tells_what_loading_would() {
 
 /// Steps at which the pixel stream was at work.
 fn pixel_steps(pipeline: &Pipeline, settings: Settings) -> Vec<usize> {
-    let request =
-        Request { settings, images: vec![ImageSpec { class: Some(1), seed: 1, index: 0 }] };
+    let request = Request { settings, images: vec![ImageSpec::new(Some(1), 1, 0)] };
     let mut steps = Vec::new();
     let mut on_event = async |event: Event<'_>| {
         if let Event::Step { index, preview, .. } = event
@@ -131,7 +130,7 @@ fn a_network_of_two_streams_that_guides_itself_is_not_guided() {
     let picture = |pipeline: &Pipeline, scale: f64| {
         let settings =
             Settings { tau: Some(0.6), ..Settings::new(Sampler::Euler, 2, Guidance::new(scale)) };
-        let images = vec![ImageSpec { class: Some(1), seed: 1, index: 0 }];
+        let images = vec![ImageSpec::new(Some(1), 1, 0)];
         let mut pixels = Vec::new();
         let mut on_event = async |event: Event<'_>| {
             if let Event::Image(picture) = event {

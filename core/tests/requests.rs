@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use tintype::Precision;
 use tintype::diffusion::guidance::Guidance;
 use tintype::generate::{
-    Event, GenerateError, ImageSpec, LoadError, Parts, Picture, Pipeline, Request,
+    Event, GenerateError, ImageSpec, LoadError, Parts, Picture, Pipeline, Request, between,
 };
 use tintype::model::{
     Architecture, Clock, DiffusionModel, Family, InvalidConfig, LatentSpace, Network, Process,
     Untrained, register,
 };
-use tintype::noise::{ImageKey, Stream, normals};
+use tintype::noise::{Blend, ImageKey, Stream, normals};
 use tintype::settings::{Sampler, Settings};
 use tintype::weights::{TensorView, Weights, WeightsError};
 
@@ -129,13 +129,23 @@ fn make_with(
     settings: Settings,
     seeds: &[u64],
 ) -> Result<(Vec<Picture>, Vec<usize>), GenerateError> {
-    let images = seeds.iter().map(|&seed| ImageSpec { class: None, seed, index: 0 }).collect();
+    let images = seeds.iter().map(|&seed| ImageSpec::new(None, seed, 0)).collect();
+    make_images(pipeline, settings, images)
+}
+
+/// [`make_with`] of any images.
+fn make_images(
+    pipeline: &Pipeline,
+    settings: Settings,
+    images: Vec<ImageSpec>,
+) -> Result<(Vec<Picture>, Vec<usize>), GenerateError> {
+    let count = images.len();
     let (mut pictures, mut steps) = (Vec::new(), Vec::new());
     let mut on_event = async |event: Event<'_>| {
         match event {
             Event::Step { index, preview, .. } => {
                 let [channels, height, width] = SHAPE;
-                assert_eq!(preview.clean.dims(), [seeds.len(), channels, height, width]);
+                assert_eq!(preview.clean.dims(), [count, channels, height, width]);
                 steps.push(index);
             }
             Event::Image(picture) => pictures.push(picture),
@@ -164,6 +174,48 @@ fn an_image_is_the_same_alone_and_among_others() {
             seen.push(together[0].image.clone());
         }
         assert!(seen.iter().any(|image| *image != seen[0]), "samplers differ");
+    }
+}
+
+#[test]
+fn a_row_from_seed_to_seed_has_their_pictures_at_its_ends() {
+    for kind in ["flow", "denoiser"] {
+        let pipeline = pipeline(kind, 1.0, FloatDType::F32);
+        let usual = pipeline.architecture().default_settings();
+        let own = ImageSpec::new(None, 3, 0);
+        let other = ImageSpec::new(None, 1, 0);
+        let blended = |amount| ImageSpec { blend: Some(Blend { seed: 1, amount }), ..own };
+        for &sampler in pipeline.architecture().samplers() {
+            let images = |specs: Vec<ImageSpec>| -> Vec<_> {
+                let settings = Settings { sampler, ..usual };
+                let made = make_images(&pipeline, settings, specs).expect("pictures").0;
+                made.into_iter().map(|picture| picture.image).collect()
+            };
+            let ends = images(vec![own, other]);
+            let row = images(between(None, [3, 1], 0, 4));
+            assert_eq!([&row[0], &row[3]], [&ends[0], &ends[1]], "{sampler:?}");
+            assert!(row[0] != row[1] && row[1] != row[2] && row[2] != row[3], "{sampler:?}");
+            assert_eq!(images(vec![blended(0.0), blended(1.0)]), ends, "{sampler:?}");
+        }
+    }
+}
+
+#[test]
+fn a_blend_is_an_amount_from_0_to_1() {
+    let pipeline = pipeline("flow", 1.0, FloatDType::F32);
+    let architecture = pipeline.architecture();
+    let check = |amount| {
+        let own = ImageSpec::new(None, 3, 0);
+        let blended = ImageSpec { blend: Some(Blend { seed: 1, amount }), ..own };
+        let settings = architecture.default_settings();
+        Request { settings, images: vec![own, blended] }.validate(architecture)
+    };
+    for amount in [0.0, 0.5, 1.0] {
+        assert_eq!(check(amount), Ok(()));
+    }
+    for amount in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
+        let error = check(amount).expect_err("it is refused").to_string();
+        assert_eq!(error, format!("blend {amount} is not between 0 and 1"));
     }
 }
 
@@ -247,7 +299,7 @@ fn a_guide_takes_the_place_of_the_unconditional_prediction() {
     let settings = Settings::new(Sampler::Euler, 1, Guidance::new(2.5));
     let picture = make_with(&pipeline, settings, &[3]).expect("a picture").0.remove(0);
     let [channels, height, width] = SHAPE;
-    let key = ImageKey { seed: 3, image: 0 };
+    let key = ImageKey::new(3, 0);
     let noise = normals(key, Stream::Start, 0, channels * height * width);
     let velocity = |x: f32, gain: f32| (x * 2.0).tanh() * 0.8 * gain * gain;
     for (place, &x) in noise.iter().enumerate() {

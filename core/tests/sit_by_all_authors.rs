@@ -180,7 +180,7 @@ fn the_first_half_of_a_doubled_head_is_the_velocity() {
 /// One picture in two steps.
 fn picture(pipeline: &Pipeline) -> Vec<u8> {
     let settings = Settings::new(Sampler::Euler, 2, Guidance::NONE);
-    let images = vec![ImageSpec { class: Some(3), seed: 1, index: 0 }];
+    let images = vec![ImageSpec::new(Some(3), 1, 0)];
     let mut pixels = Vec::new();
     let mut on_event = async |event: Event<'_>| {
         if let Event::Image(picture) = event {
@@ -268,8 +268,7 @@ fn a_network_without_a_null_class_makes_all_its_classes_unguided() {
             (Setting::GuidanceScale, Problem::NoUnconditional { scale })
         );
     }
-    let request =
-        |class| Request { settings, images: vec![ImageSpec { class, seed: 0, index: 0 }] };
+    let request = |class| Request { settings, images: vec![ImageSpec::new(class, 0, 0)] };
     assert!(request(Some(9)).validate(&architecture).is_ok());
     assert!(request(Some(10)).validate(&architecture).is_err());
     let needs = (Setting::Class, Problem::NeedsClass);
@@ -283,7 +282,7 @@ fn a_network_without_a_null_class_makes_all_its_classes_unguided() {
     assert!(matches!(outcome, Err(GenerateError::Request(_))), "{outcome:?}");
     let request = Request {
         settings: Settings { steps: 2, ..settings },
-        images: vec![ImageSpec { class: Some(9), seed: 0, index: 0 }],
+        images: vec![ImageSpec::new(Some(9), 0, 0)],
     };
     pollster::block_on(pipeline.generate(&request, &mut quiet)).expect("the last class");
 }
@@ -367,8 +366,7 @@ fn a_guide_is_a_network_of_the_same_kind_for_the_same_class() {
             }
             Ok(())
         };
-        let request =
-            |class| Request { settings, images: vec![ImageSpec { class, seed: 0, index: 0 }] };
+        let request = |class| Request { settings, images: vec![ImageSpec::new(class, 0, 0)] };
         pollster::block_on(pipeline.generate(&request(Some(9)), &mut on_event)).expect("the last");
         for none in [None, Some(10)] {
             let outcome = pollster::block_on(pipeline.generate(&request(none), &mut on_event));

@@ -55,6 +55,7 @@ pub const fn label(setting: Setting) -> &'static str {
         Setting::Rho => "ρ",
         Setting::SigmaMin => "Lowest noise",
         Setting::SigmaMax => "Highest noise",
+        Setting::Blend => "Blend",
     }
 }
 

@@ -38,7 +38,7 @@ impl Form {
         let images = classes
             .into_iter()
             .flat_map(|class| (0..count).map(move |k| (class, k)))
-            .map(|(class, k)| ImageSpec { class, seed: seeds(k), index: 0 })
+            .map(|(class, k)| ImageSpec::new(class, seeds(k), 0))
             .collect();
         if !self.seed_locked {
             self.seed = random_seed();

@@ -226,7 +226,7 @@ mod tests {
 
     fn wish(seed: u64, steps: usize) -> Vec<Wish> {
         let settings = Settings::new(Sampler::MeanFlow, steps, Guidance::NONE);
-        let spec = ImageSpec { class: Some(1), seed, index: 0 };
+        let spec = ImageSpec::new(Some(1), seed, 0);
         vec![Wish { choice: Choice::default(), settings, spec }]
     }
 

@@ -56,7 +56,7 @@ fn main() {
         ..pipeline.architecture().default_settings()
     };
     let picture = time(3, || {
-        let images = vec![ImageSpec { class: Some(17), seed: 0, index: 0 }];
+        let images = vec![ImageSpec::new(Some(17), 0, 0)];
         let request = Request { settings, images };
         pollster::block_on(pipeline.generate(&request, &mut async |_: Event<'_>| Ok(())))
             .expect("a picture");

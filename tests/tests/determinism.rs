@@ -36,7 +36,7 @@ fn make(pipeline: &Pipeline, settings: Settings, images: &[ImageSpec]) -> Vec<Pi
 }
 
 fn specs() -> Vec<ImageSpec> {
-    let spec = |(class, seed)| ImageSpec { class: Some(class), seed, index: 0 };
+    let spec = |(class, seed)| ImageSpec::new(Some(class), seed, 0);
     [(17, 0), (36, 1), (21, 2), (3, 900)].map(spec).to_vec()
 }
 
@@ -105,7 +105,7 @@ fn a_batch_of_a_denoiser_equals_its_images() {
 fn seeds_and_classes_make_different_pictures() {
     let pipeline = pipeline(&Device::flex());
     let settings = settings(&pipeline, Sampler::Euler);
-    let spec = |class, seed, index| ImageSpec { class: Some(class), seed, index };
+    let spec = |class, seed, index| ImageSpec::new(Some(class), seed, index);
     let images = [spec(17, 0, 0), spec(17, 1, 0), spec(36, 0, 0), spec(17, 0, 1)];
     let pictures = make(&pipeline, settings, &images);
     for i in 0..images.len() {
@@ -122,7 +122,7 @@ fn cpu_and_wgpu_make_the_same_picture() {
     };
     let (cpu, gpu) = (pipeline(&Device::flex()), pipeline(&wgpu.found.device));
     let settings = settings(&cpu, Sampler::EulerMaruyama);
-    let spec = [ImageSpec { class: Some(21), seed: 5, index: 0 }];
+    let spec = [ImageSpec::new(Some(21), 5, 0)];
     let (a, b) = (make(&cpu, settings, &spec), make(&gpu, settings, &spec));
     let pixels = a[0].image.pixels.iter().zip(&b[0].image.pixels);
     let difference: u64 = pixels.map(|(a, b)| a.abs_diff(*b) as u64).sum();

@@ -34,7 +34,7 @@ fn write_inception(path: &Path) {
     let mut tensors = BTreeMap::new();
     for (i, (name, shape)) in layout(&Inception::untrained(&Device::flex())).iter().enumerate() {
         let n = shape.iter().product();
-        let key = ImageKey { seed: i as u64, image: 0 };
+        let key = ImageKey::new(i as u64, 0);
         let random = |scale: f32| -> Vec<f32> {
             uniforms(key, Stream::Noise, 0, n)
                 .iter()
@@ -66,7 +66,7 @@ fn write_inception(path: &Path) {
 
 /// Coloured noise with an edge.
 fn test_image(i: usize, side: usize) -> Rgb {
-    let u = uniforms(ImageKey { seed: 7, image: i as u64 }, Stream::Noise, 0, side * side * 3);
+    let u = uniforms(ImageKey::new(7, i as u64), Stream::Noise, 0, side * side * 3);
     let value = |(at, u): (usize, &f64)| {
         let x = at / 3 % side;
         let base = if x * 8 / side > i % 8 { 150.0 } else { 60.0 };
@@ -307,7 +307,7 @@ fn reconstructions_of_an_autoencoder_are_evaluated() {
     let text = serde_json::to_string(&config).expect("JSON");
     write(&workspace.path("vae.safetensors"), &tensors, &[("config", text)]);
     let random = |(i, (name, old)): (usize, (String, TensorView))| {
-        let key = ImageKey { seed: i as u64, image: 0 };
+        let key = ImageKey::new(i as u64, 0);
         let values: Vec<f32> =
             normals(key, Stream::Noise, 0, old.len()).iter().map(|v| v * 0.03).collect();
         (name, view(&old.shape, &values))

@@ -79,7 +79,7 @@ fn survives(workspace: &Workspace, line: &str, outputs: &[&str]) {
     let whole = contents(workspace, &named("whole"));
     assert!(!whole.is_empty(), "{line} writes something");
     let line = line.replace("OUT", "killed");
-    let key = ImageKey { seed: line.len() as u64, image: 0 };
+    let key = ImageKey::new(line.len() as u64, 0);
     let mut finished = 0;
     for moment in uniforms(key, Stream::Order, 0, KILLS) {
         let mut command = workspace.command(&line);

@@ -172,6 +172,49 @@ fn crc(bytes: &[u8]) -> u32 {
 }
 
 #[test]
+fn a_row_from_seed_to_seed_has_their_pictures_at_its_ends() {
+    let workspace = Workspace::new();
+    let cranes = |what: &str| generate(&format!("134 517 --model {} {what}", imagenet()));
+    let said = workspace.succeeds(&cranes("--seed 3 --to-seed 7 --count 3 --out row --json"));
+    for blend in [r#""blend":null"#, r#""blend":{"seed":7,"amount":0.5}"#] {
+        assert!(said.contains(blend), "{said}");
+    }
+    for seed in [3, 7] {
+        workspace.succeeds(&cranes(&format!("--seed {seed} --grid 0 --out ends")));
+    }
+    let [ends, mut row] = ["ends", "row"].map(|folder| names(&workspace.path(folder)));
+    row.retain(|name| !ends.contains(name));
+    assert_eq!(ends.len(), 4, "{ends:?}");
+    assert_eq!(row, ["crane-134-3-to-7-0.5.png", "crane-517-3-to-7-0.5.png", "grid.png"]);
+    let read = |name: &str| std::fs::read(workspace.path(name)).expect("a picture");
+    for end in &ends {
+        assert_eq!(read(&format!("row/{end}")), read(&format!("ends/{end}")), "{end}");
+    }
+    let pixels = |name: &str| {
+        let picture = image::load_from_memory(&read(&format!("row/{name}"))).expect("a picture");
+        picture.to_rgb8().into_raw()
+    };
+    let middle = pixels(&row[0]);
+    assert!(middle != pixels("crane-134-3.png") && middle != pixels("crane-134-7.png"));
+    // What lies between is made again, too.
+    let between = format!("row/{}", row[0]);
+    let again = format!("generate --from {between} --model {} --device cpu", imagenet());
+    workspace.succeeds(&format!("{again} --out again.png"));
+    assert_eq!(read("again.png"), read(&between));
+    for (options, words) in [
+        ("--to-seed 7", "needs --count 2 or more"),
+        ("--to-seed 7 --count 1", "needs --count 2 or more"),
+        ("--seed 7 --to-seed 7 --count 3", "needs two seeds"),
+        ("--to-seed -1 --count 3", "seed -1 is not a whole number from 0"),
+    ] {
+        let error = workspace.refused(&cranes(options));
+        assert!(error.contains(words), "{error}");
+    }
+    let error = workspace.refused(&format!("{again} --to-seed 7"));
+    assert!(error.contains("--from"), "{error}");
+}
+
+#[test]
 fn numbers_that_are_none_are_told() {
     let workspace = Workspace::new();
     let seeds = "seeds are whole numbers from 0 to 18446744073709551615; leave it out for 0";

@@ -79,7 +79,7 @@ fn errors(store: &Path, encoder: &Path, decoder: &Path, run: &Path) -> (f64, f64
     let times = [0.02, 0.05, 0.1, 0.15, 0.2, 0.25];
     let estimates = times.iter().enumerate().map(|(step, &t)| {
         let t = Tensor::<1>::full([n], t, &device);
-        let keys: Vec<_> = (0..n as u64).map(|image| ImageKey { seed: 99, image }).collect();
+        let keys: Vec<_> = (0..n as u64).map(|image| ImageKey::new(99, image)).collect();
         let noise = |stream, like: &Tensor<4>| {
             let [_, c, h, w] = like.dims();
             batch(&keys, stream, step as u32, [c, h, w], &device).cast(f32)

@@ -152,7 +152,7 @@ impl Ask {
             tau: self.tau,
             keep_latent: self.compare,
         };
-        let spec = |k| ImageSpec { class, seed: self.seed.wrapping_add(k), index: self.index };
+        let spec = |k| ImageSpec::new(class, self.seed.wrapping_add(k), self.index);
         let request = Request { settings, images: (0..self.count).map(spec).collect() };
         request.validate(architecture)?;
         Ok(request)

@@ -42,7 +42,7 @@ impl<'a> Batch<'a> {
             keys: request
                 .images
                 .iter()
-                .map(|i| ImageKey { seed: i.seed, image: i.index })
+                .map(|i| ImageKey { seed: i.seed, image: i.index, blend: i.blend })
                 .collect(),
             agreement: request.settings.agreement,
             agreed: vec![false; request.images.len()],

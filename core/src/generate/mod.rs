@@ -3,6 +3,7 @@
 
 mod autoencoder_stats;
 mod batch;
+mod between;
 mod decoding;
 mod file_stem;
 mod grid;
@@ -24,6 +25,7 @@ mod request;
 mod run;
 
 pub use crate::settings::{Sampler, Settings};
+pub use between::between;
 pub use latent_map::LatentMap;
 pub use load::{LatentStats, LoadError, Parts};
 #[cfg(feature = "files")]

@@ -23,7 +23,7 @@ pub struct Origin {
     pub weights: Fingerprints,
     /// The class by name.
     pub class_name: String,
-    /// Class and seed.
+    /// Class, seed and blend.
     #[serde(flatten)]
     pub spec: ImageSpec,
     /// How it was sampled.
@@ -114,8 +114,9 @@ impl Origin {
         Ok(picture.to_png(&[(PNG_KEY, &serde_json::to_string(self)?)])?)
     }
 
-    /// A file name without extension: first synonym and number of the class, and the seed; `crane-134-7`. What
-    /// a system refuses in names is replaced, and over 100 bytes are cut.
+    /// A file name without extension: first synonym and number of the class, and the seed; `crane-134-7`, or
+    /// `crane-134-7-to-8-0.25` between two seeds. What a system refuses in names is replaced, and the synonym is cut
+    /// where there would be over 100 bytes.
     pub fn file_stem(&self) -> String {
         file_stem(&self.class_name, self.spec)
     }
@@ -127,6 +128,7 @@ mod tests {
 
     use super::*;
     use crate::diffusion::guidance::Guidance;
+    use crate::noise::Blend;
     use crate::settings::Sampler;
 
     fn origin(class_name: &str) -> Origin {
@@ -139,7 +141,7 @@ mod tests {
                 guide: None,
             },
             class_name: class_name.into(),
-            spec: ImageSpec { class: Some(3), seed: 7, index: 0 },
+            spec: ImageSpec::new(Some(3), 7, 0),
             settings: Settings::new(Sampler::Euler, 4, Guidance::NONE),
             precision: Precision::F32,
             device: "cpu".into(),
@@ -170,6 +172,19 @@ mod tests {
         assert!(matches!(Origin::read(&other), Err(OriginError::None)));
         let older = picture(&TEXtChunk::new(PNG_KEY, "class 3"));
         assert!(matches!(Origin::read(&older), Err(OriginError::Version(_))));
+    }
+
+    #[test]
+    fn a_blend_is_read_as_it_was_written() {
+        let plain = origin("fruit");
+        let text = serde_json::to_string(&plain).expect("JSON");
+        assert!(text.contains(r#""class":3,"seed":7,"index":0,"settings""#), "{text}");
+        for amount in [0.25, 1.0 / 3.0, 1.0 / 6.0, 1.0, 5e-324] {
+            let blend = Some(Blend { seed: u64::MAX, amount });
+            let origin = Origin { spec: ImageSpec { blend, ..plain.spec }, ..plain.clone() };
+            let png = origin.to_png(&Rgb::white(1, 1)).expect("a PNG");
+            assert_eq!(Origin::read(&png).expect("it says it"), origin);
+        }
     }
 
     #[test]

@@ -4,10 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::diffusion::guidance::Guidance;
 use crate::model::{Architecture, Process};
+use crate::noise::Blend;
 use crate::settings::{InvalidSetting, Problem, Range, Sampler, Setting, Settings, TimeGrid};
 
 /// One picture of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImageSpec {
     /// The class, counted from 0; absent for none (the null class, or a model without classes). A network
     /// that was trained without class dropout needs one.
@@ -17,6 +18,16 @@ pub struct ImageSpec {
     /// The number of the picture under this seed, counted from 0.
     #[serde(default)]
     pub index: u64,
+    /// Interpolation towards another seed's noise; absent for the picture of one seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blend: Option<Blend>,
+}
+
+impl ImageSpec {
+    /// A picture of one seed.
+    pub const fn new(class: Option<usize>, seed: u64, index: u64) -> Self {
+        Self { class, seed, index, blend: None }
+    }
 }
 
 /// Pictures that are made together.
@@ -157,6 +168,7 @@ impl Request {
     ///   is none
     /// * [`Problem::NeedsClass`] where an image is of no class and the network was trained without class
     ///   dropout
+    /// * [`Problem::OutOfRange`] of [`Setting::Blend`] where an image's amount is not between 0 and 1
     pub fn validate(&self, architecture: &Architecture) -> Result<(), InvalidSetting> {
         self.validate_with(architecture, None)
     }
@@ -173,6 +185,9 @@ impl Request {
     ) -> Result<(), InvalidSetting> {
         self.settings.validate_with(architecture, guide)?;
         Setting::Count.check(self.images.len() as f64)?;
+        for blend in self.images.iter().filter_map(|image| image.blend) {
+            Setting::Blend.check(blend.amount)?;
+        }
         let count = architecture.num_classes();
         let has_own_null = |guide: &Architecture| guide.null_class() != architecture.null_class();
         let needs_class = architecture.needs_class() || guide.is_some_and(has_own_null);
@@ -184,5 +199,29 @@ impl Request {
             Some(class) => Err(Setting::Class.invalid(Problem::NoSuchClass { class, count })),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pictures of earlier versions stay readable, and those of one seed say what they said.
+    #[test]
+    fn a_blend_is_left_out_where_there_is_none() {
+        let blend = |amount| Some(Blend { seed: u64::MAX, amount });
+        let plain = ImageSpec::new(Some(3), 7, 2);
+        let third = r#""blend":{"seed":18446744073709551615,"amount":0.3333333333333333}"#;
+        for (spec, more) in [
+            (plain, String::new()),
+            (ImageSpec { blend: blend(1.0 / 3.0), ..plain }, format!(",{third}")),
+        ] {
+            let text = serde_json::to_string(&spec).expect("JSON");
+            assert_eq!(text, format!(r#"{{"class":3,"seed":7,"index":2{more}}}"#));
+            assert_eq!(serde_json::from_str::<ImageSpec>(&text).expect("a picture"), spec);
+        }
+        // The first pictures had no number under their seed.
+        let first = serde_json::from_str::<ImageSpec>(r#"{"class":null,"seed":7}"#);
+        assert_eq!(first.expect("a picture"), ImageSpec::new(None, 7, 0));
     }
 }

@@ -47,6 +47,8 @@ pub enum Setting {
     SigmaMin,
     /// Highest noise level, 0.0001 or more.
     SigmaMax,
+    /// Interpolation from an image's seed, 0, to another, 1.
+    Blend,
 }
 
 /// Values that a setting may have, both ends included.
@@ -76,7 +78,7 @@ impl fmt::Display for Range {
 
 impl Setting {
     /// Every setting.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Class,
         Self::Count,
         Self::Sampler,
@@ -97,6 +99,7 @@ impl Setting {
         Self::Rho,
         Self::SigmaMin,
         Self::SigmaMax,
+        Self::Blend,
     ];
 
     /// What the field calls it.
@@ -122,6 +125,7 @@ impl Setting {
             Self::Rho => "ρ",
             Self::SigmaMin => "σ_min",
             Self::SigmaMax => "σ_max",
+            Self::Blend => "blend",
         }
     }
 
@@ -162,6 +166,7 @@ impl Setting {
             Self::Rho => "Spacing ρ of Karras noise levels: larger ones make more of them low",
             Self::SigmaMin => "Lowest of the Karras noise levels",
             Self::SigmaMax => "Highest of the Karras noise levels",
+            Self::Blend => "Interpolation from one seed's noise, 0, to another's, 1",
         }
     }
 
@@ -175,7 +180,7 @@ impl Setting {
                 (0.0, f64::INFINITY)
             }
             Self::GuidanceChannels => (1.0, f64::INFINITY),
-            Self::GateTime | Self::GuidanceAgreement | Self::Eta => (0.0, 1.0),
+            Self::GateTime | Self::GuidanceAgreement | Self::Eta | Self::Blend => (0.0, 1.0),
             Self::Rho => (0.1, 100.0),
             Self::SigmaMin | Self::SigmaMax => (0.0001, f64::INFINITY),
             Self::Class | Self::Sampler | Self::Precision | Self::Times => return None,
@@ -353,6 +358,7 @@ mod tests {
         assert_eq!(message(Setting::Steps, 0.0), "steps 0 is not between 1 and 10000");
         assert_eq!(message(Setting::GuidanceScale, -0.5), "guidance scale -0.5 is not 0 or more");
         assert_eq!(message(Setting::GateTime, 1.5), "gate time τ 1.5 is not between 0 and 1");
+        assert_eq!(message(Setting::Blend, f64::NAN), "blend NaN is not between 0 and 1");
         for value in [f64::NAN, f64::INFINITY] {
             assert!(Setting::GuidanceScale.check(value).is_err());
         }

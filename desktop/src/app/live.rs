@@ -39,7 +39,7 @@ impl App {
             true => Some(*form.classes.last()?),
             false => None,
         };
-        let spec = ImageSpec { class, seed: form.seed, index: 0 };
+        let spec = ImageSpec::new(class, form.seed, 0);
         Some(Wish { choice: self.preferences.choice.clone(), settings, spec })
     }
 

@@ -299,7 +299,7 @@ pub fn sample(
     let pipeline = Pipeline::load(parts, bench.precision, &bench.device)?;
     let mut settings = pipeline.architecture().default_settings();
     settings.steps = steps.unwrap_or(settings.steps);
-    let images = |seed| ImageSpec { class: pipeline.labels().len().checked_sub(1), seed, index: 0 };
+    let images = |seed| ImageSpec::new(pipeline.labels().len().checked_sub(1), seed, 0);
     let request = Request { settings, images: (0..batch as u64).map(images).collect() };
     let mut failed = None;
     let timing = bench.clock.time(&bench.device, || {

@@ -106,7 +106,7 @@ impl Model for Gaussian {
 }
 
 fn start(draw: u32) -> State {
-    let key = ImageKey { seed: 0, image: 0 };
+    let key = ImageKey::new(0, 0);
     noise::batch(&[key], Stream::Start, draw, [1, 1, Gaussian::COUNT], &Device::flex())
 }
 
@@ -189,7 +189,7 @@ fn final_state(
     let usual = pipeline.architecture().default_settings();
     let settings = Settings { sampler, steps, ..usual };
     let classes = pipeline.labels().len();
-    let spec = |i: usize| ImageSpec { class: i.checked_rem(classes), seed: i as u64, index: 0 };
+    let spec = |i: usize| ImageSpec::new(i.checked_rem(classes), i as u64, 0);
     let request = Request { settings, images: (0..images).map(spec).collect() };
     let mut last: Option<State> = None;
     let mut keep = async |event: Event<'_>| {

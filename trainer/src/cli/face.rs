@@ -30,6 +30,7 @@ impl Face for CommandLine {
             Setting::Rho => "--rho",
             Setting::SigmaMin => "--sigma-min",
             Setting::SigmaMax => "--sigma-max",
+            Setting::Blend => "blend",
         }
     }
 

@@ -11,7 +11,7 @@ use tintype::catalogue::{Address, Entry};
 use tintype::device;
 use tintype::generate::{
     Event, Fingerprints, GenerateError, ImageSpec, ModelFiles, Origin, Picture, Pipeline, Request,
-    Settings,
+    Settings, between,
 };
 use tintype::image::Rgb;
 use tintype::labels::printable;
@@ -40,6 +40,9 @@ pub struct Args {
     /// Random seed of the first image of each class; further images use consecutive seeds [default: 0]
     #[arg(long, value_parser = seed, allow_negative_numbers = true)]
     seed: Option<u64>,
+    /// Interpolate between --seed and this seed: --count images per class, both ends included
+    #[arg(long, value_name = "SEED", value_parser = settings::seed::parse, allow_negative_numbers = true)]
+    to_seed: Option<u64>,
     /// Number of images per class
     #[arg(long, value_parser = whole(Setting::Count), allow_negative_numbers = true)]
     count: Option<usize>,
@@ -73,7 +76,7 @@ pub struct Args {
     #[arg(long, value_parser = at_least::<usize>(1), allow_negative_numbers = true)]
     batch: Option<usize>,
     /// Reproduce this image from the settings in its metadata
-    #[arg(long, value_name = "PNG", conflicts_with_all = ["classes", "seed", "count", "quality", "steps", "sampler", "cfg", "cfg_interval", "cfg_channels", "shift", "tau", "times", "cfg_adaptive", "eta", "s_noise", "s_churn", "s_tmin", "s_tmax", "rho", "sigma_min", "sigma_max"])]
+    #[arg(long, value_name = "PNG", conflicts_with_all = ["classes", "seed", "to_seed", "count", "quality", "steps", "sampler", "cfg", "cfg_interval", "cfg_channels", "shift", "tau", "times", "cfg_adaptive", "eta", "s_noise", "s_churn", "s_tmin", "s_tmax", "rho", "sigma_min", "sigma_max"])]
     from: Option<PathBuf>,
     #[command(flatten)]
     download: DownloadArgs,
@@ -314,7 +317,8 @@ impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
             self.reporter.event(
                 "image",
                 json!({"index": picture.index, "class": origin.class_name, "number": picture.spec.class,
-                       "seed": picture.spec.seed, "evaluations": picture.evaluations, "path": path}),
+                       "seed": picture.spec.seed, "blend": picture.spec.blend,
+                       "evaluations": picture.evaluations, "path": path}),
             );
             if let Some(latent) = &picture.latent {
                 let pair = Rgb::grid(&[picture.image.clone(), latent.clone()], 2, GAP);
@@ -361,23 +365,42 @@ fn specs(args: &Args, labels: &tintype::labels::Labels) -> Result<Vec<ImageSpec>
             names.iter().map(|n| Ok(Some(labels.find(n)?))).collect::<Result<Vec<_>>>()?
         }
     };
+    let ends = ends(args)?;
     let first = args.seed.unwrap_or(0);
-    if first.checked_add((count as u64).saturating_sub(1)).is_none() {
+    if ends.is_none() && first.checked_add((count as u64).saturating_sub(1)).is_none() {
         bail!("--seed {first} --count {count}: the last seed is beyond {}", u64::MAX);
     }
-    let specs = classes.into_iter().flat_map(|class| {
-        (0..count as u64).map(move |k| ImageSpec { class, seed: first.wrapping_add(k), index: 0 })
-    });
-    Ok(specs.collect())
+    let of_class = |class| match ends {
+        Some(ends) => between(class, ends, 0, count),
+        None => {
+            (0..count as u64).map(|k| ImageSpec::new(class, first.wrapping_add(k), 0)).collect()
+        }
+    };
+    Ok(classes.into_iter().flat_map(of_class).collect())
 }
 
-/// What can be refused before gigabytes are fetched: classes of a published model of ImageNet, files that are not there.
+/// The seeds to interpolate between, if there are two.
+fn ends(args: &Args) -> Result<Option<[u64; 2]>> {
+    let Some(to) = args.to_seed else { return Ok(None) };
+    let from = args.seed.unwrap_or(0);
+    if args.count.unwrap_or(1) < 2 {
+        bail!("--to-seed {to}: interpolation needs --count 2 or more; both ends are images");
+    }
+    if from == to {
+        bail!("--to-seed {to}: interpolation needs two seeds; --seed is {from}, too");
+    }
+    Ok(Some([from, to]))
+}
+
+/// What can be refused before gigabytes are fetched: classes of a published model of ImageNet, files that are not
+/// there, an interpolation without its ends.
 fn check_before_downloads(args: &Args, library: &Library) -> Result<()> {
     for path in args.from.iter().chain(&args.parts.model.config) {
         if !path.is_file() && path.to_str().is_none_or(|text| !Address::is_meant(text)) {
             bail!("{} cannot be read: there is no such file", path.display());
         }
     }
+    ends(args)?;
     let named = args.parts.model.model.as_deref().map(|value| entry_named(library, value));
     let is_imagenets = |entry: &Entry| entry.classes == Some(1000);
     if args.from.is_none() && named.transpose()?.flatten().is_some_and(is_imagenets) {

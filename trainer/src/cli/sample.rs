@@ -372,8 +372,7 @@ impl Job<'_> {
 
     /// Generates a batch of samples; returns `None` if cancelled.
     fn batch(&self, indices: &[usize]) -> Result<Option<Vec<(usize, Rgb)>>> {
-        let spec =
-            |&i: &usize| ImageSpec { class: self.classes[i], seed: self.seed, index: i as u64 };
+        let spec = |&i: &usize| ImageSpec::new(self.classes[i], self.seed, i as u64);
         let request =
             Request { settings: self.settings, images: indices.iter().map(spec).collect() };
         let mut images = Vec::with_capacity(indices.len());

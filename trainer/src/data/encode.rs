@@ -181,7 +181,7 @@ fn encode_shard(
             let noise: Vec<f32> = batch
                 .iter()
                 .flat_map(|&i| {
-                    let key = ImageKey { seed: plan.seed, image: i as u64 };
+                    let key = ImageKey::new(plan.seed, i as u64);
                     normals(key, Stream::Posterior, u32::from(flipped), c * h * w)
                 })
                 .collect();

@@ -180,7 +180,7 @@ impl Reconstructor {
         let posterior = self.encoder.encode(x.clone()); // [B, C, h, w]
         let shape = posterior.mean.dims();
         let noise = |&i: &usize| {
-            let key = ImageKey { seed: self.seed, image: i as u64 };
+            let key = ImageKey::new(self.seed, i as u64);
             normals(key, Stream::Posterior, 0, shape[1..].iter().product())
         };
         let z = posterior.sample(tensor(indices.iter().flat_map(noise).collect(), shape));

@@ -36,7 +36,7 @@ pub enum LabelSampling {
 ///
 /// If classes are given [equally](LabelSampling::Equal) and `n` is no multiple of `classes`.
 pub fn labels(how: LabelSampling, n: usize, classes: usize, seed: u64) -> Result<Vec<usize>> {
-    let key = ImageKey { seed, image: u64::MAX };
+    let key = ImageKey::new(seed, u64::MAX);
     let u = uniforms(key, Stream::Order, 2, n);
     match how {
         LabelSampling::Random => Ok(u.iter().map(|u| (u * classes as f64) as usize).collect()),

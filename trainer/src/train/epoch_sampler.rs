@@ -69,7 +69,7 @@ impl EpochSampler {
     }
 
     fn item(&self, global_index: u64) -> usize {
-        let key = |image| ImageKey { seed: self.seed, image };
+        let key = |image| ImageKey::new(self.seed, image);
         if let Some(classes) = &self.classes {
             let u = uniforms(key(global_index), Stream::Order, 0, 2);
             let items = &classes[(u[0] * classes.len() as f64) as usize];
@@ -85,7 +85,7 @@ impl EpochSampler {
 
     /// Fisher–Yates.
     fn permutation(&self, epoch: u64) -> Vec<u32> {
-        let key = ImageKey { seed: self.seed, image: epoch };
+        let key = ImageKey::new(self.seed, epoch);
         let u = uniforms(key, Stream::Order, 1, self.len);
         let mut items: Vec<u32> = (0..self.len as u32).collect();
         for i in (1..self.len).rev() {

@@ -149,7 +149,7 @@ impl SampleEvaluator {
         let EvaluateConfig { samples, batch, steps, cfg, seed, .. } = self.config;
         let plan = self.evaluation.plan(samples, None, Rank::ALONE);
         let mut extracted = vec![ExtractedFeatures::default(); plan.extractors.len()];
-        let spec = |i: usize, class| ImageSpec { class, seed, index: i as u64 };
+        let spec = |i: usize, class| ImageSpec::new(class, seed, i as u64);
         let wish = Wish { count: samples, batch, steps, cfg, spec: &spec };
         let mut done = 0;
         self.imager.generate(model, device, &wish, &mut |images| {

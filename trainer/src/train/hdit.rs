@@ -158,7 +158,7 @@ impl Objective for HDiTObjective {
         let classes = self.model.num_classes;
         let split = matches!(self.loss.sigma_sample_density, SigmaDensity::SplitLognormal { .. });
         let one = |sample: &SampleIndex| {
-            let key = ImageKey { seed: self.seed, image: sample.global_index };
+            let key = ImageKey::new(self.seed, sample.global_index);
             let pixels = self.images.pixels(sample.item);
             let plane = |c: usize| pixels.iter().skip(c).step_by(3).map(|&v| v as f32 / 255.0);
             let planes: Vec<f32> = match channels {

@@ -117,7 +117,7 @@ pub struct PixelBatch {
 
 impl HiDiTObjective {
     fn key(&self, global_index: u64) -> ImageKey {
-        ImageKey { seed: self.seed, image: global_index }
+        ImageKey::new(self.seed, global_index)
     }
 
     /// The time of a sample.

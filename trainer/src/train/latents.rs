@@ -158,7 +158,7 @@ impl Latents {
                 let moments = moments(store, name, self.shape)?;
                 ensure!(is_finite(&moments), "the latent {name} is not finite");
                 let (mean, std) = moments.split_at(moments.len() / 2);
-                let key = ImageKey { seed, image: sample.global_index };
+                let key = ImageKey::new(seed, sample.global_index);
                 let eps = normals(key, Stream::Posterior, 0, mean.len());
                 Ok(mean.iter().zip(std).zip(eps).map(|((m, s), e)| m + s * e).collect())
             }

@@ -75,7 +75,7 @@ impl Objective for LightningDiTObjective {
         let stats = &self.latents.stats;
         let multiplier = self.loss.latent_multiplier as f32;
         let one = |&sample: &SampleIndex| -> Result<_> {
-            let key = ImageKey { seed: self.seed, image: sample.global_index };
+            let key = ImageKey::new(self.seed, sample.global_index);
             let choice = uniforms(key, Stream::Choice, 0, 2);
             let flipped = self.loss.flips && self.latents.has_flips() && choice[1] < 0.5;
             let mut latent = self.latents.draw(sample, self.seed, flipped)?;

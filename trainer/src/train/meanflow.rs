@@ -142,7 +142,7 @@ pub struct Batch {
 
 impl MeanFlowObjective {
     fn key(&self, global_index: u64) -> ImageKey {
-        ImageKey { seed: self.seed, image: global_index }
+        ImageKey::new(self.seed, global_index)
     }
 
     /// How many samples of the whole batch learn the velocity itself; they are its first ones.
@@ -371,7 +371,7 @@ mod tests {
     use super::*;
 
     fn key(image: u64) -> ImageKey {
-        ImageKey { seed: 5, image }
+        ImageKey::new(5, image)
     }
 
     #[test]

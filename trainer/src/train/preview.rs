@@ -57,7 +57,7 @@ impl Previewer {
     /// As [`Imager::generate`].
     pub fn draw(&self, model: &Weights, device: &Device) -> Result<Rgb> {
         let PreviewConfig { count, steps, cfg, .. } = self.config;
-        let spec = |i: usize, class| ImageSpec { class, seed: i as u64, index: 0 };
+        let spec = |i: usize, class| ImageSpec::new(class, i as u64, 0);
         let wish = Wish { count, batch: 8, steps, cfg, spec: &spec };
         let mut previews = Vec::new();
         self.imager.generate(model, device, &wish, &mut |mut images| {

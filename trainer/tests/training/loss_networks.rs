@@ -22,7 +22,7 @@ fn loss_networks_are_used_if_their_files_are_given() {
     let dino = tiny_dino(70);
     // Random everywhere: tokens of zeros would have no direction to align with.
     let random = |(name, view): (String, TensorView)| {
-        let key = ImageKey { seed: view.len() as u64, image: 0 };
+        let key = ImageKey::new(view.len() as u64, 0);
         let values: Vec<f32> =
             normals(key, Stream::Noise, 0, view.len()).iter().map(|v| v * 0.2).collect();
         (name, TensorView::from_f32(view.shape.clone(), &values).expect("it fits"))

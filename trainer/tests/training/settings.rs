@@ -212,7 +212,7 @@ fn a_run_keeps_several_averages() {
 fn write_extractor(workspace: &Workspace) {
     let dino = tiny_dino(224);
     let random = |(name, view): (String, TensorView)| {
-        let key = ImageKey { seed: view.len() as u64, image: 0 };
+        let key = ImageKey::new(view.len() as u64, 0);
         let values: Vec<f32> =
             normals(key, Stream::Noise, 0, view.len()).iter().map(|v| v * 0.1).collect();
         (name, TensorView::from_f32(view.shape.clone(), &values).expect("it fits"))

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     fn normal(seed: u64, n: usize) -> Vec<f32> {
-        let key = ImageKey { seed, image: 0 };
+        let key = ImageKey::new(seed, 0);
         normals(key, Stream::Noise, 0, n).iter().map(|v| v * 0.2).collect()
     }
 

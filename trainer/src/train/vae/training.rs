@@ -211,7 +211,7 @@ fn collate(
 ) -> HostBatch {
     let (mut bytes, mut eps) = (Vec::new(), Vec::new());
     for sample in samples {
-        let key = ImageKey { seed, image: sample.global_index };
+        let key = ImageKey::new(seed, sample.global_index);
         let room = (images.side() - side + 1) as f64;
         let corner = uniforms(key, Stream::Choice, 0, 2);
         let [top, left] = [0, 1].map(|axis| (corner[axis] * room) as usize);
