@@ -253,7 +253,8 @@ fn measure(tolerance: Tolerance, actual: &[f64], expected: &[f64]) -> f64 {
         Tolerance::Image => {
             let worst = largest(pairs().map(|(a, b)| (a - b).abs()));
             let off = pairs().filter(|(a, b)| a != b).count() as f64 / actual.len().max(1) as f64;
-            worst.max(off / 1e-3)
+            // One level is allowed, and no measure: a value beside the middle of two levels falls to either.
+            if worst > 1.0 { worst } else { off / 1e-3 }
         }
     }
 }
