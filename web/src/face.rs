@@ -56,6 +56,7 @@ pub const fn field(setting: Setting) -> &'static str {
         Setting::Rho => "rho",
         Setting::SigmaMin => "sigma_min",
         Setting::SigmaMax => "sigma_max",
+        Setting::Blend => "blend",
     }
 }
 
