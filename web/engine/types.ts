@@ -110,7 +110,18 @@ export interface ModelInfo {
     shift: number;
   };
   /** Useful ranges of the settings, `[min, max]`. */
-  ranges: { count: [number, number]; steps: [number, number]; cfg: [number, number]; shift: [number, number]; tau: [number, number] };
+  ranges: {
+    count: [number, number];
+    steps: [number, number];
+    cfg: [number, number];
+    shift: [number, number];
+    tau: [number, number];
+    blend: [number, number];
+  };
+  /** Whether it predicts without a class, too, and so can be guided. */
+  guided: boolean;
+  /** The settings that only some networks and samplers have. */
+  fields: Field[];
   /** The samplers of the network. */
   samplers: string[];
   /** Evaluations of the network that a step takes without guidance, by sampler; null where the sampler chooses its
@@ -132,6 +143,31 @@ export interface ModelInfo {
   notKept: string;
 }
 
+/** A setting that only some networks, samplers and grids of times have. */
+export interface Field {
+  /** Its name in a request; options of k-diffusion are in `karras` there. */
+  name: "times" | "shift" | "cfgInterval" | "cfgAdaptive" | keyof KarrasOptions;
+  /** What it is called. */
+  label: string;
+  /** What it does, in a line. */
+  summary: string;
+  /** The smallest and the largest number, infinite where there is none; null for a choice. */
+  range: [number, number] | null;
+  /** What can be chosen, the network's default first; empty for numbers. */
+  choices: string[];
+  /** The network's default of each number of it, null where it has none; empty for a choice. */
+  default: (number | null)[];
+  /** Samplers that it acts on, each with the grids of times at which it does. */
+  applies: Record<string, string[]>;
+}
+
+/** Another seed whose noise has a share in that of a picture. */
+export interface Blend {
+  seed: number | bigint;
+  /** 0 is the picture's own seed alone, 1 the other one. */
+  amount: number;
+}
+
 /** What to make. Options are those of `tintype generate`; what is absent is the model's default. */
 export interface Request {
   /** A place in `info.classes`, or as text name, synonym, part of a name or number; without one the null class. */
@@ -142,6 +178,11 @@ export interface Request {
   index?: number;
   /** How many pictures, of consecutive seeds. */
   count?: number;
+  /** Another seed whose noise has a share in that of every picture. */
+  blend?: Blend;
+  /** The last seed of `count` pictures, 2 or more, that lie evenly between two, in place of consecutive seeds; the
+   * first is `seed`. Not with `blend`. */
+  toSeed?: number | bigint;
   steps?: number;
   sampler?: string;
   /** Guidance scale; 1 is off, 0 leaves the class out. */
@@ -188,6 +229,7 @@ export interface Origin {
   class: number | null;
   seed: number | bigint;
   index: number | bigint;
+  blend?: Blend;
   settings: {
     sampler: string;
     steps: number;

@@ -14,6 +14,7 @@ import { readOrigin } from "./png.js";
 import { PublishedList } from "./published.js";
 import type { Files } from "./row.js";
 import { called, short, unmistakable } from "./search.js";
+import { Sheet, grid, strip, type Plan } from "./sheet.js";
 import { Stage } from "./stage.js";
 
 const $ = <T extends HTMLElement = HTMLElement>(id: string) => document.getElementById(id) as T;
@@ -23,6 +24,7 @@ const stage = new Stage($("frame"), $("canvas"), $("latent"), $("wipe"), $("time
 const form = new Form(() => changed());
 const picker = new Picker($("search"), $("classes"), $("count"), () => changed(), () => void generate());
 const gallery = new Gallery($("pictures"), $("gallery"), (picture) => show(picture));
+const sheet = new Sheet($("sheet"));
 const list = new PublishedList($("published"), $("published-words"), $("here"), $("there"), {
   device: () => tintype?.info.device ?? "cpu",
   advanced: (part) => ($("models").textContent = `Published models${part === null ? "…" : `, ${Math.floor(100 * part)} %`}`),
@@ -43,6 +45,10 @@ let wanted: { request: Request; number: number | null } | null = null;
 let generating = false;
 /** Whether something changed since the picture in hand was begun, so that it is made anew. */
 let stale = false;
+/** Whether somebody stopped the run in hand. */
+let stopped = false;
+/** What the engine refused last. */
+let refusal = "";
 let pace = new Pace(null);
 /** The model of the last picture. */
 let warm: ModelInfo | undefined;
@@ -63,10 +69,10 @@ function load(name: string, find: () => Promise<Omit<LoadOptions, "device" | "pr
     // Whether or not it works, the model before it is gone.
     ready(false);
     $("frame").dataset.state = "empty";
+    sheet.close();
     progress(name, null);
     // One after the other: the engine is in use until a run ends, and made by the first model.
-    stale = false;
-    tintype?.cancel();
+    stop();
     await Promise.all([loading, making]);
     try {
       const load: LoadOptions = {
@@ -167,34 +173,54 @@ async function generate() {
   pressed = performance.now();
   if (generating) return;
   if (loading) await loading;
-  if (!tintype || generating) return;
-  const { info } = tintype;
+  if (!tintype || generating || !complete(tintype)) return;
+  making = work(run, tintype);
+  await making;
+}
+
+/** Whether nothing is missing for a picture; else the page says what. */
+function complete({ info }: Tintype): boolean {
   if (picker.chosen === null && info.classes.length > 0) {
     stage.say("Pick a class first.");
     $("search").focus();
-    return;
+    return false;
   }
   if (form.trouble) {
     stage.say(form.trouble);
-    $("seed").focus();
-    return;
+    form.wrong?.focus();
+    return false;
   }
-  making = run(tintype);
-  await making;
+  return true;
+}
+
+/** Has the engine do something, which does one thing at a time. */
+async function work(task: (tintype: Tintype) => Promise<void>, tintype: Tintype) {
+  generating = true;
+  [stale, stopped] = [false, false];
+  // What was refused is not what is asked for now.
+  if (refusal && $("notice").textContent === refusal) notice("");
+  refusal = "";
+  // What follows the form may be overtaken by a sheet.
+  const others = ["generate", ...(following() ? [] : ["grid", "strip"])];
+  for (const id of others) $(id).hidden = true;
+  $("stop").hidden = false;
+  await task(tintype);
+  generating = false;
+  for (const id of others) $(id).hidden = false;
+  $("stop").hidden = true;
 }
 
 /** Makes what the form asks for, anew for as long as that changes meanwhile; never fails. */
 async function run(tintype: Tintype) {
-  generating = true;
-  $("generate").hidden = true;
-  $("stop").hidden = false;
   do {
     stale = false;
-    await make(tintype, { class: picker.chosen, ...form.request() }, form.gate);
+    await make(tintype, asked(), form.gate);
   } while (stale && !form.trouble && !tintype.failed);
-  generating = false;
-  $("generate").hidden = false;
-  $("stop").hidden = true;
+}
+
+/** What the form asks for. */
+function asked(): Request {
+  return { class: picker.chosen, ...form.request() };
 }
 
 /** Makes a picture and shows it; never fails. */
@@ -203,11 +229,7 @@ async function make(tintype: Tintype, request: Request, gate: number | null) {
   const follows = following();
   delete document.documentElement.dataset.seconds;
   // One that follows the form takes the place of the one before, without an empty frame between.
-  if (!follows || $("frame").dataset.state === "empty") {
-    $("after").hidden = true;
-    stage.clear(info.imageSize, gate);
-    stage.say("Starting; the first steps on a GPU build its kernels");
-  }
+  if (!follows || $("frame").dataset.state === "empty") clear(info, gate);
   const started = performance.now();
   const begun: number[] = [];
   try {
@@ -236,9 +258,72 @@ async function make(tintype: Tintype, request: Request, gate: number | null) {
       }
     }
   } catch (error) {
-    broken(error as Error);
-    stage.say("");
-    notice((error as Error).message, tintype.failed ? "Start again" : undefined, () => void start());
+    failed(tintype, error as Error);
+  }
+}
+
+/** An empty frame for what is begun. */
+function clear({ imageSize }: ModelInfo, gate: number | null) {
+  $("after").hidden = true;
+  stage.clear(imageSize, gate);
+  stage.say("Starting; the first steps on a GPU build its kernels");
+}
+
+function failed(tintype: Tintype, error: Error) {
+  broken(error);
+  stage.say("");
+  notice(error.message, tintype.failed ? "Start again" : undefined, () => void start());
+  if (!tintype.failed) refusal = error.message;
+}
+
+/** Ends the run in hand after its step. */
+function stop() {
+  [stale, stopped] = [false, true];
+  tintype?.cancel();
+}
+
+/** Makes pictures that belong together; `onOpen` is what a click on one does. */
+async function makeSheet(plan: (tintype: Tintype) => Plan, onOpen: (picture: PictureEvent) => void) {
+  if (generating) {
+    stop();
+    await making;
+  }
+  if (loading) await loading;
+  if (!tintype || generating || !complete(tintype)) return;
+  making = work((tintype) => fill(tintype, plan(tintype), onOpen), tintype);
+  await making;
+  // The form changed meanwhile.
+  if (stale) follow();
+}
+
+/** Fills a sheet; never fails. */
+async function fill(tintype: Tintype, plan: Plan, onOpen: (picture: PictureEvent) => void) {
+  const [follows, gate] = [following(), form.gate];
+  delete document.documentElement.dataset.seconds;
+  if (!follows) clear(tintype.info, gate);
+  sheet.open(plan);
+  const started = performance.now();
+  let count = 0;
+  try {
+    for (const request of plan.requests) {
+      for await (const event of tintype.generate({ ...request, compare: form.compares, preview: preview && !follows })) {
+        if (event.type === "step") {
+          stage.step(event, gate);
+        } else if (event.type === "picture") {
+          count += 1;
+          show(event);
+          gallery.add(event);
+          sheet.add(event, () => onOpen(event));
+        }
+      }
+      if (stale) return;
+      if (stopped) return stage.say("Stopped.");
+    }
+    const seconds = (performance.now() - started) / 1000;
+    document.documentElement.dataset.seconds = seconds.toFixed(2);
+    stage.say(`${count} pictures: ${seconds.toFixed(1)} s`);
+  } catch (error) {
+    failed(tintype, error as Error);
   }
 }
 
@@ -285,6 +370,7 @@ function name({ origin }: PictureEvent): string {
 
 function show(picture: PictureEvent) {
   shown = picture;
+  gallery.mark(picture);
   stage.picture(picture.image, picture.latent, title(picture));
   if (!generating) stage.say(title(picture));
   const download = $<HTMLAnchorElement>("download");
@@ -334,6 +420,7 @@ async function take(files: File[]) {
       const origin = await readOrigin(picture);
       if (!origin) throw new Error(`${picture.name} carries no settings of Tintype.`);
       use(again(origin), origin.class);
+      follow();
       if (tintype && origin.model !== tintype.info.fingerprint) notice(`${picture.name} was made by another model.`);
       return;
     }
@@ -353,7 +440,8 @@ function use(request: Request, number: number | null = null): boolean {
   form.fill(request);
   const { class: name } = request;
   const found = name === undefined || name === null ? null : classOf(name, number);
-  if (found !== null) picker.choose(found);
+  // One that is chosen already is no change, which pictures would follow.
+  if (found !== null && found !== picker.chosen) picker.choose(found);
   settingsChanged();
   return found !== null;
 }
@@ -366,10 +454,16 @@ $("form").addEventListener("submit", (event) => {
   follow();
 });
 $("live").addEventListener("change", () => follow());
+$("grid").addEventListener("click", () => {
+  void makeSheet(({ info }) => grid(asked(), info), (picture) => {
+    show(picture);
+    use(again(picture.origin), picture.origin.class);
+  });
+});
+$("strip").addEventListener("click", () => void makeSheet(() => strip(asked()), show));
 $("stop").addEventListener("click", () => {
-  stale = false;
   stage.say("Stopping after this step");
-  tintype?.cancel();
+  stop();
 });
 $("surprise").addEventListener("click", () => {
   picker.choose(Math.floor(Math.random() * tintype!.info.classes.length));
@@ -410,10 +504,7 @@ $("theme").addEventListener("click", () => {
 window.addEventListener("keydown", (event) => {
   if ($<HTMLDialogElement>("published").open) return;
   const typing = event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement;
-  if (event.key === "Escape" && generating) {
-    stale = false;
-    tintype?.cancel();
-  }
+  if (event.key === "Escape" && generating) stop();
   if (event.key === "/" && !typing) {
     event.preventDefault();
     $("search").focus();

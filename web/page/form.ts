@@ -2,11 +2,13 @@
 
 import type { ModelInfo, Origin, Quality, Request } from "../engine/index.js";
 import { duration } from "./duration.js";
-
-const LARGEST_SEED = 0xffff_ffff_ffff_ffffn;
+import { Fields } from "./fields.js";
+import { LARGEST_SEED, seedOf } from "./seed.js";
 
 export class Form {
   private seed = field("seed");
+  private toSeed = field("to-seed");
+  private between = field("between");
   private lock = field("lock");
   private steps = field("steps");
   private cfg = field("cfg");
@@ -14,27 +16,28 @@ export class Form {
   private compare = field("compare");
   private sampler = document.querySelector<HTMLSelectElement>("#sampler")!;
   private choices = document.querySelector<HTMLFieldSetElement>("#qualities")!;
+  private fields: Fields;
   private info: ModelInfo | undefined;
   /** Steps and sampler by what a picture is for; those that differ. */
   private qualities: Quality[] = [];
   /** Fields that the form has no place for, from a link. */
-  private others: Pick<
-    Request,
-    "index" | "shift" | "cfgInterval" | "cfgChannels" | "times" | "cfgAdaptive" | "karras"
-  > = {};
+  private others: Pick<Request, "index" | "cfgChannels"> = {};
 
   constructor(onChange: () => void) {
     const changed = () => {
       this.mark();
       onChange();
     };
-    for (const range of [this.steps, this.cfg, this.tau]) {
+    this.fields = new Fields(document.querySelector<HTMLElement>("#fields")!, changed);
+    for (const range of [this.steps, this.cfg, this.tau, this.between]) {
       range.addEventListener("input", () => {
+        // By hand it goes in hundredths, also from a place that a picture brought.
+        if (range === this.between) range.step = "0.01";
         show(range);
         changed();
       });
     }
-    this.seed.addEventListener("input", changed);
+    for (const seed of [this.seed, this.toSeed]) seed.addEventListener("input", changed);
     this.sampler.addEventListener("change", changed);
     this.choices.addEventListener("change", (event) => {
       const { value } = event.target as HTMLInputElement;
@@ -43,14 +46,17 @@ export class Form {
       this.sampler.value = quality.sampler;
       changed();
     });
-    document.querySelector("#dice")!.addEventListener("click", () => {
-      this.roll();
-      changed();
-    });
+    for (const [dice, seed] of [["#dice", this.seed], ["#to-dice", this.toSeed]] as const) {
+      document.querySelector(dice)!.addEventListener("click", () => {
+        roll(seed);
+        changed();
+      });
+    }
   }
 
   /** A model that was opened with its authors' settings, where they are not the network's own. */
   open(info: ModelInfo, settings: Request) {
+    this.fields.open(info);
     this.fill(settings, info);
     const best = { sampler: this.sampler.value, steps: this.stepCount };
     const all = info.qualities.map((quality) => (quality.name === "best" ? { ...quality, ...best } : quality));
@@ -75,8 +81,8 @@ export class Form {
   private reset(info: ModelInfo) {
     this.info = info;
     const { steps, cfg, sampler } = info.defaults;
-    for (const input of [this.steps, this.cfg, this.tau]) {
-      const [min, max] = info.ranges[input.id as "steps" | "cfg" | "tau"];
+    for (const [input, name] of [[this.steps, "steps"], [this.cfg, "cfg"], [this.tau, "tau"], [this.between, "blend"]] as const) {
+      const [min, max] = info.ranges[name];
       [input.min, input.max] = [String(min), String(max)];
     }
     // On a linear slider, what is far above the default only makes it coarse.
@@ -84,21 +90,25 @@ export class Form {
     this.set(this.steps, steps);
     this.set(this.cfg, cfg);
     this.sampler.replaceChildren(...info.samplers.map((name) => new Option(name, name, false, name === sampler)));
-    // Without classes there is nothing to guide by.
-    document.querySelector<HTMLElement>("#cfg-row")!.hidden = info.classes.length === 0;
+    document.querySelector<HTMLElement>("#cfg-row")!.hidden = !info.guided;
     const gated = info.gate !== null;
     document.querySelector<HTMLElement>("#live-row")!.hidden = !info.oneStep;
     document.querySelector<HTMLElement>("#tau-row")!.hidden = !gated;
     document.querySelector<HTMLElement>("#compare-row")!.hidden = !gated;
     this.set(this.tau, info.gate ?? 0);
+    this.toSeed.value = "";
+    this.set(this.between, 0.5);
     this.others = {};
   }
 
   /** What the form asks for; defaults are left out, so that links stay short. */
   request(): Request {
+    const to = this.to;
     return this.shorten({
       ...this.others,
-      seed: this.seedValue() ?? 0,
+      ...this.fields.request(this.sampler.value),
+      seed: this.from,
+      blend: to === null ? undefined : { seed: to, amount: Number(this.between.value) },
       steps: Number(this.steps.value),
       cfg: Number(this.cfg.value),
       tau: this.gate ?? undefined,
@@ -106,9 +116,15 @@ export class Form {
     });
   }
 
-  /** What is wrong with what was typed; empty where nothing is. */
+  /** What is wrong with the seeds that were typed; empty where nothing is. */
   get trouble(): string {
-    return this.seedValue() === null ? `Seeds are whole numbers from 0 to ${LARGEST_SEED}.` : "";
+    return this.wrong ? `Seeds are whole numbers from 0 to ${LARGEST_SEED}.` : "";
+  }
+
+  /** The field whose text is no seed; null where there is none. */
+  get wrong(): HTMLInputElement | null {
+    const isWrong = ({ value }: HTMLInputElement) => value.trim() !== "" && seedOf(value.trim()) === null;
+    return [this.seed, this.toSeed].find(isWrong) ?? null;
   }
 
   /** A request without what is the model's default anyway. */
@@ -143,37 +159,47 @@ export class Form {
     this.reset(info);
     if (request.seed !== undefined) this.seed.value = String(request.seed);
     if (request.steps !== undefined) this.set(this.steps, request.steps);
-    if (request.cfg !== undefined && info.classes.length > 0) this.set(this.cfg, request.cfg);
+    if (request.cfg !== undefined && info.guided) this.set(this.cfg, request.cfg);
     if (request.tau !== undefined) this.set(this.tau, request.tau);
     if (request.sampler && info.samplers.includes(request.sampler)) this.sampler.value = request.sampler;
-    const { index, shift, cfgInterval, cfgChannels, times, cfgAdaptive, karras } = request;
-    const others = { index, shift, cfgInterval, cfgChannels, times, cfgAdaptive, karras };
-    this.others = Object.fromEntries(Object.entries(others).filter(([, value]) => value !== undefined));
+    if (request.blend) {
+      this.toSeed.value = String(request.blend.seed);
+      this.set(this.between, request.blend.amount);
+    }
+    this.fields.fill(request);
+    const { index, cfgChannels } = request;
+    this.others = Object.fromEntries(Object.entries({ index, cfgChannels }).filter(([, value]) => value !== undefined));
     this.mark();
   }
 
-  /** Which quality the form has; none where steps or sampler are of another one. */
+  /** Shows what belongs to the rest: which quality it is, none where steps or sampler are of another one; the way
+   * between two seeds; the fields of the sampler. */
   private mark() {
+    document.querySelector<HTMLElement>("#between-row")!.hidden = this.to === null;
+    this.fields.show(this.sampler.value);
     for (const { name, sampler, steps } of this.qualities) {
       const choice = this.choices.querySelector<HTMLInputElement>(`[value=${name}]`);
       if (choice) choice.checked = sampler === this.sampler.value && steps === this.stepCount;
     }
   }
 
-  /** The next picture gets the next seed, unless this one is to be kept. */
+  /** The next picture gets the next seed, unless this one is to be kept, or is the end of a way. */
   advance() {
-    if (!this.lock.checked) this.seed.value = String((BigInt(this.seedValue() ?? 0) + 1n) & LARGEST_SEED);
+    if (!this.lock.checked && this.to === null) this.seed.value = String((BigInt(this.from) + 1n) & LARGEST_SEED);
   }
 
   roll() {
-    this.seed.value = String(crypto.getRandomValues(new Uint32Array(1))[0]!);
+    roll(this.seed);
   }
 
-  /** The seed, 0 where none is typed; null where what is typed is none. */
-  private seedValue(): number | bigint | null {
-    const text = this.seed.value.trim() || "0";
-    if (!/^\d+$/.test(text) || BigInt(text) > LARGEST_SEED) return null;
-    return Number.isSafeInteger(Number(text)) ? Number(text) : BigInt(text);
+  /** The seed, 0 where none is typed. */
+  private get from(): number | bigint {
+    return seedOf(this.seed.value.trim()) ?? 0;
+  }
+
+  /** The seed at the other end of the way; null where there is none. */
+  private get to(): number | bigint | null {
+    return seedOf(this.toSeed.value.trim());
   }
 
   private set(input: HTMLInputElement, value: number) {
@@ -181,14 +207,16 @@ export class Form {
     if (value > Number(input.max)) input.max = String(value);
     if (value < Number(input.min)) input.min = String(value);
     if (!Number.isInteger(value * 10) && input === this.cfg) input.step = "0.01";
+    // A step would move what lies between two of them.
+    if (input === this.between) input.step = "any";
     input.value = String(value);
     show(input);
   }
 }
 
 /** The request that makes a picture again. */
-export function again({ class: number, class_name, seed, index, settings }: Origin): Request {
-  return { class: number === null ? null : class_name, seed, index: Number(index), ...requestOf(settings) };
+export function again({ class: number, class_name, seed, index, blend, settings }: Origin): Request {
+  return { class: number === null ? null : class_name, seed, index: Number(index), blend, ...requestOf(settings) };
 }
 
 /** The library's settings as those of a request. */
@@ -222,6 +250,11 @@ function field(id: string): HTMLInputElement {
   return document.querySelector<HTMLInputElement>(`#${id}`)!;
 }
 
+function roll(seed: HTMLInputElement) {
+  seed.value = String(crypto.getRandomValues(new Uint32Array(1))[0]!);
+}
+
 function show(range: HTMLInputElement) {
-  document.querySelector<HTMLOutputElement>(`output[for=${range.id}]`)!.value = range.value;
+  const hundredths = Math.round(100 * Number(range.value)) / 100;
+  document.querySelector<HTMLOutputElement>(`output[for=${range.id}]`)!.value = String(hundredths);
 }

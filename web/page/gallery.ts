@@ -4,7 +4,7 @@ import type { PictureEvent } from "../engine/index.js";
 import { short } from "./search.js";
 
 export class Gallery {
-  private pictures: PictureEvent[] = [];
+  private buttons = new Map<PictureEvent, HTMLElement>();
 
   constructor(
     private list: HTMLElement,
@@ -15,35 +15,36 @@ export class Gallery {
   }
 
   add(picture: PictureEvent) {
-    this.pictures.push(picture);
-    const thumbnail = document.createElement("canvas");
-    thumbnail.width = picture.image.width;
-    thumbnail.height = picture.image.height;
-    thumbnail.getContext("2d")!.putImageData(picture.image, 0, 0);
-    const button = document.createElement("button");
-    button.type = "button";
-    const name = title(picture);
-    button.title = name;
-    button.ariaLabel = `Show ${name}`;
-    button.append(thumbnail);
-    button.addEventListener("click", () => {
-      this.mark(button);
-      this.onOpen(picture);
-    });
+    const button = thumbnail(picture, title(picture), () => this.onOpen(picture));
+    this.buttons.set(picture, button);
     const item = document.createElement("li");
     item.append(button);
     this.list.prepend(item);
     this.section.hidden = false;
-    this.mark(button);
+    this.mark(picture);
   }
 
-  private mark(current: HTMLElement) {
-    for (const button of this.list.querySelectorAll("button")) {
-      button.ariaCurrent = button === current ? "true" : null;
-    }
+  /** Marks the picture that is shown; none where it is not of the gallery. */
+  mark(current: PictureEvent) {
+    for (const [picture, button] of this.buttons) button.ariaCurrent = picture === current ? "true" : null;
   }
 }
 
-export function title({ origin }: PictureEvent): string {
-  return `${short(origin.class_name)}, seed ${origin.seed}`;
+/** A small picture to click on. */
+export function thumbnail({ image }: PictureEvent, name: string, onOpen: () => void): HTMLButtonElement {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [image.width, image.height];
+  canvas.getContext("2d")!.putImageData(image, 0, 0);
+  const button = document.createElement("button");
+  button.type = "button";
+  button.title = name;
+  button.ariaLabel = `Show ${name}`;
+  button.append(canvas);
+  button.addEventListener("click", onOpen);
+  return button;
+}
+
+export function title({ origin: { class_name, seed, blend } }: PictureEvent): string {
+  const way = blend ? ` to ${blend.seed}, ${Math.round(100 * blend.amount)} %` : "";
+  return `${short(class_name)}, seed ${seed}${way}`;
 }

@@ -8,7 +8,9 @@ export function evaluations(info: Pick<ModelInfo, "defaults" | "evaluations" | "
   const each = info.evaluations[sampler];
   if (each === null || each === undefined) return null;
   const guided = cfg === 1 || info.oneStep ? 0 : Math.min(1, high - low);
-  return steps * each * (1 + guided);
+  const count = steps * each * (1 + guided);
+  // What is being typed may be no interval yet.
+  return Number.isFinite(count) ? count : null;
 }
 
 export class Pace {

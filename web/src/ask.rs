@@ -2,9 +2,10 @@
 
 use serde::Deserialize;
 use tintype::diffusion::guidance::Guidance;
-use tintype::generate::{ImageSpec, Request, Sampler, Settings};
+use tintype::generate::{ImageSpec, Request, Sampler, Settings, between};
 use tintype::labels::{LabelError, Labels};
 use tintype::model::Architecture;
+use tintype::noise::Blend;
 use tintype::settings::{InvalidSetting, KarrasOptions, Problem, Range, Setting, TimeGrid};
 
 /// Options of `generate`, as the command line has them; what is absent is the model's default.
@@ -20,6 +21,10 @@ pub struct Ask {
     pub index: u64,
     /// How many pictures, of consecutive seeds.
     pub count: u64,
+    /// Another seed whose noise has a share in that of every picture.
+    pub blend: Option<Blend>,
+    /// The last seed of pictures that lie evenly between two, in place of consecutive seeds; the first is `seed`.
+    pub to_seed: Option<u64>,
     /// Steps of the sampler.
     pub steps: Option<usize>,
     /// The sampler, by the command line's name.
@@ -64,14 +69,17 @@ pub enum AskError {
     Class(#[from] LabelError),
     #[error(transparent)]
     Setting(#[from] InvalidSetting),
+    #[error("`toSeed` is of all pictures between two seeds, `blend` of one of them; give only one")]
+    BlendAndToSeed,
 }
 
 impl AskError {
-    /// The library's error.
+    /// The library's error, where it is one.
     pub fn cause(&self) -> &(dyn std::error::Error + 'static) {
         match self {
             Self::Class(error) => error,
             Self::Setting(error) => error,
+            Self::BlendAndToSeed => self,
         }
     }
 }
@@ -83,6 +91,8 @@ impl Default for Ask {
             seed: 0,
             index: 0,
             count: 1,
+            blend: None,
+            to_seed: None,
             steps: None,
             sampler: None,
             cfg: None,
@@ -110,6 +120,7 @@ impl Ask {
     /// * [`AskError::Class`]: the model has no such class.
     /// * [`AskError::Setting`]: a setting is unknown, out of range, or does not apply to the
     ///   network.
+    /// * [`AskError::BlendAndToSeed`]: both are given.
     pub fn request(
         &self,
         architecture: &Architecture,
@@ -120,11 +131,7 @@ impl Ask {
             Some(Class::Number(place)) => Some(labels.at(*place)?),
             Some(Class::Name(name)) => Some(labels.find(name)?),
         };
-        let count = self.count as f64;
-        if !COUNT.contains(count) {
-            let problem = Problem::OutOfRange { value: count, range: COUNT };
-            return Err(Setting::Count.invalid(problem).into());
-        }
+        let images = self.images(class)?;
         let defaults = architecture.default_settings();
         let sampler = match &self.sampler {
             None => defaults.sampler,
@@ -152,9 +159,34 @@ impl Ask {
             tau: self.tau,
             keep_latent: self.compare,
         };
-        let spec = |k| ImageSpec::new(class, self.seed.wrapping_add(k), self.index);
-        let request = Request { settings, images: (0..self.count).map(spec).collect() };
+        let request = Request { settings, images };
         request.validate(architecture)?;
         Ok(request)
+    }
+
+    /// Pictures of consecutive seeds, or between two.
+    fn images(&self, class: Option<usize>) -> Result<Vec<ImageSpec>, AskError> {
+        let range = match self.to_seed {
+            // Both seeds have one.
+            Some(_) => Range { min: 2.0, ..COUNT },
+            None => COUNT,
+        };
+        let count = self.count as f64;
+        if !range.contains(count) {
+            return Err(Setting::Count.invalid(Problem::OutOfRange { value: count, range }).into());
+        }
+        match (self.to_seed, self.blend) {
+            (Some(_), Some(_)) => Err(AskError::BlendAndToSeed),
+            (Some(to), None) => {
+                Ok(between(class, [self.seed, to], self.index, self.count as usize))
+            }
+            (None, blend) => {
+                let spec = |k| {
+                    let own = ImageSpec::new(class, self.seed.wrapping_add(k), self.index);
+                    ImageSpec { blend, ..own }
+                };
+                Ok((0..self.count).map(spec).collect())
+            }
+        }
     }
 }

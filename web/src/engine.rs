@@ -11,6 +11,7 @@ use tintype::device::browser::{self, BrowserGpu};
 use tintype::device::{self, DeviceError, Found};
 use tintype::generate::{GenerateError, ImageSpec, Origin, Parts};
 use tintype::image::Rgb;
+use tintype::noise::Blend;
 use tintype::sampler::Stop;
 use tintype::weights::Weights;
 use wasm_bindgen::prelude::*;
@@ -217,18 +218,31 @@ fn plain_object(value: &impl Serialize) -> JsValue {
     value.serialize(&Serializer::json_compatible()).unwrap_or(JsValue::NULL)
 }
 
-/// With a seed of 64 bits, which only a BigInt holds where it is large.
+/// With seeds of 64 bits.
 fn origin_object(origin: &Origin) -> JsValue {
-    const LARGEST_NUMBER: u64 = (1 << 53) - 1;
-    let ImageSpec { seed, index, .. } = origin.spec;
-    let small = ImageSpec { seed: 0, index: 0, ..origin.spec };
+    let ImageSpec { seed, index, blend, .. } = origin.spec;
+    let small = ImageSpec { seed: 0, index: 0, blend: None, ..origin.spec };
     let object = plain_object(&Origin { spec: small, ..origin.clone() });
-    for (key, value) in [("seed", seed), ("index", index)] {
-        let value = match value {
-            0..=LARGEST_NUMBER => (value as f64).into(),
-            _ => value.into(),
-        };
-        let _ = Reflect::set(&object, &key.into(), &value);
+    let set = |object: &JsValue, key: &str, value: JsValue| {
+        // A plain object takes every property.
+        let _ = Reflect::set(object, &key.into(), &value);
+    };
+    set(&object, "seed", whole_number(seed));
+    set(&object, "index", whole_number(index));
+    if let Some(Blend { seed, amount }) = blend {
+        let other = JsValue::from(Object::new());
+        set(&other, "seed", whole_number(seed));
+        set(&other, "amount", amount.into());
+        set(&object, "blend", other);
     }
     object
+}
+
+/// A number, or a BigInt where a number would not be exact.
+fn whole_number(value: u64) -> JsValue {
+    const LARGEST_NUMBER: u64 = (1 << 53) - 1;
+    match value {
+        0..=LARGEST_NUMBER => (value as f64).into(),
+        _ => value.into(),
+    }
 }

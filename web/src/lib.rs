@@ -2,7 +2,8 @@
 //! processor.
 //!
 //! * [`session`] — a loaded model that makes pictures; nothing in it is a browser's
-//! * [`ask`] — what a page asks for, in JavaScript's spelling; [`face`] — errors in its words
+//! * [`ask`] — what a page asks for, in JavaScript's spelling; [`fields`] — what it can ask for of a network;
+//!   [`face`] — errors in its words
 //! * `engine` — the session as JavaScript sees it; the page's side of it is `web/engine/`
 //!
 //! Only `engine` and its neighbours need a browser, so the rest is tested natively too.
@@ -10,6 +11,7 @@
 
 pub mod ask;
 pub mod face;
+pub mod fields;
 pub mod session;
 
 // Asked in browsers alone, and tested everywhere.

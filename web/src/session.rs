@@ -17,6 +17,7 @@ use tintype::weights::{Dtype, Weights};
 
 use crate::ask::{Ask, AskError};
 use crate::face::field;
+use crate::fields::{Field, fields};
 
 /// Pictures made together on a GPU; a processor is as fast with one, and shows it sooner.
 const GPU_BATCH: usize = 4;
@@ -51,6 +52,10 @@ pub struct Info {
     pub defaults: Defaults,
     /// Useful ranges of the settings, `[min, max]` by field.
     pub ranges: BTreeMap<&'static str, [f64; 2]>,
+    /// Whether it predicts without a class, too, and so can be guided.
+    pub guided: bool,
+    /// The settings that only some networks and samplers have.
+    pub fields: Vec<Field>,
     /// The samplers of the network.
     pub samplers: Vec<String>,
     /// Evaluations of the network that a step takes without guidance, by sampler; `None` where the sampler
@@ -184,7 +189,14 @@ impl Session {
         };
         let samplers = architecture.samplers();
         let labels = self.pipeline.labels();
-        let range = |setting: Setting| Some((field(setting), setting.slider()?));
+        let range = |setting: Setting| {
+            let range = match setting {
+                // Useful from one end to the other.
+                Setting::Blend => setting.range()?,
+                _ => setting.slider()?,
+            };
+            Some((field(setting), range))
+        };
         let ranges = Setting::ALL.into_iter().filter_map(range);
         Info {
             architecture: architecture.name(),
@@ -201,6 +213,8 @@ impl Session {
                 shift,
             },
             ranges: ranges.map(|(field, range)| (field, [range.min, range.max])).collect(),
+            guided: architecture.null_class().is_some(),
+            fields: fields(architecture),
             samplers: samplers.iter().map(|s| s.name().into()).collect(),
             evaluations: samplers.iter().map(|s| (s.name(), evaluations(*s))).collect(),
             qualities: Quality::ALL.map(preset).to_vec(),

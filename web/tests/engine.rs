@@ -8,7 +8,7 @@ use serde_json::json;
 use tintype::burn::tensor::Device;
 use tintype::catalogue::{Catalogue, Kind};
 use tintype::device::{DeviceError, Found};
-use tintype::generate::{LoadError, Origin, Parts, Sampler, Settings};
+use tintype::generate::{ImageSpec, LoadError, Origin, Parts, Sampler, Settings};
 use tintype::image::Rgb;
 use tintype::labels::Labels;
 use tintype::model::Architecture;
@@ -17,11 +17,13 @@ use tintype::model::meanflow::Shape;
 use tintype::model::pmf::PmfConfig;
 use tintype::model::sit::SiTConfig;
 use tintype::model::vavae::VaeConfig;
+use tintype::noise::Blend;
 use tintype::precision::Precision;
 use tintype::sampler::Stop;
 use tintype::settings::{Problem, Setting};
 use tintype::weights::{Source, TensorView, Weights, WeightsError, layout, write_safetensors};
 use tintype_web::ask::{Ask, Class};
+use tintype_web::fields::fields;
 use tintype_web::session::{Preset, Session, Update};
 use tintype_web::{Checksum, networks};
 
@@ -197,6 +199,12 @@ fn a_request_is_that_of_the_command_line() {
         (json!({"sampler": "magic"}), "\"magic\" is unknown"),
         (json!({"count": 0}), "count 0 is not between 1 and 10000"),
         (json!({"tau": 2.0}), "tau 2 is not between 0 and 1"),
+        (json!({"blend": {"seed": 9, "amount": 1.5}}), "blend 1.5 is not between 0 and 1"),
+        (json!({"toSeed": 9}), "count 1 is not between 2 and 10000"),
+        (
+            json!({"toSeed": 9, "count": 3, "blend": {"seed": 9, "amount": 0.5}}),
+            "`blend` of one of them; give only one",
+        ),
     ] {
         let ask = ask(given).expect("it reads");
         let error = ask.request(&architecture, &labels).expect_err(trouble);
@@ -204,6 +212,75 @@ fn a_request_is_that_of_the_command_line() {
         assert!(sentence.contains(trouble), "{sentence}");
     }
     assert!(ask(json!({"sead": 7})).expect_err("a typing error").to_string().contains("sead"));
+}
+
+#[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
+#[cfg_attr(not(target_family = "wasm"), test)]
+fn pictures_are_of_consecutive_seeds_or_between_two() {
+    let architecture = Architecture::from(hidit());
+    let labels = Labels::new(["apple, pome", "pear"].map(String::from).to_vec());
+    let images = |given| {
+        let ask = serde_json::from_value::<Ask>(given).expect("it reads");
+        ask.request(&architecture, &labels).expect("valid").images
+    };
+    let own = |seed| ImageSpec::new(Some(1), seed, 5);
+    let between = |seed, amount| {
+        let blend = Some(Blend { seed, amount });
+        move |own: ImageSpec| ImageSpec { blend, ..own }
+    };
+    let blend = json!({"seed": 4, "amount": 0.25});
+    let blended = json!({"class": 1, "seed": 7, "index": 5, "count": 2, "blend": blend});
+    assert_eq!(images(blended), [own(7), own(8)].map(between(4, 0.25)));
+    let way = json!({"class": 1, "seed": 7, "index": 5, "count": 3, "toSeed": u64::MAX});
+    assert_eq!(images(way), [own(7), between(u64::MAX, 0.5)(own(7)), own(u64::MAX)]);
+}
+
+#[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
+#[cfg_attr(not(target_family = "wasm"), test)]
+fn a_network_has_fields_for_what_acts_on_its_samplers() {
+    let preset = |name| tintype::preset::find(name).expect("a preset").architecture;
+    let [hdit, sit] = ["hdit-imagenet-256", "sit-s-1"].map(preset);
+    let without_classes = preset("hdit-ffhq-1024");
+    let (hidit, pmf) = (Architecture::from(hidit()), Architecture::from(pmf()));
+    for (architecture, sampler, times, expected) in [
+        (
+            &hdit,
+            "heun",
+            "uniform",
+            "cfgInterval s_noise s_churn s_tmin s_tmax rho sigma_min sigma_max",
+        ),
+        (&hdit, "dpmpp-3m-sde", "uniform", "cfgInterval eta s_noise rho sigma_min sigma_max"),
+        (&hdit, "dpm-adaptive", "uniform", "cfgInterval eta s_noise sigma_min sigma_max"),
+        (&without_classes, "dpmpp-2m", "uniform", "rho sigma_min sigma_max"),
+        (&sit, "euler", "uniform", "cfgInterval shift times cfgAdaptive"),
+        (&sit, "euler", "karras", "cfgInterval shift times cfgAdaptive rho sigma_min sigma_max"),
+        (&sit, "euler-maruyama", "uniform", "cfgInterval cfgAdaptive"),
+        (&hidit, "dpmpp-2m", "logit-normal", "cfgInterval times cfgAdaptive"),
+        (&pmf, "mean-flow", "uniform", "cfgInterval"),
+    ] {
+        let fields = fields(architecture);
+        let acts = |grids: &Vec<&str>| grids.contains(&times);
+        let acting = fields.iter().filter(|field| field.applies.get(sampler).is_some_and(acts));
+        let names: Vec<&str> = acting.map(|field| field.name).collect();
+        assert_eq!(names.join(" "), expected, "{sampler} with {times} times");
+    }
+
+    let of = |name| fields(&hdit).into_iter().find(|field| field.name == name).expect("a field");
+    let (eta, lowest, interval) = (of("eta"), of("sigma_min"), of("cfgInterval"));
+    assert_eq!((eta.label, eta.range, eta.default), ("η", Some([0.0, 1.0]), vec![None]));
+    assert_eq!(lowest.range, Some([0.0001, f64::INFINITY]));
+    assert_eq!(
+        (lowest.default, interval.default),
+        (vec![Some(0.01)], vec![Some(0.0), Some(f64::MAX)])
+    );
+    let times = fields(&sit).into_iter().find(|field| field.name == "times").expect("a field");
+    assert_eq!((times.choices[0], times.choices.len(), times.range), ("uniform", 3, None));
+
+    let given = json!({"sampler": "dpmpp-2m-sde", "karras": {"eta": 2.0}});
+    let ask = serde_json::from_value::<Ask>(given).expect("it reads");
+    let error = ask.request(&hdit, &Labels::numbered(1000)).expect_err("out of range");
+    let sentence = tintype_web::face::sentence(error.cause());
+    assert_eq!(sentence, "eta 2 is not between 0 and 1");
 }
 
 #[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
@@ -340,7 +417,8 @@ fn one_step_models_can_follow_changes() {
     let parts = Parts { model: &model, vae: None, stats: None, guide: None };
     let mut session = Session::load(parts, None, &processor()).expect("it loads");
     let info = session.info();
-    assert!(info.one_step);
+    assert!(info.one_step && info.guided);
+    assert_eq!(info.ranges["blend"], [0.0, 1.0]);
     assert_eq!(info.evaluations["mean-flow"], Some(1));
     assert!(info.qualities.iter().all(|q| (q.sampler, q.steps) == ("mean-flow", 1)));
 
@@ -358,6 +436,19 @@ fn one_step_models_can_follow_changes() {
     assert!(difference(&second.1, &picture(&ask(3)).1) > 1.0);
     let guided = Ask { cfg: Some(4.0), ..ask(2) };
     assert_ne!(picture(&guided).1, second.1);
+
+    // A second seed leads from its picture to that of the other one.
+    let blended = |amount| {
+        let blend = Blend { seed: 3, amount };
+        let (origin, image, _, png) = picture(&Ask { blend: Some(blend), ..ask(2) });
+        assert_eq!((origin.spec.seed, origin.spec.blend), (2, Some(blend)));
+        assert_eq!(Origin::read(&png).expect("it carries them"), origin);
+        image
+    };
+    let [start, middle, end] = [0.0, 0.5, 1.0].map(blended);
+    assert_eq!(start, second.1);
+    assert_eq!(end, picture(&ask(3)).1);
+    assert!(difference(&middle, &start) > 1.0 && difference(&middle, &end) > 1.0);
 }
 
 /// A file that is read piece by piece, and that can vanish.

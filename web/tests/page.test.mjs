@@ -180,22 +180,28 @@ test("weights of one's own, and settings from a picture", async () => {
   await stop();
 });
 
-test("a one-step model follows every change, and the last one wins", async () => {
+/** A page with a tiny model of one step. */
+async function oneStep() {
   const { visit, stop, context } = await open(browser);
   // The page does not load its own model then.
   await context.addInitScript(() => Object.defineProperty(navigator, "connection", { value: { saveData: true } }));
   const page = await visit();
   await page.setInputFiles("#files", [{ name: "pmf.safetensors", mimeType: "application/octet-stream", buffer: pmf() }]);
   await ready(page);
-  assert.equal(await page.isChecked("#live"), true);
-  assert.equal(await page.isVisible("#qualities"), false, "all of them are one step");
-  assert.equal(await page.inputValue("#steps"), "1");
-  assert.match(await words(page, "#estimate"), /^About [01] s a picture on this processor\.$/);
   /** The words of the picture once so many are there. */
   const made = async (count) => {
     await page.waitForFunction((count) => document.querySelectorAll("#pictures li").length === count, count, { timeout: 60_000 });
     return words(page, "#words");
   };
+  return { page, made, stop, context };
+}
+
+test("a one-step model follows every change, and the last one wins", async () => {
+  const { page, made, stop, context } = await oneStep();
+  assert.equal(await page.isChecked("#live"), true);
+  assert.equal(await page.isVisible("#qualities"), false, "all of them are one step");
+  assert.equal(await page.inputValue("#steps"), "1");
+  assert.match(await words(page, "#estimate"), /^About [01] s a picture on this processor\.$/);
   await page.click('#classes [data-class="1"]');
   assert.match(await made(1), new RegExp(`^${CLASSES[1]}, seed 0: `));
   const first = await picture(page);
@@ -242,6 +248,79 @@ test("a one-step model follows every change, and the last one wins", async () =>
   await stop();
 });
 
+test("two seeds have a way between them; guidance and seeds make a sheet; rare settings have fields", async () => {
+  const { page, made, stop, context } = await oneStep();
+  const hash = () => new URL(page.url()).hash;
+  const onSheet = () => page.locator("#sheet button").evaluateAll((buttons) => buttons.map(({ title }) => title));
+  /** The words under a sheet once it is full. */
+  const full = (count) => page.waitForFunction((count) => document.querySelector("#words").textContent.startsWith(`${count} pictures: `), count);
+  await page.click('#classes [data-class="1"]');
+  await made(1);
+  const own = await picture(page);
+  assert.equal(await page.isVisible("#between"), false);
+
+  // The slider goes from one seed to the other.
+  await page.fill("#to-seed", "9");
+  assert.match(await made(2), /^pear, seed 0 to 9, 50 %: /);
+  const half = await picture(page);
+  assert.deepEqual(origin(half.png).blend, { seed: 9, amount: 0.5 });
+  assert.equal(hash(), "#class=pear&seed=0&blend=9%2C0.5");
+  await page.fill("#between", "0");
+  await made(3);
+  assert.equal(await difference(page, (await picture(page)).png, own.png), 0);
+  await page.fill("#between", "1");
+  await made(4);
+  const other = await picture(page);
+  for (const end of [own, other]) assert.ok((await difference(page, half.png, end.png)) > 0.5);
+
+  // So does a strip, whose pictures are those of a gallery.
+  await page.click("#strip");
+  await full(7);
+  await made(11);
+  const ways = [17, 33, 50, 67, 83].map((part) => `pear, seed 0 to 9, ${part} %, guidance 1`);
+  assert.deepEqual(await onSheet(), ["pear, seed 0, guidance 1", ...ways, "pear, seed 9, guidance 1"]);
+  await screenshot(page, "strip");
+  await page.click("#sheet button:nth-child(7)");
+  const end = await picture(page);
+  assert.equal(await difference(page, end.png, other.png), 0);
+  assert.deepEqual([origin(end.png).seed, origin(end.png).blend], [9, undefined]);
+  assert.equal(await page.getAttribute('#pictures [aria-current="true"]', "title"), "pear, seed 9");
+
+  // A click on a picture of a sheet takes its settings, and makes nothing.
+  await page.fill("#to-seed", "");
+  assert.match(await made(12), /^pear, seed 0: /);
+  await page.click("#grid");
+  await full(9);
+  const cells = [1, 3, 5].flatMap((scale) => [0, 1, 2].map((seed) => `pear, seed ${seed}, guidance ${scale}`));
+  assert.deepEqual(await onSheet(), cells);
+  await screenshot(page, "sheet");
+  await page.click("#sheet button:nth-child(6)");
+  assert.deepEqual([await page.inputValue("#seed"), await page.inputValue("#cfg")], ["2", "3"]);
+  const taken = origin((await picture(page)).png);
+  assert.deepEqual([taken.seed, taken.settings.guidance.scale], [2, 3]);
+  assert.equal(await page.locator("#pictures li").count(), 21);
+
+  // What the network has no use for has no field.
+  await page.focus("#form summary");
+  await page.keyboard.press("Enter");
+  const fields = await page.locator("#fields .row:visible").evaluateAll((rows) => rows.map((row) => [...row.querySelectorAll("input, select")].map((input) => input.ariaLabel)));
+  assert.deepEqual(fields, [["Guidance interval, from", "Guidance interval, to"]]);
+  await page.fill("#field-cfgInterval", "0.25");
+  await made(22);
+  const { low, high } = origin((await picture(page)).png).settings.guidance;
+  assert.deepEqual([low, high], [0.25, 1]);
+  assert.equal(hash(), "#class=pear&seed=2&cfg=3&cfgInterval=0.25%2C1");
+  await page.fill("#field-cfgInterval", "2");
+  await page.waitForFunction(() => document.querySelector("#notice").textContent === "cfgInterval 2 1 is not an interval");
+  await page.fill("#field-cfgInterval", "");
+  await made(23);
+  assert.equal(await page.isVisible("#notice"), false);
+  assert.equal(hash(), "#class=pear&seed=2&cfg=3");
+  assert.deepEqual(page.errors, []);
+  await context.close();
+  await stop();
+});
+
 test("it fits a phone, by day and by night", async () => {
   for (const colorScheme of ["light", "dark"]) {
     const contextOptions = { viewport: { width: 375, height: 760 }, colorScheme, hasTouch: true };
@@ -271,7 +350,7 @@ test("everything has a name and can be reached by keyboard", async () => {
     await page.keyboard.press("Tab");
     reached.add(await page.evaluate(() => document.activeElement.id || document.activeElement.tagName));
   }
-  for (const id of ["seed", "dice", "steps", "cfg", "generate", "wipe", "download", "share", "reuse", "again", "models", "open", "theme"]) {
+  for (const id of ["seed", "dice", "to-seed", "to-dice", "steps", "cfg", "generate", "grid", "wipe", "download", "share", "reuse", "again", "models", "open", "theme"]) {
     assert.ok(reached.has(id), `${id} is not reached: ${[...reached]}`);
   }
   await context.close();

@@ -17,6 +17,8 @@ const { sort } = await import(join(site, "page", "files.js"));
 const { hubAddress, published, tooLarge } = await import(join(site, "page", "catalogue.js"));
 const { Pace, evaluations } = await import(join(site, "page", "pace.js"));
 const { size } = await import(join(site, "page", "size.js"));
+const { grid, strip } = await import(join(site, "page", "sheet.js"));
+const { seedOf } = await import(join(site, "page", "seed.js"));
 const { Rate } = await import(join(site, "page", "rate.js"));
 
 const LIMITS = {
@@ -78,11 +80,30 @@ test("why there is none is said for each browser", async () => {
 test("links hold requests", () => {
   const request = { class: "sea creature, fish & co.", seed: 7, steps: 20, cfg: 2.5, tau: 0.4, sampler: "euler", cfgInterval: [0, 0.7] };
   assert.deepEqual(decode(encode(request)), request);
+  const rare = { seed: 7, blend: { seed: 18446744073709551615n, amount: 0.25 }, times: "karras", cfgAdaptive: 0.999, shift: 0.3, karras: { eta: 0.5, s_noise: 1.003, sigma_max: 40 } };
+  assert.deepEqual(decode(encode(rare)), rare);
   assert.equal(encode({ class: "fruit", seed: 7, index: 0 }), "#class=fruit&seed=7");
   assert.deepEqual(decode("#class=fruit&seed=18446744073709551615"), { class: "fruit", seed: 18446744073709551615n });
-  assert.deepEqual(decode("#class=fruit&seed=-1&steps=many&cfgInterval=1"), { class: "fruit" });
+  assert.deepEqual(decode("#class=fruit&seed=-1&steps=many&cfgInterval=1&blend=9&rho=x"), { class: "fruit" });
+  assert.deepEqual(decode("#class=fruit&seed=18446744073709551616&blend=-1,0.5"), { class: "fruit" });
   assert.equal(decode("#"), null);
   assert.equal(decode("#section-2"), null);
+});
+
+test("seeds are whole numbers of 64 bits", () => {
+  assert.deepEqual(["0", "9007199254740991", "9007199254740993"].map(seedOf), [0, 9007199254740991, 9007199254740993n]);
+  assert.deepEqual(["", "-1", "1.5", "1e3", "18446744073709551616"].map(seedOf), [null, null, null, null, null]);
+});
+
+test("a sheet has guidance below each other and seeds side by side", () => {
+  const info = { defaults: { cfg: 2.4 }, guided: true };
+  const scales = (request, over = {}) => grid(request, { ...info, ...over }).requests.map(({ cfg }) => cfg);
+  assert.deepEqual(scales({}), [1.7, 2.4, 3.1]);
+  assert.deepEqual([1, 0, 7].map((cfg) => scales({ cfg })), [[1, 3, 5], [0, 3, 5], [4, 7, 10]]);
+  assert.deepEqual(scales({}, { defaults: { cfg: 1 }, guided: false }), [1]);
+  assert.deepEqual(grid({ seed: 7, steps: 9 }, info).requests[1], { seed: 7, steps: 9, cfg: 2.4, count: 3 });
+  const way = strip({ seed: 7, steps: 9, blend: { seed: 4, amount: 0.3 } });
+  assert.deepEqual(way.requests, [{ seed: 7, steps: 9, toSeed: 4, count: way.columns }]);
 });
 
 test("search finds what the library finds", () => {
@@ -254,6 +275,7 @@ test("times of pictures follow evaluations, and what was measured", () => {
   const count = (request, over = {}) => evaluations({ ...info, ...over }, request);
   assert.deepEqual([count({}), count({ cfg: 1 }), count({ sampler: "heun", steps: 8 }), count({ sampler: "dopri5" })], [100, 50, 32, null]);
   assert.equal(count({ cfgInterval: [0.25, 0.75] }), 75);
+  assert.equal(count({ cfgInterval: [NaN, 1] }), null);
   assert.equal(count({ steps: 1 }, { oneStep: true }), 1, "guidance is an input");
 
   assert.equal(new Pace(null).seconds(10), null);
