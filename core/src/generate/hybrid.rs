@@ -14,7 +14,7 @@ use crate::noise::Stream;
 use crate::sampler::hidit::{Draw, HybridModel, PixelInit, Pixels, Stepper, sample};
 use crate::sampler::times::through_gate;
 use crate::sampler::{State, Step, Stop};
-use crate::settings::{Sampler, Settings};
+use crate::settings::Sampler;
 
 /// What a run makes.
 pub(super) struct Made {
@@ -47,9 +47,7 @@ pub(super) async fn generate(
         Sampler::UniPc => (Stepper::UniPc, true),
         _ => (Stepper::Euler, false),
     };
-    // A time shift is of networks with one stream.
-    let unshifted = Settings { shift: 0.0, ..settings };
-    let times = flow_times(&unshifted, pipeline.architecture.process());
+    let times = flow_times(&settings, pipeline.architecture.process());
     // With few steps the gate has to be one of the times; the published samplers take the first below it.
     let times = if through { through_gate(times, network.tau()) } else { times };
     let [width, height] = pipeline.image_size();
@@ -111,7 +109,7 @@ impl HybridModel for Run<'_> {
         let inputs = self.batch.inputs(vec![z], t, &guided);
         let guide = self.guide.as_ref().map(of);
         let velocity = self.batch.evaluate(inputs, None, of(self.network), guide)?.remove(0);
-        self.batch.compare(&velocity, &guided).await?;
+        self.batch.compare(|| velocity.clone(), &guided).await?;
         pipeline.to_state(self.batch.guide(velocity, &guided)).await
     }
 
@@ -133,7 +131,7 @@ impl HybridModel for Run<'_> {
         let mut streams = self.batch.evaluate(inputs, gate, of(self.network), guide)?;
         let image = self.batch.guide(streams.remove(1), &guided);
         let velocity = streams.remove(0);
-        self.batch.compare(&velocity, &guided).await?;
+        self.batch.compare(|| velocity.clone(), &guided).await?;
         let velocity = self.batch.guide(velocity, &guided);
         self.clean_image = Some(image.clone());
         Ok((pipeline.to_state(velocity).await?, pipeline.to_state(image).await?))
