@@ -156,6 +156,13 @@ fn an_image_is_the_same_alone_and_among_others() {
             assert_eq!(together.len(), 3);
             // Counted on from image to image.
             assert!(steps.iter().copied().eq(0..steps.len()), "{sampler:?}: {steps:?}");
+            // The first and the last step of some samplers take one.
+            if let Some(each) = sampler.evaluations() {
+                let steps = pipeline.architecture().default_settings().steps;
+                let expected = each * (steps - 2) + 2..=each * steps;
+                let evaluations = together[0].evaluations;
+                assert!(expected.contains(&evaluations), "{sampler:?}: {evaluations}");
+            }
             for (index, picture) in together.iter().enumerate() {
                 assert_eq!(picture.index, index);
                 let alone = make(&pipeline, sampler, &[picture.spec.seed]).expect("a picture").0;

@@ -40,16 +40,22 @@ pub(super) async fn generate(
     let guide = pipeline.guide.as_ref().and_then(|guide| guide.network.hybrid());
     // Both networks have pixels at the same times.
     let guide = guide.map(|guide| guide.clone().with_gate(network.tau()));
-    let (stepper, through) = match settings.sampler {
-        Sampler::EulerMaruyama => (Stepper::EulerMaruyama, false),
-        Sampler::DpmPp2m => (Stepper::DpmPp2m, true),
-        Sampler::DpmPp3m => (Stepper::DpmPp3m, true),
-        Sampler::UniPc => (Stepper::UniPc, true),
-        _ => (Stepper::Euler, false),
+    let stepper = match settings.sampler {
+        Sampler::Heun => Stepper::Heun,
+        Sampler::EulerMaruyama => Stepper::EulerMaruyama,
+        Sampler::DpmPp2m => Stepper::DpmPp2m,
+        Sampler::DpmPp3m => Stepper::DpmPp3m,
+        Sampler::DpmPp2s => Stepper::DpmPp2s,
+        Sampler::UniPc => Stepper::UniPc,
+        _ => Stepper::Euler,
     };
     let times = flow_times(&settings, pipeline.architecture.process());
-    // With few steps the gate has to be one of the times; the published samplers take the first below it.
-    let times = if through { through_gate(times, network.tau()) } else { times };
+    let times = match stepper {
+        // The published samplers take the first time below the gate.
+        Stepper::Euler | Stepper::EulerMaruyama => times,
+        // With few steps it has to be one of the times.
+        _ => through_gate(times, network.tau()),
+    };
     let [width, height] = pipeline.image_size();
     let batch = Batch::new(pipeline, request, observer);
     let mut run = Run { batch, network, guide, image: [3, height, width], clean_image: None };
@@ -95,8 +101,8 @@ impl HybridModel for Run<'_> {
         self.network.t_min()
     }
 
-    async fn latent(&mut self, z: State, t: f64) -> Result<State, Stop> {
-        let guided = self.batch.evaluation(t);
+    async fn latent(&mut self, z: State, t: f64, step_time: f64) -> Result<State, Stop> {
+        let guided = self.batch.evaluation(step_time);
         let z = self.input(z, &guided).await?;
         let of = |network: &HiDiT| {
             let network = network.clone();
@@ -113,8 +119,14 @@ impl HybridModel for Run<'_> {
         pipeline.to_state(self.batch.guide(velocity, &guided)).await
     }
 
-    async fn hybrid(&mut self, z: State, x: State, t: f64) -> Result<(State, State), Stop> {
-        let guided = self.batch.evaluation(t);
+    async fn hybrid(
+        &mut self,
+        z: State,
+        x: State,
+        t: f64,
+        step_time: f64,
+    ) -> Result<(State, State), Stop> {
+        let guided = self.batch.evaluation(step_time);
         let (z, x) = (self.input(z, &guided).await?, self.input(x, &guided).await?);
         let of = |network: &HiDiT| {
             let network = network.clone();
