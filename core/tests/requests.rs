@@ -166,6 +166,13 @@ fn an_image_is_the_same_alone_and_among_others() {
             assert_eq!(together.len(), 3);
             // Counted on from image to image.
             assert!(steps.iter().copied().eq(0..steps.len()), "{sampler:?}: {steps:?}");
+            // The first and the last step of some samplers take one.
+            if let Some(each) = sampler.evaluations() {
+                let steps = pipeline.architecture().default_settings().steps;
+                let expected = each * (steps - 2) + 2..=each * steps;
+                let evaluations = together[0].evaluations;
+                assert!(expected.contains(&evaluations), "{sampler:?}: {evaluations}");
+            }
             for (index, picture) in together.iter().enumerate() {
                 assert_eq!(picture.index, index);
                 let alone = make(&pipeline, sampler, &[picture.spec.seed]).expect("a picture").0;
@@ -321,6 +328,54 @@ fn a_guide_ends_where_both_networks_agree() {
     // Their velocities differ by a factor.
     let pictures = make_with(&pipeline, settings, &[3, 1]).expect("pictures").0;
     assert!(pictures.iter().all(|picture| picture.evaluations == usual.steps + 1));
+}
+
+#[test]
+fn a_denoisers_guidance_ends_where_its_velocities_agree() {
+    let itself = guided("denoiser", ("denoiser", 1.0)).expect("of one kind");
+    let other = guided("denoiser", ("denoiser", 0.5)).expect("of one kind");
+    let usual = itself.architecture().default_settings();
+    let make = |pipeline: &Pipeline, sampler, agreement, seeds: &[u64]| {
+        let guidance = Guidance { high: 10.0, ..Guidance::new(2.0) };
+        let settings = Settings { sampler, guidance, agreement: Some(agreement), ..usual };
+        let pictures = make_with(pipeline, settings, seeds).expect("pictures").0.into_iter();
+        pictures.map(|picture| (picture.image, picture.evaluations)).collect::<Vec<_>>()
+    };
+    // Equal predictions agree wholly, others never do.
+    for (pipeline, agreement, evaluations) in [
+        (&itself, 1.0, usual.steps + 1),
+        (&other, 0.0, usual.steps + 1),
+        (&other, 1.0, 2 * usual.steps),
+    ] {
+        let made = make(pipeline, Sampler::Euler, agreement, &[3, 1]);
+        assert!(made.iter().all(|(_, counted)| *counted == evaluations), "{agreement}");
+    }
+    // Each image decides for itself, also where it chooses its steps.
+    for sampler in [Sampler::Heun, Sampler::DpmPp3mSde, Sampler::DpmAdaptive] {
+        for agreement in [0.9, 0.99, 0.999] {
+            let together = make(&other, sampler, agreement, &[3, 1, 4]);
+            for (seed, made) in [3, 1, 4].into_iter().zip(together) {
+                let alone = make(&other, sampler, agreement, &[seed]).remove(0);
+                assert_eq!(alone, made, "{sampler:?} {agreement} {seed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn settings_that_do_not_apply_are_refused_by_name() {
+    let denoiser = Architecture::from(ToyConfig { denoises: true });
+    let hidit = tintype::preset::find("hidit-xl-1-256").expect("a preset").architecture;
+    for (architecture, name) in [(denoiser, "Toy"), (hidit, "Hi-DiT")] {
+        let usual = architecture.default_settings();
+        let agreement = |cosine| Settings { agreement: Some(cosine), ..usual };
+        assert_eq!(agreement(0.9).validate(&architecture), Ok(()), "{name}");
+        let error = agreement(1.1).validate(&architecture).expect_err("no cosine").to_string();
+        assert_eq!(error, "guidance agreement 1.1 is not between 0 and 1");
+        let shifted = Settings { shift: 0.3, ..usual }.validate(&architecture);
+        let error = shifted.expect_err("of flows with one stream").to_string();
+        assert_eq!(error, format!("time shift does not apply to {name}"));
+    }
 }
 
 #[test]

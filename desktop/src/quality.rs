@@ -2,7 +2,7 @@
 
 use tintype::generate::Settings;
 use tintype::model::{Architecture, Process};
-use tintype::settings::{KarrasOptions, Quality, Sampler, TimeGrid};
+use tintype::settings::{KarrasOptions, Quality, TimeGrid};
 
 /// Settings with sampler and steps of a quality; guidance and what else people set stay. Best is what the
 /// authors of the model use.
@@ -39,18 +39,7 @@ pub fn current(
 /// How often the network is evaluated for a picture, twice where it is guided; `None` where the sampler
 /// chooses its steps.
 pub fn evaluations(settings: &Settings, process: Process) -> Option<usize> {
-    if settings.sampler.is_adaptive() {
-        return None;
-    }
-    let each = match settings.sampler {
-        Sampler::Heun
-        | Sampler::Dpm2
-        | Sampler::Dpm2Ancestral
-        | Sampler::DpmPp2sAncestral
-        | Sampler::DpmPpSde
-        | Sampler::DpmPp2s => 2,
-        _ => 1,
-    };
+    let each = settings.sampler.evaluations()?;
     // Guidance is an input of these.
     let is_input = matches!(process, Process::MeanFlow { .. });
     let guided = if is_input || settings.guidance.scale == 1.0 { 1 } else { 2 };
@@ -77,6 +66,7 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use tintype::diffusion::guidance::Guidance;
+    use tintype::settings::Sampler;
 
     use super::*;
 

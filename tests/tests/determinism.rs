@@ -44,17 +44,21 @@ fn specs() -> Vec<ImageSpec> {
 fn a_batch_of_four_equals_four_batches_of_one() {
     let pipeline = pipeline(&Device::flex());
     // With guidance at every step, at some, and at none: another number of rows each time.
-    for (sampler, scale, high) in [
-        (Sampler::EulerMaruyama, 2.0, 1.0),
-        (Sampler::Euler, 2.0, 0.5),
-        (Sampler::Euler, 1.0, 1.0),
-        (Sampler::UniPc, 2.0, 1.0),
+    for (sampler, scale, high, evaluations) in [
+        (Sampler::EulerMaruyama, 2.0, 1.0, 8),
+        (Sampler::Euler, 2.0, 0.5, 6),
+        (Sampler::Euler, 1.0, 1.0, 4),
+        (Sampler::UniPc, 2.0, 1.0, 8),
+        (Sampler::DpmPp2s, 2.0, 1.0, 10),
+        // The second evaluation before the gate is below 0.5, and unguided as its step is.
+        (Sampler::Heun, 2.0, 0.5, 8),
     ] {
         let mut settings = settings(&pipeline, sampler);
         settings.guidance.scale = scale;
         settings.guidance.high = high;
         let together = make(&pipeline, settings, &specs());
         for (spec, picture) in specs().iter().zip(&together) {
+            assert_eq!(picture.evaluations, evaluations, "{sampler:?} {scale}");
             let alone = make(&pipeline, settings, &[*spec]);
             assert_eq!(alone[0].image, picture.image, "{sampler:?} {scale} {spec:?}");
             assert_eq!(alone[0].latent, picture.latent, "{sampler:?} {scale} {spec:?}");

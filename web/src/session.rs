@@ -12,7 +12,7 @@ use tintype::image::Rgb;
 use tintype::model::Process;
 use tintype::precision::Precision;
 use tintype::sampler::Stop;
-use tintype::settings::{Quality, Sampler, Setting};
+use tintype::settings::{Quality, Setting};
 use tintype::weights::{Dtype, Weights};
 
 use crate::ask::{Ask, AskError};
@@ -216,7 +216,7 @@ impl Session {
             guided: architecture.null_class().is_some(),
             fields: fields(architecture),
             samplers: samplers.iter().map(|s| s.name().into()).collect(),
-            evaluations: samplers.iter().map(|s| (s.name(), evaluations(*s))).collect(),
+            evaluations: samplers.iter().map(|s| (s.name(), s.evaluations())).collect(),
             qualities: Quality::ALL.map(preset).to_vec(),
             one_step: matches!(architecture.process(), Process::MeanFlow { .. }),
             device: self.device.clone(),
@@ -275,20 +275,6 @@ impl Session {
             pipeline.generate(&request, &mut on_event).await?;
         }
         Ok(())
-    }
-}
-
-/// Evaluations that a step takes, but for the last one of some samplers; `None` for adaptive samplers.
-const fn evaluations(sampler: Sampler) -> Option<usize> {
-    match sampler {
-        Sampler::Heun
-        | Sampler::Dpm2
-        | Sampler::Dpm2Ancestral
-        | Sampler::DpmPp2sAncestral
-        | Sampler::DpmPpSde
-        | Sampler::DpmPp2s => Some(2),
-        _ if sampler.is_adaptive() => None,
-        _ => Some(1),
     }
 }
 

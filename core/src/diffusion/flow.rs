@@ -76,7 +76,6 @@ impl Interpolant {
 
     /// The score `∇ log p_t(x)` from a velocity: `(r·v − x)/(σ² − r·dσ·σ)` with `r = α/dα`.
     ///
-    ///
     /// It is not finite at t = 0, where there is no noise.
     ///
     /// # Shapes
@@ -143,8 +142,10 @@ pub fn shifted_grid(points: usize, shift: f64) -> Vec<f32> {
     let linear = (0..points).map(|i| {
         if i < points / 2 { step * i as f32 } else { 1.0 - step * (points - 1 - i) as f32 }
     });
-    let s = shift as f32;
-    if s > 0.0 { linear.map(|u| s * u / (1.0 + (s - 1.0) * u)).collect() } else { linear.collect() }
+    // Shifts at the ends of float32 would give infinity or NaN.
+    let s = (shift as f32).min(f32::MAX);
+    let shifted = |u: f32| (s * u / (1.0 + (s - 1.0) * u)).min(1.0);
+    if s > 0.0 { linear.map(shifted).collect() } else { linear.collect() }
 }
 
 /// The same grid on this library's clock (1 is noise), in float64 without loss.
@@ -190,6 +191,15 @@ mod tests {
         assert_eq!((sde.len(), sde[0], sde[49], sde[50]), (51, 1.0, 0.04, 0.0));
         assert_eq!(shifted_grid(250, 0.3).len(), 250);
         assert_eq!((shifted_grid(9, 0.3)[0], shifted_grid(9, 0.3)[8]), (0.0, 1.0));
+    }
+
+    #[test]
+    fn no_shift_leads_out_of_the_times() {
+        for shift in [1e-30, 1e-9, 0.3, 1.0, 1e9, 1e39] {
+            let grid = shifted_grid(9, shift);
+            assert_eq!((grid[0], grid[8]), (0.0, 1.0), "{shift}");
+            assert!(grid.is_sorted(), "{shift}: {grid:?}");
+        }
     }
 
     #[test]

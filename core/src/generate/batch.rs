@@ -1,11 +1,12 @@
 //! What runs of one and of two streams share: the images of a request, their noise, guidance, and who is told.
 //!
-//! Guidance is an image's own: where it ends when both predictions agree, a batch goes on with a smaller second
+//! Guidance is an image's own: where it ends when both velocities agree, a batch goes on with a smaller second
 //! half. The rows of an evaluation are all images conditionally, and then the guided ones unconditionally, or by the
 //! guide.
 
 use burn::tensor::{FloatDType, Tensor};
 
+use super::guide::Guide;
 use super::observer::Observer;
 use super::pipeline::Pipeline;
 use super::replay::Inputs;
@@ -98,11 +99,14 @@ impl<'a> Batch<'a> {
     }
 
     /// The inputs of the network and, where there is a guide, those of the guide: the rows behind the images.
-    pub(super) fn halves(&self, inputs: Inputs) -> (Inputs, Option<Inputs>) {
+    pub(super) fn halves(&self, inputs: Inputs) -> (Inputs, Option<(&Guide, Inputs)>) {
         let (images, [rows]) = (self.keys.len(), inputs.times.dims());
-        match self.pipeline.guide.is_some() && rows > images {
-            true => (inputs.rows(0, images), Some(inputs.rows(images, rows - images))),
-            false => (inputs, None),
+        match &self.pipeline.guide {
+            Some(guide) if rows > images => {
+                let second = inputs.rows(images, rows - images);
+                (inputs.rows(0, images), Some((guide, second)))
+            }
+            _ => (inputs, None),
         }
     }
 
@@ -116,17 +120,12 @@ impl<'a> Batch<'a> {
         network: F,
         guide: Option<F>,
     ) -> Result<Vec<Tensor<4>>, Stop> {
-        let pipeline = self.pipeline;
-        let (images, guided) = self.halves(inputs);
-        let first = pipeline.evaluate(images, gate, network)?;
-        match (&pipeline.guide, guided, guide) {
-            (Some(other), Some(guided), Some(guide)) => {
-                let second = pipeline.evaluate_guide(other, guided, gate, guide)?;
-                let halves = first.into_iter().zip(second);
-                Ok(halves.map(|(first, second)| Tensor::cat(vec![first, second], 0)).collect())
-            }
-            _ => Ok(first),
-        }
+        let (images, second) = self.halves(inputs);
+        let first = self.pipeline.evaluate(images, gate, network)?;
+        let (Some((other, inputs)), Some(guide)) = (second, guide) else { return Ok(first) };
+        let second = self.pipeline.evaluate_guide(other, inputs, gate, guide)?;
+        let halves = first.into_iter().zip(second);
+        Ok(halves.map(|(first, second)| Tensor::cat(vec![first, second], 0)).collect())
     }
 
     /// One number for every sample, `[B]` in float32.
@@ -134,14 +133,18 @@ impl<'a> Batch<'a> {
         self.pipeline.times(value, self.keys.len())
     }
 
-    /// Ends the guidance of images whose two predictions agree, from the next evaluation on.
+    /// Ends the guidance of images whose two velocities agree, from the next evaluation on.
     ///
-    /// * `y`: `[B + G, …]`, the prediction that decides
-    pub(super) async fn compare(&mut self, y: &Tensor<4>, guided: &[usize]) -> Result<(), Stop> {
+    /// * `velocity`: `[B + G, …]`; asked for where there is something to decide
+    pub(super) async fn compare(
+        &mut self,
+        velocity: impl FnOnce() -> Tensor<4>,
+        guided: &[usize],
+    ) -> Result<(), Stop> {
         let Some(agreement) = self.agreement.filter(|_| !guided.is_empty()) else { return Ok(()) };
-        let data = read_finite(y.clone()).await?;
+        let data = read_finite(velocity()).await?;
         let values = data.as_slice::<f32>().map_err(|error| Stop::Device(format!("{error:?}")))?;
-        let size = values.len() / y.dims()[0];
+        let size = values.len() / (self.keys.len() + guided.len());
         let (cond, uncond) = values.split_at(self.keys.len() * size);
         for (&image, uncond) in guided.iter().zip(uncond.chunks(size.max(1))) {
             let cond = &cond[image * size..(image + 1) * size];
@@ -189,7 +192,7 @@ fn rows(x: Tensor<4>, images: &[usize]) -> Tensor<4> {
     Tensor::cat(images.iter().map(|&image| x.clone().narrow(0, image, 1)).collect(), 0)
 }
 
-/// The cosine of two predictions. Computed here, as a device's sums may depend on the batch.
+/// The cosine of two velocities. Computed here, as a device's sums may depend on the batch.
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let product = |a: &[f32], b: &[f32]| -> f64 {
         a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
@@ -199,13 +202,29 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
+    use crate::diffusion::karras::flow_velocity;
 
     #[test]
-    fn predictions_agree_where_they_point_the_same_way() {
+    fn velocities_agree_where_they_point_the_same_way() {
         assert!((cosine(&[1.0, 2.0, -3.0], &[2.0, 4.0, -6.0]) - 1.0).abs() < 1e-15);
         assert_eq!(cosine(&[1.0, 0.0], &[0.0, 3.0]), 0.0);
         assert!((cosine(&[1.0, 0.0], &[1.0, 1.0]) - 0.5f64.sqrt()).abs() < 1e-7);
         assert!(cosine(&[0.0, 0.0], &[1.0, 1.0]).is_nan(), "no direction agrees with none");
+    }
+
+    /// At a high noise level all estimates of the noise agree, whatever the class; velocities do not.
+    #[test]
+    fn a_denoisers_velocity_decides_and_not_its_noise() {
+        let row = |values: [f32; 4]| Tensor::<4>::from_floats([[[values]]], &Device::default());
+        let values = |x: Tensor<4>| x.into_data().iter::<f32>().collect::<Vec<_>>();
+        let sigma = 80.0;
+        let x = row([1.0, -1.0, 1.0, -1.0]) * sigma;
+        let noise = |denoised: f32| values((x.clone() - row([denoised; 4])) / sigma);
+        let velocity = |denoised: f32| values(flow_velocity(x.clone(), row([denoised; 4]), sigma));
+        assert!(cosine(&noise(0.5), &noise(-0.5)) > 0.9999);
+        assert!(cosine(&velocity(0.5), &velocity(-0.5)) < 0.9);
     }
 }

@@ -14,7 +14,7 @@ use crate::noise::Stream;
 use crate::sampler::hidit::{Draw, HybridModel, PixelInit, Pixels, Stepper, sample};
 use crate::sampler::times::through_gate;
 use crate::sampler::{State, Step, Stop};
-use crate::settings::{Sampler, Settings};
+use crate::settings::Sampler;
 
 /// What a run makes.
 pub(super) struct Made {
@@ -40,18 +40,22 @@ pub(super) async fn generate(
     let guide = pipeline.guide.as_ref().and_then(|guide| guide.network.hybrid());
     // Both networks have pixels at the same times.
     let guide = guide.map(|guide| guide.clone().with_gate(network.tau()));
-    let (stepper, through) = match settings.sampler {
-        Sampler::EulerMaruyama => (Stepper::EulerMaruyama, false),
-        Sampler::DpmPp2m => (Stepper::DpmPp2m, true),
-        Sampler::DpmPp3m => (Stepper::DpmPp3m, true),
-        Sampler::UniPc => (Stepper::UniPc, true),
-        _ => (Stepper::Euler, false),
+    let stepper = match settings.sampler {
+        Sampler::Heun => Stepper::Heun,
+        Sampler::EulerMaruyama => Stepper::EulerMaruyama,
+        Sampler::DpmPp2m => Stepper::DpmPp2m,
+        Sampler::DpmPp3m => Stepper::DpmPp3m,
+        Sampler::DpmPp2s => Stepper::DpmPp2s,
+        Sampler::UniPc => Stepper::UniPc,
+        _ => Stepper::Euler,
     };
-    // A time shift is of networks with one stream.
-    let unshifted = Settings { shift: 0.0, ..settings };
-    let times = flow_times(&unshifted, pipeline.architecture.process());
-    // With few steps the gate has to be one of the times; the published samplers take the first below it.
-    let times = if through { through_gate(times, network.tau()) } else { times };
+    let times = flow_times(&settings, pipeline.architecture.process());
+    let times = match stepper {
+        // The published samplers take the first time below the gate.
+        Stepper::Euler | Stepper::EulerMaruyama => times,
+        // With few steps it has to be one of the times.
+        _ => through_gate(times, network.tau()),
+    };
     let [width, height] = pipeline.image_size();
     let batch = Batch::new(pipeline, request, observer);
     let mut run = Run { batch, network, guide, image: [3, height, width], clean_image: None };
@@ -97,8 +101,8 @@ impl HybridModel for Run<'_> {
         self.network.t_min()
     }
 
-    async fn latent(&mut self, z: State, t: f64) -> Result<State, Stop> {
-        let guided = self.batch.evaluation(t);
+    async fn latent(&mut self, z: State, t: f64, step_time: f64) -> Result<State, Stop> {
+        let guided = self.batch.evaluation(step_time);
         let z = self.input(z, &guided).await?;
         let of = |network: &HiDiT| {
             let network = network.clone();
@@ -111,12 +115,18 @@ impl HybridModel for Run<'_> {
         let inputs = self.batch.inputs(vec![z], t, &guided);
         let guide = self.guide.as_ref().map(of);
         let velocity = self.batch.evaluate(inputs, None, of(self.network), guide)?.remove(0);
-        self.batch.compare(&velocity, &guided).await?;
+        self.batch.compare(|| velocity.clone(), &guided).await?;
         pipeline.to_state(self.batch.guide(velocity, &guided)).await
     }
 
-    async fn hybrid(&mut self, z: State, x: State, t: f64) -> Result<(State, State), Stop> {
-        let guided = self.batch.evaluation(t);
+    async fn hybrid(
+        &mut self,
+        z: State,
+        x: State,
+        t: f64,
+        step_time: f64,
+    ) -> Result<(State, State), Stop> {
+        let guided = self.batch.evaluation(step_time);
         let (z, x) = (self.input(z, &guided).await?, self.input(x, &guided).await?);
         let of = |network: &HiDiT| {
             let network = network.clone();
@@ -133,7 +143,7 @@ impl HybridModel for Run<'_> {
         let mut streams = self.batch.evaluate(inputs, gate, of(self.network), guide)?;
         let image = self.batch.guide(streams.remove(1), &guided);
         let velocity = streams.remove(0);
-        self.batch.compare(&velocity, &guided).await?;
+        self.batch.compare(|| velocity.clone(), &guided).await?;
         let velocity = self.batch.guide(velocity, &guided);
         self.clean_image = Some(image.clone());
         Ok((pipeline.to_state(velocity).await?, pipeline.to_state(image).await?))

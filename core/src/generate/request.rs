@@ -95,7 +95,10 @@ impl Settings {
                 return Err(Setting::GateTime.invalid(Problem::NotOf { network }));
             }
         }
-        self.validate_flow(architecture)?;
+        if let Some(agreement) = self.agreement {
+            Setting::GuidanceAgreement.check(agreement)?;
+        }
+        self.validate_times(architecture.process(), architecture.name())?;
         let fitting = architecture.samplers();
         if !fitting.contains(&self.sampler) {
             return Err(Setting::Sampler.invalid(Problem::Unfit {
@@ -108,21 +111,22 @@ impl Settings {
         self.karras.validate(process, network, self.sampler, self.times)
     }
 
-    /// Checks what only flows have.
-    fn validate_flow(&self, architecture: &Architecture) -> Result<(), InvalidSetting> {
-        let (network, sampler) = (architecture.name(), self.sampler.name());
-        let denoises = matches!(architecture.process(), Process::Denoiser { .. });
-        if let Some(agreement) = self.agreement {
-            Setting::GuidanceAgreement.check(agreement)?;
-            if denoises {
-                return Err(Setting::GuidanceAgreement.invalid(Problem::NotOf { network }));
-            }
+    /// Checks what says where a flow's steps lie. The time shift is of networks with one stream.
+    fn validate_times(
+        &self,
+        process: Process,
+        network: &'static str,
+    ) -> Result<(), InvalidSetting> {
+        let denoises = matches!(process, Process::Denoiser { .. });
+        if self.shift > 0.0 && (denoises || process.gate().is_some()) {
+            return Err(Setting::TimeShift.invalid(Problem::NotOf { network }));
         }
         let chosen = self.times != TimeGrid::Uniform;
         if chosen && denoises {
             return Err(Setting::Times.invalid(Problem::NotOf { network }));
         }
         if chosen && matches!(self.sampler, Sampler::EulerMaruyama | Sampler::Dopri5) {
+            let sampler = self.sampler.name();
             return Err(Setting::Times.invalid(Problem::NotOfSampler { sampler }));
         }
         Ok(())

@@ -14,6 +14,7 @@ use super::pipeline::Pipeline;
 use super::replay::Inputs;
 use super::request::Request;
 use crate::diffusion::flow::Interpolant;
+use crate::diffusion::karras::flow_velocity;
 use crate::model::{Clock, Network, Process};
 use crate::noise::Stream;
 use crate::sampler::{
@@ -139,14 +140,13 @@ impl Run<'_> {
             | Process::MeanFlow { .. } => self.velocity(x, time, guided)?,
             Process::Flow(Clock::NoiseAtZero) => -self.velocity(x, 1.0 - time, guided)?,
             Process::Denoiser { .. } => {
-                let pipeline = self.0.pipeline;
                 let (images, second) = self.0.halves(self.0.inputs(vec![x], time, guided));
-                let first = predict(&*pipeline.network, images);
-                match (&pipeline.guide, second) {
-                    (Some(guide), Some(second)) => {
-                        Tensor::cat(vec![first, predict(&*guide.network, second)], 0)
+                let first = predict(&*self.0.pipeline.network, images);
+                match second {
+                    Some((guide, inputs)) => {
+                        Tensor::cat(vec![first, predict(&*guide.network, inputs)], 0)
                     }
-                    _ => first,
+                    None => first,
                 }
             }
         })
@@ -175,8 +175,13 @@ impl Model for Run<'_> {
     async fn predict(&mut self, x: State, time: f64, step_time: f64) -> Result<State, Stop> {
         let guided = self.0.evaluation(step_time);
         let x = self.0.input(x, FloatDType::F32, &guided).await?;
-        let y = self.evaluate(x, time, &guided)?;
-        self.0.compare(&y, &guided).await?;
+        let y = self.evaluate(x.clone(), time, &guided)?;
+        let denoises = matches!(self.0.pipeline.architecture.process(), Process::Denoiser { .. });
+        let velocity = || match denoises {
+            true => flow_velocity(x, y.clone().cast(FloatDType::F32), time),
+            false => y.clone(),
+        };
+        self.0.compare(velocity, &guided).await?;
         self.0.pipeline.to_state(self.0.guide(y, &guided)).await
     }
 

@@ -87,13 +87,13 @@ pub async fn dpmpp_2s<M: Model>(model: &mut M, mut x: State, times: &[f64]) -> R
     for index in 0..times.len().saturating_sub(1) {
         let (t, next) = (times[index], times[index + 1]);
         let clean = estimate(model, &x, &times, index).await?;
-        let middle = time_of(0.5 * (half_log_snr(t) + half_log_snr(next)));
-        let mean = if 0.0 < middle && middle < 1.0 {
-            let half = toward(x.clone(), clean, t, middle);
-            let v = model.predict(half.clone(), middle, t).await?;
-            Interpolant::Linear.clean(half, v, middle)
-        } else {
-            clean
+        let mean = match middle(t, next) {
+            Some(middle) => {
+                let half = toward(x.clone(), clean, t, middle);
+                let v = model.predict(half.clone(), middle, t).await?;
+                Interpolant::Linear.clean(half, v, middle)
+            }
+            None => clean,
         };
         x = toward(x, mean, t, next);
     }
@@ -144,6 +144,12 @@ pub fn half_log_snr(t: f64) -> f64 {
 /// The time of a λ.
 fn time_of(lambda: f64) -> f64 {
     1.0 / (1.0 + lambda.exp())
+}
+
+/// The time in the middle of a step in λ; `None` where λ is infinite at either end.
+pub(super) fn middle(t: f64, next: f64) -> Option<f64> {
+    let middle = time_of(0.5 * (half_log_snr(t) + half_log_snr(next)));
+    Some(middle).filter(|middle| 0.0 < *middle && *middle < 1.0)
 }
 
 /// A multistep solver of one stream, between its steps.

@@ -2,7 +2,8 @@
 //! open (`hidit` §4). Times are on its network's clock, which is this library's: 1 is noise, 0 is data.
 
 use super::flow::maruyama_step;
-use super::flow_multistep::Multistep;
+use super::flow_multistep::{Multistep, middle};
+use super::karras::toward;
 use super::{State, Step, Stop};
 use crate::diffusion::flow::Interpolant;
 
@@ -15,7 +16,8 @@ pub trait HybridModel {
     /// The smallest time that the pixel velocity divides by.
     fn t_min(&self) -> f64;
 
-    /// Guided velocity of the latents alone.
+    /// Guided velocity of the latents alone at time `t`. `step_time` is the time at which the step began, by which
+    /// guidance decides, as in [`Model::predict`](super::Model::predict).
     ///
     /// # Shapes
     ///
@@ -25,9 +27,9 @@ pub trait HybridModel {
     /// # Errors
     ///
     /// [`Stop::Device`] where the device fails.
-    async fn latent(&mut self, z: State, t: f64) -> Result<State, Stop>;
+    async fn latent(&mut self, z: State, t: f64, step_time: f64) -> Result<State, Stop>;
 
-    /// Guided velocity of the latents and guided estimate of the clean image.
+    /// Guided velocity of the latents and guided estimate of the clean image, as [`latent`](Self::latent).
     ///
     /// # Shapes
     ///
@@ -38,7 +40,13 @@ pub trait HybridModel {
     /// # Errors
     ///
     /// [`Stop::Device`] where the device fails.
-    async fn hybrid(&mut self, z: State, x: State, t: f64) -> Result<(State, State), Stop>;
+    async fn hybrid(
+        &mut self,
+        z: State,
+        x: State,
+        t: f64,
+        step_time: f64,
+    ) -> Result<(State, State), Stop>;
 
     /// The image of a latent in normalised space, about −1…1.
     ///
@@ -93,12 +101,16 @@ pub enum Draw {
 pub enum Stepper {
     /// Deterministic.
     Euler,
+    /// [`super::flow::heun`].
+    Heun,
     /// Stochastic, [`super::flow::euler_maruyama`].
     EulerMaruyama,
     /// [`super::flow_multistep::dpmpp_2m`].
     DpmPp2m,
     /// [`super::flow_multistep::dpmpp_3m`].
     DpmPp3m,
+    /// [`super::flow_multistep::dpmpp_2s`].
+    DpmPp2s,
     /// [`super::flow_multistep::unipc`] of order 3.
     UniPc,
 }
@@ -107,14 +119,14 @@ impl Stepper {
     /// The solver of one stream, where it has a past.
     fn multistep(self) -> Option<Multistep> {
         match self {
-            Self::Euler | Self::EulerMaruyama => None,
+            Self::Euler | Self::Heun | Self::EulerMaruyama | Self::DpmPp2s => None,
             Self::DpmPp2m => Some(Multistep::predictor(2)),
             Self::DpmPp3m => Some(Multistep::predictor(3)),
             Self::UniPc => Some(Multistep::corrector(3)),
         }
     }
 
-    /// One stream's step from `t` to `next` with velocity `v`.
+    /// One stream's step from `t` to `next` by its velocity at `t` alone.
     fn advance(
         self,
         past: &mut Option<Multistep>,
@@ -154,9 +166,33 @@ pub struct Hybrid {
     pub image: Option<State>,
 }
 
-/// Samples latent and image. One evaluation more than there are steps: at the first time below τ
+/// Something of each stream: states, velocities or clean estimates. Pixels are absent until the gate opens.
+#[derive(Clone, Debug)]
+struct Streams {
+    latent: State,
+    pixels: Option<State>,
+}
+
+impl Streams {
+    /// Something of both, stream by stream.
+    fn with(self, other: Self, make: impl Fn(State, State) -> State) -> Self {
+        Self {
+            latent: make(self.latent, other.latent),
+            pixels: self.pixels.zip(other.pixels).map(|(a, b)| make(a, b)),
+        }
+    }
+}
+
+/// Samples latent and image. One evaluation more than the solver takes: at the first time below τ
 /// the network is asked once without pixels, for the clean estimate the pixel stream starts from. With pixels the
 /// network is another one, so that the past of a multistep solver begins anew there, in both streams.
+///
+/// A step has one network, that of its beginning. Where this lies before the gate, so do all of its evaluations: that
+/// of Heun's method at the end, and that of DPM-Solver++(2S) in the middle are of the latents alone, though their time
+/// may be below τ.
+///
+/// The image is x̂ at the beginning of the last step. In that one Heun's method is Euler's, and DPM-Solver++(2S) to
+/// t = 0 has no middle: either evaluates once.
 ///
 /// # Shapes
 ///
@@ -172,49 +208,96 @@ pub struct Hybrid {
 /// If `times` is empty and the build checks overflow.
 pub async fn sample<M: HybridModel>(
     model: &mut M,
-    mut z: State,
+    z: State,
     times: &[f64],
     stepper: Stepper,
     pixel_init: PixelInit,
 ) -> Result<Hybrid, Stop> {
     let steps = times.len() - 1;
     let path = Interpolant::Linear;
-    let mut pixels: Option<State> = None;
+    let mut state = Streams { latent: z, pixels: None };
     let (mut latent_past, mut pixel_past) = (stepper.multistep(), stepper.multistep());
     for (index, pair) in times.windows(2).enumerate() {
         let (t, next) = (pair[0], pair[1]);
         let last = index + 1 == steps;
-        let stochastic = stepper == Stepper::EulerMaruyama && !last;
-        if model.gate(t) && pixels.is_none() {
-            pixels = Some(open_pixels(model, &z, index, t, pixel_init).await?);
+        if model.gate(t) && state.pixels.is_none() {
+            state.pixels = Some(open_pixels(model, &state.latent, index, t, pixel_init).await?);
             latent_past = stepper.multistep();
         }
+        let stochastic = stepper == Stepper::EulerMaruyama && !last;
         let eps_z = stochastic.then(|| model.noise(Draw::Latent(index)));
-        match pixels.take() {
-            None => {
-                let v = model.latent(z.clone(), t).await?;
-                let clean = path.clean(z.clone(), v.clone(), t);
-                let step = Step { index, total: Some(steps), time: t, state: &z, clean: &clean };
-                model.on_step(step, None).await?;
-                z = stepper.advance(&mut latent_past, z, v, [t, next], eps_z);
+        let eps_x = (stochastic && state.pixels.is_some()).then(|| model.noise(Draw::Pixel(index)));
+        let (velocity, image) = evaluate(model, &state, t, t).await?;
+        let clean = path.clean(state.latent.clone(), velocity.latent.clone(), t);
+        let step = Step { index, total: Some(steps), time: t, state: &state.latent, clean: &clean };
+        let pixels = state.pixels.as_ref().zip(image.as_ref());
+        model.on_step(step, pixels.map(|(state, clean)| Pixels { state, clean })).await?;
+        let span = [t, next];
+        state = match stepper {
+            Stepper::Heun if !last => heun_step(model, state, velocity, span).await?,
+            Stepper::DpmPp2s => midpoint_step(model, state, velocity, span).await?,
+            _ => {
+                let (z, v) = (state.latent, velocity.latent);
+                let pixels = state.pixels.zip(velocity.pixels);
+                Streams {
+                    latent: stepper.advance(&mut latent_past, z, v, span, eps_z),
+                    pixels: pixels
+                        .map(|(x, v)| stepper.advance(&mut pixel_past, x, v, span, eps_x)),
+                }
             }
-            Some(x) => {
-                let eps_x = stochastic.then(|| model.noise(Draw::Pixel(index)));
-                let (v, image) = model.hybrid(z.clone(), x.clone(), t).await?;
-                let clean = path.clean(z.clone(), v.clone(), t);
-                let step = Step { index, total: Some(steps), time: t, state: &z, clean: &clean };
-                model.on_step(step, Some(Pixels { state: &x, clean: &image })).await?;
-                z = stepper.advance(&mut latent_past, z, v, [t, next], eps_z);
-                pixels = Some(if last {
-                    image
-                } else {
-                    let v_x = (x.clone() - image) / t.max(model.t_min());
-                    stepper.advance(&mut pixel_past, x, v_x, [t, next], eps_x)
-                });
-            }
+        };
+        if last {
+            state.pixels = image;
         }
     }
-    Ok(Hybrid { latent: z, image: pixels })
+    Ok(Hybrid { latent: state.latent, image: state.pixels })
+}
+
+/// Velocities of the streams that there are at time `t` and, with pixels, the estimate of the clean image.
+async fn evaluate<M: HybridModel>(
+    model: &mut M,
+    state: &Streams,
+    t: f64,
+    step_time: f64,
+) -> Result<(Streams, Option<State>), Stop> {
+    let z = state.latent.clone();
+    let Some(x) = state.pixels.clone() else {
+        let latent = model.latent(z, t, step_time).await?;
+        return Ok((Streams { latent, pixels: None }, None));
+    };
+    let (latent, image) = model.hybrid(z, x.clone(), t, step_time).await?;
+    let pixels = (x - image.clone()) / t.max(model.t_min());
+    Ok((Streams { latent, pixels: Some(pixels) }, Some(image)))
+}
+
+/// Euler's step, corrected by the velocities at its end.
+async fn heun_step<M: HybridModel>(
+    model: &mut M,
+    state: Streams,
+    velocity: Streams,
+    [t, next]: [f64; 2],
+) -> Result<Streams, Stop> {
+    let ahead = state.clone().with(velocity.clone(), |x, v| x + v * (next - t));
+    let (corrected, _) = evaluate(model, &ahead, next, t).await?;
+    let sum = velocity.with(corrected, |v, corrected| v + corrected);
+    Ok(state.with(sum, |x, sum| x + sum * (0.5 * (next - t))))
+}
+
+/// DPM-Solver++(2S): by the clean estimates in the middle of the step, where it has one.
+async fn midpoint_step<M: HybridModel>(
+    model: &mut M,
+    state: Streams,
+    velocity: Streams,
+    [t, next]: [f64; 2],
+) -> Result<Streams, Stop> {
+    let path = Interpolant::Linear;
+    let mut clean = state.clone().with(velocity, |x, v| path.clean(x, v, t));
+    if let Some(middle) = middle(t, next) {
+        let half = state.clone().with(clean, |x, clean| toward(x, clean, t, middle));
+        let (velocity, _) = evaluate(model, &half, middle, t).await?;
+        clean = half.with(velocity, |x, v| path.clean(x, v, middle));
+    }
+    Ok(state.with(clean, |x, clean| toward(x, clean, t, next)))
 }
 
 /// The pixel state at the moment the gate opens: `(1 − t)·x̂0 + t·ε`.
@@ -225,7 +308,7 @@ async fn open_pixels<M: HybridModel>(
     t: f64,
     init: PixelInit,
 ) -> Result<State, Stop> {
-    let v = model.latent(z.clone(), t).await?;
+    let v = model.latent(z.clone(), t, t).await?;
     let decoded = model.decode(Interpolant::Linear.clean(z.clone(), v, t)).await?;
     model.on_open(index, &decoded);
     let eps = model.noise(Draw::PixelStart);

@@ -28,14 +28,15 @@ pub struct Settings {
     pub guidance: Guidance,
     /// LightningDiT's time shift s, 0 or more; 0 for none. On its clock (0 is noise) times become
     /// `s·t/(1 + (s − 1)·t)`, so that below 1 more of them lie near the noise. Of flows with one stream
-    /// only, and not of [`Sampler::EulerMaruyama`].
+    /// only; [`Sampler::EulerMaruyama`] does without.
     #[serde(default)]
     pub shift: f64,
     /// Where a flow's steps lie. Not of [`Sampler::EulerMaruyama`], nor of [`Sampler::Dopri5`], which chooses.
     #[serde(default, skip_serializing_if = "TimeGrid::is_uniform")]
     pub times: TimeGrid,
     /// Guidance ends for an image once its conditional and unconditional velocities point the same way: at this
-    /// cosine, 0 to 1 (Castillo et al., arXiv 2312.12487). Of flows; absent for guidance to the end.
+    /// cosine, 0 to 1 (Castillo et al., arXiv 2312.12487, who compare estimates of the noise). A denoiser's are those
+    /// of the linear flow with its estimates, `(x − D)/σ − D`. Absent for guidance to the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreement: Option<f64>,
     /// Options of k-diffusion's samplers.

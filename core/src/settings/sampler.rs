@@ -58,8 +58,15 @@ impl Sampler {
         Self::UniPc,
     ];
     /// Those of Hi-DiT.
-    pub const HYBRID: [Self; 5] =
-        [Self::Euler, Self::EulerMaruyama, Self::DpmPp2m, Self::DpmPp3m, Self::UniPc];
+    pub const HYBRID: [Self; 7] = [
+        Self::Euler,
+        Self::Heun,
+        Self::EulerMaruyama,
+        Self::DpmPp2m,
+        Self::DpmPp3m,
+        Self::DpmPp2s,
+        Self::UniPc,
+    ];
     /// Those of denoisers (HDiT).
     pub const KARRAS: [Self; 13] = [
         Self::Euler,
@@ -141,6 +148,21 @@ impl Sampler {
                 | Self::DpmPp2mSde
                 | Self::DpmPp3mSde
         )
+    }
+
+    /// Evaluations of the network that a step takes, but for the first or the last one of some samplers; `None` where
+    /// it chooses its steps.
+    pub const fn evaluations(self) -> Option<usize> {
+        match self {
+            Self::Heun
+            | Self::Dpm2
+            | Self::Dpm2Ancestral
+            | Self::DpmPp2sAncestral
+            | Self::DpmPpSde
+            | Self::DpmPp2s => Some(2),
+            _ if self.is_adaptive() => None,
+            _ => Some(1),
+        }
     }
 
     /// Whether one of [`KarrasOptions`](super::KarrasOptions) acts on it, as a sampler of denoisers.

@@ -217,15 +217,21 @@ impl HybridModel for Emoji<'_> {
         self.network.t_min()
     }
 
-    async fn latent(&mut self, z: State, t: f64) -> Result<State, Stop> {
-        let guided = self.guidance.active(t);
+    async fn latent(&mut self, z: State, t: f64, step_time: f64) -> Result<State, Stop> {
+        let guided = self.guidance.active(step_time);
         let z = self.both(z, guided);
         let times = self.times(t, z.dims()[0]);
         Ok(self.guide(self.network.forward_latent(z, times, self.labels(guided)), guided))
     }
 
-    async fn hybrid(&mut self, z: State, x: State, t: f64) -> Result<(State, State), Stop> {
-        let guided = self.guidance.active(t);
+    async fn hybrid(
+        &mut self,
+        z: State,
+        x: State,
+        t: f64,
+        step_time: f64,
+    ) -> Result<(State, State), Stop> {
+        let guided = self.guidance.active(step_time);
         let (z, x) = (self.both(z, guided), self.both(x, guided));
         let times = self.times(t, z.dims()[0]);
         let streams = self.network.forward(z, x, times, self.labels(guided));

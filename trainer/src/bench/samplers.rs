@@ -145,9 +145,8 @@ pub fn gaussian_distances() -> Result<Distances> {
     })
 }
 
-/// Distances for the emoji model with its usual guidance: of the final images in −1…1. The reference is Heun's
-/// method, or DPM-Solver++(2M) where the network is not sampled by it: of `reference_steps` steps from the same noise,
-/// both of the second order.
+/// Distances for the emoji model with its usual guidance: of the final images in −1…1. The reference is
+/// DPM-Solver++(2M), of the second order, with `reference_steps` steps from the same noise.
 ///
 /// # Errors
 ///
@@ -161,10 +160,7 @@ pub fn emoji_distances(
 ) -> Result<Distances> {
     let pipeline = ModelFiles::open(&ModelPaths::default())?.load(precision, found)?;
     let samplers = pipeline.architecture().samplers();
-    let reference = match samplers.contains(&Sampler::Heun) {
-        true => Sampler::Heun,
-        false => Sampler::DpmPp2m,
-    };
+    let reference = Sampler::DpmPp2m;
     let name = format!("{}, {reference_steps} steps", reference.name());
     tell(format!("reference: {name}"));
     let exact = final_state(&pipeline, reference, reference_steps, images)?;

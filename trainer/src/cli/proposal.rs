@@ -33,7 +33,7 @@ impl Advice {
         match self {
             Self::Table { network, table } => json!({
                 "network": network, "table": table.to_string(), "rules": table.rules,
-                "ambiguous": table.ambiguous, "absent": table.absent,
+                "ambiguous": table.ambiguous, "absent": table.absent, "displaced": table.displaced,
             }),
             _ => Value::Null,
         }

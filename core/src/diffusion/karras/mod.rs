@@ -180,6 +180,21 @@ impl Preconditioner {
     }
 }
 
+/// The velocity of the linear flow that denoises to D: noise less data, `(x − D)/σ − D`. The flow's state is `x/(1 + σ)`,
+/// at time `σ/(1 + σ)`.
+///
+/// # Shapes
+///
+/// * `x`, `denoised`: `[B, C, H, W]`, at noise level `sigma` > 0
+/// * returns the same
+///
+/// # Panics
+///
+/// If the shapes differ.
+pub fn flow_velocity(x: Tensor<4>, denoised: Tensor<4>, sigma: f64) -> Tensor<4> {
+    (x - denoised.clone()) / sigma - denoised
+}
+
 /// Mean of squared orthonormal DCT-II coefficients times [`frequency_weight`], `[B]`.
 fn multi_scale_error(error: Tensor<4>, scales: usize) -> Tensor<1> {
     let [b, _, h, w] = error.dims();
@@ -229,4 +244,28 @@ pub fn frequency_weight(h: usize, w: usize, scales: usize) -> Vec<f64> {
 /// If `max` is negative or NaN.
 pub fn ema_decay(updates: u64, power: f64, max: f64) -> f64 {
     (1.0 - (1.0 + updates as f64).powf(-power)).clamp(0.0, max)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{DType, Device};
+
+    use super::*;
+    use crate::diffusion::flow::Interpolant;
+
+    #[test]
+    fn a_denoiser_has_the_velocity_of_a_flow() {
+        let state = |values: [f64; 3]| -> Tensor<4> {
+            let data = TensorData::new(values.to_vec(), [1, 1, 1, 3]);
+            Tensor::from_data(data, (&Device::default(), DType::F64))
+        };
+        for sigma in [0.01, 1.0, 80.0] {
+            let (x, denoised) = (state([0.3, -4.0, 60.0]), state([0.2, -0.7, 0.9]));
+            let velocity = flow_velocity(x.clone(), denoised.clone(), sigma);
+            let (x, t) = (x / (1.0 + sigma), sigma / (1.0 + sigma));
+            let clean = Interpolant::Linear.clean(x, velocity, t);
+            let error = (clean - denoised).abs().max().into_scalar::<f64>();
+            assert!(error < 1e-9, "{sigma}: {error}");
+        }
+    }
 }

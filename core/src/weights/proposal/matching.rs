@@ -1,6 +1,6 @@
 //! Which tensor of a file is which of a network: by shapes, then by names, then by order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -61,6 +61,13 @@ impl Grouping {
 /// The shapes of a group, each with the place of its layer and the last part of its name.
 type Signature<'a> = Vec<(usize, &'a str, &'a [usize])>;
 
+/// The shapes of a group whatever the last parts of its names.
+fn shapes<'a>(signature: &Signature<'a>) -> Vec<(usize, &'a [usize])> {
+    let mut shapes: Vec<_> = signature.iter().map(|&(layer, _, shape)| (layer, shape)).collect();
+    shapes.sort_unstable();
+    shapes
+}
+
 /// Tensors that are taken together.
 struct Group {
     /// Their name, with `*` for the numbers by which they differ.
@@ -77,10 +84,20 @@ pub(super) fn pairs<'a>(missing: &[Slot<'a>], spare: &[Slot<'a>], ordered: bool)
     // What the matches of a shape rest on: one by name leaves less to choose for the next.
     let mut bases = BTreeMap::new();
     for grouping in Grouping::all() {
-        let theirs = groups(spare, &has, grouping);
-        for (signature, ours) in groups(missing, &needs, grouping) {
-            let Some(theirs) = theirs.get(&signature) else { continue };
-            for (a, b, basis) in decide(&ours, theirs, ordered) {
+        let (ours, theirs) = (groups(missing, &needs, grouping), groups(spare, &has, grouping));
+        let mut by_shape: BTreeMap<_, BTreeSet<&Signature<'_>>> = BTreeMap::new();
+        for signature in ours.keys().chain(theirs.keys()) {
+            by_shape.entry(shapes(signature)).or_default().insert(signature);
+        }
+        for (signature, ours) in &ours {
+            let Some(theirs) = theirs.get(signature) else { continue };
+            // Where others have these shapes, too, the last parts of the names tell them apart.
+            let surest = match by_shape[&shapes(signature)].len() {
+                1 => Basis::Shape,
+                _ => Basis::Name,
+            };
+            for (a, b, basis) in decide(ours, theirs, ordered) {
+                let basis = basis.max(surest);
                 for (&new, &old) in ours[a].members.iter().zip(&theirs[b].members) {
                     (needs[new], has[old]) = (false, false);
                     let known = bases.entry(missing[new].shape).or_insert(Basis::Shape);
@@ -225,6 +242,15 @@ mod tests {
             ("head.conv6.w", "p.1.w", Basis::Shape),
             ("head.conv10.w", "p.2.w", Basis::Shape),
         ];
+        assert_eq!(found(&missing, &spare, false), wanted);
+    }
+
+    /// Either weight could be either of the file's but for what it is called.
+    #[test]
+    fn the_last_part_of_a_name_is_a_name() {
+        let missing: [(_, &[usize]); 2] = [("a.weight", &[8]), ("b.scale", &[8])];
+        let spare: [(_, &[usize]); 2] = [("x.weight", &[8]), ("y.gain", &[8])];
+        let wanted = [("x.weight", "a.weight", Basis::Name), ("y.gain", "b.scale", Basis::Name)];
         assert_eq!(found(&missing, &spare, false), wanted);
     }
 

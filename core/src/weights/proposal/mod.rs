@@ -30,6 +30,9 @@ pub struct Proposal {
     pub ambiguous: Vec<Ambiguous>,
     /// Tensors of the network for which the file has none left.
     pub absent: Vec<Absent>,
+    /// Tensors of the file that have another shape than the network's of their name, which goes to others by the
+    /// rules. The table leaves them out.
+    pub displaced: Vec<String>,
 }
 
 impl Proposal {
@@ -78,7 +81,10 @@ pub fn propose(network: &[(String, Vec<usize>)], weights: &Weights) -> Proposal 
     let file: BTreeSet<&str> = names.map(String::as_str).collect();
     let rules = rules(&named, &file, &needed.keys().copied().collect());
     let (ambiguous, absent) = left::left(&missing, &spare, &pairs);
-    Proposal { rules, ambiguous, absent }
+    let renamed: BTreeSet<&str> = named.iter().map(|n| n.old).collect();
+    let stays = |name: &&str| file.contains(*name) && !renamed.contains(*name);
+    let displaced = named.iter().map(|n| n.new).filter(stays).map(String::from).collect();
+    Proposal { rules, ambiguous, absent, displaced }
 }
 
 /// Whether a name can stand in a table.
@@ -118,6 +124,10 @@ impl fmt::Display for Proposal {
         }
         for ambiguous in &self.ambiguous {
             write!(f, "{ambiguous}")?;
+        }
+        // Behind what a person may choose.
+        for name in &self.displaced {
+            writeln!(f, "{name} ->  # another one gets its name")?;
         }
         for absent in &self.absent {
             writeln!(f, "# {absent}")?;

@@ -50,7 +50,8 @@ pub(super) fn rules(
             }
         }
     }
-    let mut table = Table { names: vec![None; named.len()], overlap: false };
+    let mut table =
+        Table { names: vec![None; named.len()], given: BTreeMap::new(), overlap: false };
     let mut rules = Vec::new();
     while let Some(best) = table.best(&candidates) {
         let right = table.take(best);
@@ -60,14 +61,15 @@ pub(super) fn rules(
         rules.push((right.iter().min().copied(), best.said, rule));
     }
     match table.overlap {
-        true => rules.sort_by_key(|(first, said, _)| (Reverse(*said), *first)),
+        // Stable: of two that are as particular the one that was chosen first stays first, as the table counts on.
+        true => rules.sort_by_key(|(_, said, _)| Reverse(*said)),
         false => rules.sort_by_key(|(first, _, _)| *first),
     }
     rules.into_iter().map(|(_, _, rule)| rule).collect()
 }
 
 /// A rule, and what it does.
-struct Candidate {
+struct Candidate<'a> {
     old: String,
     new: String,
     /// How particular it is: of two rules for a tensor the more particular one comes first.
@@ -75,20 +77,22 @@ struct Candidate {
     is_name: bool,
     /// The tensors to be named that it is a rule for, and whether it names them right.
     tensors: Vec<(usize, bool)>,
+    /// Names that it gives to other tensors of the file, with what these are called there.
+    others: Vec<(String, &'a str)>,
 }
 
-impl Candidate {
+impl<'a> Candidate<'a> {
     /// `None` where it would touch a tensor that has its name, or give another one a name that is taken.
     fn of(
         old: String,
         new: String,
         named: &[Named<'_>],
         wanted: &BTreeMap<&str, usize>,
-        file: &BTreeSet<&str>,
+        file: &BTreeSet<&'a str>,
         needed: &BTreeSet<&str>,
     ) -> Option<Self> {
         let (from, to) = (Pattern::new(&old), Pattern::new(&new));
-        let mut tensors = Vec::new();
+        let (mut tensors, mut others) = (Vec::new(), Vec::new());
         for name in file {
             let Some(captures) = from.captures(name) else { continue };
             let made = to.fill(&captures);
@@ -99,32 +103,41 @@ impl Candidate {
                     if needed.contains(*name) || !is_free {
                         return None;
                     }
+                    others.push((made, *name));
                 }
             }
         }
-        Some(Self { old, new, said: from.said(), is_name: from.is_name(), tensors })
+        Some(Self { old, new, said: from.said(), is_name: from.is_name(), tensors, others })
     }
 }
 
 /// What the chosen rules make of each tensor.
-struct Table {
+struct Table<'a> {
     /// How particular the tensor's rule is, and whether it names it right.
     names: Vec<Option<(usize, bool)>>,
+    /// Names that they give to other tensors of the file, with what these are called there.
+    given: BTreeMap<String, &'a str>,
     /// Whether two rules say different things of a tensor, so that their order matters.
     overlap: bool,
 }
 
-impl Table {
+impl<'a> Table<'a> {
     /// The rule that names most of the tensors that have no right name yet.
-    fn best<'c>(&self, candidates: &'c [Candidate]) -> Option<&'c Candidate> {
+    fn best<'c>(&self, candidates: &'c [Candidate<'a>]) -> Option<&'c Candidate<'a>> {
         // Of equal ones the first, which is the most general; the search takes the last.
         let gains = candidates.iter().rev().filter_map(|c| Some((self.gain(c)?, c)));
         gains.max_by_key(|(gain, _)| *gain).map(|(_, candidate)| candidate)
     }
 
-    /// How many more tensors a rule names right than wrong; `None` where it spoils a right name, or a name of
-    /// its own would do.
-    fn gain(&self, candidate: &Candidate) -> Option<usize> {
+    /// How many more tensors a rule names right than wrong; `None` where it spoils a right name, gives two others one
+    /// name, or a name of its own would do.
+    fn gain(&self, candidate: &Candidate<'a>) -> Option<usize> {
+        let is_taken = |(new, old): &(String, &'a str)| {
+            self.given.get(new).is_some_and(|holder| holder != old)
+        };
+        if candidate.others.iter().any(is_taken) {
+            return None;
+        }
         let (mut right, mut wrong) = (0usize, 0usize);
         for &(tensor, is_right) in &candidate.tensors {
             match self.names[tensor] {
@@ -141,7 +154,8 @@ impl Table {
     }
 
     /// Adds a rule; the tensors that have their right name by it.
-    fn take(&mut self, candidate: &Candidate) -> Vec<usize> {
+    fn take(&mut self, candidate: &Candidate<'a>) -> Vec<usize> {
+        self.given.extend(candidate.others.iter().cloned());
         let mut right = Vec::new();
         for &(tensor, is_right) in &candidate.tensors {
             let before = self.names[tensor];
@@ -231,6 +245,33 @@ mod tests {
         // A tensor that would get a name that the network needs takes the rule away.
         let rules = of(&named, &["net.head"], &["head"]);
         assert!(rules.len() > 3 && !rules.contains(&wanted[2].to_string()), "{rules:?}");
+    }
+
+    /// `p.1.q.2.w` is of both rules, which are equally particular.
+    #[test]
+    fn the_rule_that_was_chosen_first_comes_first() {
+        let named = [
+            ("p.5.q.2.w", "z.5.y"),
+            ("p.6.q.2.w", "z.6.y"),
+            ("p.1.q.2.w", "n.1.m2.w"),
+            ("p.1.q.2.b", "n.1.m2.b"),
+            ("p.1.q.2.c", "n.1.m2.c"),
+        ];
+        assert_eq!(of(&named, &[], &[]), ["p.1.q.2.* -> n.1.m2.*", "p.*.q.2.w -> z.*.y"]);
+    }
+
+    #[test]
+    fn two_other_tensors_do_not_get_one_name() {
+        let named = [
+            ("enc.p.weight", "p.weight"),
+            ("enc.p.bias", "p.bias"),
+            ("dec.q.weight", "q.weight"),
+            ("dec.q.bias", "q.bias"),
+        ];
+        let prefixes = ["enc.** -> **", "dec.** -> **"];
+        assert_eq!(of(&named, &["enc.step", "dec.epoch"], &[]), prefixes);
+        let both = of(&named, &["enc.step", "dec.step"], &[]);
+        assert_eq!(both, ["enc.** -> **", "dec.q.* -> q.*"]);
     }
 
     #[test]

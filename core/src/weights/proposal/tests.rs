@@ -120,6 +120,23 @@ fn the_order_of_a_file_breaks_ties() {
     }
 }
 
+/// A tensor keeps the name that nothing takes away, whatever its shape.
+#[test]
+fn a_tensor_of_another_shape_gives_its_name_up() {
+    let network = tiny();
+    let mut weights = foreign(&network, |name| match name {
+        "pixel_embedder.proj.weight" => "pixels.weight".into(),
+        other => other.into(),
+    });
+    let view = TensorView::from_f32(vec![7], &[0.0; 7]).expect("as many");
+    weights.tensors.insert("pixel_embedder.proj.weight".into(), view);
+    let table = proposal(&network, &weights).to_string();
+    let wanted = "pixels.weight -> pixel_embedder.proj.weight\n\
+                  pixel_embedder.proj.weight ->  # another one gets its name\n";
+    assert_eq!(table, wanted);
+    restores(&table, weights, &network);
+}
+
 #[test]
 fn blocks_that_are_ambiguous_are_told_once() {
     let tensor = |name: &str, size: usize| (name.to_string(), vec![size]);
