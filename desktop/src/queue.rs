@@ -157,7 +157,7 @@ mod tests {
     fn queue_of(names: &[&str]) -> Queue {
         let mut queue = Queue::default();
         for (seed, name) in names.iter().enumerate() {
-            let spec = ImageSpec { class: Some(1), seed: seed as u64, index: 0 };
+            let spec = ImageSpec::new(Some(1), seed as u64, 0);
             queue.add(name.to_string(), Choice::default(), settings(), vec![spec; 2]);
         }
         queue
