@@ -7,6 +7,7 @@ use tintype::precision::Precision;
 use crate::browser::Question;
 use crate::dialogs::Purpose;
 use crate::preferences::Theme;
+use crate::sketch::Layout;
 
 /// What fills the middle of the window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,17 +41,26 @@ pub enum Action {
     },
     Favourite(usize),
     NewSeed,
+    /// A second seed that pictures go over to, or none.
+    SecondSeed(bool),
+    NewSecondSeed,
+    /// Makes pictures from the first seed to the second.
+    Interpolate,
     /// Makes pictures as settings change, or only when asked for.
     Live(bool),
     /// Saves the live picture.
     Keep,
-    /// A sheet of live pictures instead of one.
-    Sheet(bool),
-    /// Seed and guidance of one of them become the current ones.
+    /// Makes those of the strip to be saved.
+    KeepStrip,
+    /// One live picture, or several.
+    Layout(Layout),
+    /// Guidance of a picture of the sheet, and seeds that are so far ahead, become the current ones.
     Take {
-        seed: u64,
+        ahead: u64,
         scale: f64,
     },
+    /// The picture so far on the way to the second seed becomes the current one.
+    Blend(f64),
     Defaults,
     Ask(Purpose),
     EmbeddedModel,
@@ -62,6 +72,10 @@ pub enum Action {
     /// Opens a published model that is on this machine.
     UseModel(String),
     RemoveModel(String),
+    /// Looks for models on this machine.
+    LookForModels,
+    /// Guides the model by the network in this file, or by its own prediction without a class.
+    Guide(Option<PathBuf>),
     OpenPage(String),
     Device(String),
     Precision(Precision),

@@ -17,6 +17,8 @@ pub enum Purpose {
     Statistics,
     /// Its configuration.
     Configuration,
+    /// Weights of the network that guides it.
+    Guide,
     /// The folder that pictures are saved in.
     Output,
     /// A picture of the gallery, to be saved under this name.
@@ -93,6 +95,10 @@ async fn open(purpose: &Purpose) -> Option<rfd::FileHandle> {
         Purpose::Configuration => {
             let dialog = dialog.set_title("Its configuration");
             dialog.add_filter("Configuration", &["json", "yaml", "yml"]).pick_file().await
+        }
+        Purpose::Guide => {
+            let dialog = dialog.set_title("Weights of its guide").add_filter("Weights", &weights);
+            dialog.pick_file().await
         }
         Purpose::Output => dialog.set_title("Folder for pictures").pick_folder().await,
         Purpose::SaveAs(_, name) => {

@@ -24,10 +24,9 @@ impl Face for Window {
             Remedy::ComputeIn(precisions) => {
                 format!("choose {} under “Precision”", Remedy::either(precisions))
             }
-            // A window has no build to change, shows its classes, and takes a guide with a published model only.
-            Remedy::Give(Part::Guide) | Remedy::Rebuild { .. } | Remedy::ListClasses => {
-                return None;
-            }
+            Remedy::Give(Part::Guide) => "choose it under “Guide”".into(),
+            // A window has no build to change, and shows its classes.
+            Remedy::Rebuild { .. } | Remedy::ListClasses => return None,
         })
     }
 }

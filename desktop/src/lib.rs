@@ -6,7 +6,7 @@
 //! * [`browser`] — published models: which are here, and which are being downloaded
 //! * [`gallery`] — finished pictures, in memory and on disk
 //! * [`face`] — the library's errors and settings in the words of the window
-//! * [`quality`] — draft, good and best, and how long they take
+//! * [`quality`] — draft, good and best, and how long they take; [`options`] — what some samplers have
 //! * [`stage`] — pictures in the making; [`search`] — what is typed to find a class
 //! * [`sketch`] — live: the picture of the current settings, made as they change
 //! * [`preferences`] — what is remembered; [`ui`] — what is seen, a file a panel, and each frame
@@ -27,6 +27,7 @@ pub mod gallery;
 pub mod live;
 pub mod model;
 pub mod notices;
+pub mod options;
 pub mod page;
 pub mod preferences;
 pub mod quality;

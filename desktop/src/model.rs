@@ -8,7 +8,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use eframe::egui;
 use tintype::burn::tensor::Device;
 use tintype::generate::{Inspection, LatentStats, ModelFiles, ModelPaths, Origin, Settings};
-use tintype::model::{detect, vae_config};
+use tintype::model::{Architecture, Process, detect, vae_config};
+use tintype::settings::InvalidSetting;
 use tintype::weights::{WeightsError, open};
 
 use crate::browser::{Library, published_settings};
@@ -27,11 +28,49 @@ pub struct Model {
     pub values: usize,
     /// What it is.
     pub inspection: Inspection,
+    /// What it is guided by, where that is another network.
+    pub guide: Option<Guide>,
     /// What its authors sample with.
     pub defaults: Settings,
 }
 
+/// The network of autoguidance.
+#[derive(Clone, Debug)]
+pub struct Guide {
+    /// What it is.
+    pub architecture: Architecture,
+    /// Tells its weights from others.
+    pub fingerprint: String,
+}
+
 impl Model {
+    /// Checks settings against the network and its guide.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settings::validate_with`].
+    pub fn check(&self, settings: &Settings) -> Result<(), InvalidSetting> {
+        let guide = self.guide.as_ref().map(|guide| &guide.architecture);
+        settings.validate_with(&self.inspection.architecture, guide)
+    }
+
+    /// Whether there is a second prediction to guide by: that of no class, or a guide's.
+    pub fn is_guidable(&self) -> bool {
+        self.guide.is_some() || self.inspection.architecture.null_class().is_some()
+    }
+
+    /// Whether another network can guide it: not where guidance is an input.
+    pub fn takes_guide(&self) -> bool {
+        !matches!(self.inspection.architecture.process(), Process::MeanFlow { .. })
+    }
+
+    /// Whether a picture was made with the guide that is here, or with none where there is none. At scale 1 a guide
+    /// does nothing.
+    pub fn has_guide_of(&self, origin: &Origin) -> bool {
+        let own = self.guide.as_ref().map(|guide| &guide.fingerprint);
+        origin.settings.guidance.scale == 1.0 || origin.weights.guide.as_ref() == own
+    }
+
     /// The time below which pixels take part, in networks that have such a gate.
     pub fn gate(&self) -> Option<f64> {
         self.inspection.architecture.process().gate()
@@ -123,7 +162,12 @@ fn inspect(paths: &ModelPaths, library: &Library) -> Result<Model, String> {
         (None, Some(path)) => file_name(path),
         (None, None) => "Emoji (built in)".into(),
     };
-    let published = entry.and_then(|entry| published_settings(entry, &inspection.architecture));
+    let guide = files.guide.as_ref().and_then(|weights| {
+        Some(Guide { architecture: detect(weights).ok()?, fingerprint: weights.fingerprint() })
+    });
+    let guiding = guide.as_ref().map(|guide| &guide.architecture);
+    let published =
+        entry.and_then(|entry| published_settings(entry, &inspection.architecture, guiding));
     Ok(Model {
         paths: paths.clone(),
         fingerprint: files.model.fingerprint(),
@@ -131,6 +175,7 @@ fn inspect(paths: &ModelPaths, library: &Library) -> Result<Model, String> {
         values: files.model.tensors.values().map(|tensor| tensor.len()).sum(),
         defaults: published.unwrap_or_else(|| inspection.architecture.default_settings()),
         inspection,
+        guide,
     })
 }
 

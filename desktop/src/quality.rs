@@ -2,7 +2,9 @@
 
 use tintype::generate::Settings;
 use tintype::model::{Architecture, Process};
-use tintype::settings::{KarrasOptions, Quality, TimeGrid};
+use tintype::settings::Quality;
+
+use crate::options::fitting;
 
 /// Settings with sampler and steps of a quality; guidance and what else people set stay. Best is what the
 /// authors of the model use.
@@ -14,12 +16,8 @@ pub fn settings(
 ) -> Settings {
     let Settings { sampler, steps, times, karras, .. } = defaults;
     let own = Settings { sampler, steps, times, karras, ..current };
-    let wanted = quality.apply(own, architecture);
-    match wanted.validate(architecture) {
-        Ok(()) => wanted,
-        // Options of the authors' sampler that another one does not have.
-        Err(_) => Settings { times: TimeGrid::Uniform, karras: KarrasOptions::NONE, ..wanted },
-    }
+    // Options of the authors' sampler may be none of the solver's.
+    fitting(quality.apply(own, architecture), architecture)
 }
 
 /// The quality that settings are; `None` where somebody chose another sampler or other steps, and for

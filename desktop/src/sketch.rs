@@ -20,6 +20,18 @@ pub fn is_quick(settings: &Settings, process: Process) -> bool {
     evaluations(settings, process).is_some_and(|count| count < MANY)
 }
 
+/// What is shown of the live pictures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// That of the current settings.
+    #[default]
+    One,
+    /// A sheet: guidance scales below each other, seeds side by side.
+    Sheet,
+    /// A strip: the way from the seed to the second one.
+    Strip,
+}
+
 /// A picture that somebody may want.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wish {
@@ -53,7 +65,7 @@ struct Running {
 /// What is wanted, in the making and made.
 #[derive(Default)]
 pub struct Sketch {
-    /// One picture, or those of a sheet.
+    /// One picture, or those of a sheet or a strip.
     wishes: Vec<Wish>,
     running: Option<Running>,
     made: Vec<Latest>,

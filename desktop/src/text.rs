@@ -2,6 +2,9 @@
 
 use std::any::Any;
 
+use tintype::generate::ImageSpec;
+use tintype::noise::Blend;
+
 pub use tintype::labels::short;
 
 /// A duration in seconds, rounded to what matters.
@@ -11,6 +14,14 @@ pub fn duration(seconds: f64) -> String {
         s if s < 90.0 => format!("{s:.0} s"),
         s if s < 5400.0 => format!("{:.0} min", s / 60.0),
         s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+/// The seed of a picture, or both, and how far it is on the way.
+pub fn seed(spec: &ImageSpec) -> String {
+    match spec.blend {
+        None => format!("seed {}", spec.seed),
+        Some(Blend { seed, amount }) => format!("seed {} to {seed} at {amount:.2}", spec.seed),
     }
 }
 

@@ -4,10 +4,12 @@ use eframe::egui;
 use tintype::generate::{ImageSpec, ModelPaths, Origin, Settings};
 
 use super::App;
+use super::events::other_guide;
 use crate::action::{Action, View};
 use crate::form::{random, random_seed};
 use crate::notices::Severity;
 use crate::preferences::OfModel;
+use crate::sketch::Layout;
 use crate::text;
 
 impl App {
@@ -20,7 +22,7 @@ impl App {
                 if classes > 0 {
                     self.preferences.form.classes = vec![random(classes as u64) as usize];
                 }
-                match self.keeps() || self.is_sheet && self.is_live() {
+                match self.keeps() || self.layout() != Layout::One && self.is_live() {
                     // It is made live.
                     true => {
                         self.preferences.form.seed = random_seed();
@@ -47,9 +49,18 @@ impl App {
                 }
             }
             Action::Keep => self.keep(),
-            Action::Sheet(is_on) => self.is_sheet = is_on,
-            Action::Take { seed, scale } => self.take(seed, scale),
+            Action::KeepStrip => self.keep_strip(),
+            Action::Layout(layout) => self.set_layout(layout),
+            Action::Take { ahead, scale } => self.take(ahead, scale),
+            Action::Blend(amount) => self.blend(amount),
             Action::NewSeed => self.preferences.form.seed = random_seed(),
+            Action::SecondSeed(is_on) => self.preferences.form.set_second(is_on),
+            Action::NewSecondSeed => {
+                if let Some(to) = &mut self.preferences.form.to {
+                    to.seed = random_seed();
+                }
+            }
+            Action::Interpolate => self.interpolate(),
             Action::Defaults => {
                 if let Some(model) = self.model() {
                     self.set_settings(model.defaults);
@@ -64,6 +75,11 @@ impl App {
             Action::PauseModel(name) => self.browser.pause(&name),
             Action::UseModel(name) => self.use_model(&name),
             Action::RemoveModel(name) => self.remove_model(&name),
+            Action::LookForModels => self.browser.look(),
+            Action::Guide(guide) => {
+                let present = self.preferences.choice.paths.clone();
+                self.set_paths(ModelPaths { guide, ..present });
+            }
             Action::OpenPage(address) => {
                 if let Err(e) = crate::page::open(&address) {
                     let sentence = format!("{address} could not be opened in a browser: {e}");
@@ -95,8 +111,7 @@ impl App {
             }
             Action::UseSeed(id) => {
                 if let Some(origin) = self.origin(id) {
-                    let form = &mut self.preferences.form;
-                    (form.seed, form.seed_locked) = (origin.spec.seed, true);
+                    self.preferences.form.take_seeds(origin.spec);
                 }
             }
             Action::OtherSeed(id) => self.other_seed(id),
@@ -107,8 +122,8 @@ impl App {
                     self.picker.focus();
                     self.view = View::Develop;
                     self.notices.info(format!(
-                        "Pick another class: seed {} and the settings stay.",
-                        origin.spec.seed
+                        "Pick another class: {} and the settings stay.",
+                        text::seed(&origin.spec)
                     ));
                 }
             }
@@ -150,19 +165,33 @@ impl App {
     }
 
     fn generate(&mut self) {
-        let (Some(settings), Some(model)) = (self.settings(), self.model()) else { return };
-        let has_classes = model.has_classes();
-        if has_classes && self.preferences.form.classes.is_empty() {
-            self.picker.focus();
-            self.notices.info("Pick a class first, or press “Surprise me”.");
-            return;
-        }
+        let Some((settings, has_classes)) = self.asked_for() else { return };
         if self.keeps() {
             self.keep();
             return;
         }
         let images = self.preferences.form.images(has_classes);
         self.enqueue(settings, images);
+    }
+
+    /// Makes pictures from the first seed to the second.
+    fn interpolate(&mut self) {
+        let Some((settings, has_classes)) = self.asked_for() else { return };
+        let images = self.preferences.form.strips(has_classes);
+        if !images.is_empty() {
+            self.enqueue(settings, images);
+        }
+    }
+
+    /// How pictures are to be made, and whether of classes; `None` where a class is to be picked first.
+    fn asked_for(&mut self) -> Option<(Settings, bool)> {
+        let (settings, has_classes) = (self.settings()?, self.model()?.has_classes());
+        if has_classes && self.preferences.form.classes.is_empty() {
+            self.picker.focus();
+            self.notices.info("Pick a class first, or press “Surprise me”.");
+            return None;
+        }
+        Some((settings, has_classes))
     }
 
     fn other_seed(&mut self, id: u64) {
@@ -172,12 +201,16 @@ impl App {
             self.notices.info("The picture was made with another model; open that one first.");
             return;
         }
-        let spec = ImageSpec { seed: random_seed(), ..origin.spec };
+        if !model.has_guide_of(&origin) {
+            self.notices.info(other_guide(&origin));
+            return;
+        }
+        let spec = ImageSpec { seed: random_seed(), blend: None, ..origin.spec };
         self.enqueue(origin.settings, vec![spec]);
         self.view = View::Develop;
     }
 
-    fn enqueue(&mut self, settings: Settings, images: Vec<ImageSpec>) {
+    pub(super) fn enqueue(&mut self, settings: Settings, images: Vec<ImageSpec>) {
         let Some(model) = self.model() else { return };
         let labels = &model.inspection.labels;
         let mut classes: Vec<usize> = images.iter().filter_map(|image| image.class).collect();

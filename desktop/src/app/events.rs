@@ -25,6 +25,13 @@ impl App {
                     self.engine.prepare(self.preferences.choice.clone());
                 }
             }
+            // The model may open without it.
+            Answer::Trouble(paths, trouble)
+                if paths == self.preferences.choice.paths && paths.guide.is_some() =>
+            {
+                self.notices.trouble(format!("The guide is left out. {trouble}"));
+                self.set_paths(ModelPaths { guide: None, ..paths });
+            }
             Answer::Trouble(paths, trouble) if paths == self.preferences.choice.paths => {
                 let way_out = paths.model.is_some() || paths.vae.is_some();
                 let way_out = way_out.then_some(("Use the emoji model", Action::EmbeddedModel));
@@ -48,22 +55,25 @@ impl App {
     /// Takes over how a picture was made.
     pub(super) fn restore(&mut self, origin: &Origin) {
         let Some(model) = self.model() else { return };
-        let settings = fitted(origin.settings, &model.inspection.architecture);
+        let settings = fitted(origin.settings, model);
         let class = origin.spec.class.filter(|class| *class < model.inspection.labels.len());
-        match (origin.weights.model == model.fingerprint, settings == origin.settings) {
-            (true, _) => self.notices.info("These are the picture's settings, class and seed now."),
-            (false, true) => self.notices.info(
+        let is_same = origin.weights.model == model.fingerprint;
+        let sentence = match (is_same, settings == origin.settings) {
+            (true, _) if !model.has_guide_of(origin) => other_guide(origin),
+            (true, _) => "These are the picture's settings, class and seed now.",
+            (false, true) => {
                 "The picture was made with another model: its settings are here, the picture will \
-                 be another one.",
-            ),
-            (false, false) => self.notices.info(
+                 be another one."
+            }
+            (false, false) => {
                 "The picture was made with another kind of model, whose settings this one does not \
-                 have.",
-            ),
-        }
+                 have."
+            }
+        };
+        self.notices.info(sentence);
         self.set_settings(settings);
         let form = &mut self.preferences.form;
-        (form.seed, form.seed_locked) = (origin.spec.seed, true);
+        form.take_seeds(origin.spec);
         if let Some(class) = class {
             form.classes = vec![class];
         }
@@ -173,6 +183,7 @@ impl App {
             Purpose::Autoencoder => paths.vae = Some(path),
             Purpose::Statistics => paths.stats = Some(path),
             Purpose::Configuration => paths.config = Some(path),
+            Purpose::Guide => paths.guide = Some(path),
             Purpose::Output => {
                 self.set_folder(Some(path));
                 return;
@@ -198,5 +209,13 @@ impl App {
             Ok(n) => self.notices.info(format!("{n} pictures are saved there now.")),
             Err(trouble) => self.notices.trouble(trouble),
         }
+    }
+}
+
+/// What to do first to make a picture again that was made with another guide, or with none.
+pub(super) fn other_guide(origin: &Origin) -> &'static str {
+    match origin.weights.guide {
+        Some(_) => "The picture was made with another guide: choose that one to make it again.",
+        None => "The picture was made without a guide: take the present one away to make it again.",
     }
 }

@@ -1,12 +1,11 @@
 //! The picture of the current settings, made as they change.
 
-use tintype::generate::ImageSpec;
 use tintype::model::Process;
 
 use super::App;
 use crate::action::View;
 use crate::engine::save;
-use crate::sketch::{Wish, is_quick};
+use crate::sketch::{Layout, Wish, is_quick};
 
 /// Columns of the sheet.
 pub(crate) const SEEDS: usize = 3;
@@ -33,53 +32,89 @@ impl App {
             return None;
         }
         let (settings, model) = (self.settings()?, self.model()?);
-        settings.validate(&model.inspection.architecture).ok()?;
+        model.check(&settings).ok()?;
         let form = &self.preferences.form;
         let class = match model.has_classes() {
             true => Some(*form.classes.last()?),
             false => None,
         };
-        let spec = ImageSpec::new(class, form.seed, 0);
+        let spec = form.spec(class, 0);
         Some(Wish { choice: self.preferences.choice.clone(), settings, spec })
     }
 
-    /// The pictures of the sheet: a row for each guidance scale, a column for each seed.
-    pub(crate) fn sheet(&self) -> Vec<Wish> {
+    /// What is shown of the live pictures: no strip where there is no second seed.
+    pub(crate) fn layout(&self) -> Layout {
+        match self.layout {
+            Layout::Strip if self.preferences.form.to.is_none() => Layout::One,
+            layout => layout,
+        }
+    }
+
+    /// Shows one live picture or several. A strip needs a second seed, and gets one.
+    pub(super) fn set_layout(&mut self, layout: Layout) {
+        self.layout = layout;
+        let form = &mut self.preferences.form;
+        if layout == Layout::Strip && form.to.is_none() {
+            form.set_second(true);
+        }
+    }
+
+    /// The live pictures that are shown.
+    pub(crate) fn wishes(&self) -> Vec<Wish> {
         let Some(wish) = self.wish() else { return Vec::new() };
+        match self.layout() {
+            Layout::One => vec![wish],
+            Layout::Sheet => self.sheet(&wish),
+            Layout::Strip => {
+                let strip = self.preferences.form.strip(wish.spec.class);
+                strip.into_iter().map(|spec| Wish { spec, ..wish.clone() }).collect()
+            }
+        }
+    }
+
+    /// The pictures of the sheet: a row for each guidance scale, a column for each seed.
+    fn sheet(&self, wish: &Wish) -> Vec<Wish> {
         let scale = wish.settings.guidance.scale;
-        let is_guided =
-            self.model().is_some_and(|model| model.inspection.architecture.null_class().is_some());
+        let is_guidable = self.model().is_some_and(|model| model.is_guidable());
         let scales = match scale {
-            _ if !is_guided => vec![scale],
+            _ if !is_guidable => vec![scale],
             1.0 => vec![1.0, 3.0, 5.0],
             // Half and half as much again of what is more than none.
             scale => [0.5, 1.0, 1.5].map(|share| 1.0 + (scale - 1.0) * share).to_vec(),
         };
         let mut wishes = Vec::new();
         for scale in scales {
-            for number in 0..SEEDS as u64 {
+            for ahead in 0..SEEDS as u64 {
                 let mut cell = wish.clone();
                 cell.settings.guidance.scale = scale;
-                cell.spec.seed = wish.spec.seed.wrapping_add(number);
+                cell.spec = self.preferences.form.spec(wish.spec.class, ahead);
                 wishes.push(cell);
             }
         }
         wishes
     }
 
-    /// Takes seed and guidance of a picture of the sheet, and shows it alone.
-    pub(super) fn take(&mut self, seed: u64, scale: f64) {
-        self.preferences.form.seed = seed;
+    /// Takes seeds and guidance of a picture of the sheet, and shows it alone.
+    pub(super) fn take(&mut self, ahead: u64, scale: f64) {
+        self.preferences.form.advance(ahead);
         self.edit_settings(|settings| settings.guidance.scale = scale);
-        self.is_sheet = false;
+        self.layout = Layout::One;
+    }
+
+    /// Goes so far to the second seed, and shows that picture alone.
+    pub(super) fn blend(&mut self, amount: f64) {
+        if let Some(to) = &mut self.preferences.form.to {
+            to.amount = amount;
+        }
+        self.layout = Layout::One;
     }
 
     /// Whether Enter keeps the live picture: it is all that is asked for, and no others are being made.
     pub(crate) fn keeps(&self) -> bool {
         let form = &self.preferences.form;
         let is_one = form.count <= 1 && form.classes.len() <= 1;
-        let is_free = is_one && self.queue.is_empty();
-        is_free && !self.is_sheet && self.wish().is_some_and(|wish| !self.sketch.is_aside(&wish))
+        let is_free = is_one && self.queue.is_empty() && self.layout() == Layout::One;
+        is_free && self.wish().is_some_and(|wish| !self.sketch.is_aside(&wish))
     }
 
     /// Whether the live picture is that of the current settings, and not kept yet.
@@ -111,12 +146,17 @@ impl App {
         }
     }
 
+    /// Makes the pictures of the strip once more, as those that people press Generate for.
+    pub(super) fn keep_strip(&mut self) {
+        let wishes = self.wishes();
+        if let Some(Wish { settings, .. }) = wishes.first() {
+            self.enqueue(*settings, wishes.iter().map(|wish| wish.spec).collect());
+        }
+    }
+
     /// Gives the engine the picture that is wanted now, if it is not made yet.
     pub(crate) fn pursue(&mut self) {
-        let wishes = match self.is_sheet {
-            true => self.sheet(),
-            false => self.wish().into_iter().collect(),
-        };
+        let wishes = self.wishes();
         if !self.queue.is_empty() {
             self.sketch.step_aside(wishes);
             return;

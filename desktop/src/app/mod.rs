@@ -30,7 +30,7 @@ use crate::quality::{self, Pace};
 use crate::queue::Queue;
 use crate::restart;
 use crate::search::Picker;
-use crate::sketch::Sketch;
+use crate::sketch::{Layout, Sketch};
 use crate::stage::Develop;
 pub use crate::start::Start;
 pub(crate) use live::SEEDS;
@@ -73,8 +73,8 @@ pub struct App {
     pub(crate) queue: Queue,
     pub(crate) develop: Develop,
     pub(crate) sketch: Sketch,
-    /// Whether the live picture is a sheet of several.
-    pub(crate) is_sheet: bool,
+    /// What was asked to be shown of the live pictures.
+    layout: Layout,
     pub(crate) gallery: Gallery,
     pub(crate) browser: Browser,
     pub(crate) picker: Picker,
@@ -138,7 +138,7 @@ impl App {
             queue: Queue::default(),
             develop: Develop::new(window),
             sketch: Sketch::default(),
-            is_sheet: false,
+            layout: Layout::One,
             gallery: Gallery::open(&folder, ctx.clone()),
             browser: Browser::new(library, ctx.clone()),
             picker: Picker::default(),

@@ -1,4 +1,6 @@
-//! Published models: opening and removing them, and what their downloads tell.
+//! Published models: opening and removing them, those that may guide others, and what their downloads tell.
+
+use std::path::Path;
 
 use tintype::catalogue::Kind;
 use tintype::generate::{ModelPaths, bytes};
@@ -42,7 +44,23 @@ impl App {
     /// Whether a published model is the chosen one.
     pub(crate) fn is_open(&self, card: &Card) -> bool {
         let present = &self.preferences.choice.paths;
-        paths_of(card, present).is_some_and(|paths| paths == *present)
+        // Another guide makes it no other model.
+        let unguided = |paths: &ModelPaths| ModelPaths { guide: None, ..paths.clone() };
+        paths_of(card, present).is_some_and(|paths| unguided(&paths) == unguided(present))
+    }
+
+    /// Published networks on this machine that may guide the chosen one, by title and file.
+    pub(crate) fn guides(&self) -> Vec<(&str, &Path)> {
+        let Some(model) = self.model() else { return Vec::new() };
+        let network = model.inspection.architecture.name();
+        let own = model.paths.model.as_deref();
+        let cards = self.browser.cards().iter();
+        cards
+            .filter_map(|card| {
+                let path = card.guide(network).filter(|path| Some(*path) != own)?;
+                Some((card.title.as_str(), path))
+            })
+            .collect()
     }
 
     /// Bytes of memory that a network may take on the chosen device, where that is known.

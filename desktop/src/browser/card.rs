@@ -1,5 +1,7 @@
 //! What a card says of a model.
 
+use std::path::Path;
+
 use tintype::catalogue::{Address, Catalogue, Entry, File, Kind, Outcome, Role, Size};
 use tintype::generate::{ModelPaths, bytes};
 use tintype::precision::Precision;
@@ -52,6 +54,8 @@ pub struct Card {
     pub has_files: bool,
     /// What of it is on this machine, once that was looked for.
     pub status: Option<CacheStatus>,
+    /// Its network, as the library calls it.
+    architecture: Option<String>,
     is_supported: bool,
     parameters: Option<usize>,
     /// Bytes of the autoencoder's file; 0 for networks that work on pixels.
@@ -82,6 +86,7 @@ impl Card {
             page: page(entry),
             has_files: !entry.files.is_empty(),
             status: None,
+            architecture: entry.architecture.clone(),
             is_supported: entry.is_supported(),
             parameters: entry.parameters(),
             autoencoder: autoencoder(&files),
@@ -110,9 +115,17 @@ impl Card {
         Some(network.saturating_add(self.autoencoder?))
     }
 
+    /// The file on this machine by which it may guide a network of this name: its guide's, else its own.
+    pub fn guide(&self, network: &str) -> Option<&Path> {
+        let status = self.status.as_ref().filter(|status| status.presence == Presence::Here)?;
+        let ModelPaths { guide, model, .. } = &status.paths;
+        let path = guide.as_deref().or(model.as_deref());
+        path.filter(|_| self.kind == Kind::Network && self.architecture.as_deref() == Some(network))
+    }
+
     /// Whether one of its files is among those of a model.
     pub fn is_of(&self, paths: &ModelPaths) -> bool {
-        let paths = [&paths.model, &paths.config, &paths.vae, &paths.stats];
+        let paths = [&paths.model, &paths.config, &paths.vae, &paths.stats, &paths.guide];
         let mut used = paths.into_iter().flatten();
         self.status.as_ref().is_some_and(|status| used.any(|path| status.files.contains(path)))
     }

@@ -100,10 +100,15 @@ impl Library {
     }
 }
 
-/// The authors' settings, where they fit the network that the file of an entry holds.
-pub fn published_settings(entry: &Entry, architecture: &Architecture) -> Option<Settings> {
+/// The authors' settings, where they fit the network that the file of an entry holds, and its guide.
+pub fn published_settings(
+    entry: &Entry,
+    architecture: &Architecture,
+    guide: Option<&Architecture>,
+) -> Option<Settings> {
     let is_of_kind = entry.architecture.as_deref() == Some(architecture.name());
-    entry.sampling.filter(|settings| is_of_kind && settings.validate(architecture).is_ok())
+    let fits = |settings: &Settings| settings.validate_with(architecture, guide).is_ok();
+    entry.sampling.filter(|settings| is_of_kind && fits(settings))
 }
 
 impl CacheStatus {
@@ -169,9 +174,10 @@ mod tests {
         let library = empty();
         let of = |name: &str| library.catalogue.get(name).expect(name);
         let preset = |name: &str| tintype::preset::find(name).expect(name).architecture;
-        let settings = published_settings(of("repa-e-sit-xl-1"), &preset("sit-xl-1"));
+        let settings = published_settings(of("repa-e-sit-xl-1"), &preset("sit-xl-1"), None);
         assert_eq!(settings.map(|settings| settings.steps), Some(250));
-        assert_eq!(published_settings(of("repa-e-sit-xl-1"), &preset("lightningdit-xl-1")), None);
-        assert_eq!(published_settings(of("sit-b-2"), &preset("sit-xl-1")), None);
+        let other = preset("lightningdit-xl-1");
+        assert_eq!(published_settings(of("repa-e-sit-xl-1"), &other, None), None);
+        assert_eq!(published_settings(of("sit-b-2"), &preset("sit-xl-1"), None), None);
     }
 }

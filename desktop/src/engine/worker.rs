@@ -243,9 +243,13 @@ impl Loaded {
         let mut frames = Frames::new(pipeline, presenter.as_deref(), map);
         let mut stopwatch = Some(Stopwatch::start());
         let shared = presenter.is_some();
+        // At scale 1 a guide does nothing.
+        let is_guided = work.settings.guidance.scale != 1.0;
+        let guide = fingerprints.guide.clone().filter(|_| is_guided);
+        let weights = Fingerprints { guide, ..fingerprints.clone() };
         let origin = |spec: tintype::generate::ImageSpec| Origin {
             version: env!("CARGO_PKG_VERSION").into(),
-            weights: fingerprints.clone(),
+            weights: weights.clone(),
             class_name: spec.class.map_or("none".into(), |class| pipeline.labels().name(class)),
             spec,
             settings: Settings { keep_latent: false, ..work.settings },

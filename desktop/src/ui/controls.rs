@@ -9,6 +9,7 @@ use tintype::model::Architecture;
 use tintype::precision::Precision;
 use tintype::settings::{Quality, Setting};
 
+use super::{more, second_seed};
 use crate::action::Action;
 use crate::app::{App, Chosen, Networks};
 use crate::dialogs::Purpose;
@@ -30,7 +31,7 @@ fn heading(ui: &mut Ui, text: &str) {
 }
 
 /// A name, a widget that answers to it, and what it means.
-fn row(
+pub(super) fn row(
     ui: &mut Ui,
     name: &str,
     tip: impl Into<WidgetText> + Clone,
@@ -44,14 +45,14 @@ fn row(
 }
 
 /// The useful range of a setting, for its slider.
-fn range<N: egui::emath::Numeric>(setting: Setting) -> RangeInclusive<N> {
-    match setting.slider() {
+pub(super) fn range<N: egui::emath::Numeric>(setting: Setting) -> RangeInclusive<N> {
+    match setting.slider().or(setting.range()) {
         Some(range) => N::from_f64(range.min)..=N::from_f64(range.max),
         None => N::MIN..=N::MAX,
     }
 }
 
-fn grid<R>(ui: &mut Ui, name: &str, contents: impl FnOnce(&mut Ui) -> R) -> R {
+pub(super) fn grid<R>(ui: &mut Ui, name: &str, contents: impl FnOnce(&mut Ui) -> R) -> R {
     egui::Grid::new(name).num_columns(2).spacing([10.0, 6.0]).show(ui, contents).inner
 }
 
@@ -78,6 +79,7 @@ fn pictures(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
         let lock = ui.checkbox(&mut form.seed_locked, "Keep the seed");
         lock.on_hover_text("Otherwise it is another one after each press of Generate");
         ui.end_row();
+        second_seed::show(form, ui, actions);
         let tip = "Pictures of each class; their seeds count up";
         row(ui, label(Setting::Count), tip, |ui| {
             ui.add(egui::Slider::new(&mut form.count, range(Setting::Count)).logarithmic(true))
@@ -91,6 +93,7 @@ fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
     let before = settings;
     let architecture = model.inspection.architecture.clone();
     let (gate, defaults) = (model.gate(), model.defaults);
+    let (is_guidable, has_guide) = (model.is_guidable(), model.guide.is_some());
     heading(ui, "Sampler");
     qualities(app, &mut settings, defaults, &architecture, ui);
     live(app, ui, actions);
@@ -116,12 +119,12 @@ fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
             let range = least..=*range(Setting::Steps).end();
             ui.add(egui::Slider::new(&mut settings.steps, range).logarithmic(true))
         });
-        if architecture.null_class().is_some() {
-            guidance(&mut settings, &architecture, ui);
+        if is_guidable {
+            guidance(&mut settings, &architecture, has_guide, ui);
             interval(&mut settings, &architecture, ui);
         } else {
-            // Remembered from a time when it had no effect.
-            settings.guidance.scale = 1.0;
+            // Remembered from a time when it had no effect, or of a guide.
+            (settings.guidance.scale, settings.agreement) = (1.0, None);
         }
         // Of networks whose authors use them.
         if let (Some(latents), Some(_)) = (architecture.latent_space(), defaults.guidance.channels)
@@ -138,11 +141,7 @@ fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
                     response
                 },
             );
-            let tip = "Spends more of the steps on strong noise; 0 is even";
-            row(ui, label(Setting::TimeShift), tip, |ui| {
-                let range = range(Setting::TimeShift);
-                ui.add(egui::Slider::new(&mut settings.shift, range).max_decimals(2))
-            });
+            shift(&mut settings, ui);
         }
         if let Some(gate) = gate {
             row(
@@ -161,6 +160,7 @@ fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
         }
         precision(app, ui, actions);
     });
+    more::show(app, &mut settings, ui, actions);
     if settings != before {
         app.edit_settings(|current| *current = settings);
     }
@@ -240,10 +240,20 @@ fn live(app: &App, ui: &mut Ui, actions: &mut Vec<Action>) {
     });
 }
 
+/// More of the steps at strong noise.
+pub(super) fn shift(settings: &mut Settings, ui: &mut Ui) {
+    let tip = "Spends more of the steps on strong noise; 0 is even";
+    row(ui, label(Setting::TimeShift), tip, |ui| {
+        let range = range(Setting::TimeShift);
+        ui.add(egui::Slider::new(&mut settings.shift, range).max_decimals(2))
+    });
+}
+
 /// The guidance scale.
-fn guidance(settings: &mut Settings, architecture: &Architecture, ui: &mut Ui) {
+fn guidance(settings: &mut Settings, architecture: &Architecture, has_guide: bool, ui: &mut Ui) {
     let least = architecture.process().least_guidance();
     let tip = match least > 0.0 {
+        _ if has_guide => "How far the picture goes on from that of the guide; 1 is none",
         true => "How strongly the picture keeps to its class; 1 is none, large values exaggerate",
         false => {
             "How strongly the picture keeps to its class; 1 is none, large values exaggerate. \

@@ -78,9 +78,9 @@ fn spec_name(app: &App, spec: &ImageSpec) -> String {
     let labels = app.model().map(|model| &model.inspection.labels);
     match (labels, spec.class) {
         (Some(labels), Some(class)) => {
-            format!("{}, seed {}", text::short(&labels.name(class)), spec.seed)
+            format!("{}, {}", text::short(&labels.name(class)), text::seed(spec))
         }
-        _ => format!("seed {}", spec.seed),
+        _ => text::seed(spec),
     }
 }
 

@@ -2,20 +2,23 @@
 
 use eframe::egui::{self, Color32, Rect, RichText, Sense, Stroke, pos2, vec2};
 use tintype::generate::Origin;
+use tintype::settings::TimeGrid;
 
 use super::{fit, paint};
 use crate::action::{Action, View};
 use crate::app::App;
 use crate::dialogs::Purpose;
+use crate::face::label;
 use crate::gallery::{Entry, Size};
 use crate::model;
+use crate::options::given;
 use crate::text;
 
 /// What people call a picture.
 pub fn title(entry: &Entry) -> String {
     match (&entry.origin, &entry.path) {
         (Some(origin), _) => {
-            format!("{}, seed {}", text::short(&origin.class_name), origin.spec.seed)
+            format!("{}, {}", text::short(&origin.class_name), text::seed(&origin.spec))
         }
         (None, Some(path)) => model::file_name(path),
         (None, None) => "picture".into(),
@@ -194,7 +197,7 @@ fn settings_line(origin: &Origin) -> String {
     let guidance = settings.guidance;
     let mut parts = vec![
         format!("class {}", text::short(&origin.class_name)),
-        format!("seed {}", origin.spec.seed),
+        text::seed(&origin.spec),
         format!("{} steps", settings.steps),
         settings.sampler.name().into(),
         format!("guidance {}", guidance.scale),
@@ -205,8 +208,17 @@ fn settings_line(origin: &Origin) -> String {
     if let Some(channels) = guidance.channels {
         parts.push(format!("on {channels} channels"));
     }
+    if origin.weights.guide.is_some() {
+        parts.push("by another network".into());
+    }
     if settings.shift > 0.0 {
         parts.push(format!("time shift {}", settings.shift));
+    }
+    if settings.times != TimeGrid::Uniform {
+        parts.push(format!("{} times", settings.times.name()));
+    }
+    for (option, value) in given(*settings) {
+        parts.push(format!("{} {value}", label(option).to_lowercase()));
     }
     if let Some(tau) = settings.tau {
         parts.push(format!("τ {tau}"));

@@ -7,12 +7,15 @@ use eframe::egui::{Color32, Key};
 use egui_kittest::kittest::Queryable;
 use serde_json::json;
 use tintype::burn::tensor::Device;
-use tintype::generate::Origin;
+use tintype::generate::{ImageSpec, Origin, between};
 use tintype::model::meanflow::Shape;
 use tintype::model::pmf::PmfConfig;
+use tintype::noise::Blend;
 use tintype::weights::{TensorView, layout, write_safetensors};
 use tintype_desktop::action::Action;
 use tintype_desktop::app::App;
+use tintype_desktop::form::STRIP;
+use tintype_desktop::gallery::Entry;
 
 use super::bench::{Bench, STEPS, settings};
 
@@ -66,20 +69,19 @@ fn bench() -> Bench {
 /// Whether the picture of the current settings is there, and no other in the making.
 fn is_settled(app: &App) -> bool {
     let form = &app.preferences().form;
+    let wanted = form.spec(form.classes.last().copied(), 0);
     let latest = app.sketch().latest().map(|latest| &latest.made.origin);
-    !app.sketch().is_busy()
-        && latest.is_some_and(|origin| {
-            let spec = origin.spec;
-            (spec.class, spec.seed) == (form.classes.last().copied(), form.seed)
-                && Some(origin.settings) == app.settings()
-        })
+    let is_wanted =
+        |origin: &Origin| origin.spec == wanted && Some(origin.settings) == app.settings();
+    !app.sketch().is_busy() && latest.is_some_and(is_wanted)
 }
 
 fn settle(bench: &mut Bench) {
     bench.until("the picture of the settings", is_settled);
 }
 
-fn act(bench: &mut Bench, action: Action) {
+/// Has the app do something.
+pub fn act(bench: &mut Bench, action: Action) {
     let ctx = bench.harness.ctx.clone();
     bench.harness.state_mut().act(action, &ctx);
     bench.harness.step();
@@ -204,4 +206,75 @@ fn a_sheet_shows_guidance_and_seeds_of_which_one_is_taken() {
     assert_eq!((origin.spec.seed, origin.settings.guidance.scale), (8, 3.0));
     bench.harness.get_by_label("Keep this picture");
     assert!(files(&bench).is_empty());
+}
+
+#[test]
+fn the_picture_goes_from_one_seed_to_another() {
+    let mut bench = bench();
+    settle(&mut bench);
+    let (_, own) = latest(&bench);
+    bench.harness.get_by_role_and_label(Role::CheckBox, "To seed").click();
+    bench.harness.run_steps(2);
+    settle(&mut bench);
+    assert!(latest(&bench).1 == own, "it begins at the first seed");
+    let to = bench.harness.state().preferences().form.to.expect("it is on").seed;
+    let mut at = |amount: f64| {
+        let slider = bench.harness.get_by_role_and_label(Role::Slider, "Blend");
+        slider.set_value_accesskit(amount);
+        bench.harness.run_steps(2);
+        settle(&mut bench);
+        latest(&bench)
+    };
+    let own_spec = ImageSpec::new(Some(3), 7, 0);
+    let blend = Some(Blend { seed: to, amount: 0.25 });
+    let (end, other) = at(1.0);
+    assert_eq!(end.spec, ImageSpec { seed: to, ..own_spec }, "the picture of that seed");
+    let (blended, middle) = at(0.25);
+    assert_eq!(blended.spec, ImageSpec { blend, ..own_spec });
+    assert!(middle != own && middle != other);
+
+    // It is kept as such, and comes back from the gallery.
+    bench.harness.get_by_label("Keep this picture").click();
+    bench.harness.run_steps(2);
+    let kept = files(&bench);
+    assert_eq!(Origin::read(&kept[0]).expect("it carries its settings"), blended);
+    bench.harness.get_by_label(&format!("Show 3, seed 7 to {to} at 0.25"));
+    let id = bench.harness.state().gallery().entries()[0].id;
+    act(&mut bench, Action::SecondSeed(false));
+    settle(&mut bench);
+    assert!(latest(&bench).1 == own);
+    act(&mut bench, Action::UseSettings(id));
+    settle(&mut bench);
+    assert!(latest(&bench).1 == middle);
+    assert_eq!(bench.harness.state().preferences().form.to, blend);
+}
+
+#[test]
+fn a_strip_shows_the_way_between_two_seeds_and_is_kept() {
+    let mut bench = bench();
+    settle(&mut bench);
+    bench.harness.get_by_label("Strip").click();
+    bench.harness.run_steps(2);
+    bench.until("all are made", |app| app.sketch().count() == STRIP && !app.sketch().is_busy());
+    let to = bench.harness.state().preferences().form.to.expect("a strip needs one").seed;
+    for amount in ["0.00", "0.17", "0.33", "0.67", "0.83", "1.00"] {
+        bench.harness.get_by_label(&format!("Blend {amount}"));
+    }
+    bench.harness.get_by_label("Blend 0.50").click();
+    bench.harness.run_steps(2);
+    settle(&mut bench);
+    assert_eq!(latest(&bench).0.spec.blend, Some(Blend { seed: to, amount: 0.5 }));
+    assert!(files(&bench).is_empty());
+
+    bench.harness.get_by_label("Strip").click();
+    bench.harness.run_steps(2);
+    bench.harness.get_by_label("Keep all").click();
+    bench.until("kept", |app| app.gallery().entries().len() == STRIP);
+    bench.idle();
+    let entries = bench.harness.state().gallery().entries();
+    let spec = |entry: &Entry| entry.origin.as_ref().expect("it was made here").spec;
+    let made: Vec<ImageSpec> = entries.iter().rev().map(spec).collect();
+    assert_eq!(made, between(Some(3), [7, to], 0, STRIP));
+    assert_eq!(files(&bench).len(), STRIP);
+    assert!(bench.notices().is_empty(), "{:?}", bench.notices());
 }

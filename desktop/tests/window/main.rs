@@ -4,6 +4,7 @@
 mod bench;
 mod live;
 mod models;
+mod more;
 mod names;
 mod people;
 mod server;

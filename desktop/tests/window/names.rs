@@ -1,6 +1,6 @@
 //! Names that several classes share, typed into the window.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::bench::{Bench, STEPS, settings};
 use eframe::egui::{Event, Key, Modifiers};
@@ -8,12 +8,21 @@ use egui_kittest::kittest::Queryable;
 
 /// A window with a small HDiT of ImageNet's classes.
 fn imagenet() -> Bench {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let model = root.join("trainer/tests/cases/imagenet-crane.safetensors");
     let mut bench = Bench::new(&settings(STEPS));
-    bench.drop_files(&[&model]);
-    bench.until("open", |app| app.model().is_some_and(|m| m.inspection.labels.len() == 1000));
+    open(&mut bench);
     bench
+}
+
+/// Its file.
+pub fn file() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    root.join("trainer/tests/cases/imagenet-crane.safetensors")
+}
+
+/// Opens it in a window.
+pub fn open(bench: &mut Bench) {
+    bench.drop_files(&[&file()]);
+    bench.until("open", |app| app.model().is_some_and(|m| m.inspection.labels.len() == 1000));
 }
 
 /// Letters and Enter in one frame, as a slow window gets them.
