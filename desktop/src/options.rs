@@ -114,10 +114,13 @@ mod tests {
         let spaced = [Times, GuidanceAgreement, Rho, SigmaMin, SigmaMax];
         assert_eq!(sit(Sampler::Euler, TimeGrid::Karras), spaced);
         let hdit = |sampler| options("hdit-imagenet-256", sampler, uniform);
-        assert_eq!(hdit(Sampler::DpmPp3mSde), [Eta, NoiseScale, Rho, SigmaMin, SigmaMax]);
-        let churned = [NoiseScale, Churn, ChurnMin, ChurnMax, Rho, SigmaMin, SigmaMax];
+        let noised = [GuidanceAgreement, Eta, NoiseScale, Rho, SigmaMin, SigmaMax];
+        assert_eq!(hdit(Sampler::DpmPp3mSde), noised);
+        let churned =
+            [GuidanceAgreement, NoiseScale, Churn, ChurnMin, ChurnMax, Rho, SigmaMin, SigmaMax];
         assert_eq!(hdit(Sampler::Heun), churned);
-        assert_eq!(hdit(Sampler::DpmAdaptive), [Eta, NoiseScale, SigmaMin, SigmaMax]);
+        let chosen = [GuidanceAgreement, Eta, NoiseScale, SigmaMin, SigmaMax];
+        assert_eq!(hdit(Sampler::DpmAdaptive), chosen);
         assert!(options("pmf-b-16", Sampler::MeanFlow, uniform).is_empty());
     }
 
