@@ -1,9 +1,6 @@
 //! What people call classes, files, seeds and guidance: real processes, real files.
 
 mod common;
-#[allow(dead_code)] // core's tests use the rest
-#[path = "../../core/tests/pickles/mod.rs"]
-mod pickles;
 #[path = "names/published.rs"]
 mod published;
 

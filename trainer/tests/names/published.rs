@@ -8,19 +8,17 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 use tintype::burn::tensor::Device;
 use tintype::generate::{Origin, Sampler};
-use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::sit::SiTConfig;
 use tintype::model::vavae::VaeConfig;
-use tintype::weights::{layout, snapshot, write_safetensors};
-use tintype_test_hub::{Fault, Gate, TestHub, sha256};
+use tintype::weights::{snapshot, write_safetensors};
+use tintype_test_hub::{Fault, Gate, TestHub, sha256, wait_until};
+use tintype_test_models::configs::{autoencoder, f8d4, lightningdit, sit};
+use tintype_test_models::pickles::{checkpoint, saved, section, tensor};
 
-use crate::common::{Workspace, names, program, wait_until};
-use crate::pickles::{archive, dict, pickle, tensor};
+use crate::common::{Workspace, names, program};
 
 /// A secret that no output may show.
 const TOKEN: &str = "hf_secret";
-/// Values of the one storage of a checkpoint, at least as many as its largest tensor has.
-const VALUES: usize = 1 << 16;
 
 /// A Hub with small models, a catalogue of them, and empty caches.
 struct Scene {
@@ -28,68 +26,12 @@ struct Scene {
     workspace: Workspace,
 }
 
-/// A section of a checkpoint: every tensor of the shapes, over one storage.
-fn section(layout: &BTreeMap<String, Vec<usize>>) -> Vec<u8> {
-    let of_shape = |shape: &[usize]| {
-        let shape: Vec<u32> = shape.iter().map(|&n| n as u32).collect();
-        let mut strides = vec![1; shape.len()];
-        for axis in (1..shape.len()).rev() {
-            strides[axis - 1] = strides[axis] * shape[axis];
-        }
-        tensor("FloatStorage", &shape, &strides)
-    };
-    let tensors = layout.iter().map(|(name, shape)| (name.as_str(), of_shape(shape)));
-    dict(&tensors.collect::<Vec<_>>())
-}
-
-/// A checkpoint as `torch.save` writes it.
-fn checkpoint(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
-    archive(&pickle(&dict(entries)), &vec![0.02; VALUES])
-}
-
-fn sit() -> SiTConfig {
-    SiTConfig {
-        input_size: 8,
-        in_channels: 4,
-        hidden_size: 48,
-        depth: 1,
-        num_heads: 4,
-        num_classes: 12,
-        qk_norm: true,
-        ..SiTConfig::variant("S", 2).expect("a variant")
-    }
-}
-
 fn sit_section(config: &SiTConfig) -> Vec<u8> {
-    section(&layout(&config.init(&Device::flex()).expect("valid")))
-}
-
-fn lightningdit() -> LightningDiTConfig {
-    LightningDiTConfig {
-        input_size: 8,
-        in_channels: 4,
-        hidden_size: 48,
-        depth: 1,
-        num_heads: 4,
-        num_classes: 12,
-        ..LightningDiTConfig::variant("LightningDiT-B/1").expect("a variant")
-    }
-}
-
-/// An autoencoder whose configuration is told by its shapes.
-fn autoencoder() -> VaeConfig {
-    VaeConfig {
-        ch: 32,
-        ch_mult: vec![1; 3],
-        num_res_blocks: 1,
-        z_channels: 4,
-        attn_resolutions: Vec::new(),
-        ..VaeConfig::f16d32()
-    }
+    section(&config.init(&Device::flex()).expect("valid"))
 }
 
 fn autoencoder_section() -> Vec<u8> {
-    section(&layout(&autoencoder().init_decoder(&Device::flex()).expect("valid")))
+    section(&autoencoder().init_decoder(&Device::flex()).expect("valid"))
 }
 
 impl Scene {
@@ -105,7 +47,7 @@ impl Scene {
         hub.put_large("REPA-E/joint", "checkpoints/0400000.pt", &joint);
         // LightningDiT: averaged weights, a configuration beside them, an autoencoder with statistics.
         let network = lightningdit().init(&Device::flex()).expect("valid");
-        let dit = checkpoint(&[("ema", section(&layout(&network)))]);
+        let dit = checkpoint(&[("ema", section(&network))]);
         hub.put_large("hustvl/dit", "dit-800ep.pt", &dit);
         hub.put("hustvl/dit", "config.json", json!(lightningdit()).to_string().as_bytes());
         let vae = checkpoint(&[("state_dict", autoencoder_section())]);
@@ -115,11 +57,9 @@ impl Scene {
         hub.put("hustvl/vae", "latents_stats.pt", &stats);
         // SiT's authors: a bare state dict, on Stable Diffusion's latents.
         let config = SiTConfig { latent_norm: false, learn_sigma: true, ..sit() };
-        let bare = archive(&pickle(&sit_section(&config)), &vec![0.02; VALUES]);
-        hub.put_large("authors/sit", "SiT-S-2-64.pt", &bare);
-        let f8d4 = VaeConfig { ch: 8, num_groups: 4, ch_mult: vec![1; 4], ..autoencoder() };
-        let decoder = f8d4.init_decoder(&Device::flex()).expect("valid");
-        let metadata = [("config".to_string(), json!(f8d4).to_string())].into();
+        hub.put_large("authors/sit", "SiT-S-2-64.pt", &saved(&sit_section(&config)));
+        let decoder = f8d4().init_decoder(&Device::flex()).expect("valid");
+        let metadata = [("config".to_string(), json!(f8d4()).to_string())].into();
         let decoder = write_safetensors(&snapshot(&decoder), &metadata).expect("it writes");
         hub.put_large("stability/vae", "vae.safetensors", &decoder);
         // An HDiT at a plain address.
