@@ -128,7 +128,7 @@ fn add(list: &mut Vec<String>, text: String) {
 pub(crate) fn empty() -> Library {
     let of = ["HF_HOME", "TINTYPE_CACHE", "TINTYPE_CATALOGUE"];
     let environment =
-        Environment::of(|name| of.contains(&name).then(|| "/there/is/nothing".to_string()));
+        Environment::of(|name| of.contains(&name).then(|| "/there/is/nothing".into()));
     Library::open(environment).0
 }
 
@@ -156,9 +156,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let own = folder.path().join("models.json");
         std::fs::write(&own, "[]").expect("written");
-        let named = own.display().to_string();
         let environment =
-            Environment::of(|name| (name == "TINTYPE_CATALOGUE").then(|| named.clone()));
+            Environment::of(|name| (name == "TINTYPE_CATALOGUE").then(|| own.clone().into()));
         let (library, trouble) = Library::open(environment);
         assert!(trouble.expect("a sentence").contains("models.json"));
         assert!(library.entries().count() > 30);

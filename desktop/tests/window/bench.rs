@@ -43,7 +43,7 @@ fn environment(folder: &Path) -> Environment {
             "TINTYPE_CATALOGUE" => "models.json",
             _ => return None,
         };
-        Some(folder.join(own).display().to_string())
+        Some(folder.join(own).into())
     })
 }
 

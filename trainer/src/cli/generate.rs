@@ -314,7 +314,8 @@ impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
             self.reporter.event(
                 "image",
                 json!({"index": picture.index, "class": origin.class_name, "number": picture.spec.class,
-                       "seed": picture.spec.seed, "evaluations": picture.evaluations, "path": path}),
+                       "seed": picture.spec.seed, "evaluations": picture.evaluations,
+                       "path": path.display().to_string()}),
             );
             if let Some(latent) = &picture.latent {
                 let pair = Rgb::grid(&[picture.image.clone(), latent.clone()], 2, GAP);

@@ -301,6 +301,30 @@ fn toml(config: &VaeConfig) -> String {
     lines.map(|(key, value)| format!("{key} = {value}\n")).collect()
 }
 
+/// File systems of Linux have names of any bytes.
+#[cfg(target_os = "linux")]
+#[test]
+fn caches_may_have_any_name() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let scene = Scene::new();
+    let odd = scene.workspace.path("").join(OsStr::from_bytes(b"odd-\xff"));
+    let run = |line: &str| {
+        let mut command = scene.command(line);
+        command.env("HF_HOME", odd.join("hf")).env("TINTYPE_CACHE", odd.join("cache"));
+        let output = command.output().expect("the program starts");
+        assert!(output.status.success(), "{line}: {}", said(&output));
+    };
+    run("download tiny-hdit tiny-sit --yes --json");
+    run("models --json");
+    run("generate 3 --device cpu --model tiny-hdit --out a.png --json");
+    assert!(odd.join("hf/hub/models--authors--sit").is_dir());
+    assert_eq!(names(&odd.join("cache/downloads")).len(), 1);
+    for usual in ["hf", "cache"] {
+        assert!(!scene.workspace.path(usual).exists(), "{usual} is not where it was asked for");
+    }
+}
+
 /// A download that is stopped says so by its exit code and goes on where it was.
 #[cfg(unix)]
 #[test]

@@ -43,9 +43,7 @@ impl Scene {
         let mut environment = Environment::of(|name| {
             let added = more.iter().find(|(other, _)| *other == name);
             let here = variables.iter().find(|(other, _)| *other == name);
-            added
-                .map(|(_, value)| value.to_string())
-                .or_else(|| here.map(|(_, value)| value.clone()))
+            added.map(|(_, value)| value.into()).or_else(|| here.map(|(_, value)| value.into()))
         });
         environment.sleep = |_| {};
         environment.free_space = |_| None;
