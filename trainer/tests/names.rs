@@ -1,5 +1,7 @@
 //! What people call classes, files, seeds and guidance: real processes, real files.
 
+#[path = "names/before_downloads.rs"]
+mod before_downloads;
 mod common;
 #[path = "names/published.rs"]
 mod published;

@@ -21,9 +21,9 @@ use crate::common::{Workspace, names, program};
 const TOKEN: &str = "hf_secret";
 
 /// A Hub with small models, a catalogue of them, and empty caches.
-struct Scene {
-    hub: TestHub,
-    workspace: Workspace,
+pub struct Scene {
+    pub hub: TestHub,
+    pub workspace: Workspace,
 }
 
 fn sit_section(config: &SiTConfig) -> Vec<u8> {
@@ -35,7 +35,7 @@ fn autoencoder_section() -> Vec<u8> {
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let hub = TestHub::start();
         let sampling = |sampler: &str, steps: usize, high: f64| json!({"sampler": sampler, "steps": steps, "guidance": {"scale": 1.5, "low": 0.0, "high": high}});
         // REPA-E: everything of a joint training in one file.
@@ -121,13 +121,13 @@ impl Scene {
         output
     }
 
-    fn succeeds(&self, line: &str) -> String {
+    pub fn succeeds(&self, line: &str) -> String {
         let output = self.run(line);
         assert!(output.status.success(), "{line}: {}", said(&output));
         said(&output)
     }
 
-    fn refused(&self, line: &str) -> String {
+    pub fn refused(&self, line: &str) -> String {
         let output = self.run(line);
         assert_eq!(output.status.code(), Some(1), "{line}: {}", said(&output));
         let said = said(&output);
@@ -295,7 +295,7 @@ fn training_takes_names_too() {
 }
 
 /// A configuration of an autoencoder as lines of TOML.
-fn toml(config: &VaeConfig) -> String {
+pub fn toml(config: &VaeConfig) -> String {
     let Value::Object(fields) = json!(config) else { panic!("a table") };
     let lines = fields.iter().filter(|(_, value)| !value.is_null());
     lines.map(|(key, value)| format!("{key} = {value}\n")).collect()
