@@ -5,7 +5,8 @@ use tintype_download::DownloadError;
 use tintype_test_hub::{Fault, Gate, sha256};
 
 use crate::support::{
-    BYTES, CUT, Scene, content, fetch, fetch_a_little, file, files_below, is, length,
+    BYTES, CUT, REPOSITORY, Scene, address, content, fetch, fetch_a_little, file, files_below, is,
+    length,
 };
 
 /// Where the file of most tests lies.
@@ -72,6 +73,28 @@ fn a_pinned_digest_needs_no_etag() {
     let request = &scene.hub.seen("GET", PATH)[1];
     assert!(request.header("Range").is_some_and(|range| range.starts_with("bytes=")));
     assert_eq!(request.header("If-Range"), None);
+}
+
+#[test]
+fn what_is_continued_counts_as_begun() {
+    let (strong, none): (&[(&str, &str)], &[(&str, &str)]) = (&[("ETag", "\"v1\"")], &[]);
+    for (with, goes_on) in [(strong, true), (none, false)] {
+        let scene = Scene::new();
+        let wanted = file(&scene.hub.put_url(PATH, &content(BYTES, 23), with));
+        let downloader = scene.downloader();
+        assert!(!downloader.is_begun(&wanted) && downloader.begun(&wanted) == 0);
+        fetch_a_little(&downloader, &wanted);
+        let part = downloader.place(&wanted).with_file_name("weights.pth.tintype.incomplete");
+        assert!(downloader.is_begun(&wanted) && length(&part) > 0);
+        assert_eq!(downloader.begun(&wanted), if goes_on { length(&part) } else { 0 });
+    }
+    // Of a Hub's file the name of the part tells the content.
+    let scene = Scene::new();
+    let id = scene.hub.put_large(REPOSITORY, "weights.bin", &content(BYTES, 24));
+    let wanted = file(&address("weights.bin"));
+    fetch_a_little(&scene.downloader(), &wanted);
+    let begun = scene.downloader().begun(&wanted);
+    assert!(begun > 0 && begun == length(&scene.part(&id)));
 }
 
 #[test]
