@@ -1,13 +1,13 @@
 //! PyTorch's checkpoints as people have them: which weights are taken, and tensors that cannot be read.
 
-mod pickles;
-
-use pickles::{archive, arguments, called, dict, global, pickle, tensor, text, tuple};
 use tintype::burn::tensor::Device;
 use tintype::model::hdit::HDiTConfig;
 use tintype::model::sit::SiTConfig;
 use tintype::model::{Architecture, detect};
 use tintype::weights::{Weights, WeightsError, compare, propose, snapshot, write_safetensors};
+use tintype_test_models::pickles::{
+    archive, arguments, called, dict, global, pickle, tensor, text, tuple,
+};
 
 const FOUR: [f32; 4] = [1.0, 2.0, 3.0, 4.0];
 
@@ -343,61 +343,24 @@ mod joint {
     use tempfile::TempDir;
     use tintype::burn::tensor::{Device, FloatDType};
     use tintype::generate::{LoadError, ModelFiles, ModelPaths, Pipeline};
-    use tintype::model::sit::SiTConfig;
-    use tintype::model::vavae::VaeConfig;
-    use tintype::weights::{autoencoder_in, layout, open, open_autoencoder};
+    use tintype::weights::{autoencoder_in, open, open_autoencoder};
+    use tintype_test_models::configs;
+    use tintype_test_models::pickles::{checkpoint, section};
 
-    use super::{archive, dict, pickle, plain, tensor};
-
-    /// Values of the one storage, at least as many as the largest tensor has.
-    const VALUES: usize = 1 << 15;
-
-    /// A tensor of the storage's first values.
-    fn of_shape(shape: &[usize]) -> Vec<u8> {
-        let shape: Vec<u32> = shape.iter().map(|&n| n as u32).collect();
-        let mut strides = vec![1; shape.len()];
-        for axis in (1..shape.len()).rev() {
-            strides[axis - 1] = strides[axis] * shape[axis];
-        }
-        tensor("FloatStorage", &shape, &strides)
-    }
-
-    fn section(layout: &BTreeMap<String, Vec<usize>>) -> Vec<u8> {
-        let tensors = layout.iter().map(|(name, shape)| (name.as_str(), of_shape(shape)));
-        dict(&tensors.collect::<Vec<_>>())
-    }
+    use super::{dict, plain, tensor};
 
     /// REPA-E's network, which holds the statistics of its latents.
     fn network() -> Vec<u8> {
-        let config = SiTConfig {
-            input_size: 8,
-            in_channels: 4,
-            hidden_size: 48,
-            depth: 1,
-            num_heads: 4,
-            num_classes: 12,
-            qk_norm: true,
-            ..SiTConfig::variant("S", 2).expect("a variant")
-        };
-        section(&layout(&config.init(&Device::flex()).expect("valid")))
+        section(&configs::sit().init(&Device::flex()).expect("valid"))
     }
 
     fn autoencoder() -> Vec<u8> {
-        let config = VaeConfig {
-            ch: 32,
-            ch_mult: vec![1; 3],
-            num_res_blocks: 1,
-            z_channels: 4,
-            attn_resolutions: Vec::new(),
-            ..VaeConfig::f16d32()
-        };
-        section(&layout(&config.init_decoder(&Device::flex()).expect("valid")))
+        section(&configs::autoencoder().init_decoder(&Device::flex()).expect("valid"))
     }
 
     fn write(folder: &TempDir, name: &str, entries: &[(&str, Vec<u8>)]) -> PathBuf {
         let path = folder.path().join(name);
-        let file = archive(&pickle(&dict(entries)), &vec![0.02; VALUES]);
-        std::fs::write(&path, file).expect("it is written");
+        std::fs::write(&path, checkpoint(entries)).expect("it is written");
         path
     }
 

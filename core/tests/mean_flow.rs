@@ -9,50 +9,15 @@ use tintype::generate::{Event, GenerateError, ImageSpec, LoadError, Parts, Pipel
 use tintype::model::imf::ImfConfig;
 use tintype::model::meanflow::{Condition, MeanFlow, Shape};
 use tintype::model::pmf::PmfConfig;
-use tintype::model::vavae::VaeConfig;
 use tintype::model::{Architecture, Network, Process, detect};
 use tintype::settings::{Problem, Sampler, Setting, Settings};
-use tintype::weights::{Dtype, TensorView, Weights, layout, snapshot, write_safetensors};
+use tintype::weights::{Dtype, TensorView, Weights, snapshot, write_safetensors};
+use tintype_test_models::configs::{f8d4, imf, pmf};
+use tintype_test_models::tensors;
 
-fn shape(input_size: usize, patch_size: usize, in_channels: usize) -> Shape {
-    Shape {
-        input_size,
-        patch_size,
-        in_channels,
-        hidden_size: 24,
-        depth: 3,
-        aux_head_depth: 2,
-        num_heads: 2,
-        mlp_hidden: 20,
-        num_classes: 6,
-        num_class_tokens: 3,
-        num_time_tokens: 2,
-        num_cfg_tokens: 2,
-        num_interval_tokens: 1,
-        v_heads: false,
-    }
-}
-
-fn imf() -> ImfConfig {
-    ImfConfig { shape: shape(32, 8, 4) }
-}
-
-fn pmf() -> PmfConfig {
-    PmfConfig { shape: shape(16, 4, 3), pca_channels: 5, noise_scale: 1.0 }
-}
-
-/// Weights by a formula, under the names of a network.
 fn weights<M: Module>(network: &M) -> Weights {
-    let mut n = 0u32;
-    let mut value = || {
-        n = n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (n >> 8) as f32 / (1 << 23) as f32 * 0.4 - 0.4
-    };
-    let tensors = layout(network).into_iter().map(|(name, shape)| {
-        let values: Vec<f32> = (0..shape.iter().product()).map(|_| value()).collect();
-        (name, TensorView::from_f32(shape, &values).expect("as many as the shape"))
-    });
-    Weights { file: "x.pth".into(), tensors: tensors.collect(), ..Weights::default() }
+    let tensors = tensors(network, 0.4, |_| false);
+    Weights { file: "x.pth".into(), tensors, ..Weights::default() }
 }
 
 fn of_imf(config: &ImfConfig) -> Weights {
@@ -272,15 +237,7 @@ fn pictures_take_one_evaluation_a_step() {
 
 #[test]
 fn latents_need_an_autoencoder_and_no_statistics() {
-    let config = VaeConfig {
-        ch: 8,
-        ch_mult: vec![1; 4],
-        num_res_blocks: 1,
-        z_channels: 4,
-        attn_resolutions: Vec::new(),
-        num_groups: 4,
-        ..VaeConfig::f16d32()
-    };
+    let config = f8d4();
     let tensors = snapshot(&config.init_decoder(&Device::flex()).expect("valid"));
     let vae = Weights { file: "vae".into(), tensors, ..Weights::default() };
     let vae = configured(vae, serde_json::json!(config));

@@ -15,28 +15,12 @@ use tintype::model::sit::{SiT, SiTConfig};
 use tintype::model::vavae::VaeConfig;
 use tintype::model::{Architecture, Clock, Process, detect, notes};
 use tintype::settings::{Problem, Setting};
-use tintype::weights::{TensorView, Weights, WeightsError, layout, load, snapshot};
+use tintype::weights::{TensorView, Weights, WeightsError, load, snapshot};
+use tintype_test_models::{configs, tensors};
 
 /// A SiT as REPA-E has it.
 fn sit() -> SiTConfig {
-    SiTConfig {
-        input_size: 8,
-        patch_size: 2,
-        in_channels: 4,
-        hidden_size: 48,
-        depth: 2,
-        num_heads: 4,
-        mlp_ratio: 4.0,
-        num_classes: 12,
-        class_dropout_prob: 0.1,
-        qk_norm: true,
-        latent_norm: true,
-        learn_sigma: false,
-        noise_at_zero: false,
-        encoder_depth: 2,
-        z_dims: Vec::new(),
-        projector_dim: 2048,
-    }
+    SiTConfig { depth: 2, encoder_depth: 2, ..configs::sit() }
 }
 
 fn authors() -> SiTConfig {
@@ -48,38 +32,21 @@ fn repa() -> SiTConfig {
 }
 
 fn lightningdit() -> LightningDiTConfig {
-    let config = LightningDiTConfig::variant("LightningDiT-B/1").expect("a variant");
     LightningDiTConfig {
         input_size: 4,
         in_channels: 8,
-        hidden_size: 48,
         depth: 2,
-        num_heads: 4,
-        num_classes: 12,
         use_qknorm: true,
         use_swiglu: false,
         use_rope: false,
         use_rmsnorm: false,
-        ..config
+        ..configs::lightningdit()
     }
 }
 
-/// Weights by a formula.
 fn weights<M: Module>(network: &M) -> Weights {
-    let mut n = 0u32;
-    let mut value = || {
-        n = n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (n >> 8) as f32 / (1 << 23) as f32 * 0.3 - 0.3
-    };
-    let tensors = layout(network).into_iter().map(|(name, shape)| {
-        let count: usize = shape.iter().product();
-        let values: Vec<f32> = match name.ends_with("running_var") {
-            true => vec![1.0; count],
-            false => (0..count).map(|_| value()).collect(),
-        };
-        (name, TensorView::from_f32(shape, &values).expect("as many as the shape"))
-    });
-    Weights { file: "x.pt".into(), tensors: tensors.collect(), ..Weights::default() }
+    let tensors = tensors(network, 0.3, |name| name.ends_with("running_var"));
+    Weights { file: "x.pt".into(), tensors, ..Weights::default() }
 }
 
 fn of(config: &SiTConfig) -> Weights {
@@ -92,15 +59,7 @@ fn case(name: &str) -> Weights {
 }
 
 fn autoencoder(levels: usize) -> Weights {
-    let config = VaeConfig {
-        ch: 8,
-        ch_mult: vec![1; levels],
-        num_res_blocks: 1,
-        z_channels: 4,
-        attn_resolutions: Vec::new(),
-        num_groups: 4,
-        ..VaeConfig::f16d32()
-    };
+    let config = VaeConfig { ch_mult: vec![1; levels], ..configs::f8d4() };
     let json = serde_json::to_string(&config).expect("it serialises");
     let metadata = [("config".to_string(), json)].into();
     let network = config.init_decoder(&Device::flex()).expect("valid");

@@ -2,9 +2,6 @@
 //! other authors.
 
 mod common;
-#[allow(dead_code)] // core's tests use the rest
-#[path = "../../core/tests/pickles/mod.rs"]
-mod pickles;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -12,11 +9,11 @@ use std::process::Output;
 use tempfile::TempDir;
 use tintype::burn::tensor::Device;
 use tintype::model::sit::SiTConfig;
-use tintype::model::vavae::VaeConfig;
 use tintype::weights::{open, snapshot, write_safetensors};
+use tintype_test_models::configs;
+use tintype_test_models::pickles::{archive, dict, pickle, tensor};
 
 use common::program;
-use pickles::{archive, dict, pickle, tensor};
 
 fn case(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../core/tests/cases").join(name);
@@ -71,15 +68,7 @@ impl Folder {
 
     /// An f8d4 autoencoder's decoder; its path.
     fn autoencoder(&self) -> String {
-        let config = VaeConfig {
-            ch: 8,
-            ch_mult: vec![1; 4],
-            num_res_blocks: 1,
-            z_channels: 4,
-            attn_resolutions: Vec::new(),
-            num_groups: 4,
-            ..VaeConfig::f16d32()
-        };
+        let config = configs::f8d4();
         let network = config.init_decoder(&Device::flex()).expect("valid");
         let json = serde_json::to_string(&config).expect("it serialises");
         let metadata = [("config".to_string(), json)].into();
@@ -89,17 +78,7 @@ impl Folder {
 
     /// A SiT by its shapes alone; its path.
     fn sit(&self, change: impl Fn(SiTConfig) -> SiTConfig) -> String {
-        let base = SiTConfig::variant("S", 2).expect("a variant");
-        let config = change(SiTConfig {
-            input_size: 8,
-            in_channels: 4,
-            hidden_size: 48,
-            depth: 2,
-            num_heads: 4,
-            num_classes: 10,
-            qk_norm: true,
-            ..base
-        });
+        let config = change(SiTConfig { depth: 2, num_classes: 10, ..configs::sit() });
         let network = config.init(&Device::flex()).expect("valid");
         let file = write_safetensors(&snapshot(&network), &Default::default()).expect("it writes");
         self.write("sit.safetensors", &file)

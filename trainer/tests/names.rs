@@ -1,9 +1,8 @@
 //! What people call classes, files, seeds and guidance: real processes, real files.
 
+#[path = "names/before_downloads.rs"]
+mod before_downloads;
 mod common;
-#[allow(dead_code)] // core's tests use the rest
-#[path = "../../core/tests/pickles/mod.rs"]
-mod pickles;
 #[path = "names/published.rs"]
 mod published;
 

@@ -16,12 +16,12 @@ use tintype::model::hidit::HiDiTConfig;
 use tintype::model::meanflow::Shape;
 use tintype::model::pmf::PmfConfig;
 use tintype::model::sit::SiTConfig;
-use tintype::model::vavae::VaeConfig;
 use tintype::noise::Blend;
 use tintype::precision::Precision;
 use tintype::sampler::Stop;
 use tintype::settings::{Problem, Setting};
-use tintype::weights::{Source, TensorView, Weights, WeightsError, layout, write_safetensors};
+use tintype::weights::{Source, TensorView, Weights, WeightsError, write_safetensors};
+use tintype_test_models::{configs, tensors};
 use tintype_web::ask::{Ask, Class};
 use tintype_web::fields::fields;
 use tintype_web::session::{Preset, Session, Update};
@@ -52,59 +52,28 @@ fn hidit() -> HiDiTConfig {
     HiDiTConfig { sit, image: 32, pixel_patch: 8, tau: 0.5, t_min: 0.05 }
 }
 
-fn vae() -> VaeConfig {
-    VaeConfig {
-        ch: 8,
-        ch_mult: vec![1, 1, 1, 1],
-        num_res_blocks: 1,
-        z_channels: 4,
-        attn_resolutions: Vec::new(),
-        num_groups: 4,
-        ..VaeConfig::f16d32()
-    }
-}
-
 fn pmf() -> PmfConfig {
     let shape = Shape {
-        input_size: 16,
-        patch_size: 4,
-        in_channels: 3,
-        hidden_size: 24,
         depth: 2,
         aux_head_depth: 1,
-        num_heads: 2,
-        mlp_hidden: 20,
         num_classes: 3,
         num_class_tokens: 1,
         num_time_tokens: 1,
         num_cfg_tokens: 1,
-        num_interval_tokens: 1,
-        v_heads: false,
+        ..configs::pmf().shape
     };
     PmfConfig { shape, pca_channels: 4, noise_scale: 1.0 }
 }
 
 /// Weights by a formula, as a file.
 fn file<M: tintype::burn::module::Module>(network: &M, config: &impl serde::Serialize) -> Vec<u8> {
-    let mut n = 0u32;
-    let mut value = |scale: f32| {
-        n = n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (n >> 8) as f32 / (1 << 23) as f32 * scale - scale
-    };
-    let tensors = layout(network).into_iter().map(|(name, shape)| {
-        let count: usize = shape.iter().product();
-        let values: Vec<f32> = match name.as_str() {
-            name if name.ends_with("running_var") => vec![1.0; count],
-            name if name.contains("norm") && name.ends_with("weight") => vec![1.0; count],
-            _ => (0..count).map(|_| value(0.3)).collect(),
-        };
-        (name, TensorView::from_f32(shape, &values).expect("as many as the shape"))
-    });
+    let is_norm = |name: &str| name.contains("norm") && name.ends_with("weight");
+    let tensors = tensors(network, 0.3, |name| name.ends_with("running_var") || is_norm(name));
     let metadata = [
         ("config".into(), serde_json::to_string(config).expect("it serialises")),
         ("classes".into(), json!(["apple, pome", "pear", "quince"]).to_string()),
     ];
-    write_safetensors(&tensors.collect(), &metadata.into()).expect("it writes")
+    write_safetensors(&tensors, &metadata.into()).expect("it writes")
 }
 
 fn model_file() -> Vec<u8> {
@@ -112,7 +81,8 @@ fn model_file() -> Vec<u8> {
 }
 
 fn vae_file() -> Vec<u8> {
-    file(&vae().init_decoder(&Device::flex()).expect("valid"), &vae())
+    let vae = configs::f8d4();
+    file(&vae.init_decoder(&Device::flex()).expect("valid"), &vae)
 }
 
 fn processor() -> Found {

@@ -1,5 +1,6 @@
 //! What the process' environment says: the variables of Python's `huggingface_hub`, and two of our own.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -59,14 +60,16 @@ pub struct Environment {
 impl Environment {
     /// The environment of this process.
     pub fn of_process() -> Self {
-        Self::of(|name| std::env::var(name).ok())
+        Self::of(|name| std::env::var_os(name))
     }
 
-    /// An environment by its variables; an empty one counts as not set.
-    pub fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let text = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+    /// An environment by its variables; an empty one counts as not set. Paths need not be Unicode. Of another text,
+    /// what is not Unicode becomes U+FFFD, which no address, no token and no number has.
+    pub fn of(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let given = |name: &str| variable(name).filter(|value| !is_blank(value));
+        let text = |name: &str| given(name).map(|value| value.to_string_lossy().into_owned());
         let is_set = |name: &str| text(name).is_some_and(|value| is_true(&value));
-        let path = |name: &str| text(name).map(|value| expanded(&value, &variable));
+        let path = |name: &str| given(name).map(|value| expanded(value, &variable));
         let home = || BaseDirs::new().map_or_else(|| PathBuf::from("."), |d| d.home_dir().into());
         let caches = path("XDG_CACHE_HOME").unwrap_or_else(|| home().join(".cache"));
         let hf_home = path("HF_HOME").unwrap_or_else(|| caches.join("huggingface"));
@@ -113,17 +116,28 @@ impl Environment {
     }
 }
 
+fn is_blank(value: &OsStr) -> bool {
+    value.to_str().is_some_and(|text| text.trim().is_empty())
+}
+
 /// What Python takes for true.
 fn is_true(value: &str) -> bool {
     ["1", "on", "yes", "true"].contains(&value.trim().to_lowercase().as_str())
 }
 
-/// A path with `~` and `$VARIABLE` or `${VARIABLE}` replaced, as Python does; unknown variables stay.
-fn expanded(text: &str, variable: &impl Fn(&str) -> Option<String>) -> PathBuf {
-    let mut path = String::new();
+/// A path with `~` and then `$VARIABLE` or `${VARIABLE}` replaced, as Python does; unknown variables stay. One that is
+/// not Unicode is taken as it is.
+fn expanded(value: OsString, variable: &impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    let Some(text) = value.to_str() else { return value.into() };
     let mut rest = text.trim();
+    let mut path = OsString::new();
+    let below = rest.strip_prefix('~').filter(|b| b.is_empty() || b.starts_with(['/', '\\']));
+    if let (Some(below), Some(dirs)) = (below, BaseDirs::new()) {
+        path.push(dirs.home_dir());
+        rest = below;
+    }
     while let Some((before, after)) = rest.split_once('$') {
-        path.push_str(before);
+        path.push(before);
         let braced = after.strip_prefix('{').and_then(|after| after.split_once('}'));
         let plain = || {
             let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -131,18 +145,13 @@ fn expanded(text: &str, variable: &impl Fn(&str) -> Option<String>) -> PathBuf {
         };
         let (name, end) = braced.unwrap_or_else(plain);
         match variable(name) {
-            Some(value) => path.push_str(&value),
-            None => path.push_str(&rest[before.len()..rest.len() - end.len()]),
+            Some(value) => path.push(value),
+            None => path.push(&rest[before.len()..rest.len() - end.len()]),
         }
         rest = end;
     }
-    path.push_str(rest);
-    let home = BaseDirs::new().map(|dirs| dirs.home_dir().to_path_buf());
-    match (path.strip_prefix('~'), home) {
-        (Some(""), Some(home)) => home,
-        (Some(below), Some(home)) if below.starts_with(['/', '\\']) => home.join(&below[1..]),
-        _ => path.into(),
-    }
+    path.push(rest);
+    path.into()
 }
 
 /// The path, or the nearest folder above it that exists.
@@ -194,7 +203,7 @@ mod tests {
 
     fn of(variables: &[(&str, &str)]) -> Environment {
         Environment::of(|name| {
-            variables.iter().find(|(n, _)| *n == name).map(|(_, value)| value.to_string())
+            variables.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into())
         })
     }
 
@@ -212,6 +221,32 @@ mod tests {
         assert_eq!(there.hub_cache, Path::new("/big/n/x$UNKNOWN"));
         let home = BaseDirs::new().expect("a home").home_dir().to_path_buf();
         assert_eq!(of(&[("HUGGINGFACE_HUB_CACHE", "~/x")]).hub_cache, home.join("x"));
+    }
+
+    /// File systems of Unix have names of any bytes.
+    #[cfg(unix)]
+    #[test]
+    fn paths_need_not_be_unicode() {
+        use std::os::unix::ffi::OsStringExt;
+        let odd = |text: &str| OsString::from_vec([text.as_bytes(), b"\xff"].concat());
+        let of = |name: &'static str, value: OsString| {
+            let odd = odd("/disk");
+            Environment::of(move |asked| match asked {
+                "ODD" => Some(odd.clone()),
+                asked => (asked == name).then(|| value.clone()),
+            })
+        };
+        assert_eq!(of("HF_HOME", odd("/h")).hub_cache, Path::new(&odd("/h")).join("hub"));
+        assert_eq!(of("HF_HUB_CACHE", odd("/h")).hub_cache, Path::new(&odd("/h")));
+        assert_eq!(of("TINTYPE_CACHE", odd("/c")).cache, Path::new(&odd("/c")));
+        let named = of("TINTYPE_CATALOGUE", odd("/m"));
+        assert_eq!(named.catalogue.as_deref(), Some(Path::new(&odd("/m"))));
+        let below = of("TINTYPE_CACHE", "$ODD/x".into()).cache;
+        assert_eq!(below, Path::new(&odd("/disk")).join("x"));
+        // What has to be Unicode is not taken for what is not set.
+        let endpoint = of("HF_ENDPOINT", odd("https://mirror.example")).endpoint;
+        assert_eq!(endpoint, "https://mirror.example\u{fffd}");
+        assert!(of("HF_TOKEN", odd("hf_")).token.is_some());
     }
 
     #[test]

@@ -135,6 +135,16 @@ pub enum DownloadError {
         /// Where it comes from.
         address: String,
     },
+    /// The server tells neither the length nor the end of the file, and what came is cut, or may be.
+    #[error(
+        "{address} is cut, or may be: the server tells neither its length nor its end, and {problem}"
+    )]
+    Truncated {
+        /// Where it comes from.
+        address: String,
+        /// What makes it so.
+        problem: &'static str,
+    },
     /// The content is not what was promised.
     #[error(
         "{address} is damaged or another file: its {algorithm} begins with {found:.12}, not {expected:.12}; the download was deleted"

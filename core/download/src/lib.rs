@@ -27,6 +27,7 @@ mod retry;
 mod transport;
 mod unfinished;
 mod url_cache;
+mod whole;
 
 use tintype::catalogue::Catalogue;
 

@@ -10,6 +10,7 @@ use tintype::files::sync_folder;
 
 use crate::check::{Expected, Found, Hashes};
 use crate::error::DownloadError;
+use crate::whole;
 
 /// What follows the name of a part in that of the file that tells which version of the whole it is of.
 pub(crate) const VALIDATOR: &str = ".validator";
@@ -136,6 +137,15 @@ impl Part {
             Ok(beginning)
         };
         read().map_err(DownloadError::write(&self.path))
+    }
+
+    /// Why the content is cut, or may be, by its own structure.
+    ///
+    /// # Errors
+    ///
+    /// [`DownloadError::Write`]
+    pub(crate) fn doubt(&mut self) -> Result<Option<&'static str>, DownloadError> {
+        whole::doubt(&mut self.file).map_err(DownloadError::write(&self.path))
     }
 
     /// Checks the whole content and gives the file its final name; content that is not the expected is deleted.

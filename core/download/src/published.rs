@@ -1,12 +1,12 @@
 //! Models of the catalogue on this machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tintype::catalogue::{Address, Catalogue, Entry, File, Role};
 use tintype::generate::ModelPaths;
 
 use crate::downloader::Downloader;
-use crate::part::part_of;
+use crate::part::{VALIDATOR, part_of, with_end};
 use crate::unfinished;
 
 /// How much of a model is on this machine.
@@ -49,15 +49,32 @@ impl Downloader {
         }
     }
 
-    /// Whether a part of a file is here, with which a download goes on. Makes no request.
+    /// Whether a part of a file is here. Makes no request.
     pub fn is_begun(&self, file: &File) -> bool {
+        self.parts(file).iter().any(|part| part.is_file())
+    }
+
+    /// Bytes of a file that are here and that a download goes on from, unless the server has another version by now; 0
+    /// where it begins anew. Makes no request.
+    pub fn begun(&self, file: &File) -> u64 {
+        let is_continued = |part: &Path| match &file.address {
+            Address::Hub(_) => true,
+            _ => file.sha256.is_some() || with_end(part, VALIDATOR).is_file(),
+        };
+        let parts = self.parts(file).into_iter().filter(|part| is_continued(part));
+        let lengths = parts.filter_map(|part| Some(part.metadata().ok()?.len()));
+        lengths.max().unwrap_or(0)
+    }
+
+    /// Where the parts of a file lie: of a Hub's, those of every version that was begun.
+    fn parts(&self, file: &File) -> Vec<PathBuf> {
         match &file.address {
             Address::Hub(hub) => {
                 let blobs = self.cache().folder(hub).join("blobs");
-                let parts = unfinished::parts_of(&blobs, hub);
-                parts.iter().any(|part| blobs.join(part).is_file())
+                let names = unfinished::parts_of(&blobs, hub);
+                names.into_iter().map(|name| blobs.join(name)).collect()
             }
-            _ => part_of(&self.place(file)).is_file(),
+            _ => vec![part_of(&self.place(file))],
         }
     }
 

@@ -16,7 +16,8 @@ use crate::part::{CHUNK, Part, VALIDATOR, with_end};
 use crate::promise::{Promise, Promised};
 use crate::retry::{Attempts, passing};
 use crate::transport::{
-    Answer, Origin, RequestError, Transport, header, host_of, is_as_private, number, resolved,
+    Answer, Origin, RequestError, Transport, header, host_of, is_as_private, is_chunked, number,
+    resolved,
 };
 
 /// Redirects before an address is given up.
@@ -67,6 +68,7 @@ pub(crate) fn receive(
         address: &address,
         part,
         size: wanted.size,
+        may_be_cut: false,
         promise: None,
     };
     let mut furthest = receiver.part.done();
@@ -98,6 +100,8 @@ struct Receiver<'a> {
     address: &'a str,
     part: Part,
     size: Option<u64>,
+    /// Whether only the end of the connection told that of the content.
+    may_be_cut: bool,
     promise: Option<Promise<'a>>,
 }
 
@@ -297,6 +301,7 @@ impl Receiver<'_> {
     }
 
     fn read(&mut self, answer: Answer, url: &str) -> Result<(), RequestError> {
+        self.may_be_cut = self.size.is_none() && !is_chunked(&answer);
         let mut body = answer.into_body().into_reader();
         let mut buffer = vec![0; CHUNK];
         loop {
@@ -335,16 +340,31 @@ impl Receiver<'_> {
     }
 
     fn finish(mut self) -> Result<(Found, u64), DownloadError> {
-        let _ = std::fs::remove_file(self.validator_file());
         if matches!(self.wanted.file.address, Address::Link(_))
             && !is_weights(&self.part.beginning(BEGINNING)?)
         {
             let page = self.page();
+            let _ = std::fs::remove_file(self.validator_file());
             self.part.discard()?;
             return Err(page);
         }
+        self.refuse_cut()?;
+        let _ = std::fs::remove_file(self.validator_file());
         let bytes = self.part.done();
         Ok((self.part.finish(self.whole, self.address)?, bytes))
+    }
+
+    /// Refuses a content that is cut, or may be, unless its digest will tell.
+    fn refuse_cut(&mut self) -> Result<(), DownloadError> {
+        if !self.may_be_cut || self.wanted.expected != Expected::default() {
+            return Ok(());
+        }
+        match self.part.doubt()? {
+            Some(problem) => {
+                Err(DownloadError::Truncated { address: self.address.into(), problem })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Beside the part: one that nobody else continues has a validator of its own.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ureq::http::{Response, Uri};
+use ureq::http::{Response, Uri, Version};
 use ureq::tls::{RootCerts, TlsConfig};
 
 use crate::environment::{Environment, Token};
@@ -133,6 +133,14 @@ pub(crate) fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
 /// A header that is a whole number.
 pub(crate) fn number(answer: &Answer, name: &str) -> Option<u64> {
     header(answer, name)?.parse().ok()
+}
+
+/// Whether an answer comes in chunks, of which the last one is its end. One without chunks and without a length ends
+/// where the connection does, and so where that breaks (RFC 9112, section 6.3).
+pub(crate) fn is_chunked(answer: &Answer) -> bool {
+    let codings = header(answer, "Transfer-Encoding").unwrap_or_default();
+    let has_chunks = codings.split(',').any(|c| c.trim().eq_ignore_ascii_case("chunked"));
+    has_chunks && answer.version() != Version::HTTP_10
 }
 
 /// Makes requests through the proxy that the environment names, with the system's certificates.

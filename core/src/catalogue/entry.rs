@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::address::{Address, is_file_name};
+use crate::preset::Preset;
 use crate::settings::{Setting, Settings};
 
 /// The identifier of a licence that could not be read.
@@ -273,10 +274,14 @@ impl Entry {
         self.kind != Kind::Network || self.architecture.as_ref().is_some_and(known)
     }
 
+    /// Its [preset](crate::preset), which tells the network before a file of it is here.
+    pub fn known_network(&self) -> Option<Preset> {
+        self.preset.as_deref().and_then(crate::preset::find)
+    }
+
     /// Parameters of the network: its preset's, else as published.
     pub fn parameters(&self) -> Option<usize> {
-        let preset = self.preset.as_ref().and_then(|name| crate::preset::find(name));
-        preset.map(|preset| preset.parameters).or(self.parameters)
+        self.known_network().map(|preset| preset.parameters).or(self.parameters)
     }
 
     /// The published result with or without guidance; that of the entry's own settings comes first.
@@ -301,9 +306,7 @@ impl Entry {
         if texts.into_iter().any(|text| text.chars().any(char::is_control)) {
             return Err("a text of it has control characters".into());
         }
-        if let Some(preset) = &self.preset
-            && crate::preset::find(preset).is_none()
-        {
+        if let (Some(preset), None) = (&self.preset, self.known_network()) {
             return Err(format!("there is no preset {preset:?}"));
         }
         if let Some(Settings { steps, guidance, .. }) = &self.sampling {

@@ -242,8 +242,7 @@ mod tests {
     #[test]
     fn published_settings_fit_the_networks_that_are_known() {
         for entry in Catalogue::built_in().entries() {
-            let preset = entry.preset.as_ref().and_then(|name| crate::preset::find(name));
-            if let (Some(preset), Some(settings)) = (preset, entry.sampling) {
+            if let (Some(preset), Some(settings)) = (entry.known_network(), entry.sampling) {
                 settings.validate(&preset.architecture).expect(&entry.name);
             }
         }

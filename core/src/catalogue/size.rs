@@ -41,6 +41,17 @@ impl Size {
             (sum, false, false) => Self::AtLeast(sum),
         }
     }
+
+    /// What is left of it, once so many bytes are here.
+    #[must_use]
+    pub fn less(self, bytes: u64) -> Self {
+        match self {
+            Self::Exactly(n) => Self::Exactly(n.saturating_sub(bytes)),
+            Self::About(n) => Self::About(n.saturating_sub(bytes)),
+            Self::AtLeast(n) => Self::AtLeast(n.saturating_sub(bytes)),
+            Self::Unknown => Self::Unknown,
+        }
+    }
 }
 
 /// Whether files of a role have a few kilobytes.
@@ -87,5 +98,9 @@ mod tests {
         // A file that holds the autoencoder, too, is fetched once.
         let both = File { role: Role::Autoencoder, ..network.clone() };
         assert_eq!(of(&[&network, &both]), "3.0 MiB");
+        let left = |size: Size| size.less(MIB).to_string();
+        assert_eq!(left(Size::of([&network, &small])), "about 2.0 MiB");
+        assert_eq!(left(Size::Unknown), "size unknown");
+        assert_eq!(left(Size::Exactly(1)), "0.0 KiB");
     }
 }

@@ -51,11 +51,30 @@ impl Identity {
         if !record.exists() && write_new(record, &text)? {
             return Ok(());
         }
+        self.compare(&Self::read(record)?, record)
+    }
+
+    /// Compares what is known before all of an identity is with the record of an output, if there is one. Keys that
+    /// are in the record alone do not count.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError::Mismatch`] if the output was begun with another identity; else the record cannot be read.
+    pub fn check_known(&self, record: &Path) -> Result<(), IdentityError> {
+        if !record.exists() {
+            return Ok(());
+        }
+        let mut recorded = Self::read(record)?;
+        recorded.0.retain(|key, _| self.0.contains_key(key));
+        self.compare(&recorded, record)
+    }
+
+    fn read(record: &Path) -> Result<Self, IdentityError> {
+        let path = || record.to_path_buf();
         let text =
             std::fs::read(record).map_err(|source| IdentityError::Read { path: path(), source })?;
-        let recorded = serde_json::from_slice(&text)
-            .map_err(|source| IdentityError::Format { path: path(), source })?;
-        self.compare(&recorded, record)
+        serde_json::from_slice(&text)
+            .map_err(|source| IdentityError::Format { path: path(), source })
     }
 
     /// Compares with what an output says of itself: its identity as [`text`](Self::text), or nothing.
@@ -176,6 +195,14 @@ mod tests {
             ),
             "{text}"
         );
+        let known = |key: &str, value: i32| {
+            Identity::default().with(key, value).check_known(&record).map_err(|e| e.to_string())
+        };
+        assert_eq!(known("seed", 1), Ok(()), "the rest is not known yet");
+        let error = known("seed", 2).expect_err("another seed");
+        assert!(error.ends_with("was made differently: seed was 1, not 2"), "{error}");
+        assert!(known("steps", 50).is_err(), "it was not recorded");
+        assert!(other.check_known(&folder.path().join("none.json")).is_ok());
         assert_eq!(std::fs::read(&record).expect("a record"), bytes, "it was not touched");
     }
 

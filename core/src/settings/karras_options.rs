@@ -133,8 +133,8 @@ impl KarrasOptions {
         Ok(())
     }
 
-    /// What is set.
-    fn given(&self) -> impl Iterator<Item = (Setting, f64)> {
+    /// The options that are set, with their values.
+    pub fn given(&self) -> impl Iterator<Item = (Setting, f64)> {
         let all = [
             (Setting::Eta, self.eta),
             (Setting::NoiseScale, self.s_noise),

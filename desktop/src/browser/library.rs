@@ -29,8 +29,10 @@ pub struct CacheStatus {
     pub bytes: u64,
     /// All that are here, as opening it takes them.
     pub paths: ModelPaths,
-    /// Bytes to fetch.
+    /// Bytes of the files that are missing.
     pub missing: Size,
+    /// Bytes of them that a download goes on from.
+    pub begun: u64,
     /// Who is asked for them.
     pub hosts: Vec<String>,
     /// What is to be said of their licences first.
@@ -94,6 +96,7 @@ impl Library {
             files,
             paths: downloader.paths(catalogue, entry),
             missing: Size::of(missing.iter().map(|(_, file)| *file)),
+            begun: missing.iter().map(|(_, file)| downloader.begun(file)).sum(),
             hosts,
             warnings,
         }
@@ -112,12 +115,14 @@ pub fn published_settings(
 }
 
 impl CacheStatus {
-    /// The question before a download, which is its button: "Download 2.7 GiB from huggingface.co".
+    /// The question before a download, which is its button: "Download 2.7 GiB from huggingface.co", or "Resume" and what
+    /// is still to come, where one was interrupted.
     pub fn question(&self) -> String {
         let hosts = self.hosts.join(" and ");
-        match self.missing {
-            Size::Unknown => format!("Download from {hosts}, size unknown"),
-            size => format!("Download {size} from {hosts}"),
+        let verb = if self.begun > 0 { "Resume" } else { "Download" };
+        match self.missing.less(self.begun) {
+            Size::Unknown => format!("{verb} from {hosts}, size unknown"),
+            size => format!("{verb} {size} from {hosts}"),
         }
     }
 }
@@ -133,7 +138,7 @@ fn add(list: &mut Vec<String>, text: String) {
 pub(crate) fn empty() -> Library {
     let of = ["HF_HOME", "TINTYPE_CACHE", "TINTYPE_CATALOGUE"];
     let environment =
-        Environment::of(|name| of.contains(&name).then(|| "/there/is/nothing".to_string()));
+        Environment::of(|name| of.contains(&name).then(|| "/there/is/nothing".into()));
     Library::open(environment).0
 }
 
@@ -151,6 +156,8 @@ mod tests {
         assert!(status("lightningdit-xl-1-800ep").warnings.is_empty());
         let hosts = &status("repa-sit-xl-2").hosts;
         assert_eq!(*hosts, ["www.dropbox.com", "huggingface.co"]);
+        let begun = CacheStatus { begun: 1 << 30, ..status("lightningdit-xl-1-800ep").clone() };
+        assert_eq!(begun.question(), "Resume about 3.5 GiB from huggingface.co");
         let warnings = &status("sit-b-2").warnings;
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(warnings[0].contains("SiT-B/2"), "{warnings:?}");
@@ -161,9 +168,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let own = folder.path().join("models.json");
         std::fs::write(&own, "[]").expect("written");
-        let named = own.display().to_string();
         let environment =
-            Environment::of(|name| (name == "TINTYPE_CATALOGUE").then(|| named.clone()));
+            Environment::of(|name| (name == "TINTYPE_CATALOGUE").then(|| own.clone().into()));
         let (library, trouble) = Library::open(environment);
         assert!(trouble.expect("a sentence").contains("models.json"));
         assert!(library.entries().count() > 30);

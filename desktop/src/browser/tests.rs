@@ -22,9 +22,8 @@ const MODELS: &str = r#"{"models": [
      "files": [{"role": "network", "address": "https://example.org/second.pt", "bytes": 6}]}]}"#;
 
 fn browser(folder: &std::path::Path) -> Browser {
-    let folder = folder.display().to_string();
     let of = ["HF_HOME", "TINTYPE_CACHE"];
-    let environment = Environment::of(|name| of.contains(&name).then(|| folder.clone()));
+    let environment = Environment::of(|name| of.contains(&name).then(|| folder.into()));
     let catalogue = Catalogue::built_in().extended(MODELS, "models.json").expect("a catalogue");
     let library = Library { catalogue, downloader: Downloader::new(environment) };
     Browser::new(Arc::new(library), egui::Context::default())

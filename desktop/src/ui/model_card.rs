@@ -5,6 +5,7 @@ use std::time::Instant;
 use eframe::egui::{self, RichText};
 use tintype::catalogue::Kind;
 use tintype::generate::bytes;
+use tintype_download::Presence;
 
 use crate::action::Action;
 use crate::app::App;
@@ -157,6 +158,7 @@ fn download(
     let text = status.question() + if is_clear { "" } else { "…" };
     let tip = match (app.browser.is_offline(), is_clear) {
         (true, _) => "HF_HUB_OFFLINE forbids it",
+        (false, true) if status.begun > 0 => "Goes on where it stopped, and opens the model",
         (false, true) => "Downloads the files and opens the model; it can be paused",
         (false, false) => "Says what the licence allows, and asks once more",
     };
@@ -177,7 +179,8 @@ fn remove(
     ui: &mut egui::Ui,
     actions: &mut Vec<Action>,
 ) {
-    let has_part = app.browser.fetch(&card.name).is_some();
+    let is_partly = status.presence == Presence::Partly;
+    let has_part = is_partly || app.browser.fetch(&card.name).is_some();
     if (status.bytes == 0 && !has_part) || app.is_in_use(card) {
         return;
     }

@@ -35,7 +35,7 @@ pub fn settings(steps: usize) -> serde_json::Value {
 }
 
 /// An environment whose caches and catalogue are in a folder.
-fn environment(folder: &Path) -> Environment {
+pub fn environment(folder: &Path) -> Environment {
     Environment::of(|name| {
         let own = match name {
             "HF_HOME" => "huggingface",
@@ -43,7 +43,7 @@ fn environment(folder: &Path) -> Environment {
             "TINTYPE_CATALOGUE" => "models.json",
             _ => return None,
         };
-        Some(folder.join(own).display().to_string())
+        Some(folder.join(own).into())
     })
 }
 

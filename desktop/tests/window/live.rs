@@ -8,50 +8,21 @@ use egui_kittest::kittest::Queryable;
 use serde_json::json;
 use tintype::burn::tensor::Device;
 use tintype::generate::{ImageSpec, Origin, between};
-use tintype::model::meanflow::Shape;
-use tintype::model::pmf::PmfConfig;
 use tintype::noise::Blend;
-use tintype::weights::{TensorView, layout, write_safetensors};
+use tintype::weights::write_safetensors;
 use tintype_desktop::action::Action;
 use tintype_desktop::app::App;
 use tintype_desktop::form::STRIP;
 use tintype_desktop::gallery::Entry;
+use tintype_test_models::configs::pmf;
+use tintype_test_models::tensors;
 
 use super::bench::{Bench, STEPS, settings};
 
 /// A pMF of 16×16 pixels and six classes, with weights by a formula.
 fn checkpoint() -> Vec<u8> {
-    let shape = Shape {
-        input_size: 16,
-        patch_size: 4,
-        in_channels: 3,
-        hidden_size: 24,
-        depth: 3,
-        aux_head_depth: 2,
-        num_heads: 2,
-        mlp_hidden: 20,
-        num_classes: 6,
-        num_class_tokens: 3,
-        num_time_tokens: 2,
-        num_cfg_tokens: 2,
-        num_interval_tokens: 1,
-        v_heads: false,
-    };
-    let config = PmfConfig { shape, pca_channels: 5, noise_scale: 1.0 };
-    let network = config.init(&Device::flex()).expect("valid");
-    let mut n = 0u32;
-    let mut value = || {
-        n = n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (n >> 8) as f32 / (1 << 23) as f32 * 0.4 - 0.4
-    };
-    let mut tensors = BTreeMap::new();
-    for (name, shape) in layout(&network) {
-        let count: usize = shape.iter().product();
-        let values: Vec<f32> = (0..count).map(|_| value()).collect();
-        let view = TensorView::from_f32(shape, &values).expect("as many as the shape");
-        tensors.insert(name, view);
-    }
-    write_safetensors(&tensors, &BTreeMap::new()).expect("a file")
+    let network = pmf().init(&Device::flex()).expect("valid");
+    write_safetensors(&tensors(&network, 0.4, |_| false), &BTreeMap::new()).expect("a file")
 }
 
 /// A window with that network, of which class 3 is chosen.

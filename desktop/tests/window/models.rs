@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tintype_desktop::action::{Action, View};
 use tintype_desktop::browser::Phase;
 
-use super::bench::{Bench, settings, sized};
+use super::bench::{Bench, environment, settings, sized};
 use super::people::generate;
 use super::server::Server;
 
@@ -49,10 +49,14 @@ fn catalogue(server: &Server) -> Value {
     }]})
 }
 
+/// Settings with which models have those of their authors.
+fn plain() -> Value {
+    json!({"choice": {"device": "cpu"}, "form": settings(1)["form"].clone()})
+}
+
 /// A window that shows the browser of a catalogue.
 fn bench(catalogue: &Value, is_offline: bool) -> Bench {
-    let plain = json!({"choice": {"device": "cpu"}, "form": settings(1)["form"].clone()});
-    let mut bench = Bench::built(&plain, sized([1180.0, 780.0]), |start| {
+    let mut bench = Bench::built(&plain(), sized([1180.0, 780.0]), |start| {
         let own = start.preferences.with_file_name("models.json");
         std::fs::write(own, catalogue.to_string()).expect("written");
         if let Some(environment) = &mut start.environment {
@@ -208,6 +212,36 @@ fn a_download_pauses_and_goes_on() {
     let went_on = server.asked().iter().any(|(_, from)| *from > 0);
     assert!(went_on, "what had arrived was kept: {:?}", server.asked());
     let file = open_file(&bench).expect("it has a file");
+    assert_eq!(std::fs::read(file).expect("it is there"), emoji("hidit.safetensors"));
+}
+
+#[test]
+fn a_download_that_a_closed_window_left_is_resumed() {
+    let server = server(4 << 20);
+    let mut bench = bench(&catalogue(&server), false);
+    click(&mut bench, &question(&server));
+    bench.until("on its way", |app| {
+        app.browser().fetch("served").is_some_and(|fetch| fetch.progress.done() > 0)
+    });
+    click(&mut bench, "Pause: Emoji, served");
+    server.open();
+    bench.until("paused", |app| {
+        app.browser().fetch("served").is_some_and(|fetch| fetch.phase == Phase::Paused)
+    });
+    let Bench { harness, folder } = bench;
+    drop(harness);
+    let mut later = Bench::built(&plain(), sized([1180.0, 780.0]), |start| {
+        start.environment = Some(environment(folder.path()));
+    });
+    show(&mut later);
+    assert!(later.harness.query_by_label(&question(&server)).is_none());
+    later.harness.get_by_label("Remove…: Emoji, served");
+    let asked = server.asked().len();
+    later.harness.get_by_label_contains("Resume ").click();
+    later.until("open", |app| app.model().is_some_and(|model| model.name == "Emoji, served"));
+    let went_on = server.asked()[asked..].iter().any(|(_, from)| *from > 0);
+    assert!(went_on, "what had arrived was kept: {:?}", server.asked());
+    let file = open_file(&later).expect("it has a file");
     assert_eq!(std::fs::read(file).expect("it is there"), emoji("hidit.safetensors"));
 }
 

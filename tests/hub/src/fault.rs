@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::gate::Gate;
-use crate::http::headers;
+use crate::http::{End, headers};
 
 /// What the server does with one request.
 #[derive(Clone, Debug)]
@@ -30,6 +30,11 @@ pub enum Fault {
     ContentRange(String),
     /// Promises everything, and closes the connection after so many bytes of the content.
     CutAfter(usize),
+    /// Tells no length, and closes the connection after so many bytes of the content, or all: that is its end.
+    NoLength(usize),
+    /// Sends so many bytes of the content as a chunk, or all, of which the last chunk is the end, and closes the
+    /// connection.
+    Chunk(usize),
     /// Sends so many bytes of the content, waits at the gate, and sends the rest.
     Hold(usize, Gate),
 }
@@ -50,9 +55,20 @@ impl Fault {
     /// the connection ends there.
     pub(crate) fn course(&self) -> (usize, Option<&Gate>, bool) {
         match self {
-            Self::CutAfter(bytes) => (*bytes, None, true),
+            Self::CutAfter(bytes) | Self::NoLength(bytes) | Self::Chunk(bytes) => {
+                (*bytes, None, true)
+            }
             Self::Hold(bytes, gate) => (*bytes, Some(gate), false),
             _ => (usize::MAX, None, false),
+        }
+    }
+
+    /// What tells where the content ends.
+    pub(crate) fn end(&self) -> End {
+        match self {
+            Self::NoLength(_) => End::Connection,
+            Self::Chunk(_) => End::Chunk,
+            _ => End::Length,
         }
     }
 }

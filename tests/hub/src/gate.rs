@@ -1,12 +1,10 @@
 //! Places where an answer waits for the test.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::locked;
-
-/// How long a test waits for what must happen.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::wait::PATIENCE;
 
 /// A place where an answer waits until the test lets it go on.
 #[derive(Clone, Debug, Default)]

@@ -1,4 +1,4 @@
-//! Just enough of HTTP/1.1: requests without content, answers with a length.
+//! Just enough of HTTP/1.1: requests without content, answers with a length or without.
 
 use std::io::{self, BufRead};
 
@@ -78,6 +78,17 @@ pub(crate) fn headers(of: &[(&str, &str)]) -> Headers {
     of.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
 }
 
+/// What tells where the content of an answer ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Its length.
+    Length,
+    /// The last chunk.
+    Chunk,
+    /// The end of the connection.
+    Connection,
+}
+
 /// An answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
@@ -98,12 +109,17 @@ impl Answer {
     }
 
     /// What is sent before the content.
-    pub(crate) fn head(&self) -> String {
+    pub(crate) fn head(&self, end: End) -> String {
         let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        head.push_str(&format!("Content-Length: {}\r\n\r\n", self.body.len()));
+        match end {
+            End::Length => head.push_str(&format!("Content-Length: {}\r\n", self.body.len())),
+            End::Chunk => head.push_str("Transfer-Encoding: chunked\r\n"),
+            End::Connection => {}
+        }
+        head.push_str("\r\n");
         head
     }
 }

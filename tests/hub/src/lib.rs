@@ -14,7 +14,8 @@
 //! ```
 //!
 //! Nothing here waits for time to pass: where a test has to do something in the middle of an answer, the answer waits
-//! at a [`Gate`] that the test opens. [`TestProxy`] is a proxy that tells whom it was asked to connect to.
+//! at a [`Gate`] that the test opens; [`wait_until`] waits for what another process does. [`TestProxy`] is a proxy
+//! that tells whom it was asked to connect to.
 //!
 //! Programs that run as processes of their own find the Hub by `HF_ENDPOINT`; give them `NO_PROXY=127.0.0.1`, and
 //! caches of their own.
@@ -27,6 +28,7 @@ mod listing;
 mod proxy;
 mod route;
 mod server;
+mod wait;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -36,6 +38,7 @@ pub use gate::Gate;
 pub use http::{Host, Request};
 pub use proxy::TestProxy;
 pub use server::TestHub;
+pub use wait::wait_until;
 
 /// What a mutex holds. A test that failed meanwhile does not make others fail.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

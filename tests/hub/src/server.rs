@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use crate::content::{Content, Plain, Stored};
 use crate::fault::{Fault, Script};
-use crate::http::{Answer, Host, Request, encoded, headers};
+use crate::http::{Answer, End, Host, Request, encoded, headers};
 use crate::locked;
 use crate::route::Route;
 
@@ -244,8 +244,15 @@ impl Shared {
         let body: &[u8] = if request.method == "HEAD" { &[] } else { &answer.body };
         let (first, gate, ends) = fault.course();
         let (now, later) = body.split_at(first.min(body.len()));
-        writer.write_all(answer.head().as_bytes())?;
+        let end = fault.end();
+        writer.write_all(answer.head(end).as_bytes())?;
+        if end == End::Chunk {
+            write!(writer, "{:x}\r\n", now.len())?;
+        }
         self.send(number, now, writer)?;
+        if end == End::Chunk && later.is_empty() {
+            writer.write_all(b"\r\n0\r\n\r\n")?;
+        }
         if ends {
             return Ok(false);
         }

@@ -61,17 +61,18 @@ pub struct Args {
 ///
 /// If the store, the autoencoder or the device is not usable, or the latents cannot be written.
 pub fn run(mut args: Args) -> Result<Outcome> {
-    let library = Library::of_process();
-    let mut options = FileOptions::new(&library);
-    options.needed("--vae", Role::Autoencoder, &mut args.vae)?;
-    options.resolve(args.download, args.json)?;
-    let started = Instant::now();
     let rank = Rank::from_environment()?;
     let store = ImageStore::open_verified(&args.store)?;
     if store.is_empty() {
         bail!("{} has no images", args.store.display());
     }
     let chosen = device::choose(&super::local_device(&args.device, rank))?;
+    let library = Library::of_process();
+    let mut options = FileOptions::new(&library);
+    options.local("--names", args.names.names.as_deref());
+    options.needed("--vae", Role::Autoencoder, &mut args.vae)?;
+    options.resolve(args.download, args.json)?;
+    let started = Instant::now();
     let encoder = load_encoder(
         args.names.apply(open_autoencoder(&args.vae)?)?,
         store.side(),

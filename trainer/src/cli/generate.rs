@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
-use tintype::catalogue::{Address, Entry};
 use tintype::device;
 use tintype::generate::{
     Event, Fingerprints, GenerateError, ImageSpec, ModelFiles, Origin, Picture, Pipeline, Request,
@@ -15,6 +14,7 @@ use tintype::generate::{
 };
 use tintype::image::Rgb;
 use tintype::labels::printable;
+use tintype::model::Architecture;
 use tintype::precision::Precision;
 use tintype::sampler::Stop;
 use tintype::settings::{self, Setting};
@@ -26,7 +26,7 @@ use super::interrupt::on_interrupt;
 use super::model::PartsArgs;
 use super::numbers::{at_least, seed, whole};
 use super::output::{Output, Place};
-use super::published::{DownloadArgs, FileOptions, Library, entry_named};
+use super::published::{DownloadArgs, FileOptions, Library};
 use super::sampling::SamplingArgs;
 
 /// White pixels between the images of a grid.
@@ -112,8 +112,10 @@ pub fn run(mut args: Args) -> Result<Outcome> {
     let mut output = Output::prepare(&args.out, args.overwrite)?;
     let chosen = device::choose(&args.device)?;
     let library = Library::of_process();
-    check_before_downloads(&args, &library)?;
     let origin = args.from.as_deref().map(read_origin).transpose()?;
+    let asked = args.precision.or(origin.as_ref().map(|o| o.precision)).unwrap_or_default();
+    asked.on(&chosen.found.device)?;
+    check_before_downloads(&args, &library, output.place())?;
     // A picture that was made without a guide is made so again.
     let own_guide = origin.as_ref().is_none_or(|origin| origin.weights.guide.is_some());
     let mut options = FileOptions::new(&library);
@@ -128,20 +130,11 @@ pub fn run(mut args: Args) -> Result<Outcome> {
     if let (Some(origin), Some(path)) = (&origin, &args.from) {
         check_origin(origin, path, &fingerprints)?;
     }
-    let asked = args.precision.or(origin.as_ref().map(|o| o.precision)).unwrap_or_default();
-    asked.on(&chosen.found.device)?;
     // Validates the request before the weights are loaded.
     let architecture = tintype::model::detect(&files.model)?;
     let mut settings = match &origin {
         Some(origin) => origin.settings,
-        None => {
-            let usual = published.settings.unwrap_or_else(|| architecture.default_settings());
-            let usual = match args.quality {
-                Some(quality) => quality.of_library().apply(usual, &architecture),
-                None => usual,
-            };
-            args.sampling.settings(&architecture, Some(usual))?
-        }
+        None => wanted_settings(&args, &architecture, published.settings)?,
     };
     settings.keep_latent = args.compare;
     let guide = files.guide.as_ref().map(tintype::model::detect).transpose()?;
@@ -155,9 +148,6 @@ pub fn run(mut args: Args) -> Result<Outcome> {
         Some(origin) => vec![origin.spec],
         None => specs(&args, &labels)?,
     };
-    if specs.len() > 1 && args.grid == Some(0) && matches!(output.place(), Place::File(_)) {
-        bail!("--out {}: several images need a folder or a grid", args.out.display());
-    }
     for (given, what) in [(&args.parts.vae, "--vae"), (&args.parts.stats, "--stats")] {
         if given.is_some() && architecture.latent_space().is_none() {
             eprintln!("note: {what} is not used: {} makes pixels", architecture.name());
@@ -318,7 +308,7 @@ impl<F: Fn(ImageSpec) -> Origin> Job<'_, F> {
                 "image",
                 json!({"index": picture.index, "class": origin.class_name, "number": picture.spec.class,
                        "seed": picture.spec.seed, "blend": picture.spec.blend,
-                       "evaluations": picture.evaluations, "path": path}),
+                       "evaluations": picture.evaluations, "path": path.display().to_string()}),
             );
             if let Some(latent) = &picture.latent {
                 let pair = Rgb::grid(&[picture.image.clone(), latent.clone()], 2, GAP);
@@ -392,18 +382,38 @@ fn ends(args: &Args) -> Result<Option<[u64; 2]>> {
     Ok(Some([from, to]))
 }
 
-/// What can be refused before gigabytes are fetched: classes of a published model of ImageNet, files that are not
-/// there, an interpolation without its ends.
-fn check_before_downloads(args: &Args, library: &Library) -> Result<()> {
-    for path in args.from.iter().chain(&args.parts.model.config) {
-        if !path.is_file() && path.to_str().is_none_or(|text| !Address::is_meant(text)) {
-            bail!("{} cannot be read: there is no such file", path.display());
-        }
-    }
+/// The settings of the command line, and where it is silent the authors'.
+fn wanted_settings(
+    args: &Args,
+    architecture: &Architecture,
+    published: Option<Settings>,
+) -> Result<Settings> {
+    let usual = published.unwrap_or_else(|| architecture.default_settings());
+    let usual = match args.quality {
+        Some(quality) => quality.of_library().apply(usual, architecture),
+        None => usual,
+    };
+    args.sampling.settings(usual)
+}
+
+/// What can be refused before gigabytes are fetched: several images in one file, settings, an
+/// interpolation without its ends, classes of a published model of ImageNet.
+fn check_before_downloads(args: &Args, library: &Library, place: &Place) -> Result<()> {
+    args.sampling.check()?;
     ends(args)?;
-    let named = args.parts.model.model.as_deref().map(|value| entry_named(library, value));
-    let is_imagenets = |entry: &Entry| entry.classes == Some(1000);
-    if args.from.is_none() && named.transpose()?.flatten().is_some_and(is_imagenets) {
+    let images = args.classes.len().max(1).saturating_mul(args.count.unwrap_or(1));
+    if images > 1 && args.grid == Some(0) && matches!(place, Place::File(_)) {
+        bail!("--out {}: several images need a folder or a grid", args.out.display());
+    }
+    let Some(entry) = library.network(&args.parts)?.filter(|_| args.from.is_none()) else {
+        return Ok(());
+    };
+    if let Some(preset) = entry.known_network() {
+        let network = &preset.architecture;
+        let guide = library.has_guide(entry, &args.parts)?.then_some(network);
+        wanted_settings(args, network, entry.sampling)?.validate_with(network, guide)?;
+    }
+    if entry.classes == Some(1000) {
         specs(args, &tintype::labels::Labels::imagenet())?;
     }
     Ok(())

@@ -66,6 +66,7 @@ impl MetricArgs {
     ///
     /// If a name is not one of a feature extractor of this kind.
     pub fn name_files<'a>(&'a mut self, options: &mut FileOptions<'a>) -> Result<()> {
+        options.local("--clip", self.clip.as_deref());
         options.file("--inception", Role::Inception, &mut self.inception)?;
         options.file("--dinov2", Role::DinoV2, &mut self.dinov2)
     }

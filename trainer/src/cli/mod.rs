@@ -25,6 +25,7 @@ mod published;
 mod sample;
 mod sampling;
 mod train;
+mod training_data;
 mod watchers;
 
 use std::ffi::OsString;

@@ -76,9 +76,11 @@ fn described(library: &Library, catalogue: &Catalogue, entry: &Entry) -> Value {
         .files(entry)
         .into_iter()
         .map(|(of, file)| {
+            // A path need not be Unicode, but JSON is.
+            let path = library.downloader.find(file).map(|path| path.display().to_string());
             json!({"of": of.name, "role": file.role, "address": file.address,
                    "bytes": file.bytes, "about_bytes": file.about_bytes, "sha256": file.sha256,
-                   "verified": file.verified(), "path": library.downloader.find(file)})
+                   "verified": file.verified(), "path": path})
         })
         .collect();
     let mut value = json!(entry);

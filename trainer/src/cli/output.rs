@@ -23,6 +23,16 @@ pub enum Place {
     File(PathBuf),
 }
 
+/// Creates the folder of an output, and makes sure that files can be written into it.
+///
+/// # Errors
+///
+/// If it cannot be created or written.
+pub fn check_folder(option: &str, output: &Path, folder: &Path) -> Result<()> {
+    let unwritable = || format!("{option} {} cannot be written", output.display());
+    writable_folder(folder).map_err(|e| e.source).with_context(unwritable)
+}
+
 impl Output {
     /// Parses `--out` and checks that it is writable.
     ///
@@ -41,8 +51,7 @@ impl Output {
             true => path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")),
             false => path,
         };
-        let unwritable = || format!("--out {} cannot be written", path.display());
-        writable_folder(folder).map_err(|e| e.source).with_context(unwritable)?;
+        check_folder("--out", path, folder)?;
         let place = match is_file {
             true => Place::File(path.into()),
             false => Place::Folder(path.into()),

@@ -1,5 +1,7 @@
 //! `tintype sample`
 
+mod outputs;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -14,7 +16,6 @@ use tintype::generate::{Event, GenerateError, ImageSpec, ModelFiles, Pipeline, R
 use tintype::image::Rgb;
 use tintype::precision::Precision;
 use tintype::sampler::Stop;
-use tintype::weights::Weights;
 
 use super::Outcome;
 use super::events::Reporter;
@@ -33,8 +34,8 @@ use crate::evaluate::extraction::ExtractedFeatures;
 use crate::evaluate::extractor::Features;
 use crate::evaluate::images::Images;
 use crate::rank::Rank;
-use crate::samples::{LabelSampling, Replace, Samples, labels};
-use crate::train::run::is_run;
+use crate::samples::{LabelSampling, Samples, labels};
+use outputs::{check_folders, check_other_making, identity, model_name, open_sets};
 use tintype::catalogue::Role;
 
 #[derive(Debug, clap::Args)]
@@ -92,22 +93,27 @@ pub struct Args {
 pub fn run(mut args: Args) -> Result<Outcome> {
     let rank = Rank::from_environment()?;
     ensure!((1..=10_000_000).contains(&args.count), "--count is not between 1 and 10000000");
+    let chosen = device::choose(&super::local_device(&args.device, rank))?;
+    args.precision.on(&chosen.found.device)?;
     let library = Library::of_process();
+    check_before_downloads(&args, &library)?;
     let mut options = FileOptions::new(&library);
     options.parts(&mut args.parts)?;
     options.file("--evaluate", Role::Reference, &mut args.evaluate)?;
     args.metrics.name_files(&mut options)?;
+    if options.has_missing() {
+        check_folders(args.out.as_deref(), args.npz.as_deref())?;
+    }
     let published = options.resolve(args.download, args.json)?;
-    let chosen = device::choose(&super::local_device(&args.device, rank))?;
     let mut files = ModelFiles::open(&args.parts.paths())?;
     if rank.rank == 0 {
         for note in files.notes() {
             eprintln!("note: {note}");
         }
     }
-    let fingerprint = files.model.fingerprint();
     let architecture = tintype::model::detect(&files.model)?;
-    let settings = args.sampling.settings(&architecture, published.settings)?;
+    let usual = published.settings.unwrap_or_else(|| architecture.default_settings());
+    let settings = args.sampling.settings(usual)?;
     let guide = files.guide.as_ref().map(tintype::model::detect).transpose()?;
     settings.validate_with(&architecture, guide.as_ref())?;
     if files.guide.is_some() && settings.guidance.scale == 1.0 {
@@ -131,20 +137,7 @@ pub fn run(mut args: Args) -> Result<Outcome> {
     let reporter = Reporter::counting(total as u64, "samples", args.json);
     reporter.message(format!("loading on {}", chosen.found.id));
     let pipeline = files.load(args.precision, &chosen.found)?;
-    let identity = Identity::default()
-        .with("version", env!("CARGO_PKG_VERSION"))
-        .with("model", fingerprint)
-        .with("autoencoder", files.vae.as_ref().map(Weights::fingerprint))
-        .with("statistics", files.stats.as_ref().map(Weights::fingerprint))
-        .with("count", args.count)
-        .with("labels", format!("{:?}", args.labels).to_lowercase())
-        .with("seed", args.seed)
-        .with("settings", json!(settings))
-        .with("precision", json!(args.precision));
-    let identity = match &files.guide {
-        Some(guide) => identity.with("guide", guide.fingerprint()),
-        None => identity,
-    };
+    let identity = identity(&args, &settings, Some(&files));
     let what = json!(identity);
     let named = model_name(args.parts.model.model.as_deref(), &files.model.file);
     let sets = open_sets(&args, &settings, &pipeline, &identity, rank, &named);
@@ -218,52 +211,34 @@ impl ReferenceEvaluation {
     }
 }
 
-/// Opens the outputs; the folder is named as in the reference implementation.
-fn open_sets(
-    args: &Args,
-    settings: &Settings,
-    pipeline: &Pipeline,
-    identity: &Identity,
-    rank: Rank,
-    (model, step): &(String, u64),
-) -> Result<Vec<Samples>> {
-    let replace = Replace::by(rank, force::other(args.force));
-    let mut sets = Vec::new();
-    if let Some(out) = &args.out {
-        let guidance = settings.guidance;
-        let guide = args.parts.guide.as_deref().map(|path| model_name(Some(path), "").0);
-        let guide = guide.map_or(String::new(), |guide| format!("-guide-{guide}"));
-        let name = format!(
-            "{model}_{step:07}_cfg{}-{}-{}{guide}-labelsampling-{}",
-            guidance.scale,
-            guidance.low,
-            if guidance.high > 1e9 { f64::INFINITY } else { guidance.high },
-            format!("{:?}", args.labels).to_lowercase()
-        );
-        sets.push(Samples::folder(&out.join(name), identity, replace)?);
+/// What can be refused before gigabytes are fetched: settings, labels and samples of another making, as far as the
+/// catalogue tells what the network is.
+fn check_before_downloads(args: &Args, library: &Library) -> Result<()> {
+    args.sampling.check()?;
+    args.metrics.options()?;
+    let is_npz = |path: &&PathBuf| path.extension().is_some_and(|e| e == "npz");
+    if let Some(other) = args.npz.as_ref().filter(|path| !is_npz(path)) {
+        bail!("--npz {} does not end in .npz", other.display());
     }
-    if let Some(npz) = &args.npz {
-        if npz.extension().is_none_or(|e| e != "npz") {
-            bail!("--npz {} does not end in .npz", npz.display());
+    let Some(entry) = library.network(&args.parts)? else { return Ok(()) };
+    if let Some(classes) = entry.classes.filter(|classes| *classes > 0) {
+        labels(args.labels, args.count, classes, args.seed)?;
+    }
+    let network = entry.known_network().map(|preset| preset.architecture);
+    let has_guide = library.has_guide(entry, &args.parts)?;
+    let usual = entry.sampling.or_else(|| Some(network.as_ref()?.default_settings()));
+    let Some(usual) = usual else { return Ok(()) };
+    let settings = args.sampling.settings(usual)?;
+    if let Some(network) = &network {
+        settings.validate_with(network, has_guide.then_some(network))?;
+    }
+    match library.catalogue()?.file(entry, Role::Network) {
+        Some((_, file)) if !args.force && !has_guide => {
+            let named = model_name(Some(&library.downloader.place(file)), "");
+            check_other_making(args, &settings, &named)
         }
-        sets.push(Samples::npz(npz, args.count, pipeline.image_size(), identity, replace)?);
+        _ => Ok(()),
     }
-    Ok(sets)
-}
-
-/// Name and training step of a model, from its path and the file that was opened.
-fn model_name(path: Option<&Path>, opened: &str) -> (String, u64) {
-    let Some(path) = path else { return ("emoji".into(), 0) };
-    let name =
-        |p: &Path| p.file_stem().map_or("model".into(), |n| n.to_string_lossy().into_owned());
-    let step = |folder: &Path| name(folder).parse::<u64>().ok();
-    if is_run(path) {
-        return (name(path), Path::new(opened).parent().and_then(step).unwrap_or(0));
-    }
-    let of_run =
-        |checkpoint: &Path| Some((name(checkpoint.parent()?.parent()?), step(checkpoint)?));
-    let folder = if path.is_dir() { Some(path) } else { path.parent() };
-    folder.and_then(of_run).unwrap_or_else(|| (name(path), 0))
 }
 
 struct Job<'a> {

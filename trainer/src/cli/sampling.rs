@@ -3,8 +3,7 @@
 use anyhow::Result;
 use tintype::diffusion::guidance::Guidance;
 use tintype::generate::{Sampler, Settings};
-use tintype::model::Architecture;
-use tintype::settings::{KarrasOptions, Setting, TimeGrid};
+use tintype::settings::{KarrasOptions, Problem, Setting, TimeGrid};
 
 use super::face::help;
 use super::numbers::whole;
@@ -77,17 +76,39 @@ fn samplers() -> String {
 }
 
 impl SamplingArgs {
-    /// The published model's settings, else the architecture's default settings, overridden by the command line.
+    /// Checks what no network has to be known for: names, and the ranges of numbers.
+    ///
+    /// # Errors
+    ///
+    /// If there is no sampler or no grid of the name, or a number is out of range.
+    pub fn check(&self) -> Result<()> {
+        self.sampler.as_deref().map(Sampler::from_name).transpose()?;
+        self.times.as_deref().map(TimeGrid::from_name).transpose()?;
+        let numbers = [
+            (Setting::GuidanceScale, self.cfg),
+            (Setting::TimeShift, self.shift),
+            (Setting::GuidanceAgreement, self.cfg_adaptive),
+            (Setting::GateTime, self.tau),
+        ];
+        let numbers = numbers.into_iter().filter_map(|(setting, value)| Some((setting, value?)));
+        let karras = self.karras.options();
+        for (setting, value) in numbers.chain(karras.given()) {
+            setting.check(value)?;
+        }
+        match self.cfg_interval.as_deref() {
+            Some(&[low, high]) if low.is_nan() || high.is_nan() || low > high => {
+                Err(Setting::GuidanceInterval.invalid(Problem::NotAnInterval { low, high }).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Settings, overridden by the command line.
     ///
     /// # Errors
     ///
     /// If there is no sampler or no grid of the name.
-    pub fn settings(
-        &self,
-        architecture: &Architecture,
-        published: Option<Settings>,
-    ) -> Result<Settings> {
-        let mut settings = published.unwrap_or_else(|| architecture.default_settings());
+    pub fn settings(&self, mut settings: Settings) -> Result<Settings> {
         if let Some(name) = &self.sampler {
             settings.sampler = Sampler::from_name(name)?;
         }

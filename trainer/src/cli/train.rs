@@ -1,43 +1,41 @@
 //! `tintype train`
 
 use std::io::Write;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use tintype::burn::tensor::{Device, FloatDType};
 use tintype::device;
 
 use super::Outcome;
 use super::interrupt::on_interrupt;
 use super::numbers::at_least;
+use super::output::check_folder;
 use super::published::{DownloadArgs, FileOptions, Library};
-use super::watchers::{check_guidance, watchers};
-use crate::data::store::ImageStore;
+use super::training_data::{self, LatentSet};
+use super::watchers::watchers;
 use crate::network::lpips::Lpips;
 use crate::rank::Rank;
 use crate::train::checkpoint;
-use crate::train::classes::{check_classes, warning};
+use crate::train::classes::warning;
 use crate::train::comm::Comm;
 use crate::train::config::{
     Activations, Config, ImageData, LatentData, Recipe, RunConfig, VaeData,
 };
 use crate::train::diffusion::{DiffusionTrainer, Steps, Watchers, fresh};
 use crate::train::epoch_sampler::EpochSampler;
-use crate::train::hdit::{self, HDiTLoss, HDiTObjective};
-use crate::train::hidit::{self, HiDiTLoss, HiDiTObjective};
+use crate::train::hdit::{HDiTLoss, HDiTObjective};
+use crate::train::hidit::{HiDiTLoss, HiDiTObjective};
 use crate::train::init::{Origin, Taking};
-use crate::train::latents::Latents;
 use crate::train::lightningdit::{LightningDiTLoss, LightningDiTObjective};
 use crate::train::meanflow::{self, MeanFlowLoss, MeanFlowObjective};
 use crate::train::objective::{Compute, Objective};
-use crate::train::ranks::train;
+use crate::train::ranks::{check_batch, check_free, train};
 use crate::train::run::{Ended, Run};
-use crate::train::teacher::{Teacher, check_repa};
+use crate::train::teacher::Teacher;
 use crate::train::trainer::Trainer;
 use crate::train::vae::{LossNetworks, Networks, VaeLoss, VaeTraining};
 use tintype::catalogue::Role;
-use tintype::model::DiffusionModel;
 use tintype::model::hdit::HDiTConfig;
 use tintype::model::hidit::HiDiTConfig;
 use tintype::model::imf::ImfConfig;
@@ -87,7 +85,10 @@ pub fn run(args: Args) -> Result<Outcome> {
     let given = config.clone();
     let library = Library::of_process();
     let mut options = FileOptions::new(&library);
-    name_files(&mut config, &mut options)?;
+    name_files(&mut config, &args.out, &mut options)?;
+    if options.has_missing() {
+        check_before_downloads(&given, &args.out, devices.len())?;
+    }
     options.resolve(args.download, false)?;
     for note in notes(&config) {
         let _ = writeln!(std::io::stderr(), "note: {note}");
@@ -111,26 +112,38 @@ pub fn run(args: Args) -> Result<Outcome> {
     }
 }
 
+/// What can be refused before gigabytes are fetched: a folder that cannot be written, is in use or has a run of other
+/// settings, and data that does not fit the network.
+fn check_before_downloads(config: &Config, out: &Path, devices: usize) -> Result<()> {
+    check_batch(config.run(), devices)?;
+    check_folder("--out", out, out)?;
+    check_free(out)?;
+    if let Some((path, found)) = checkpoint::latest(out)? {
+        checkpoint::check_settings(&found, config, &path)?;
+    }
+    training_data::check(config)
+}
+
 /// Files of a configuration that are named, and not given as paths.
-fn name_files<'a>(config: &'a mut Config, options: &mut FileOptions<'a>) -> Result<()> {
+fn name_files<'a>(config: &'a mut Config, out: &Path, options: &mut FileOptions<'a>) -> Result<()> {
     match config {
         Config::HiDiT(recipe) => {
-            let data = name_shared_files(recipe, Role::Network, options)?;
+            let data = name_shared_files(recipe, Role::Network, out, options)?;
             options.file("data.stats", Role::Statistics, &mut data.stats)?;
             options.file("data.teacher", Role::DinoV2, &mut data.teacher)
         }
         // It has no teacher, and says so.
         Config::LightningDiT(recipe) => {
-            let data = name_shared_files(recipe, Role::Network, options)?;
+            let data = name_shared_files(recipe, Role::Network, out, options)?;
             options.file("data.stats", Role::Statistics, &mut data.stats)
         }
-        Config::HDiT(recipe) => name_shared_files(recipe, Role::Network, options).map(|_| ()),
+        Config::HDiT(recipe) => name_shared_files(recipe, Role::Network, out, options).map(|_| ()),
         Config::MeanFlow(recipe) => {
-            let data = name_shared_files(recipe, Role::Network, options)?;
+            let data = name_shared_files(recipe, Role::Network, out, options)?;
             options.file("data.stats", Role::Statistics, &mut data.stats)
         }
         Config::Vae(recipe) => {
-            let data = name_shared_files(recipe, Role::Autoencoder, options)?;
+            let data = name_shared_files(recipe, Role::Autoencoder, out, options)?;
             options.file("data.vgg", Role::Vgg, &mut data.vgg)?;
             options.file("data.lpips", Role::Lpips, &mut data.lpips)?;
             options.file("data.teacher", Role::DinoV2, &mut data.teacher)
@@ -142,9 +155,14 @@ fn name_files<'a>(config: &'a mut Config, options: &mut FileOptions<'a>) -> Resu
 fn name_shared_files<'a, M, L, D>(
     recipe: &'a mut Recipe<M, L, D>,
     network: Role,
+    out: &Path,
     options: &mut FileOptions<'a>,
 ) -> Result<&'a mut D> {
-    options.file("init.from", network, &mut recipe.init.from)?;
+    // A run that goes on has weights of its own.
+    if recipe.init.from.is_some() && checkpoint::latest(out)?.is_none() {
+        options.local("init.names", recipe.init.names.as_deref());
+        options.file("init.from", network, &mut recipe.init.from)?;
+    }
     if let Some(preview) = &mut recipe.preview {
         options.file("preview.vae", Role::Autoencoder, &mut preview.vae)?;
     }
@@ -152,6 +170,7 @@ fn name_shared_files<'a, M, L, D>(
         options.needed("evaluate.reference", Role::Reference, &mut evaluate.reference)?;
         options.file("evaluate.inception", Role::Inception, &mut evaluate.inception)?;
         options.file("evaluate.dinov2", Role::DinoV2, &mut evaluate.dinov2)?;
+        options.local("evaluate.clip", evaluate.clip.as_deref());
         options.file("evaluate.vae", Role::Autoencoder, &mut evaluate.vae)?;
     }
     Ok(&mut recipe.data)
@@ -256,10 +275,6 @@ fn epoch_sampler(run: &RunConfig, labels: &[Option<usize>]) -> EpochSampler {
     }
 }
 
-fn image_store(path: &Option<PathBuf>) -> Result<Option<Arc<ImageStore>>> {
-    path.as_deref().map(|p| Ok(Arc::new(ImageStore::open_verified(p)?))).transpose()
-}
-
 /// The parts of a diffusion trainer that depend on the recipe.
 struct Parts<O: Objective> {
     objective: O,
@@ -313,18 +328,14 @@ fn hidit_system(
     device: &Device,
 ) -> Result<Box<dyn Trainer>> {
     let (run, data) = (&recipe.run, &recipe.data);
-    let latents = Arc::new(Latents::open(&data.latents, data.stats.as_deref())?);
-    let images = image_store(&data.images)?;
+    let set = training_data::of_hidit(recipe, data.stats.as_deref())?;
+    let classes = set.classes();
+    let LatentSet { latents, images } = set;
     let mut model = recipe.model.clone();
-    model.validate()?;
-    hidit::check_data(&model, &recipe.loss, &latents, images.as_deref())?;
     warn(comm, &latents.labels, model.sit.num_classes);
-    check_guidance(recipe, model.needs_class())?;
     let teacher = match &data.teacher {
         Some(path) => {
-            ensure!(images.is_some(), "a teacher needs images; set data.images to their store");
             let grid = model.sit.tokens().isqrt();
-            check_repa(model.image, model.sit.tokens())?;
             let teacher = Teacher::open(path, grid, &device.clone().inner())?;
             model.sit.z_dims = vec![teacher.width];
             Some(teacher)
@@ -334,7 +345,6 @@ fn hidit_system(
     let network = fresh(|d| model.init(d), run.seed, device)?;
     let network = network.with_latent_stats(&latents.stats.mean, &latents.stats.std);
     let watchers = watchers(recipe, comm, true, None, device)?;
-    let classes = images.as_ref().map_or(Vec::new(), |i| i.description.classes.clone());
     let sampler = epoch_sampler(run, &latents.labels);
     let objective =
         HiDiTObjective { model, loss: recipe.loss, latents, images, teacher, seed: run.seed };
@@ -352,24 +362,9 @@ fn lightningdit_system(
     device: &Device,
 ) -> Result<Box<dyn Trainer>> {
     let (run, data, model) = (&recipe.run, &recipe.data, recipe.model.clone());
-    ensure!(data.teacher.is_none(), "data.teacher is not supported by the lightningdit recipe");
-    let latents = Arc::new(Latents::open(&data.latents, data.stats.as_deref())?);
-    let wanted = [model.in_channels, model.input_size, model.input_size];
-    ensure!(
-        latents.shape == wanted,
-        "the latents have shape {:?} and the network expects {wanted:?}",
-        latents.shape
-    );
-    check_classes(&latents.labels, model.num_classes)?;
-    latents.check_dropout(model.class_dropout_prob, model.class_dropout_prob)?;
+    let set = training_data::of_lightningdit(recipe, data.stats.as_deref())?;
+    let (classes, latents) = (set.classes(), set.latents);
     warn(comm, &latents.labels, model.num_classes);
-    check_guidance(recipe, model.needs_class())?;
-    ensure!(
-        !model.learn_sigma,
-        "model.learn_sigma is not supported; the loss uses the velocity only"
-    );
-    let images = image_store(&data.images)?;
-    let classes = images.map_or(Vec::new(), |i| i.description.classes.clone());
     let network = fresh(|d| model.init(d), run.seed, device)?;
     let watchers = watchers(recipe, comm, true, Some(&latents.stats), device)?;
     let sampler = epoch_sampler(run, &latents.labels);
@@ -385,11 +380,8 @@ fn hdit_system(
     device: &Device,
 ) -> Result<Box<dyn Trainer>> {
     let (run, model) = (&recipe.run, recipe.model.clone());
-    let images = Arc::new(ImageStore::open_verified(&recipe.data.images)?);
-    hdit::check_data(&model, &recipe.loss, &images)?;
+    let images = training_data::of_hdit(recipe)?;
     warn(comm, images.labels(), model.num_classes);
-    let classes_alone = model.num_classes > 0 && recipe.loss.cond_dropout_rate == 0.0;
-    check_guidance(recipe, classes_alone)?;
     let network = fresh(|d| model.init(d), run.seed, device)?;
     let watchers = watchers(recipe, comm, false, None, device)?;
     let classes = match model.num_classes {
@@ -410,12 +402,9 @@ fn meanflow_system(
 ) -> Result<Box<dyn Trainer>> {
     let (run, data) = (&recipe.run, &recipe.data);
     let model = meanflow::with_head(&recipe.model);
-    model.validate()?;
-    let latents = Arc::new(Latents::open(&data.latents, data.stats.as_deref())?);
-    meanflow::check_data(&model, &latents)?;
+    let set = training_data::of_meanflow(recipe, data.stats.as_deref())?;
+    let (classes, latents) = (set.classes(), set.latents);
     warn(comm, &latents.labels, model.shape.num_classes);
-    let images = image_store(&data.images)?;
-    let classes = images.map_or(Vec::new(), |i| i.description.classes.clone());
     let network = fresh(|d| model.init(d), run.seed, device)?;
     // The network's own statistics need no file.
     let given = model.statistics().is_none().then_some(&latents.stats);
@@ -437,12 +426,10 @@ fn vae_system(
     device: &Device,
 ) -> Result<Box<dyn Trainer>> {
     let (run, data, model) = (&recipe.run, &recipe.data, recipe.model.clone());
-    let images = Arc::new(ImageStore::open_verified(&data.images)?);
-    let plain = device.clone();
+    let images = training_data::of_vae(recipe)?;
     let lpips = match (&data.vgg, &data.lpips) {
-        (Some(vgg), Some(lin)) => Some(Lpips::open(vgg, lin, &plain)?),
-        (None, None) => None,
-        _ => bail!("LPIPS needs both data.vgg and data.lpips"),
+        (Some(vgg), Some(lin)) => Some(Lpips::open(vgg, lin, device)?),
+        _ => None,
     };
     let teacher = match &data.teacher {
         Some(path) => Some(Teacher::open(path, 16, &device.clone().inner())?),

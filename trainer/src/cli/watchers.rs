@@ -39,10 +39,6 @@ fn evaluator<M, L, D>(
     let of_preview = || recipe.preview.as_ref().and_then(|preview| preview.vae.clone());
     if on_latents {
         config.vae = config.vae.or_else(of_preview);
-        ensure!(
-            config.vae.is_some(),
-            "an evaluation of latents needs an autoencoder; set evaluate.vae or preview.vae"
-        );
     }
     SampleEvaluator::open(config, stats, &device.clone().inner()).map(Some)
 }
@@ -61,9 +57,26 @@ pub fn watchers<M, L, D>(
     stats: Option<&LatentStats>,
     device: &Device,
 ) -> Result<Watchers> {
+    check_evaluation(recipe, on_latents)?;
     let previewer = previewer(&recipe.preview, comm, on_latents, stats)?;
     let evaluator = evaluator(recipe, comm, on_latents, stats, device)?;
     Ok(Watchers { previewer, evaluator })
+}
+
+/// Checks that an evaluation has a feature extractor, and an autoencoder where the network makes latents.
+///
+/// # Errors
+///
+/// If it lacks one.
+pub fn check_evaluation<M, L, D>(recipe: &Recipe<M, L, D>, on_latents: bool) -> Result<()> {
+    let Some(config) = &recipe.evaluate else { return Ok(()) };
+    config.check()?;
+    let of_preview = recipe.preview.as_ref().and_then(|preview| preview.vae.as_ref());
+    ensure!(
+        !on_latents || config.vae.is_some() || of_preview.is_some(),
+        "an evaluation of latents needs an autoencoder; set evaluate.vae or preview.vae"
+    );
+    Ok(())
 }
 
 /// Checks that samples of a network without a null class are not guided.

@@ -21,6 +21,9 @@ use claim::claim;
 pub use claim::Replace;
 pub use raw::RawFile;
 
+/// The record of a folder of samples.
+const RECORD: &str = "samples.json";
+
 /// Class labels of samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LabelSampling {
@@ -64,6 +67,16 @@ pub enum Samples {
 }
 
 impl Samples {
+    /// The record of what a folder of samples was made from.
+    pub fn record_of_folder(folder: &Path) -> PathBuf {
+        folder.join(RECORD)
+    }
+
+    /// The same of an archive.
+    pub fn record_of_npz(archive: &Path) -> PathBuf {
+        beside(archive, ".json")
+    }
+
     /// Starts or resumes a folder of samples of one identity.
     ///
     /// # Errors
@@ -74,14 +87,14 @@ impl Samples {
     pub fn folder(path: &Path, identity: &Identity, other: Replace) -> Result<Self> {
         create_folder(path)?;
         let is_own = |name: &str| is_numbered(name, "", ".png");
-        let record = path.join("samples.json");
+        let record = Self::record_of_folder(path);
         let others = || -> Result<Vec<PathBuf>> {
             let names = names(path)?.into_iter().filter(|name| is_own(name));
             Ok(names.map(|name| path.join(name)).collect())
         };
         claim(identity, &record, &others, other)?;
         if other.alone {
-            sweep(path, |name| is_own(name) || name == "samples.json")?;
+            sweep(path, |name| is_own(name) || name == RECORD)?;
         }
         Ok(Self::Folder(path.into()))
     }
@@ -100,28 +113,24 @@ impl Samples {
         identity: &Identity,
         other: Replace,
     ) -> Result<Self> {
-        let beside = |end: &str| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(end);
-            PathBuf::from(name)
-        };
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
         if let Some(folder) = folder {
             create_folder(folder)?;
         }
         let raw = RawFile {
             path: path.into(),
-            raw: beside(".raw"),
-            done: beside(".done"),
+            raw: beside(path, ".raw"),
+            done: beside(path, ".done"),
             shape: [n, height, width],
         };
         let others = || -> Result<Vec<PathBuf>> {
             let files = [&raw.path, &raw.raw, &raw.done].into_iter();
             Ok(files.filter(|file| file.exists()).cloned().collect())
         };
-        claim(identity, &beside(".json"), &others, other)?;
+        let record = Self::record_of_npz(path);
+        claim(identity, &record, &others, other)?;
         if other.alone {
-            let own = [path.to_path_buf(), beside(".json")];
+            let own = [path.to_path_buf(), record];
             let own = own.map(|file| file.file_name().unwrap_or_default().to_os_string());
             sweep(folder.unwrap_or(Path::new(".")), |name| own.iter().any(|own| own == name))?;
         }
@@ -189,6 +198,13 @@ impl Samples {
             Self::Npz(file) => file.pack(),
         }
     }
+}
+
+/// The name of a file with something after it.
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
 }
 
 fn png_name(index: usize) -> String {

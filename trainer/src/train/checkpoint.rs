@@ -12,6 +12,7 @@ use serde_json::Value;
 use tintype::files::{sync_folder, write_durably};
 use tintype::weights::{SaveError, TensorView, write_safetensors_to};
 
+use super::config::Config;
 use super::critical;
 use super::record::{Record, differences};
 
@@ -340,6 +341,20 @@ pub fn check_same(
         );
     }
     Ok(Some(format!("going on with other data or settings (recorded → now): {differences}")))
+}
+
+/// Checks that a run may go on with the seed, the batch size and the settings of a configuration, before its data and
+/// its network are there to be compared.
+///
+/// # Errors
+///
+/// As [`check_same`].
+pub fn check_settings(found: &State, config: &Config, path: &Path) -> Result<()> {
+    let run = config.run();
+    let settings = config.recorded()?;
+    let record = found.record.as_ref().map(|then| Record { settings, data: then.data.clone() });
+    let wanted = State { seed: run.seed, batch: run.batch, record, ..found.clone() };
+    check_same(found, &wanted, path, run.allow_changes).map(|_note| ())
 }
 
 #[cfg(test)]

@@ -68,6 +68,19 @@ fn default_batch() -> usize {
 }
 
 impl EvaluateConfig {
+    /// Checks that there is a feature extractor.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    pub fn check(&self) -> Result<()> {
+        ensure!(
+            !self.networks().is_empty(),
+            "the table [evaluate] has no feature extractor; set evaluate.inception, evaluate.dinov2 or evaluate.clip to its weights"
+        );
+        Ok(())
+    }
+
     /// The feature extractors whose weights are given.
     fn networks(&self) -> BTreeMap<Kind, PathBuf> {
         let files = [
@@ -109,11 +122,8 @@ impl SampleEvaluator {
         stats: Option<&LatentStats>,
         device: &Device,
     ) -> Result<Self> {
+        config.check()?;
         let networks = config.networks();
-        ensure!(
-            !networks.is_empty(),
-            "the table [evaluate] has no feature extractor; set evaluate.inception, evaluate.dinov2 or evaluate.clip to its weights"
-        );
         let metrics = METRICS.iter().map(|(metric, ..)| *metric);
         let options = Options {
             protocol: config.protocol,

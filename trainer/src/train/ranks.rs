@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use tintype::burn::tensor::Device;
 use tintype::files::{Lock, LockError};
 
 use super::checkpoint::{self, State};
 use super::comm::Comm;
+use super::config::RunConfig;
 use super::critical;
 use super::housekeeping::Housekeeping;
 use super::record::Record;
@@ -39,11 +40,7 @@ pub fn train(
 ) -> Result<Ended> {
     std::fs::create_dir_all(&run.out)
         .with_context(|| format!("--out {} cannot be written", run.out.display()))?;
-    let batch = run.config.run().batch;
-    let parts = devices.len() * run.config.run().accumulate;
-    if !batch.is_multiple_of(parts) {
-        bail!("run.batch = {batch} is not a multiple of {parts} (devices times accumulate)");
-    }
+    check_batch(run.config.run(), devices.len())?;
     let _owner = lock(&run.out)?;
     if let Err(error) = checkpoint::tidy(&run.out) {
         let _ = writeln!(io::stderr(), "warning: {error:#}");
@@ -93,6 +90,29 @@ pub fn train(
         }
     }
     Ok(ended)
+}
+
+/// Checks that a batch divides into devices and micro-batches.
+///
+/// # Errors
+///
+/// If it does not.
+pub fn check_batch(run: &RunConfig, devices: usize) -> Result<()> {
+    let (batch, parts) = (run.batch, devices * run.accumulate);
+    ensure!(
+        batch.is_multiple_of(parts),
+        "run.batch = {batch} is not a multiple of {parts} (devices times accumulate)"
+    );
+    Ok(())
+}
+
+/// Checks that no other process trains into a folder.
+///
+/// # Errors
+///
+/// [`RunError::Held`] if one does; or the folder cannot be written.
+pub fn check_free(out: &Path) -> Result<()> {
+    lock(out).map(drop)
 }
 
 /// Why a run ends without being done.

@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tintype::image::Rgb;
@@ -115,14 +114,5 @@ pub fn tiny_dino(img_size: usize) -> DinoConfig {
         img_size,
         registers: 0,
         swiglu: false,
-    }
-}
-
-/// Waits until something is so.
-pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !so() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }

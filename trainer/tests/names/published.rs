@@ -8,92 +8,34 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 use tintype::burn::tensor::Device;
 use tintype::generate::{Origin, Sampler};
-use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::sit::SiTConfig;
 use tintype::model::vavae::VaeConfig;
-use tintype::weights::{layout, snapshot, write_safetensors};
-use tintype_test_hub::{Fault, Gate, TestHub, sha256};
+use tintype::weights::{snapshot, write_safetensors};
+use tintype_test_hub::{Fault, Gate, TestHub, sha256, wait_until};
+use tintype_test_models::configs::{autoencoder, f8d4, lightningdit, sit};
+use tintype_test_models::pickles::{checkpoint, saved, section, tensor};
 
-use crate::common::{Workspace, names, program, wait_until};
-use crate::pickles::{archive, dict, pickle, tensor};
+use crate::common::{Workspace, names, program};
 
 /// A secret that no output may show.
 const TOKEN: &str = "hf_secret";
-/// Values of the one storage of a checkpoint, at least as many as its largest tensor has.
-const VALUES: usize = 1 << 16;
 
 /// A Hub with small models, a catalogue of them, and empty caches.
-struct Scene {
-    hub: TestHub,
-    workspace: Workspace,
-}
-
-/// A section of a checkpoint: every tensor of the shapes, over one storage.
-fn section(layout: &BTreeMap<String, Vec<usize>>) -> Vec<u8> {
-    let of_shape = |shape: &[usize]| {
-        let shape: Vec<u32> = shape.iter().map(|&n| n as u32).collect();
-        let mut strides = vec![1; shape.len()];
-        for axis in (1..shape.len()).rev() {
-            strides[axis - 1] = strides[axis] * shape[axis];
-        }
-        tensor("FloatStorage", &shape, &strides)
-    };
-    let tensors = layout.iter().map(|(name, shape)| (name.as_str(), of_shape(shape)));
-    dict(&tensors.collect::<Vec<_>>())
-}
-
-/// A checkpoint as `torch.save` writes it.
-fn checkpoint(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
-    archive(&pickle(&dict(entries)), &vec![0.02; VALUES])
-}
-
-fn sit() -> SiTConfig {
-    SiTConfig {
-        input_size: 8,
-        in_channels: 4,
-        hidden_size: 48,
-        depth: 1,
-        num_heads: 4,
-        num_classes: 12,
-        qk_norm: true,
-        ..SiTConfig::variant("S", 2).expect("a variant")
-    }
+pub struct Scene {
+    pub hub: TestHub,
+    pub workspace: Workspace,
 }
 
 fn sit_section(config: &SiTConfig) -> Vec<u8> {
-    section(&layout(&config.init(&Device::flex()).expect("valid")))
-}
-
-fn lightningdit() -> LightningDiTConfig {
-    LightningDiTConfig {
-        input_size: 8,
-        in_channels: 4,
-        hidden_size: 48,
-        depth: 1,
-        num_heads: 4,
-        num_classes: 12,
-        ..LightningDiTConfig::variant("LightningDiT-B/1").expect("a variant")
-    }
-}
-
-/// An autoencoder whose configuration is told by its shapes.
-fn autoencoder() -> VaeConfig {
-    VaeConfig {
-        ch: 32,
-        ch_mult: vec![1; 3],
-        num_res_blocks: 1,
-        z_channels: 4,
-        attn_resolutions: Vec::new(),
-        ..VaeConfig::f16d32()
-    }
+    section(&config.init(&Device::flex()).expect("valid"))
 }
 
 fn autoencoder_section() -> Vec<u8> {
-    section(&layout(&autoencoder().init_decoder(&Device::flex()).expect("valid")))
+    section(&autoencoder().init_decoder(&Device::flex()).expect("valid"))
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let hub = TestHub::start();
         let sampling = |sampler: &str, steps: usize, high: f64| json!({"sampler": sampler, "steps": steps, "guidance": {"scale": 1.5, "low": 0.0, "high": high}});
         // REPA-E: everything of a joint training in one file.
@@ -105,7 +47,7 @@ impl Scene {
         hub.put_large("REPA-E/joint", "checkpoints/0400000.pt", &joint);
         // LightningDiT: averaged weights, a configuration beside them, an autoencoder with statistics.
         let network = lightningdit().init(&Device::flex()).expect("valid");
-        let dit = checkpoint(&[("ema", section(&layout(&network)))]);
+        let dit = checkpoint(&[("ema", section(&network))]);
         hub.put_large("hustvl/dit", "dit-800ep.pt", &dit);
         hub.put("hustvl/dit", "config.json", json!(lightningdit()).to_string().as_bytes());
         let vae = checkpoint(&[("state_dict", autoencoder_section())]);
@@ -115,11 +57,9 @@ impl Scene {
         hub.put("hustvl/vae", "latents_stats.pt", &stats);
         // SiT's authors: a bare state dict, on Stable Diffusion's latents.
         let config = SiTConfig { latent_norm: false, learn_sigma: true, ..sit() };
-        let bare = archive(&pickle(&sit_section(&config)), &vec![0.02; VALUES]);
-        hub.put_large("authors/sit", "SiT-S-2-64.pt", &bare);
-        let f8d4 = VaeConfig { ch: 8, num_groups: 4, ch_mult: vec![1; 4], ..autoencoder() };
-        let decoder = f8d4.init_decoder(&Device::flex()).expect("valid");
-        let metadata = [("config".to_string(), json!(f8d4).to_string())].into();
+        hub.put_large("authors/sit", "SiT-S-2-64.pt", &saved(&sit_section(&config)));
+        let decoder = f8d4().init_decoder(&Device::flex()).expect("valid");
+        let metadata = [("config".to_string(), json!(f8d4()).to_string())].into();
         let decoder = write_safetensors(&snapshot(&decoder), &metadata).expect("it writes");
         hub.put_large("stability/vae", "vae.safetensors", &decoder);
         // An HDiT at a plain address.
@@ -181,13 +121,13 @@ impl Scene {
         output
     }
 
-    fn succeeds(&self, line: &str) -> String {
+    pub fn succeeds(&self, line: &str) -> String {
         let output = self.run(line);
         assert!(output.status.success(), "{line}: {}", said(&output));
         said(&output)
     }
 
-    fn refused(&self, line: &str) -> String {
+    pub fn refused(&self, line: &str) -> String {
         let output = self.run(line);
         assert_eq!(output.status.code(), Some(1), "{line}: {}", said(&output));
         let said = said(&output);
@@ -355,10 +295,34 @@ fn training_takes_names_too() {
 }
 
 /// A configuration of an autoencoder as lines of TOML.
-fn toml(config: &VaeConfig) -> String {
+pub fn toml(config: &VaeConfig) -> String {
     let Value::Object(fields) = json!(config) else { panic!("a table") };
     let lines = fields.iter().filter(|(_, value)| !value.is_null());
     lines.map(|(key, value)| format!("{key} = {value}\n")).collect()
+}
+
+/// File systems of Linux have names of any bytes.
+#[cfg(target_os = "linux")]
+#[test]
+fn caches_may_have_any_name() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let scene = Scene::new();
+    let odd = scene.workspace.path("").join(OsStr::from_bytes(b"odd-\xff"));
+    let run = |line: &str| {
+        let mut command = scene.command(line);
+        command.env("HF_HOME", odd.join("hf")).env("TINTYPE_CACHE", odd.join("cache"));
+        let output = command.output().expect("the program starts");
+        assert!(output.status.success(), "{line}: {}", said(&output));
+    };
+    run("download tiny-hdit tiny-sit --yes --json");
+    run("models --json");
+    run("generate 3 --device cpu --model tiny-hdit --out a.png --json");
+    assert!(odd.join("hf/hub/models--authors--sit").is_dir());
+    assert_eq!(names(&odd.join("cache/downloads")).len(), 1);
+    for usual in ["hf", "cache"] {
+        assert!(!scene.workspace.path(usual).exists(), "{usual} is not where it was asked for");
+    }
 }
 
 /// A download that is stopped says so by its exit code and goes on where it was.

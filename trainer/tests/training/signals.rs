@@ -5,8 +5,9 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use tintype::weights::open;
+use tintype_test_hub::wait_until;
 
-use crate::common::{TINTYPE, Workspace, names, wait_until};
+use crate::common::{TINTYPE, Workspace, names};
 use crate::runs::{FILES, hdit};
 use crate::survival::latest_step;
 

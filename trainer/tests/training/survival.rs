@@ -3,8 +3,9 @@
 use std::process::{Child, Stdio};
 
 use tintype::weights::{TensorView, open, write_safetensors};
+use tintype_test_hub::wait_until;
 
-use crate::common::{Workspace, names, wait_until};
+use crate::common::{Workspace, names};
 use crate::runs::hdit;
 
 /// The step of a run's latest checkpoint; 0 before there is one.

@@ -1,10 +1,10 @@
 //! Downloads that end without a word.
 
-use tintype_test_hub::{Fault, Gate};
+use tintype_test_hub::{Fault, Gate, wait_until};
 
 use crate::child;
 use crate::support::{
-    BYTES, CUT, REPOSITORY, Scene, address, content, fetch, file, is, length, numbers, wait_until,
+    BYTES, CUT, REPOSITORY, Scene, address, content, fetch, file, is, length, numbers,
 };
 
 /// How often a download is killed at random.

@@ -1,10 +1,12 @@
 //! Files of plain addresses and of sharing links, which no Hub describes.
 
+use tintype::catalogue::File;
 use tintype_download::DownloadError;
 use tintype_test_hub::{Fault, Gate, sha256};
 
 use crate::support::{
-    BYTES, CUT, Scene, content, fetch, fetch_a_little, file, files_below, is, length,
+    BYTES, CUT, REPOSITORY, Scene, address, content, fetch, fetch_a_little, file, files_below, is,
+    length,
 };
 
 /// Where the file of most tests lies.
@@ -71,6 +73,28 @@ fn a_pinned_digest_needs_no_etag() {
     let request = &scene.hub.seen("GET", PATH)[1];
     assert!(request.header("Range").is_some_and(|range| range.starts_with("bytes=")));
     assert_eq!(request.header("If-Range"), None);
+}
+
+#[test]
+fn what_is_continued_counts_as_begun() {
+    for goes_on in [true, false] {
+        let scene = Scene::new();
+        let with: &[_] = if goes_on { &[("ETag", "\"v1\"")] } else { &[] };
+        let wanted = file(&scene.hub.put_url(PATH, &content(BYTES, 23), with));
+        let downloader = scene.downloader();
+        assert!(!downloader.is_begun(&wanted) && downloader.begun(&wanted) == 0);
+        fetch_a_little(&downloader, &wanted);
+        let part = downloader.place(&wanted).with_file_name("weights.pth.tintype.incomplete");
+        assert!(downloader.is_begun(&wanted) && length(&part) > 0);
+        assert_eq!(downloader.begun(&wanted), if goes_on { length(&part) } else { 0 });
+    }
+    // Of a Hub's file the name of the part tells the content.
+    let scene = Scene::new();
+    let id = scene.hub.put_large(REPOSITORY, "weights.bin", &content(BYTES, 24));
+    let wanted = file(&address("weights.bin"));
+    fetch_a_little(&scene.downloader(), &wanted);
+    let begun = scene.downloader().begun(&wanted);
+    assert!(begun > 0 && begun == length(&scene.part(&id)));
 }
 
 #[test]
@@ -180,6 +204,65 @@ fn a_page_in_place_of_a_file_is_refused_with_its_address() {
         let own = scene.folder.path().join("own");
         assert!(files_below(&own).iter().all(|name| length(&own.join(name)) == 0));
     }
+}
+
+/// A safetensors file of one tensor.
+fn safetensors(bytes: usize) -> Vec<u8> {
+    let header =
+        format!(r#"{{"w":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[0,{bytes}]}}}}"#);
+    let length = (header.len() as u64).to_le_bytes();
+    [&length[..], header.as_bytes(), &content(bytes, 20)[..]].concat()
+}
+
+#[test]
+fn what_is_cut_is_refused_where_no_length_tells_it() {
+    let archive = [&content(BYTES, 21)[..], b"PK\x05\x06", &[0u8; 18]].concat();
+    let json = br#"{"config": {"depth": 12, "heads": [1, 2]}}"#.to_vec();
+    for whole in [safetensors(BYTES), archive, json] {
+        let scene = Scene::new();
+        let address = scene.hub.put_url(PATH, &whole, &[]);
+        for cut in [whole.len() - 1, whole.len() / 2, 12] {
+            scene.hub.on("GET", PATH, [Fault::NoLength(cut)]);
+            let error = scene.fetch(&address).expect_err("it is cut");
+            assert!(matches!(error, DownloadError::Truncated { .. }), "{error}");
+            let kept = files_below(&scene.folder.path().join("own"));
+            assert!(kept.iter().all(|name| name.ends_with(".incomplete")), "{kept:?}");
+        }
+        scene.hub.on("GET", PATH, [Fault::NoLength(usize::MAX)]);
+        let fetched = scene.fetch(&address).expect("it is whole");
+        assert!(is(&fetched.path, &whole));
+    }
+}
+
+#[test]
+fn a_file_whose_end_nothing_tells_needs_a_digest_or_a_size() {
+    const PICKLE: &[u8] = b"\x80\x02 a pickle, and behind it storages";
+    let is_fetched = |tell: fn(&mut File)| {
+        let scene = Scene::new();
+        let mut wanted = file(&scene.hub.put_url(PATH, PICKLE, &[]));
+        tell(&mut wanted);
+        scene.hub.on("GET", PATH, [Fault::NoLength(usize::MAX)]);
+        fetch(&scene.downloader(), &wanted).map(|fetched| is(&fetched.path, PICKLE))
+    };
+    let error = is_fetched(|_| {}).expect_err("it may be cut");
+    assert!(matches!(error, DownloadError::Truncated { .. }), "{error}");
+    assert!(error.to_string().contains("SHA-256"), "{error}");
+    let told: [fn(&mut File); 2] =
+        [|file| file.sha256 = Some(sha256(PICKLE)), |file| file.bytes = Some(PICKLE.len() as u64)];
+    for tell in told {
+        assert!(is_fetched(tell).expect("it is whole"));
+    }
+}
+
+#[test]
+fn the_last_chunk_is_an_end() {
+    let scene = Scene::new();
+    let weights = content(BYTES, 22);
+    let address = scene.hub.put_url(PATH, &weights, &[]);
+    scene.hub.on("GET", PATH, [Fault::Chunk(CUT), Fault::Chunk(usize::MAX)]);
+    let fetched = scene.fetch(&address).expect("it comes again");
+    assert!(is(&fetched.path, &weights));
+    assert_eq!(scene.ranges(PATH), ["whole", "whole"]);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Removing what was fetched.
 
-use tintype_test_hub::{Fault, Gate};
+use tintype_test_hub::{Fault, Gate, wait_until};
 
 use crate::support::{
     BYTES, CUT, REPOSITORY, Scene, address, content, fetch, fetch_a_little, file, files_below, is,
-    length, link, wait_until,
+    length, link,
 };
 
 #[test]

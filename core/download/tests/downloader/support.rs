@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tintype::catalogue::{File, Role};
@@ -15,8 +14,6 @@ pub const REPOSITORY: &str = "maker/model";
 pub const BYTES: usize = 1_000_000;
 /// Where its download is interrupted.
 pub const CUT: usize = 400_000;
-/// How long a test waits for what must happen.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A Hub and the caches of a machine.
 pub struct Scene {
@@ -46,9 +43,7 @@ impl Scene {
         let mut environment = Environment::of(|name| {
             let added = more.iter().find(|(other, _)| *other == name);
             let here = variables.iter().find(|(other, _)| *other == name);
-            added
-                .map(|(_, value)| value.to_string())
-                .or_else(|| here.map(|(_, value)| value.clone()))
+            added.map(|(_, value)| value.into()).or_else(|| here.map(|(_, value)| value.into()))
         });
         environment.sleep = |_| {};
         environment.free_space = |_| None;
@@ -170,13 +165,4 @@ pub fn files_below(folder: &Path) -> Vec<String> {
     }
     files.sort();
     files
-}
-
-/// Waits for what must happen.
-pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < PATIENCE, "{what}: it never happens");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }

@@ -6,12 +6,10 @@ use std::sync::atomic::AtomicBool;
 
 use tintype::catalogue::File;
 use tintype_download::{DownloadError, Refusal, State};
-use tintype_test_hub::{Fault, Gate};
+use tintype_test_hub::{Fault, Gate, wait_until};
 
 use crate::child;
-use crate::support::{
-    BYTES, CUT, REPOSITORY, Scene, address, content, file, is, length, wait_until,
-};
+use crate::support::{BYTES, CUT, REPOSITORY, Scene, address, content, file, is, length};
 
 #[test]
 fn two_processes_share_one_download() {

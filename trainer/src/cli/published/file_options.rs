@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use tintype::catalogue::{Address, Entry, File, Hub, Kind, Role};
 use tintype::labels::printable;
 use tintype::settings::Settings;
@@ -29,6 +29,8 @@ struct Slot<'a> {
 pub struct FileOptions<'a> {
     library: &'a Library,
     slots: Vec<Slot<'a>>,
+    /// Files and folders that are given as paths, with their options.
+    local: Vec<(String, PathBuf)>,
     published: Published,
 }
 
@@ -65,7 +67,7 @@ fn check_network(option: &str, entry: &Entry) -> Result<()> {
 
 impl<'a> FileOptions<'a> {
     pub fn new(library: &'a Library) -> Self {
-        Self { library, slots: Vec::new(), published: Published::default() }
+        Self { library, slots: Vec::new(), local: Vec::new(), published: Published::default() }
     }
 
     /// A network's option, with its autoencoder, its statistics and its guide where none are given.
@@ -131,7 +133,9 @@ impl<'a> FileOptions<'a> {
     }
 
     fn network(&mut self, model: &'a mut ModelArgs) -> Result<Option<&'a Entry>> {
-        let ModelArgs { model, config, .. } = model;
+        let ModelArgs { model, config, names } = model;
+        self.local("--config", config.as_deref());
+        self.local("--names", names.names.as_deref());
         let Some(value) = model.clone() else { return Ok(None) };
         let entry = entry_named(self.library, &value)?;
         if let Some(entry) = entry {
@@ -193,7 +197,10 @@ impl<'a> FileOptions<'a> {
             }
             return Ok(());
         }
-        let Some(entry) = entry_named(library, value)? else { return Ok(()) };
+        let Some(entry) = entry_named(library, value)? else {
+            self.local(option, Some(value));
+            return Ok(());
+        };
         let Some(found) = library.catalogue()?.file(entry, role) else {
             let notes = entry.notes.join(" ");
             match entry.files.is_empty() {
@@ -203,6 +210,16 @@ impl<'a> FileOptions<'a> {
         };
         self.published_file(found, set);
         Ok(())
+    }
+
+    /// An option that takes a path alone, to a file that is read later.
+    pub fn local(&mut self, option: &str, path: Option<&Path>) {
+        self.local.extend(path.map(|path| (option.to_string(), path.to_path_buf())));
+    }
+
+    /// Whether a file is to be fetched.
+    pub fn has_missing(&self) -> bool {
+        self.slots.iter().any(|slot| self.library.downloader.find(&slot.file).is_none())
     }
 
     /// A file of an entry; an autoencoder's with the configuration that is read from beside it.
@@ -226,7 +243,7 @@ impl<'a> FileOptions<'a> {
     ///
     /// # Errors
     ///
-    /// If the user does not agree, or a file cannot be fetched.
+    /// If something is to be fetched and a path leads nowhere, the user does not agree, or a file cannot be fetched.
     pub fn resolve(self, download: DownloadArgs, json: bool) -> Result<Published> {
         let downloader = &self.library.downloader;
         // Before anything is fetched: a branch may move, and leave its files of before without a name.
@@ -240,6 +257,9 @@ impl<'a> FileOptions<'a> {
             }
         }
         if !missing.is_empty() {
+            for (option, path) in &self.local {
+                ensure!(path.exists(), "{option} {}: there is no such file", path.display());
+            }
             // Without a network the message is what is missing, and not a question that leads nowhere.
             if !downloader.environment().offline {
                 ask(downloader, &missing, download.yes)?;

@@ -8,8 +8,10 @@ use std::cell::OnceCell;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use tintype::catalogue::Catalogue;
+use tintype::catalogue::{Catalogue, Entry, Role};
 use tintype_download::{DownloadError, Downloader, Environment, user_catalogue};
+
+use super::model::PartsArgs;
 
 pub use consent::{agreed, ask};
 pub use file_options::{FileOptions, entry_named};
@@ -47,6 +49,25 @@ impl Library {
         }
         let read = user_catalogue(self.downloader.environment())?;
         Ok(self.catalogue.get_or_init(|| read))
+    }
+
+    /// The published network that options name, unless they have another configuration for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`entry_named`].
+    pub fn network(&self, parts: &PartsArgs) -> Result<Option<&Entry>> {
+        let named = parts.model.model.as_deref().map(|value| entry_named(self, value));
+        Ok(named.transpose()?.flatten().filter(|_| parts.model.config.is_none()))
+    }
+
+    /// Whether another network will guide a published one: that of the option, or its own.
+    ///
+    /// # Errors
+    ///
+    /// If the user's own catalogue cannot be read.
+    pub fn has_guide(&self, entry: &Entry, parts: &PartsArgs) -> Result<bool> {
+        Ok(parts.guide.is_some() || self.catalogue()?.file(entry, Role::Guide).is_some())
     }
 }
 

@@ -156,7 +156,9 @@ impl Shown {
 /// Tells where a file is now, and what it is: a digest that was not known can be pinned.
 fn said(file: &File, fetched: &Fetched, json: bool) {
     if json {
-        let event = json!({"event": "downloaded", "address": file.address, "path": fetched.path,
+        // A path need not be Unicode, but JSON is.
+        let path = fetched.path.display().to_string();
+        let event = json!({"event": "downloaded", "address": file.address, "path": path,
             "bytes": fetched.bytes, "sha256": fetched.sha256, "commit": fetched.commit,
             "not_asked": fetched.not_asked});
         let _ = writeln!(std::io::stdout(), "{event}");

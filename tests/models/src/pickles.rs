@@ -2,6 +2,37 @@
 
 use std::io::{Cursor, Write};
 
+use tintype::burn::module::Module;
+use tintype::weights::layout;
+
+/// Numbers in the one storage of a checkpoint, at least as many as its largest tensor has.
+const NUMBERS: usize = 1 << 16;
+
+/// A checkpoint of these entries, such as the [sections](section) `model` and `ema`.
+pub fn checkpoint(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    saved(&dict(entries))
+}
+
+/// The file of one value, such as a section that is the whole checkpoint.
+pub fn saved(value: &[u8]) -> Vec<u8> {
+    archive(&pickle(value), &vec![0.02; NUMBERS])
+}
+
+/// A section of a checkpoint: every tensor of a network, over the one storage.
+pub fn section<M: Module>(network: &M) -> Vec<u8> {
+    let of_shape = |shape: &[usize]| {
+        let shape: Vec<u32> = shape.iter().map(|&n| n as u32).collect();
+        let mut strides = vec![1; shape.len()];
+        for axis in (1..shape.len()).rev() {
+            strides[axis - 1] = strides[axis] * shape[axis];
+        }
+        tensor("FloatStorage", &shape, &strides)
+    };
+    let layout = layout(network);
+    let tensors = layout.iter().map(|(name, shape)| (name.as_str(), of_shape(shape)));
+    dict(&tensors.collect::<Vec<_>>())
+}
+
 /// A PyTorch archive with this pickle and a storage "0" of these numbers.
 pub fn archive(pickle: &[u8], values: &[f32]) -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));

@@ -1,0 +1,81 @@
+//! Configurations of networks that compute in a moment; a test changes what it is about.
+
+use tintype::model::imf::ImfConfig;
+use tintype::model::lightningdit::LightningDiTConfig;
+use tintype::model::meanflow::Shape;
+use tintype::model::pmf::PmfConfig;
+use tintype::model::sit::SiTConfig;
+use tintype::model::vavae::VaeConfig;
+
+/// A SiT as REPA-E has it, which holds the statistics of its latents: 12 classes, latents `[4, 8, 8]`.
+pub fn sit() -> SiTConfig {
+    SiTConfig {
+        input_size: 8,
+        in_channels: 4,
+        hidden_size: 48,
+        depth: 1,
+        num_heads: 4,
+        num_classes: 12,
+        qk_norm: true,
+        ..SiTConfig::variant("S", 2).expect("a variant")
+    }
+}
+
+/// A LightningDiT: 12 classes, latents `[4, 8, 8]`.
+pub fn lightningdit() -> LightningDiTConfig {
+    LightningDiTConfig {
+        input_size: 8,
+        in_channels: 4,
+        hidden_size: 48,
+        depth: 1,
+        num_heads: 4,
+        num_classes: 12,
+        ..LightningDiTConfig::variant("LightningDiT-B/1").expect("a variant")
+    }
+}
+
+/// An iMF: 6 classes, latents `[4, 32, 32]`.
+pub fn imf() -> ImfConfig {
+    ImfConfig { shape: mean_flow(32, 8, 4) }
+}
+
+/// A pMF: 6 classes, images of 16×16 pixels.
+pub fn pmf() -> PmfConfig {
+    PmfConfig { shape: mean_flow(16, 4, 3), pca_channels: 5, noise_scale: 1.0 }
+}
+
+fn mean_flow(input_size: usize, patch_size: usize, in_channels: usize) -> Shape {
+    Shape {
+        input_size,
+        patch_size,
+        in_channels,
+        hidden_size: 24,
+        depth: 3,
+        aux_head_depth: 2,
+        num_heads: 2,
+        mlp_hidden: 20,
+        num_classes: 6,
+        num_class_tokens: 3,
+        num_time_tokens: 2,
+        num_cfg_tokens: 2,
+        num_interval_tokens: 1,
+        v_heads: false,
+    }
+}
+
+/// An autoencoder of latents `[4, h/4, w/4]`, whose configuration is told by its shapes.
+pub fn autoencoder() -> VaeConfig {
+    VaeConfig {
+        ch: 32,
+        ch_mult: vec![1; 3],
+        num_res_blocks: 1,
+        z_channels: 4,
+        attn_resolutions: Vec::new(),
+        ..VaeConfig::f16d32()
+    }
+}
+
+/// An autoencoder of latents `[4, h/8, w/8]`, as Stable Diffusion's, whose file has to say its configuration.
+pub fn f8d4() -> VaeConfig {
+    VaeConfig { ch: 8, num_groups: 4, ch_mult: vec![1; 4], ..autoencoder() }
+}

@@ -1,0 +1,12 @@
+//! Tiny networks, and checkpoints of them as authors save them, for the tests of all rooms.
+//!
+//! * [`configs`] — configurations of networks that compute in a moment
+//! * [`tensors`] — weights by a formula
+//! * [`pickles`] — what `torch.save` writes, value by value, and whole checkpoints
+#![allow(clippy::missing_panics_doc)] // what cannot be built fails the test that wants it
+
+pub mod configs;
+mod formula;
+pub mod pickles;
+
+pub use formula::tensors;

@@ -1,0 +1,107 @@
+//! What needs no weights is refused before the question to download them, and before any request.
+
+use tintype::model::vavae::VaeConfig;
+use tintype_test_models::configs::autoencoder;
+
+use crate::published::{Scene, toml};
+
+/// Each of these commands is refused for its reason, though it may download.
+fn refused(scene: &Scene, commands: &[(&str, &str)]) {
+    let asked = scene.hub.requests().len();
+    for (line, reason) in commands {
+        let error = scene.refused(&format!("{line} --device cpu --yes"));
+        assert!(error.contains(reason), "{line}: {error}");
+    }
+    assert_eq!(scene.hub.requests().len(), asked, "something was asked for");
+}
+
+#[test]
+fn settings_outputs_and_paths_of_generate_and_sample() {
+    let scene = Scene::new();
+    scene.workspace.write("taken", "a file");
+    let commands = [
+        ("sample --model tiny-joint --count 12 --out x --cfg -1", "--cfg -1 is not 0 or more"),
+        ("sample --model tiny-joint --count 12 --out x --rho 0", "--rho 0 is not between 0.1"),
+        (
+            "sample --model tiny-joint --count 12 --out x --cfg-interval 2 1",
+            "2 1 is not an interval",
+        ),
+        ("sample --model tiny-joint --count 12 --out x --sampler none", "\"none\" is unknown"),
+        ("sample --model tiny-joint --count 12 --out taken/x", "--out taken/x cannot be written"),
+        ("sample --model tiny-joint --count 12 --npz taken/x.npz", "--npz taken/x.npz cannot"),
+        ("sample --model tiny-joint --count 12 --npz x.zip", "does not end in .npz"),
+        ("sample --model tiny-joint --count 12 --out x --vae no.pt", "--vae no.pt: there is no"),
+        ("generate 3 --model tiny-joint --tau 2", "--tau 2 is not between 0 and 1"),
+        ("generate 3 --model tiny-joint --names no.txt", "--names no.txt: there is no such file"),
+        ("generate 3 4 --model tiny-joint --grid 0 --out x.png", "need a folder or a grid"),
+        ("generate 3 --model tiny-joint --out taken/x", "--out taken/x cannot be written"),
+    ];
+    refused(&scene, &commands);
+    // Of some networks more is known.
+    let known = [
+        ("sample --model lightningdit-xl-1-800ep --count 7 --out x", "the 1000 classes"),
+        ("sample --model lightningdit-xl-1-800ep --count 1000 --out x --tau 0.5", "not apply to"),
+        ("sample --model imf-b-2 --count 1000 --out x --sampler euler", "does not fit iMF"),
+        ("generate crane --model lightningdit-xl-1-800ep", "134 crane; 517 crane"),
+        ("generate 3 --model imf-b-2 --cfg 0.5", "--cfg 0.5 is not 1 or more"),
+    ];
+    refused(&scene, &known);
+}
+
+#[test]
+fn samples_of_another_making() {
+    let scene = Scene::new();
+    let line = "sample --model tiny-joint --count 12 --steps 2 --out x --npz x.npz";
+    scene.succeeds(&format!("{line} --device cpu --yes"));
+    scene.succeeds("models --remove tiny-joint --yes");
+    let other = |change: &str| format!("{line} {change}");
+    let folder = line.replace(" --npz x.npz", " --seed 1");
+    let commands = [
+        (other("--seed 1"), "seed was 0, not 1; --force replaces it"),
+        (folder, "seed was 0, not 1"),
+        (line.replace("--out x ", "--labels random "), "labels was \"equal\", not \"random\""),
+    ];
+    let commands = commands.each_ref().map(|(line, reason)| (line.as_str(), *reason));
+    refused(&scene, &commands);
+    // What may be the same making is asked for.
+    let error = scene.refused(&format!("{line} --device cpu"));
+    assert!(error.contains("--yes downloads them"), "{error}");
+}
+
+/// The configuration of a training from a published autoencoder, with more lines of its tables.
+fn training(data: &str, run: &str, init: &str) -> String {
+    let model = toml(&VaeConfig { ch: 8, num_groups: 4, ..autoencoder() });
+    format!(
+        "recipe = \"vae\"\n[model]\n{model}[data]\n{data}\n[run]\nsteps = 1\n{run}\n[optimizer]\nlr = 1e-4\n\
+         betas = [0.5, 0.9]\n[loss]\ndisc_weight = 0.0\n{init}"
+    )
+}
+
+#[test]
+fn data_outputs_and_runs_of_train() {
+    let scene = Scene::new();
+    scene.succeeds("prepare images --out store --size 32");
+    scene.workspace.write("taken", "a file");
+    let (store, batch) = ("images = \"store\"", "batch = 2");
+    let init = "[init]\nfrom = \"tiny-vae\"\n";
+    let write = |name: &str, text: String| scene.workspace.write(name, &text);
+    write("whole.toml", training(store, batch, init));
+    write("data.toml", training("images = \"nowhere\"", batch, init));
+    write("vgg.toml", training(&format!("{store}\nvgg = \"vgg.pth\""), batch, init));
+    write("odd.toml", training(store, "batch = 3", init));
+    write("names.toml", training(store, batch, &format!("{init}names = \"no.txt\"\n")));
+    write("plain.toml", training(store, batch, ""));
+    let teacher = format!("{store}\nteacher = \"hub:me/dino/dino.pth\"");
+    write("other.toml", training(&teacher, "batch = 2\nseed = 1", ""));
+    scene.succeeds("train plain.toml --out run --device cpu --quiet");
+    let commands = [
+        ("train whole.toml --out taken/x", "--out taken/x cannot be written"),
+        // On two devices.
+        ("train odd.toml --out x --device cpu", "run.batch = 3 is not a multiple of 2"),
+        ("train other.toml --out run", "was trained with seed 0 and batch 2"),
+        ("train data.toml --out x", "nowhere: not an image store"),
+        ("train vgg.toml --out x", "LPIPS needs both data.vgg and data.lpips"),
+        ("train names.toml --out x", "init.names no.txt: there is no such file"),
+    ];
+    refused(&scene, &commands);
+}
