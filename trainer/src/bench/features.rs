@@ -1,6 +1,6 @@
 //! Benchmark of the features that FID compares.
 
-use tintype::weights::{Which, flat, with_flat};
+use tintype::weights::{Flat, Which, flat, with_flat};
 
 use super::{Bench, Measurement};
 use crate::network::inception::{Inception, SIDE};
@@ -12,7 +12,7 @@ const WEIGHTS: f64 = 0.05;
 /// compute them. Weights are random; reading and resizing of images is not part of it.
 pub fn inception(bench: &Bench, batch: usize) -> Measurement {
     let network = Inception::untrained(&bench.device);
-    let random = flat(&network, Which::All)
+    let random: Flat = flat(&network, Which::All)
         .into_iter()
         .map(|(name, zeros)| (name, bench.values_on(zeros.dims(), &bench.device) * WEIGHTS))
         .collect();
