@@ -1,14 +1,8 @@
-"""PyTorch side of the CPU benchmark: one emoji image with the shipped weights.
+"""The emoji model in PyTorch, with the shipped weights, for `cpu.py`: forward passes, training steps, the autoencoder's
+decode, and images by 50 steps of Euler-Maruyama with guidance (two rows an evaluation), where the autoencoder decodes
+when the gate opens. Needs torch and safetensors."""
 
-    python3 tests/peers/emoji_pytorch.py [--steps 50] [--cfg 2] [--rounds 3] [--threads 2]
-
-Needs torch and safetensors. Computes what `cargo bench --locked --bench emoji_cpu` computes: Hi-DiT with guidance (two
-rows a step), Euler-Maruyama, the autoencoder's decode when the gate opens.
-"""
-
-import argparse
 import json
-import time
 from pathlib import Path
 
 import torch
@@ -109,16 +103,15 @@ class Decoder:
 
 
 @torch.inference_mode()
-def sample(net, decoder, steps, cfg, seed, label=17):
-    torch.manual_seed(seed)
+def sample(net, decoder, batch, steps=50, cfg=2.0, label=17):
     times = torch.cat([torch.linspace(1, 0.04, steps, dtype=torch.float64), torch.zeros(1).double()])
-    z, x = torch.randn(1, 16, 16, 16).double(), None
-    y = torch.tensor([label, net.w["y_embedder.embedding_table.weight"].shape[0] - 1])
+    z, x = torch.randn(batch, 16, 16, 16).double(), None
+    y = torch.tensor([label] * batch + [net.w["y_embedder.embedding_table.weight"].shape[0] - 1] * batch)
 
     def guided(z, x, t):
         twice = lambda a: None if a is None else torch.cat([a, a]).float()
-        v, image = net.forward(twice(z), twice(x), torch.full((2,), t, dtype=torch.float32), y)
-        mix = lambda a: None if a is None else (a[1:] + cfg * (a[:1] - a[1:])).double()
+        v, image = net.forward(twice(z), twice(x), torch.full((2 * batch,), t, dtype=torch.float32), y)
+        mix = lambda a: None if a is None else (a[batch:] + cfg * (a[:batch] - a[batch:])).double()
         return mix(v), mix(image)
 
     def step(x, v, t, dt, last):
@@ -132,51 +125,42 @@ def sample(net, decoder, steps, cfg, seed, label=17):
             v, _ = guided(z, None, t)
             mean, std = net.w["bn.running_mean"], net.w["bn.running_var"].sqrt()
             clean = (z - t * v).float() * std.view(1, -1, 1, 1) + mean.view(1, -1, 1, 1)
-            x = (1 - t) * decoder.forward(clean).double() + t * torch.randn(1, 3, 128, 128).double()
+            x = (1 - t) * decoder.forward(clean).double() + t * torch.randn(batch, 3, 128, 128).double()
         v, image = guided(z, x, t)
         z = step(z, v, t, dt, last)
         if x is not None:
             x = image if last else step(x, (x - image) / max(t, 0.05), t, dt, last)
-    return x
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--cfg", type=float, default=2.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+def training(net, batch):
+    """A step of `tintype bench train`: the latent stream, clipping by the global norm, AdamW."""
+    frozen = ("bn.", "pos_embed")
+    parameters = [w.requires_grad_() for name, w in net.w.items() if not name.startswith(frozen)]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.01, fused=True)
+    z, target, t, y = *torch.randn(2, batch, 16, 16, 16), torch.rand(batch), torch.zeros(batch, dtype=torch.long)
+
+    def step():
+        velocity, _ = net.forward(z, None, t, y)
+        F.mse_loss(velocity, target).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def lines(what, _network, batch):
+    """What `tintype bench WHAT --network emoji --batch BATCH` measures."""
     with safe_open(FOLDER / "hidit.safetensors", "pt") as f:
         config = json.loads(f.metadata()["config"])
     net = HiDiT(load_file(FOLDER / "hidit.safetensors"), config)
     decoder = Decoder(load_file(FOLDER / "vae-decoder.safetensors"))
-    z, y = torch.randn(2, 16, 16, 16), torch.tensor([17, 41])
-    with torch.inference_mode():
-        for _ in range(3):
-            net.forward(z, None, torch.full((2,), 0.5), y)
-        started = time.perf_counter()
-        for _ in range(10):
-            net.forward(z, None, torch.full((2,), 0.5), y)
-        forward = (time.perf_counter() - started) / 10
-        latent = torch.randn(1, 16, 16, 16)
-        decoder.forward(latent)
-        started = time.perf_counter()
-        for _ in range(3):
-            decoder.forward(latent)
-        decode = (time.perf_counter() - started) / 3
-    rounds = []
-    for seed in range(args.rounds):
-        started = time.perf_counter()
-        sample(net, decoder, args.steps, args.cfg, seed)
-        rounds.append(time.perf_counter() - started)
-    print(json.dumps({
-        "peer": f"PyTorch {torch.__version__}", "threads": args.threads,
-        "forward_two_rows_s": forward, "decode_s": decode,
-        "picture_s": sorted(rounds)[len(rounds) // 2], "rounds_s": rounds,
-    }))
-
-
-if __name__ == "__main__":
-    main()
+    z, t, y = torch.randn(batch, 16, 16, 16), torch.rand(batch), torch.zeros(batch, dtype=torch.long)
+    call = {
+        "forward": torch.inference_mode()(lambda: net.forward(z, None, t, y)),
+        "train": training(net, batch) if what == "train" else None,
+        "decode": torch.inference_mode()(lambda: decoder.forward(z)),
+        "sample": lambda: sample(net, decoder, batch),
+    }[what]
+    return [(f"{what} {batch}", batch, "images/s", call)]

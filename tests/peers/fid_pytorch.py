@@ -14,9 +14,10 @@ import argparse, glob, json, os, time
 import numpy as np
 import scipy.linalg
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
+
+from inception_pytorch import Inception
 
 
 def tf1_bilinear(image, size=299):
@@ -31,55 +32,6 @@ def tf1_bilinear(image, size=299):
     top = x[y0][:, x0] + (x[y0][:, x1] - x[y0][:, x0]) * tx
     bottom = x[y1][:, x0] + (x[y1][:, x1] - x[y1][:, x0]) * tx
     return (top + (bottom - top) * ty).permute(2, 0, 1)
-
-
-class Inception:
-    def __init__(self, path):
-        self.w = load_file(path)
-
-    def unit(self, name, x, stride=1, padding=0):
-        w, bn = self.w, f"{name}.bn."
-        x = F.conv2d(x, w[f"{name}.conv.weight"], stride=stride, padding=padding)
-        x = F.batch_norm(x, w[bn + "running_mean"], w[bn + "running_var"], w[bn + "weight"], w[bn + "bias"], eps=1e-3)
-        return F.relu(x)
-
-    def features(self, x):
-        """[B, 3, 299, 299] → [B, 2048]"""
-        u = self.unit
-        mean = lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
-        row, column = (0, 3), (3, 0)
-        x = u("Conv2d_1a_3x3", x, 2)
-        x = u("Conv2d_2a_3x3", x)
-        x = F.max_pool2d(u("Conv2d_2b_3x3", x, padding=1), 3, 2)
-        x = u("Conv2d_4a_3x3", u("Conv2d_3b_1x1", x))
-        x = F.max_pool2d(x, 3, 2)
-        for block in ("5b", "5c", "5d"):
-            b = f"Mixed_{block}.branch"
-            double = u(b + "3x3dbl_2", u(b + "3x3dbl_1", x), padding=1)
-            x = torch.cat([u(b + "1x1", x), u(b + "5x5_2", u(b + "5x5_1", x), padding=2),
-                           u(b + "3x3dbl_3", double, padding=1), u(b + "_pool", mean(x))], 1)
-        b = "Mixed_6a.branch"
-        double = u(b + "3x3dbl_2", u(b + "3x3dbl_1", x), padding=1)
-        x = torch.cat([u(b + "3x3", x, 2), u(b + "3x3dbl_3", double, 2), F.max_pool2d(x, 3, 2)], 1)
-        for block in ("6b", "6c", "6d", "6e"):
-            b = f"Mixed_{block}.branch"
-            seven = u(b + "7x7_3", u(b + "7x7_2", u(b + "7x7_1", x), padding=row), padding=column)
-            double = u(b + "7x7dbl_1", x)
-            for i, p in zip((2, 3, 4, 5), (column, row, column, row)):
-                double = u(f"{b}7x7dbl_{i}", double, padding=p)
-            x = torch.cat([u(b + "1x1", x), seven, double, u(b + "_pool", mean(x))], 1)
-        b = "Mixed_7a.branch"
-        seven = u(b + "7x7x3_3", u(b + "7x7x3_2", u(b + "7x7x3_1", x), padding=row), padding=column)
-        x = torch.cat([u(b + "3x3_2", u(b + "3x3_1", x), 2), u(b + "7x7x3_4", seven, 2), F.max_pool2d(x, 3, 2)], 1)
-        for block in ("7b", "7c"):
-            b = f"Mixed_{block}.branch"
-            pool = mean(x) if block == "7b" else F.max_pool2d(x, 3, 1, 1)
-            three, double = u(b + "3x3_1", x), u(b + "3x3dbl_2", u(b + "3x3dbl_1", x), padding=1)
-            x = torch.cat([u(b + "1x1", x),
-                           u(b + "3x3_2a", three, padding=(0, 1)), u(b + "3x3_2b", three, padding=(1, 0)),
-                           u(b + "3x3dbl_3a", double, padding=(0, 1)), u(b + "3x3dbl_3b", double, padding=(1, 0)),
-                           u(b + "_pool", pool)], 1)
-        return x.mean((2, 3))
 
 
 def features(network, folder, limit, batch):
@@ -122,7 +74,7 @@ def main():
         result["fid_of_tintypes_features"] = fid(*ours)
         print(result, flush=True)
     if not args.only_cached:
-        network = Inception(args.weights)
+        network = Inception(load_file(args.weights))
         theirs = [features(network, f, args.limit, args.batch) for f in args.folders]
         result["fid"] = fid(*theirs)
         if "fid_of_tintypes_features" in result:
@@ -132,4 +84,5 @@ def main():
     print(json.dumps(result))
 
 
-main()
+if __name__ == "__main__":
+    main()

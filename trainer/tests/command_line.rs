@@ -200,6 +200,22 @@ fn benchmarks_run_and_compare_with_and_without_kernels() {
     assert!(before["results"][0]["rate"].as_f64().is_some_and(|rate| rate > 0.0));
     let after = run(&[&bench[..], &["--compare", out]].concat());
     assert!(text(&after.stdout).contains(" x Tintype"), "{}", text(&after.stdout));
+    let measured = |more: &[&str]| -> Vec<String> {
+        let quick =
+            ["--device", "cpu", "--batch", "1", "--rounds", "1", "--warm-up", "1", "--json"];
+        let output = run(&[&["bench"][..], more, &quick[..]].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let results = report["results"].as_array().expect("a list");
+        results.iter().map(|result| result["name"].as_str().expect("a name").into()).collect()
+    };
+    let networks = measured(&["encode", "decode", "inception"]);
+    assert_eq!(networks, ["encode 1", "decode 1", "inception 1"]);
+    let operations = measured(&["operations", "--network", "hdit-mnist"]);
+    for name in ["attention, prepared 1", "softmax 1", "rope 1", "gelu mlp 1", "geglu mlp 1"] {
+        assert!(operations.iter().any(|found| found == name), "{name}: {operations:?}");
+    }
+    refused(&["bench", "encode", "--device", "cpu", "--network", "hdit-mnist"], &["autoencoder"]);
     refused(&["bench", "--network", "sit-xxl"], &["sit-xxl", "hidit-xl-1-256"]);
     refused(&["bench", "scaling", "--device", "cpu", "--network", "emoji"], &["HDiT"]);
     refused(&["bench", "--compare", "no.json"], &["no.json"]);

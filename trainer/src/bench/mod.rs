@@ -1,15 +1,19 @@
-//! Benchmarks of `tintype bench`: a device's roofline, the operations of a network, whole networks, and
-//! samplers.
+//! Benchmarks of `tintype bench`: a device's roofline, the operations of a network, whole networks,
+//! autoencoders, Inception's features, and samplers.
 
+mod autoencoder;
 mod clock;
+mod features;
 mod networks;
 mod operations;
 mod report;
 mod roofline;
 mod samplers;
 
+pub use autoencoder::{decode, encode};
 pub use clock::{Clock, Timing};
-pub use networks::{Subject, decode, forward, sample, scaling, train};
+pub use features::inception;
+pub use networks::{Subject, forward, sample, scaling, train};
 pub use operations::operations;
 pub use report::{Baseline, Measurement, Report};
 pub use roofline::{Roofline, roofline};

@@ -1,7 +1,7 @@
-//! Benchmarks of whole networks: forward passes, training steps, decoding, sampling, and forward
-//! throughput at increasing resolution.
+//! Benchmarks of whole networks: forward passes, training steps, sampling, and forward throughput at
+//! increasing resolution.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use tintype::burn::module::AutodiffModule;
 use tintype::burn::tensor::{FloatDType, Int, Tensor};
 use tintype::generate::{Event, ImageSpec, ModelFiles, ModelPaths, Parts, Pipeline, Request};
@@ -14,14 +14,14 @@ use tintype::weights::{Weights, Which, computing_in, flat, flat_gradients, snaps
 use super::{Bench, Measurement};
 use crate::train::adamw::{AdamW, AdamWConfig, Group, clip, global_norm};
 use crate::train::recipe::Trained;
-use crate::train::{hdit, hidit, lightningdit, vae};
+use crate::train::{hdit, hidit, lightningdit};
 
 /// A network to benchmark.
 #[derive(Clone, Debug)]
 pub struct Subject {
     /// Its name.
     pub name: String,
-    /// Its architecture; weights are random.
+    /// Its architecture; weights are random, except in [`sample`] of the emoji model.
     pub architecture: Architecture,
     /// The autoencoder of its latents.
     pub vae: Option<VaeConfig>,
@@ -71,7 +71,7 @@ impl Subject {
     }
 
     /// Shape of one state `[C, H, W]`.
-    fn state(&self) -> [usize; 3] {
+    pub(super) fn state(&self) -> [usize; 3] {
         self.architecture.state_shape()
     }
 
@@ -236,30 +236,8 @@ impl<M: AutodiffModule> Step<M> {
     }
 }
 
-/// Decoding of a batch of latents.
-///
-/// # Errors
-///
-/// If the subject has no autoencoder, or its configuration does not describe one.
-pub fn decode(bench: &Bench, subject: &Subject, batch: usize) -> Result<Measurement> {
-    let config = subject.vae.as_ref().with_context(|| no_autoencoder(subject))?;
-    let decoder = computing_in(&config.init_decoder(&bench.device)?, bench.precision);
-    let [_, h, w] = subject.state();
-    let z = bench.values([batch, config.latent_channels(), h, w]);
-    let timing = bench.clock.time(&bench.device, || {
-        decoder.decode(z.clone());
-    });
-    let flops = 2.0 * vae::decoder_macs(config, h * config.downsampling()) * batch as f64;
-    Ok(Measurement::new(format!("decode {batch}"), timing, batch as f64, "images/s")
-        .operations(flops))
-}
-
-fn no_autoencoder(subject: &Subject) -> String {
-    format!("{} has no autoencoder", subject.name)
-}
-
 /// Sampling with the network's default settings, from noise to 8-bit images on the host; `steps`
-/// overrides the number of steps.
+/// overrides the number of steps. The emoji model has its own weights, other networks random ones.
 ///
 /// # Errors
 ///
@@ -275,6 +253,31 @@ pub fn sample(
     batch: usize,
     steps: Option<usize>,
 ) -> Result<Measurement> {
+    let pipeline = if subject.name == "emoji" {
+        let files = ModelFiles::open(&ModelPaths::default())?;
+        Pipeline::load(files.parts(), bench.precision, &bench.device)?
+    } else {
+        untrained(bench, subject)?
+    };
+    let mut settings = pipeline.architecture().default_settings();
+    settings.steps = steps.unwrap_or(settings.steps);
+    let images = |seed| ImageSpec::new(pipeline.labels().len().checked_sub(1), seed, 0);
+    let request = Request { settings, images: (0..batch as u64).map(images).collect() };
+    let mut failed = None;
+    let timing = bench.clock.time(&bench.device, || {
+        let mut quiet = async |_: Event<'_>| Ok(());
+        if let Err(error) = pollster::block_on(pipeline.generate(&request, &mut quiet)) {
+            failed = Some(error);
+        }
+    });
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(Measurement::new(format!("sample {batch}"), timing, batch as f64, "images/s")),
+    }
+}
+
+/// The network and its autoencoder with random weights.
+fn untrained(bench: &Bench, subject: &Subject) -> Result<Pipeline> {
     let cpu = tintype::burn::tensor::Device::flex();
     let model = with_network!(subject, |init, _forward| snapshot(&init(&cpu)?));
     let config = match subject.kind() {
@@ -296,22 +299,7 @@ pub fn sample(
     };
     let stats = stats(subject)?;
     let parts = Parts { model: &model, vae: vae.as_ref(), stats: stats.as_ref(), guide: None };
-    let pipeline = Pipeline::load(parts, bench.precision, &bench.device)?;
-    let mut settings = pipeline.architecture().default_settings();
-    settings.steps = steps.unwrap_or(settings.steps);
-    let images = |seed| ImageSpec::new(pipeline.labels().len().checked_sub(1), seed, 0);
-    let request = Request { settings, images: (0..batch as u64).map(images).collect() };
-    let mut failed = None;
-    let timing = bench.clock.time(&bench.device, || {
-        let mut quiet = async |_: Event<'_>| Ok(());
-        if let Err(error) = pollster::block_on(pipeline.generate(&request, &mut quiet)) {
-            failed = Some(error);
-        }
-    });
-    match failed {
-        Some(error) => Err(error.into()),
-        None => Ok(Measurement::new(format!("sample {batch}"), timing, batch as f64, "images/s")),
-    }
+    Ok(Pipeline::load(parts, bench.precision, &bench.device)?)
 }
 
 /// Latent statistics, for networks that do not contain them.

@@ -1,8 +1,10 @@
 //! Benchmarks of a transformer's operations at a network's sizes.
 
 use tintype::burn::tensor::Tensor;
+use tintype::burn::tensor::activation::softmax;
 use tintype::model::meanflow::Shape;
 use tintype::model::sit::SiTConfig;
+use tintype::nn::rope::{HeadRope, Places, RotaryTable};
 use tintype::shaders::{
     AttentionKind, Normalization, QkTransform, gated_residual, geglu, linear, linear_gelu_tanh,
     modulated_norm, qkv_attention, swiglu,
@@ -60,13 +62,34 @@ fn block(network: Kind<'_>) -> Block {
     }
 }
 
+/// How the network prepares queries and keys inside of attention, and the scale of their products; `None`
+/// where it does not.
+fn preparation(bench: &Bench, network: Kind<'_>, block: &Block) -> Option<(QkTransform, f64)> {
+    let Block { n, d, heads, .. } = *block;
+    let (head, side) = (d / heads, n.isqrt());
+    match network {
+        Kind::Trained(Trained::LightningDiT(_)) => {
+            let table = RotaryTable::new(Places::Grid { prefix: 0, side }, head, &bench.device);
+            let [cos, sin] = [table.cos, table.sin].map(|table| table.cast(bench.precision));
+            Some((QkTransform::Rotary { cos, sin }, 1.0 / (head as f64).sqrt()))
+        }
+        Kind::Trained(Trained::HDiT(_)) => {
+            let scale = Tensor::<1>::full([heads], 10.0, &bench.device).cast(bench.precision);
+            let freqs = HeadRope::new(heads, head, &bench.device).freqs.val();
+            Some((QkTransform::Cosine { scale, freqs, height: side, width: side }, 1.0))
+        }
+        _ => None,
+    }
+}
+
 /// Measures each operation forward, and linear layers and attention also backward.
 ///
 /// # Panics
 ///
 /// If the network is none of this library's.
 pub fn operations(bench: &Bench, subject: &Subject, batch: usize) -> Vec<Measurement> {
-    let Block { n, d, heads, inner, kernel } = block(subject.kind());
+    let block = block(subject.kind());
+    let Block { n, d, heads, inner, kernel } = block;
     let (rows, size) = (batch * n, bench.size());
     let x: Tensor<3> = bench.values([batch, n, d]);
     let condition: Tensor<2> = bench.values([batch, d]);
@@ -124,6 +147,21 @@ pub fn operations(bench: &Bench, subject: &Subject, batch: usize) -> Vec<Measure
         let out = qkv_attention(leaf.clone(), heads, scale, QkTransform::Plain, reach);
         leaf.grad(&out.sum().backward());
     });
+    if let Some((transform, scale)) = preparation(bench, subject.kind(), &block) {
+        add("attention, prepared", flops, f(4 * rows * d), &mut || {
+            qkv_attention(qkv.clone(), heads, scale, transform.clone(), reach);
+        });
+    }
+    let scores: Tensor<4> = bench.values([batch, heads, n, seen]);
+    add("softmax", 0.0, f(2 * rows * heads * seen), &mut || {
+        softmax(scores.clone(), 3);
+    });
+    let table = RotaryTable::new(Places::Line { count: n }, d / heads, &bench.device);
+    let split: Tensor<4> = bench.values([batch, heads, n, d / heads]);
+    add("rope", 0.0, f(4 * rows * d), &mut || {
+        table.forward(split.clone());
+        table.forward(split.clone());
+    });
     for (name, kind) in
         [("layer norm", Normalization::LayerNorm), ("rms norm", Normalization::RmsNorm)]
     {
@@ -142,5 +180,21 @@ pub fn operations(bench: &Bench, subject: &Subject, batch: usize) -> Vec<Measure
     add("geglu", 0.0, f(3 * rows * inner), &mut || {
         geglu(pairs.clone());
     });
+    let (last, last_bias): (Tensor<2>, Tensor<1>) = (bench.values([d, inner]), bench.values([d]));
+    let flops = 2.0 * f(rows * d) * f(inner);
+    add("gelu mlp", 2.0 * flops, f(2 * rows * d + 2 * d * inner), &mut || {
+        let h = linear_gelu_tanh(x.clone(), weight.clone(), Some(bias.clone())); // [B, N, inner]
+        linear(h, last.clone(), Some(last_bias.clone()));
+    });
+    let first: Tensor<2> = bench.values([2 * inner, d]);
+    let first_bias: Tensor<1> = bench.values([2 * inner]);
+    let gates: [(&str, fn(Tensor<3>) -> Tensor<3>); 2] =
+        [("swiglu mlp", swiglu::<3>), ("geglu mlp", geglu::<3>)];
+    for (name, gate) in gates {
+        add(name, 3.0 * flops, f(2 * rows * d + 3 * d * inner), &mut || {
+            let h = linear(x.clone(), first.clone(), Some(first_bias.clone())); // [B, N, 2·inner]
+            linear(gate(h), last.clone(), Some(last_bias.clone()));
+        });
+    }
     found
 }

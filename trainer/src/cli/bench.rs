@@ -11,16 +11,16 @@ use tintype::files::write_whole;
 use super::numbers::at_least;
 use crate::bench::{
     Baseline, Bench, Clock, Distances, Measurement, Report, Subject, decode, emoji_distances,
-    forward, gaussian_distances, operations, roofline, sample, scaling, train,
+    encode, forward, gaussian_distances, inception, operations, roofline, sample, scaling, train,
 };
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Benchmarks to run [default: all but samplers and scaling]
+    /// Benchmarks to run [default: all but inception, samplers and scaling]
     #[arg(value_name = "WHAT", value_enum)]
     what: Vec<What>,
-    /// Architecture, with random weights: a preset or `emoji` [default: hidit-xl-1-256 on a GPU, emoji
-    /// on the CPU]
+    /// Architecture, with random weights: a preset or `emoji` (`sample` takes its own weights) [default:
+    /// hidit-xl-1-256 on a GPU, emoji on the CPU]
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
     /// Batch sizes [default: 1,64 on a GPU, 1,4 on the CPU]
@@ -69,10 +69,14 @@ enum What {
     Forward,
     /// Training steps
     Train,
+    /// Encoding of images
+    Encode,
     /// Decoding of latents
     Decode,
     /// Sampling, end to end
     Sample,
+    /// Features for FID (Inception-v3)
+    Inception,
     /// Distance of samplers from the solution of their ODE by evaluations (emoji, normal data)
     Samplers,
     /// Forward throughput in pixels at increasing resolution (HDiT)
@@ -131,7 +135,11 @@ pub fn run(args: Args) -> Result<()> {
     };
     for what in args.wanted(&subject) {
         match what {
-            What::Operations => add(operations(&bench, &subject, last)),
+            What::Operations => {
+                for &batch in &batches {
+                    add(operations(&bench, &subject, batch));
+                }
+            }
             What::Forward => {
                 for &batch in &batches {
                     add(vec![forward(&bench, &subject, batch)?]);
@@ -142,10 +150,12 @@ pub fn run(args: Args) -> Result<()> {
                     add(vec![train(&bench, &subject, batch)?]);
                 }
             }
+            What::Encode => add(vec![encode(&bench, &subject, last)?]),
             What::Decode => add(vec![decode(&bench, &subject, last)?]),
             What::Sample => {
                 add(vec![sample(&bench, &subject, last, args.steps.map(usize::from))?]);
             }
+            What::Inception => add(vec![inception(&bench, last)]),
             What::Samplers => {
                 ensure!(
                     subject.name == "emoji",
@@ -200,8 +210,16 @@ impl Args {
         if !self.what.is_empty() {
             return self.what.clone();
         }
-        let all = [What::Operations, What::Forward, What::Train, What::Decode, What::Sample];
-        let has = |what: &What| *what != What::Decode || subject.vae.is_some();
+        let all = [
+            What::Operations,
+            What::Forward,
+            What::Train,
+            What::Encode,
+            What::Decode,
+            What::Sample,
+        ];
+        let of_autoencoder = |what: &What| matches!(what, What::Encode | What::Decode);
+        let has = |what: &What| !of_autoencoder(what) || subject.vae.is_some();
         all.into_iter().filter(has).collect()
     }
 }

@@ -49,7 +49,7 @@ fn inner(config: &VaeConfig, side: usize) -> (usize, usize, f64) {
 /// # Panics
 ///
 /// If `config` has no levels.
-fn encoder_macs(config: &VaeConfig, side: usize) -> f64 {
+pub fn encoder_macs(config: &VaeConfig, side: usize) -> f64 {
     let (inner, small, mid) = inner(config, side);
     let (z, e) = (config.z_channels, config.latent_channels());
     let mut total = conv(side, config.in_channels, config.ch, 3) + mid;

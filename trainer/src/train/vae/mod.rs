@@ -10,7 +10,7 @@ mod training;
 
 use serde::{Deserialize, Serialize};
 
-pub use cost::{decoder_macs, macs};
+pub use cost::{decoder_macs, encoder_macs, macs};
 pub use networks::{LinearProj, Networks};
 pub use passes::{
     DiscriminatorPass, GeneratorPass, Inputs, Perceptual, adaptive, discriminator_pass,

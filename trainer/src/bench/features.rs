@@ -1,0 +1,25 @@
+//! Benchmark of the features that FID compares.
+
+use tintype::weights::{Flat, Which, flat, with_flat};
+
+use super::{Bench, Measurement};
+use crate::network::inception::{Inception, SIDE};
+
+/// Size of the weights: activations keep their order of magnitude through the network.
+const WEIGHTS: f64 = 0.05;
+
+/// Inception's features of a batch of images of 299 × 299, in float32 whatever the precision, as metrics
+/// compute them. Weights are random; reading and resizing of images is not part of it.
+pub fn inception(bench: &Bench, batch: usize) -> Measurement {
+    let network = Inception::untrained(&bench.device);
+    let random: Flat = flat(&network, Which::All)
+        .into_iter()
+        .map(|(name, zeros)| (name, bench.values_on(zeros.dims(), &bench.device) * WEIGHTS))
+        .collect();
+    let network = with_flat(network, &random);
+    let x = bench.values_on([batch, 3, SIDE, SIDE], &bench.device);
+    let timing = bench.clock.time(&bench.device, || {
+        network.forward(x.clone());
+    });
+    Measurement::new(format!("inception {batch}"), timing, batch as f64, "images/s")
+}
