@@ -502,6 +502,10 @@ pub fn adamw(
     moments: [Tensor<1>; 2],
     step: AdamWStep,
 ) -> (Tensor<1>, [Tensor<1>; 2]) {
+    #[cfg(feature = "cpu")]
+    if uses_kernels() && cpu::adamw::takes([&parameter, &gradient, &moments[0], &moments[1]]) {
+        return cpu::adamw::step(parameter, gradient, moments, step);
+    }
     #[cfg(feature = "gpu")]
     if uses_kernels() {
         let [first, second] = &moments;

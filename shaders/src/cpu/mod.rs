@@ -9,6 +9,7 @@
 //! computed beside it. In gradients, what is summed over rows is summed in pieces that the sizes
 //! alone decide, so two runs give the same bits on any number of cores.
 
+pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod gelu;
 pub(crate) mod glu;
