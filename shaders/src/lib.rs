@@ -535,5 +535,8 @@ pub fn overwrite<const D: usize>(from: Tensor<D>, to: &Tensor<D>) -> bool {
     }
 }
 
+// So the cases in `tests/` call it.
+#[cfg(all(test, feature = "cpu"))]
+extern crate self as tintype_shaders;
 #[cfg(all(test, feature = "cpu"))]
 mod tests;
