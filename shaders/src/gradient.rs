@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::backend::DispatchTensor;
 #[cfg(feature = "autodiff")]
 use burn::backend::DispatchTensorKind;
+#[cfg(feature = "gpu")]
 use burn_backend::TensorMetadata;
 
 /// An operation with one result, and its derivative written by hand.
@@ -12,6 +13,11 @@ pub(crate) trait Operation: std::fmt::Debug + Send + Sync {
     /// The result, and what [`backward`](Self::backward) wants to have besides the inputs; nothing
     /// where these inputs are better left to the plain operations.
     fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)>;
+
+    /// The result alone, where no gradient will be asked for.
+    fn result(&self, inputs: &[DispatchTensor]) -> Option<DispatchTensor> {
+        self.forward(inputs).map(|(result, _)| result)
+    }
 
     /// Whether it can be part of what is differentiated.
     fn has_gradient(&self) -> bool {
@@ -54,6 +60,7 @@ fn complete<T>(
 }
 
 /// Whether tensors are all of one type, as most kernels want their inputs.
+#[cfg(feature = "gpu")]
 pub(crate) fn of_one_type(inputs: &[DispatchTensor]) -> bool {
     inputs.iter().all(|x| x.dtype() == inputs[0].dtype())
 }
@@ -76,8 +83,12 @@ pub(crate) fn apply(
             if !operation.has_gradient() {
                 return None;
             }
-            #[allow(unreachable_patterns)] // where every backend is a GPU
+            #[allow(unreachable_patterns)] // where every backend has kernels
             return match **kind {
+                #[cfg(feature = "cpu")]
+                DispatchTensorKind::Flex(_) => {
+                    tracked::apply::<burn::backend::Flex>(operation, inputs)
+                }
                 #[cfg(feature = "wgpu")]
                 DispatchTensorKind::Wgpu(_) => {
                     tracked::apply::<burn::backend::Wgpu>(operation, inputs)
@@ -94,7 +105,7 @@ pub(crate) fn apply(
             };
         }
     }
-    operation.forward(&inputs).map(|(result, _)| result)
+    operation.result(&inputs)
 }
 
 #[cfg(feature = "autodiff")]

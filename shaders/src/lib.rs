@@ -1,22 +1,25 @@
 //! Kernels of Tintype as operations on Burn tensors.
 //!
 //! Every operation has a reference implementation in plain Burn operations ([`plain`]), used in tests
-//! and as the fallback of every backend, and optionally fused kernels: `cpu` for Burn's CPU backend,
-//! without gradients, and `gpu` for CUDA and wgpu, with them. A fused kernel returns `None` for
-//! tensors that it does not support, and the reference implementation is used instead;
-//! [`use_plain`] selects the reference implementation everywhere.
+//! and as the fallback of every backend, and optionally fused kernels, with gradients: `cpu` for Burn's
+//! CPU backend and `gpu` for CUDA and wgpu. A fused kernel returns `None` for tensors that it does not
+//! support, and the reference implementation is used instead; [`use_plain`] selects the reference
+//! implementation everywhere.
 
 mod cache;
-#[cfg(feature = "cpu")]
-mod cpu;
 // Without automatic differentiation, nobody asks for the backward halves.
+#[cfg(feature = "cpu")]
+#[cfg_attr(not(feature = "autodiff"), allow(dead_code))]
+mod cpu;
 #[cfg(feature = "gpu")]
 #[cfg_attr(not(feature = "autodiff"), allow(dead_code))]
 mod gpu;
-#[cfg(feature = "gpu")]
+#[cfg(any(feature = "cpu", feature = "gpu"))]
 #[cfg_attr(not(feature = "autodiff"), allow(dead_code))]
 mod gradient;
 pub mod plain;
+#[cfg(any(feature = "cpu", feature = "gpu"))]
+mod preparation;
 #[cfg(feature = "present")]
 pub mod present;
 
@@ -28,8 +31,6 @@ pub use cache::keep_compiled_kernels;
 pub use software::note_software_gpu;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-#[cfg(feature = "gpu")]
-use burn::tensor::FloatDType;
 use burn::tensor::{Bool, Tensor};
 
 static PLAIN: AtomicBool = AtomicBool::new(false);
@@ -54,9 +55,17 @@ pub fn rejected_kernels() -> Vec<&'static str> {
     Vec::new()
 }
 
-/// Returns from the operation with a fused kernel's result if one applies: an expression for the CPU, an
-/// operation and its inputs for GPUs.
+/// Returns from the operation with a fused kernel's result if one applies: of an operation and its inputs
+/// or, on the CPU, an expression without a gradient.
 macro_rules! fused {
+    (cpu $operation:expr, $inputs:expr) => {
+        #[cfg(feature = "cpu")]
+        if uses_kernels()
+            && let Some(result) = gradient::apply(std::sync::Arc::new($operation), $inputs)
+        {
+            return Tensor::from_dispatch(result);
+        }
+    };
     (cpu $body:expr) => {
         #[cfg(feature = "cpu")]
         if uses_kernels()
@@ -76,7 +85,7 @@ macro_rules! fused {
 }
 
 /// Clones of tensors of any rank, those that are there.
-#[cfg(feature = "gpu")]
+#[cfg(any(feature = "cpu", feature = "gpu"))]
 macro_rules! given {
     ($($tensor:expr),* ; $($option:expr),*) => {{
         #[allow(unused_mut)]
@@ -103,7 +112,7 @@ pub fn linear<const D: usize>(
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
-    fused!(cpu cpu::linear(&x, &weight, bias.as_ref(), cpu::Epilogue::None));
+    fused!(cpu cpu::linear::Linear { gelu: false }, given!(x, weight ; bias));
     fused!(gpu gpu::linear::Linear { gelu: false }, given!(x, weight ; bias));
     plain::linear(x, weight, bias)
 }
@@ -122,7 +131,7 @@ pub fn linear_gelu_tanh<const D: usize>(
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
-    fused!(cpu cpu::linear(&x, &weight, bias.as_ref(), cpu::Epilogue::GeluTanh));
+    fused!(cpu cpu::linear::Linear { gelu: true }, given!(x, weight ; bias));
     fused!(gpu gpu::linear::Linear { gelu: true }, given!(x, weight ; bias));
     bias_gelu_tanh(linear(x, weight, None), bias)
 }
@@ -134,7 +143,7 @@ pub fn linear_gelu_tanh<const D: usize>(
 /// * `x`: any
 /// * returns the same
 pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    fused!(cpu cpu::gelu_tanh(&x));
+    fused!(cpu cpu::gelu::GeluTanh, given!(x));
     bias_gelu_tanh(x, None)
 }
 
@@ -157,7 +166,7 @@ fn bias_gelu_tanh<const D: usize>(x: Tensor<D>, bias: Option<Tensor<1>>) -> Tens
 /// * `x`: `[…, 2·d]`
 /// * returns `[…, d]`
 pub fn swiglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    fused!(cpu cpu::swiglu(&x));
+    fused!(cpu cpu::glu::Glu::Swiglu, given!(x));
     fused!(gpu gpu::activation::Glu {
         activation: gpu::activation::Activation::Silu,
         first: true,
@@ -172,7 +181,7 @@ pub fn swiglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 /// * `x`: `[…, 2·d]`
 /// * returns `[…, d]`
 pub fn geglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    fused!(cpu cpu::geglu(&x));
+    fused!(cpu cpu::glu::Glu::Geglu, given!(x));
     fused!(gpu gpu::activation::Glu {
         activation: gpu::activation::Activation::Gelu,
         first: false,
@@ -209,12 +218,13 @@ pub fn modulated_norm<const D: usize>(
     shift: Option<Tensor<2>>,
     eps: f64,
 ) -> Tensor<D> {
-    #[cfg(feature = "cpu")]
-    if let (Normalization::LayerNorm, None, Some(scale), Some(shift)) =
-        (normalization, &weight, &scale, &shift)
-    {
-        fused!(cpu cpu::layer_norm_modulate(&x, shift, scale, eps));
-    }
+    fused!(cpu cpu::norm::Norm {
+        centred: normalization == Normalization::LayerNorm,
+        eps,
+        weight: weight.is_some(),
+        scale: scale.is_some(),
+        shift: shift.is_some(),
+    }, given!(x ; weight, scale, shift));
     fused!(gpu gpu::norm::Norm {
         centred: normalization == Normalization::LayerNorm,
         eps,
@@ -237,7 +247,7 @@ pub fn modulated_norm<const D: usize>(
 ///
 /// If the shapes do not fit each other.
 pub fn gated_residual(x: Tensor<3>, y: Tensor<3>, gate: Tensor<2>) -> Tensor<3> {
-    fused!(cpu cpu::gated_residual(&x, &y, &gate));
+    fused!(cpu cpu::norm::GatedResidual, given!(x, y, gate));
     fused!(gpu gpu::gated::GatedResidual, given!(x, y, gate));
     plain::gated_residual(x, y, gate)
 }
@@ -261,7 +271,7 @@ pub fn attention(
     mask: Option<Tensor<4, Bool>>,
 ) -> Tensor<4> {
     if mask.is_none() {
-        fused!(cpu cpu::attention(&q, &k, &v, scale));
+        fused!(cpu cpu::attention::Attention { scale }, given!(q, k, v));
         #[cfg(feature = "gpu")]
         if let Some(out) = attention_on_gpu([&q, &k, &v], scale, None) {
             return out.swap_dims(1, 2);
@@ -380,36 +390,28 @@ pub fn qkv_attention(
     preparation: QkTransform,
     reach: AttentionKind,
 ) -> Tensor<3> {
-    fused!(cpu cpu::prepare(&qkv, heads, &preparation).and_then(|qkv| match reach {
-        AttentionKind::Global => cpu::qkv_attention(&qkv, heads, scale),
-        AttentionKind::Neighborhood { height, width, kernel } => {
-            cpu::qkv_neighborhood(&qkv, heads, scale, [height, width, kernel])
-        }
-    }));
-    #[cfg(feature = "gpu")]
-    {
-        use gpu::qkv::QkTransform as Kind;
-        let (kind, inputs) = match &preparation {
-            QkTransform::Plain => (Kind::Plain, given!(qkv)),
-            QkTransform::Rotary { cos, sin } => {
-                let [cos, sin] = [cos, sin].map(|table| table.clone().cast(FloatDType::F32));
-                (Kind::Rotary, given!(qkv, cos, sin))
-            }
-            QkTransform::Cosine { scale, freqs, height, width } => {
-                let (scale, freqs) =
-                    (scale.clone().cast(FloatDType::F32), freqs.clone().cast(FloatDType::F32));
-                let kind = Kind::Cosine { height: *height, width: *width };
-                (kind, given!(qkv, scale, freqs))
-            }
-        };
+    #[cfg(any(feature = "cpu", feature = "gpu"))]
+    if uses_kernels() {
+        let (kind, inputs) = preparation::Preparation::of(&preparation, &qkv);
+        fused!(cpu cpu::qkv::QkvAttention {
+            heads,
+            scale,
+            preparation: kind,
+            reach,
+        }, inputs.clone());
+        #[cfg(feature = "gpu")]
         let neighborhood = match reach {
             AttentionKind::Global => None,
             AttentionKind::Neighborhood { height, width, kernel } => {
                 Some(gpu::neighborhood::Image { height, width, kernel })
             }
         };
-        let attention = gpu::qkv::QkvAttention { heads, scale, preparation: kind, neighborhood };
-        fused!(gpu attention, inputs);
+        fused!(gpu gpu::qkv::QkvAttention {
+            heads,
+            scale,
+            preparation: kind,
+            neighborhood,
+        }, inputs);
     }
     plain::qkv_attention(qkv, heads, scale, preparation, reach)
 }
@@ -500,6 +502,10 @@ pub fn adamw(
     moments: [Tensor<1>; 2],
     step: AdamWStep,
 ) -> (Tensor<1>, [Tensor<1>; 2]) {
+    #[cfg(feature = "cpu")]
+    if uses_kernels() && cpu::adamw::takes([&parameter, &gradient, &moments[0], &moments[1]]) {
+        return cpu::adamw::step(parameter, gradient, moments, step);
+    }
     #[cfg(feature = "gpu")]
     if uses_kernels() {
         let [first, second] = &moments;
@@ -529,5 +535,8 @@ pub fn overwrite<const D: usize>(from: Tensor<D>, to: &Tensor<D>) -> bool {
     }
 }
 
+// So the cases in `tests/` call it.
+#[cfg(all(test, feature = "cpu"))]
+extern crate self as tintype_shaders;
 #[cfg(all(test, feature = "cpu"))]
 mod tests;

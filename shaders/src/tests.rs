@@ -1,49 +1,71 @@
-//! Fused CPU kernels against their reference implementations, odd sizes and batch size 1 included.
+//! Kernels for the CPU against their reference implementations, odd sizes and batch size 1 included.
 
+#[allow(dead_code)] // some are of kernels for GPUs alone
+#[path = "../tests/cases/mod.rs"]
+mod cases;
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use burn::backend::DispatchTensor;
 use burn::tensor::{Device, Tensor, TensorData, Tolerance};
+use cases::{Body, Flat};
 
-use crate::{AttentionKind, Normalization, QkTransform, cpu, plain};
+use crate::cpu::attention::Attention;
+use crate::cpu::linear::Linear;
+use crate::cpu::qkv::QkvAttention;
+use crate::gradient::{Operation, apply};
+use crate::preparation::Preparation;
+use crate::{AdamWStep, AttentionKind, QkTransform, cpu, plain};
 
-/// Reproducible values in about −1…1.
-fn values<const D: usize>(shape: [usize; D], seed: u32) -> Tensor<D> {
-    let count = shape.iter().product();
-    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
-    let next = |_| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-    };
-    let data: Vec<f32> = (0..count).map(next).collect();
-    Tensor::from_data(TensorData::new(data, shape), &Device::flex())
+/// Held by tests of functions that choose a kernel, and alone by the test that switches kernels off.
+static SWITCH: RwLock<()> = RwLock::new(());
+
+fn kernels() -> RwLockReadGuard<'static, ()> {
+    SWITCH.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn same<const D: usize>(fused: Option<Tensor<D>>, plain: Tensor<D>) {
-    let fused = fused.expect("the fused kernel applies to float32 on the CPU").into_data();
-    fused.assert_approx_eq::<f32>(&plain.into_data(), Tolerance::rel_abs(2e-5, 1e-5));
+fn values<const D: usize>(shape: [usize; D], seed: u32) -> Tensor<D> {
+    Tensor::from_data(cases::values(shape, seed), &Device::flex())
+}
+
+/// An operation's result on tensors that are not tracked.
+fn run<const D: usize>(
+    operation: impl Operation + 'static,
+    inputs: Vec<DispatchTensor>,
+) -> Tensor<D> {
+    let result = apply(Arc::new(operation), inputs);
+    Tensor::from_dispatch(result.expect("the kernel applies to float32 on the CPU"))
+}
+
+fn same<const D: usize>(fused: Tensor<D>, plain: Tensor<D>) {
+    let tolerance = Tolerance::rel_abs(2e-5, 1e-5);
+    fused.into_data().assert_approx_eq::<f32>(&plain.into_data(), tolerance);
 }
 
 #[test]
 fn linear() {
     for [rows, k, n] in [[1, 7, 5], [3, 256, 1536], [15, 33, 64], [16, 31, 9], [257, 64, 100]] {
-        let (w, b) = (values([n, k], 2), values([n], 3));
+        let (w, b): (Tensor<2>, Tensor<1>) = (values([n, k], 2), values([n], 3));
         let x: Tensor<2> = values([rows, k], 1);
-        let fused = cpu::linear(&x, &w, Some(&b), cpu::Epilogue::None);
-        same(fused, plain::linear(x.clone(), w.clone(), Some(b.clone())));
+        let reference = plain::linear(x.clone(), w.clone(), Some(b.clone()));
+        same(run(Linear { gelu: false }, given!(x, w, b)), reference);
         let x: Tensor<3> = x.reshape([1, rows, k]);
-        let fused = cpu::linear(&x, &w, Some(&b), cpu::Epilogue::None);
-        same(fused, plain::linear(x.clone(), w.clone(), Some(b.clone())));
-        let fused = cpu::linear(&x, &w, None, cpu::Epilogue::GeluTanh);
-        same(fused, plain::gelu_tanh(plain::linear(x, w, None)));
+        let reference = plain::linear(x.clone(), w.clone(), Some(b.clone()));
+        same(run(Linear { gelu: false }, given!(x, w, b)), reference);
+        let reference = plain::gelu_tanh(plain::linear(x.clone(), w.clone(), None));
+        same(run(Linear { gelu: true }, given!(x, w)), reference);
     }
 }
 
 #[test]
 fn a_row_does_not_depend_on_its_neighbours() {
-    let (w, b) = (values([96, 48], 2), values([96], 3));
+    let (w, b): (Tensor<2>, Tensor<1>) = (values([96, 48], 2), values([96], 3));
+    let layer = Linear { gelu: false };
     for rows in [1usize, 3, 20, 300] {
         let x: Tensor<2> = values([rows, 48], 1);
-        let tokens = |x: Tensor<2>| x.reshape([1, -1, 48]) as Tensor<3>;
-        let of = |x: Tensor<2>| cpu::linear(&x, &w, Some(&b), cpu::Epilogue::None).unwrap();
-        let of_tokens = |x| cpu::linear(&tokens(x), &w, Some(&b), cpu::Epilogue::None).unwrap();
+        let tokens = |x: Tensor<2>| -> Tensor<3> { x.reshape([1, -1, 48]) };
+        let of = |x: Tensor<2>| -> Tensor<2> { run(layer, given!(x, w, b)) };
+        let of_tokens = |x: Tensor<2>| -> Tensor<3> { run(layer, given!(tokens(x), w, b)) };
         let twice = Tensor::cat(vec![x.clone(), x.clone()], 0);
         let again = of(twice.clone()).narrow(0, rows, rows);
         of(x.clone()).into_data().assert_eq(&again.into_data(), true);
@@ -57,18 +79,19 @@ fn a_row_does_not_depend_on_its_neighbours() {
 #[test]
 fn attention() {
     for [b, n, heads, d] in [[1, 1, 1, 8], [2, 36, 3, 16], [1, 64, 2, 72], [2, 130, 4, 5]] {
-        let qkv = values([b, n, 3 * heads * d], 4);
+        let qkv: Tensor<3> = values([b, n, 3 * heads * d], 4);
         let scale = 1.0 / (d as f64).sqrt();
-        let fused = cpu::qkv_attention(&qkv, heads, scale);
-        same(
-            fused,
-            plain::qkv_attention(qkv, heads, scale, QkTransform::Plain, AttentionKind::Global),
-        );
+        let reach = AttentionKind::Global;
+        let operation = QkvAttention { heads, scale, preparation: Preparation::Plain, reach };
+        let fused = run(operation, given!(qkv));
+        same(fused, plain::qkv_attention(qkv, heads, scale, QkTransform::Plain, reach));
     }
-    let (q, k) = (values([2, 3, 128, 24], 5), values([2, 3, 50, 24], 6));
-    let v = values([2, 3, 50, 10], 7);
-    let fused = cpu::attention(&q, &k, &v, 0.3);
-    same(fused, plain::attention(q, k, v, 0.3, None));
+    for n in [1, 64, 100, 128] {
+        let (q, k): (Tensor<4>, Tensor<4>) = (values([2, 3, n, 24], 5), values([2, 3, 50, 24], 6));
+        let v: Tensor<4> = values([2, 3, 50, 10], 7);
+        let fused = run(Attention { scale: 0.3 }, given!(q, k, v));
+        same(fused, plain::attention(q, k, v, 0.3, None));
+    }
 }
 
 #[test]
@@ -78,7 +101,7 @@ fn prepared_and_neighborhood_attention() {
     {
         let n = height * width;
         let qkv: Tensor<3> = values([b, n, 3 * heads * d], 1);
-        let preparations = [
+        let transforms = [
             QkTransform::Plain,
             QkTransform::Rotary { cos: values([n, d], 2), sin: values([n, d], 3) },
             QkTransform::Cosine {
@@ -88,61 +111,207 @@ fn prepared_and_neighborhood_attention() {
                 width,
             },
         ];
-        for preparation in preparations {
+        for transform in transforms {
             for reach in
                 [AttentionKind::Global, AttentionKind::Neighborhood { height, width, kernel }]
             {
-                let fused =
-                    crate::qkv_attention(qkv.clone(), heads, 0.3, preparation.clone(), reach);
-                let reference =
-                    plain::qkv_attention(qkv.clone(), heads, 0.3, preparation.clone(), reach);
-                same(Some(fused), reference);
+                let (preparation, inputs) = Preparation::of(&transform, &qkv);
+                let fused = run(QkvAttention { heads, scale: 0.3, preparation, reach }, inputs);
+                let transform = transform.clone();
+                same(fused, plain::qkv_attention(qkv.clone(), heads, 0.3, transform, reach));
             }
         }
-        let prepared = cpu::prepare(&qkv, heads, &QkTransform::Plain);
-        let image = [height, width, kernel];
-        assert!(prepared.and_then(|qkv| cpu::qkv_neighborhood(&qkv, heads, 0.3, image)).is_some());
     }
 }
 
 #[test]
-fn gated_linear_units() {
-    for [n, d] in [[1, 1], [17, 50], [40, 256]] {
-        let x: Tensor<2> = values([n, 2 * d], 1) * 4.0;
-        same(cpu::swiglu(&x), plain::swiglu(x.clone()));
-        same(cpu::geglu(&x), plain::geglu(x));
-    }
-}
-
-#[test]
-fn norms_and_residuals() {
-    for [b, n, d] in [[1, 1, 4], [3, 17, 100], [2, 256, 256]] {
-        let (x, y) = (values([b, n, d], 8), values([b, n, d], 9));
-        let (shift, scale) = (values([b, d], 10), values([b, d], 11));
-        let fused = cpu::layer_norm_modulate(&x, &shift, &scale, 1e-6);
-        let kind = Normalization::LayerNorm;
-        let (of, add) = (Some(scale.clone()), Some(shift));
-        same(fused, plain::modulated_norm(x.clone(), kind, None, of, add, 1e-6));
-        same(cpu::gated_residual(&x, &y, &scale), plain::gated_residual(x.clone(), y, scale));
-        same(cpu::gelu_tanh(&x), plain::gelu_tanh(x));
-    }
+fn group_norms() {
     for [b, c, h, w, groups] in [[1, 4, 1, 1, 2], [2, 32, 5, 7, 8], [1, 64, 33, 31, 32]] {
         let x = values([b, c, h, w], 12);
         let (weight, bias) = (values([c], 13), values([c], 14));
         let fused = cpu::group_norm_silu(&x, &weight, &bias, groups, 1e-6);
+        let fused = fused.expect("the kernel applies to float32 on the CPU");
         same(fused, plain::group_norm_silu(x, weight, bias, groups, 1e-6));
     }
 }
 
-#[cfg(feature = "autodiff")]
 #[test]
-fn gradients_take_the_plain_way() {
-    let x = values([2, 20, 8], 1);
-    let x = Tensor::<3>::from_data(x.into_data(), &Device::flex().autodiff()).require_grad();
-    let w = Tensor::<2>::from_data(values([6, 8], 2).into_data(), &x.device());
-    assert!(cpu::linear(&x, &w, None, cpu::Epilogue::None).is_none());
-    let loss = crate::linear(x.clone(), w.clone(), None).sum();
-    let grad = x.grad(&loss.backward()).expect("a gradient flows");
-    let expected = w.inner().sum_dim(0).reshape([1, 1, 8]).expand([2, 20, 8]);
-    grad.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::default());
+fn adamw_writes_to_what_nobody_else_holds() {
+    let step = AdamWStep {
+        betas: [0.9, 0.999],
+        decay: 1.0 - 1e-4,
+        rate: 1e-3 / (1.0 - 0.9f64.powi(3)),
+        root: 1.0 / (1.0 - 0.999f64.powi(3)).sqrt(),
+        eps: 1e-8,
+    };
+    for n in [1, 7, 40_000] {
+        let row = |seed| -> Flat { values([n], seed) };
+        let (p, g, first, second) = (row(1), row(2), row(3), row(4).abs());
+        assert!(cpu::adamw::takes([&p, &g, &first, &second]));
+        let moments = || [first.clone(), second.clone()];
+        let (found, [found_first, found_second]) =
+            cpu::adamw::step(p.clone(), g.clone(), moments(), step);
+        p.clone().into_data().assert_eq(&row(1).into_data(), true);
+        first.clone().into_data().assert_eq(&row(3).into_data(), true);
+        let (expected, [expected_first, expected_second]) = plain::adamw(p, g, moments(), step);
+        same(found, expected);
+        same(found_first, expected_first);
+        same(found_second, expected_second);
+    }
 }
+
+#[test]
+fn use_plain_switches_kernels_off() {
+    let _alone = SWITCH.write().unwrap_or_else(PoisonError::into_inner);
+    let x: Tensor<2> = values([20, 60], 1) * 3.0;
+    let bits = |x: Tensor<2>| x.into_data().try_to_vec::<f32>().expect("float32");
+    let expected = bits(plain::gelu_tanh(x.clone()));
+    assert!(bits(crate::gelu_tanh(x.clone())) != expected, "the kernel's exponential is its own");
+    crate::use_plain(true);
+    let found = bits(crate::gelu_tanh(x));
+    crate::use_plain(false);
+    assert!(found == expected);
+}
+
+/// Holds two rows of values to each other by the norm of their difference.
+fn close(found: &TensorData, expected: &TensorData, tolerance: f64) {
+    let [found, expected] =
+        [found, expected].map(|x| x.try_to_vec::<f32>().expect("float32 values"));
+    assert_eq!(found.len(), expected.len());
+    let square = |v: f32| f64::from(v) * f64::from(v);
+    let error: f64 = found.iter().zip(&expected).map(|(a, b)| square(a - b)).sum();
+    let norm: f64 = expected.iter().map(|&v| square(v)).sum();
+    // A gradient may be zero, as that of the only key; both have rounding errors then.
+    let floor = 1e-6 * (found.len() as f64).sqrt();
+    let (error, norm) = (error.sqrt(), norm.sqrt());
+    assert!(error <= tolerance * norm + floor, "an error of {error} of {norm}");
+}
+
+/// Holds the results of an operation to those of the plain one.
+fn results(inputs: &[TensorData], fused: Body<'_>, plain: Body<'_>, _: f32) {
+    let _on = kernels();
+    let leaf = |x: &TensorData| -> Flat { Tensor::from_data(cases::flat(x), &Device::flex()) };
+    let inputs: Vec<Flat> = inputs.iter().map(leaf).collect();
+    close(&fused(&inputs).into_data(), &plain(&inputs).into_data(), 1e-5);
+}
+
+#[cfg(feature = "autodiff")]
+mod gradients {
+    use burn::backend::DispatchTensorKind;
+
+    use super::*;
+    use crate::cpu::gelu::GeluTanh;
+    use crate::cpu::glu::Glu;
+    use crate::cpu::norm::{GatedResidual, Norm};
+
+    /// The gradients of a weighted sum of results.
+    fn of(inputs: &[TensorData], body: Body<'_>) -> Vec<TensorData> {
+        let device = Device::flex().autodiff();
+        let leaf = |x| -> Flat { Tensor::from_data(cases::flat(x), &device).require_grad() };
+        let leaves: Vec<Flat> = inputs.iter().map(leaf).collect();
+        let y = body(&leaves);
+        let weights: Flat = Tensor::from_data(cases::values(y.dims(), 99), &device);
+        let gradients = (y * weights).sum().backward();
+        leaves.iter().map(|x| x.grad(&gradients).expect("it has one").into_data()).collect()
+    }
+
+    /// Holds them to those of the plain operation, and to themselves.
+    pub fn same(inputs: &[TensorData], fused: Body<'_>, plain: Body<'_>, _: f32) {
+        let _on = kernels();
+        let found = of(inputs, fused);
+        for (found, expected) in found.iter().zip(of(inputs, plain)) {
+            close(found, &expected, 2e-5);
+        }
+        for (found, again) in found.iter().zip(of(inputs, fused)) {
+            found.assert_eq(&again, true);
+        }
+    }
+
+    /// Holds them to differences.
+    pub fn slopes(inputs: &[TensorData], fused: Body<'_>, _: Body<'_>, _: f32) {
+        let _on = kernels();
+        cases::slopes(&Device::flex(), inputs, fused);
+    }
+
+    /// Few rows, as conditions have, and one more than few.
+    #[test]
+    fn layers_of_conditions() {
+        type Layer = fn(Tensor<2>, Tensor<2>, Option<Tensor<1>>) -> Tensor<2>;
+        for [rows, n, k] in [[1, 6, 5], [3, 600, 40], [32, 300, 17], [33, 50, 64]] {
+            let inputs =
+                [cases::values([rows, k], 1), cases::values([n, k], 2), cases::values([n], 3)];
+            let with = |f: Layer| {
+                move |x: &[Flat]| -> Flat {
+                    let weight = x[1].clone().reshape([n, k]) / (k as f64).sqrt();
+                    f(x[0].clone().reshape([rows, k]), weight, Some(x[2].clone())).reshape([-1])
+                }
+            };
+            let gelu: Layer = |x, weight, bias| plain::gelu_tanh(plain::linear(x, weight, bias));
+            same(&inputs, &with(crate::linear), &with(plain::linear), 0.0);
+            same(&inputs, &with(crate::linear_gelu_tanh), &with(gelu), 0.0);
+        }
+    }
+
+    #[test]
+    fn what_is_frozen_gets_none() {
+        let device = Device::flex().autodiff();
+        let x: Tensor<3> = Tensor::from_data(cases::values([3, 5, 8], 1), &device);
+        let weight: Tensor<2> = Tensor::from_data(cases::values([6, 8], 2), &device);
+        let bias: Tensor<1> = Tensor::from_data(cases::values([6], 3), &device).require_grad();
+        let layer = Arc::new(Linear { gelu: false });
+        let y = apply(layer, given!(x, weight, bias)).expect("the kernel applies");
+        let gradients = Tensor::<3>::from_dispatch(y).sum().backward();
+        let found = bias.grad(&gradients).expect("it has one").into_data();
+        found.assert_eq(&TensorData::new(vec![15.0f32; 6], [6]), true);
+        assert!(x.grad(&gradients).is_none() && weight.grad(&gradients).is_none());
+    }
+
+    #[test]
+    fn every_operation_is_tracked() {
+        let device = Device::flex().autodiff();
+        let leaf = |shape| -> Tensor<3> {
+            Tensor::from_data(cases::values(shape, 1), &device).require_grad()
+        };
+        let x = leaf([2, 4, 48]);
+        let row: Tensor<2> = leaf([1, 2, 48]).reshape([2, 48]);
+        let weight: Tensor<2> = leaf([1, 8, 48]).reshape([8, 48]);
+        let heads: Tensor<4> = x.clone().reshape([2, 4, 2, 24]);
+        let norm = Norm { centred: true, eps: 1e-6, weight: false, scale: true, shift: true };
+        let attention = QkvAttention {
+            heads: 2,
+            scale: 1.0,
+            preparation: Preparation::Plain,
+            reach: AttentionKind::Neighborhood { height: 2, width: 2, kernel: 1 },
+        };
+        let operations: [(Arc<dyn Operation>, _); 8] = [
+            (Arc::new(Linear { gelu: true }), given!(x, weight)),
+            (Arc::new(GeluTanh), given!(x)),
+            (Arc::new(Glu::Swiglu), given!(x)),
+            (Arc::new(Glu::Geglu), given!(x)),
+            (Arc::new(norm), given!(x, row, row)),
+            (Arc::new(GatedResidual), given!(x, x, row)),
+            (Arc::new(Attention { scale: 1.0 }), given!(heads, heads, heads)),
+            (Arc::new(attention), given!(x)),
+        ];
+        for (operation, inputs) in operations {
+            let name = format!("{operation:?}");
+            let result = apply(operation, inputs).unwrap_or_else(|| panic!("{name} refuses"));
+            assert!(matches!(result.kind, DispatchTensorKind::Autodiff(_)), "{name}");
+        }
+    }
+}
+
+macro_rules! families {
+    ($($family:ident),*) => {
+        mod same_results { $(#[test] fn $family() { super::cases::$family(&mut super::results); })* }
+        #[cfg(feature = "autodiff")]
+        mod same_gradients {
+            $(#[test] fn $family() { super::cases::$family(&mut super::gradients::same); })*
+        }
+        #[cfg(feature = "autodiff")]
+        mod differences {
+            $(#[test] fn $family() { super::cases::$family(&mut super::gradients::slopes); })*
+        }
+    };
+}
+families!(norms, gates, activations, attention, packed_attention, products);

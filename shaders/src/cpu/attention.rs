@@ -1,150 +1,126 @@
 //! Attention without copies of q, k and v, softmax in vector registers.
+//!
+//! Nothing is kept for gradients: the probabilities of some queries at a time are computed again.
 
-use burn::tensor::Tensor;
+use burn::backend::DispatchTensor;
+use burn_backend::TensorMetadata;
 use pulp::Arch;
 
-use super::tensor::{Values, make};
-use super::{for_each_piece, math};
+use super::product::{Matrix, product};
+use super::tensor::{Values, create, create_all};
+use super::{for_each, for_each_pieces, math};
+use crate::gradient::Operation;
 
 /// Queries a piece of work holds; bounds the scores in flight to `QUERIES` rows.
-const QUERIES: usize = 64;
+pub(super) const QUERIES: usize = 64;
 
-/// One head's matrix inside a larger array: row and column strides in values.
-#[derive(Clone, Copy)]
-struct View<'a> {
-    data: &'a [f32],
-    row: usize,
+/// `softmax(q kᵀ·scale) v` of `[B, heads, N, d]`, `[B, heads, M, d]` and `[B, heads, M, e]`, without
+/// mask; the result is `[B, heads, N, e]`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attention {
+    pub scale: f64,
 }
 
-/// `[B, N, 3·heads·d]` → `[B, N, heads·d]`
-pub(crate) fn qkv_attention(qkv: &Tensor<3>, heads: usize, scale: f64) -> Option<Tensor<3>> {
-    let [b, n, width] = qkv.dims();
-    let (d_model, d) = (width / 3, width / 3 / heads);
-    let qkv = Values::of(qkv)?;
-    let qkv = qkv.slice();
-    let pieces = n.div_ceil(QUERIES);
-    // [B, pieces, heads, queries, d]: every piece is written by one worker.
-    let mut heads_out = vec![0.0; b * pieces * heads * QUERIES * d];
-    for_each_piece(&mut heads_out, QUERIES * d, |i, out| {
-        let (image, piece, head) = (i / (pieces * heads), i / heads % pieces, i % heads);
-        let view = |part: usize| View {
-            data: &qkv[image * n * width + part * d_model + head * d..],
-            row: width,
-        };
-        let first = piece * QUERIES;
-        let queries = QUERIES.min(n - first);
-        attend([view(0), view(1), view(2)], first, queries, n, [d, d], scale as f32, out);
-    });
-    Some(make([b, n, d_model], |out| {
-        for_each_piece(out, n * d_model, |image, out| {
-            for (piece, rows) in out.chunks_mut(QUERIES * d_model).enumerate() {
-                let source = &heads_out[(image * pieces + piece) * heads * QUERIES * d..];
-                for (q, row) in rows.chunks_exact_mut(d_model).enumerate() {
-                    for head in 0..heads {
-                        let at = (head * QUERIES + q) * d;
-                        row[head * d..(head + 1) * d].copy_from_slice(&source[at..at + d]);
-                    }
-                }
-            }
+impl Operation for Attention {
+    fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)> {
+        let [b, heads, n, d] = inputs[0].shape().dims();
+        let [_, _, m, e] = inputs[2].shape().dims();
+        let [q, k, v] = [0, 1, 2].map(|i| Values::read(&inputs[i]));
+        let (q, k, v) = (q?, k?, v?);
+        let (q, k, v) = (q.slice(), k.slice(), v.slice());
+        let pieces = n.div_ceil(QUERIES);
+        let out = create([b, heads, n, e], |out| {
+            let matrices = out.chunks_mut(n * e);
+            let queries: Vec<&mut [f32]> =
+                matrices.flat_map(|matrix| matrix.chunks_mut(QUERIES * e)).collect();
+            for_each(queries, |i, out| {
+                let (matrix, first) = (i / pieces, i % pieces * QUERIES);
+                let views = [
+                    Matrix::new(&q[(matrix * n + first) * d..], d),
+                    Matrix::new(&k[matrix * m * d..], d),
+                    Matrix::new(&v[matrix * m * e..], e),
+                ];
+                attend(views, [QUERIES.min(n - first), m], [d, e], self.scale as f32, out);
+            });
         });
-    }))
-}
-
-/// `[B, heads, N, d]`, `[B, heads, M, d]`, `[B, heads, M, e]` → `[B, heads, N, e]`, without mask
-pub(crate) fn attention(
-    q: &Tensor<4>,
-    k: &Tensor<4>,
-    v: &Tensor<4>,
-    scale: f64,
-) -> Option<Tensor<4>> {
-    let [b, heads, n, d] = q.dims();
-    let [_, _, m, e] = v.dims();
-    if n % QUERIES != 0 {
-        return None; // small or odd problems; pieces would straddle heads
+        Some((out, Vec::new()))
     }
-    let (q, k, v) = (Values::of(q)?, Values::of(k)?, Values::of(v)?);
-    let (q, k, v) = (q.slice(), k.slice(), v.slice());
-    let pieces = n / QUERIES;
-    Some(make([b, heads, n, e], |out| {
-        for_each_piece(out, QUERIES * e, |i, out| {
-            let (matrix, piece) = (i / pieces, i % pieces);
-            let views = [
-                View { data: &q[matrix * n * d..], row: d },
-                View { data: &k[matrix * m * d..], row: d },
-                View { data: &v[matrix * m * e..], row: e },
-            ];
-            attend(views, piece * QUERIES, QUERIES, m, [d, e], scale as f32, out);
+
+    fn backward(
+        &self,
+        inputs: &[DispatchTensor],
+        _: &[DispatchTensor],
+        gradient: DispatchTensor,
+        _: &[bool],
+    ) -> Option<Vec<Option<DispatchTensor>>> {
+        let [_, _, n, d] = inputs[0].shape().dims();
+        let [_, _, m, e] = inputs[2].shape().dims();
+        let [q, k, v] = [0, 1, 2].map(|i| Values::read(&inputs[i]));
+        let (q, k, v, g) = (q?, k?, v?, Values::read(&gradient)?);
+        let (q, k, v, g) = (q.slice(), k.slice(), v.slice(), g.slice());
+        let shapes = [0, 1, 2].map(|i| inputs[i].shape());
+        let found = create_all(shapes, |gradients| {
+            for_each_pieces(gradients, [n * d, m * d, m * e], |i, gradients| {
+                let views = [
+                    Matrix::new(&q[i * n * d..], d),
+                    Matrix::new(&k[i * m * d..], d),
+                    Matrix::new(&v[i * m * e..], e),
+                    Matrix::new(&g[i * n * e..], e),
+                ];
+                attend_backward(views, [n, m], [d, e], self.scale as f32, gradients);
+            });
         });
-    }))
+        Some(found.map(Some).into())
+    }
 }
 
 /// `softmax(q kᵀ·scale) v` of some queries of one head, into contiguous rows of `out`.
-fn attend(
-    [q, k, v]: [View<'_>; 3],
-    first: usize,
-    queries: usize,
-    keys: usize,
+pub(super) fn attend(
+    [q, k, v]: [Matrix<'_>; 3],
+    [queries, keys]: [usize; 2],
     [d, e]: [usize; 2],
     scale: f32,
     out: &mut [f32],
 ) {
     let mut scores = vec![0.0f32; queries * keys];
-    let rows = |view: View<'_>, first: usize, count: usize, width: usize| {
-        assert!(view.data.len() >= (first + count - 1) * view.row + width);
-    };
-    rows(q, first, queries, d);
-    rows(k, 0, keys, d);
-    rows(v, 0, keys, e);
-    assert!(out.len() >= queries * e);
-    // SAFETY: q has `queries` rows from `first`, k and v have `keys` rows, all inside their slices
-    // as was just asserted; `scores` is queries×keys and `out` at least queries×e.
-    unsafe {
-        gemm::gemm(
-            queries,
-            keys,
-            d,
-            scores.as_mut_ptr(),
-            1,
-            keys as isize,
-            false,
-            q.data.as_ptr().add(first * q.row),
-            1,
-            q.row as isize,
-            k.data.as_ptr(),
-            k.row as isize,
-            1,
-            0.0f32,
-            scale,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
+    product([queries, d, keys], q, k.transposed(), scale, &mut scores, false);
     Arch::new().dispatch(|| scores.chunks_exact_mut(keys).for_each(softmax));
-    // SAFETY: as above.
-    unsafe {
-        gemm::gemm(
-            queries,
-            e,
-            keys,
-            out.as_mut_ptr(),
-            1,
-            e as isize,
-            false,
-            scores.as_ptr(),
-            1,
-            keys as isize,
-            v.data.as_ptr(),
-            1,
-            v.row as isize,
-            0.0f32,
-            1.0f32,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
+    product([queries, keys, e], Matrix::new(&scores, keys), v, 1.0, out, false);
+}
+
+/// The gradients of a head's queries, keys and values from that of its result, into contiguous rows.
+/// With `P` the probabilities and `dP = g vᵀ`: `dS = P∘(dP − Σ P∘dP)`, `dq = dS k·scale`,
+/// `dk = dSᵀ q·scale` and `dv = Pᵀ g`.
+pub(super) fn attend_backward(
+    [q, k, v, g]: [Matrix<'_>; 4],
+    [queries, keys]: [usize; 2],
+    [d, e]: [usize; 2],
+    scale: f32,
+    [dq, dk, dv]: [&mut [f32]; 3],
+) {
+    let size = QUERIES.min(queries) * keys;
+    let (mut weights, mut slopes) = (vec![0.0f32; size], vec![0.0f32; size]);
+    for first in (0..queries).step_by(QUERIES) {
+        let rows = QUERIES.min(queries - first);
+        let (q, g) = (q.below(first), g.below(first));
+        let (weights, slopes) = (&mut weights[..rows * keys], &mut slopes[..rows * keys]);
+        product([rows, d, keys], q, k.transposed(), scale, weights, false);
+        product([rows, e, keys], g, v.transposed(), 1.0, slopes, false);
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for row in 0..rows {
+                    let at = row * keys..(row + 1) * keys;
+                    softmax(&mut weights[at.clone()]);
+                    softmax_backward(&weights[at.clone()], &mut slopes[at]);
+                }
+            },
         );
+        let (weights, slopes) = (Matrix::new(weights, keys), Matrix::new(slopes, keys));
+        let adds = first > 0;
+        product([rows, keys, d], slopes, k, scale, &mut dq[first * d..], false);
+        product([keys, rows, d], slopes.transposed(), q, scale, dk, adds);
+        product([keys, rows, e], weights.transposed(), g, 1.0, dv, adds);
     }
 }
 
@@ -157,5 +133,15 @@ pub(super) fn softmax(row: &mut [f32]) {
     let inverse = 1.0 / math::sum(row, |v| v);
     for v in row.iter_mut() {
         *v *= inverse;
+    }
+}
+
+/// From the gradient of a row of probabilities, in place, to that of its scores.
+#[inline(always)]
+pub(super) fn softmax_backward(weights: &[f32], slopes: &mut [f32]) {
+    let weights = &weights[..slopes.len()];
+    let mean = math::dot(weights, slopes);
+    for i in 0..slopes.len() {
+        slopes[i] = weights[i] * (slopes[i] - mean);
     }
 }

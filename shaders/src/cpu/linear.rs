@@ -1,88 +1,125 @@
 //! `x Wᵀ + b` with what follows it.
 
-use burn::tensor::Tensor;
+use burn::backend::DispatchTensor;
+use burn_backend::TensorMetadata;
 use pulp::Arch;
 
-use super::tensor::{Values, make};
-use super::{for_each_piece, math};
+use super::product::{Matrix, product};
+use super::tensor::{Values, create, create_all};
+use super::{for_each_piece, for_each_pieces, gelu, math, sums};
+use crate::gradient::Operation;
 
 /// Rows a piece of work holds: enough to amortise the packing of the weights.
 const ROWS: usize = 128;
 
-/// What is done to each output before it leaves the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Epilogue {
-    None,
-    GeluTanh,
+/// Rows up to which the gradient of `x` is summed over pieces of the features: there are too few
+/// for pieces of rows.
+const FEW: usize = 32;
+
+/// `x Wᵀ + b` of `[…, in]`, `[out, in]` and, where there is one, `[out]`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Linear {
+    /// Whether GELU with the tanh approximation follows, before an output leaves the cache.
+    pub gelu: bool,
 }
 
-/// `[…, in]` → `[…, out]`; `None` where the tensors are not plain float32 on the CPU.
-pub(crate) fn linear<const D: usize>(
-    x: &Tensor<D>,
-    weight: &Tensor<2>,
-    bias: Option<&Tensor<1>>,
-    epilogue: Epilogue,
-) -> Option<Tensor<D>> {
-    let mut shape = x.dims();
-    let [n, k] = weight.dims();
-    shape[D - 1] = n;
-    let (x, weight) = (Values::of(x)?, Values::of(weight)?);
-    let bias = match bias {
-        Some(bias) => Some(Values::of(bias)?),
-        None => None,
-    };
-    let (x, w, bias) = (x.slice(), weight.slice(), bias.as_ref().map(Values::slice));
-    Some(make(shape, |out| {
+impl Linear {
+    /// The result and, where it is to be kept, what goes into the GELU.
+    fn run(
+        self,
+        inputs: &[DispatchTensor],
+        keep: bool,
+    ) -> Option<(DispatchTensor, Vec<DispatchTensor>)> {
+        let (x, weight) = (Values::read(&inputs[0])?, Values::read(&inputs[1])?);
+        let bias = match inputs.get(2) {
+            Some(bias) => Some(Values::read(bias)?),
+            None => None,
+        };
+        let (x, w, bias) = (x.slice(), weight.slice(), bias.as_ref().map(Values::slice));
+        let [n, k] = inputs[1].shape().dims();
+        let mut shape = inputs[0].shape();
+        let last = shape.num_dims() - 1;
+        shape[last] = n;
         // Conditions `[B, in]` have few rows, for which packing the weights would cost more than
         // the product. The rank decides, not the count: a row must not depend on the batch.
-        if D == 2 {
-            few_rows(x, w, bias, out, k, n);
-            finish(out, epilogue);
-            return;
-        }
-        for_each_piece(out, ROWS * n, |i, out| {
-            let x = &x[i * ROWS * k..];
+        let few = last == 1;
+        let rows = |i: usize, out: &mut [f32]| {
             fill_bias(out, bias, n);
-            product(x, w, out, k, n);
-            finish(out, epilogue);
+            let (x, w) = (Matrix::new(&x[i * ROWS * k..], k), Matrix::new(w, k));
+            product([out.len() / n, k, n], x, w.transposed(), 1.0, out, true);
+        };
+        if self.gelu && keep {
+            let [out, before] = create_all([shape.clone(), shape], |[out, before]| {
+                if few {
+                    few_rows(x, w, bias, before, k, n);
+                    out.copy_from_slice(before);
+                    gelu::apply(out);
+                    return;
+                }
+                for_each_pieces([out, before], [ROWS * n; 2], |i, [out, before]| {
+                    rows(i, before);
+                    out.copy_from_slice(before);
+                    gelu::apply(out);
+                });
+            });
+            return Some((out, vec![before]));
+        }
+        let out = create(shape, |out| {
+            if few {
+                few_rows(x, w, bias, out, k, n);
+                if self.gelu {
+                    gelu::apply(out);
+                }
+                return;
+            }
+            for_each_piece(out, ROWS * n, |i, out| {
+                rows(i, out);
+                if self.gelu {
+                    gelu::apply(out);
+                }
+            });
         });
-    }))
+        Some((out, Vec::new()))
+    }
+}
+
+impl Operation for Linear {
+    fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)> {
+        self.run(inputs, true)
+    }
+
+    fn result(&self, inputs: &[DispatchTensor]) -> Option<DispatchTensor> {
+        self.run(inputs, false).map(|(result, _)| result)
+    }
+
+    fn backward(
+        &self,
+        inputs: &[DispatchTensor],
+        kept: &[DispatchTensor],
+        gradient: DispatchTensor,
+        wanted: &[bool],
+    ) -> Option<Vec<Option<DispatchTensor>>> {
+        let (x, weight) = (Values::read(&inputs[0])?, Values::read(&inputs[1])?);
+        let gradient = match kept.first() {
+            Some(before) => gelu::backward(before, &gradient)?,
+            None => gradient,
+        };
+        let gradient = Values::read(&gradient)?;
+        let (x, w, g) = (x.slice(), weight.slice(), gradient.slice());
+        let [n, k] = inputs[1].shape().dims();
+        let input = || create(inputs[0].shape(), |dx| gradient_of_input(g, w, dx, [n, k]));
+        let weight = || create([n, k], |dw| gradient_of_weight(g, x, dw, [n, k]));
+        let bias = || create([n], |db| sums::of_rows(g, n, db));
+        let mut found = vec![wanted[0].then(input), wanted[1].then(weight)];
+        found.extend(inputs.get(2).map(|_| wanted[2].then(bias)));
+        Some(found)
+    }
 }
 
 fn fill_bias(out: &mut [f32], bias: Option<&[f32]>, n: usize) {
     match bias {
         Some(bias) => out.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias)),
         None => out.fill(0.0),
-    }
-}
-
-/// `out += x Wᵀ` for the rows that `out` has.
-fn product(x: &[f32], w: &[f32], out: &mut [f32], k: usize, n: usize) {
-    let m = out.len() / n;
-    assert!(x.len() >= m * k && w.len() >= n * k);
-    // SAFETY: the slices hold m×k, n×k and m×n values, as was just asserted, in the strides given.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            n as isize,
-            true,
-            x.as_ptr(),
-            1,
-            k as isize,
-            w.as_ptr(),
-            k as isize,
-            1,
-            1.0f32,
-            1.0f32,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
     }
 }
 
@@ -111,8 +148,38 @@ fn few_rows(x: &[f32], w: &[f32], bias: Option<&[f32]>, out: &mut [f32], k: usiz
     }
 }
 
-fn finish(out: &mut [f32], epilogue: Epilogue) {
-    if epilogue == Epilogue::GeluTanh {
-        Arch::new().dispatch(|| out.iter_mut().for_each(|v| *v = math::gelu_tanh(*v)));
+/// Rows or features of a piece of a gradient: about an eighth, so that a few cores share even short
+/// sequences, and no more than stay in cache.
+fn piece(count: usize) -> usize {
+    count.div_ceil(8).next_multiple_of(16).clamp(16, ROWS)
+}
+
+/// `dx = g W`
+fn gradient_of_input(g: &[f32], w: &[f32], dx: &mut [f32], [n, k]: [usize; 2]) {
+    let (rows, size) = (dx.len() / k, dx.len());
+    if rows <= FEW {
+        const FEATURES: usize = 256;
+        let mut pieces = vec![0.0f32; n.div_ceil(FEATURES) * size];
+        for_each_piece(&mut pieces, size, |i, sum| {
+            let (first, features) = (i * FEATURES, FEATURES.min(n - i * FEATURES));
+            let (g, w) = (Matrix::new(&g[first..], n), Matrix::new(&w[first * k..], k));
+            product([rows, features, k], g, w, 1.0, sum, false);
+        });
+        sums::of_pieces(&pieces, size, dx);
+        return;
     }
+    let rows = piece(rows);
+    for_each_piece(dx, rows * k, |i, dx| {
+        let g = Matrix::new(&g[i * rows * n..], n);
+        product([dx.len() / k, n, k], g, Matrix::new(w, k), 1.0, dx, false);
+    });
+}
+
+/// `dW = gᵀ x`, whose sums over the rows are the products' own.
+fn gradient_of_weight(g: &[f32], x: &[f32], dw: &mut [f32], [n, k]: [usize; 2]) {
+    let (rows, features) = (x.len() / k, piece(n));
+    for_each_piece(dw, features * k, |i, dw| {
+        let g = Matrix::new(&g[i * features..], n).transposed();
+        product([dw.len() / k, rows, k], g, Matrix::new(x, k), 1.0, dw, false);
+    });
 }

@@ -28,16 +28,47 @@ pub(crate) fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
+/// The same and its derivative.
+#[inline(always)]
+pub(crate) fn silu_with_slope(x: f32) -> (f32, f32) {
+    let e = exp(-x);
+    let s = 1.0 / (1.0 + e);
+    (x * s, s + x * s * (e * s)) // 1 − s is e·s, without cancellation
+}
+
+const SQRT_8_OVER_PI: f32 = 1.595_769;
+
 /// GELU with the tanh approximation, as `x·sigmoid(2u)`, `u = √(2/π)(x + 0.044715x³)`.
 #[inline(always)]
 pub(crate) fn gelu_tanh(x: f32) -> f32 {
-    const SQRT_8_OVER_PI: f32 = 1.595_769;
     x / (1.0 + exp(-SQRT_8_OVER_PI * (x + 0.044_715 * x * x * x)))
 }
 
-/// The exact GELU, `x/2·(1 + erf(x/√2))`, to about 3e-7·|x| (Abramowitz & Stegun 7.1.26).
+/// The derivative of [`gelu_tanh`].
+#[inline(always)]
+pub(crate) fn gelu_tanh_slope(x: f32) -> f32 {
+    let cubic = 0.044_715 * x * x;
+    let e = exp(-SQRT_8_OVER_PI * x * (1.0 + cubic));
+    let s = 1.0 / (1.0 + e);
+    s + x * s * (e * s) * SQRT_8_OVER_PI * (1.0 + 3.0 * cubic)
+}
+
+/// The exact GELU, `x/2·(1 + erf(x/√2))`, to about 3e-7·|x|.
 #[inline(always)]
 pub(crate) fn gelu(x: f32) -> f32 {
+    x * normal(x).0
+}
+
+/// The same and its derivative.
+#[inline(always)]
+pub(crate) fn gelu_with_slope(x: f32) -> (f32, f32) {
+    let (cdf, density) = normal(x);
+    (x * cdf, cdf + x * density)
+}
+
+/// Distribution function (Abramowitz & Stegun 7.1.26) and density of the normal distribution.
+#[inline(always)]
+fn normal(x: f32) -> (f32, f32) {
     let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
     let t = 1.0 / (1.0 + 0.327_591_1 * z);
     let mut p = 1.061_405_4;
@@ -45,9 +76,9 @@ pub(crate) fn gelu(x: f32) -> f32 {
     p = p * t + 1.421_413_7;
     p = p * t - 0.284_496_74;
     p = p * t + 0.254_829_6;
-    let tail = p * t * exp(-z * z); // 1 − erf(z)
-    let cdf = 0.5 * tail;
-    x * if x < 0.0 { cdf } else { 1.0 - cdf }
+    let e = exp(-z * z);
+    let cdf = 0.5 * (p * t * e); // half of 1 − erf(z)
+    (if x < 0.0 { cdf } else { 1.0 - cdf }, 0.398_942_3 * e)
 }
 
 // Chunks are arrays, and their loops count: `zip` is not inlined into code for wider vectors than the
@@ -79,6 +110,24 @@ pub(crate) fn max(values: &[f32]) -> f32 {
         }
     }
     parts.iter().fold(rest, |m, &v| m.max(v))
+}
+
+/// `a += b`
+#[inline(always)]
+pub(crate) fn add(a: &mut [f32], b: &[f32]) {
+    let b = &b[..a.len()];
+    for i in 0..a.len() {
+        a[i] += b[i];
+    }
+}
+
+/// `a += b·factor`
+#[inline(always)]
+pub(crate) fn add_scaled(a: &mut [f32], b: &[f32], factor: f32) {
+    let b = &b[..a.len()];
+    for i in 0..a.len() {
+        a[i] += b[i] * factor;
+    }
 }
 
 /// Dot product in interleaved parts.
@@ -121,6 +170,29 @@ mod tests {
             assert!((super::gelu(x as f32) as f64 - exact).abs() < 5e-7 * (1.0 + x.abs()), "{x}");
             let expected = x / (1.0 + (-x).exp());
             assert!((silu(x as f32) as f64 - expected).abs() < 1e-6 * (1.0 + x.abs()), "{x}");
+        }
+    }
+
+    #[test]
+    fn slopes_are_those_of_float64() {
+        for i in -400..=400 {
+            let x = i as f64 / 40.0;
+            let close = |slope: f32, expected: f64| {
+                assert!((slope as f64 - expected).abs() < 1e-6, "{slope} at {x}, not {expected}");
+            };
+            let root = (2.0 / std::f64::consts::PI).sqrt();
+            let t = (root * (x + 0.044715 * x.powi(3))).tanh();
+            let inner = root * (1.0 + 3.0 * 0.044715 * x * x);
+            close(gelu_tanh_slope(x as f32), 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner);
+            let cdf = 0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2);
+            let density = 0.5 * root * (-0.5 * x * x).exp();
+            let (value, slope) = gelu_with_slope(x as f32);
+            assert_eq!(value, super::gelu(x as f32));
+            close(slope, cdf + x * density);
+            let s = 1.0 / (1.0 + (-x).exp());
+            let (value, slope) = silu_with_slope(x as f32);
+            assert!((value - silu(x as f32)).abs() < 1e-6 * (1.0 + value.abs()), "{x}");
+            close(slope, s * (1.0 + x * (1.0 - s)));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Fused kernels for Burn's CPU backend, float32.
+//! Fused kernels for Burn's CPU backend, float32, with their gradients.
 //!
 //! Burn's Flex computes one operation at a time on one thread, and its exponentials one number at
 //! a time. These kernels fuse what a transformer block does between its products, run on all
@@ -6,23 +6,24 @@
 //!
 //! Work is cut into pieces whose size does not depend on the batch, and every number is computed
 //! by the same sequence of operations wherever it lies, so a picture does not depend on what is
-//! computed beside it.
+//! computed beside it. In gradients, what is summed over rows is summed in pieces that the sizes
+//! alone decide, so two runs give the same bits on any number of cores.
 
-mod attention;
-mod glu;
-mod linear;
+pub(crate) mod adamw;
+pub(crate) mod attention;
+pub(crate) mod gelu;
+pub(crate) mod glu;
+pub(crate) mod linear;
 mod math;
 mod neighborhood;
-mod norm;
+pub(crate) mod norm;
 mod prepare;
+mod product;
+pub(crate) mod qkv;
+mod sums;
 mod tensor;
 
-pub(crate) use attention::{attention, qkv_attention};
-pub(crate) use glu::{geglu, swiglu};
-pub(crate) use linear::{Epilogue, linear};
-pub(crate) use neighborhood::qkv_neighborhood;
-pub(crate) use norm::{gated_residual, gelu_tanh, group_norm_silu, layer_norm_modulate};
-pub(crate) use prepare::prepare;
+pub(crate) use norm::group_norm_silu;
 
 /// Runs `f(index, piece)` for consecutive pieces of `data`, on all cores where there are several.
 pub(crate) fn for_each_piece(
@@ -37,4 +38,29 @@ pub(crate) fn for_each_piece(
     }
     #[cfg(target_family = "wasm")]
     data.chunks_mut(size).enumerate().for_each(|(i, piece)| f(i, piece));
+}
+
+/// The same for arrays of `sizes` values a piece whose pieces belong together.
+pub(crate) fn for_each_pieces<const K: usize>(
+    data: [&mut [f32]; K],
+    sizes: [usize; K],
+    f: impl Fn(usize, [&mut [f32]; K]) + Send + Sync,
+) {
+    let mut chunks: Vec<_> =
+        data.into_iter().zip(sizes).map(|(data, size)| data.chunks_mut(size)).collect();
+    let count = chunks.first().map_or(0, |chunks| chunks.len());
+    let piece = |_| std::array::from_fn(|i| chunks[i].next().unwrap_or_default());
+    let pieces: Vec<[&mut [f32]; K]> = (0..count).map(piece).collect();
+    for_each(pieces, f);
+}
+
+/// Runs `f(index, piece)` for each piece, on all cores where there are several.
+pub(crate) fn for_each<T: Send>(pieces: Vec<T>, f: impl Fn(usize, T) + Send + Sync) {
+    #[cfg(not(target_family = "wasm"))]
+    {
+        use rayon::prelude::*;
+        pieces.into_par_iter().enumerate().for_each(|(i, piece)| f(i, piece));
+    }
+    #[cfg(target_family = "wasm")]
+    pieces.into_iter().enumerate().for_each(|(i, piece)| f(i, piece));
 }

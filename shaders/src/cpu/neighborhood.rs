@@ -1,53 +1,87 @@
 //! Neighborhood attention straight from a packed projection: nothing is gathered.
 
-use burn::tensor::Tensor;
 use pulp::Arch;
 
-use super::tensor::{Values, make};
-use super::{attention, for_each_piece, math};
+use super::attention::{softmax, softmax_backward};
+use super::product::Matrix;
+use super::{for_each_piece, math};
 use crate::plain::window_start;
 
 /// `[B, H·W, 3·heads·d]` → `[B, H·W, heads·d]`, each query among the `kernel`² keys around it.
-pub(crate) fn qkv_neighborhood(
-    qkv: &Tensor<3>,
-    heads: usize,
-    scale: f64,
+pub(super) fn forward(
+    qkv: &[f32],
+    [heads, d]: [usize; 2],
+    scale: f32,
     [height, width, kernel]: [usize; 3],
-) -> Option<Tensor<3>> {
-    let [b, n, row] = qkv.dims();
-    let (d_model, d) = (row / 3, row / 3 / heads);
-    let qkv = Values::of(qkv)?;
-    let qkv = qkv.slice();
-    Some(make([b, n, d_model], |out| {
-        for_each_piece(out, width * d_model, |line, out| {
-            let (image, y) = (line / height, line % height);
-            let top = window_start(y, height, kernel);
-            let token = |y: usize, x: usize, part: usize, head: usize| {
-                let start = (image * n + y * width + x) * row + part * d_model + head * d;
-                &qkv[start..start + d]
-            };
-            let mut weights = vec![0.0f32; kernel * kernel];
-            Arch::new().dispatch(|| {
-                for (place, out) in out.chunks_exact_mut(d).enumerate() {
-                    let (x, head) = (place / heads, place % heads);
-                    let left = window_start(x, width, kernel);
-                    let key = |i: usize| (top + i / kernel, left + i % kernel);
-                    let q = token(y, x, 0, head);
-                    for (i, weight) in weights.iter_mut().enumerate() {
-                        let (y, x) = key(i);
-                        *weight = math::dot(q, token(y, x, 1, head)) * scale as f32;
-                    }
-                    attention::softmax(&mut weights);
-                    out.fill(0.0);
-                    for (i, weight) in weights.iter().enumerate() {
-                        let (y, x) = key(i);
-                        let v = token(y, x, 2, head);
-                        for i in 0..d {
-                            out[i] += weight * v[i];
-                        }
+    out: &mut [f32],
+) {
+    let (n, d_model) = (height * width, heads * d);
+    let row = 3 * d_model;
+    for_each_piece(out, width * d_model, |line, out| {
+        let (image, y) = (line / height, line % height);
+        let top = window_start(y, height, kernel);
+        let token = |y: usize, x: usize, part: usize, head: usize| {
+            let start = (image * n + y * width + x) * row + part * d_model + head * d;
+            &qkv[start..start + d]
+        };
+        let mut weights = vec![0.0f32; kernel * kernel];
+        Arch::new().dispatch(|| {
+            for (place, out) in out.chunks_exact_mut(d).enumerate() {
+                let (x, head) = (place / heads, place % heads);
+                let left = window_start(x, width, kernel);
+                let key = |i: usize| (top + i / kernel, left + i % kernel);
+                let q = token(y, x, 0, head);
+                for (i, weight) in weights.iter_mut().enumerate() {
+                    let (y, x) = key(i);
+                    *weight = math::dot(q, token(y, x, 1, head)) * scale;
+                }
+                softmax(&mut weights);
+                out.fill(0.0);
+                for (i, weight) in weights.iter().enumerate() {
+                    let (y, x) = key(i);
+                    let v = token(y, x, 2, head);
+                    for i in 0..d {
+                        out[i] += weight * v[i];
                     }
                 }
-            });
+            }
         });
-    }))
+    });
+}
+
+/// As [`attend_backward`](super::attention::attend_backward), each query among its neighbors; adds to
+/// the gradients, which are zero.
+pub(super) fn backward(
+    [q, k, v, g]: [Matrix<'_>; 4],
+    d: usize,
+    scale: f32,
+    [height, width, kernel]: [usize; 3],
+    [dq, dk, dv]: [&mut [f32]; 3],
+) {
+    let window = kernel * kernel;
+    let (mut weights, mut slopes) = (vec![0.0f32; window], vec![0.0f32; window]);
+    Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for query in 0..height * width {
+                let top = window_start(query / width, height, kernel);
+                let left = window_start(query % width, width, kernel);
+                let key = |i: usize| (top + i / kernel) * width + left + i % kernel;
+                let (q, g) = (q.row(query, d), g.row(query, d));
+                for i in 0..window {
+                    weights[i] = math::dot(q, k.row(key(i), d)) * scale;
+                    slopes[i] = math::dot(g, v.row(key(i), d));
+                }
+                softmax(&mut weights);
+                softmax_backward(&weights, &mut slopes);
+                let dq = &mut dq[query * d..][..d];
+                for i in 0..window {
+                    let (key, slope) = (key(i), slopes[i] * scale);
+                    math::add_scaled(dq, k.row(key, d), slope);
+                    math::add_scaled(&mut dk[key * d..][..d], q, slope);
+                    math::add_scaled(&mut dv[key * d..][..d], g, weights[i]);
+                }
+            }
+        },
+    );
 }

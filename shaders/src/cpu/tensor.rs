@@ -1,5 +1,6 @@
 //! Between Burn's tensors and slices of float32.
 
+use burn::backend::{BackendTensor, DispatchKindConversion, DispatchTensor, DispatchTensorKind};
 use burn::tensor::{DType, Shape, Tensor};
 use burn_flex::{Flex, FlexTensor};
 
@@ -9,11 +10,13 @@ pub(crate) struct Values(FlexTensor);
 
 impl Values {
     pub(crate) fn of<const D: usize>(x: &Tensor<D>) -> Option<Self> {
-        if x.dtype() != DType::F32 {
-            return None;
-        }
-        let flex = x.clone().try_into_primitive::<Flex>().ok()?;
-        Some(Self(if flex.is_contiguous() { flex } else { flex.to_contiguous() }))
+        Self::read(&x.clone().into_dispatch())
+    }
+
+    /// The same of an operation's input.
+    pub(crate) fn read(x: &DispatchTensor) -> Option<Self> {
+        let x = float32(x)?;
+        Some(Self(if x.is_contiguous() { x.clone() } else { x.to_contiguous() }))
     }
 
     pub(crate) fn slice(&self) -> &[f32] {
@@ -22,9 +25,36 @@ impl Values {
     }
 }
 
+/// The tensor of the CPU backend itself, if it is one of float32 and not tracked.
+pub(super) fn float32(x: &DispatchTensor) -> Option<&FlexTensor> {
+    match &x.kind {
+        DispatchTensorKind::Flex(BackendTensor::Float(x)) if x.dtype() == DType::F32 => Some(x),
+        _ => None,
+    }
+}
+
 /// A new tensor whose values `fill` writes.
 pub(crate) fn make<const D: usize>(shape: [usize; D], fill: impl FnOnce(&mut [f32])) -> Tensor<D> {
-    let mut flex = FlexTensor::empty(Shape::from(shape), DType::F32);
-    fill(flex.storage_mut::<f32>());
-    Tensor::from_primitive::<Flex>(flex)
+    Tensor::from_dispatch(create(shape, fill))
+}
+
+/// The same as an operation's result.
+pub(crate) fn create(shape: impl Into<Shape>, fill: impl FnOnce(&mut [f32])) -> DispatchTensor {
+    let [tensor] = create_all([shape.into()], |[values]| fill(values));
+    tensor
+}
+
+/// Several new tensors whose values `fill` writes.
+pub(crate) fn create_all<const K: usize>(
+    shapes: [Shape; K],
+    fill: impl FnOnce([&mut [f32]; K]),
+) -> [DispatchTensor; K] {
+    let mut tensors = shapes.map(|shape| FlexTensor::empty(shape, DType::F32));
+    fill(tensors.each_mut().map(|tensor| tensor.storage_mut::<f32>()));
+    tensors.map(wrap)
+}
+
+/// Any tensor of the CPU backend for the rest of Burn.
+pub(super) fn wrap(tensor: FlexTensor) -> DispatchTensor {
+    <DispatchTensor as DispatchKindConversion<Flex>>::from_backend(BackendTensor::Float(tensor))
 }

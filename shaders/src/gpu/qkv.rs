@@ -16,26 +16,14 @@ use super::rows::Rows;
 use super::softmax;
 use super::view::View;
 use crate::gradient::Operation;
-
-/// How queries and keys are prepared; what it takes follows `qkv` among the inputs, in float32
-/// whatever `qkv` is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum QkTransform {
-    /// Not at all.
-    Plain,
-    /// LightningDiT's rotation: cosines and sines, `[N, d]`.
-    Rotary,
-    /// HDiT's: scales `[heads]` and frequencies `[heads, d/8]`, for an image of this height and
-    /// width.
-    Cosine { height: usize, width: usize },
-}
+use crate::preparation::Preparation;
 
 /// `[B, N, 3·heads·d]` (q, k, v; head-major) → `[B, N, heads·d]`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct QkvAttention {
     pub heads: usize,
     pub scale: f64,
-    pub preparation: QkTransform,
+    pub preparation: Preparation,
     /// The image whose neighborhoods are seen; everything where there is none.
     pub neighborhood: Option<Image>,
 }
@@ -54,7 +42,7 @@ impl QkvAttention {
         qkv: &Rows<R>,
         parameters: &[CubeTensor<R>],
     ) -> Option<Rows<R>> {
-        if let QkTransform::Plain = self.preparation {
+        if let Preparation::Plain = self.preparation {
             return None;
         }
         let shape = [dims.batch * dims.queries, 2 * dims.heads * dims.d];
@@ -62,11 +50,11 @@ impl QkvAttention {
         for part in [0, 1] {
             let [from, to] = [qkv, &to].map(|rows| view(rows, part, dims));
             match self.preparation {
-                QkTransform::Plain => unreachable!("it returned above"),
-                QkTransform::Rotary => {
+                Preparation::Plain => unreachable!("it returned above"),
+                Preparation::Rotary => {
                     prepare::rotate(tokens(dims), from, tables(parameters), to, false);
                 }
-                QkTransform::Cosine { height, width } => {
+                Preparation::Cosine { height, width } => {
                     prepare::cosine(tokens(dims), from, cosine(parameters, height, width), to);
                 }
             }
@@ -144,7 +132,7 @@ impl Kernel for Backward {
         let dims = self.0.dims(&inputs[0]);
         let tokens = dims.batch * dims.queries;
         let scales = match self.0.preparation {
-            QkTransform::Cosine { .. } => {
+            Preparation::Cosine { .. } => {
                 vec![TensorSpec::new([tokens, dims.heads], DType::F32); 2]
             }
             _ => Vec::new(),
@@ -174,11 +162,11 @@ impl Kernel for Backward {
         for part in [0, 1] {
             let (from, gradient) = (view(&packed, part, dims), gradients[part]);
             match self.0.preparation {
-                QkTransform::Plain => {}
-                QkTransform::Rotary => {
+                Preparation::Plain => {}
+                Preparation::Rotary => {
                     prepare::rotate(tokens(dims), from, tables(&parameters), gradient, true);
                 }
-                QkTransform::Cosine { height, width } => {
+                Preparation::Cosine { height, width } => {
                     let (of, to) = (cosine(&parameters, height, width), &outputs[1 + part]);
                     prepare::cosine_backward(tokens(dims), from, of, gradient, to);
                 }
@@ -207,7 +195,7 @@ impl Operation for QkvAttention {
     ) -> Option<Vec<Option<DispatchTensor>>> {
         let given: Vec<_> = inputs.iter().chain(kept).cloned().chain([gradient]).collect();
         let mut gradients = match self.preparation {
-            QkTransform::Cosine { .. } => {
+            Preparation::Cosine { .. } => {
                 let [dqkv, dq, dk] = run(Backward(*self), given)?;
                 let scale = || {
                     let [dq, dk] = [dq, dk].map(Tensor::<2>::from_dispatch);

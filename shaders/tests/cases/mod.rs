@@ -1,5 +1,7 @@
 //! Every operation with kernels of its own, at odd and even sizes, batch 1 included.
 
+#[cfg(feature = "autodiff")]
+use burn::tensor::Device;
 use burn::tensor::{Bool, Tensor, TensorData};
 use tintype_shaders::{self as fused, plain};
 
@@ -22,6 +24,54 @@ pub fn values<const D: usize>(shape: [usize; D], seed: u32) -> TensorData {
     };
     let data: Vec<f32> = (0..count).map(next).collect();
     TensorData::new(data, shape)
+}
+
+/// As one row.
+pub fn flat(data: &TensorData) -> TensorData {
+    let values = data.try_to_vec::<f32>().expect("float32");
+    let n = values.len();
+    TensorData::new(values, [n])
+}
+
+/// Gradients by differences, on a direction in the space of all inputs: a check that owes nothing
+/// to the plain operations.
+#[cfg(feature = "autodiff")]
+pub fn slopes(device: &Device, inputs: &[TensorData], fused: Body<'_>) {
+    let tracked = device.clone().autodiff();
+    let leaf = |data| -> Flat { Tensor::from_data(flat(data), &tracked).require_grad() };
+    let leaves: Vec<Flat> = inputs.iter().map(leaf).collect();
+    let y = fused(&leaves);
+    let weights = values(y.dims(), 98);
+    let gradients = (y * Tensor::from_data(weights.clone(), &tracked)).sum().backward();
+    let directions: Vec<Vec<f32>> = (0..inputs.len())
+        .map(|i| {
+            values([inputs[i].shape.num_elements()], 50 + i as u32).try_to_vec().expect("float32")
+        })
+        .collect();
+    let along = |gradient: TensorData, direction: &[f32]| -> f64 {
+        let gradient = gradient.try_to_vec::<f32>().expect("float32");
+        gradient.iter().zip(direction).map(|(g, d)| f64::from(*g) * f64::from(*d)).sum()
+    };
+    let slope: f64 = leaves
+        .iter()
+        .zip(&directions)
+        .map(|(x, d)| along(x.grad(&gradients).expect("it has one").into_data(), d))
+        .sum();
+    // Sums over results in float64: in float32 they drown the difference.
+    let value = |step: f32| -> f64 {
+        let moved = inputs.iter().zip(&directions).map(|(x, d)| -> Flat {
+            let x = x.try_to_vec::<f32>().expect("float32");
+            let x: Vec<f32> = x.iter().zip(d).map(|(x, d)| x + step * d).collect();
+            let n = x.len();
+            Tensor::from_data(TensorData::new(x, [n]), device)
+        });
+        let y = fused(&moved.collect::<Vec<_>>()).into_data();
+        along(y, &weights.try_to_vec::<f32>().expect("float32"))
+    };
+    let step = 1e-3;
+    let difference = (value(step) - value(-step)) / f64::from(2.0 * step);
+    let scale = slope.abs().max(1.0);
+    assert!((slope - difference).abs() < 0.01 * scale, "{slope} but by differences {difference}");
 }
 
 /// See the operations named in it.

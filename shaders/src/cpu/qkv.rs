@@ -1,0 +1,145 @@
+//! Self-attention on a packed projection as one operation, queries and keys prepared on the way.
+
+use burn::backend::DispatchTensor;
+use burn_backend::TensorMetadata;
+use pulp::Arch;
+
+use super::attention::{QUERIES, attend, attend_backward};
+use super::prepare::Prepare;
+use super::product::Matrix;
+use super::tensor::{Values, create};
+use super::{for_each_piece, for_each_pieces, neighborhood, sums};
+use crate::AttentionKind;
+use crate::gradient::Operation;
+use crate::preparation::Preparation;
+
+/// `[B, N, 3·heads·d]` (q, k, v; head-major) and what the preparation takes → `[B, N, heads·d]`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QkvAttention {
+    pub heads: usize,
+    pub scale: f64,
+    pub preparation: Preparation,
+    pub reach: AttentionKind,
+}
+
+impl QkvAttention {
+    /// `[B, N, heads, d]`
+    fn dims(self, qkv: &DispatchTensor) -> [usize; 4] {
+        let [b, n, row] = qkv.shape().dims();
+        [b, n, self.heads, row / 3 / self.heads]
+    }
+}
+
+impl Operation for QkvAttention {
+    fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)> {
+        let dims @ [b, n, heads, d] = self.dims(&inputs[0]);
+        let qkv = Values::read(&inputs[0])?;
+        let parameters = inputs[1..].iter().map(Values::read).collect::<Option<Vec<_>>>()?;
+        let prepare = Prepare::new(self.preparation, &parameters);
+        let qkv = prepare.packed(qkv.slice(), [n, heads, d]);
+        let scale = self.scale as f32;
+        let out = create([b, n, heads * d], |out| match self.reach {
+            AttentionKind::Global => global(&qkv, dims, scale, out),
+            AttentionKind::Neighborhood { height, width, kernel } => {
+                neighborhood::forward(&qkv, [heads, d], scale, [height, width, kernel], out);
+            }
+        });
+        Some((out, Vec::new()))
+    }
+
+    fn backward(
+        &self,
+        inputs: &[DispatchTensor],
+        _: &[DispatchTensor],
+        gradient: DispatchTensor,
+        _: &[bool],
+    ) -> Option<Vec<Option<DispatchTensor>>> {
+        let [b, n, heads, d] = self.dims(&inputs[0]);
+        let (qkv, gradient) = (Values::read(&inputs[0])?, Values::read(&gradient)?);
+        let parameters = inputs[1..].iter().map(Values::read).collect::<Option<Vec<_>>>()?;
+        let prepare = Prepare::new(self.preparation, &parameters);
+        let (qkv, g) = (qkv.slice(), gradient.slice());
+        let (row, d_model) = (3 * heads * d, heads * d);
+        // Those of what was prepared, [B, heads, 3, N, d]: every piece is written by one worker.
+        let mut gradients = vec![0.0f32; qkv.len()];
+        {
+            let prepared = prepare.packed(qkv, [n, heads, d]);
+            let scale = self.scale as f32;
+            for_each_piece(&mut gradients, 3 * n * d, |i, gradients| {
+                let (image, head) = (i / heads, i % heads);
+                let view = |part: usize| {
+                    let start = image * n * row + part * d_model + head * d;
+                    Matrix::new(&prepared[start..], row)
+                };
+                let g = Matrix::new(&g[image * n * d_model + head * d..], d_model);
+                let views = [view(0), view(1), view(2), g];
+                let (dq, rest) = gradients.split_at_mut(n * d);
+                let (dk, dv) = rest.split_at_mut(n * d);
+                let to = [dq, dk, dv];
+                match self.reach {
+                    AttentionKind::Global => attend_backward(views, [n, n], [d, d], scale, to),
+                    AttentionKind::Neighborhood { height, width, kernel } => {
+                        neighborhood::backward(views, d, scale, [height, width, kernel], to);
+                    }
+                }
+            });
+        }
+        // Packed, and those of the projection itself.
+        const ROWS: usize = sums::ROWS;
+        let mut scales = vec![0.0f32; (b * n).div_ceil(ROWS) * heads];
+        let packed = create(inputs[0].shape(), |packed| {
+            let sizes = [ROWS * row, heads];
+            for_each_pieces([packed, &mut scales[..]], sizes, |piece, [packed, scales]| {
+                Arch::new().dispatch(|| {
+                    for (i, packed) in packed.chunks_exact_mut(row).enumerate() {
+                        let place = piece * ROWS + i;
+                        let (image, token) = (place / n, place % n);
+                        for (i, to) in packed.chunks_exact_mut(d).enumerate() {
+                            let (part, head) = (i / heads, i % heads);
+                            let from = ((image * heads + head) * 3 + part) * n + token;
+                            to.copy_from_slice(&gradients[from * d..][..d]);
+                            if part < 2 {
+                                let x = &qkv[place * row + i * d..][..d];
+                                scales[head] += prepare.backward(token, head, x, to);
+                            }
+                        }
+                    }
+                });
+            });
+        });
+        let mut found = vec![Some(packed)];
+        if let Preparation::Cosine { .. } = self.preparation {
+            let scale = create([heads], |scale| sums::of_pieces(&scales, heads, scale));
+            found.push(Some(scale));
+        }
+        found.resize_with(inputs.len(), || None);
+        Some(found)
+    }
+}
+
+/// Every query among all keys.
+fn global(qkv: &[f32], [b, n, heads, d]: [usize; 4], scale: f32, out: &mut [f32]) {
+    let (row, d_model) = (3 * heads * d, heads * d);
+    let pieces = n.div_ceil(QUERIES);
+    // [B, pieces, heads, queries, d]: every piece is written by one worker.
+    let mut heads_out = vec![0.0; b * pieces * heads * QUERIES * d];
+    for_each_piece(&mut heads_out, QUERIES * d, |i, out| {
+        let (image, piece, head) = (i / (pieces * heads), i / heads % pieces, i % heads);
+        let view =
+            |part: usize| Matrix::new(&qkv[image * n * row + part * d_model + head * d..], row);
+        let first = piece * QUERIES;
+        let views = [view(0).below(first), view(1), view(2)];
+        attend(views, [QUERIES.min(n - first), n], [d, d], scale, out);
+    });
+    for_each_piece(out, n * d_model, |image, out| {
+        for (piece, rows) in out.chunks_mut(QUERIES * d_model).enumerate() {
+            let source = &heads_out[(image * pieces + piece) * heads * QUERIES * d..];
+            for (q, row) in rows.chunks_exact_mut(d_model).enumerate() {
+                for head in 0..heads {
+                    let at = (head * QUERIES + q) * d;
+                    row[head * d..(head + 1) * d].copy_from_slice(&source[at..at + d]);
+                }
+            }
+        }
+    });
+}
