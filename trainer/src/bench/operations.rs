@@ -188,9 +188,8 @@ pub fn operations(bench: &Bench, subject: &Subject, batch: usize) -> Vec<Measure
     });
     let first: Tensor<2> = bench.values([2 * inner, d]);
     let first_bias: Tensor<1> = bench.values([2 * inner]);
-    let gates: [(&str, fn(Tensor<3>) -> Tensor<3>); 2] =
-        [("swiglu mlp", swiglu::<3>), ("geglu mlp", geglu::<3>)];
-    for (name, gate) in gates {
+    type Gate = fn(Tensor<3>) -> Tensor<3>;
+    for (name, gate) in [("swiglu mlp", swiglu::<3> as Gate), ("geglu mlp", geglu::<3>)] {
         add(name, 3.0 * flops, f(2 * rows * d + 3 * d * inner), &mut || {
             let h = linear(x.clone(), first.clone(), Some(first_bias.clone())); // [B, N, 2·inner]
             linear(gate(h), last.clone(), Some(last_bias.clone()));
