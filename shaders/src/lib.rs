@@ -66,14 +66,6 @@ macro_rules! fused {
             return Tensor::from_dispatch(result);
         }
     };
-    (cpu $body:expr) => {
-        #[cfg(feature = "cpu")]
-        if uses_kernels()
-            && let Some(result) = $body
-        {
-            return result;
-        }
-    };
     (gpu $operation:expr, $inputs:expr) => {
         #[cfg(feature = "gpu")]
         if uses_kernels()
@@ -437,6 +429,12 @@ pub fn convolution(
     stride: usize,
     padding: [usize; 2],
 ) -> Tensor<4> {
+    fused!(cpu cpu::convolution::Convolution {
+        stride,
+        padding,
+        bias: bias.is_some(),
+        residual: residual.is_some(),
+    }, given!(x, weight ; bias, residual));
     fused!(gpu gpu::convolution::Convolution {
         stride,
         padding,
@@ -464,7 +462,7 @@ pub fn group_norm_silu(
     groups: usize,
     eps: f64,
 ) -> Tensor<4> {
-    fused!(cpu cpu::group_norm_silu(&x, &weight, &bias, groups, eps));
+    fused!(cpu cpu::group_norm::GroupNormSilu { groups, eps }, given!(x, weight, bias));
     fused!(gpu gpu::group_norm::GroupNormSilu { groups, eps }, given!(x, weight, bias));
     plain::group_norm_silu(x, weight, bias, groups, eps)
 }

@@ -11,6 +11,8 @@ use burn::tensor::{Device, Tensor, TensorData, Tolerance};
 use cases::{Body, Flat};
 
 use crate::cpu::attention::Attention;
+use crate::cpu::convolution::Convolution;
+use crate::cpu::group_norm::GroupNormSilu;
 use crate::cpu::linear::Linear;
 use crate::cpu::qkv::QkvAttention;
 use crate::gradient::{Operation, apply};
@@ -77,6 +79,16 @@ fn a_row_does_not_depend_on_its_neighbours() {
 }
 
 #[test]
+fn an_image_does_not_depend_on_its_neighbours() {
+    let (weight, bias): (Tensor<4>, Tensor<1>) = (values([10, 6, 3, 3], 2), values([10], 3));
+    let layer = Convolution { stride: 1, padding: [1, 1], bias: true, residual: false };
+    let of = |x: Tensor<4>| -> Tensor<4> { run(layer, given!(x, weight, bias)) };
+    let x: Tensor<4> = values([1, 6, 40, 33], 1);
+    let batch = Tensor::cat(vec![x.clone() * 2.0, x.clone()], 0);
+    of(x).into_data().assert_eq(&of(batch).narrow(0, 1, 1).into_data(), true);
+}
+
+#[test]
 fn attention() {
     for [b, n, heads, d] in [[1, 1, 1, 8], [2, 36, 3, 16], [1, 64, 2, 72], [2, 130, 4, 5]] {
         let qkv: Tensor<3> = values([b, n, 3 * heads * d], 4);
@@ -129,8 +141,7 @@ fn group_norms() {
     for [b, c, h, w, groups] in [[1, 4, 1, 1, 2], [2, 32, 5, 7, 8], [1, 64, 33, 31, 32]] {
         let x = values([b, c, h, w], 12);
         let (weight, bias) = (values([c], 13), values([c], 14));
-        let fused = cpu::group_norm_silu(&x, &weight, &bias, groups, 1e-6);
-        let fused = fused.expect("the kernel applies to float32 on the CPU");
+        let fused = run(GroupNormSilu { groups, eps: 1e-6 }, given!(x, weight, bias));
         same(fused, plain::group_norm_silu(x, weight, bias, groups, 1e-6));
     }
 }
@@ -314,4 +325,13 @@ macro_rules! families {
         }
     };
 }
-families!(norms, gates, activations, attention, packed_attention, products);
+families!(
+    norms,
+    gates,
+    activations,
+    attention,
+    packed_attention,
+    products,
+    convolutions,
+    group_norms
+);

@@ -11,8 +11,10 @@
 
 pub(crate) mod adamw;
 pub(crate) mod attention;
+pub(crate) mod convolution;
 pub(crate) mod gelu;
 pub(crate) mod glu;
+pub(crate) mod group_norm;
 pub(crate) mod linear;
 mod math;
 mod neighborhood;
@@ -22,8 +24,6 @@ mod product;
 pub(crate) mod qkv;
 mod sums;
 mod tensor;
-
-pub(crate) use norm::group_norm_silu;
 
 /// Runs `f(index, piece)` for consecutive pieces of `data`, on all cores where there are several.
 pub(crate) fn for_each_piece(

@@ -1,11 +1,10 @@
 //! Normalisations and the small steps around them, one pass over memory each.
 
 use burn::backend::DispatchTensor;
-use burn::tensor::Tensor;
 use burn_backend::TensorMetadata;
 use pulp::Arch;
 
-use super::tensor::{Values, create, make};
+use super::tensor::{Values, create};
 use super::{for_each_piece, for_each_pieces, math, sums};
 use crate::gradient::Operation;
 
@@ -283,42 +282,4 @@ impl Operation for GatedResidual {
         let dgate = create([b, d], |dgate| sums::of_pieces(&pieces, d, dgate));
         Some(vec![Some(gradient), Some(dy), Some(dgate)])
     }
-}
-
-/// `SiLU(GroupNorm(x))`, `[B, C, H, W]`
-pub(crate) fn group_norm_silu(
-    x: &Tensor<4>,
-    weight: &Tensor<1>,
-    bias: &Tensor<1>,
-    groups: usize,
-    eps: f64,
-) -> Option<Tensor<4>> {
-    let shape = x.dims();
-    let [_, c, h, w] = shape;
-    let (area, channels) = (h * w, c / groups);
-    let (x, weight, bias) = (Values::of(x)?, Values::of(weight)?, Values::of(bias)?);
-    let (x, weight, bias) = (x.slice(), weight.slice(), bias.slice());
-    Some(make(shape, |out| {
-        for_each_piece(out, channels * area, |i, out| {
-            let group = i % groups;
-            let x = &x[i * channels * area..(i + 1) * channels * area];
-            Arch::new().dispatch(|| {
-                let count = (channels * area) as f32;
-                // Sums of channels first: long sums in float32 lose digits.
-                let mean_of =
-                    |f: &dyn Fn(&[f32]) -> f32| x.chunks_exact(area).map(f).sum::<f32>() / count;
-                let mean = mean_of(&|x| math::sum(x, |v| v));
-                let variance = mean_of(&|x| math::sum(x, |v| (v - mean) * (v - mean)));
-                let inverse = 1.0 / (variance + eps as f32).sqrt();
-                for channel in 0..channels {
-                    let gain = inverse * weight[group * channels + channel];
-                    let shift = bias[group * channels + channel] - mean * gain;
-                    let at = channel * area..(channel + 1) * area;
-                    for (out, &x) in out[at.clone()].iter_mut().zip(&x[at]) {
-                        *out = math::silu(x * gain + shift);
-                    }
-                }
-            });
-        });
-    }))
 }

@@ -1,7 +1,7 @@
 //! Between Burn's tensors and slices of float32.
 
 use burn::backend::{BackendTensor, DispatchKindConversion, DispatchTensor, DispatchTensorKind};
-use burn::tensor::{DType, Shape, Tensor};
+use burn::tensor::{DType, Shape};
 use burn_flex::{Flex, FlexTensor};
 
 /// The contiguous float32 values of a tensor on the CPU backend; `None` for tensors of another
@@ -9,11 +9,6 @@ use burn_flex::{Flex, FlexTensor};
 pub(crate) struct Values(FlexTensor);
 
 impl Values {
-    pub(crate) fn of<const D: usize>(x: &Tensor<D>) -> Option<Self> {
-        Self::read(&x.clone().into_dispatch())
-    }
-
-    /// The same of an operation's input.
     pub(crate) fn read(x: &DispatchTensor) -> Option<Self> {
         let x = float32(x)?;
         Some(Self(if x.is_contiguous() { x.clone() } else { x.to_contiguous() }))
@@ -34,11 +29,6 @@ pub(super) fn float32(x: &DispatchTensor) -> Option<&FlexTensor> {
 }
 
 /// A new tensor whose values `fill` writes.
-pub(crate) fn make<const D: usize>(shape: [usize; D], fill: impl FnOnce(&mut [f32])) -> Tensor<D> {
-    Tensor::from_dispatch(create(shape, fill))
-}
-
-/// The same as an operation's result.
 pub(crate) fn create(shape: impl Into<Shape>, fill: impl FnOnce(&mut [f32])) -> DispatchTensor {
     let [tensor] = create_all([shape.into()], |[values]| fill(values));
     tensor
