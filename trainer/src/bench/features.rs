@@ -1,6 +1,6 @@
 //! Benchmark of the features that FID compares.
 
-use tintype::weights::{Flat, Which, flat, with_flat};
+use tintype::weights::{Flat, layout, with_flat};
 
 use super::{Bench, Measurement};
 use crate::network::inception::{Inception, SIDE};
@@ -12,10 +12,11 @@ const WEIGHTS: f64 = 0.05;
 /// compute them. Weights are random; reading and resizing of images is not part of it.
 pub fn inception(bench: &Bench, batch: usize) -> Measurement {
     let network = Inception::untrained(&bench.device);
-    let random: Flat = flat(&network, Which::All)
-        .into_iter()
-        .map(|(name, zeros)| (name, bench.values_on(zeros.dims(), &bench.device) * WEIGHTS))
-        .collect();
+    let values = |shape: Vec<usize>| {
+        bench.values_on([shape.iter().product()], &bench.device) * WEIGHTS // [count]
+    };
+    let random: Flat =
+        layout(&network).into_iter().map(|(name, shape)| (name, values(shape))).collect();
     let network = with_flat(network, &random);
     let x = bench.values_on([batch, 3, SIDE, SIDE], &bench.device);
     let timing = bench.clock.time(&bench.device, || {
