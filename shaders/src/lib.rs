@@ -444,6 +444,22 @@ pub fn convolution(
     plain::convolution(x, weight, bias, residual, stride, padding)
 }
 
+/// Rotates adjacent pairs by tables: `(a, b) → (a cos θ − b sin θ, b cos θ + a sin θ)`. Tables have no gradient.
+///
+/// # Shapes
+///
+/// * `x`: `[B, heads, N, d]`
+/// * `cos`, `sin`: `[N, d]`
+/// * returns `[B, heads, N, d]`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other, or `d` is odd.
+pub fn rotate_pairs(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
+    fused!(cpu cpu::rotate::RotatePairs, given!(x, cos, sin));
+    plain::rotate_pairs(x, cos, sin)
+}
+
 /// `SiLU(GroupNorm(x))` with affine parameters.
 ///
 /// # Shapes

@@ -333,5 +333,6 @@ families!(
     packed_attention,
     products,
     convolutions,
-    group_norms
+    group_norms,
+    rotations
 );

@@ -2,6 +2,7 @@
 //! Needs a GPU, or Mesa's software one; `TINTYPE_TEST_DEVICE=cuda` takes CUDA's, where the build has it.
 #![cfg(all(feature = "wgpu", feature = "autodiff", feature = "cpu"))]
 
+#[allow(dead_code)] // some are of kernels for the processor alone
 mod cases;
 mod wgsl;
 

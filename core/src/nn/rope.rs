@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 pub use tintype_shaders::plain::{axial_grid, rotate_halves};
-use tintype_shaders::{QkTransform, plain};
+use tintype_shaders::{QkTransform, plain, rotate_pairs};
 
 use super::kept::{Kept, kept};
 use super::table;
@@ -61,7 +61,7 @@ impl AxialRope {
     ///
     /// If a tensor does not have the stated shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        plain::rotate_pairs(x, self.freqs_cos.val(), self.freqs_sin.val())
+        rotate_pairs(x, self.freqs_cos.val(), self.freqs_sin.val())
     }
 
     /// The same inside of attention.
@@ -152,7 +152,7 @@ impl RotaryTable {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let dtype = x.dtype();
         let x = x.cast(FloatDType::F32);
-        plain::rotate_pairs(x, self.cos.clone(), self.sin.clone()).cast(dtype)
+        rotate_pairs(x, self.cos.clone(), self.sin.clone()).cast(dtype)
     }
 }
 

@@ -23,8 +23,16 @@ pub(crate) enum Glu {
 impl Operation for Glu {
     fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)> {
         let out = match self {
-            Self::Swiglu => forward(&inputs[0], |a, b| math::silu(a) * b),
-            Self::Geglu => forward(&inputs[0], |a, b| a * math::gelu(b)),
+            Self::Swiglu => forward(
+                &inputs[0],
+                #[inline(always)]
+                |a, b| math::silu(a) * b,
+            ),
+            Self::Geglu => forward(
+                &inputs[0],
+                #[inline(always)]
+                |a, b| a * math::gelu(b),
+            ),
         };
         Some((out?, Vec::new()))
     }
@@ -62,15 +70,18 @@ fn forward(
     let x = x.slice();
     Some(create(shape, |out| {
         for_each_piece(out, ROWS * d, |piece, out| {
-            Arch::new().dispatch(|| {
-                for (i, out) in out.chunks_exact_mut(d).enumerate() {
-                    let row = 2 * (piece * ROWS + i) * d;
-                    let (a, b) = (&x[row..row + d], &x[row + d..row + 2 * d]);
-                    for i in 0..d {
-                        out[i] = gate(a[i], b[i]);
+            Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    for (i, out) in out.chunks_exact_mut(d).enumerate() {
+                        let row = 2 * (piece * ROWS + i) * d;
+                        let (a, b) = (&x[row..][..d], &x[row + d..][..d]);
+                        for i in 0..d {
+                            out[i] = gate(a[i], b[i]);
+                        }
                     }
-                }
-            });
+                },
+            );
         });
     }))
 }

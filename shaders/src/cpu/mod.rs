@@ -22,6 +22,7 @@ pub(crate) mod norm;
 mod prepare;
 mod product;
 pub(crate) mod qkv;
+pub(crate) mod rotate;
 mod sums;
 mod tensor;
 

@@ -227,16 +227,19 @@ impl Operation for GatedResidual {
         }
         let out = create(shape, |out| {
             for_each_piece(out, ROWS * d, |piece, out| {
-                Arch::new().dispatch(|| {
-                    for (i, out) in out.chunks_exact_mut(d).enumerate() {
-                        let row = piece * ROWS + i;
-                        let (x, y) = (&x[row * d..(row + 1) * d], &y[row * d..(row + 1) * d]);
-                        let gate = &gate[row / n * d..(row / n + 1) * d];
-                        for i in 0..d {
-                            out[i] = x[i] + gate[i] * y[i];
+                Arch::new().dispatch(
+                    #[inline(always)]
+                    || {
+                        for (i, out) in out.chunks_exact_mut(d).enumerate() {
+                            let row = piece * ROWS + i;
+                            let (x, y) = (&x[row * d..][..d], &y[row * d..][..d]);
+                            let gate = &gate[row / n * d..][..d];
+                            for i in 0..d {
+                                out[i] = x[i] + gate[i] * y[i];
+                            }
                         }
-                    }
-                });
+                    },
+                );
             });
         });
         Some((out, Vec::new()))

@@ -47,18 +47,21 @@ impl<'a> Prepare<'a> {
         let mut prepared = vec![0.0f32; qkv.len()];
         for_each_piece(&mut prepared, row, |token, out| {
             out.copy_from_slice(&qkv[token * row..(token + 1) * row]);
-            Arch::new().dispatch(|| {
-                for (i, head) in out[..2 * heads * d].chunks_exact_mut(d).enumerate() {
-                    self.forward(token % n, i % heads, head);
-                }
-            });
+            Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    for (i, head) in out[..2 * heads * d].chunks_exact_mut(d).enumerate() {
+                        self.forward(token % n, i % heads, head);
+                    }
+                },
+            );
         });
         Cow::Owned(prepared)
     }
 
     /// Prepares the query or key of a token and head in place.
     #[inline(always)]
-    fn forward(&self, token: usize, head: usize, x: &mut [f32]) {
+    pub(super) fn forward(&self, token: usize, head: usize, x: &mut [f32]) {
         let d = x.len();
         match self {
             Self::Plain => {}

@@ -302,6 +302,23 @@ pub fn packed_attention(visit: Visit<'_>) {
     }
 }
 
+/// Rotations of queries or keys by themselves.
+pub fn rotations(visit: Visit<'_>) {
+    for [b, heads, n, d] in [[1, 1, 1, 2], [2, 3, 7, 10], [1, 2, 70, 64]] {
+        type Rotation = fn(Tensor<4>, Tensor<2>, Tensor<2>) -> Tensor<4>;
+        let with = |f: Rotation| {
+            move |x: &[Flat]| -> Flat {
+                let x = x[0].clone().reshape([b, heads, n, d]);
+                let table = |seed| Tensor::from_data(values([n, d], seed), &x.device());
+                let (cos, sin) = (table(4), table(5));
+                f(x, cos, sin).reshape([-1])
+            }
+        };
+        let x = values([b, heads, n, d], 1);
+        visit(&[x], &with(fused::rotate_pairs), &with(plain::rotate_pairs), 1e-4);
+    }
+}
+
 /// See the operations named in it.
 pub fn group_norms(visit: Visit<'_>) {
     for ([b, c, h, w], groups) in
