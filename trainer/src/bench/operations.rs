@@ -8,7 +8,6 @@ use tintype::shaders::{
     modulated_norm, qkv_attention, swiglu,
 };
 
-use super::networks::Kind;
 use super::{Bench, Measurement, Subject};
 use crate::train::recipe::Trained;
 
@@ -23,7 +22,7 @@ struct Block {
 }
 
 /// The block in which a network spends most of its time.
-fn block(network: Kind<'_>) -> Block {
+fn block(network: Trained<'_>) -> Block {
     let sit = |c: &SiTConfig| Block {
         n: c.tokens(),
         d: c.hidden_size,
@@ -39,18 +38,18 @@ fn block(network: Kind<'_>) -> Block {
         kernel: None,
     };
     match network {
-        Kind::Trained(Trained::Imf(c)) => mean_flow(&c.shape),
-        Kind::Pmf(c) => mean_flow(&c.shape),
-        Kind::Trained(Trained::HiDiT(c)) => sit(&c.sit),
-        Kind::Trained(Trained::SiT(c)) => sit(c),
-        Kind::Trained(Trained::LightningDiT(c)) => Block {
+        Trained::Imf(c) => mean_flow(&c.shape),
+        Trained::Pmf(c) => mean_flow(&c.shape),
+        Trained::HiDiT(c) => sit(&c.sit),
+        Trained::SiT(c) => sit(c),
+        Trained::LightningDiT(c) => Block {
             n: (c.input_size / c.patch_size).pow(2),
             d: c.hidden_size,
             heads: c.num_heads,
             inner: (c.hidden_size as f64 * c.mlp_ratio * 2.0 / 3.0) as usize,
             kernel: None,
         },
-        Kind::Trained(Trained::HDiT(c)) => Block {
+        Trained::HDiT(c) => Block {
             n: c.input_size[0] / c.patch_size[0] * (c.input_size[1] / c.patch_size[1]),
             d: c.widths[0],
             heads: (c.widths[0] / 64).max(1),
