@@ -62,6 +62,9 @@ pub enum Role {
     Vgg,
     /// The linear layers of LPIPS.
     Lpips,
+    /// ConvNeXt V2.
+    #[serde(rename = "convnext")]
+    ConvNext,
     /// DINOv2.
     #[serde(rename = "dinov2")]
     DinoV2,

@@ -104,38 +104,7 @@ pub struct Imf {
 }
 
 impl Imf {
-    /// The average velocity u and, of a network with the head of it, the instantaneous velocity v.
-    ///
-    /// # Shapes
-    ///
-    /// * `z`: `[B, C, S, S]` in float32
-    /// * `condition`: `[B]` each
-    /// * returns `[B, C, S, S]` in float32
-    ///
-    /// # Panics
-    ///
-    /// If a tensor does not have the stated shape, or, on the CPU, a label is beyond the null class.
-    pub fn u_and_v(&self, z: Tensor<4>, condition: Condition) -> (Tensor<4>, Option<Tensor<4>>) {
-        let (s, rope, patches) = self.sequence(z, condition);
-        let (u, v) = self.mean_flow.u_and_v(s, &rope, patches);
-        (self.image(u), v.map(|v| self.image(v)))
-    }
-
-    /// The instantaneous velocity v alone; `None` for a network without the head of it.
-    ///
-    /// # Shapes
-    ///
-    /// As in [`u_and_v`](Self::u_and_v).
-    ///
-    /// # Panics
-    ///
-    /// If a tensor does not have the stated shape, or, on the CPU, a label is beyond the null class.
-    pub fn v(&self, z: Tensor<4>, condition: Condition) -> Option<Tensor<4>> {
-        let (s, rope, patches) = self.sequence(z, condition);
-        self.mean_flow.v(s, &rope, patches).map(|v| self.image(v))
-    }
-
-    /// Every intermediate value of [`u_and_v`](Self::u_and_v) for inspection: embeddings, patches, the whole
+    /// Every intermediate value of [`u_and_v`](MeanFlow::u_and_v) for inspection: embeddings, patches, the whole
     /// sequence, and what the blocks make of it.
     ///
     /// # Shapes
@@ -183,6 +152,22 @@ impl MeanFlow for Imf {
     fn u(&self, z: Tensor<4>, _t: Tensor<1>, condition: Condition) -> Tensor<4> {
         let (s, rope, patches) = self.sequence(z, condition);
         self.image(self.mean_flow.u(s, &rope, patches))
+    }
+
+    fn v(&self, z: Tensor<4>, _t: Tensor<1>, condition: Condition) -> Option<Tensor<4>> {
+        let (s, rope, patches) = self.sequence(z, condition);
+        self.mean_flow.v(s, &rope, patches).map(|v| self.image(v))
+    }
+
+    fn u_and_v(
+        &self,
+        z: Tensor<4>,
+        _t: Tensor<1>,
+        condition: Condition,
+    ) -> (Tensor<4>, Option<Tensor<4>>) {
+        let (s, rope, patches) = self.sequence(z, condition);
+        let (u, v) = self.mean_flow.u_and_v(s, &rope, patches);
+        (self.image(u), v.map(|v| self.image(v)))
     }
 }
 

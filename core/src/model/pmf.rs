@@ -27,7 +27,7 @@ use crate::settings::{Sampler, Settings};
 use crate::weights::{Weights, WeightsError};
 
 /// Smallest time that velocities are divided by.
-const T_FLOOR: f64 = 0.05;
+pub const T_FLOOR: f64 = 0.05;
 
 /// Shape of a pMF.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -135,45 +135,7 @@ pub struct Pmf {
 }
 
 impl Pmf {
-    /// The average velocity u and, of a network with the head of it, the instantaneous velocity v.
-    ///
-    /// # Shapes
-    ///
-    /// * `z`: `[B, 3, H, W]` in float32
-    /// * `t`: `[B]` in 0…1 (1 is noise)
-    /// * `condition`: `[B]` each
-    /// * returns `[B, 3, H, W]` in float32
-    ///
-    /// # Panics
-    ///
-    /// If a tensor does not have the stated shape, or, on the CPU, a label is beyond the null class.
-    pub fn u_and_v(
-        &self,
-        z: Tensor<4>,
-        t: Tensor<1>,
-        condition: Condition,
-    ) -> (Tensor<4>, Option<Tensor<4>>) {
-        let (s, rope, patches) = self.sequence(z.clone(), condition);
-        let (u, v) = self.mean_flow.u_and_v(s, &rope, patches);
-        let v = v.map(|v| self.velocity(v, z.clone(), t.clone()));
-        (self.velocity(u, z, t), v)
-    }
-
-    /// The instantaneous velocity v alone; `None` for a network without the head of it.
-    ///
-    /// # Shapes
-    ///
-    /// As in [`u_and_v`](Self::u_and_v).
-    ///
-    /// # Panics
-    ///
-    /// If a tensor does not have the stated shape, or, on the CPU, a label is beyond the null class.
-    pub fn v(&self, z: Tensor<4>, t: Tensor<1>, condition: Condition) -> Option<Tensor<4>> {
-        let (s, rope, patches) = self.sequence(z.clone(), condition);
-        self.mean_flow.v(s, &rope, patches).map(|v| self.velocity(v, z, t))
-    }
-
-    /// Every intermediate value of [`u_and_v`](Self::u_and_v) for inspection: embeddings, patches, the whole
+    /// Every intermediate value of [`u_and_v`](MeanFlow::u_and_v) for inspection: embeddings, patches, the whole
     /// sequence, and what the blocks make of it.
     ///
     /// # Shapes
@@ -222,6 +184,23 @@ impl MeanFlow for Pmf {
     fn u(&self, z: Tensor<4>, t: Tensor<1>, condition: Condition) -> Tensor<4> {
         let (s, rope, patches) = self.sequence(z.clone(), condition);
         self.velocity(self.mean_flow.u(s, &rope, patches), z, t)
+    }
+
+    fn v(&self, z: Tensor<4>, t: Tensor<1>, condition: Condition) -> Option<Tensor<4>> {
+        let (s, rope, patches) = self.sequence(z.clone(), condition);
+        self.mean_flow.v(s, &rope, patches).map(|v| self.velocity(v, z, t))
+    }
+
+    fn u_and_v(
+        &self,
+        z: Tensor<4>,
+        t: Tensor<1>,
+        condition: Condition,
+    ) -> (Tensor<4>, Option<Tensor<4>>) {
+        let (s, rope, patches) = self.sequence(z.clone(), condition);
+        let (u, v) = self.mean_flow.u_and_v(s, &rope, patches);
+        let v = v.map(|v| self.velocity(v, z.clone(), t.clone()));
+        (self.velocity(u, z, t), v)
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use tintype::burn::module::AutodiffModule;
 use tintype::burn::tensor::{Device, FloatDType, Int, Tensor};
 use tintype::device::state_device;
 use tintype::diffusion::flow::Interpolant;
@@ -13,13 +14,15 @@ use tintype::diffusion::mean_flow::{
 use tintype::image::{Rounding, to_rgb};
 use tintype::model::imf::{Imf, ImfConfig};
 use tintype::model::meanflow::{Condition, Embeddings, MeanFlow, Trace};
-use tintype::model::pmf::{Pmf, PmfConfig};
+use tintype::model::pmf::{Pmf, PmfConfig, T_FLOOR};
 use tintype::model::{Network, detect};
 use tintype::sampler::mean_flow::{MeanFlowModel, sample as sample_steps, times};
 use tintype::sampler::{State, Stop};
 use tintype::weights::{gradients, layout, open, views};
 use tintype_trainer::train::host::Values;
-use tintype_trainer::train::meanflow::{self, Draw};
+use tintype_trainer::train::meanflow::batch::Batch;
+use tintype_trainer::train::meanflow::draws::Draw;
+use tintype_trainer::train::meanflow::loss::pass;
 use tintype_trainer::train::objective::Compute;
 
 use super::diffusion_transformers::check_gradients;
@@ -27,8 +30,6 @@ use super::ode_sde::{to_device, to_state};
 use crate::check::{Checks, FORWARD, TABLE, Tolerance};
 use crate::golden::Golden;
 
-/// Smallest time that pMF divides by.
-const T_FLOOR: f64 = 0.05;
 /// Step of the central differences, and how close they come.
 const STEP: f64 = 1e-3;
 const DIFFERENCES: Tolerance = Tolerance::RelativeL2(5e-4);
@@ -74,19 +75,8 @@ impl Net {
         }
     }
 
-    fn u_and_v(&self, z: Tensor<4>, t: Tensor<1>, c: Condition) -> (Tensor<4>, Option<Tensor<4>>) {
-        match self {
-            Self::Imf(network) => network.u_and_v(z, c),
-            Self::Pmf(network) => network.u_and_v(z, t, c),
-        }
-    }
-
     fn v(&self, z: Tensor<4>, t: Tensor<1>, c: Condition) -> Result<Tensor<4>> {
-        let v = match self {
-            Self::Imf(network) => network.v(z, c),
-            Self::Pmf(network) => network.v(z, t, c),
-        };
-        v.context("the network has no head of v")
+        self.mean_flow().v(z, t, c).context("the network has no head of v")
     }
 
     fn trace(&self, z: Tensor<4>, c: Condition) -> (Embeddings, Tensor<3>, Tensor<3>, Trace) {
@@ -153,7 +143,7 @@ pub fn forward(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> 
         }
     }
     checks.tensor("out.u_tokens", &trace.u_tokens, FORWARD)?;
-    let (u, v) = network.u_and_v(z.clone(), t.clone(), condition.clone());
+    let (u, v) = network.mean_flow().u_and_v(z.clone(), t.clone(), condition.clone());
     checks.tensor("out.u", &u, FORWARD)?;
     if let (Some(tokens), Some(v)) = (&trace.v_tokens, &v) {
         checks.tensor("out.v_tokens", tokens, FORWARD)?;
@@ -368,7 +358,7 @@ pub fn loss(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
         t_max: t_max.clone(),
         y: y.clone(),
     };
-    let (u, v) = network.u_and_v(z.clone(), t.clone(), along(h.clone()));
+    let (u, v) = network.mean_flow().u_and_v(z.clone(), t.clone(), along(h.clone()));
     let v = v.context("the network has no head of v")?;
     checks.tensor("out.u", &u, FORWARD)?;
     checks.tensor("out.v", &v, FORWARD)?;
@@ -406,14 +396,15 @@ pub fn loss(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     };
     check_gradients(checks, &golden, &found, "out.grad.net.", GRADIENT)?;
     match &network {
-        Net::Imf(network) => objective(network, &golden, drops, device, checks),
-        Net::Pmf(_) => Ok(()),
+        Net::Imf(network) => objective(network, 0.0, &golden, drops, device, checks),
+        Net::Pmf(network) => objective(network, T_FLOOR, &golden, drops, device, checks),
     }
 }
 
 /// The trainer's objective on the draws of a file, with its own derivative.
-fn objective(
-    network: &Imf,
+fn objective<N: AutodiffModule + MeanFlow>(
+    network: &N,
+    t_floor: f64,
     golden: &Golden,
     drops: usize,
     device: &Device,
@@ -430,10 +421,16 @@ fn objective(
         let shape: [usize; 4] = view.shape.clone().try_into().ok().context("not four axes")?;
         Ok(Values::new(view.to_f32(), shape))
     };
-    let null = golden.config()?["null_class"].as_u64().context("no null_class")?;
-    let batch = meanflow::Batch {
+    let config = golden.config()?;
+    let null = config["null_class"].as_u64().context("no null_class")?;
+    let scale = config["noise_scale"].as_f64().context("no noise_scale")? as f32;
+    let mut noise = images("in.noise")?;
+    for value in &mut noise.values {
+        *value *= scale;
+    }
+    let batch = Batch {
         data: images("in.x")?,
-        noise: images("in.noise")?,
+        noise,
         draws: (0..count).map(draw).collect(),
         labels: golden.view("in.y")?.to_i64().iter().map(|&label| label as usize).collect(),
         dropped: (0..count).map(|i| i < drops).collect(),
@@ -441,7 +438,7 @@ fn objective(
         weight: 1.0 / count as f64,
     };
     let compute = Compute { precision: FloatDType::F32, recompute: false };
-    let loss = meanflow::loss(network, batch, compute, device)?;
+    let loss = pass(network, batch, t_floor, compute, device)?.loss;
     let value = |x: &Tensor<1>| x.to_data().iter::<f64>().next().unwrap_or(f64::NAN);
     let near = Tolerance::Relative(1e-3);
     for (name, term) in &loss.terms {

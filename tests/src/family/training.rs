@@ -47,7 +47,8 @@ impl<M: Module> Stepper<M> {
     fn new(network: M, optimizer: AdamWConfig, ema: EmaConfig, groups: Groups) -> Self {
         let all = flat(&network, Which::All);
         let optimizer = AdamW::new(optimizer, groups);
-        Self { network, start: all.clone(), optimizer, ema: Ema::new(ema, all) }
+        // These averages do not count images.
+        Self { network, start: all.clone(), optimizer, ema: Ema::new(ema, 1, all) }
     }
 
     /// One step; returns the gradients' norm.
@@ -391,7 +392,7 @@ pub fn hdit(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
         let sigma_data = model.sigma_data;
         let loss = hdit::loss(&stepper.network, sigma_data, input, &settings, PLAIN, device);
         losses.extend(loss.total.to_data().iter::<f64>());
-        decays.push(ema.decay(stepper.ema.updates));
+        decays.push(ema.decay(stepper.ema.updates, batch));
         norms.push(stepper.step(loss)?);
     }
     checks.values("out.sigma", &sigmas, Tolerance::Stated)?;

@@ -6,7 +6,6 @@ use tintype::burn::module::AutodiffModule;
 use tintype::burn::tensor::{FloatDType, Int, Tensor};
 use tintype::generate::{Event, ImageSpec, ModelFiles, ModelPaths, Parts, Pipeline, Request};
 use tintype::model::hdit::{Conditions, HDiTConfig};
-use tintype::model::pmf::PmfConfig;
 use tintype::model::vavae::VaeConfig;
 use tintype::model::{Architecture, Network, detect, vae_config};
 use tintype::weights::{Weights, Which, computing_in, flat, flat_gradients, snapshot, with_flat};
@@ -25,15 +24,6 @@ pub struct Subject {
     pub architecture: Architecture,
     /// The autoencoder of its latents.
     pub vae: Option<VaeConfig>,
-}
-
-/// What kind of network a subject is, by its configuration.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Kind<'a> {
-    /// One with a training recipe.
-    Trained(Trained<'a>),
-    /// A pMF.
-    Pmf(&'a PmfConfig),
 }
 
 impl Subject {
@@ -64,10 +54,8 @@ impl Subject {
     }
 
     /// The network's kind.
-    pub(super) fn kind(&self) -> Kind<'_> {
-        let pmf = || self.architecture.downcast().map(Kind::Pmf);
-        let trained = Trained::of(&self.architecture).map(Kind::Trained);
-        trained.or_else(pmf).expect("presets and the emoji model are of these kinds")
+    pub(super) fn kind(&self) -> Trained<'_> {
+        Trained::of(&self.architecture).expect("presets and the emoji model are of these kinds")
     }
 
     /// Shape of one state `[C, H, W]`.
@@ -78,12 +66,12 @@ impl Subject {
     /// FLOPs of one sample's forward pass (Hi-DiT: of the latent stream).
     fn flops(&self) -> f64 {
         2.0 * match self.kind() {
-            Kind::Trained(Trained::HiDiT(c)) => hidit::macs(&c.sit),
-            Kind::Trained(Trained::SiT(c)) => hidit::macs(c),
-            Kind::Trained(Trained::LightningDiT(c)) => lightningdit::macs(c),
-            Kind::Trained(Trained::HDiT(c)) => hdit::macs(c),
-            Kind::Trained(Trained::Imf(c)) => c.macs(),
-            Kind::Pmf(c) => c.macs(),
+            Trained::HiDiT(c) => hidit::macs(&c.sit),
+            Trained::SiT(c) => hidit::macs(c),
+            Trained::LightningDiT(c) => lightningdit::macs(c),
+            Trained::HDiT(c) => hdit::macs(c),
+            Trained::Imf(c) => c.macs(),
+            Trained::Pmf(c) => c.macs(),
         }
     }
 }
@@ -109,21 +97,21 @@ fn inputs(bench: &Bench, subject: &Subject, batch: usize) -> Inputs {
 macro_rules! with_network {
     ($subject:expr, |$init:ident, $forward:ident| $body:expr) => {
         match $subject.kind() {
-            Kind::Trained(Trained::HiDiT(c)) => {
+            Trained::HiDiT(c) => {
                 let $init = |device: &_| c.init(device);
                 let $forward = |network: &tintype::model::hidit::HiDiT, i: &Inputs| {
                     network.forward_latent(i.x.clone(), i.t.clone(), i.y.clone())
                 };
                 $body
             }
-            Kind::Trained(Trained::SiT(c)) => {
+            Trained::SiT(c) => {
                 let $init = |device: &_| c.init(device);
                 let $forward = |network: &tintype::model::sit::SiT, i: &Inputs| {
                     network.forward(i.x.clone(), i.t.clone(), i.y.clone())
                 };
                 $body
             }
-            Kind::Trained(Trained::LightningDiT(c)) => {
+            Trained::LightningDiT(c) => {
                 let $init = |device: &_| c.init(device);
                 let $forward = |network: &tintype::model::lightningdit::LightningDiT,
                                 i: &Inputs| {
@@ -131,7 +119,7 @@ macro_rules! with_network {
                 };
                 $body
             }
-            Kind::Trained(Trained::HDiT(c)) => {
+            Trained::HDiT(c) => {
                 let $init = |device: &_| c.init(device);
                 let $forward = |network: &tintype::model::hdit::HDiT, i: &Inputs| {
                     let class = network.null_class().map(|_| i.y.clone());
@@ -140,14 +128,14 @@ macro_rules! with_network {
                 };
                 $body
             }
-            Kind::Trained(Trained::Imf(c)) => {
+            Trained::Imf(c) => {
                 let $init = |device: &_| c.init(device);
                 let $forward = |network: &tintype::model::imf::Imf, i: &Inputs| {
                     network.predict(i.x.clone(), i.t.clone(), i.y.clone())
                 };
                 $body
             }
-            Kind::Pmf(c) => {
+            Trained::Pmf(c) => {
                 let $init = |device: &_| c.init(device);
                 let $forward = |network: &tintype::model::pmf::Pmf, i: &Inputs| {
                     network.predict(i.x.clone(), i.t.clone(), i.y.clone())
@@ -281,7 +269,7 @@ fn untrained(bench: &Bench, subject: &Subject) -> Result<Pipeline> {
     let cpu = tintype::burn::tensor::Device::flex();
     let model = with_network!(subject, |init, _forward| snapshot(&init(&cpu)?));
     let config = match subject.kind() {
-        Kind::Trained(Trained::HDiT(c)) => hdit::config(c),
+        Trained::HDiT(c) => hdit::config(c),
         _ => subject.architecture.config(),
     };
     let weights = |tensors, config: serde_json::Value| Weights {
@@ -328,7 +316,7 @@ fn stats(subject: &Subject) -> Result<Option<Weights>> {
 ///
 /// If the network is none of this library's.
 pub fn scaling(bench: &Bench, subject: &Subject, side: usize) -> Result<Measurement> {
-    let Kind::Trained(Trained::HDiT(config)) = subject.kind() else {
+    let Trained::HDiT(config) = subject.kind() else {
         bail!(
             "{} has a fixed resolution; `scaling` needs an HDiT, such as hdit-ffhq-1024",
             subject.name

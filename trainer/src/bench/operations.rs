@@ -10,7 +10,6 @@ use tintype::shaders::{
     modulated_norm, qkv_attention, swiglu,
 };
 
-use super::networks::Kind;
 use super::{Bench, Measurement, Subject};
 use crate::train::recipe::Trained;
 
@@ -25,7 +24,7 @@ struct Block {
 }
 
 /// The block in which a network spends most of its time.
-fn block(network: Kind<'_>) -> Block {
+fn block(network: Trained<'_>) -> Block {
     let sit = |c: &SiTConfig| Block {
         n: c.tokens(),
         d: c.hidden_size,
@@ -41,18 +40,18 @@ fn block(network: Kind<'_>) -> Block {
         kernel: None,
     };
     match network {
-        Kind::Trained(Trained::Imf(c)) => mean_flow(&c.shape),
-        Kind::Pmf(c) => mean_flow(&c.shape),
-        Kind::Trained(Trained::HiDiT(c)) => sit(&c.sit),
-        Kind::Trained(Trained::SiT(c)) => sit(c),
-        Kind::Trained(Trained::LightningDiT(c)) => Block {
+        Trained::Imf(c) => mean_flow(&c.shape),
+        Trained::Pmf(c) => mean_flow(&c.shape),
+        Trained::HiDiT(c) => sit(&c.sit),
+        Trained::SiT(c) => sit(c),
+        Trained::LightningDiT(c) => Block {
             n: (c.input_size / c.patch_size).pow(2),
             d: c.hidden_size,
             heads: c.num_heads,
             inner: (c.hidden_size as f64 * c.mlp_ratio * 2.0 / 3.0) as usize,
             kernel: None,
         },
-        Kind::Trained(Trained::HDiT(c)) => Block {
+        Trained::HDiT(c) => Block {
             n: c.input_size[0] / c.patch_size[0] * (c.input_size[1] / c.patch_size[1]),
             d: c.widths[0],
             heads: (c.widths[0] / 64).max(1),
@@ -64,16 +63,16 @@ fn block(network: Kind<'_>) -> Block {
 
 /// How the network prepares queries and keys inside of attention, and the scale of their products; `None`
 /// where it does not.
-fn preparation(bench: &Bench, network: Kind<'_>, block: &Block) -> Option<(QkTransform, f64)> {
+fn preparation(bench: &Bench, network: Trained<'_>, block: &Block) -> Option<(QkTransform, f64)> {
     let Block { n, d, heads, .. } = *block;
     let (head, side) = (d / heads, n.isqrt());
     match network {
-        Kind::Trained(Trained::LightningDiT(_)) => {
+        Trained::LightningDiT(_) => {
             let table = RotaryTable::new(Places::Grid { prefix: 0, side }, head, &bench.device);
             let [cos, sin] = [table.cos, table.sin].map(|table| table.cast(bench.precision));
             Some((QkTransform::Rotary { cos, sin }, 1.0 / (head as f64).sqrt()))
         }
-        Kind::Trained(Trained::HDiT(_)) => {
+        Trained::HDiT(_) => {
             let scale = Tensor::<1>::full([heads], 10.0, &bench.device).cast(bench.precision);
             let freqs = HeadRope::new(heads, head, &bench.device).freqs.val();
             Some((QkTransform::Cosine { scale, freqs, height: side, width: side }, 1.0))

@@ -14,13 +14,14 @@ use super::output::check_folder;
 use super::published::{DownloadArgs, FileOptions, Library};
 use super::training_data::{self, LatentSet};
 use super::watchers::watchers;
+use crate::network::convnext::ConvNextV2;
 use crate::network::lpips::Lpips;
 use crate::rank::Rank;
 use crate::train::checkpoint;
 use crate::train::classes::warning;
 use crate::train::comm::Comm;
 use crate::train::config::{
-    Activations, Config, ImageData, LatentData, Recipe, RunConfig, VaeData,
+    Activations, Config, ImageData, LatentData, PmfData, Recipe, RunConfig, VaeData,
 };
 use crate::train::diffusion::{DiffusionTrainer, Steps, Watchers, fresh};
 use crate::train::epoch_sampler::EpochSampler;
@@ -28,7 +29,9 @@ use crate::train::hdit::{HDiTLoss, HDiTObjective};
 use crate::train::hidit::{HiDiTLoss, HiDiTObjective};
 use crate::train::init::{Origin, Taking};
 use crate::train::lightningdit::{LightningDiTLoss, LightningDiTObjective};
-use crate::train::meanflow::{self, MeanFlowLoss, MeanFlowObjective};
+use crate::train::meanflow::draws::MeanFlowLoss;
+use crate::train::meanflow::imf::{self, ImfObjective};
+use crate::train::meanflow::pmf::{self, PmfLoss, PmfObjective};
 use crate::train::objective::{Compute, Objective};
 use crate::train::ranks::{check_batch, check_free, train};
 use crate::train::run::{Ended, Run};
@@ -40,6 +43,7 @@ use tintype::model::hdit::HDiTConfig;
 use tintype::model::hidit::HiDiTConfig;
 use tintype::model::imf::ImfConfig;
 use tintype::model::lightningdit::LightningDiTConfig;
+use tintype::model::pmf::PmfConfig;
 use tintype::model::vavae::VaeConfig;
 
 #[derive(Debug, clap::Args)]
@@ -142,6 +146,12 @@ fn name_files<'a>(config: &'a mut Config, out: &Path, options: &mut FileOptions<
             let data = name_shared_files(recipe, Role::Network, out, options)?;
             options.file("data.stats", Role::Statistics, &mut data.stats)
         }
+        Config::Pmf(recipe) => {
+            let data = name_shared_files(recipe, Role::Network, out, options)?;
+            options.file("data.vgg", Role::Vgg, &mut data.vgg)?;
+            options.file("data.lpips", Role::Lpips, &mut data.lpips)?;
+            options.file("data.convnext", Role::ConvNext, &mut data.convnext)
+        }
         Config::Vae(recipe) => {
             let data = name_shared_files(recipe, Role::Autoencoder, out, options)?;
             options.file("data.vgg", Role::Vgg, &mut data.vgg)?;
@@ -228,6 +238,14 @@ fn notes(config: &Config) -> Vec<&'static str> {
                 notes.push("no preview.vae: no previews are drawn");
             }
         }
+        Config::Pmf(r) => {
+            if r.data.lpips.is_none() {
+                notes.push("no data.vgg and data.lpips: training without LPIPS");
+            }
+            if r.data.convnext.is_none() {
+                notes.push("no data.convnext: training without the distance of ConvNeXt V2");
+            }
+        }
         Config::Vae(r) => {
             if r.data.vgg.is_none() || r.data.lpips.is_none() {
                 notes.push("no data.vgg and data.lpips: the reconstruction loss is L1 alone");
@@ -254,7 +272,8 @@ fn build(
         Config::HiDiT(recipe) => hidit_system(recipe, origin, comm, device),
         Config::LightningDiT(recipe) => lightningdit_system(recipe, origin, comm, device),
         Config::HDiT(recipe) => hdit_system(recipe, origin, comm, device),
-        Config::MeanFlow(recipe) => meanflow_system(recipe, origin, comm, device),
+        Config::MeanFlow(recipe) => imf_system(recipe, origin, comm, device),
+        Config::Pmf(recipe) => pmf_system(recipe, origin, comm, device),
         Config::Vae(recipe) => vae_system(recipe, origin, comm, device),
     }
 }
@@ -272,6 +291,14 @@ fn epoch_sampler(run: &RunConfig, labels: &[Option<usize>]) -> EpochSampler {
     match run.balance_classes {
         true => EpochSampler::balanced(run.seed, labels),
         false => EpochSampler::shuffled(run.seed, labels.len()),
+    }
+}
+
+/// LPIPS, whose two files are given together.
+fn lpips(vgg: &Option<PathBuf>, lin: &Option<PathBuf>, device: &Device) -> Result<Option<Lpips>> {
+    match (vgg, lin) {
+        (Some(vgg), Some(lin)) => Ok(Some(Lpips::open(vgg, lin, device)?)),
+        _ => Ok(None),
     }
 }
 
@@ -394,14 +421,19 @@ fn hdit_system(
     diffusion(recipe, parts, origin, comm, device, |_| false)
 }
 
-fn meanflow_system(
+/// Parts of a mean flow that published files lack, which are for sampling.
+fn is_of_v(name: &str) -> bool {
+    name.starts_with("v_heads.") || name.starts_with("v_final_layer.")
+}
+
+fn imf_system(
     recipe: &Recipe<ImfConfig, MeanFlowLoss, LatentData>,
     origin: &Origin,
     comm: &Comm,
     device: &Device,
 ) -> Result<Box<dyn Trainer>> {
     let (run, data) = (&recipe.run, &recipe.data);
-    let model = meanflow::with_head(&recipe.model);
+    let model = imf::trained(&recipe.model);
     let set = training_data::of_meanflow(recipe, data.stats.as_deref())?;
     let (classes, latents) = (set.classes(), set.latents);
     warn(comm, &latents.labels, model.shape.num_classes);
@@ -410,13 +442,34 @@ fn meanflow_system(
     let given = model.statistics().is_none().then_some(&latents.stats);
     let watchers = watchers(recipe, comm, true, given, device)?;
     let sampler = epoch_sampler(run, &latents.labels);
-    let stats = meanflow::statistics(&model, &latents);
-    let objective = MeanFlowObjective { model, loss: recipe.loss, latents, stats, seed: run.seed };
+    let stats = imf::statistics(&model, &latents);
+    let objective = ImfObjective { model, loss: recipe.loss, latents, stats, seed: run.seed };
     let parts = Parts { objective, network, sampler, watchers, classes };
-    // Published files are for sampling, and have no head of v.
-    diffusion(recipe, parts, origin, comm, device, |name| {
-        name.starts_with("v_heads.") || name.starts_with("v_final_layer.")
-    })
+    diffusion(recipe, parts, origin, comm, device, is_of_v)
+}
+
+fn pmf_system(
+    recipe: &Recipe<PmfConfig, PmfLoss, PmfData>,
+    origin: &Origin,
+    comm: &Comm,
+    device: &Device,
+) -> Result<Box<dyn Trainer>> {
+    let (run, data, loss) = (&recipe.run, &recipe.data, recipe.loss);
+    let model = pmf::trained(&recipe.model);
+    let images = training_data::of_pmf(recipe)?;
+    warn(comm, images.labels(), model.shape.num_classes);
+    let convnext = match &data.convnext {
+        Some(path) => Some(ConvNextV2::open(path, device)?),
+        None => None,
+    };
+    let comparisons = pmf::comparisons(&loss, lpips(&data.vgg, &data.lpips, device)?, convnext)?;
+    let network = fresh(|d| model.init(d), run.seed, device)?;
+    let watchers = watchers(recipe, comm, false, None, device)?;
+    let classes = images.description.classes.clone();
+    let sampler = epoch_sampler(run, images.labels());
+    let objective = PmfObjective { model, loss, images, comparisons, seed: run.seed };
+    let parts = Parts { objective, network, sampler, watchers, classes };
+    diffusion(recipe, parts, origin, comm, device, is_of_v)
 }
 
 fn vae_system(
@@ -427,10 +480,7 @@ fn vae_system(
 ) -> Result<Box<dyn Trainer>> {
     let (run, data, model) = (&recipe.run, &recipe.data, recipe.model.clone());
     let images = training_data::of_vae(recipe)?;
-    let lpips = match (&data.vgg, &data.lpips) {
-        (Some(vgg), Some(lin)) => Some(Lpips::open(vgg, lin, device)?),
-        _ => None,
-    };
+    let lpips = lpips(&data.vgg, &data.lpips, device)?;
     let teacher = match &data.teacher {
         Some(path) => Some(Teacher::open(path, 16, &device.clone().inner())?),
         None => None,

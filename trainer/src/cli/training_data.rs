@@ -9,17 +9,20 @@ use tintype::model::hdit::HDiTConfig;
 use tintype::model::hidit::HiDiTConfig;
 use tintype::model::imf::ImfConfig;
 use tintype::model::lightningdit::LightningDiTConfig;
+use tintype::model::pmf::PmfConfig;
 use tintype::model::vavae::VaeConfig;
 
 use super::watchers::{check_evaluation, check_guidance};
 use crate::data::store::ImageStore;
 use crate::train::classes::check_classes;
-use crate::train::config::{Config, ImageData, LatentData, Recipe, VaeData};
+use crate::train::config::{Config, ImageData, LatentData, PmfData, Recipe, VaeData};
 use crate::train::hdit::{self, HDiTLoss};
 use crate::train::hidit::{self, HiDiTLoss};
 use crate::train::latents::Latents;
 use crate::train::lightningdit::LightningDiTLoss;
-use crate::train::meanflow::{self, MeanFlowLoss};
+use crate::train::meanflow::draws::MeanFlowLoss;
+use crate::train::meanflow::imf;
+use crate::train::meanflow::pmf::{self, PmfLoss};
 use crate::train::teacher::check_repa;
 use crate::train::vae::VaeLoss;
 
@@ -69,6 +72,10 @@ pub fn check(config: &Config) -> Result<()> {
         Config::MeanFlow(recipe) => {
             of_meanflow(recipe, here(&recipe.data.stats))?;
             check_evaluation(recipe, true)
+        }
+        Config::Pmf(recipe) => {
+            of_pmf(recipe)?;
+            check_evaluation(recipe, false)
         }
         Config::Vae(recipe) => of_vae(recipe).map(|_| ()),
     }
@@ -152,11 +159,25 @@ pub fn of_meanflow(
     recipe: &Recipe<ImfConfig, MeanFlowLoss, LatentData>,
     stats: Option<&Path>,
 ) -> Result<LatentSet> {
-    let model = meanflow::with_head(&recipe.model);
+    let model = imf::trained(&recipe.model);
     model.validate()?;
     let set = LatentSet::open(&recipe.data, stats)?;
-    meanflow::check_data(&model, &set.latents)?;
+    imf::check_data(&model, &set.latents)?;
     Ok(set)
+}
+
+/// The data of a pMF.
+///
+/// # Errors
+///
+/// As [`check`].
+pub fn of_pmf(recipe: &Recipe<PmfConfig, PmfLoss, PmfData>) -> Result<Arc<ImageStore>> {
+    let (model, data) = (pmf::trained(&recipe.model), &recipe.data);
+    model.validate()?;
+    let images = image_store(&data.images)?;
+    pmf::check_data(&model, &images)?;
+    ensure!(data.vgg.is_some() == data.lpips.is_some(), "LPIPS needs both data.vgg and data.lpips");
+    Ok(images)
 }
 
 /// The data of an autoencoder.

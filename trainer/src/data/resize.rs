@@ -62,6 +62,7 @@ fn weights(from: usize, to: usize, method: Method) -> Vec<Vec<(usize, f32)>> {
         _ => from as f32 / to as f32,
     };
     let clamp = |i: i64| i.clamp(0, from as i64 - 1) as usize;
+    let whole = [0, from];
     (0..to)
         .map(|x| match method {
             Method::Bilinear => {
@@ -80,12 +81,27 @@ fn weights(from: usize, to: usize, method: Method) -> Vec<Vec<(usize, f32)>> {
                 vec![(clamp(first), 1.0 - t), (clamp(first + 1), t)]
             }
             Method::BilinearAntialias => {
-                widened(from, to, x, 1.0, single, |t| (1.0 - t.abs()).max(0.0))
+                widened(from, whole, to, x, 1.0, single, |t| (1.0 - t.abs()).max(0.0))
             }
-            Method::BicubicAntialias => widened(from, to, x, 2.0, single, |t| cubic(t, -0.5)),
-            Method::PillowBicubic => widened(from, to, x, 2.0, |v| v, |t| cubic(t, -0.5)),
+            Method::BicubicAntialias => {
+                widened(from, whole, to, x, 2.0, single, |t| cubic(t, -0.5))
+            }
+            Method::PillowBicubic => widened(from, whole, to, x, 2.0, |v| v, |t| cubic(t, -0.5)),
         })
         .collect()
+}
+
+/// The weights of a window of an axis that is resized to `to` positions by a cubic with a = −0.5, widened when
+/// shrinking: for every output position its input positions and weights, which may lie beside the window (JAX's
+/// `scale_and_translate`).
+///
+/// # Panics
+///
+/// If the window does not lie within `from` positions.
+pub fn window(from: usize, [start, length]: [usize; 2], to: usize) -> Vec<Vec<(usize, f32)>> {
+    assert!(start + length <= from, "{start} + {length} of {from}");
+    let taps = |x| widened(from, [start, length], to, x, 2.0, |v| v, |t| cubic(t, -0.5));
+    (0..to).map(taps).collect()
 }
 
 /// A float64 result as PyTorch's float32 arithmetic would have it.
@@ -93,19 +109,22 @@ fn single(v: f64) -> f64 {
     v as f32 as f64
 }
 
-/// The taps of a kernel that widens when shrinking, normalised. `round` is applied to every result:
-/// PyTorch computes positions and weights in float32, Pillow in float64.
+/// The taps, of an axis of `from` positions of which a window is resized, of a kernel that widens when
+/// shrinking, normalised. `round` is applied to every result: PyTorch computes positions and weights in
+/// float32, Pillow in float64.
 fn widened(
     from: usize,
+    [start, length]: [usize; 2],
     to: usize,
     x: usize,
     radius: f64,
     round: fn(f64) -> f64,
     kernel: impl Fn(f64) -> f64,
 ) -> Vec<(usize, f32)> {
-    let scale = round(from as f64 / to as f64);
+    let scale = round(length as f64 / to as f64);
     let stretch = scale.max(1.0);
-    let (support, center) = (round(radius * stretch), round((x as f64 + 0.5) * scale));
+    let center = start as f64 + round((x as f64 + 0.5) * scale);
+    let support = round(radius * stretch);
     let first = (round(round(center - support) + 0.5) as i64).max(0);
     let end = (round(round(center + support) + 0.5) as i64).min(from as i64);
     let narrow = round(1.0 / stretch);

@@ -9,6 +9,7 @@ use tintype::model::hdit::HDiTConfig;
 use tintype::model::hidit::HiDiTConfig;
 use tintype::model::imf::ImfConfig;
 use tintype::model::lightningdit::LightningDiTConfig;
+use tintype::model::pmf::PmfConfig;
 use tintype::model::vavae::VaeConfig;
 
 use super::adamw::AdamWConfig;
@@ -17,9 +18,10 @@ use super::evaluate::EvaluateConfig;
 use super::hdit::HDiTLoss;
 use super::hidit::HiDiTLoss;
 use super::lightningdit::LightningDiTLoss;
-use super::meanflow::MeanFlowLoss;
+use super::meanflow::draws::MeanFlowLoss;
+use super::meanflow::pmf::PmfLoss;
 use super::preview::PreviewConfig;
-pub use super::tables::{Activations, ImageData, Init, LatentData, RunConfig, VaeData};
+pub use super::tables::{Activations, ImageData, Init, LatentData, PmfData, RunConfig, VaeData};
 use super::vae::VaeLoss;
 
 /// A training configuration, by recipe.
@@ -34,6 +36,8 @@ pub enum Config {
     HDiT(Recipe<HDiTConfig, HDiTLoss, ImageData>),
     /// iMF.
     MeanFlow(Recipe<ImfConfig, MeanFlowLoss, LatentData>),
+    /// pMF, which files call `meanflow`, too.
+    Pmf(Recipe<PmfConfig, PmfLoss, PmfData>),
     /// VA-VAE.
     Vae(Recipe<VaeConfig, VaeLoss, VaeData>),
 }
@@ -106,7 +110,11 @@ impl Config {
             "optimizer": all["optimizer"],
             "ema": ema,
             "run": { "precision": run.precision, "balance_classes": run.balance_classes },
-            "data": { "teacher": given("teacher"), "lpips": given("lpips") },
+            "data": {
+                "teacher": given("teacher"),
+                "lpips": given("lpips"),
+                "convnext": given("convnext"),
+            },
         }))
     }
 
@@ -116,6 +124,7 @@ impl Config {
             Self::LightningDiT(r) => Shared::of(r),
             Self::HDiT(r) => Shared::of(r),
             Self::MeanFlow(r) => Shared::of(r),
+            Self::Pmf(r) => Shared::of(r),
             Self::Vae(r) => Shared::of(r),
         }
     }
@@ -126,6 +135,7 @@ impl Config {
             Self::LightningDiT(r) => (&mut r.run, &mut r.optimizer),
             Self::HDiT(r) => (&mut r.run, &mut r.optimizer),
             Self::MeanFlow(r) => (&mut r.run, &mut r.optimizer),
+            Self::Pmf(r) => (&mut r.run, &mut r.optimizer),
             Self::Vae(r) => (&mut r.run, &mut r.optimizer),
         }
     }

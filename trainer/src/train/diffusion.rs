@@ -101,7 +101,10 @@ impl<O: Objective> DiffusionTrainer<O> {
         let matrices: BTreeMap<String, [usize; 2]> = linear.collect();
         Ok(Self {
             optimizer: AdamW::new(optimizer, objective.groups()).with_matrices(matrices),
-            emas: averaged.iter().map(|&ema| Ema::new(ema, flat(&network, Which::All))).collect(),
+            emas: averaged
+                .iter()
+                .map(|&ema| Ema::new(ema, steps.batch, flat(&network, Which::All)))
+                .collect(),
             objective: Arc::new(objective),
             network,
             steps,

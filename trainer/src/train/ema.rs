@@ -20,14 +20,28 @@ pub enum EmaConfig {
         /// Largest decay.
         max_value: f64,
     },
+    /// pMF's and EDM's: what was averaged has half its weight after so many images, and early in training after a
+    /// twentieth of those seen.
+    HalfLife {
+        /// Images.
+        half_life: f64,
+    },
 }
 
+/// Share of the images seen so far that a half-life is at most.
+const RAMP_UP: f64 = 0.05;
+
 impl EmaConfig {
-    /// The decay of an update after `updates` earlier ones.
-    pub fn decay(self, updates: u64) -> f64 {
+    /// The decay of an update after `updates` earlier ones, in steps of `batch` images.
+    pub fn decay(self, updates: u64, batch: usize) -> f64 {
         match self {
             Self::Constant { decay } => decay,
             Self::Inverse { power, max_value } => ema_decay(updates, power, max_value),
+            Self::HalfLife { half_life } => {
+                let batch = batch as f64;
+                let seen = batch * (updates + 1) as f64;
+                0.5f64.powf(batch / half_life.min(RAMP_UP * seen))
+            }
         }
     }
 }
@@ -71,6 +85,8 @@ impl EmaConfigs {
 #[derive(Clone, Debug)]
 pub struct Ema {
     config: EmaConfig,
+    /// Images of a step.
+    batch: usize,
     /// The EMA of the tensors, buffers included.
     pub values: Flat,
     /// Updates so far.
@@ -78,19 +94,19 @@ pub struct Ema {
 }
 
 impl Ema {
-    /// Initializes the EMA with the network's values.
-    pub fn new(config: EmaConfig, values: Flat) -> Self {
-        Self { config, values, updates: 0 }
+    /// Initializes the EMA with the network's values; a step has `batch` images.
+    pub fn new(config: EmaConfig, batch: usize, values: Flat) -> Self {
+        Self { config, batch, values, updates: 0 }
     }
 
     /// The same EMA of other values after so many updates.
     pub fn begun_with(&self, values: Flat, updates: u64) -> Self {
-        Self { config: self.config, values, updates }
+        Self { values, updates, ..*self }
     }
 
     /// `ema ← ema + (1 − d)·(p − ema)` for parameters and float buffers.
     pub fn update(&mut self, values: &Flat) {
-        let share = 1.0 - self.config.decay(self.updates);
+        let share = 1.0 - self.config.decay(self.updates, self.batch);
         for (name, new) in values {
             if let Some(old) = self.values.remove(name) {
                 let next = old.clone() + (new.clone() - old) * share;
@@ -98,5 +114,24 @@ impl Ema {
             }
         }
         self.updates += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_lives_are_in_images() {
+        let decay = |half_life: f64, updates: u64, batch: usize| {
+            EmaConfig::HalfLife { half_life }.decay(updates, batch)
+        };
+        // The authors' formula after step n = 1, 2, …: 0.5^(1024 / min(T, 0.05·1024·n)).
+        for (updates, exponent) in [(0, 20.0), (1, 10.0), (1_000_000, 1024.0 / 5e5)] {
+            let expected = 0.5f64.powf(exponent);
+            assert!((decay(5e5, updates, 1024) / expected - 1.0).abs() < 1e-12);
+        }
+        // Ten steps of 50 images: half of it.
+        assert!((decay(500.0, 1_000_000, 50).powi(10) - 0.5).abs() < 1e-12);
     }
 }

@@ -51,8 +51,12 @@ impl Config {
             value["loss"] = Value::Object(Default::default());
         }
         expand_preset(&mut value, &recipe)?;
+        // The bottleneck of its patch embedding tells a pMF from an iMF.
+        if recipe == "meanflow" && value["model"].get("pca_channels").is_some() {
+            value["recipe"] = "pmf".into();
+        }
         let mut config: Self = parse_table(&value)?;
-        refuse_unused(&value, &recipe)?;
+        refuse_unused(&value)?;
         validate(&config)?;
         let (run, optimizer) = config.shared_mut();
         if optimizer.schedule != Schedule::Constant {
@@ -102,7 +106,9 @@ fn expand_preset(value: &mut Value, recipe: &str) -> Result<()> {
                 ("hidit", Some(Trained::HiDiT(_)))
                 | ("lightningdit", Some(Trained::LightningDiT(_)))
                 | ("hdit", Some(Trained::HDiT(_)))
-                | ("meanflow", Some(Trained::Imf(_))) => preset.architecture.config(),
+                | ("meanflow", Some(Trained::Imf(_) | Trained::Pmf(_))) => {
+                    preset.architecture.config()
+                }
                 _ => bail!("model.preset = {name:?} is not a {recipe} network"),
             }
         }
@@ -116,6 +122,8 @@ fn expand_preset(value: &mut Value, recipe: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::meanflow::draws::MeanFlowLoss;
+    use crate::train::meanflow::pmf::PmfLoss;
 
     const SMALL: &str = r#"
 recipe = "hidit"
@@ -143,7 +151,7 @@ decay = 0.9999
             Config::read(&path).unwrap_or_else(|e| panic!("{e:#}"));
             count += 1;
         }
-        assert!(count >= 23, "{count}");
+        assert!(count >= 25, "{count}");
     }
 
     #[test]
@@ -239,11 +247,45 @@ decay = 0.9999
         assert!(m.contains("loss.omega_mx"), "{m}");
         let m = refused("[data]", "[preview]\nevery = 1\ncfg = 0.5\n[data]");
         assert!(m.contains("preview.cfg"), "{m}");
-        let m = refused("imf-b-2", "pmf-b-16");
+        let m = refused("imf-b-2", "hdit-cifar10");
         assert!(m.contains("not a meanflow network"), "{m}");
         let m = Config::parse(&SMALL.replace("lr = 1e-4", "lr = 1e-4\nmuon = true"));
         let m = m.expect_err("no matrices are named").to_string();
         assert!(m.contains("optimizer.muon"), "{m}");
+    }
+
+    #[test]
+    fn mean_flows_of_pixels_are_told_by_their_network() {
+        let text = SMALL
+            .replace("\"hidit\"", "\"meanflow\"")
+            .replace("hidit-xl-1-256\"\ndepth = 2", "pmf-b-32\"\nnum_classes = 10")
+            .replace("latents = \"latents\"", "images = \"store\"")
+            .replace("decay = 0.9999", "half_life = 500_000");
+        let Config::Pmf(recipe) = Config::parse(&text).unwrap() else { panic!("pMF") };
+        assert_eq!((recipe.model.noise_scale, recipe.model.shape.num_classes), (2.0, 10));
+        assert_eq!(recipe.loss, PmfLoss::default());
+        let explicit = text.replace("[run]", "[loss]\np_mean = 0.8\nuniform_times = 0.1\n[run]");
+        let Config::Pmf(recipe) = Config::parse(&explicit).unwrap() else { panic!("pMF") };
+        let MeanFlowLoss { p_mean, p_std, uniform_times, .. } = recipe.loss.draws;
+        assert_eq!((p_mean, p_std, uniform_times), (0.8, 1.0, 0.1));
+        let refused = |from: &str, to: &str| {
+            Config::parse(&text.replace(from, to)).expect_err(to).to_string()
+        };
+        for (key, from, to) in [
+            ("loss.lpips_weight", "[run]", "[loss]\nlpips_weight = 0.4\n[run]"),
+            ("loss.perceptual_sid", "[run]", "[loss]\nperceptual_sid = 64\n[run]"),
+            ("loss.uniform_times", "[run]", "[loss]\nuniform_times = 1.5\n[run]"),
+            ("preview.vae", "[run]", "[preview]\nevery = 1\nvae = \"vae\"\n[run]"),
+            ("data.latents", "[run]", "latents = \"x\"\n[run]"),
+            ("images", "images = \"store\"", ""),
+            ("run.recompute", "batch = 4", "batch = 4\nrecompute = true"),
+            ("ema.half_life", "half_life = 500_000", "half_life = 0"),
+        ] {
+            let said = refused(from, to);
+            assert!(said.contains(key), "{to}: {said}");
+        }
+        let seen = "images = \"store\"\nlpips = \"vgg.pth\"\n[loss]\nlpips_weight = -1.0";
+        assert!(refused("images = \"store\"", seen).contains("loss.lpips_weight = -1 is negative"));
     }
 
     #[test]

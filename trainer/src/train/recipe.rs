@@ -5,6 +5,7 @@ use tintype::model::hdit::HDiTConfig;
 use tintype::model::hidit::HiDiTConfig;
 use tintype::model::imf::ImfConfig;
 use tintype::model::lightningdit::LightningDiTConfig;
+use tintype::model::pmf::PmfConfig;
 use tintype::model::sit::SiTConfig;
 
 /// A network with a recipe, by its configuration.
@@ -17,6 +18,7 @@ pub enum Trained<'a> {
     LightningDiT(&'a LightningDiTConfig),
     HDiT(&'a HDiTConfig),
     Imf(&'a ImfConfig),
+    Pmf(&'a PmfConfig),
 }
 
 impl<'a> Trained<'a> {
@@ -27,6 +29,7 @@ impl<'a> Trained<'a> {
         let lightningdit = || architecture.downcast().map(Self::LightningDiT);
         let hdit = || architecture.downcast().map(Self::HDiT);
         let imf = || architecture.downcast().map(Self::Imf);
-        hidit().or_else(sit).or_else(lightningdit).or_else(hdit).or_else(imf)
+        let pmf = || architecture.downcast().map(Self::Pmf);
+        hidit().or_else(sit).or_else(lightningdit).or_else(hdit).or_else(imf).or_else(pmf)
     }
 }

@@ -96,6 +96,22 @@ pub struct ImageData {
     pub images: PathBuf,
 }
 
+/// Data and frozen loss networks of pMF.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PmfData {
+    /// The store.
+    pub images: PathBuf,
+    /// VGG16 of torchvision, `vgg16-397923af.pth`; needed by LPIPS.
+    #[serde(default)]
+    pub vgg: Option<PathBuf>,
+    /// LPIPS' linear layers, `vgg.pth`; no such loss without both.
+    #[serde(default)]
+    pub lpips: Option<PathBuf>,
+    /// ConvNeXt V2, `facebook/convnextv2-base-22k-224` or the authors' file; no such loss without it.
+    #[serde(default)]
+    pub convnext: Option<PathBuf>,
+}
+
 /// Data and frozen loss networks of the autoencoder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VaeData {

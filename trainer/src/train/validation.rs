@@ -5,12 +5,14 @@ use serde_json::Value;
 
 use super::config::{Activations, Config, Shared};
 use super::ema::{EmaConfig, EmaConfigs, FILES};
+use super::meanflow::draws::MeanFlowLoss;
 use super::schedule::Schedule;
 
-/// Settings that a recipe does not use, though they have a place in its tables.
-const UNUSED: [(&str, &[&str]); 5] = [
+/// Settings that a recipe does not use, though they have a place in its tables; with what the recipe is in words.
+const UNUSED: [(&str, &str, &[&str]); 5] = [
     (
         "vae",
+        "the vae recipe",
         &[
             "evaluate",
             "init.reinit",
@@ -20,22 +22,40 @@ const UNUSED: [(&str, &[&str]); 5] = [
             "preview.vae",
         ],
     ),
-    ("hdit", &["preview.vae", "evaluate.vae"]),
-    ("lightningdit", &["data.teacher"]),
-    ("meanflow", &["data.teacher"]),
-    ("hidit", &[]),
+    ("hdit", "the hdit recipe", &["preview.vae", "evaluate.vae"]),
+    ("lightningdit", "the lightningdit recipe", &["data.teacher"]),
+    ("meanflow", "iMF", &["data.teacher"]),
+    ("pmf", "pMF", &["preview.vae", "evaluate.vae"]),
 ];
 
-/// Refuses settings that the recipe does not use.
+/// Settings of losses that need one of these files.
+const OF_FILES: [(&str, &[&str]); 4] = [
+    ("loss.lpips_weight", &["data.lpips"]),
+    ("loss.convnext_weight", &["data.convnext"]),
+    ("loss.perceptual_max_t", &["data.lpips", "data.convnext"]),
+    ("loss.perceptual_side", &["data.lpips", "data.convnext"]),
+];
+
+/// Refuses settings that the recipe does not use, or not without a file that is not given.
 ///
 /// # Errors
 ///
 /// If there is one.
-pub fn refuse_unused(table: &Value, recipe: &str) -> Result<()> {
-    let unused = UNUSED.iter().filter(|(name, _)| *name == recipe).flat_map(|(_, keys)| *keys);
-    for key in unused {
-        let found = key.split('.').try_fold(table, |table, key| table.get(key));
-        ensure!(found.is_none(), "{key} is not used by the {recipe} recipe; remove it");
+pub fn refuse_unused(table: &Value) -> Result<()> {
+    let is_given =
+        |key: &str| key.split('.').try_fold(table, |table, key| table.get(key)).is_some();
+    let recipe = table.get("recipe").and_then(Value::as_str);
+    for (_, words, keys) in UNUSED.iter().filter(|(name, ..)| recipe == Some(*name)) {
+        for &key in *keys {
+            ensure!(!is_given(key), "{key} is not used by {words}; remove it");
+        }
+    }
+    for (key, files) in OF_FILES {
+        ensure!(
+            !is_given(key) || files.iter().any(|&file| is_given(file)),
+            "{key} has no effect without {}",
+            files.join(" or ")
+        );
     }
     Ok(())
 }
@@ -117,10 +137,14 @@ pub fn validate(config: &Config) -> Result<()> {
     );
     let emas = ema.map(EmaConfigs::all).unwrap_or_default();
     for ema in emas {
-        let (EmaConfig::Constant { decay: d } | EmaConfig::Inverse { max_value: d, .. }) = ema;
-        ensure!((0.0..=1.0).contains(d), "the EMA's decay {d} is not in 0…1");
+        if let EmaConfig::Constant { decay: d } | EmaConfig::Inverse { max_value: d, .. } = ema {
+            ensure!((0.0..=1.0).contains(d), "the EMA's decay {d} is not in 0…1");
+        }
         if let EmaConfig::Inverse { power, .. } = ema {
             ensure!(*power > 0.0, "ema.power = {power} is not a positive number");
+        }
+        if let EmaConfig::HalfLife { half_life } = ema {
+            ensure!(*half_life > 0.0, "ema.half_life = {half_life} is not a positive number");
         }
     }
     ensure!(emas.len() <= FILES.len(), "{} EMAs are more than {}", emas.len(), FILES.len());
@@ -145,11 +169,15 @@ pub fn validate(config: &Config) -> Result<()> {
 /// Checks what the recipe of mean flows alone has, and what it alone has not.
 fn check_mean_flow(config: &Config) -> Result<()> {
     let Shared { run, optimizer, evaluate, preview, .. } = config.shared();
-    let Config::MeanFlow(recipe) = config else {
-        ensure!(!optimizer.muon, "optimizer.muon is only used by the meanflow recipe; remove it");
-        return Ok(());
+    let loss = match config {
+        Config::MeanFlow(recipe) => &recipe.loss,
+        Config::Pmf(recipe) => &recipe.loss.draws,
+        _ => {
+            let muon = optimizer.muon;
+            ensure!(!muon, "optimizer.muon is only used by the meanflow recipe; remove it");
+            return Ok(());
+        }
     };
-    let loss = &recipe.loss;
     ensure!(loss.p_std >= 0.0, "loss.p_std = {} is negative", loss.p_std);
     ensure!(loss.omega_max >= 1.0, "loss.omega_max = {} is below 1", loss.omega_max);
     ensure!(
@@ -166,9 +194,20 @@ fn check_mean_flow(config: &Config) -> Result<()> {
     Ok(())
 }
 
+/// Numbers by the names of their settings.
+type Named = Vec<(&'static str, f64)>;
+
+/// The probabilities of a mean flow's draws.
+fn of_draws(loss: &MeanFlowLoss) -> Named {
+    vec![
+        ("loss.label_dropout", loss.label_dropout),
+        ("loss.flow_matching", loss.flow_matching),
+        ("loss.uniform_times", loss.uniform_times),
+    ]
+}
+
 /// Checks probabilities and weights of a recipe's losses and network.
 fn check_losses(config: &Config) -> Result<()> {
-    type Named = Vec<(&'static str, f64)>;
     let (probabilities, weights): (Named, Named) = match config {
         Config::HiDiT(r) => (
             vec![
@@ -191,12 +230,14 @@ fn check_losses(config: &Config) -> Result<()> {
             ],
             Vec::new(),
         ),
-        Config::MeanFlow(r) => (
+        Config::MeanFlow(r) => (of_draws(&r.loss), Vec::new()),
+        Config::Pmf(r) => (
+            [of_draws(&r.loss.draws), vec![("loss.perceptual_max_t", r.loss.perceptual_max_t)]]
+                .concat(),
             vec![
-                ("loss.label_dropout", r.loss.label_dropout),
-                ("loss.flow_matching", r.loss.flow_matching),
+                ("loss.lpips_weight", r.loss.lpips_weight),
+                ("loss.convnext_weight", r.loss.convnext_weight),
             ],
-            Vec::new(),
         ),
         Config::Vae(r) => (
             Vec::new(),
@@ -209,7 +250,7 @@ fn check_losses(config: &Config) -> Result<()> {
         ),
     };
     for (key, value) in probabilities {
-        ensure!((0.0..=1.0).contains(&value), "{key} = {value} is not a probability in 0…1");
+        ensure!((0.0..=1.0).contains(&value), "{key} = {value} is not in 0…1");
     }
     for (key, value) in weights {
         ensure!(value >= 0.0, "{key} = {value} is negative");

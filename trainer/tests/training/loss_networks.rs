@@ -1,14 +1,15 @@
-//! The networks of the autoencoder's losses and of representation alignment.
+//! The networks of the autoencoder's losses, of representation alignment, and of pMF's perceptual losses.
 
 use std::collections::BTreeMap;
 
 use tintype::burn::tensor::Device;
 use tintype::noise::{ImageKey, Stream, normals};
 use tintype::weights::{TensorView, snapshot, write_safetensors};
+use tintype_trainer::network::convnext::ConvNextConfig;
 use tintype_trainer::network::vgg::Vgg16;
 
 use crate::common::{Workspace, tiny_dino};
-use crate::runs::{FILES, assert_close};
+use crate::runs::{FILES, assert_close, values};
 
 /// Frozen loss networks with random weights: loaded from files, with their losses in the total.
 #[test]
@@ -35,6 +36,8 @@ fn loss_networks_are_used_if_their_files_are_given() {
         (format!("lin{k}.model.1.weight"), view)
     });
     file("lin.safetensors", lin.collect());
+    let convnext = ConvNextConfig { depths: [1; 4], dims: [4, 6, 8, 10] }.init(&device);
+    file("convnext.safetensors", snapshot(&convnext).into_iter().map(random).collect());
     let vae = |ch_mult: &str, data: &str, loss: &str| {
         format!(
             r#"
@@ -78,6 +81,68 @@ betas = [0.5, 0.9]
     workspace.write("half.toml", &vae("[1, 1]", vgg, ""));
     let refused = workspace.refused("train half.toml --out half --device cpu --quiet");
     assert!(refused.contains("data.lpips"), "{refused}");
+
+    let pmf = |data: &str, loss: &str| {
+        format!(
+            r#"
+recipe = "meanflow"
+[model]
+hidden_size = 16
+depth = 2
+aux_head_depth = 1
+num_heads = 2
+mlp_hidden = 20
+in_channels = 3
+input_size = 32
+patch_size = 8
+pca_channels = 4
+num_classes = 3
+[data]
+images = "small"
+{data}
+[loss]
+p_mean = 0.8
+{loss}
+[run]
+steps = 2
+batch = 2
+log_every = 1
+[optimizer]
+lr = 1e-3
+betas = [0.9, 0.95]
+[ema]
+half_life = 2
+"#
+        )
+    };
+    let all = "vgg = \"vgg.safetensors\"\nlpips = \"lin.safetensors\"\nconvnext = \"convnext.safetensors\"";
+    workspace.write("plain.toml", &pmf("", ""));
+    workspace.write("seen.toml", &pmf(all, "perceptual_side = 32\nperceptual_max_t = 1.0"));
+    workspace.write("unseen.toml", &pmf(all, "perceptual_side = 32\nperceptual_max_t = 0.0"));
+    for run in ["plain", "seen", "unseen"] {
+        workspace.succeeds(&format!("train {run}.toml --out {run} --device cpu --quiet"));
+    }
+    for key in ["lpips", "convnext"] {
+        assert!(last("seen", key) > 0.0, "{key}");
+        assert_eq!(last("unseen", key), 0.0, "{key}");
+    }
+    // Each loss is divided by itself, and those of pictures have weights of 0.4 and 0.1.
+    assert!(last("seen", "loss") <= 2.5);
+    let model = |run: &str| values(&workspace.latest(run, FILES[0]));
+    assert_eq!(model("plain"), model("unseen"), "no picture is early enough");
+    assert_ne!(model("plain"), model("seen"));
+    let refused = |data: &str, loss: &str| {
+        workspace.write("refused.toml", &pmf(data, loss));
+        workspace.refused("train refused.toml --out x --device cpu --quiet")
+    };
+    let said = refused(all, "perceptual_side = 40");
+    assert!(said.contains("loss.perceptual_side = 40") && said.contains("ConvNeXt"), "{said}");
+    let said = refused("", "lpips_weight = 0.4");
+    assert!(said.contains("loss.lpips_weight") && said.contains("data.lpips"), "{said}");
+    let said = refused("vgg = \"vgg.safetensors\"", "");
+    assert!(said.contains("data.lpips"), "{said}");
+    let said = refused("convnext = \"lin.safetensors\"", "");
+    assert!(said.contains("not a ConvNeXt V2"), "{said}");
 
     workspace.succeeds("prepare images --out large --size 256");
     let aligned = "images = \"large\"\nteacher = \"dino.safetensors\"";

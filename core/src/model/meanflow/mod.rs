@@ -60,4 +60,31 @@ pub trait MeanFlow: Send + Sync {
     ///
     /// If a tensor does not have the stated shape, or, on the CPU, a label is beyond the null class.
     fn u(&self, z: Tensor<4>, t: Tensor<1>, condition: Condition) -> Tensor<4>;
+
+    /// The instantaneous velocity that the head of v gives; `None` for a network without it, as published ones are.
+    ///
+    /// # Shapes
+    ///
+    /// As in [`u`](Self::u).
+    ///
+    /// # Panics
+    ///
+    /// As [`u`](Self::u).
+    fn v(&self, z: Tensor<4>, t: Tensor<1>, condition: Condition) -> Option<Tensor<4>>;
+
+    /// [`u`](Self::u) and [`v`](Self::v) of one pass through the blocks that they share.
+    ///
+    /// # Shapes
+    ///
+    /// As in [`u`](Self::u).
+    ///
+    /// # Panics
+    ///
+    /// As [`u`](Self::u).
+    fn u_and_v(
+        &self,
+        z: Tensor<4>,
+        t: Tensor<1>,
+        condition: Condition,
+    ) -> (Tensor<4>, Option<Tensor<4>>);
 }

@@ -307,20 +307,22 @@ struct ErfMlp {
 
 /// LayerNorm, eps 1e-6, with weight and bias.
 #[derive(Module, Debug)]
-struct AffineNorm {
+pub(super) struct AffineNorm {
     weight: Param<Tensor<1>>,
     bias: Param<Tensor<1>>,
 }
 
 impl AffineNorm {
-    fn new(d: usize, device: &Device) -> Self {
+    /// A norm over `d` features.
+    pub(super) fn new(d: usize, device: &Device) -> Self {
         Self {
             weight: Initializer::Ones.init([d], device),
             bias: Initializer::Zeros.init([d], device),
         }
     }
 
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    /// `[B, N, d]` → the same
+    pub(super) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         layer_norm_affine(x, self.weight.val(), self.bias.val(), 1e-6)
     }
 }
