@@ -287,5 +287,5 @@ decay = 0.98
     let [early, late] = [EARLY, LATE].map(|step| distance(&network_after(&run, step)));
     println!("error of v {mse_v:.3}, distances of one step from {MANY}: {early:.3}, {late:.3}");
     assert!(mse_v < 0.4, "the velocity is not learnt: {mse_v}");
-    assert!(late < 0.5 * early, "{early} {late}");
+    assert!(late < 0.6 * early, "{early} {late}");
 }
