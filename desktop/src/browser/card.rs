@@ -149,7 +149,7 @@ pub fn memory_words(needed: Option<u64>, free: Option<u64>) -> (String, bool) {
     }
 }
 
-/// What is to be said of a licence before files are fetched; nothing where it allows commercial use.
+/// What is to be said of a licence before files are fetched; `None` if it allows commercial use.
 pub fn warning(entry: &Entry) -> Option<String> {
     entry.licence.warning().map(|warning| format!("{}: {warning}", entry.title))
 }

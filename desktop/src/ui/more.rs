@@ -19,7 +19,7 @@ use crate::options::{NUMBERS, applies, fitting, number, parsed};
 const FIELD: f32 = 60.0;
 const LIST: f32 = 110.0;
 
-/// The section, with what the model and the sampler have; nothing where they have none of it. What they do not
+/// The section, with what the model and the sampler have; empty if they have none of it. What they do not
 /// have is taken out of the settings.
 pub(super) fn show(app: &App, settings: &mut Settings, ui: &mut Ui, actions: &mut Vec<Action>) {
     let Some(model) = app.model() else { return };
