@@ -152,14 +152,14 @@ impl Ask {
                 high,
                 channels: self.cfg_channels.or(defaults.guidance.channels),
             },
-            shift: self.shift.unwrap_or(defaults.shift),
+            shift: defaults.shift,
             times,
             agreement: self.cfg_adaptive.or(defaults.agreement),
             karras: self.karras.or(defaults.karras),
             tau: self.tau,
             keep_latent: self.compare,
         };
-        let request = Request { settings, images };
+        let request = Request { settings: settings.with_shift(self.shift)?, images };
         request.validate(architecture)?;
         Ok(request)
     }

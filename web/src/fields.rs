@@ -91,10 +91,7 @@ fn acts(setting: Setting, sampler: Sampler, times: TimeGrid, architecture: &Arch
         Setting::GuidanceInterval | Setting::GuidanceAgreement => {
             architecture.null_class().is_some()
         }
-        Setting::TimeShift => {
-            matches!(architecture.process(), Process::Flow(_))
-                && !matches!(sampler, Sampler::EulerMaruyama | Sampler::Dopri5)
-        }
+        Setting::TimeShift => sampler.takes_times(),
         _ => true,
     };
     let settings = Settings { times, ..Settings::new(sampler, STEPS, Guidance::NONE) };

@@ -235,7 +235,8 @@ fn a_network_has_fields_for_what_acts_on_its_samplers() {
         (&sit, "euler", "uniform", "cfgInterval shift times cfgAdaptive"),
         (&sit, "euler", "karras", "cfgInterval shift times cfgAdaptive rho sigma_min sigma_max"),
         (&sit, "euler-maruyama", "uniform", "cfgInterval cfgAdaptive"),
-        (&hidit, "dpmpp-2m", "logit-normal", "cfgInterval times cfgAdaptive"),
+        (&hidit, "dpmpp-2m", "logit-normal", "cfgInterval shift times cfgAdaptive"),
+        (&hidit, "euler-maruyama", "uniform", "cfgInterval cfgAdaptive"),
         (&pmf, "mean-flow", "uniform", "cfgInterval"),
     ] {
         let fields = fields(architecture);

@@ -20,3 +20,36 @@ pub(super) fn flow_times(settings: &Settings, process: Process) -> Vec<f64> {
     };
     if shift > 0.0 { shifted(&times, shift) } else { times }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diffusion::guidance::Guidance;
+
+    /// The shift is one of the half-log-SNR, by `ln s` (Esser et al., arXiv 2403.03206), of every grid and of
+    /// both streams of a Hi-DiT; samplers with times of their own have none.
+    #[test]
+    fn a_shift_moves_every_grid() {
+        let log_snr = |t: f64| ((1.0 - t) / t).ln();
+        for name in ["sit-xl-1", "lightningdit-xl-1", "hidit-xl-1-256"] {
+            let architecture = crate::preset::find(name).expect("a preset").architecture;
+            let times = |sampler, grid, shift| {
+                let settings = Settings::new(sampler, 12, Guidance::NONE);
+                let settings = Settings { times: grid, shift, ..settings };
+                assert_eq!(settings.validate(&architecture), Ok(()), "{name}");
+                flow_times(&settings, architecture.process())
+            };
+            for grid in TimeGrid::ALL {
+                let even = times(Sampler::Euler, grid, 0.0);
+                let shifted = times(Sampler::Euler, grid, 0.3);
+                assert_eq!((shifted[0], shifted[12]), (1.0, 0.0));
+                for (even, shifted) in even[1..12].iter().zip(&shifted[1..12]) {
+                    let moved = log_snr(*shifted) - log_snr(*even);
+                    assert!((moved - 0.3f64.ln()).abs() < 1e-5, "{name} {grid:?}: {moved}");
+                }
+            }
+            let own = |shift| times(Sampler::EulerMaruyama, TimeGrid::Uniform, shift);
+            assert_eq!(own(0.3), own(0.0));
+        }
+    }
+}

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::diffusion::guidance::Guidance;
 use crate::model::{Architecture, Process};
 use crate::noise::Blend;
-use crate::settings::{InvalidSetting, Problem, Range, Sampler, Setting, Settings, TimeGrid};
+use crate::settings::{InvalidSetting, Problem, Range, Setting, Settings, TimeGrid};
 
 /// One picture of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -111,21 +111,21 @@ impl Settings {
         self.karras.validate(process, network, self.sampler, self.times)
     }
 
-    /// Checks what says where a flow's steps lie. The time shift is of networks with one stream.
+    /// Checks what says where a flow's steps lie.
     fn validate_times(
         &self,
         process: Process,
         network: &'static str,
     ) -> Result<(), InvalidSetting> {
         let denoises = matches!(process, Process::Denoiser { .. });
-        if self.shift > 0.0 && (denoises || process.gate().is_some()) {
+        if self.shift > 0.0 && denoises {
             return Err(Setting::TimeShift.invalid(Problem::NotOf { network }));
         }
         let chosen = self.times != TimeGrid::Uniform;
         if chosen && denoises {
             return Err(Setting::Times.invalid(Problem::NotOf { network }));
         }
-        if chosen && matches!(self.sampler, Sampler::EulerMaruyama | Sampler::Dopri5) {
+        if chosen && !self.sampler.takes_times() {
             let sampler = self.sampler.name();
             return Err(Setting::Times.invalid(Problem::NotOfSampler { sampler }));
         }

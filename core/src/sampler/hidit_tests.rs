@@ -5,7 +5,7 @@ use super::hidit::{Draw, HybridModel, PixelInit, Pixels, Stepper, sample};
 use super::order_tests::{flow_map, state, velocity};
 use super::times::through_gate;
 use super::{State, Step, Stop};
-use crate::diffusion::flow::{Interpolant, linspace, ode_times};
+use crate::diffusion::flow::{Interpolant, linspace, ode_times, shifted_times};
 
 const TAU: f64 = 0.3;
 const START: f64 = 1.3;
@@ -113,13 +113,15 @@ const MULTISTEP: [Stepper; 3] = [Stepper::DpmPp2m, Stepper::DpmPp3m, Stepper::Un
 #[test]
 fn both_streams_follow_their_flow() {
     for stepper in MULTISTEP.into_iter().chain([Stepper::Heun, Stepper::DpmPp2s]) {
-        let times = through_gate(ode_times(200), TAU);
-        let (model, latent, image) = run(stepper, &times);
-        assert!((latent - flow_map(START, 1.0, 0.0)).abs() < 2e-3, "{stepper:?}: {latent}");
-        let open = model.opened.expect("it opens");
-        let (t, _, _, pixels) = model.steps[open];
-        let expected = flow_map(pixels.expect("pixels"), t, 0.0);
-        assert!((image - expected).abs() < 2e-3, "{stepper:?}: {image} {expected}");
+        for times in [ode_times(200), shifted_times(801, 0.5), shifted_times(801, 2.0)] {
+            let times = through_gate(times, TAU);
+            let (model, latent, image) = run(stepper, &times);
+            assert!((latent - flow_map(START, 1.0, 0.0)).abs() < 2e-3, "{stepper:?}: {latent}");
+            let open = model.opened.expect("it opens");
+            let (t, _, _, pixels) = model.steps[open];
+            let expected = flow_map(pixels.expect("pixels"), t, 0.0);
+            assert!((image - expected).abs() < 2e-3, "{stepper:?}: {image} {expected}");
+        }
     }
 }
 
@@ -200,8 +202,10 @@ fn the_past_begins_anew_when_the_gate_opens() {
 #[test]
 fn the_gate_is_a_point_of_the_grid() {
     for steps in [6, 8, 12, 50] {
-        let (model, ..) = run(Stepper::DpmPp2m, &through_gate(ode_times(steps), TAU));
-        let (t, ..) = model.steps[model.opened.expect("it opens")];
-        assert!(t < TAU && TAU - t < 1e-6, "{steps}: {t}");
+        for times in [ode_times(steps), shifted_times(steps + 1, 0.5)] {
+            let (model, ..) = run(Stepper::DpmPp2m, &through_gate(times, TAU));
+            let (t, ..) = model.steps[model.opened.expect("it opens")];
+            assert!(t < TAU && TAU - t < 1e-6, "{steps}: {t}");
+        }
     }
 }

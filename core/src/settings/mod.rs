@@ -26,9 +26,9 @@ pub struct Settings {
     pub steps: usize,
     /// Classifier-free guidance.
     pub guidance: Guidance,
-    /// LightningDiT's time shift s, 0 or more; 0 for none. On its clock (0 is noise) times become
-    /// `s·t/(1 + (s − 1)·t)`, so that below 1 more of them lie near the noise. Of flows with one stream
-    /// only; [`Sampler::EulerMaruyama`] does without.
+    /// LightningDiT's time shift s of a flow's times, 0 or more; 0 for none. On its clock (0 is noise) times
+    /// become `s·t/(1 + (s − 1)·t)`, so that below 1 more of them lie near the noise. Samplers with times of
+    /// their own do without ([`Sampler::takes_times`]).
     #[serde(default)]
     pub shift: f64,
     /// Where a flow's steps lie. Not of [`Sampler::EulerMaruyama`], nor of [`Sampler::Dopri5`], which chooses.
@@ -66,11 +66,45 @@ impl Settings {
             keep_latent: false,
         }
     }
+
+    /// The settings with the time shift that was asked for; with their own where none was, which is that of the
+    /// network's authors, and which a sampler with times of its own does without.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::NotOfSampler`] where such a sampler was given a shift.
+    pub fn with_shift(self, given: Option<f64>) -> Result<Self, InvalidSetting> {
+        match given {
+            _ if self.sampler.takes_times() => {
+                Ok(Self { shift: given.unwrap_or(self.shift), ..self })
+            }
+            Some(shift) if shift != 0.0 => {
+                let sampler = self.sampler.name();
+                Err(Setting::TimeShift.invalid(Problem::NotOfSampler { sampler }))
+            }
+            _ => Ok(Self { shift: 0.0, ..self }),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sampler_with_times_of_its_own_has_no_shift() {
+        let of = |sampler| Settings { shift: 0.3, ..Settings::new(sampler, 9, Guidance::NONE) };
+        let shift = |sampler, given| of(sampler).with_shift(given).map(|settings| settings.shift);
+        assert_eq!(shift(Sampler::Euler, None), Ok(0.3));
+        assert_eq!(shift(Sampler::Euler, Some(0.0)), Ok(0.0));
+        for sampler in [Sampler::EulerMaruyama, Sampler::Dopri5] {
+            assert_eq!(shift(sampler, None), Ok(0.0));
+            assert_eq!(shift(sampler, Some(0.0)), Ok(0.0));
+            let error = shift(sampler, Some(0.5)).expect_err("it would do nothing");
+            let problem = Problem::NotOfSampler { sampler: sampler.name() };
+            assert_eq!((error.setting, error.problem), (Setting::TimeShift, problem));
+        }
+    }
 
     /// Pictures of earlier versions stay readable, and new ones with usual settings are as they were.
     #[test]

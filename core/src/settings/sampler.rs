@@ -136,6 +136,12 @@ impl Sampler {
         matches!(self, Self::Dopri5 | Self::DpmAdaptive)
     }
 
+    /// Whether a flow's steps lie where the settings put them. [`Self::EulerMaruyama`] has times of its own, and
+    /// [`Self::Dopri5`] chooses them.
+    pub const fn takes_times(self) -> bool {
+        !matches!(self, Self::EulerMaruyama | Self::Dopri5)
+    }
+
     /// Whether it draws noise on the way, as it does by default.
     pub const fn is_stochastic(self) -> bool {
         matches!(

@@ -141,7 +141,9 @@ fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
                     response
                 },
             );
-            shift(&mut settings, ui);
+            if settings.sampler.takes_times() {
+                shift(&mut settings, ui);
+            }
         }
         if let Some(gate) = gate {
             row(

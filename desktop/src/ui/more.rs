@@ -4,8 +4,7 @@ use std::path::Path;
 
 use eframe::egui::{self, Response, RichText, Ui};
 use tintype::generate::Settings;
-use tintype::model::Process;
-use tintype::settings::{Sampler, Setting, TimeGrid};
+use tintype::settings::{Setting, TimeGrid};
 
 use super::controls::{grid, row, shift};
 use crate::action::Action;
@@ -26,13 +25,14 @@ pub(super) fn show(app: &App, settings: &mut Settings, ui: &mut Ui, actions: &mu
     let architecture = &model.inspection.architecture;
     *settings = fitting(*settings, architecture);
     let has_times = applies(Setting::Times, settings, architecture);
-    let has_shift = is_shift_here(model, settings.sampler);
+    // What has times can shift them.
+    let has_shift = has_times && !is_shift_above(model);
     let is_here = |option: &Setting| {
         let is_idle = *option == Setting::GuidanceAgreement && !model.is_guidable();
         !is_idle && applies(*option, settings, architecture)
     };
     let numbers: Vec<Setting> = NUMBERS.into_iter().filter(is_here).collect();
-    if !has_times && !has_shift && numbers.is_empty() && !model.takes_guide() {
+    if !has_times && numbers.is_empty() && !model.takes_guide() {
         return;
     }
     let section = egui::CollapsingHeader::new("More settings").show_unindented(ui, |ui| {
@@ -65,15 +65,10 @@ pub(super) fn show(app: &App, settings: &mut Settings, ui: &mut Ui, actions: &mu
     *settings = fitting(*settings, architecture);
 }
 
-/// Whether times can be shifted, and the authors do not: theirs is above.
-fn is_shift_here(model: &Model, sampler: Sampler) -> bool {
-    let architecture = &model.inspection.architecture;
-    let is_flow = matches!(architecture.process(), Process::Flow(_));
-    // These have times of their own.
-    let has_own = matches!(sampler, Sampler::EulerMaruyama | Sampler::Dopri5);
-    let is_above =
-        architecture.latent_space().is_some() && model.defaults.guidance.channels.is_some();
-    is_flow && !has_own && !is_above
+/// Whether the authors shift the times: theirs is above.
+fn is_shift_above(model: &Model) -> bool {
+    let is_latent = model.inspection.architecture.latent_space().is_some();
+    is_latent && model.defaults.guidance.channels.is_some()
 }
 
 /// Where the steps of a flow lie.

@@ -107,13 +107,12 @@ impl SamplingArgs {
     ///
     /// # Errors
     ///
-    /// If there is no sampler or no grid of the name.
+    /// If there is no sampler or no grid of the name, or the sampler has no use for a time shift.
     pub fn settings(&self, mut settings: Settings) -> Result<Settings> {
         if let Some(name) = &self.sampler {
             settings.sampler = Sampler::from_name(name)?;
         }
         settings.steps = self.steps.unwrap_or(settings.steps);
-        settings.shift = self.shift.unwrap_or(settings.shift);
         if let Some(name) = &self.times {
             settings.times = TimeGrid::from_name(name)?;
         }
@@ -128,6 +127,6 @@ impl SamplingArgs {
             high,
             channels: self.cfg_channels.or(settings.guidance.channels),
         };
-        Ok(settings)
+        Ok(settings.with_shift(self.shift)?)
     }
 }
