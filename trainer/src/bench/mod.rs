@@ -10,6 +10,7 @@ mod operations;
 mod report;
 mod roofline;
 mod samplers;
+mod step;
 
 pub use autoencoder::{decode, encode};
 pub use clock::{Clock, Timing};
