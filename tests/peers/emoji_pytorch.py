@@ -1,6 +1,6 @@
 """The emoji model in PyTorch, with the shipped weights, for `cpu.py`: forward passes, training steps, the autoencoder's
 decode, and images by 50 steps of Euler-Maruyama with guidance (two rows an evaluation), where the autoencoder decodes
-when the gate opens. Needs torch and safetensors."""
+when the gate opens; and what follows the gradients in a training step. Needs torch and safetensors."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file
+
+from lines import Line, forward
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "emoji"
 
@@ -133,11 +135,16 @@ def sample(net, decoder, batch, steps=50, cfg=2.0, label=17):
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-def training(net, batch):
-    """A step of `tintype bench train`: the latent stream, clipping by the global norm, AdamW."""
+def trainable(net):
+    """Parameters that training changes, and their optimizer."""
     frozen = ("bn.", "pos_embed")
     parameters = [w.requires_grad_() for name, w in net.w.items() if not name.startswith(frozen)]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.01, fused=True)
+    return parameters, torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.01, fused=True)
+
+
+def training(net, batch):
+    """A step of `tintype bench train`: the latent stream, clipping by the global norm, AdamW."""
+    parameters, optimizer = trainable(net)
     z, target, t, y = *torch.randn(2, batch, 16, 16, 16), torch.rand(batch), torch.zeros(batch, dtype=torch.long)
 
     def step():
@@ -150,17 +157,58 @@ def training(net, batch):
     return step
 
 
-def lines(what, _network, batch):
-    """What `tintype bench WHAT --network emoji --batch BATCH` measures."""
+def network():
     with safe_open(FOLDER / "hidit.safetensors", "pt") as f:
         config = json.loads(f.metadata()["config"])
-    net = HiDiT(load_file(FOLDER / "hidit.safetensors"), config)
-    decoder = Decoder(load_file(FOLDER / "vae-decoder.safetensors"))
-    z, t, y = torch.randn(batch, 16, 16, 16), torch.rand(batch), torch.zeros(batch, dtype=torch.long)
-    call = {
-        "forward": torch.inference_mode()(lambda: net.forward(z, None, t, y)),
-        "train": training(net, batch) if what == "train" else None,
-        "decode": torch.inference_mode()(lambda: decoder.forward(z)),
-        "sample": lambda: sample(net, decoder, batch),
-    }[what]
-    return [(f"{what} {batch}", batch, "images/s", call)]
+    return HiDiT(load_file(FOLDER / "hidit.safetensors"), config)
+
+
+def autoencoder():
+    return Decoder(load_file(FOLDER / "vae-decoder.safetensors"))
+
+
+def after_gradients():
+    """What `tintype bench optimizer` measures."""
+
+    def clipping():
+        parameters, _ = trainable(network())
+        for p in parameters:
+            p.grad = torch.rand_like(p) * 2 - 1
+        return lambda: torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+
+    def adamw():
+        parameters, optimizer = trainable(network())
+        for p in parameters:
+            p.grad = torch.rand_like(p) * 2 - 1
+        return optimizer.step
+
+    def ema():
+        values = list(network().w.values())
+        average = [w.clone() for w in values]
+        return lambda: torch._foreach_lerp_(average, values, 1 - 0.9999)
+
+    return [Line("gradient norm and clip", clipping), Line("adamw", adamw), forward("ema", ema)]
+
+
+def lines(what, _network, batch):
+    def velocity():
+        net = network()
+        z, t, y = torch.randn(batch, 16, 16, 16), torch.rand(batch), torch.zeros(batch, dtype=torch.long)
+        return lambda: net.forward(z, None, t, y)
+
+    def decode():
+        decoder, z = autoencoder(), torch.randn(batch, 16, 16, 16)
+        return lambda: decoder.forward(z)
+
+    def images():
+        net, decoder = network(), autoencoder()
+        return lambda: sample(net, decoder, batch)
+
+    name = f"{what} {batch}"
+    return {
+        "forward": lambda: [forward(name, velocity)],
+        "train": lambda: [Line(name, lambda: training(network(), batch))],
+        "optimizer": after_gradients,
+        "decode": lambda: [forward(name, decode)],
+        "sample": lambda: [Line(name, images)],
+    }[what]()

@@ -4,6 +4,8 @@ random ones. Needs torch."""
 import torch
 import torch.nn.functional as F
 
+from lines import forward
+
 
 class Inception:
     """`w`: tensors by the names of `pt_inception-2015-12-05-6726825d.pth`."""
@@ -106,7 +108,8 @@ def random_weights():
 
 
 def lines(_what, _network, batch):
-    """What `tintype bench inception --batch BATCH` measures."""
-    network, x = Inception(random_weights()), torch.rand(batch, 3, 299, 299) * 2 - 1
-    call = torch.inference_mode()(lambda: network.features(x))
-    return [(f"inception {batch}", batch, "images/s", call)]
+    def make():
+        network, x = Inception(random_weights()), torch.rand(batch, 3, 299, 299) * 2 - 1
+        return lambda: network.features(x)
+
+    return [forward(f"inception {batch}", make)]

@@ -6,6 +6,8 @@ import math
 import torch
 import torch.nn.functional as F
 
+from lines import Line
+
 # Tokens, width, heads, width of the feed-forward network, and the side of the neighborhood where there is one.
 NETWORKS = {
     "lightningdit-xl-1": (256, 1152, 16, 3072, None),
@@ -79,12 +81,11 @@ def cosine_rotary(heads, n, d):
 
 
 def lines(_what, network, batch):
-    """What `tintype bench operations --network NETWORK --batch BATCH` measures."""
     n, d, heads, inner, kernel = NETWORKS[network]
     head, found = d // heads, []
 
     def add(name, call):
-        found.append((f"{name} {batch}", 1, "calls/s", call))
+        found.append(Line(f"{name} {batch}", lambda: call))
 
     def forward(name, call):
         add(name, torch.inference_mode()(call))
@@ -135,9 +136,10 @@ def lines(_what, network, batch):
 
     scores = torch.randn(batch, heads, n, n if kernel is None else kernel**2)
     forward("softmax", lambda: scores.softmax(-1))
-    forward("layer norm, modulated", lambda: F.layer_norm(x, (d,), eps=1e-6) * (1 + condition) + condition)
-    forward("rms norm, modulated", lambda: F.rms_norm(x, (d,), eps=1e-6) * (1 + condition) + condition)
-    forward("gated residual", lambda: x + condition * x)
+    modulated = lambda y: torch.addcmul(condition, y, 1 + condition)
+    forward("layer norm, modulated", lambda: modulated(F.layer_norm(x, (d,), eps=1e-6)))
+    forward("rms norm, modulated", lambda: modulated(F.rms_norm(x, (d,), eps=1e-6)))
+    forward("gated residual", lambda: torch.addcmul(x, condition, x))
 
     def swiglu(x):
         a, b = x.chunk(2, -1)

@@ -5,6 +5,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from bench_pytorch import Decoder, Residual, Spatial
+from lines import forward
 
 
 class Downsample(nn.Conv2d):
@@ -40,10 +41,12 @@ class Encoder(nn.Module):
 
 
 def lines(what, _network, batch):
-    """What `tintype bench WHAT --network sit-xl-1 --batch BATCH` measures."""
-    network, x = {
-        "encode": lambda: (Encoder(), torch.rand(batch, 3, 256, 256) * 2 - 1),
-        "decode": lambda: (Decoder(), torch.randn(batch, 32, 16, 16)),
-    }[what]()
-    network.eval()
-    return [(f"{what} {batch}", batch, "images/s", torch.inference_mode()(lambda: network(x)))]
+    def make():
+        network, x = {
+            "encode": lambda: (Encoder(), torch.rand(batch, 3, 256, 256) * 2 - 1),
+            "decode": lambda: (Decoder(), torch.randn(batch, 32, 16, 16)),
+        }[what]()
+        network.eval()
+        return lambda: network(x)
+
+    return [forward(f"{what} {batch}", make)]

@@ -198,7 +198,7 @@ fn benchmarks_run_and_compare_with_and_without_kernels() {
     assert_eq!(before["network"], "emoji");
     assert_eq!(before["results"][0]["name"], "forward 1");
     assert!(before["results"][0]["rate"].as_f64().is_some_and(|rate| rate > 0.0));
-    let after = run(&[&bench[..], &["--compare", out]].concat());
+    let after = run(&[&bench[..], &["--warm-up", "1", "--compare", out]].concat());
     assert!(text(&after.stdout).contains(" x Tintype"), "{}", text(&after.stdout));
     let measured = |more: &[&str]| -> Vec<String> {
         let quick =
@@ -209,8 +209,11 @@ fn benchmarks_run_and_compare_with_and_without_kernels() {
         let results = report["results"].as_array().expect("a list");
         results.iter().map(|result| result["name"].as_str().expect("a name").into()).collect()
     };
-    let networks = measured(&["encode", "decode", "inception"]);
-    assert_eq!(networks, ["encode 1", "decode 1", "inception 1"]);
+    let only = ["--only", "pool", "--only", "ema"];
+    let all = ["encode", "decode", "inception", "convolutions", "optimizer"];
+    let networks = measured(&[&all[..], &only[..]].concat());
+    let expected = ["encode 1", "decode 1", "inception 1", "max pool 1", "average pool 1", "ema"];
+    assert_eq!(networks, expected);
     let operations = measured(&["operations", "--network", "hdit-mnist"]);
     for name in ["attention, prepared 1", "softmax 1", "rope 1", "gelu mlp 1", "geglu mlp 1"] {
         assert!(operations.iter().any(|found| found == name), "{name}: {operations:?}");
@@ -218,6 +221,8 @@ fn benchmarks_run_and_compare_with_and_without_kernels() {
     refused(&["bench", "encode", "--device", "cpu", "--network", "hdit-mnist"], &["autoencoder"]);
     refused(&["bench", "--network", "sit-xxl"], &["sit-xxl", "hidit-xl-1-256"]);
     refused(&["bench", "scaling", "--device", "cpu", "--network", "emoji"], &["HDiT"]);
+    let nothing = ["bench", "convolutions", "--device", "cpu", "--only", "smily"];
+    refused(&[&nothing[..], &["--rounds", "1", "--warm-up", "1"]].concat(), &["smily"]);
     refused(&["bench", "--compare", "no.json"], &["no.json"]);
 }
 

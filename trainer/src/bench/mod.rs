@@ -1,19 +1,22 @@
-//! Benchmarks of `tintype bench`: a device's roofline, the operations of a network, whole networks,
-//! autoencoders, Inception's features, and samplers.
+//! Benchmarks of `tintype bench`: a device's roofline, the operations of networks, whole networks,
+//! the optimizer, autoencoders, Inception's features, and samplers.
 
 mod autoencoder;
 mod clock;
+mod convolutions;
 mod features;
 mod networks;
 mod operations;
 mod report;
 mod roofline;
 mod samplers;
+mod step;
 
 pub use autoencoder::{decode, encode};
 pub use clock::{Clock, Timing};
+pub use convolutions::convolutions;
 pub use features::inception;
-pub use networks::{Subject, forward, sample, scaling, train};
+pub use networks::{Subject, forward, forward_f16, optimizer, sample, scaling, train};
 pub use operations::operations;
 pub use report::{Baseline, Measurement, Report};
 pub use roofline::{Roofline, roofline};
@@ -30,6 +33,8 @@ pub struct Bench {
     pub precision: FloatDType,
     /// Timer.
     pub clock: Clock,
+    /// Single operations are measured if their names contain one of these, or if there is none.
+    pub only: Vec<String>,
 }
 
 impl Bench {
@@ -48,6 +53,23 @@ impl Bench {
             })
             .collect();
         Tensor::from_data(TensorData::new(values, shape), device)
+    }
+
+    /// The measurement of a single operation with its FLOPs, 0 if they are not counted, and the minimum
+    /// memory traffic in bytes; `None` if it is not wanted.
+    fn operation(
+        &self,
+        name: String,
+        flops: f64,
+        bytes: f64,
+        call: impl FnMut(),
+    ) -> Option<Measurement> {
+        if !self.only.is_empty() && !self.only.iter().any(|part| name.contains(part.as_str())) {
+            return None;
+        }
+        let timing = self.clock.time(&self.device, call);
+        let found = Measurement::new(name, timing, 1.0, "calls/s").bytes(bytes);
+        Some(if flops > 0.0 { found.operations(flops) } else { found })
     }
 
     /// Bytes per value.

@@ -1,17 +1,18 @@
-//! Benchmarks of whole networks: forward passes, training steps, sampling, and forward throughput at
-//! increasing resolution.
+//! Benchmarks of whole networks: forward passes, training steps and what follows the gradients in them,
+//! sampling, and forward throughput at increasing resolution.
 
-use anyhow::{Result, bail};
-use tintype::burn::module::AutodiffModule;
-use tintype::burn::tensor::{FloatDType, Int, Tensor};
+use std::collections::BTreeMap;
+
+use anyhow::{Error, Result, bail};
+use tintype::burn::tensor::{FloatDType, Int, Tensor, f16};
 use tintype::generate::{Event, ImageSpec, ModelFiles, ModelPaths, Parts, Pipeline, Request};
 use tintype::model::hdit::{Conditions, HDiTConfig};
 use tintype::model::vavae::VaeConfig;
 use tintype::model::{Architecture, Network, detect, vae_config};
-use tintype::weights::{Weights, Which, computing_in, flat, flat_gradients, snapshot, with_flat};
+use tintype::weights::{Dtype, TensorView, Weights, computing_in, layout, load, snapshot};
 
+use super::step::{Step, after_gradients};
 use super::{Bench, Measurement};
-use crate::train::adamw::{AdamW, AdamWConfig, Group, clip, global_norm};
 use crate::train::recipe::Trained;
 use crate::train::{hdit, hidit, lightningdit};
 
@@ -168,6 +169,47 @@ pub fn forward(bench: &Bench, subject: &Subject, batch: usize) -> Result<Measure
         .operations(flops))
 }
 
+/// Forward passes of a batch with the weights as loading keeps them from a file in float16.
+///
+/// # Errors
+///
+/// If the configuration does not describe a network.
+///
+/// # Panics
+///
+/// If the network is none of this library's.
+pub fn forward_f16(bench: &Bench, subject: &Subject, batch: usize) -> Result<Measurement> {
+    let given = inputs(bench, subject, batch);
+    let timing = with_network!(subject, |init, forward| {
+        let network = init(&bench.device)?;
+        let file = float16(layout(&network))?;
+        let network = load(network, &file, bench.precision, &bench.device)?.network;
+        bench.clock.time(&bench.device, || {
+            forward(&network, &given);
+        })
+    });
+    let flops = subject.flops() * batch as f64;
+    let name = format!("forward, float16 weights {batch}");
+    Ok(Measurement::new(name, timing, batch as f64, "images/s").operations(flops))
+}
+
+/// A file of tensors of these shapes in float16, with small values that repeat: drawing as many as a large
+/// network has takes longer than its forward pass.
+fn float16(shapes: BTreeMap<String, Vec<usize>>) -> Result<Weights> {
+    const BLOCK: usize = 65_521; // a prime number, so that the rows of a matrix differ
+    let value = |i: usize| f16::from_f64(0.04 * ((i * 40_503 % BLOCK) as f64 / BLOCK as f64 - 0.5));
+    let block: Vec<u8> = (0..BLOCK).flat_map(|i| value(i).to_le_bytes()).collect();
+    let tensor = |(name, shape): (String, Vec<usize>)| -> Result<(String, TensorView)> {
+        let count: usize = shape.iter().product();
+        let mut bytes = block.repeat(count.div_ceil(BLOCK));
+        bytes.truncate(2 * count);
+        let view = TensorView::from_bytes(Dtype::F16, shape, bytes).map_err(Error::msg)?;
+        Ok((name, view))
+    };
+    let tensors = shapes.into_iter().map(tensor).collect::<Result<_>>()?;
+    Ok(Weights { file: "random weights".into(), tensors, ..Weights::default() })
+}
+
 /// Training steps of a batch: forward, backward, clipping by the global norm, AdamW on float32
 /// parameters. Counted as three forward passes.
 ///
@@ -196,32 +238,21 @@ pub fn train(bench: &Bench, subject: &Subject, batch: usize) -> Result<Measureme
         .operations(flops))
 }
 
-/// A network and its optimizer.
-struct Step<M> {
-    network: M,
-    optimizer: AdamW,
-}
-
-impl<M: AutodiffModule> Step<M> {
-    fn new(network: M) -> Self {
-        let config = AdamWConfig {
-            weight_decay: 0.01,
-            max_grad_norm: Some(1.0),
-            ..AdamWConfig::new(1e-4, [0.9, 0.999])
-        };
-        Self { network, optimizer: AdamW::new(config, |_| Group::PLAIN) }
-    }
-
-    fn run(&mut self, loss: impl FnOnce(&M) -> Tensor<1>) {
-        let gradients = flat_gradients(&self.network, &loss(&self.network).backward());
-        let norm = global_norm(&gradients).map_or(0.0, |norm| {
-            norm.into_data().convert::<f32>().iter::<f64>().next().unwrap_or(0.0)
-        });
-        let gradients = clip(gradients, norm, 1.0);
-        let parameters = flat(&self.network, Which::Trainable);
-        let parameters = self.optimizer.update(parameters, &gradients, 1e-4);
-        self.network = with_flat(self.network.clone(), &parameters);
-    }
+/// What follows the gradients in a training step, in float32: clipping by the global norm, AdamW, the EMA.
+///
+/// # Errors
+///
+/// If the configuration does not describe a network.
+///
+/// # Panics
+///
+/// If the network is none of this library's.
+pub fn optimizer(bench: &Bench, subject: &Subject) -> Result<Vec<Measurement>> {
+    let device = bench.device.clone().autodiff();
+    with_network!(subject, |init, _forward| {
+        let step = Step::new(init(&device)?);
+        Ok(after_gradients(bench, step))
+    })
 }
 
 /// Sampling with the network's default settings, from noise to 8-bit images on the host; `steps`
@@ -298,8 +329,7 @@ fn stats(subject: &Subject) -> Result<Option<Weights>> {
     };
     let row = |value: f32| {
         let shape = vec![1, latents.channels, 1, 1];
-        tintype::weights::TensorView::from_f32(shape, &vec![value; latents.channels])
-            .map_err(anyhow::Error::msg)
+        TensorView::from_f32(shape, &vec![value; latents.channels]).map_err(Error::msg)
     };
     let tensors = [("mean".to_string(), row(0.0)?), ("std".to_string(), row(1.0)?)].into();
     Ok(Some(Weights { file: "statistics".into(), tensors, ..Weights::default() }))

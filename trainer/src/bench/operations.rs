@@ -81,7 +81,7 @@ fn preparation(bench: &Bench, network: Trained<'_>, block: &Block) -> Option<(Qk
     }
 }
 
-/// Measures each operation forward, and linear layers and attention also backward.
+/// Measures each operation that is wanted forward, and linear layers and attention also backward.
 ///
 /// # Panics
 ///
@@ -95,12 +95,7 @@ pub fn operations(bench: &Bench, subject: &Subject, batch: usize) -> Vec<Measure
     let wide: Tensor<3> = bench.values([batch, n, inner]);
     let mut found = Vec::new();
     let mut add = |name: &str, flops: f64, values: f64, call: &mut dyn FnMut()| {
-        let timing = bench.clock.time(&bench.device, call);
-        let named = Measurement::new(format!("{name} {batch}"), timing, 1.0, "calls/s");
-        found.push(match flops > 0.0 {
-            true => named.operations(flops).bytes(values * size),
-            false => named.bytes(values * size),
-        });
+        found.extend(bench.operation(format!("{name} {batch}"), flops, values * size, call));
     };
     let f = |n: usize| n as f64;
     for (name, from, to) in [("linear qkv", d, 3 * d), ("linear out", inner, d)] {

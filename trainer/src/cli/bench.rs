@@ -10,13 +10,14 @@ use tintype::files::write_whole;
 
 use super::numbers::at_least;
 use crate::bench::{
-    Baseline, Bench, Clock, Distances, Measurement, Report, Subject, decode, emoji_distances,
-    encode, forward, gaussian_distances, inception, operations, roofline, sample, scaling, train,
+    Baseline, Bench, Clock, Distances, Measurement, Report, Subject, convolutions, decode,
+    emoji_distances, encode, forward, forward_f16, gaussian_distances, inception, operations,
+    optimizer, roofline, sample, scaling, train,
 };
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Benchmarks to run [default: all but inception, samplers and scaling]
+    /// Benchmarks to run [default: operations, forward, train, encode, decode and sample]
     #[arg(value_name = "WHAT", value_enum)]
     what: Vec<What>,
     /// Architecture, with random weights: a preset or `emoji` (`sample` takes its own weights) [default:
@@ -29,6 +30,9 @@ pub struct Args {
     /// Batch sizes for training [default: 64,256 on a GPU, --batch on the CPU]
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..), allow_negative_numbers = true)]
     train_batch: Vec<u16>,
+    /// Of `operations`, `convolutions` and `optimizer`, only those whose names contain TEXT
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
     /// Image resolutions for `scaling`
     #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [256, 512, 1024], value_parser = at_least::<usize>(1), allow_negative_numbers = true)]
     sides: Vec<usize>,
@@ -65,10 +69,16 @@ pub struct Args {
 enum What {
     /// Operations of a transformer block
     Operations,
+    /// Convolutions, norms and pooling of autoencoders and Inception
+    Convolutions,
     /// Forward passes
     Forward,
+    /// Forward passes with weights loaded from a file in float16
+    ForwardF16,
     /// Training steps
     Train,
+    /// Clipping of gradients, AdamW and EMA
+    Optimizer,
     /// Encoding of images
     Encode,
     /// Decoding of latents
@@ -96,8 +106,12 @@ pub fn run(args: Args) -> Result<()> {
     let cuda = found.id.starts_with("cuda");
     let precision = args.precision.unwrap_or(if cuda { Precision::Bf16 } else { Precision::F32 });
     let clock = Clock { warm_up: args.warm_up.into(), rounds: args.rounds.into() };
-    let bench =
-        Bench { precision: precision.on(&found.device)?, device: found.device.clone(), clock };
+    let bench = Bench {
+        precision: precision.on(&found.device)?,
+        device: found.device.clone(),
+        clock,
+        only: args.only.clone(),
+    };
     let name = args.network.clone().unwrap_or(if gpu { "hidit-xl-1-256" } else { "emoji" }.into());
     let subject = Subject::named(&name)?;
     let or = |given: &[u16], default: &[u16]| -> Vec<usize> {
@@ -140,9 +154,19 @@ pub fn run(args: Args) -> Result<()> {
                     add(operations(&bench, &subject, batch));
                 }
             }
+            What::Convolutions => {
+                for &batch in &batches {
+                    add(convolutions(&bench, batch));
+                }
+            }
             What::Forward => {
                 for &batch in &batches {
                     add(vec![forward(&bench, &subject, batch)?]);
+                }
+            }
+            What::ForwardF16 => {
+                for &batch in &batches {
+                    add(vec![forward_f16(&bench, &subject, batch)?]);
                 }
             }
             What::Train => {
@@ -150,6 +174,7 @@ pub fn run(args: Args) -> Result<()> {
                     add(vec![train(&bench, &subject, batch)?]);
                 }
             }
+            What::Optimizer => add(optimizer(&bench, &subject)?),
             What::Encode => add(vec![encode(&bench, &subject, last)?]),
             What::Decode => add(vec![decode(&bench, &subject, last)?]),
             What::Sample => {
@@ -179,6 +204,11 @@ pub fn run(args: Args) -> Result<()> {
             }
         }
     }
+    ensure!(
+        args.only.is_empty() || !results.is_empty(),
+        "no operation that was to be measured has {} in its name",
+        args.only.join(" or ")
+    );
     let report = Report {
         program: format!("Tintype {}", env!("CARGO_PKG_VERSION")),
         device: format!("{} ({})", found.id, found.description),

@@ -138,11 +138,12 @@ fn cat(parts: Vec<Tensor<4>>) -> Tensor<4> {
 }
 
 /// 3×3 average pooling with `count_include_pad = False`.
-fn avg_pool(x: Tensor<4>) -> Tensor<4> {
+pub(crate) fn avg_pool(x: Tensor<4>) -> Tensor<4> {
     avg_pool2d(x, [3, 3], [1, 1], [1, 1], false, false)
 }
 
-fn halved(x: Tensor<4>) -> Tensor<4> {
+/// 3×3 max pooling with stride 2.
+pub(crate) fn halved(x: Tensor<4>) -> Tensor<4> {
     max_pool2d(x, [3, 3], [2, 2], [0, 0], [1, 1], false)
 }
 
