@@ -25,6 +25,7 @@ pub(crate) mod qkv;
 pub(crate) mod rotate;
 mod sums;
 mod tensor;
+mod weight;
 
 /// Runs `f(index, piece)` for consecutive pieces of `data`, on all cores where there are several.
 pub(crate) fn for_each_piece(
