@@ -88,7 +88,7 @@ macro_rules! given {
     ($($tensor:expr),*) => { given!($($tensor),* ;) };
 }
 
-/// `x Wᵀ + b`.
+/// `x Wᵀ + b`. The weight may be of another float type than the rest: it is converted to that of `x`.
 ///
 /// # Shapes
 ///

@@ -7,7 +7,7 @@ mod cases;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use burn::backend::DispatchTensor;
-use burn::tensor::{Device, Tensor, TensorData, Tolerance};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData, Tolerance};
 use cases::{Body, Flat};
 
 use crate::cpu::attention::Attention;
@@ -56,6 +56,33 @@ fn linear() {
         same(run(Linear { gelu: false }, given!(x, w, b)), reference);
         let reference = plain::gelu_tanh(plain::linear(x.clone(), w.clone(), None));
         same(run(Linear { gelu: true }, given!(x, w)), reference);
+    }
+}
+
+/// One panel and several, the products that gemm sums in ways of their own, and rows in pieces.
+#[test]
+fn weights_of_16_bits_give_the_bits_of_widened_ones() {
+    let sizes = [[1, 7, 5], [1, 1030, 700], [3, 33, 70], [3, 600, 1000], [60, 1030, 650]];
+    let pieces = [[100, 640, 600], [129, 31, 257], [256, 1030, 500]];
+    for [rows, k, n] in sizes.into_iter().chain(pieces) {
+        let x: Tensor<2> = values([rows, k], 1);
+        let tokens: Tensor<3> = x.clone().reshape([1, rows, k]);
+        for dtype in [FloatDType::F16, FloatDType::BF16] {
+            let w = values([n, k], 2).cast(dtype);
+            let wide: Tensor<2> = w.clone().cast(FloatDType::F32);
+            assert_eq!(w.dtype(), DType::from(dtype));
+            for (bias, gelu) in [(None, false), (Some(values([n], 3)), true)] {
+                let layer = Linear { gelu };
+                let found: Tensor<2> = run(layer, given!(x, w ; bias));
+                let expected: Tensor<2> = run(layer, given!(x, wide ; bias));
+                found.into_data().assert_eq(&expected.into_data(), true);
+                let found: Tensor<3> = run(layer, given!(tokens, w ; bias));
+                let expected: Tensor<3> = run(layer, given!(tokens, wide ; bias));
+                found.into_data().assert_eq(&expected.into_data(), true);
+            }
+            let plain = plain::linear(x.clone(), w, None);
+            plain.into_data().assert_eq(&plain::linear(x.clone(), wide, None).into_data(), true);
+        }
     }
 }
 
@@ -261,6 +288,28 @@ mod gradients {
             same(&inputs, &with(crate::linear), &with(plain::linear), 0.0);
             same(&inputs, &with(crate::linear_gelu_tanh), &with(gelu), 0.0);
         }
+    }
+
+    #[test]
+    fn weights_of_16_bits_get_theirs_from_the_plain_operation() {
+        let _on = kernels();
+        let device = Device::flex().autodiff();
+        let x: Tensor<3> = Tensor::from_data(cases::values([2, 3, 8], 1), &device).require_grad();
+        let narrow: Tensor<2> = Tensor::from_data(cases::values([6, 8], 2), (&device, DType::F16));
+        let wide = narrow.clone().cast(FloatDType::F32);
+        let of = |weight: Tensor<2>| {
+            let weight = weight.detach().require_grad();
+            let y = crate::linear_gelu_tanh(x.clone(), weight.clone(), None);
+            let gradients = y.sum().backward();
+            let of_weight = weight.grad(&gradients).expect("it has one").into_data();
+            let of_x = x.grad(&gradients).expect("it has one").into_data();
+            (of_x, of_weight.convert::<f32>())
+        };
+        let layer = Arc::new(Linear { gelu: true });
+        assert!(apply(layer, given!(x, narrow)).is_none());
+        let ((x, weight), (expected_x, expected_weight)) = (of(narrow), of(wide));
+        close(&x, &expected_x, 2e-5);
+        close(&weight, &expected_weight, 1e-3); // rounded to 16 bits
     }
 
     #[test]

@@ -188,6 +188,17 @@ fn is_wgpu(device: &Device) -> bool {
     }
 }
 
+/// Whether a device is the processor with its own kernels, and tracks no gradients.
+pub(crate) fn is_processor(device: &Device) -> bool {
+    #[cfg(feature = "cpu")]
+    return matches!(device.as_dispatch(), burn::backend::DispatchDevice::Flex(_));
+    #[cfg(not(feature = "cpu"))]
+    {
+        let _ = device;
+        false
+    }
+}
+
 /// Whether a device is one of CUDA's.
 pub(crate) fn is_cuda(device: &Device) -> bool {
     #[cfg(feature = "cuda")]

@@ -266,20 +266,21 @@ impl ModelFiles {
         Ok(())
     }
 
-    /// Bytes that one image takes on a device: the parameters of the network and its guide, `2·n` or `4·n`; those of
-    /// the decoder alone, `4·n`; and [`ACTIVATIONS`] times the decoder's largest activation, `4·n` for each. What
+    /// Bytes that one image takes on a device: the parameters of the network and its guide, as they are loaded; those
+    /// of the decoder alone, `4·n`; and [`ACTIVATIONS`] times the decoder's largest activation, `4·n` for each. What
     /// else the files hold is not loaded, and a network's activations are a few per cent of its parameters.
     fn needed(&self, precision: Precision, device: &Device) -> Result<u64, LoadError> {
         let invalid = |e| LoadError::Weights(WeightsError::Config(e));
         let architecture = detect(&self.model)?;
-        let parameters = |architecture: &Architecture| -> Result<usize, LoadError> {
-            Ok(architecture.untrained(device).map_err(invalid)?.parameter_count())
+        let memory = |architecture: &Architecture, weights| -> Result<usize, LoadError> {
+            let untrained = architecture.untrained(device).map_err(invalid)?;
+            Ok(untrained.memory(weights, precision.dtype(), device))
         };
-        let guide = guide_of(&architecture, self.parts())?;
-        let guide = guide.as_ref().map(parameters).transpose()?.unwrap_or(0);
-        let network = parameters(&architecture)?.saturating_add(guide);
-        let size = if precision == Precision::F32 { 4 } else { 2 };
-        let network = network.saturating_mul(size);
+        let guide = match (guide_of(&architecture, self.parts())?, &self.guide) {
+            (Some(guide), Some(weights)) => memory(&guide, weights)?,
+            _ => 0,
+        };
+        let network = memory(&architecture, &self.model)?.saturating_add(guide);
         let Some(weights) = &self.vae else { return Ok(network as u64) };
         let config = vae_config(weights)?;
         let decoder = parameter_count(&config.init_decoder(device).map_err(invalid)?);

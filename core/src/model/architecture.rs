@@ -19,7 +19,8 @@ use super::vavae::VaeConfig;
 use crate::image::Rounding;
 use crate::settings::{Sampler, Settings};
 use crate::weights::{
-    Report, Weights, WeightsError, compare, layout_in_order, load, parameter_count,
+    Report, Weights, WeightsError, compare, layout_in_order, load_for_inference,
+    memory_for_inference, parameter_count,
 };
 
 /// Which end of a flow's clock is noise, as the network is told the time, which runs in 0…1.
@@ -167,7 +168,11 @@ pub trait Untrained {
     /// Compares a checkpoint with the network, by names and shapes; reads no weight.
     fn compare(&self, weights: &Weights) -> Report;
 
-    /// Fills the network, which was made on `device`, in the given precision.
+    /// Bytes that the parameters take once [`load`](Self::load) has filled the network; reads no weight.
+    fn memory(&self, weights: &Weights, precision: FloatDType, device: &Device) -> usize;
+
+    /// Fills the network, which was made on `device`, in the given precision, for inference
+    /// ([`load_for_inference`]).
     ///
     /// # Errors
     ///
@@ -195,13 +200,17 @@ impl<M: Module + Network + 'static> Untrained for M {
         compare(self, weights)
     }
 
+    fn memory(&self, weights: &Weights, precision: FloatDType, device: &Device) -> usize {
+        memory_for_inference(self, weights, precision, device)
+    }
+
     fn load(
         self: Box<Self>,
         weights: &Weights,
         precision: FloatDType,
         device: &Device,
     ) -> Result<(Arc<dyn Network>, Report), WeightsError> {
-        let loaded = load(*self, weights, precision, device)?;
+        let loaded = load_for_inference(*self, weights, precision, device)?;
         Ok((Arc::new(loaded.network), loaded.report))
     }
 }

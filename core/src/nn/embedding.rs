@@ -71,7 +71,7 @@ impl TimestepEmbedder {
     /// * `t`: `[B]`
     /// * returns `[B, D]`
     pub fn forward(&self, t: Tensor<1>) -> Tensor<2> {
-        let dtype = self.fc1.weight.val().dtype();
+        let dtype = self.fc1.dtype();
         let features = timestep_features(t, self.features).cast(dtype); // [B, 256]
         self.fc2.forward(silu(self.fc1.forward(features))) // [B, D]
     }

@@ -1,7 +1,7 @@
 //! Affine maps with PyTorch's weight layout.
 
 use burn::module::{Initializer, Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use super::{constant, normal};
 
@@ -20,7 +20,14 @@ pub enum Init {
     Zero,
 }
 
+/// How Burn calls a [`Linear`] as the container of its parameters.
+pub(crate) const CONTAINER: &str = "Struct:Linear";
+
 /// `y = x Wᵀ + b`, weight `[out, in]`.
+///
+/// The weight of a layer that is loaded for inference may have 16 bits where the layer computes in float32
+/// ([`load_for_inference`](crate::weights::load_for_inference)), so nothing but the layer itself computes with it. The
+/// loader knows the layer by the name of this struct, which no other module may have.
 #[derive(Module, Debug)]
 pub struct Linear {
     /// `[out, in]`
@@ -61,6 +68,14 @@ impl Linear {
             Init::Zero => constant(shape, 0.0, device),
         };
         Self { weight, bias: None }
+    }
+
+    /// What a layer with a bias computes in, which its weight does not tell.
+    pub(crate) fn dtype(&self) -> DType {
+        match &self.bias {
+            Some(bias) => bias.val().dtype(),
+            None => self.weight.val().dtype(),
+        }
     }
 
     /// The map, over the last axis.

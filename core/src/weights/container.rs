@@ -53,6 +53,8 @@ impl Weights {
         if pytorch::is_pytorch(&start) {
             let memory: Memory = match &bytes {
                 Bytes::Memory(memory) => memory.clone(),
+                #[cfg(feature = "files")]
+                Bytes::Mapped(file) => file.clone(),
                 Bytes::Source(_) => Arc::new(bytes.read(0, bytes.len()).map_err(io)?.into_owned()),
             };
             let sections = sections::read(memory).map_err(problem)?;

@@ -224,7 +224,7 @@ fn config_beside(file: &Path) -> Result<Option<String>, WeightsError> {
 
 /// A file's tensors under the names that they have there.
 fn stored(path: &Path) -> Result<Weights, WeightsError> {
-    Weights::as_stored(Bytes::Memory(Arc::new(map(path)?)), &path.display().to_string())
+    Weights::as_stored(Bytes::Mapped(Arc::new(map(path)?)), &path.display().to_string())
 }
 
 /// The last folder of a run's `checkpoints`; their names are zero-padded steps.

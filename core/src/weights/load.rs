@@ -6,6 +6,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 
 use super::WeightsError;
+use super::dtypes::Dtypes;
 use super::names::{authors_name, is_buffer, is_ignored};
 use super::report::{Report, ShapeMismatch};
 use super::store::{Dtype, TensorView, Weights};
@@ -36,6 +37,30 @@ pub fn load<M: Module>(
     precision: FloatDType,
     device: &Device,
 ) -> Result<Loaded<M>, WeightsError> {
+    fill(network, weights, Dtypes::new(precision), device)
+}
+
+/// [`load`] of a network that will only predict: on the processor, weights of linear layers that the file has in
+/// float16 or bfloat16 stay so in memory where the precision is float32. Its outputs have the same bits.
+///
+/// # Errors
+///
+/// As of [`load`].
+pub fn load_for_inference<M: Module>(
+    network: M,
+    weights: &Weights,
+    precision: FloatDType,
+    device: &Device,
+) -> Result<Loaded<M>, WeightsError> {
+    fill(network, weights, Dtypes::for_inference(precision, device), device)
+}
+
+fn fill<M: Module>(
+    network: M,
+    weights: &Weights,
+    dtypes: Dtypes,
+    device: &Device,
+) -> Result<Loaded<M>, WeightsError> {
     let report = compare(&network, weights);
     if !report.fits() {
         return Err(WeightsError::Mismatch {
@@ -43,7 +68,7 @@ pub fn load<M: Module>(
             report: Box::new(report),
         });
     }
-    let mut loader = Loader { weights, precision, device, path: Vec::new(), failure: None };
+    let mut loader = Loader { weights, dtypes, device, path: Vec::new(), failure: None };
     let network = network.map(&mut loader);
     match loader.failure {
         Some(failure) => Err(failure),
@@ -147,7 +172,7 @@ impl ModuleVisitor for Reader {
 
 struct Loader<'a> {
     weights: &'a Weights,
-    precision: FloatDType,
+    dtypes: Dtypes,
     device: &'a Device,
     path: Vec<String>,
     /// What was wrong with the first tensor that could not be loaded.
@@ -155,21 +180,21 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    /// A tensor's values, in the network's format where the file has the same, else in float32.
-    fn values(&self, name: &str, precision: DType) -> Result<TensorData, WeightsError> {
+    /// A tensor's values, in this dtype where the file has the same, else in float32.
+    fn values(&self, name: &str, dtype: DType) -> Result<TensorData, WeightsError> {
         let view = &self.weights.tensors[name];
         let file = || self.weights.file.clone();
         let bytes = view.read().map_err(|source| WeightsError::Io { path: file(), source })?;
         let diverged = || WeightsError::NotFinite { file: file(), tensor: name.into() };
         let same = match view.dtype {
-            Dtype::F16 => precision == DType::F16,
-            Dtype::BF16 => precision == DType::BF16,
+            Dtype::F16 => dtype == DType::F16,
+            Dtype::BF16 => dtype == DType::BF16,
             _ => false,
         };
         if same {
             let finite = view.dtype.all_finite(&bytes).then_some(()).ok_or_else(diverged);
             return finite.map(|()| {
-                TensorData::from_bytes_vec(bytes.into_owned(), view.shape.clone(), precision)
+                TensorData::from_bytes_vec(bytes.into_owned(), view.shape.clone(), dtype)
             });
         }
         let values = view.dtype.widen(&bytes);
@@ -181,8 +206,9 @@ impl Loader<'_> {
 }
 
 impl ModuleMapper for Loader<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
+    fn enter_module(&mut self, name: &str, container: &str) {
         self.path.push(name.into());
+        self.dtypes.enter(name, container);
     }
     fn exit_module(&mut self, _name: &str, _container: &str) {
         self.path.pop();
@@ -192,15 +218,16 @@ impl ModuleMapper for Loader<'_> {
         if self.failure.is_some() {
             return param;
         }
-        let precision = if is_buffer(&name) { DType::F32 } else { DType::from(self.precision) };
-        let data = match self.values(&name, precision) {
+        let dtype = self.dtypes.of(&name, self.weights);
+        let data = match self.values(&name, dtype) {
             Ok(data) => data,
             Err(failure) => {
                 self.failure = Some(failure);
                 return param;
             }
         };
-        let tensor = Tensor::from_data(data, (self.device, precision));
+        let tensor = Tensor::from_data(data, (self.device, dtype));
+        self.weights.tensors[&name].release();
         // In place of the initial value, which would be computed if it were asked for anything.
         let id = param.id;
         match self.device.is_autodiff() {

@@ -8,6 +8,7 @@
 
 mod container;
 mod diffusers;
+mod dtypes;
 #[cfg(feature = "files")]
 mod files;
 #[cfg(feature = "autodiff")]
@@ -30,11 +31,14 @@ mod store;
 mod training;
 
 pub use diffusers::from_diffusers;
+pub use dtypes::memory_for_inference;
 #[cfg(feature = "files")]
 pub use files::{autoencoder_in, open, open_autoencoder, renamed};
 #[cfg(feature = "autodiff")]
 pub use flat::{Flat, Which, computing_in, flat, flat_gradients, gradients, views, with_flat};
-pub use load::{Loaded, compare, layout, layout_in_order, load, parameter_count, snapshot};
+pub use load::{
+    Loaded, compare, layout, layout_in_order, load, load_for_inference, parameter_count, snapshot,
+};
 pub use proposal::{Absent, Ambiguous, Basis, Proposal, ProposedRule, propose, shared_shapes};
 pub use rename::{Rename, RenameError, RuleProblem};
 pub use report::{Report, ShapeMismatch};

@@ -45,9 +45,14 @@ pub(super) fn read(bytes: Bytes, file: &str) -> Result<Weights, String> {
 
 /// Where the tensors begin, and what they are.
 fn header(bytes: &Bytes) -> Result<(usize, Metadata), String> {
-    if let Bytes::Memory(memory) = bytes {
-        let (length, metadata) =
-            SafeTensors::read_metadata((**memory).as_ref()).map_err(|e| e.to_string())?;
+    let whole = match bytes {
+        Bytes::Memory(memory) => Some((**memory).as_ref()),
+        #[cfg(feature = "files")]
+        Bytes::Mapped(file) => Some(&file[..]),
+        Bytes::Source(_) => None,
+    };
+    if let Some(whole) = whole {
+        let (length, metadata) = SafeTensors::read_metadata(whole).map_err(|e| e.to_string())?;
         return Ok((8 + length, metadata));
     }
     // The library wants the whole file; of one that is elsewhere only the header is read.

@@ -30,6 +30,8 @@ pub(super) type Memory = Arc<dyn AsRef<[u8]> + Send + Sync>;
 #[derive(Clone)]
 pub(super) enum Bytes {
     Memory(Memory),
+    #[cfg(feature = "files")]
+    Mapped(Arc<memmap2::Mmap>),
     Source(Arc<dyn Source>),
 }
 
@@ -37,6 +39,8 @@ impl Bytes {
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Memory(memory) => (**memory).as_ref().len(),
+            #[cfg(feature = "files")]
+            Self::Mapped(file) => file.len(),
             Self::Source(source) => source.len(),
         }
     }
@@ -47,6 +51,8 @@ impl Bytes {
         let end = start.checked_add(len).filter(|&end| end <= self.len()).ok_or_else(short)?;
         match self {
             Self::Memory(memory) => Ok(Cow::Borrowed(&(**memory).as_ref()[start..end])),
+            #[cfg(feature = "files")]
+            Self::Mapped(file) => Ok(Cow::Borrowed(&file[start..end])),
             Self::Source(source) => {
                 let mut bytes: Vec<u8> = Vec::new();
                 let no_room = |_| {
@@ -59,6 +65,21 @@ impl Bytes {
                 Ok(Cow::Owned(bytes))
             }
         }
+    }
+
+    /// Gives the memory back to the system that holds these bytes of a mapped file, which are read again where they
+    /// are asked for again: so a file that is copied tensor by tensor is not counted whole beside its copy.
+    pub(super) fn release(&self, start: usize, len: usize) {
+        #[cfg(all(feature = "files", unix))]
+        if let (Self::Mapped(file), true) = (self, start.saturating_add(len) <= self.len()) {
+            // SAFETY: the pages of a file that is mapped to be read alone come back with the same bytes.
+            let advised = unsafe {
+                file.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, len)
+            };
+            drop(advised); // a system that keeps them does no harm
+        }
+        #[cfg(not(all(feature = "files", unix)))]
+        let _ = (start, len);
     }
 }
 

@@ -269,6 +269,13 @@ impl TensorView {
         Ok(Cow::Owned(out))
     }
 
+    /// Gives back what holding the bytes in memory takes, where they are a part of a mapped file.
+    pub(super) fn release(&self) {
+        if self.strides == contiguous(&self.shape) {
+            self.bytes.release(self.offset, self.len() * self.dtype.size());
+        }
+    }
+
     /// Whether no element is infinite or NaN.
     ///
     /// # Errors

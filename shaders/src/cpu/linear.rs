@@ -1,16 +1,28 @@
 //! `x Wᵀ + b` with what follows it.
+//!
+//! Weights of 16 bits are widened a panel of features at a time, for each piece of rows anew, into memory that stays in
+//! cache. Of a full piece a weight takes part in 128 multiply-adds, beside which its conversion, a few instructions for
+//! a vector of weights, is a few per cent; of the one row of a condition a layer takes as long as its weights take to
+//! arrive from memory, and there are half as many bytes of them.
 
 use burn::backend::DispatchTensor;
 use burn_backend::TensorMetadata;
 use pulp::Arch;
 
-use super::product::{Matrix, product};
-use super::tensor::{Values, create, create_all};
+use super::product::{Matrix, product, product_into};
+use super::tensor::{Values, create, create_all, float32};
+use super::weight::{Stored, Weight};
 use super::{for_each_piece, for_each_pieces, gelu, math, sums};
 use crate::gradient::Operation;
 
 /// Rows a piece of work holds: enough to amortise the packing of the weights.
 const ROWS: usize = 128;
+
+/// Values that a panel of widened weights is meant to have, of which a second-level cache holds most.
+const PANEL: usize = 3 << 16;
+
+/// Features of a panel are a multiple of this, except in the last one: whole vectors of every kernel of products.
+const UNIT: usize = 64;
 
 /// Rows up to which the gradient of `x` is summed over pieces of the features: there are too few
 /// for pieces of rows.
@@ -30,12 +42,12 @@ impl Linear {
         inputs: &[DispatchTensor],
         keep: bool,
     ) -> Option<(DispatchTensor, Vec<DispatchTensor>)> {
-        let (x, weight) = (Values::read(&inputs[0])?, Values::read(&inputs[1])?);
+        let (x, weight) = (Values::read(&inputs[0])?, Weight::read(&inputs[1])?);
         let bias = match inputs.get(2) {
             Some(bias) => Some(Values::read(bias)?),
             None => None,
         };
-        let (x, w, bias) = (x.slice(), weight.slice(), bias.as_ref().map(Values::slice));
+        let (x, w, bias) = (x.slice(), weight.stored(), bias.as_ref().map(Values::slice));
         let [n, k] = inputs[1].shape().dims();
         let mut shape = inputs[0].shape();
         let last = shape.num_dims() - 1;
@@ -45,8 +57,7 @@ impl Linear {
         let few = last == 1;
         let rows = |i: usize, out: &mut [f32]| {
             fill_bias(out, bias, n);
-            let (x, w) = (Matrix::new(&x[i * ROWS * k..], k), Matrix::new(w, k));
-            product([out.len() / n, k, n], x, w.transposed(), 1.0, out, true);
+            add_products([out.len() / n, k, n], Matrix::new(&x[i * ROWS * k..], k), w, out);
         };
         if self.gelu && keep {
             let [out, before] = create_all([shape.clone(), shape], |[out, before]| {
@@ -85,6 +96,7 @@ impl Linear {
 
 impl Operation for Linear {
     fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)> {
+        float32(&inputs[1])?; // weights of 16 bits have no gradient here
         self.run(inputs, true)
     }
 
@@ -123,22 +135,63 @@ fn fill_bias(out: &mut [f32], bias: Option<&[f32]>, n: usize) {
     }
 }
 
+/// Features of a panel of weights for `rows` rows.
+///
+/// gemm sums another way where a product has no more than 256 values, or no more than 64 rows and features. A panel
+/// must not be such a product where the whole is none, or its bits would be others.
+fn panel(rows: usize, k: usize) -> usize {
+    let least = if rows > 64 { 1 } else { 5 };
+    UNIT * (PANEL / (UNIT * k.max(1))).max(least)
+}
+
+/// `out += x Wᵀ`, with the same bits whether the weights are widened here or were before.
+fn add_products([m, k, n]: [usize; 3], x: Matrix<'_>, w: Stored<'_>, out: &mut [f32]) {
+    if let Some(w) = w.wide() {
+        product([m, k, n], x, Matrix::new(w, k).transposed(), 1.0, out, true);
+        return;
+    }
+    let features = panel(m, k);
+    // The last one has the rest as well: a panel is never smaller than `features` where there are so many.
+    let panels = (n / features).max(1);
+    let mut wide = Vec::new();
+    for first in (0..panels).map(|i| i * features) {
+        let count = if first + 2 * features > n { n - first } else { features };
+        wide.resize(count * k, 0.0);
+        Arch::new().dispatch(
+            #[inline(always)]
+            || w.widen(first * k, &mut wide),
+        );
+        let w = Matrix::new(&wide, k).transposed();
+        product_into([m, k, count], x, w, 1.0, &mut out[first..], n, true);
+    }
+}
+
 /// Dot products, output features in pieces.
-fn few_rows(x: &[f32], w: &[f32], bias: Option<&[f32]>, out: &mut [f32], k: usize, n: usize) {
+fn few_rows(x: &[f32], w: Stored<'_>, bias: Option<&[f32]>, out: &mut [f32], k: usize, n: usize) {
     const FEATURES: usize = 64;
     let rows = x.len() / k;
     // Features outermost, so that each weight is read once; transposed into place afterwards.
     let mut columns = vec![0.0; rows * n];
     for_each_piece(&mut columns, FEATURES * rows, |i, piece| {
-        Arch::new().dispatch(|| {
-            for (j, column) in piece.chunks_exact_mut(rows).enumerate() {
-                let feature = i * FEATURES + j;
-                let w = &w[feature * k..(feature + 1) * k];
-                for (row, value) in column.iter_mut().enumerate() {
-                    *value = math::dot(&x[row * k..(row + 1) * k], w);
+        let mut widened = vec![0.0f32; if w.wide().is_some() { 0 } else { k }];
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for (j, column) in piece.chunks_exact_mut(rows).enumerate() {
+                    let first = (i * FEATURES + j) * k;
+                    let w = match w.wide() {
+                        Some(w) => &w[first..][..k],
+                        None => {
+                            w.widen(first, &mut widened);
+                            &widened[..]
+                        }
+                    };
+                    for (row, value) in column.iter_mut().enumerate() {
+                        *value = math::dot(&x[row * k..(row + 1) * k], w);
+                    }
                 }
-            }
-        });
+            },
+        );
     });
     for (feature, column) in columns.chunks_exact(rows).enumerate() {
         let b = bias.map_or(0.0, |bias| bias[feature]);

@@ -81,6 +81,30 @@ fn normal(x: f32) -> (f32, f32) {
     (if x < 0.0 { cdf } else { 1.0 - cdf }, 0.398_942_3 * e)
 }
 
+/// A float16 by its bits. Every kind of number is computed, and one is chosen.
+#[inline(always)]
+pub(crate) fn from_f16(bits: u16) -> f32 {
+    const REBIAS: u32 = (127 - 15) << 23;
+    const ONE: u32 = 1 << 23; // the least exponent
+    // Exponent and mantissa where a float32 has them.
+    let magnitude = u32::from(bits & 0x7fff) << 13;
+    let normal = magnitude + REBIAS;
+    // Infinite or NaN: an exponent of ones again.
+    let endless = magnitude + 2 * REBIAS;
+    // Subnormal: 2⁻¹⁴ is added as the implicit one, and subtracted as a number.
+    let above = f32::from_bits(magnitude + REBIAS + ONE);
+    let small = (above - f32::from_bits(REBIAS + ONE)).to_bits();
+    let finite = if magnitude < ONE { small } else { normal };
+    let value = if magnitude < 31 * ONE { finite } else { endless };
+    f32::from_bits((u32::from(bits & 0x8000) << 16) | value)
+}
+
+/// A bfloat16 by its bits, which are the upper half of a float32's.
+#[inline(always)]
+pub(crate) fn from_bf16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
 // Chunks are arrays, and their loops count: `zip` is not inlined into code for wider vectors than the
 // crate's own where the compiler does without ThinLTO, and is then called for every chunk.
 
@@ -157,6 +181,19 @@ mod tests {
         assert!(worst < 2.5e-7, "{worst:e}");
         assert_eq!(exp(0.0), 1.0);
         assert!(exp(-1e30) < 1e-37 && exp(1e30).is_finite());
+    }
+
+    #[test]
+    fn every_number_of_16_bits_is_widened_exactly() {
+        use burn_backend::{bf16, f16};
+        let same = |found: f32, expected: f32| {
+            let both_nan = found.is_nan() && expected.is_nan();
+            both_nan || found.to_bits() == expected.to_bits()
+        };
+        for bits in 0..=u16::MAX {
+            assert!(same(from_f16(bits), f16::from_bits(bits).to_f32()), "float16 {bits:#06x}");
+            assert!(same(from_bf16(bits), bf16::from_bits(bits).to_f32()), "bfloat16 {bits:#06x}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Fused kernels for Burn's CPU backend, float32, with their gradients.
+//! Fused kernels for Burn's CPU backend, float32, with their gradients. Without a gradient, the weights of linear
+//! layers may be float16 or bfloat16.
 //!
 //! Burn's Flex computes one operation at a time on one thread, and its exponentials one number at
 //! a time. These kernels fuse what a transformer block does between its products, run on all
@@ -25,6 +26,7 @@ pub(crate) mod qkv;
 pub(crate) mod rotate;
 mod sums;
 mod tensor;
+mod weight;
 
 /// Runs `f(index, piece)` for consecutive pieces of `data`, on all cores where there are several.
 pub(crate) fn for_each_piece(

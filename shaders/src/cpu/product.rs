@@ -38,14 +38,28 @@ impl<'a> Matrix<'a> {
 /// `out = a b·scale` of `[m, k]` and `[k, n]`, or `out += a b·scale` where it `adds`; the rows of
 /// `out` lie one behind the other.
 pub(super) fn product(
-    [m, k, n]: [usize; 3],
+    sizes: [usize; 3],
     a: Matrix<'_>,
     b: Matrix<'_>,
     scale: f32,
     out: &mut [f32],
     adds: bool,
 ) {
-    assert!(a.holds(m, k) && b.holds(k, n) && out.len() >= m * n);
+    product_into(sizes, a, b, scale, out, sizes[2], adds);
+}
+
+/// The same where the rows of `out` begin `row` values apart.
+pub(super) fn product_into(
+    [m, k, n]: [usize; 3],
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    scale: f32,
+    out: &mut [f32],
+    row: usize,
+    adds: bool,
+) {
+    assert!(a.holds(m, k) && b.holds(k, n) && n <= row);
+    assert!(m == 0 || out.len() >= (m - 1) * row + n);
     // SAFETY: the slices hold m×k, k×n and m×n values in the strides given, as was just asserted.
     unsafe {
         gemm::gemm(
@@ -54,7 +68,7 @@ pub(super) fn product(
             k,
             out.as_mut_ptr(),
             1,
-            n as isize,
+            row as isize,
             adds,
             a.data.as_ptr(),
             a.column as isize,

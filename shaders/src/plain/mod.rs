@@ -24,6 +24,7 @@ pub fn linear<const D: usize>(
     let [d_out, d_in] = weight.dims();
     let rows = shape.iter().product::<usize>() / d_in;
     shape[D - 1] = d_out;
+    let weight = weight.cast(x.dtype());
     let y = x.reshape([rows, d_in]).matmul(weight.transpose()); // [rows, out]
     let y = match bias {
         Some(bias) => y + bias.unsqueeze(),

@@ -1,7 +1,7 @@
 //! The mapping network and what feeds it.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 
 use super::blocks::geglu;
 use crate::nn::dropout::dropout;
@@ -78,6 +78,11 @@ impl Mapping {
             blocks: (0..depth).map(block).collect(),
             out_norm: RmsNorm::new(m, device),
         }
+    }
+
+    /// What the network computes in.
+    pub(super) fn dtype(&self) -> DType {
+        self.in_norm.scale.val().dtype()
     }
 
     /// `[B, m]` → `[B, m]`; `seed` of a training step's dropout

@@ -292,7 +292,7 @@ impl HDiT {
         sigma: Tensor<1>,
         augmentation: Option<Tensor<2>>,
     ) -> (Tensor<2>, Tensor<2>) {
-        let dtype = self.time_in_proj.weight.val().dtype();
+        let dtype = self.mapping.dtype();
         let c_noise = c_noise(sigma).unsqueeze_dim(1); // [B, 1]
         let b = c_noise.dims()[0];
         let augmentation = augmentation.unwrap_or_else(|| {

@@ -155,7 +155,7 @@ impl FinalLayer {
 
     /// What the layer computes in.
     pub(super) fn dtype(&self) -> burn::tensor::DType {
-        self.linear.weight.val().dtype()
+        self.linear.dtype()
     }
 }
 
