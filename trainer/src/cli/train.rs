@@ -462,7 +462,7 @@ fn pmf_system(
         Some(path) => Some(ConvNextV2::open(path, device)?),
         None => None,
     };
-    let comparisons = pmf::comparisons(&loss, lpips(&data.vgg, &data.lpips, device)?, convnext)?;
+    let comparisons = pmf::comparisons(&loss, lpips(&data.vgg, &data.lpips, device)?, convnext);
     let network = fresh(|d| model.init(d), run.seed, device)?;
     let watchers = watchers(recipe, comm, false, None, device)?;
     let classes = images.description.classes.clone();

@@ -77,6 +77,35 @@ fn training(data: &str, run: &str, init: &str) -> String {
     )
 }
 
+/// The configuration of a pMF with a perceptual loss whose network is not here.
+const PMF: &str = r#"
+recipe = "meanflow"
+[model]
+hidden_size = 32
+depth = 2
+aux_head_depth = 1
+num_heads = 2
+mlp_hidden = 40
+in_channels = 3
+input_size = 32
+patch_size = 8
+pca_channels = 8
+num_classes = 3
+[data]
+images = "store"
+convnext = "hub:me/convnext/convnext.pt"
+[loss]
+perceptual_side = 40
+[run]
+steps = 1
+batch = 2
+[optimizer]
+lr = 1e-4
+betas = [0.9, 0.95]
+[ema]
+decay = 0.9
+"#;
+
 #[test]
 fn data_outputs_and_runs_of_train() {
     let scene = Scene::new();
@@ -93,6 +122,7 @@ fn data_outputs_and_runs_of_train() {
     write("plain.toml", training(store, batch, ""));
     let teacher = format!("{store}\nteacher = \"hub:me/dino/dino.pth\"");
     write("other.toml", training(&teacher, "batch = 2\nseed = 1", ""));
+    write("pmf.toml", PMF.into());
     scene.succeeds("train plain.toml --out run --device cpu --quiet");
     let commands = [
         ("train whole.toml --out taken/x", "--out taken/x cannot be written"),
@@ -102,6 +132,7 @@ fn data_outputs_and_runs_of_train() {
         ("train data.toml --out x", "nowhere: not an image store"),
         ("train vgg.toml --out x", "LPIPS needs both data.vgg and data.lpips"),
         ("train names.toml --out x", "init.names no.txt: there is no such file"),
+        ("train pmf.toml --out x", "loss.perceptual_side = 40 is not a multiple of 32"),
     ];
     refused(&scene, &commands);
 }
