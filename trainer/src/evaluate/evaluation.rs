@@ -63,7 +63,7 @@ impl Evaluation {
         let open = |(kind, path): (Kind, &Path)| {
             FeatureExtractor::open(kind, path, protocol.preprocess(kind), device)
         };
-        let extractors = networks.into_iter().map(open).collect::<Result<_>>()?;
+        let extractors: Vec<_> = networks.into_iter().map(open).collect::<Result<_>>()?;
         Ok(Self { protocol, metrics, extractors, subsets: options.subsets })
     }
 
