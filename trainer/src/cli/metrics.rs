@@ -15,7 +15,7 @@ use super::output::{check_file, check_folder};
 use super::published::FileOptions;
 use crate::data::fingerprint::Fingerprint;
 use crate::evaluate::cache::Cache;
-use crate::evaluate::eval_set::{EvalSet, claim, save};
+use crate::evaluate::eval_set::{EvalSet, claim, claim_part, save};
 use crate::evaluate::evaluation::{Evaluation, Options, set_features};
 use crate::evaluate::extraction::{self, ExtractedFeatures};
 use crate::evaluate::extractor::{FeatureExtractor, Kind};
@@ -24,6 +24,9 @@ use crate::evaluate::protocol::{Metric, Protocol};
 use crate::rank::Rank;
 use tintype::catalogue::Role;
 use tintype::files::{Identity, write_whole};
+
+/// What `--save-stats` does not do.
+const REPLACES_NONE: &str = "--save-stats replaces no other file; choose another name or remove it";
 
 /// Evaluation options.
 #[derive(Debug, clap::Args)]
@@ -95,6 +98,11 @@ impl MetricArgs {
         reference: Option<&Path>,
     ) -> Result<Option<EvalSet>> {
         self.check_outputs()?;
+        if let Some(path) = &self.save_stats {
+            let images = samples.and_then(|set| set.images.as_ref());
+            let known = images.map(of_images).unwrap_or_default();
+            claim_part(path, &known).context(REPLACES_NONE)?;
+        }
         let here = reference.filter(|path| path.exists());
         let here = here.map(|path| EvalSet::open(path, None)).transpose()?;
         match reference.is_some() && here.is_none() {
@@ -220,8 +228,7 @@ impl Evaluator<'_> {
     /// If it would.
     pub fn claim_statistics(&self) -> Result<()> {
         match &self.args.save_stats {
-            Some(path) => claim(path, &self.of_statistics())
-                .context("--save-stats replaces no other file; choose another name or remove it"),
+            Some(path) => claim(path, &self.of_statistics()).context(REPLACES_NONE),
             None => Ok(()),
         }
     }

@@ -53,6 +53,7 @@ fn settings_outputs_and_paths_of_generate_and_sample() {
 fn sets_metrics_and_outputs_of_evaluate_and_sample() {
     let scene = Scene::new();
     scene.workspace.write("taken", "a file");
+    scene.workspace.write("my.npz", "the only copy of a thesis");
     scene.succeeds("prepare images --out store --size 12");
     let inception = "--inception hub:me/inception/inception.pth";
     let compared = [
@@ -64,6 +65,7 @@ fn sets_metrics_and_outputs_of_evaluate_and_sample() {
         ("images --reference images --metrics fd-dinov2", "fd-dinov2 needs the weights"),
         ("images --reference hub:me/batch/b.npz --metrics fd-clip", "fd-clip needs the weights"),
         ("images --reference images --save-stats x.zip", "does not end in .npz"),
+        ("images --reference images --save-stats my.npz", "--save-stats replaces no other file"),
         ("images --reference images --save-stats taken/x.npz", "--save-stats taken/x.npz cannot"),
         ("images --reference images --output-json taken/x.json", "--output-json taken/x.json"),
         ("images --reference images --output-json images", "--output-json images is a folder"),
