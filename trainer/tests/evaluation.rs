@@ -334,4 +334,7 @@ fn reconstructions_of_an_autoencoder_are_evaluated() {
     assert!(open(&workspace.path("vae.safetensors")).is_ok());
     let error = workspace.refused("evaluate a --reconstruct vae.safetensors --device cpu");
     assert!(error.contains("tintype prepare"), "{error}");
+    workspace.succeeds("prepare a --out odd --size 23");
+    let error = workspace.refused("evaluate odd --reconstruct vae.safetensors --device cpu");
+    assert!(error.contains("23 is not a multiple of the autoencoder's downsampling factor 2"));
 }

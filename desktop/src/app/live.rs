@@ -78,7 +78,8 @@ impl App {
         let is_guidable = self.model().is_some_and(|model| model.is_guidable());
         let scales = match scale {
             _ if !is_guidable => vec![scale],
-            1.0 => vec![1.0, 3.0, 5.0],
+            // Below 1 half of what is more than none would be less of it.
+            scale if scale <= 1.0 => vec![scale, 3.0, 5.0],
             // Half and half as much again of what is more than none.
             scale => [0.5, 1.0, 1.5].map(|share| 1.0 + (scale - 1.0) * share).to_vec(),
         };

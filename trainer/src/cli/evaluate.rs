@@ -14,6 +14,7 @@ use super::events::Reporter;
 use super::interrupt::on_interrupt;
 use super::metrics::{Evaluator, MetricArgs, of_images, write_json};
 use super::numbers::{at_least, seed};
+use super::output::check_file;
 use super::published::{DownloadArgs, FileOptions, Library};
 use crate::data::store::ImageStore;
 use crate::evaluate::eval_set::EvalSet;
@@ -43,7 +44,7 @@ pub struct Args {
     /// Reconstruct the images of a store with this autoencoder; computes PSNR, SSIM, rFID (with
     /// --inception) and LPIPS (with --vgg and --lpips). Repeat if encoder and decoder are separate
     /// files
-    #[arg(long, value_name = "NAME|FILE", num_args = 1, conflicts_with_all = ["reference", "metrics", "subsets", "cache", "save_stats"])]
+    #[arg(long, value_name = "NAME|FILE", num_args = 1, conflicts_with_all = ["reference", "metrics", "dinov2", "clip", "subsets", "cache", "save_stats"])]
     reconstruct: Vec<PathBuf>,
     /// Table of tensor names, if the autoencoder has others than here: a text with lines OLD -> NEW
     #[arg(long, value_name = "FILE", requires = "reconstruct")]
@@ -58,7 +59,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE.png", requires = "reconstruct")]
     pairs: Option<PathBuf>,
     /// Random seed of the autoencoder's posterior samples
-    #[arg(long, default_value_t = 0, value_parser = seed, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0, requires = "reconstruct", value_parser = seed, allow_negative_numbers = true)]
     seed: u64,
     /// Batch size of the feature extractors [default: 8 on the CPU, 64 on a GPU]
     #[arg(long, value_parser = at_least::<usize>(1), allow_negative_numbers = true)]
@@ -79,28 +80,50 @@ pub struct Args {
 ///
 /// If a set, a network or the device is not usable, or what was asked for cannot be measured of
 /// them.
-pub fn run(mut args: Args) -> Result<Outcome> {
+pub fn run(args: Args) -> Result<Outcome> {
     let rank = Rank::from_environment()?;
+    let chosen = device::choose(&super::local_device(&args.device, rank))?;
+    let on = (chosen.found.id.as_str(), &chosen.found.device);
+    match args.reconstruct.is_empty() {
+        true => compare(args, rank, on),
+        false => {
+            ensure!(rank.world == 1, "--reconstruct runs in one process");
+            reconstruct(args, on)
+        }
+    }
+}
+
+/// Puts files where options have names.
+fn fetch(args: &mut Args) -> Result<()> {
     let library = Library::of_process();
     let mut options = FileOptions::new(&library);
     args.metrics.name_files(&mut options)?;
+    options.local("--names", args.names.as_deref());
     options.file("--reference", Role::Reference, &mut args.reference)?;
     options.file("--vgg", Role::Vgg, &mut args.vgg)?;
     options.file("--lpips", Role::Lpips, &mut args.lpips)?;
     for vae in &mut args.reconstruct {
         options.needed("--reconstruct", Role::Autoencoder, vae)?;
     }
-    options.resolve(args.download, args.json)?;
-    let chosen = device::choose(&super::local_device(&args.device, rank))?;
-    let (id, device) = (&chosen.found.id, &chosen.found.device);
-    let batch = args.batch.unwrap_or(if id == "cpu" { 8 } else { 64 }).max(1);
-    if !args.reconstruct.is_empty() {
-        ensure!(rank.world == 1, "--reconstruct runs in one process");
-        return reconstruct(&args, batch, id, device);
-    }
-    let options = args.metrics.options()?;
+    options.resolve(args.download, args.json).map(|_| ())
+}
+
+/// Batch size of the feature extractors.
+fn batch_size(args: &Args, id: &str) -> usize {
+    args.batch.unwrap_or(if id == "cpu" { 8 } else { 64 }).max(1)
+}
+
+/// Evaluates samples.
+fn compare(mut args: Args, rank: Rank, (id, device): (&str, &Device)) -> Result<Outcome> {
+    // What needs no weights is refused before gigabytes are fetched.
     let samples = EvalSet::open(&args.samples, args.count)?;
-    let reference = args.reference.as_deref().map(|path| EvalSet::open(path, None)).transpose()?;
+    let reference = args.metrics.check(Some(&samples), args.reference.as_deref())?;
+    fetch(&mut args)?;
+    let reference = match (reference, &args.reference) {
+        (None, Some(path)) => Some(EvalSet::open(path, None)?),
+        (reference, _) => reference,
+    };
+    let options = args.metrics.options();
     let evaluation = Evaluation::new(&options, Some(&samples), reference.as_ref(), device)?;
     let interrupted = on_interrupt(match args.metrics.cache {
         Some(_) => "stopping; extracted features are kept, run the same command to resume",
@@ -110,7 +133,7 @@ pub fn run(mut args: Args) -> Result<Outcome> {
         args: &args.metrics,
         evaluation: &evaluation,
         rank,
-        batch,
+        batch: batch_size(&args, id),
         interrupted: &interrupted,
         json: args.json,
         identity: samples.images.as_ref().map(of_images).unwrap_or_default(),
@@ -123,21 +146,35 @@ pub fn run(mut args: Args) -> Result<Outcome> {
     evaluator.compare((&args.samples, of_samples, Some(&samples)), reference.as_ref(), None)
 }
 
-fn reconstruct(args: &Args, batch: usize, id: &str, device: &Device) -> Result<Outcome> {
+/// Evaluates reconstructions.
+fn reconstruct(mut args: Args, (id, device): (&str, &Device)) -> Result<Outcome> {
+    // What needs no weights is refused before gigabytes are fetched.
+    args.metrics.check_outputs()?;
+    if let Some(path) = &args.pairs {
+        check_file("--pairs", path)?;
+    }
     let store = ImageStore::open_verified(&args.samples)?;
     let count = args.count.unwrap_or(store.len()).min(store.len());
     if count == 0 {
         bail!("{} has no images", args.samples.display());
     }
+    if args.metrics.inception.is_some() && count < 2 {
+        bail!("rFID needs at least 2 images");
+    }
+    ensure!(
+        args.vgg.is_none() || store.side() >= Lpips::SMALLEST,
+        "images of {} pixels are too small for LPIPS, which needs {}; leave out --vgg",
+        store.side(),
+        Lpips::SMALLEST
+    );
+    fetch(&mut args)?;
+    let batch = batch_size(&args, id);
     let protocol = args.metrics.protocol.unwrap_or(Protocol::PytorchFid);
     let preprocess = protocol.preprocess(Kind::Inception);
     let extractor = match &args.metrics.inception {
         Some(path) => Some(FeatureExtractor::open(Kind::Inception, path, preprocess, device)?),
         None => None,
     };
-    if extractor.is_some() && count < 2 {
-        bail!("rFID needs at least 2 images");
-    }
     let lpips = match &args.vgg {
         Some(vgg) => Some(Lpips::open(vgg, args.lpips.as_ref().unwrap_or(vgg), device)?),
         None => None,

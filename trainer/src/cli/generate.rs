@@ -153,9 +153,7 @@ pub fn run(mut args: Args) -> Result<Outcome> {
             eprintln!("note: {what} is not used: {} makes pixels", architecture.name());
         }
     }
-    if args.compare && architecture.process().gate().is_none() {
-        bail!("--compare needs a Hi-DiT, which generates both pixels and a latent");
-    }
+    check_compare(&args, &architecture)?;
     let reporter = Reporter::new((specs.len() * settings.steps) as u64, args.json);
     let mut classes: Vec<usize> = specs.iter().filter_map(|spec| spec.class).collect();
     classes.dedup();
@@ -396,6 +394,13 @@ fn wanted_settings(
     args.sampling.settings(usual)
 }
 
+fn check_compare(args: &Args, architecture: &Architecture) -> Result<()> {
+    if args.compare && architecture.process().gate().is_none() {
+        bail!("--compare needs a Hi-DiT, which generates both pixels and a latent");
+    }
+    Ok(())
+}
+
 /// What can be refused before gigabytes are fetched: several images in one file, settings, an
 /// interpolation without its ends, classes of a published model of ImageNet.
 fn check_before_downloads(args: &Args, library: &Library, place: &Place) -> Result<()> {
@@ -411,6 +416,7 @@ fn check_before_downloads(args: &Args, library: &Library, place: &Place) -> Resu
     if let Some(preset) = entry.known_network() {
         let network = &preset.architecture;
         let guide = library.has_guide(entry, &args.parts)?.then_some(network);
+        check_compare(args, network)?;
         wanted_settings(args, network, entry.sampling)?.validate_with(network, guide)?;
     }
     if entry.classes == Some(1000) {

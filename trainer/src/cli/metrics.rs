@@ -11,10 +11,11 @@ use serde_json::{Value, json};
 use super::Outcome;
 use super::events::Reporter;
 use super::numbers::at_least;
+use super::output::{check_file, check_folder};
 use super::published::FileOptions;
 use crate::data::fingerprint::Fingerprint;
 use crate::evaluate::cache::Cache;
-use crate::evaluate::eval_set::{EvalSet, claim, save};
+use crate::evaluate::eval_set::{EvalSet, claim, claim_part, save};
 use crate::evaluate::evaluation::{Evaluation, Options, set_features};
 use crate::evaluate::extraction::{self, ExtractedFeatures};
 use crate::evaluate::extractor::{FeatureExtractor, Kind};
@@ -23,6 +24,9 @@ use crate::evaluate::protocol::{Metric, Protocol};
 use crate::rank::Rank;
 use tintype::catalogue::Role;
 use tintype::files::{Identity, write_whole};
+
+/// What `--save-stats` does not do.
+const REPLACES_NONE: &str = "--save-stats replaces no other file; choose another name or remove it";
 
 /// Evaluation options.
 #[derive(Debug, clap::Args)]
@@ -72,23 +76,77 @@ impl MetricArgs {
     }
 
     /// Options of the evaluation.
-    ///
-    /// # Errors
-    ///
-    /// If `--save-stats` does not end in `.npz`.
-    pub fn options(&self) -> Result<Options> {
-        if let Some(path) = &self.save_stats
-            && path.extension().is_none_or(|e| e != "npz")
-        {
-            bail!("--save-stats {} does not end in .npz", path.display());
-        }
-        Ok(Options {
+    pub fn options(&self) -> Options {
+        Options {
             protocol: self.protocol.unwrap_or(Protocol::Adm),
             metrics: self.metrics.clone(),
             networks: self.networks(),
             subsets: self.subsets,
             statistics: self.save_stats.is_some(),
-        })
+        }
+    }
+
+    /// Refuses what can be told before anything is fetched: outputs that cannot be written, and metrics that cannot be
+    /// computed of samples and reference. Returns the reference if it is here.
+    ///
+    /// # Errors
+    ///
+    /// If there is such an output or metric, or the reference is here and cannot be read.
+    pub fn check(
+        &self,
+        samples: Option<&EvalSet>,
+        reference: Option<&Path>,
+    ) -> Result<Option<EvalSet>> {
+        self.check_outputs()?;
+        if let Some(path) = &self.save_stats {
+            let images = samples.and_then(|set| set.images.as_ref());
+            let known = images.map(of_images).unwrap_or_default();
+            claim_part(path, &known).context(REPLACES_NONE)?;
+        }
+        let here = reference.filter(|path| path.exists());
+        let here = here.map(|path| EvalSet::open(path, None)).transpose()?;
+        match reference.is_some() && here.is_none() {
+            true => Evaluation::check_without_reference(&self.options(), samples)?,
+            false => Evaluation::check(&self.options(), samples, here.as_ref())?,
+        }
+        Ok(here)
+    }
+
+    /// Makes sure that results can be written.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot, or `--save-stats` does not end in `.npz`.
+    pub fn check_outputs(&self) -> Result<()> {
+        if let Some(path) = &self.save_stats {
+            if path.extension().is_none_or(|e| e != "npz") {
+                bail!("--save-stats {} does not end in .npz", path.display());
+            }
+            check_file("--save-stats", path)?;
+        }
+        if let Some(path) = &self.output_json {
+            check_file("--output-json", path)?;
+        }
+        match &self.cache {
+            Some(folder) => check_folder("--cache", folder, folder),
+            None => Ok(()),
+        }
+    }
+
+    /// The first of these options that is given.
+    pub fn given(&self) -> Option<&'static str> {
+        let options = [
+            ("--protocol", self.protocol.is_some()),
+            ("--metrics", !self.metrics.is_empty()),
+            ("--inception", self.inception.is_some()),
+            ("--dinov2", self.dinov2.is_some()),
+            ("--clip", self.clip.is_some()),
+            ("--subsets", self.subsets.is_some()),
+            ("--cache", self.cache.is_some()),
+            ("--save-stats", self.save_stats.is_some()),
+            ("--output-json", self.output_json.is_some()),
+        ];
+        options.into_iter().find(|(_, is_given)| *is_given).map(|(option, _)| option)
     }
 
     fn networks(&self) -> BTreeMap<Kind, PathBuf> {
@@ -170,8 +228,7 @@ impl Evaluator<'_> {
     /// If it would.
     pub fn claim_statistics(&self) -> Result<()> {
         match &self.args.save_stats {
-            Some(path) => claim(path, &self.of_statistics())
-                .context("--save-stats replaces no other file; choose another name or remove it"),
+            Some(path) => claim(path, &self.of_statistics()).context(REPLACES_NONE),
             None => Ok(()),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tintype::files::{WriteError, writable_folder, write_beside, write_whole};
 
 /// Where images go, and those that went there.
@@ -33,6 +33,17 @@ pub fn check_folder(option: &str, output: &Path, folder: &Path) -> Result<()> {
     writable_folder(folder).map_err(|e| e.source).with_context(unwritable)
 }
 
+/// Makes sure that a file of this name can be written; its folder is created.
+///
+/// # Errors
+///
+/// If it is a folder, or its folder cannot be created or written.
+pub fn check_file(option: &str, file: &Path) -> Result<()> {
+    ensure!(!file.is_dir(), "{option} {} is a folder", file.display());
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    check_folder(option, file, folder.unwrap_or(Path::new(".")))
+}
+
 impl Output {
     /// Parses `--out` and checks that it is writable.
     ///
@@ -47,14 +58,15 @@ impl Output {
                 bail!("--out {}: only .png files are written", path.display());
             }
         }
-        let folder = match is_file {
-            true => path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")),
-            false => path,
-        };
-        check_folder("--out", path, folder)?;
         let place = match is_file {
-            true => Place::File(path.into()),
-            false => Place::Folder(path.into()),
+            true => {
+                check_file("--out", path)?;
+                Place::File(path.into())
+            }
+            false => {
+                check_folder("--out", path, path)?;
+                Place::Folder(path.into())
+            }
         };
         Ok(Self { place, overwrite, written: Vec::new(), taken: Vec::new() })
     }

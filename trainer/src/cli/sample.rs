@@ -2,7 +2,7 @@
 
 mod outputs;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
@@ -97,6 +97,10 @@ pub fn run(mut args: Args) -> Result<Outcome> {
     args.precision.on(&chosen.found.device)?;
     let library = Library::of_process();
     check_before_downloads(&args, &library)?;
+    let reference = match &args.evaluate {
+        Some(reference) => args.metrics.check(None, Some(reference.as_path()))?,
+        None => None,
+    };
     let mut options = FileOptions::new(&library);
     options.parts(&mut args.parts)?;
     options.file("--evaluate", Role::Reference, &mut args.evaluate)?;
@@ -127,8 +131,10 @@ pub fn run(mut args: Args) -> Result<Outcome> {
         k => labels(args.labels, args.count, k, args.seed)?.into_iter().map(Some).collect(),
     };
     let comparison = match &args.evaluate {
-        Some(reference) => {
-            Some(ReferenceEvaluation::open(reference, &args.metrics, &chosen.found.device)?)
+        Some(path) => {
+            let reference = reference.map_or_else(|| EvalSet::open(path, None), Ok)?;
+            let device = &chosen.found.device;
+            Some(ReferenceEvaluation::new(reference, &args.metrics, device)?)
         }
         None => None,
     };
@@ -204,9 +210,8 @@ struct ReferenceEvaluation {
 }
 
 impl ReferenceEvaluation {
-    fn open(reference: &Path, args: &MetricArgs, device: &Device) -> Result<Self> {
-        let reference = EvalSet::open(reference, None)?;
-        let evaluation = Evaluation::new(&args.options()?, None, Some(&reference), device)?;
+    fn new(reference: EvalSet, args: &MetricArgs, device: &Device) -> Result<Self> {
+        let evaluation = Evaluation::new(&args.options(), None, Some(&reference), device)?;
         Ok(Self { reference, evaluation })
     }
 }
@@ -215,7 +220,9 @@ impl ReferenceEvaluation {
 /// catalogue tells what the network is.
 fn check_before_downloads(args: &Args, library: &Library) -> Result<()> {
     args.sampling.check()?;
-    args.metrics.options()?;
+    if let (None, Some(option)) = (&args.evaluate, args.metrics.given()) {
+        bail!("{option} has no effect without --evaluate");
+    }
     let is_npz = |path: &&PathBuf| path.extension().is_some_and(|e| e == "npz");
     if let Some(other) = args.npz.as_ref().filter(|path| !is_npz(path)) {
         bail!("--npz {} does not end in .npz", other.display());

@@ -31,7 +31,9 @@ use crate::train::init::{Origin, Taking};
 use crate::train::lightningdit::{LightningDiTLoss, LightningDiTObjective};
 use crate::train::meanflow::draws::MeanFlowLoss;
 use crate::train::meanflow::imf::{self, ImfObjective};
+use crate::train::meanflow::loss::STEP;
 use crate::train::meanflow::pmf::{self, PmfLoss, PmfObjective};
+use crate::train::meanflow::products::{MAX_ERROR, error_of_products};
 use crate::train::objective::{Compute, Objective};
 use crate::train::ranks::{check_batch, check_free, train};
 use crate::train::run::{Ended, Run};
@@ -348,6 +350,20 @@ fn warn(comm: &Comm, labels: &[Option<usize>], num_classes: usize) {
     }
 }
 
+/// Says before training that du/dt will not be what it should.
+fn warn_of_products(comm: &Comm, features: usize, device: &Device) {
+    if comm.rank > 0 {
+        return;
+    }
+    let error = error_of_products(features, &device.clone().inner());
+    if error > MAX_ERROR {
+        let _ = writeln!(
+            std::io::stderr(),
+            "warning: this device computes float32 products in lower precision (relative error {error:.0e}), of which du/dt, a difference over {STEP}, keeps little; its samples of one step will be worse"
+        );
+    }
+}
+
 fn hidit_system(
     recipe: &Recipe<HiDiTConfig, HiDiTLoss, LatentData>,
     origin: &Origin,
@@ -437,6 +453,7 @@ fn imf_system(
     let set = training_data::of_meanflow(recipe, data.stats.as_deref())?;
     let (classes, latents) = (set.classes(), set.latents);
     warn(comm, &latents.labels, model.shape.num_classes);
+    warn_of_products(comm, model.shape.hidden_size, device);
     let network = fresh(|d| model.init(d), run.seed, device)?;
     // The network's own statistics need no file.
     let given = model.statistics().is_none().then_some(&latents.stats);
@@ -458,11 +475,12 @@ fn pmf_system(
     let model = pmf::trained(&recipe.model);
     let images = training_data::of_pmf(recipe)?;
     warn(comm, images.labels(), model.shape.num_classes);
+    warn_of_products(comm, model.shape.hidden_size, device);
     let convnext = match &data.convnext {
         Some(path) => Some(ConvNextV2::open(path, device)?),
         None => None,
     };
-    let comparisons = pmf::comparisons(&loss, lpips(&data.vgg, &data.lpips, device)?, convnext)?;
+    let comparisons = pmf::comparisons(&loss, lpips(&data.vgg, &data.lpips, device)?, convnext);
     let network = fresh(|d| model.init(d), run.seed, device)?;
     let watchers = watchers(recipe, comm, false, None, device)?;
     let classes = images.description.classes.clone();

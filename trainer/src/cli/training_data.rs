@@ -177,6 +177,7 @@ pub fn of_pmf(recipe: &Recipe<PmfConfig, PmfLoss, PmfData>) -> Result<Arc<ImageS
     let images = image_store(&data.images)?;
     pmf::check_data(&model, &images)?;
     ensure!(data.vgg.is_some() == data.lpips.is_some(), "LPIPS needs both data.vgg and data.lpips");
+    pmf::check_side(&recipe.loss, data.lpips.is_some(), data.convnext.is_some())?;
     Ok(images)
 }
 

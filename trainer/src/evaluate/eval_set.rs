@@ -89,8 +89,24 @@ pub fn claim(path: &Path, identity: &Identity) -> Result<()> {
     if !path.exists() {
         return Ok(());
     }
-    let recorded = Npz::open(path).ok().and_then(|mut npz| npz.identity());
-    Ok(identity.check(path, recorded.as_deref())?)
+    Ok(identity.check(path, recorded(path).as_deref())?)
+}
+
+/// [`claim`] before all of the identity is known.
+///
+/// # Errors
+///
+/// As [`claim`].
+pub fn claim_part(path: &Path, identity: &Identity) -> Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    Ok(identity.check_part(path, recorded(path).as_deref())?)
+}
+
+/// The identity of an archive; `None` if it is none, or of another tool.
+fn recorded(path: &Path) -> Option<String> {
+    Npz::open(path).ok()?.identity()
 }
 
 /// Writes statistics in pytorch-fid's format, which [`EvalSet::open`] reads.

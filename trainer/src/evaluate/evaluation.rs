@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use tintype::burn::tensor::Device;
 
 use super::cache::Cache;
@@ -58,28 +58,43 @@ impl Evaluation {
         device: &Device,
     ) -> Result<Self> {
         let metrics = metrics(options, samples, reference)?;
-        let mut extractors = Vec::new();
-        // Features must be extracted unless precomputed statistics suffice for the metric.
-        let needs_features = |metric: &Metric| {
-            samples.is_none_or(|set| set.images.is_some())
-                || reference
-                    .is_some_and(|set| metric.has_reference() && !has_statistics(*metric, set))
-        };
-        for kind in [Kind::Inception, Kind::DinoV2, Kind::Clip] {
-            let metric = metrics.iter().find(|m| m.kind() == kind && needs_features(m));
-            match (options.networks.get(&kind), metric) {
-                (Some(path), metric) if metric.is_some() || options.statistics => {
-                    let preprocess = options.protocol.preprocess(kind);
-                    extractors.push(FeatureExtractor::open(kind, path, preprocess, device)?);
-                }
-                (None, Some(metric)) => {
-                    bail!("{} needs the weights of its network: {}", metric.name(), kind.wanted());
-                }
-                _ => {}
-            }
-        }
+        let networks = networks(options, &metrics, samples, reference)?;
         let protocol = options.protocol;
+        let open = |(kind, path): (Kind, &Path)| {
+            FeatureExtractor::open(kind, path, protocol.preprocess(kind), device)
+        };
+        let extractors: Vec<_> = networks.into_iter().map(open).collect::<Result<_>>()?;
         Ok(Self { protocol, metrics, extractors, subsets: options.subsets })
+    }
+
+    /// Checks what [`new`](Self::new) checks of options and sets, before the weights are here.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), but for the weights.
+    pub fn check(
+        options: &Options,
+        samples: Option<&EvalSet>,
+        reference: Option<&EvalSet>,
+    ) -> Result<()> {
+        let metrics = metrics(options, samples, reference)?;
+        networks(options, &metrics, samples, reference).map(|_| ())
+    }
+
+    /// [`check`](Self::check) before the reference is here, too: of the metrics that are asked for.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be computed of the samples, or needs a network that is not given.
+    pub fn check_without_reference(options: &Options, samples: Option<&EvalSet>) -> Result<()> {
+        if let Some(set) = samples {
+            options.metrics.iter().try_for_each(|metric| check_computable(*metric, set))?;
+        }
+        let has_images = samples.is_none_or(|set| set.images.is_some());
+        if has_images && options.metrics.is_empty() && options.networks.is_empty() {
+            return Err(no_extractor());
+        }
+        networks(options, &options.metrics, samples, None).map(|_| ())
     }
 
     /// Plans feature extraction for a set of `n` images.
@@ -174,16 +189,11 @@ fn metrics(
             bail!("{} needs a reference; pass one with --reference", metric.name());
         }
         for set in samples.into_iter().chain(compared) {
-            ensure!(
-                computable(metric, set),
-                "{} has no images, and no statistics for {}",
-                set.path.display(),
-                metric.name()
-            );
+            check_computable(metric, set)?;
         }
     }
     if metrics.is_empty() && networks.is_empty() {
-        bail!("evaluation needs a feature extractor: {}", Kind::Inception.wanted());
+        return Err(no_extractor());
     }
     if metrics.is_empty() && !options.statistics {
         bail!(
@@ -192,6 +202,38 @@ fn metrics(
         );
     }
     Ok(metrics)
+}
+
+fn no_extractor() -> anyhow::Error {
+    anyhow!("evaluation needs a feature extractor: {}", Kind::Inception.wanted())
+}
+
+/// The networks whose features are extracted, with their weights.
+fn networks<'a>(
+    options: &'a Options,
+    metrics: &[Metric],
+    samples: Option<&EvalSet>,
+    reference: Option<&EvalSet>,
+) -> Result<Vec<(Kind, &'a Path)>> {
+    // Features must be extracted unless precomputed statistics suffice for the metric.
+    let needs_features = |metric: &Metric| {
+        samples.is_none_or(|set| set.images.is_some())
+            || reference.is_some_and(|set| metric.has_reference() && !has_statistics(*metric, set))
+    };
+    let mut networks = Vec::new();
+    for kind in [Kind::Inception, Kind::DinoV2, Kind::Clip] {
+        let metric = metrics.iter().find(|m| m.kind() == kind && needs_features(m));
+        match (options.networks.get(&kind), metric) {
+            (Some(path), metric) if metric.is_some() || options.statistics => {
+                networks.push((kind, path.as_path()));
+            }
+            (None, Some(metric)) => {
+                bail!("{} needs the weights of its network: {}", metric.name(), kind.wanted());
+            }
+            _ => {}
+        }
+    }
+    Ok(networks)
 }
 
 /// Whether a set's precomputed statistics suffice for a metric.
@@ -206,6 +248,16 @@ fn has_statistics(metric: Metric, set: &EvalSet) -> bool {
 /// Whether a metric can be computed on a set.
 fn computable(metric: Metric, set: &EvalSet) -> bool {
     set.images.is_some() || has_statistics(metric, set)
+}
+
+fn check_computable(metric: Metric, set: &EvalSet) -> Result<()> {
+    ensure!(
+        computable(metric, set),
+        "{} has no images, and no statistics for {}",
+        set.path.display(),
+        metric.name()
+    );
+    Ok(())
 }
 
 /// Collects extracted features and precomputed statistics of a set. Precomputed statistics take

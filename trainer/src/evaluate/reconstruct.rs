@@ -34,6 +34,8 @@ pub struct Reconstructor {
     decoder: VaeDecoder,
     lpips: Option<Lpips>,
     extractor: Option<FeatureExtractor>,
+    /// Pixels of a side that make one of the latent's.
+    downsampling: usize,
     device: Device,
     /// Seed of the posterior samples.
     seed: u64,
@@ -95,6 +97,7 @@ impl Reconstructor {
             decoder: load(d.context(context)?, &decoder, FloatDType::F32, device)?.network,
             lpips,
             extractor,
+            downsampling: config.downsampling(),
             device: device.clone(),
             seed,
         })
@@ -105,12 +108,11 @@ impl Reconstructor {
     ///
     /// # Errors
     ///
-    /// If rFID is wanted of fewer than two images.
+    /// If the side of the images does not fit the autoencoder, or rFID is wanted of fewer than two.
     ///
     /// # Panics
     ///
-    /// If `batch` is 0, `count` is over the number of images, or their side does not fit the
-    /// autoencoder.
+    /// If `batch` is 0, `count` is over the number of images, or they are too small for LPIPS.
     pub fn run(
         &self,
         store: &ImageStore,
@@ -120,10 +122,10 @@ impl Reconstructor {
         progress: &dyn Fn(usize),
     ) -> Result<Option<Quality>> {
         ensure!(
-            self.lpips.is_none() || store.side() >= Lpips::SMALLEST,
-            "images of {} pixels are too small for LPIPS, which needs {}; leave out --vgg",
+            store.side().is_multiple_of(self.downsampling),
+            "the image resolution {} is not a multiple of the autoencoder's downsampling factor {}",
             store.side(),
-            Lpips::SMALLEST
+            self.downsampling
         );
         let mut sums = Sums::default();
         let mut extracted = [ExtractedFeatures::default(), ExtractedFeatures::default()];

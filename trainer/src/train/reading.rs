@@ -247,6 +247,12 @@ decay = 0.9999
         assert!(m.contains("loss.omega_mx"), "{m}");
         let m = refused("[data]", "[preview]\nevery = 1\ncfg = 0.5\n[data]");
         assert!(m.contains("preview.cfg"), "{m}");
+        let m = refused("latents = \"latents\"", "latents = \"latents\"\nstats = \"stats.pt\"");
+        assert!(m.contains("data.stats has no effect"), "{m}");
+        let others = text
+            .replace("num_classes = 10", "num_classes = 10\nin_channels = 16")
+            .replace("latents = \"latents\"", "latents = \"latents\"\nstats = \"stats.pt\"");
+        assert!(Config::parse(&others).is_ok(), "latents of other autoencoders need statistics");
         let m = refused("imf-b-2", "hdit-cifar10");
         assert!(m.contains("not a meanflow network"), "{m}");
         let m = Config::parse(&SMALL.replace("lr = 1e-4", "lr = 1e-4\nmuon = true"));

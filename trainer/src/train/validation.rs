@@ -170,7 +170,13 @@ pub fn validate(config: &Config) -> Result<()> {
 fn check_mean_flow(config: &Config) -> Result<()> {
     let Shared { run, optimizer, evaluate, preview, .. } = config.shared();
     let loss = match config {
-        Config::MeanFlow(recipe) => &recipe.loss,
+        Config::MeanFlow(recipe) => {
+            ensure!(
+                recipe.data.stats.is_none() || recipe.model.statistics().is_none(),
+                "data.stats has no effect: an iMF on latents of 4 channels has statistics of its own; remove it"
+            );
+            &recipe.loss
+        }
         Config::Pmf(recipe) => &recipe.loss.draws,
         _ => {
             let muon = optimizer.muon;

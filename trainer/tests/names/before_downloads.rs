@@ -44,8 +44,56 @@ fn settings_outputs_and_paths_of_generate_and_sample() {
         ("sample --model imf-b-2 --count 1000 --out x --sampler euler", "does not fit iMF"),
         ("generate crane --model lightningdit-xl-1-800ep", "134 crane; 517 crane"),
         ("generate 3 --model imf-b-2 --cfg 0.5", "--cfg 0.5 is not 1 or more"),
+        ("generate 3 --model imf-b-2 --compare", "--compare needs a Hi-DiT"),
     ];
     refused(&scene, &known);
+}
+
+#[test]
+fn sets_metrics_and_outputs_of_evaluate_and_sample() {
+    let scene = Scene::new();
+    scene.workspace.write("taken", "a file");
+    scene.workspace.write("my.npz", "the only copy of a thesis");
+    scene.succeeds("prepare images --out store --size 12");
+    let inception = "--inception hub:me/inception/inception.pth";
+    let compared = [
+        ("nowhere --reference images", "nowhere"),
+        ("images --reference no.npz", "--reference no.npz: there is no such file"),
+        ("images --reference taken", "taken"),
+        ("images --reference images --count 25", "24 images, not 25"),
+        ("images --metrics fid", "fid needs a reference"),
+        ("images --reference images --metrics fd-dinov2", "fd-dinov2 needs the weights"),
+        ("images --reference hub:me/batch/b.npz --metrics fd-clip", "fd-clip needs the weights"),
+        ("images --reference images --save-stats x.zip", "does not end in .npz"),
+        ("images --reference images --save-stats my.npz", "--save-stats replaces no other file"),
+        ("images --reference images --save-stats taken/x.npz", "--save-stats taken/x.npz cannot"),
+        ("images --reference images --output-json taken/x.json", "--output-json taken/x.json"),
+        ("images --reference images --output-json images", "--output-json images is a folder"),
+        ("images --reference images --cache taken/x", "--cache taken/x cannot be written"),
+        ("images --reconstruct tiny-vae", "tintype prepare"),
+        ("store --reconstruct tiny-vae --count 0", "store has no images"),
+        ("store --reconstruct tiny-vae --count 1", "rFID needs at least 2 images"),
+        ("store --reconstruct tiny-vae --vgg hub:me/vgg/vgg.pth", "too small for LPIPS"),
+        ("store --reconstruct tiny-vae --names no.txt", "--names no.txt: there is no such file"),
+        ("store --reconstruct tiny-vae --pairs taken/x.png", "--pairs taken/x.png cannot"),
+        ("store --reconstruct tiny-vae --output-json taken/x.json", "--output-json taken/x.json"),
+    ];
+    let compared = compared.map(|(rest, reason)| (format!("evaluate {rest} {inception}"), reason));
+    let sample = "sample --model tiny-joint --count 12";
+    let sampled = [
+        (format!("{sample} --evaluate images"), "needs a feature extractor"),
+        (format!("{sample} --evaluate hub:me/batch/b.npz"), "needs a feature extractor"),
+        (format!("{sample} --evaluate no.npz {inception}"), "--evaluate no.npz: there is no such"),
+        (format!("{sample} --evaluate images {inception} --metrics kd-clip"), "kd-clip needs the"),
+        (
+            format!("{sample} --evaluate images {inception} --output-json taken/x.json"),
+            "--output-json taken/x.json cannot be written",
+        ),
+        (format!("{sample} --out x --metrics fid"), "--metrics has no effect without --evaluate"),
+    ];
+    let commands: Vec<(&str, &str)> =
+        compared.iter().chain(&sampled).map(|(line, reason)| (line.as_str(), *reason)).collect();
+    refused(&scene, &commands);
 }
 
 #[test]
@@ -77,6 +125,35 @@ fn training(data: &str, run: &str, init: &str) -> String {
     )
 }
 
+/// The configuration of a pMF with a perceptual loss whose network is not here.
+const PMF: &str = r#"
+recipe = "meanflow"
+[model]
+hidden_size = 32
+depth = 2
+aux_head_depth = 1
+num_heads = 2
+mlp_hidden = 40
+in_channels = 3
+input_size = 32
+patch_size = 8
+pca_channels = 8
+num_classes = 3
+[data]
+images = "store"
+convnext = "hub:me/convnext/convnext.pt"
+[loss]
+perceptual_side = 40
+[run]
+steps = 1
+batch = 2
+[optimizer]
+lr = 1e-4
+betas = [0.9, 0.95]
+[ema]
+decay = 0.9
+"#;
+
 #[test]
 fn data_outputs_and_runs_of_train() {
     let scene = Scene::new();
@@ -93,6 +170,7 @@ fn data_outputs_and_runs_of_train() {
     write("plain.toml", training(store, batch, ""));
     let teacher = format!("{store}\nteacher = \"hub:me/dino/dino.pth\"");
     write("other.toml", training(&teacher, "batch = 2\nseed = 1", ""));
+    write("pmf.toml", PMF.into());
     scene.succeeds("train plain.toml --out run --device cpu --quiet");
     let commands = [
         ("train whole.toml --out taken/x", "--out taken/x cannot be written"),
@@ -102,6 +180,7 @@ fn data_outputs_and_runs_of_train() {
         ("train data.toml --out x", "nowhere: not an image store"),
         ("train vgg.toml --out x", "LPIPS needs both data.vgg and data.lpips"),
         ("train names.toml --out x", "init.names no.txt: there is no such file"),
+        ("train pmf.toml --out x", "loss.perceptual_side = 40 is not a multiple of 32"),
     ];
     refused(&scene, &commands);
 }

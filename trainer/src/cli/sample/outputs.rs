@@ -11,7 +11,7 @@ use tintype::weights::Weights;
 
 use super::Args;
 use crate::cli::force;
-use crate::cli::output::check_folder;
+use crate::cli::output::{check_file, check_folder};
 use crate::rank::Rank;
 use crate::samples::{Replace, Samples};
 use crate::train::run::is_run;
@@ -38,10 +38,7 @@ pub(super) fn check_folders(out: Option<&Path>, npz: Option<&Path>) -> Result<()
         check_folder("--out", out, out)?;
     }
     match npz {
-        Some(npz) => {
-            let folder = npz.parent().filter(|folder| !folder.as_os_str().is_empty());
-            check_folder("--npz", npz, folder.unwrap_or(Path::new(".")))
-        }
+        Some(npz) => check_file("--npz", npz),
         None => Ok(()),
     }
 }

@@ -21,7 +21,7 @@ use crate::train::recompute::Tape;
 
 /// Step of the central difference that du/dt is. Above it the error grows with its square, below it with the rounding of
 /// float32.
-const STEP: f64 = 1e-3;
+pub const STEP: f64 = 1e-3;
 
 /// A pass of the network and its losses.
 pub struct Pass {

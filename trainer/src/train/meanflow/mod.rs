@@ -3,7 +3,7 @@
 //!
 //! From `draws` and data to a `batch`, to the `loss` of u and v: all of that iMF and pMF share. `imf` brings latents;
 //! `pmf` brings pixels and `perceptual` losses, which compare a `crop` of the estimated picture with that of the true
-//! one.
+//! one. `products` tells devices on which du/dt is lost.
 
 pub mod batch;
 pub mod crop;
@@ -12,6 +12,7 @@ pub mod imf;
 pub mod loss;
 pub mod perceptual;
 pub mod pmf;
+pub mod products;
 
 use tintype::model::meanflow::Shape;
 

@@ -155,30 +155,35 @@ pub fn trained(model: &PmfConfig) -> PmfConfig {
 }
 
 /// The perceptual losses of these networks.
-///
-/// # Errors
-///
-/// If the crops do not fit a network.
 pub fn comparisons(
     loss: &PmfLoss,
     lpips: Option<Lpips>,
     convnext: Option<ConvNextV2>,
-) -> Result<Vec<Comparison>> {
+) -> Vec<Comparison> {
+    let lpips = lpips.map(|network| Comparison::Lpips(Box::new(network), loss.lpips_weight));
+    let convnext =
+        convnext.map(|network| Comparison::ConvNext(Box::new(network), loss.convnext_weight));
+    lpips.into_iter().chain(convnext).collect()
+}
+
+/// Checks the crops against the perceptual losses that there will be.
+///
+/// # Errors
+///
+/// If their side does not fit a network.
+pub fn check_side(loss: &PmfLoss, has_lpips: bool, has_convnext: bool) -> Result<()> {
     let side = loss.perceptual_side;
     ensure!(
-        lpips.is_none() || side >= Lpips::SMALLEST,
+        !has_lpips || side >= Lpips::SMALLEST,
         "loss.perceptual_side = {side} is too small for LPIPS, which needs {}",
         Lpips::SMALLEST
     );
     let multiple = ConvNextV2::MULTIPLE;
     ensure!(
-        convnext.is_none() || (side > 0 && side.is_multiple_of(multiple)),
+        !has_convnext || (side > 0 && side.is_multiple_of(multiple)),
         "loss.perceptual_side = {side} is not a multiple of {multiple}, which ConvNeXt V2 needs"
     );
-    let lpips = lpips.map(|network| Comparison::Lpips(Box::new(network), loss.lpips_weight));
-    let convnext =
-        convnext.map(|network| Comparison::ConvNext(Box::new(network), loss.convnext_weight));
-    Ok(lpips.into_iter().chain(convnext).collect())
+    Ok(())
 }
 
 /// Checks data against the network before anything is computed.
