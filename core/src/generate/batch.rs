@@ -193,7 +193,7 @@ impl<'a> Batch<'a> {
     ///
     /// Nothing in a step waits for the device. A processor that is faster than its GPU would hand it all steps at
     /// once: progress would be at its end before the first picture is begun, and whoever cancels would wait for all of
-    /// them. So no more than [`STEPS_AHEAD`] are under way, and the first one is waited for, so that what it took can be
+    /// them. So no more than [`STEPS_AHEAD`] are under way. The first one is waited for, so that what it took can be
     /// measured. Waiting reads a number, as a browser can wait in no other way; it also tells of NaN long before the
     /// picture is read.
     pub(super) async fn tell(

@@ -98,9 +98,9 @@ pub(super) fn direction(x: &State, denoised: State, s: f64) -> State {
     (x.clone() - denoised) / s
 }
 
-/// Moves `x` along the line to `denoised`, from noise level `s` to `to`. It starts from the end that it stays nearer to:
-/// float32 then rounds a small change and not, each time, the whole state or, where `to` is far below `s`, noise that is
-/// about to go.
+/// Moves `x` along the line to `denoised`, from noise level `s` to `to`. It starts from the end that it stays nearer
+/// to: float32 then rounds a small change and not, each time, the whole state or, where `to` is far below `s`, noise
+/// that is about to go.
 pub(super) fn toward(x: State, denoised: State, s: f64, to: f64) -> State {
     let ratio = to / s;
     if ratio > 0.5 {

@@ -1,14 +1,14 @@
 //! Samplers: free functions of one shape, a paper reference each.
 //!
-//! A sampler moves a state from noise to data and asks a [`Model`] for predictions, which computes in a precision of its
-//! own. The state is a tensor of the model's device, in float64 where that has it (see
+//! A sampler moves a state from noise to data and asks a [`Model`] for predictions, which computes in a precision of
+//! its own. The state is a tensor of the model's device, in float64 where that has it (see
 //! [`crate::device::state_dtype`]), and coefficients are numbers in float64. Nothing in a step is read back but the
 //! error of an adaptive method. Functions are async because a browser can read a GPU in no other way.
 //!
 //! In float32 a step rounds the state as often as it is added to. So a step of an ODE adds one change, which is put
 //! together first, and moves along a line from the end that it stays nearer to: a thousand steps then err by some ten
-//! units in the last place, about 10⁻⁶, where a level of an 8-bit picture is 8·10⁻³. Steps with noise add more often, but
-//! they shrink what earlier ones rounded. No error term is carried along.
+//! units in the last place, about 10⁻⁶, where a level of an 8-bit picture is 8·10⁻³. Steps with noise add more often,
+//! but they shrink what earlier ones rounded. No error term is carried along.
 //!
 //! Flows are sampled on this library's clock, from t = 1 (noise) to t = 0 (data); denoisers from the
 //! largest noise level σ to 0.
