@@ -13,11 +13,14 @@
 //! times those of a seed.
 
 use std::f64::consts::{FRAC_PI_2, TAU};
+use std::thread;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
+
+use crate::device::state_dtype;
 
 /// What the noise is for; streams of one image are independent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +135,7 @@ fn box_muller(a: u32, b: u32) -> (f32, f32) {
     ((radius * cos) as f32, (radius * sin) as f32)
 }
 
-/// The noise of a batch in float64 on the state's device.
+/// The noise of a batch on a device, in the dtype of a sampler's state there ([`state_dtype`]).
 ///
 /// # Shapes
 ///
@@ -144,11 +147,37 @@ pub fn batch(
     [c, h, w]: [usize; 3],
     device: &Device,
 ) -> Tensor<4> {
-    let mut values = Vec::with_capacity(keys.len() * c * h * w);
-    for &key in keys {
-        values.extend(normals(key, stream, step, c * h * w).into_iter().map(f64::from));
+    let values = images(keys, stream, step, c * h * w);
+    let data = TensorData::new(values, [keys.len(), c, h, w]);
+    Tensor::from_data(data, (device, DType::from(state_dtype(device))))
+}
+
+/// Numbers below which another thread is not worth its start.
+const LEAST: usize = 1 << 14;
+
+/// [`normals`] of one image after the other, drawn by as many threads as there are cores. A browser tells of none, and
+/// all are drawn by one.
+fn images(keys: &[ImageKey], stream: Stream, step: u32, len: usize) -> Vec<f32> {
+    let mut values = vec![0.0; keys.len() * len];
+    let draw = |keys: &[ImageKey], values: &mut [f32]| {
+        for (&key, values) in keys.iter().zip(values.chunks_exact_mut(len.max(1))) {
+            values.copy_from_slice(&normals(key, stream, step, len));
+        }
+    };
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let threads = cores.min(values.len() / LEAST).max(1);
+    let share = keys.len().div_ceil(threads);
+    if share == keys.len() {
+        draw(keys, &mut values);
+        return values;
     }
-    Tensor::from_data(TensorData::new(values, [keys.len(), c, h, w]), (device, DType::F64))
+    let draw = &draw;
+    thread::scope(|scope| {
+        for (keys, values) in keys.chunks(share).zip(values.chunks_mut(share * len)) {
+            scope.spawn(move || draw(keys, values));
+        }
+    });
+    values
 }
 
 #[cfg(test)]
@@ -167,6 +196,18 @@ mod tests {
         let long = normals(KEY, Stream::Step, 5, 101);
         assert_eq!(normals(KEY, Stream::Step, 5, 10), long[..10]);
         assert_eq!(normals(KEY, Stream::Step, 5, 11), long[..11]);
+    }
+
+    #[test]
+    fn threads_draw_what_one_does() {
+        // Shares of unequal size, in which a thread has one image or more.
+        let keys: Vec<_> = (0..5).map(|image| ImageKey { image, ..KEY }).collect();
+        for len in [0, 7, LEAST] {
+            let expected: Vec<_> =
+                keys.iter().flat_map(|&key| normals(key, Stream::Step, 5, len)).collect();
+            assert_eq!(images(&keys, Stream::Step, 5, len), expected);
+        }
+        assert!(images(&[], Stream::Step, 5, LEAST).is_empty());
     }
 
     #[test]

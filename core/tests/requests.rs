@@ -7,6 +7,8 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, FloatDType, Int, Tensor};
 use serde_json::{Value, json};
 use tintype::Precision;
+#[cfg(feature = "wgpu")]
+use tintype::device::state_dtype;
 use tintype::diffusion::guidance::Guidance;
 use tintype::generate::{
     Event, GenerateError, ImageSpec, LoadError, Parts, Picture, Pipeline, Request, between,
@@ -108,9 +110,13 @@ fn toy(file: &str, kind: &str, gain: f32) -> Weights {
 }
 
 fn pipeline(kind: &str, gain: f32, precision: FloatDType) -> Pipeline {
+    pipeline_on(&Device::flex(), kind, gain, precision)
+}
+
+fn pipeline_on(device: &Device, kind: &str, gain: f32, precision: FloatDType) -> Pipeline {
     let model = toy("toy", kind, gain);
     let parts = Parts { model: &model, vae: None, stats: None, guide: None };
-    Pipeline::load(parts, precision, &Device::flex()).expect("it loads")
+    Pipeline::load(parts, precision, device).expect("it loads")
 }
 
 /// The pictures, with the indices of the steps; each step shows all of them.
@@ -239,6 +245,64 @@ fn values_that_are_not_finite_are_an_error() {
                 other => panic!("{sampler:?}: {other:?}"),
             }
         }
+    }
+}
+
+#[test]
+fn a_run_whose_values_are_not_finite_ends_with_its_first_step() {
+    let pipeline = pipeline("flow", 1e30, FloatDType::F32);
+    let usual = pipeline.architecture().default_settings();
+    let images = vec![ImageSpec::new(None, 0, 0)];
+    let request = Request { settings: Settings { steps: 50, ..usual }, images };
+    let mut told = 0;
+    let mut on_event = async |_: Event<'_>| {
+        told += 1;
+        Ok(())
+    };
+    let result = pollster::block_on(pipeline.generate(&request, &mut on_event));
+    assert!(matches!(result, Err(GenerateError::NotFinite { .. })), "{result:?}");
+    assert_eq!(told, 0);
+}
+
+/// wgpu has no float64: the state is float32 there.
+#[cfg(feature = "wgpu")]
+#[test]
+fn a_float32_state_makes_the_pictures_of_a_float64_state() {
+    let Ok(chosen) = tintype::device::choose("wgpu") else {
+        return println!("no wgpu adapter, nothing to compare");
+    };
+    let (wide, narrow) = (Device::flex(), chosen.found.device);
+    assert_eq!([&wide, &narrow].map(state_dtype), [FloatDType::F64, FloatDType::F32]);
+    for (kind, sampler, steps) in [
+        ("flow", Sampler::Euler, 50),
+        ("flow", Sampler::UniPc, 12),
+        ("flow", Sampler::EulerMaruyama, 50),
+        ("flow", Sampler::Dopri5, 1),
+        ("denoiser", Sampler::DpmPp2m, 12),
+        ("denoiser", Sampler::DpmPp3mSde, 25),
+    ] {
+        let values = |device: &Device| -> Vec<u8> {
+            let pipeline = pipeline_on(device, kind, 1.0, FloatDType::F32);
+            let usual = pipeline.architecture().default_settings();
+            let settings = Settings { sampler, steps, ..usual };
+            let pictures = make_with(&pipeline, settings, &[3, 1]).expect("pictures").0;
+            pictures.into_iter().flat_map(|picture| picture.image.pixels).collect()
+        };
+        let (expected, found) = (values(&wide), values(&narrow));
+        assert!(expected.iter().any(|value| *value != expected[0]), "{sampler:?}: one colour");
+        // A value beside the middle of two levels falls to either.
+        let off = expected.iter().zip(&found).map(|(a, b)| a.abs_diff(*b)).filter(|&off| off > 0);
+        let off: Vec<u8> = off.collect();
+        assert!(off.iter().all(|&levels| levels == 1), "{kind}, {sampler:?}: {off:?}");
+        let most = expected.len() / 200;
+        assert!(off.len() <= most, "{kind}, {sampler:?}: {} of {}", off.len(), expected.len());
+    }
+    // What is not finite is found there, too, whether a step waits for the device or the picture is read.
+    for (sampler, steps) in [(Sampler::Euler, 1), (Sampler::UniPc, 12), (Sampler::Dopri5, 1)] {
+        let pipeline = pipeline_on(&narrow, "flow", 1e30, FloatDType::F32);
+        let usual = pipeline.architecture().default_settings();
+        let result = make_with(&pipeline, Settings { sampler, steps, ..usual }, &[3]);
+        assert!(matches!(result, Err(GenerateError::NotFinite { .. })), "{sampler:?}");
     }
 }
 

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 use tintype::burn::module::Module;
 use tintype::burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
+use tintype::device::state_dtype;
 use tintype::weights::{TensorView, Weights, load, open};
 
 /// Weights `w.*`, inputs `in.*`, expected values `out.*` and metadata.
@@ -105,7 +106,7 @@ impl Golden {
         Ok(Tensor::from_data(TensorData::new(view.to_f32(), view.shape.clone()), device))
     }
 
-    /// An input in float64, as samplers want it.
+    /// An input as samplers want it: in the dtype of their state on this device.
     ///
     /// # Errors
     ///
@@ -121,10 +122,10 @@ impl Golden {
     pub fn state(&self, name: &str, device: &Device) -> Result<Tensor<4>> {
         let view = self.view(name)?;
         let data = TensorData::new(view.to_f64(), view.shape.clone());
-        Ok(Tensor::from_data(data, (device, DType::F64)))
+        Ok(Tensor::from_data(data, (device, DType::from(state_dtype(device)))))
     }
 
-    /// One slice of a float64 input with five axes.
+    /// One slice of such an input with five axes.
     ///
     /// # Errors
     ///
@@ -144,7 +145,7 @@ impl Golden {
         let values = view.to_f64();
         anyhow::ensure!((index + 1) * len <= values.len(), "{name} has no entry {index}");
         let data = TensorData::new(values[index * len..(index + 1) * len].to_vec(), shape);
-        Ok(Tensor::from_data(data, (device, DType::F64)))
+        Ok(Tensor::from_data(data, (device, DType::from(state_dtype(device)))))
     }
 
     /// Integers on a device.

@@ -5,7 +5,7 @@ pub mod browser;
 #[cfg(all(feature = "wgpu", target_os = "linux"))]
 pub mod session;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 
 /// What a device is made of, the preferred kind first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -167,24 +167,28 @@ pub fn seeded<T>(device: &Device, seed: u64, draw: impl FnOnce() -> T) -> T {
     draw()
 }
 
-/// Where a sampler's float64 state lives: on the device itself, except on wgpu, where WGSL has no
-/// float64 (drivers that claim it compute wrong values); there it lives on the CPU.
-pub fn state_device(device: &Device) -> Device {
-    #[cfg(feature = "wgpu")]
-    if is_wgpu(device) {
-        return Device::flex();
-    }
-    device.clone()
+/// The dtype of a sampler's state on a device: float64, except on wgpu, as WGSL has none (drivers that claim it
+/// compute wrong values). What float32 loses over a whole run is about a ten-thousandth of a level of an 8-bit picture
+/// (see [`crate::sampler`]).
+pub fn state_dtype(device: &Device) -> FloatDType {
+    if is_wgpu(device) { FloatDType::F32 } else { FloatDType::F64 }
 }
 
-#[cfg(feature = "wgpu")]
 fn is_wgpu(device: &Device) -> bool {
-    use burn::backend::DispatchDevice;
-    match device.as_dispatch() {
-        DispatchDevice::Wgpu(_) => true,
-        #[cfg(feature = "vulkan")]
-        DispatchDevice::Vulkan(_) => true,
-        _ => false,
+    #[cfg(feature = "wgpu")]
+    {
+        use burn::backend::DispatchDevice;
+        match device.as_dispatch() {
+            DispatchDevice::Wgpu(_) => true,
+            #[cfg(feature = "vulkan")]
+            DispatchDevice::Vulkan(_) => true,
+            _ => false,
+        }
+    }
+    #[cfg(not(feature = "wgpu"))]
+    {
+        let _ = device;
+        false
     }
 }
 

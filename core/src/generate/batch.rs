@@ -4,7 +4,7 @@
 //! half. The rows of an evaluation are all images conditionally, and then the guided ones unconditionally, or by the
 //! guide.
 
-use burn::tensor::{FloatDType, Tensor};
+use burn::tensor::{FloatDType, Int, Tensor};
 
 use super::guide::Guide;
 use super::observer::Observer;
@@ -14,7 +14,10 @@ use super::request::Request;
 use super::{Event, Preview};
 use crate::diffusion::guidance::Guidance;
 use crate::noise::{self, ImageKey, Stream};
-use crate::sampler::{State, Step, Stop, read_finite};
+use crate::sampler::{State, Step, Stop, read_finite, wait_for};
+
+/// A device is waited for at every so many steps.
+const STEPS_AHEAD: usize = 2;
 
 /// A batch of images.
 pub(super) struct Batch<'a> {
@@ -27,6 +30,8 @@ pub(super) struct Batch<'a> {
     agreed: Vec<bool>,
     /// Rows that each image was evaluated in.
     evaluations: Vec<usize>,
+    /// The labels of the latest evaluation, and its guided images.
+    labels: Option<(Vec<usize>, Tensor<1, Int>)>,
     observer: &'a mut dyn Observer,
 }
 
@@ -48,13 +53,14 @@ impl<'a> Batch<'a> {
             agreement: request.settings.agreement,
             agreed: vec![false; request.images.len()],
             evaluations: vec![0; request.images.len()],
+            labels: None,
             observer,
         }
     }
 
-    /// Standard normal noise of a state, `[B, C, H, W]` in float64.
+    /// Standard normal noise of a state, `[B, C, H, W]`.
     pub(super) fn noise(&self, stream: Stream, draw: usize, shape: [usize; 3]) -> State {
-        noise::batch(&self.keys, stream, draw as u32, shape, &self.pipeline.state_device)
+        noise::batch(&self.keys, stream, draw as u32, shape, &self.pipeline.device)
     }
 
     /// The state that sampling starts from, before its scale.
@@ -77,25 +83,36 @@ impl<'a> Batch<'a> {
         &self.evaluations
     }
 
-    /// A state on the network's device, `[B, …]`, with the guided images once more, `[B + G, …]`.
-    pub(super) async fn input(
-        &self,
-        x: State,
-        precision: FloatDType,
-        guided: &[usize],
-    ) -> Result<Tensor<4>, Stop> {
-        let x = self.pipeline.to_device(x, precision).await?;
-        Ok(match guided.is_empty() {
+    /// A state in the network's precision, `[B, …]`, with the guided images once more, `[B + G, …]`.
+    pub(super) fn input(&self, x: State, precision: FloatDType, guided: &[usize]) -> Tensor<4> {
+        let x = x.cast(precision);
+        match guided.is_empty() {
             true => x,
             false => Tensor::cat(vec![x.clone(), rows(x, guided)], 0),
-        })
+        }
     }
 
     /// States as the network takes them, with their times and labels.
-    pub(super) fn inputs(&self, streams: Vec<Tensor<4>>, time: f64, guided: &[usize]) -> Inputs {
+    pub(super) fn inputs(
+        &mut self,
+        streams: Vec<Tensor<4>>,
+        time: f64,
+        guided: &[usize],
+    ) -> Inputs {
         let times = self.pipeline.times(time, streams[0].dims()[0]);
+        Inputs { streams, times, conditions: Vec::new(), labels: self.labels(guided) }
+    }
+
+    /// Labels of all rows, `[B + G]`, uploaded where other images are guided than before.
+    fn labels(&mut self, guided: &[usize]) -> Tensor<1, Int> {
+        if let Some((known, labels)) = &self.labels
+            && known == guided
+        {
+            return labels.clone();
+        }
         let labels = self.pipeline.labels_tensor(&self.classes, guided);
-        Inputs { streams, times, conditions: Vec::new(), labels }
+        self.labels = Some((guided.to_vec(), labels.clone()));
+        labels
     }
 
     /// The inputs of the network and, where there is a guide, those of the guide: the rows behind the images.
@@ -173,13 +190,22 @@ impl<'a> Batch<'a> {
     }
 
     /// Tells of a step; the observer may stop it.
+    ///
+    /// Nothing in a step waits for the device. A processor that is faster than its GPU would hand it all steps at
+    /// once: progress would be at its end before the first picture is begun, and whoever cancels would wait for all of
+    /// them. So no more than [`STEPS_AHEAD`] are under way. The first one is waited for, so that what it took can be
+    /// measured. Waiting reads a number, as a browser can wait in no other way; it also tells of NaN long before the
+    /// picture is read.
     pub(super) async fn tell(
         &mut self,
         step: Step<'_>,
         pixels: Option<&Tensor<4>>,
     ) -> Result<(), Stop> {
-        let preview = Preview { clean: step.clean, pixels };
-        let Step { index, total, time, .. } = step;
+        let Step { index, total, time, clean, .. } = step;
+        if index.is_multiple_of(STEPS_AHEAD) {
+            wait_for(clean).await?;
+        }
+        let preview = Preview { clean, pixels };
         self.observer.tell(Event::Step { index, total, time, preview }).await
     }
 }

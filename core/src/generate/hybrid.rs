@@ -1,6 +1,6 @@
 //! Hi-DiT's run: the hybrid sampler around its network.
 
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 
 use super::GenerateError;
 use super::batch::Batch;
@@ -58,20 +58,20 @@ pub(super) async fn generate(
     };
     let [width, height] = pipeline.image_size();
     let batch = Batch::new(pipeline, request, observer);
-    let mut run = Run { batch, network, guide, image: [3, height, width], clean_image: None };
+    let mut run = Run { batch, network, guide, image: [3, height, width] };
     let start = run.batch.start();
     let result = sample(&mut run, start, &times, stepper, PixelInit::Decode).await?;
     let evaluations = run.batch.evaluations().to_vec();
     let (image, latent) = match result.image {
         Some(image) => {
             let latent = match settings.keep_latent {
-                true => Some(pipeline.decode(result.latent).await?),
+                true => Some(pipeline.decode(result.latent)),
                 false => None,
             };
             (image, latent)
         }
         // A gate that never opens leaves the latent alone.
-        None => (pipeline.decode(result.latent).await?, None),
+        None => (pipeline.decode(result.latent), None),
     };
     Ok(Made { image, latent, evaluations })
 }
@@ -81,14 +81,12 @@ struct Run<'a> {
     network: &'a HiDiT,
     guide: Option<HiDiT>,
     image: [usize; 3],
-    /// The latest estimate of the image, kept on the network's device for previews.
-    clean_image: Option<Tensor<4>>,
 }
 
 impl Run<'_> {
     /// A state in the network's precision, `[B + G, C, H, W]`.
-    async fn input(&self, x: State, guided: &[usize]) -> Result<Tensor<4>, Stop> {
-        self.batch.input(x, self.batch.pipeline.precision, guided).await
+    fn input(&self, x: State, guided: &[usize]) -> Tensor<4> {
+        self.batch.input(x, self.batch.pipeline.precision, guided)
     }
 }
 
@@ -103,7 +101,7 @@ impl HybridModel for Run<'_> {
 
     async fn latent(&mut self, z: State, t: f64, step_time: f64) -> Result<State, Stop> {
         let guided = self.batch.evaluation(step_time);
-        let z = self.input(z, &guided).await?;
+        let z = self.input(z, &guided);
         let of = |network: &HiDiT| {
             let network = network.clone();
             move |Inputs { mut streams, times, labels, .. }: Inputs| {
@@ -116,7 +114,7 @@ impl HybridModel for Run<'_> {
         let guide = self.guide.as_ref().map(of);
         let velocity = self.batch.evaluate(inputs, None, of(self.network), guide)?.remove(0);
         self.batch.compare(|| velocity.clone(), &guided).await?;
-        pipeline.to_state(self.batch.guide(velocity, &guided)).await
+        Ok(pipeline.to_state(self.batch.guide(velocity, &guided)))
     }
 
     async fn hybrid(
@@ -127,7 +125,7 @@ impl HybridModel for Run<'_> {
         step_time: f64,
     ) -> Result<(State, State), Stop> {
         let guided = self.batch.evaluation(step_time);
-        let (z, x) = (self.input(z, &guided).await?, self.input(x, &guided).await?);
+        let (z, x) = (self.input(z, &guided), self.input(x, &guided));
         let of = |network: &HiDiT| {
             let network = network.clone();
             move |Inputs { mut streams, times, labels, .. }: Inputs| {
@@ -145,13 +143,12 @@ impl HybridModel for Run<'_> {
         let velocity = streams.remove(0);
         self.batch.compare(|| velocity.clone(), &guided).await?;
         let velocity = self.batch.guide(velocity, &guided);
-        self.clean_image = Some(image.clone());
-        Ok((pipeline.to_state(velocity).await?, pipeline.to_state(image).await?))
+        Ok((pipeline.to_state(velocity), pipeline.to_state(image)))
     }
 
     async fn decode(&mut self, z: State) -> Result<State, Stop> {
-        let image = self.batch.pipeline.decode(z).await?;
-        self.batch.pipeline.to_state(image).await
+        let pipeline = self.batch.pipeline;
+        Ok(pipeline.to_state(pipeline.decode(z)))
     }
 
     fn noise(&mut self, draw: Draw) -> State {
@@ -164,7 +161,7 @@ impl HybridModel for Run<'_> {
     }
 
     async fn on_step(&mut self, step: Step<'_>, pixels: Option<Pixels<'_>>) -> Result<(), Stop> {
-        let pixels = pixels.and(self.clean_image.as_ref());
-        self.batch.tell(step, pixels).await
+        let pixels = pixels.map(|pixels| pixels.clean.clone().cast(FloatDType::F32));
+        self.batch.tell(step, pixels.as_ref()).await
     }
 }

@@ -67,7 +67,7 @@ impl Pipeline {
                     None => run::generate(self, request, observer).await?,
                 };
                 let image = match self.latent_channels() {
-                    Some(_) => self.decode(state).await?,
+                    Some(_) => self.decode(state),
                     None => state,
                 };
                 Made { image, latent: None, evaluations }

@@ -46,7 +46,7 @@ struct Run<'a> {
 impl MeanFlowModel for Run<'_> {
     async fn u(&mut self, z: State, t: f64, h: f64) -> Result<State, Stop> {
         let pipeline = self.batch.pipeline;
-        let z = self.batch.input(z, FloatDType::F32, &[]).await?;
+        let z = self.batch.input(z, FloatDType::F32, &[]);
         let Guidance { scale, low, high, .. } = self.guidance;
         let conditions = [h, scale, low, high].map(|value| self.batch.every(value));
         let inputs =
@@ -58,7 +58,7 @@ impl MeanFlowModel for Run<'_> {
             vec![network.u(streams.remove(0), times, condition)]
         };
         let u = pipeline.evaluate(inputs, None, evaluate)?.remove(0);
-        pipeline.to_state(u).await
+        Ok(pipeline.to_state(u))
     }
 
     async fn on_step(&mut self, step: Step<'_>) -> Result<(), Stop> {

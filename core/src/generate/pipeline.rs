@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 
 use super::GenerateError;
 use super::decoding::decode;
@@ -11,7 +11,7 @@ use super::load::{
     LatentStats, LoadError, Parts, check_parts, image_size, load_decoder, statistics,
 };
 use super::replay::{Inputs, Replay};
-use crate::device::state_device;
+use crate::device::state_dtype;
 use crate::image::{Rgb, Rounding, to_rgb};
 use crate::labels::Labels;
 use crate::model::vavae::{VaeConfig, VaeDecoder};
@@ -29,7 +29,6 @@ pub struct Pipeline {
     pub(super) guide: Option<Guide>,
     pub(super) stats: Option<LatentStats>,
     pub(super) device: Device,
-    pub(super) state_device: Device,
     pub(super) precision: FloatDType,
     replay: Mutex<Replay>,
     labels: Labels,
@@ -79,7 +78,6 @@ impl Pipeline {
             guide,
             stats,
             device: device.clone(),
-            state_device: state_device(device),
             precision,
             replay: Mutex::default(),
             labels,
@@ -142,32 +140,26 @@ impl Pipeline {
         self.architecture.rounding()
     }
 
-    /// Decodes latents in normalised space, to float32 on the network's device; without an
-    /// autoencoder it only undoes the normalisation. As many images are decoded at once as a GPU's largest
-    /// buffers take; the result is the same.
+    /// Decodes latents in normalised space, to float32; without an autoencoder it only undoes the normalisation.
+    /// As many images are decoded at once as a GPU's largest buffers take; the result is the same.
     ///
     /// # Shapes
     ///
     /// * `z`: `[B, C, h, w]`
     /// * returns `[B, 3, H, W]`, about −1…1
     ///
-    /// # Errors
-    ///
-    /// * [`Stop::Device`] where the state cannot be read from its device, where it is another one
-    /// * [`Stop::NotFinite`] where a value that is read so is NaN or infinite
-    ///
     /// # Panics
     ///
-    /// If C is not the number of latent channels.
-    pub async fn decode(&self, z: State) -> Result<State, Stop> {
-        let z = self.to_device(z, FloatDType::F32).await?;
+    /// If C is not the number of latent channels, or `z` is on another device.
+    pub fn decode(&self, z: State) -> Tensor<4> {
+        let z = z.cast(FloatDType::F32);
         let z = match &self.stats {
             Some(stats) => self.denormalize(z, stats),
             None => self.network.denormalize(z),
         };
         match &self.decoder {
-            Some((config, decoder)) => Ok(decode(config, decoder, z)),
-            None => Ok(z),
+            Some((config, decoder)) => decode(config, decoder, z),
+            None => z,
         }
     }
 
@@ -189,26 +181,9 @@ impl Pipeline {
         self.architecture.state_shape()
     }
 
-    /// A state as the network wants it.
-    pub(super) async fn to_device(
-        &self,
-        x: State,
-        precision: FloatDType,
-    ) -> Result<Tensor<4>, Stop> {
-        if x.device() == self.device {
-            return Ok(x.cast(precision));
-        }
-        let data = read_finite(x).await?;
-        Ok(Tensor::<4>::from_data(data, &self.device).cast(precision))
-    }
-
     /// A prediction as the sampler wants it.
-    pub(super) async fn to_state(&self, x: Tensor<4>) -> Result<State, Stop> {
-        if self.device == self.state_device {
-            return Ok(x.cast(FloatDType::F64));
-        }
-        let data = read_finite(x).await?;
-        Ok(Tensor::<4>::from_data(data, &self.state_device).cast(FloatDType::F64))
+    pub(super) fn to_state(&self, x: Tensor<4>) -> State {
+        x.cast(state_dtype(&self.device))
     }
 
     /// The network of this pipeline at these inputs: of small batches, recorded where that pays. `gate` is the
@@ -255,10 +230,10 @@ impl Pipeline {
         GenerateError::NotFinite { precision, instead }
     }
 
-    /// One time for every sample, `[n]` in float32.
+    /// One time for every sample, `[n]` in float32. A kernel fills it: an upload would split the commands that a GPU
+    /// is handed.
     pub(super) fn times(&self, t: f64, n: usize) -> Tensor<1> {
-        let data = TensorData::new(vec![t as f32; n], [n]);
-        Tensor::from_data(data, (&self.device, burn::tensor::DType::F32))
+        Tensor::full([n], t as f32, (&self.device, DType::F32))
     }
 
     /// Labels of a batch and, behind them, for its guided images those of the second half: null labels, or the same

@@ -84,7 +84,7 @@ impl<'a> Previewer<'a> {
 
     async fn decode(&mut self, clean: &State, latents: Vec<f32>) -> Result<Tensor<4>, Stop> {
         let started = Instant::now();
-        let images = self.pipeline.decode(clean.clone()).await?;
+        let images = self.pipeline.decode(clean.clone());
         let [_, _, h, w] = clean.dims();
         let [_, _, height, width] = images.dims();
         let means = module::adaptive_avg_pool2d(images.clone(), [h, w]); // [B, 3, h, w]

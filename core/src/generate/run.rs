@@ -133,14 +133,15 @@ impl Run<'_> {
     /// The network's prediction: a velocity on this library's clock, or a denoised image.
     ///
     /// * `x`: `[B + G, C, H, W]` in float32 for G guided images; returns the same shape
-    fn evaluate(&self, x: Tensor<4>, time: f64, guided: &[usize]) -> Result<Tensor<4>, Stop> {
+    fn evaluate(&mut self, x: Tensor<4>, time: f64, guided: &[usize]) -> Result<Tensor<4>, Stop> {
         Ok(match self.0.pipeline.architecture.process() {
             Process::Flow(Clock::NoiseAtOne)
             | Process::Hybrid { .. }
             | Process::MeanFlow { .. } => self.velocity(x, time, guided)?,
             Process::Flow(Clock::NoiseAtZero) => -self.velocity(x, 1.0 - time, guided)?,
             Process::Denoiser { .. } => {
-                let (images, second) = self.0.halves(self.0.inputs(vec![x], time, guided));
+                let inputs = self.0.inputs(vec![x], time, guided);
+                let (images, second) = self.0.halves(inputs);
                 let first = predict(&*self.0.pipeline.network, images);
                 match second {
                     Some((guide, inputs)) => {
@@ -153,7 +154,7 @@ impl Run<'_> {
     }
 
     /// The velocity at one time on the network's clock.
-    fn velocity(&self, x: Tensor<4>, time: f64, guided: &[usize]) -> Result<Tensor<4>, Stop> {
+    fn velocity(&mut self, x: Tensor<4>, time: f64, guided: &[usize]) -> Result<Tensor<4>, Stop> {
         let pipeline = self.0.pipeline;
         let inputs = self.0.inputs(vec![x.cast(pipeline.precision)], time, guided);
         let of = |network: &Arc<dyn Network>| {
@@ -174,7 +175,7 @@ fn predict(network: &dyn Network, inputs: Inputs) -> Tensor<4> {
 impl Model for Run<'_> {
     async fn predict(&mut self, x: State, time: f64, step_time: f64) -> Result<State, Stop> {
         let guided = self.0.evaluation(step_time);
-        let x = self.0.input(x, FloatDType::F32, &guided).await?;
+        let x = self.0.input(x, FloatDType::F32, &guided);
         let y = self.evaluate(x.clone(), time, &guided)?;
         let denoises = matches!(self.0.pipeline.architecture.process(), Process::Denoiser { .. });
         let velocity = || match denoises {
@@ -182,7 +183,7 @@ impl Model for Run<'_> {
             false => y.clone(),
         };
         self.0.compare(velocity, &guided).await?;
-        self.0.pipeline.to_state(self.0.guide(y, &guided)).await
+        Ok(self.0.pipeline.to_state(self.0.guide(y, &guided)))
     }
 
     fn noise(&mut self, draw: usize) -> State {

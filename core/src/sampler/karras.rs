@@ -2,8 +2,10 @@
 //! before it are positive. The state at the start is noise times the first of them.
 //!
 //! In every function `s` is the current noise level, `s'` (`next`) the following one,
-//! `d = (x − D)/s` the direction of the ODE and `h = ln(s/s')` a step in log-space.
+//! `d = (x − D)/s` the direction of the ODE and `h = ln(s/s')` a step in log-space. Euler's step along d is the way
+//! to D, of which a share `1 − s'/s` is taken; at 0 it is D.
 
+use super::flow::weighted;
 use super::{Model, State, Step, Stop};
 
 /// EDM's stochastic churn of Euler, Heun and DPM-2 (Karras et al. 2022, algorithm 2).
@@ -96,10 +98,16 @@ pub(super) fn direction(x: &State, denoised: State, s: f64) -> State {
     (x.clone() - denoised) / s
 }
 
-/// Moves `x` along the line to `denoised`, from noise level `s` to `to`.
+/// Moves `x` along the line to `denoised`, from noise level `s` to `to`. It starts from the end that it stays nearer
+/// to: float32 then rounds a small change and not, each time, the whole state or, where `to` is far below `s`, noise
+/// that is about to go.
 pub(super) fn toward(x: State, denoised: State, s: f64, to: f64) -> State {
     let ratio = to / s;
-    x * ratio + denoised * (1.0 - ratio)
+    if ratio > 0.5 {
+        x.clone() + (denoised - x) * (1.0 - ratio)
+    } else {
+        denoised.clone() + (x - denoised) * ratio
+    }
 }
 
 /// Euler's method with optional churn (algorithm 2 without its correction).
@@ -125,7 +133,7 @@ pub async fn euler<M: Model>(
     for i in 0..sigmas.len() - 1 {
         let (raised, s) = churn.apply(model, x, i, sigmas);
         let denoised = begin(model, &raised, sigmas, i, s).await?;
-        x = raised.clone() + direction(&raised, denoised, s) * (sigmas[i + 1] - s);
+        x = toward(raised, denoised, s, sigmas[i + 1]);
     }
     Ok(x)
 }
@@ -154,11 +162,11 @@ pub async fn heun<M: Model>(
         let (raised, s) = churn.apply(model, x, i, sigmas);
         let next = sigmas[i + 1];
         let denoised = begin(model, &raised, sigmas, i, s).await?;
-        let d = direction(&raised, denoised, s);
-        let ahead = raised.clone() + d.clone() * (next - s);
         x = if next == 0.0 {
-            ahead
+            denoised
         } else {
+            let d = direction(&raised, denoised, s);
+            let ahead = raised.clone() + d.clone() * (next - s);
             let corrected = model.predict(ahead.clone(), next, s).await?;
             let d2 = direction(&ahead, corrected, next);
             raised + (d + d2) * (0.5 * (next - s))
@@ -191,10 +199,10 @@ pub async fn dpm_2<M: Model>(
         let (raised, s) = churn.apply(model, x, i, sigmas);
         let next = sigmas[i + 1];
         let denoised = begin(model, &raised, sigmas, i, s).await?;
-        let d = direction(&raised, denoised, s);
         x = if next == 0.0 {
-            raised + d * (next - s)
+            denoised
         } else {
+            let d = direction(&raised, denoised, s);
             midpoint(model, raised, d, s, next).await?
         };
     }
@@ -239,7 +247,7 @@ pub async fn euler_ancestral<M: Model>(
         let (s, next) = (sigmas[i], sigmas[i + 1]);
         let denoised = begin(model, &x, sigmas, i, s).await?;
         let (down, up) = ancestral_step(s, next, noise.eta);
-        x = x.clone() + direction(&x, denoised, s) * (down - s);
+        x = toward(x, denoised, s, down);
         if next > 0.0 {
             x = x + model.noise(i) * (noise.s_noise * up);
         }
@@ -271,10 +279,10 @@ pub async fn dpm_2_ancestral<M: Model>(
         let (s, next) = (sigmas[i], sigmas[i + 1]);
         let denoised = begin(model, &x, sigmas, i, s).await?;
         let (down, up) = ancestral_step(s, next, noise.eta);
-        let d = direction(&x, denoised, s);
         x = if down == 0.0 {
-            x + d * (down - s)
+            denoised
         } else {
+            let d = direction(&x, denoised, s);
             midpoint(model, x, d, s, down).await? + model.noise(i) * (noise.s_noise * up)
         };
     }
@@ -306,9 +314,9 @@ pub async fn lms<M: Model>(
         let denoised = begin(model, &x, sigmas, i, sigmas[i]).await?;
         past.insert(0, direction(&x, denoised, sigmas[i]));
         past.truncate(order);
-        for (j, d) in past.iter().enumerate() {
-            x = x + d.clone() * lms_coefficient(past.len(), sigmas, i, j);
-        }
+        let weights: Vec<f64> =
+            (0..past.len()).map(|j| lms_coefficient(past.len(), sigmas, i, j)).collect();
+        x = x + weighted(&past, &weights);
     }
     Ok(x)
 }
@@ -363,7 +371,7 @@ pub async fn dpmpp_2s_ancestral<M: Model>(
         let denoised = begin(model, &x, sigmas, i, s).await?;
         let (down, up) = ancestral_step(s, next, noise.eta);
         x = if down == 0.0 {
-            x.clone() + direction(&x, denoised, s) * (down - s)
+            denoised
         } else {
             let middle = (s * down).sqrt();
             let half = toward(x.clone(), denoised, s, middle);
@@ -403,7 +411,7 @@ pub async fn dpmpp_sde<M: Model>(
         let (s, next) = (sigmas[i], sigmas[i + 1]);
         let denoised = begin(model, &x, sigmas, i, s).await?;
         if next == 0.0 {
-            x = x.clone() + direction(&x, denoised, s) * (next - s);
+            x = denoised;
             continue;
         }
         let middle = s * (-R * (s / next).ln()).exp();

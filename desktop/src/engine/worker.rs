@@ -257,6 +257,10 @@ impl Loaded {
             device: device.clone(),
         };
         pollster::block_on(pipeline.generate(request, &mut async |event: Event<'_>| {
+            // Also before a picture is kept: the last steps may not have been waited for when they were told of.
+            if shared && let Some(failure) = watch.failure() {
+                return Err(Stop::Device(failure));
+            }
             match event {
                 Event::Step { index, total, time, preview } => {
                     if closing.load(Ordering::Relaxed) || work.cancelled.load(Ordering::Relaxed) {
@@ -267,9 +271,6 @@ impl Loaded {
                     }
                     if shared {
                         watch.give_way();
-                        if let Some(failure) = watch.failure() {
-                            return Err(Stop::Device(failure));
-                        }
                     }
                     tell.tell(Update::Step(StepUpdate {
                         job: work.job,

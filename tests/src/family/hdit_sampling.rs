@@ -4,8 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use tintype::burn::tensor::{Device, Tensor};
-use tintype::device::state_device;
+use tintype::burn::tensor::{Device, FloatDType, Tensor};
 use tintype::diffusion::guidance::Guidance;
 use tintype::diffusion::karras::{
     DensityContext, Preconditioner, SigmaDensity, ema_decay, stratified,
@@ -18,7 +17,7 @@ use tintype::sampler::karras::{
 use tintype::sampler::{Model, State, Step, Stop, schedules};
 
 use super::hdit_model::{both, config};
-use super::ode_sde::{to_device, to_state};
+use super::ode_sde::to_state;
 use crate::check::{Checks, Tolerance};
 use crate::golden::Golden;
 
@@ -144,7 +143,6 @@ fn check(checks: &mut Checks, name: &str, end: &State, recorder: &Recorder<'_>) 
 /// If the file has too few draws of noise.
 pub fn toy(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
-    let device = &state_device(device);
     let extra = golden.json("extra")?;
     let toy = |key: &str| extra["toy"][key].as_f64().context("toy");
     let (s, mu) = (toy("s")?, toy("mu")?);
@@ -209,7 +207,6 @@ pub fn model(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let config = config(&golden)?;
     let network = golden.load(config.init(device)?, device)?;
     let preconditioner = Preconditioner { sigma_data: config.sigma_data };
-    let host = &state_device(device);
     let sigmas = golden.values("in.sigmas")?;
     let classes = match golden.has("in.class_cond") {
         true => Some(golden.ints("in.class_cond", device)?),
@@ -219,7 +216,7 @@ pub fn model(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     for (name, case) in extra["samplers"].as_object().into_iter().flatten() {
         let scale = case["cfg_scale"].as_f64().unwrap_or(1.0);
         let denoise = Box::new(|x: State, sigma: f64| {
-            let x = to_device(x, device);
+            let x = x.cast(FloatDType::F32);
             let levels = Tensor::<1>::full([x.dims()[0]], sigma, device);
             let out = match (scale == 1.0, &classes) {
                 (false, Some(class)) => {
@@ -233,13 +230,13 @@ pub fn model(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
                         .denoise(x, levels, |x, sigma| network.forward(x, sigma, conditions))
                 }
             };
-            to_state(out, host)
+            to_state(out)
         });
         let noise = Box::new(|draw| {
-            golden.state_at("in.noise", draw, host).expect("a draw for every step")
+            golden.state_at("in.noise", draw, device).expect("a draw for every step")
         });
         let mut recorder = Recorder::new(denoise, noise);
-        let x = golden.state("in.z", host)? * sigmas[0];
+        let x = golden.state("in.z", device)? * sigmas[0];
         let (end, _) = sample(&mut recorder, x, &sigmas, case)?;
         check(checks, name, &end, &recorder)?;
     }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use tintype::burn::tensor::{Device, FloatDType, Int, Tensor};
-use tintype::device::state_device;
 use tintype::diffusion::flow::{Interpolant, ode_times, sde_times};
 use tintype::diffusion::guidance::Guidance;
 use tintype::diffusion::loss;
@@ -22,7 +21,7 @@ use tintype_trainer::train::hidit::{
 use tintype_trainer::train::objective::Compute;
 
 use super::diffusion_transformers::check_gradients;
-use super::ode_sde::{to_device, to_state};
+use super::ode_sde::to_state;
 use crate::check::{Checks, LOSS, Tolerance};
 use crate::golden::Golden;
 
@@ -124,7 +123,6 @@ pub fn emoji(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
         high: number(&config["interval"][1])?,
         channels: None,
     };
-    let state_device = state_device(device);
     let mut run = Emoji {
         network: &network,
         decoder: &decoder,
@@ -132,13 +130,12 @@ pub fn emoji(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
         y: golden.ints("in.y", device)?,
         null: model.sit.num_classes as i64,
         device: device.clone(),
-        state_device: state_device.clone(),
         golden: &golden,
         opened: None,
         z_traj: Vec::new(),
         x_traj: Vec::new(),
     };
-    let z = golden.state("in.z", &state_device)?;
+    let z = golden.state("in.z", device)?;
     let result = sample(&mut run, z, &times, stepper, PixelInit::Decode);
     let result = pollster::block_on(result)?;
     let (gate_step, decoded) = run.opened.take().context("the gate never opened")?;
@@ -176,7 +173,6 @@ struct Emoji<'a> {
     y: Tensor<1, Int>,
     null: i64,
     device: Device,
-    state_device: Device,
     golden: &'a Golden,
     opened: Option<(usize, State)>,
     z_traj: Vec<State>,
@@ -185,7 +181,7 @@ struct Emoji<'a> {
 
 impl Emoji<'_> {
     fn both(&self, x: State, guided: bool) -> Tensor<4> {
-        let x = to_device(x, &self.device);
+        let x = x.cast(FloatDType::F32);
         if guided { Tensor::cat(vec![x.clone(), x], 0) } else { x }
     }
 
@@ -200,7 +196,7 @@ impl Emoji<'_> {
             true => self.guidance.combine(out.clone().narrow(0, 0, b), out.narrow(0, b, b)),
             false => out,
         };
-        to_state(out, &self.state_device)
+        to_state(out)
     }
 
     fn times(&self, t: f64, n: usize) -> Tensor<1> {
@@ -239,8 +235,8 @@ impl HybridModel for Emoji<'_> {
     }
 
     async fn decode(&mut self, z: State) -> Result<State, Stop> {
-        let z = self.network.denormalize(to_device(z, &self.device));
-        Ok(to_state(self.decoder.decode(z), &self.state_device))
+        let z = self.network.denormalize(z.cast(FloatDType::F32));
+        Ok(to_state(self.decoder.decode(z)))
     }
 
     fn noise(&mut self, draw: Draw) -> State {
@@ -249,7 +245,7 @@ impl HybridModel for Emoji<'_> {
             Draw::Pixel(step) => format!("in.eps_x.{step}"),
             Draw::PixelStart => "in.pixel_init_noise".into(),
         };
-        self.golden.state(&name, &self.state_device).expect("every draw is recorded")
+        self.golden.state(&name, &self.device).expect("every draw is recorded")
     }
 
     async fn on_step(&mut self, step: Step<'_>, pixels: Option<Pixels<'_>>) -> Result<(), Stop> {

@@ -6,7 +6,6 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tintype::burn::module::AutodiffModule;
 use tintype::burn::tensor::{Device, FloatDType, Int, Tensor};
-use tintype::device::state_device;
 use tintype::diffusion::flow::Interpolant;
 use tintype::diffusion::mean_flow::{
     adaptive, compound_velocity, guided_velocity, omega_at, squared_error,
@@ -26,7 +25,7 @@ use tintype_trainer::train::meanflow::loss::pass;
 use tintype_trainer::train::objective::Compute;
 
 use super::diffusion_transformers::check_gradients;
-use super::ode_sde::{to_device, to_state};
+use super::ode_sde::to_state;
 use crate::check::{Checks, FORWARD, TABLE, Tolerance};
 use crate::golden::Golden;
 
@@ -192,11 +191,11 @@ impl MeanFlowModel for Recorder<'_> {
         let every = |value: f64| Tensor::<1>::full([b], value, self.device);
         let [omega, t_min, t_max] = self.guidance.map(every);
         let condition = Condition { h: every(h), omega, t_min, t_max, y: self.y.clone() };
-        let u = self.network.u(to_device(z.clone(), self.device), every(t), condition);
         self.states.push(z.clone());
+        let u = self.network.u(z.cast(FloatDType::F32), every(t), condition);
         self.velocities.push(u.clone());
         self.calls.push([t, h]);
-        Ok(to_state(u, &z.device()))
+        Ok(to_state(u))
     }
 }
 
@@ -217,7 +216,7 @@ pub fn sample(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let scale = config["noise_scale"].as_f64().unwrap_or(1.0);
     for (name, case) in config["cases"].as_object().context("no cases")? {
         let key = |what: &str| format!("out.{name}.{what}");
-        let start = golden.state("in.noise", &state_device(device))? * scale;
+        let start = golden.state("in.noise", device)? * scale;
         let y = golden.ints("in.y", device)?;
         let mut recorder = Recorder::new(network.mean_flow(), case, y, device)?;
         let grid = times(steps(case)?);
@@ -231,7 +230,7 @@ pub fn sample(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
             checks.values(&key(what), &called, TABLE)?;
         }
         checks.tensor(&key("samples"), &end, FORWARD)?;
-        let end = to_device(end, device);
+        let end = end.cast(FloatDType::F32);
         match &network {
             Net::Imf(network) => {
                 let raw = match end.dims()[1] {
@@ -281,7 +280,7 @@ pub fn checkpoint(path: &Path, device: &Device, checks: &mut Checks) -> Result<(
     let network = network.mean_flow().context("it has no average velocity")?;
     let case = &config["sampler"];
     let scale = config["noise_scale"].as_f64().unwrap_or(1.0);
-    let start = golden.state("in.noise", &state_device(device))? * scale;
+    let start = golden.state("in.noise", device)? * scale;
     let y = golden.ints("in.y", device)?;
     let mut recorder = Recorder::new(&*network, case, y, device)?;
     let grid = times(steps(case)?);

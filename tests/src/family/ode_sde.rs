@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use tintype::burn::tensor::{Device, FloatDType, Int, Tensor};
-use tintype::device::state_device;
+use tintype::device::state_dtype;
 use tintype::diffusion::flow::{Interpolant, ode_times, sde_times, shifted_times};
 use tintype::diffusion::guidance::Guidance;
 use tintype::model::lightningdit::LightningDiTConfig;
@@ -17,9 +17,8 @@ use crate::golden::Golden;
 
 /// A velocity function that remembers how it was called.
 pub(super) struct Recorder<'a> {
-    /// Velocity at (state on the model's device, time), and whether it was guided.
+    /// Velocity at a state in float32 and a time, and whether it was guided.
     pub velocity: Box<dyn FnMut(Tensor<4>, f64, f64) -> (Tensor<4>, Call) + 'a>,
-    pub device: Device,
     pub noise: Box<dyn FnMut(usize) -> State + 'a>,
     pub calls: Vec<Call>,
     pub states: Vec<State>,
@@ -36,10 +35,9 @@ pub(super) struct Call {
 impl Model for Recorder<'_> {
     async fn predict(&mut self, x: State, time: f64, step_time: f64) -> Result<State, Stop> {
         self.states.push(x.clone());
-        let on_device = to_device(x.clone(), &self.device);
-        let (v, call) = (self.velocity)(on_device, time, step_time);
+        let (v, call) = (self.velocity)(x.cast(FloatDType::F32), time, step_time);
         self.calls.push(call);
-        Ok(to_state(v, &x.device()))
+        Ok(to_state(v))
     }
 
     fn noise(&mut self, draw: usize) -> State {
@@ -47,21 +45,10 @@ impl Model for Recorder<'_> {
     }
 }
 
-/// A state in float32 on another device.
-pub(super) fn to_device(x: State, device: &Device) -> Tensor<4> {
-    let x = x.cast(FloatDType::F32);
-    match x.device() == *device {
-        true => x,
-        false => Tensor::from_data(x.into_data(), device),
-    }
-}
-
-/// A prediction in float64 on the state's device.
-pub(super) fn to_state(x: Tensor<4>, device: &Device) -> State {
-    match x.device() == *device {
-        true => x.cast(FloatDType::F64),
-        false => Tensor::<4>::from_data(x.into_data(), device).cast(FloatDType::F64),
-    }
+/// A prediction as samplers want it.
+pub(super) fn to_state(x: Tensor<4>) -> State {
+    let dtype = state_dtype(&x.device());
+    x.cast(dtype)
 }
 
 /// Compares what a file of this family expects.
@@ -90,8 +77,7 @@ pub fn lightningdit_ode(path: &Path, device: &Device, checks: &mut Checks) -> Re
             .then(|| number("cfg_interval_start")),
         channels: sampler["cfg_channels"].as_u64().unwrap_or(3) as usize,
     };
-    let state_device = state_device(device);
-    let z = golden.state("in.z", &state_device)?;
+    let z = golden.state("in.z", device)?;
     let y = golden.ints("in.y", device)?;
     let mut recorder = Recorder {
         velocity: Box::new(|x: Tensor<4>, time, _| {
@@ -105,7 +91,6 @@ pub fn lightningdit_ode(path: &Path, device: &Device, checks: &mut Checks) -> Re
             let call = Call { time: t, guided: cfg.scale > 1.0, raw: v.clone() };
             (-v, call)
         }),
-        device: device.clone(),
         noise: Box::new(|_| unreachable!("an ODE draws no noise")),
         calls: Vec::new(),
         states: Vec::new(),
@@ -132,7 +117,7 @@ pub fn lightningdit_ode(path: &Path, device: &Device, checks: &mut Checks) -> Re
     checks.tensor::<5>("out.traj", &Tensor::stack(traj.clone(), 0), close)?;
     let last = traj[traj.len() - 1].clone();
     let kept = golden.view("out.samples")?.shape[0];
-    let samples = to_device(last.narrow(0, 0, kept), device);
+    let samples = last.narrow(0, 0, kept).cast(FloatDType::F32);
     checks.tensor("out.samples", &samples, close)?;
     let [mean, std] =
         ["mean", "std"].map(|what| golden.tensor::<4>(&format!("in.latent_{what}"), device));
@@ -209,27 +194,25 @@ pub fn sit_sde(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> 
         true => Interpolant::Cosine,
         false => Interpolant::Linear,
     };
-    let state_device = state_device(device);
     let times = sde_times(steps);
     checks.values("out.t_steps_f64", &times, Tolerance::Absolute(1e-15))?;
     let y = golden.ints("in.y", device)?;
     let mut recorder = Recorder {
         velocity: sit_velocity(&network, guidance, y, null),
-        device: device.clone(),
         noise: Box::new(|draw| {
-            golden.state_at("in.eps", draw, &state_device).expect("a draw for every step")
+            golden.state_at("in.eps", draw, device).expect("a draw for every step")
         }),
         calls: Vec::new(),
         states: Vec::new(),
     };
-    let z = golden.state("in.z", &state_device)?;
+    let z = golden.state("in.z", device)?;
     let end = flow::euler_maruyama(&mut recorder, z, &times, flow_path);
     let end = pollster::block_on(end)?;
     let mut traj = recorder.states.clone();
     traj.push(end.clone());
     if golden.has("out.score_call1_cond") {
         let b = end.dims()[0];
-        let v = to_state(recorder.calls[1].raw.clone().narrow(0, 0, b), &state_device);
+        let v = to_state(recorder.calls[1].raw.clone().narrow(0, 0, b));
         let score = flow_path.score(traj[1].clone(), v, times[1]);
         checks.tensor("out.score_call1_cond", &score, FORWARD)?;
     }
@@ -254,12 +237,11 @@ pub fn sit_ode(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> 
     checks.values("out.t_steps_f64", &times, Tolerance::Absolute(1e-15))?;
     let mut recorder = Recorder {
         velocity: sit_velocity(&network, guidance, golden.ints("in.y", device)?, null),
-        device: device.clone(),
         noise: Box::new(|_| unreachable!("an ODE draws no noise")),
         calls: Vec::new(),
         states: Vec::new(),
     };
-    let z = golden.state("in.z", &state_device(device))?;
+    let z = golden.state("in.z", device)?;
     let end = match sampler["heun"].as_bool().unwrap_or(false) {
         true => pollster::block_on(flow::heun(&mut recorder, z, &times, Interpolant::Linear))?,
         false => pollster::block_on(flow::euler(&mut recorder, z, &times, Interpolant::Linear))?,
