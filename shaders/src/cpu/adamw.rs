@@ -2,10 +2,10 @@
 
 use burn::tensor::Tensor;
 use burn_flex::{Flex, FlexTensor};
-use pulp::Arch;
 
 use super::for_each_pieces;
 use super::tensor::{float32, wrap};
+use super::vectors::vectorized;
 use crate::AdamWStep;
 
 /// Values that a piece holds.
@@ -40,7 +40,7 @@ pub(crate) fn step(
         let count = p.len();
         let (first, second) = (&mut first[..count], &mut second[..count]);
         let g = &g[i * PIECE..][..count];
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 for i in 0..count {

@@ -4,10 +4,10 @@
 
 use burn::backend::DispatchTensor;
 use burn_backend::TensorMetadata;
-use pulp::Arch;
 
 use super::product::{Matrix, product};
 use super::tensor::{Values, create, create_all};
+use super::vectors::vectorized;
 use super::{for_each, for_each_pieces, math};
 use crate::gradient::Operation;
 
@@ -84,7 +84,10 @@ pub(super) fn attend(
 ) {
     let mut scores = vec![0.0f32; queries * keys];
     product([queries, d, keys], q, k.transposed(), scale, &mut scores, false);
-    Arch::new().dispatch(|| scores.chunks_exact_mut(keys).for_each(softmax));
+    vectorized(
+        #[inline(always)]
+        || scores.chunks_exact_mut(keys).for_each(softmax),
+    );
     product([queries, keys, e], Matrix::new(&scores, keys), v, 1.0, out, false);
 }
 
@@ -106,7 +109,7 @@ pub(super) fn attend_backward(
         let (weights, slopes) = (&mut weights[..rows * keys], &mut slopes[..rows * keys]);
         product([rows, d, keys], q, k.transposed(), scale, weights, false);
         product([rows, e, keys], g, v.transposed(), 1.0, slopes, false);
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 for row in 0..rows {

@@ -2,9 +2,9 @@
 
 use burn::backend::DispatchTensor;
 use burn_backend::TensorMetadata;
-use pulp::Arch;
 
 use super::tensor::{Values, create};
+use super::vectors::vectorized;
 use super::{for_each_piece, math};
 use crate::gradient::Operation;
 
@@ -22,11 +22,14 @@ impl Operation for GeluTanh {
         let out = create(inputs[0].shape(), |out| {
             for_each_piece(out, PIECE, |i, out| {
                 let x = &x[i * PIECE..];
-                Arch::new().dispatch(|| {
-                    for (out, &x) in out.iter_mut().zip(x) {
-                        *out = math::gelu_tanh(x);
-                    }
-                });
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for (out, &x) in out.iter_mut().zip(x) {
+                            *out = math::gelu_tanh(x);
+                        }
+                    },
+                );
             });
         });
         Some((out, Vec::new()))
@@ -45,7 +48,10 @@ impl Operation for GeluTanh {
 
 /// The function in place.
 pub(super) fn apply(values: &mut [f32]) {
-    Arch::new().dispatch(|| values.iter_mut().for_each(|v| *v = math::gelu_tanh(*v)));
+    vectorized(
+        #[inline(always)]
+        || values.iter_mut().for_each(|v| *v = math::gelu_tanh(*v)),
+    );
 }
 
 /// The gradient of `x` from that of `gelu_tanh(x)`.
@@ -56,7 +62,7 @@ pub(super) fn backward(x: &DispatchTensor, gradient: &DispatchTensor) -> Option<
         for_each_piece(out, PIECE, |i, out| {
             let count = out.len();
             let (x, g) = (&values[i * PIECE..][..count], &gradient[i * PIECE..][..count]);
-            Arch::new().dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
                     for i in 0..count {

@@ -2,9 +2,9 @@
 
 use burn::backend::DispatchTensor;
 use burn_backend::TensorMetadata;
-use pulp::Arch;
 
 use super::tensor::{Values, create};
+use super::vectors::vectorized;
 use super::{for_each_piece, math};
 use crate::gradient::Operation;
 
@@ -70,7 +70,7 @@ fn forward(
     let x = x.slice();
     Some(create(shape, |out| {
         for_each_piece(out, ROWS * d, |piece, out| {
-            Arch::new().dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
                     for (i, out) in out.chunks_exact_mut(d).enumerate() {
@@ -98,7 +98,7 @@ fn backward(
     let (x, gradient) = (x.slice(), gradient.slice());
     Some(create(shape, |dx| {
         for_each_piece(dx, ROWS * 2 * d, |piece, dx| {
-            Arch::new().dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
                     for (i, dx) in dx.chunks_exact_mut(2 * d).enumerate() {

@@ -2,9 +2,9 @@
 
 use burn::backend::DispatchTensor;
 use burn_backend::TensorMetadata;
-use pulp::Arch;
 
 use super::tensor::{Values, create};
+use super::vectors::vectorized;
 use super::{for_each_piece, for_each_pieces, math};
 use crate::gradient::Operation;
 
@@ -49,17 +49,20 @@ impl Operation for GroupNormSilu {
             for_each_piece(out, channels * area, |i, out| {
                 let first = i % self.groups * channels;
                 let x = &x[i * channels * area..][..channels * area];
-                Arch::new().dispatch(|| {
-                    let (mean, inverse) = self.statistics(x, area);
-                    for channel in 0..channels {
-                        let gain = inverse * weight[first + channel];
-                        let shift = bias[first + channel] - mean * gain;
-                        let at = channel * area..(channel + 1) * area;
-                        for (out, &x) in out[at.clone()].iter_mut().zip(&x[at]) {
-                            *out = math::silu(x * gain + shift);
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        let (mean, inverse) = self.statistics(x, area);
+                        for channel in 0..channels {
+                            let gain = inverse * weight[first + channel];
+                            let shift = bias[first + channel] - mean * gain;
+                            let at = channel * area..(channel + 1) * area;
+                            for (out, &x) in out[at.clone()].iter_mut().zip(&x[at]) {
+                                *out = math::silu(x * gain + shift);
+                            }
                         }
-                    }
-                });
+                    },
+                );
             });
         });
         Some((out, Vec::new()))
@@ -87,7 +90,7 @@ impl Operation for GroupNormSilu {
                 let (x, g) = (&x[i * size..][..size], &g[i * size..][..size]);
                 let (weight, bias) = (&weight[first..][..channels], &bias[first..][..channels]);
                 let mut normal = vec![0.0f32; size];
-                Arch::new().dispatch(
+                vectorized(
                     #[inline(always)]
                     || {
                         let (mean, inverse) = self.statistics(x, area);

@@ -7,10 +7,10 @@
 
 use burn::backend::DispatchTensor;
 use burn_backend::TensorMetadata;
-use pulp::Arch;
 
 use super::product::{Matrix, product, product_into};
 use super::tensor::{Values, create, create_all, float32};
+use super::vectors::vectorized;
 use super::weight::{Stored, Weight};
 use super::{for_each_piece, for_each_pieces, gelu, math, sums};
 use crate::gradient::Operation;
@@ -157,7 +157,7 @@ fn add_products([m, k, n]: [usize; 3], x: Matrix<'_>, w: Stored<'_>, out: &mut [
     for first in (0..panels).map(|i| i * features) {
         let count = if first + 2 * features > n { n - first } else { features };
         wide.resize(count * k, 0.0);
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || w.widen(first * k, &mut wide),
         );
@@ -174,7 +174,7 @@ fn few_rows(x: &[f32], w: Stored<'_>, bias: Option<&[f32]>, out: &mut [f32], k: 
     let mut columns = vec![0.0; rows * n];
     for_each_piece(&mut columns, FEATURES * rows, |i, piece| {
         let mut widened = vec![0.0f32; if w.wide().is_some() { 0 } else { k }];
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 for (j, column) in piece.chunks_exact_mut(rows).enumerate() {

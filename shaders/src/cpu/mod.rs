@@ -26,6 +26,7 @@ pub(crate) mod qkv;
 pub(crate) mod rotate;
 mod sums;
 mod tensor;
+mod vectors;
 mod weight;
 
 /// Runs `f(index, piece)` for consecutive pieces of `data`, on all cores where there are several.

@@ -1,9 +1,8 @@
 //! Neighborhood attention straight from a packed projection: nothing is gathered.
 
-use pulp::Arch;
-
 use super::attention::{softmax, softmax_backward};
 use super::product::Matrix;
+use super::vectors::vectorized;
 use super::{for_each_piece, math};
 use crate::plain::window_start;
 
@@ -25,27 +24,30 @@ pub(super) fn forward(
             &qkv[start..start + d]
         };
         let mut weights = vec![0.0f32; kernel * kernel];
-        Arch::new().dispatch(|| {
-            for (place, out) in out.chunks_exact_mut(d).enumerate() {
-                let (x, head) = (place / heads, place % heads);
-                let left = window_start(x, width, kernel);
-                let key = |i: usize| (top + i / kernel, left + i % kernel);
-                let q = token(y, x, 0, head);
-                for (i, weight) in weights.iter_mut().enumerate() {
-                    let (y, x) = key(i);
-                    *weight = math::dot(q, token(y, x, 1, head)) * scale;
-                }
-                softmax(&mut weights);
-                out.fill(0.0);
-                for (i, weight) in weights.iter().enumerate() {
-                    let (y, x) = key(i);
-                    let v = token(y, x, 2, head);
-                    for i in 0..d {
-                        out[i] += weight * v[i];
+        vectorized(
+            #[inline(always)]
+            || {
+                for (place, out) in out.chunks_exact_mut(d).enumerate() {
+                    let (x, head) = (place / heads, place % heads);
+                    let left = window_start(x, width, kernel);
+                    let key = |i: usize| (top + i / kernel, left + i % kernel);
+                    let q = token(y, x, 0, head);
+                    for (i, weight) in weights.iter_mut().enumerate() {
+                        let (y, x) = key(i);
+                        *weight = math::dot(q, token(y, x, 1, head)) * scale;
+                    }
+                    softmax(&mut weights);
+                    out.fill(0.0);
+                    for (i, weight) in weights.iter().enumerate() {
+                        let (y, x) = key(i);
+                        let v = token(y, x, 2, head);
+                        for i in 0..d {
+                            out[i] += weight * v[i];
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
     });
 }
 
@@ -60,7 +62,7 @@ pub(super) fn backward(
 ) {
     let window = kernel * kernel;
     let (mut weights, mut slopes) = (vec![0.0f32; window], vec![0.0f32; window]);
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             for query in 0..height * width {

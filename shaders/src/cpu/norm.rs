@@ -2,9 +2,9 @@
 
 use burn::backend::DispatchTensor;
 use burn_backend::TensorMetadata;
-use pulp::Arch;
 
 use super::tensor::{Values, create};
+use super::vectors::vectorized;
 use super::{for_each_piece, for_each_pieces, math, sums};
 use crate::gradient::Operation;
 
@@ -128,7 +128,7 @@ impl Operation for Norm {
         let (x, shift) = (given.x.slice(), given.shift.as_ref().map(Values::slice));
         let out = create(inputs[0].shape(), |out| {
             for_each_piece(out, ROWS * d, |piece, out| {
-                Arch::new().dispatch(
+                vectorized(
                     #[inline(always)]
                     || {
                         for (i, out) in out.chunks_exact_mut(d).enumerate() {
@@ -174,7 +174,7 @@ impl Operation for Norm {
             let sizes = [piece_rows * d, 2 * d];
             for_each_pieces([dx, &mut pieces[..]], sizes, |piece, [dx, sums]| {
                 let mut normal = vec![0.0f32; d];
-                Arch::new().dispatch(
+                vectorized(
                     #[inline(always)]
                     || {
                         let (sum, product) = sums.split_at_mut(d);
@@ -227,7 +227,7 @@ impl Operation for GatedResidual {
         }
         let out = create(shape, |out| {
             for_each_piece(out, ROWS * d, |piece, out| {
-                Arch::new().dispatch(
+                vectorized(
                     #[inline(always)]
                     || {
                         for (i, out) in out.chunks_exact_mut(d).enumerate() {
@@ -265,7 +265,7 @@ impl Operation for GatedResidual {
         let dy = create(shape, |dy| {
             let sizes = [piece_rows * d, d];
             for_each_pieces([dy, &mut pieces[..]], sizes, |piece, [dy, sum]| {
-                Arch::new().dispatch(
+                vectorized(
                     #[inline(always)]
                     || {
                         let sum = &mut sum[..d];

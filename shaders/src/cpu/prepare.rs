@@ -2,9 +2,8 @@
 
 use std::borrow::Cow;
 
-use pulp::Arch;
-
 use super::tensor::Values;
+use super::vectors::vectorized;
 use super::{for_each_piece, math};
 use crate::plain::axial_grid;
 use crate::preparation::Preparation;
@@ -47,7 +46,7 @@ impl<'a> Prepare<'a> {
         let mut prepared = vec![0.0f32; qkv.len()];
         for_each_piece(&mut prepared, row, |token, out| {
             out.copy_from_slice(&qkv[token * row..(token + 1) * row]);
-            Arch::new().dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
                     for (i, head) in out[..2 * heads * d].chunks_exact_mut(d).enumerate() {

@@ -2,12 +2,12 @@
 
 use burn::backend::DispatchTensor;
 use burn_backend::TensorMetadata;
-use pulp::Arch;
 
 use super::attention::{QUERIES, attend, attend_backward};
 use super::prepare::Prepare;
 use super::product::Matrix;
 use super::tensor::{Values, create};
+use super::vectors::vectorized;
 use super::{for_each_piece, for_each_pieces, neighborhood, sums};
 use crate::AttentionKind;
 use crate::gradient::Operation;
@@ -90,21 +90,24 @@ impl Operation for QkvAttention {
         let packed = create(inputs[0].shape(), |packed| {
             let sizes = [ROWS * row, heads];
             for_each_pieces([packed, &mut scales[..]], sizes, |piece, [packed, scales]| {
-                Arch::new().dispatch(|| {
-                    for (i, packed) in packed.chunks_exact_mut(row).enumerate() {
-                        let place = piece * ROWS + i;
-                        let (image, token) = (place / n, place % n);
-                        for (i, to) in packed.chunks_exact_mut(d).enumerate() {
-                            let (part, head) = (i / heads, i % heads);
-                            let from = ((image * heads + head) * 3 + part) * n + token;
-                            to.copy_from_slice(&gradients[from * d..][..d]);
-                            if part < 2 {
-                                let x = &qkv[place * row + i * d..][..d];
-                                scales[head] += prepare.backward(token, head, x, to);
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for (i, packed) in packed.chunks_exact_mut(row).enumerate() {
+                            let place = piece * ROWS + i;
+                            let (image, token) = (place / n, place % n);
+                            for (i, to) in packed.chunks_exact_mut(d).enumerate() {
+                                let (part, head) = (i / heads, i % heads);
+                                let from = ((image * heads + head) * 3 + part) * n + token;
+                                to.copy_from_slice(&gradients[from * d..][..d]);
+                                if part < 2 {
+                                    let x = &qkv[place * row + i * d..][..d];
+                                    scales[head] += prepare.backward(token, head, x, to);
+                                }
                             }
                         }
-                    }
-                });
+                    },
+                );
             });
         });
         let mut found = vec![Some(packed)];

@@ -3,11 +3,11 @@
 
 use burn::backend::DispatchTensor;
 use burn_backend::TensorMetadata;
-use pulp::Arch;
 
 use super::for_each_piece;
 use super::prepare::Prepare;
 use super::tensor::{Values, create};
+use super::vectors::vectorized;
 use crate::gradient::Operation;
 use crate::preparation::Preparation;
 
@@ -31,7 +31,7 @@ fn turned(
     Some(create(shape, |out| {
         for_each_piece(out, ROWS * d, |piece, out| {
             out.copy_from_slice(&x[piece * ROWS * d..][..out.len()]);
-            Arch::new().dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
                     for (i, row) in out.chunks_exact_mut(d).enumerate() {

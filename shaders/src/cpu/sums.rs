@@ -1,8 +1,7 @@
 //! Sums over the rows of a group: how the gradients of a row's parameters come together. Rows are
 //! summed in pieces first, and the pieces in their order: long sums in float32 lose digits.
 
-use pulp::Arch;
-
+use super::vectors::vectorized;
 use super::{for_each_piece, math};
 
 /// Most rows of a piece.
@@ -22,7 +21,7 @@ pub(super) fn of_pieces(pieces: &[f32], d: usize, sums: &mut [f32]) {
     for_each_piece(sums, d, |i, sums| {
         let pieces = &pieces[i * group..][..group];
         sums.fill(0.0);
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || pieces.chunks_exact(d).for_each(|piece| math::add(sums, piece)),
         );
@@ -35,7 +34,7 @@ pub(super) fn of_rows(values: &[f32], d: usize, sums: &mut [f32]) {
     for_each_piece(&mut pieces, d, |i, sums| {
         let rows = &values[i * ROWS * d..];
         let rows = &rows[..rows.len().min(ROWS * d)];
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || rows.chunks_exact(d).for_each(|row| math::add(sums, row)),
         );
