@@ -15,7 +15,7 @@ use super::weight::{Stored, Weight};
 use super::{for_each_piece, for_each_pieces, gelu, math, sums};
 use crate::gradient::Operation;
 
-/// Rows a piece of work holds: enough to amortise the packing of the weights.
+/// Rows that a piece of work holds at least: enough to amortise the packing of the weights.
 const ROWS: usize = 128;
 
 /// Values that a panel of widened weights is meant to have, of which a second-level cache holds most.
@@ -55,9 +55,10 @@ impl Linear {
         // Conditions `[B, in]` have few rows, for which packing the weights would cost more than
         // the product. The rank decides, not the count: a row must not depend on the batch.
         let few = last == 1;
+        let size = piece_of_rows(x.len() / k.max(1));
         let rows = |i: usize, out: &mut [f32]| {
             fill_bias(out, bias, n);
-            add_products([out.len() / n, k, n], Matrix::new(&x[i * ROWS * k..], k), w, out);
+            add_products([out.len() / n, k, n], Matrix::new(&x[i * size * k..], k), w, out);
         };
         if self.gelu && keep {
             let [out, before] = create_all([shape.clone(), shape], |[out, before]| {
@@ -67,7 +68,7 @@ impl Linear {
                     gelu::apply(out);
                     return;
                 }
-                for_each_pieces([out, before], [ROWS * n; 2], |i, [out, before]| {
+                for_each_pieces([out, before], [size * n; 2], |i, [out, before]| {
                     rows(i, before);
                     out.copy_from_slice(before);
                     gelu::apply(out);
@@ -83,7 +84,7 @@ impl Linear {
                 }
                 return;
             }
-            for_each_piece(out, ROWS * n, |i, out| {
+            for_each_piece(out, size * n, |i, out| {
                 rows(i, out);
                 if self.gelu {
                     gelu::apply(out);
@@ -126,6 +127,16 @@ impl Operation for Linear {
         found.extend(inputs.get(2).map(|_| wanted[2].then(bias)));
         Some(found)
     }
+}
+
+/// Rows of a piece: as many as leave every core two of them, for each packs the weights anew. A row's bits do not
+/// depend on it, see [`panel`].
+fn piece_of_rows(rows: usize) -> usize {
+    #[cfg(not(target_family = "wasm"))]
+    let pieces = 2 * rayon::current_num_threads();
+    #[cfg(target_family = "wasm")]
+    let pieces = 1;
+    (rows / pieces / ROWS).max(1) * ROWS
 }
 
 fn fill_bias(out: &mut [f32], bias: Option<&[f32]>, n: usize) {
