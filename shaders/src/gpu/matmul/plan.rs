@@ -93,9 +93,9 @@ mod tests {
         let both = Inner { a: true, b: true };
         let of = |[m, n, k]: [usize; 3]| Plan::of(Sizes { m, n, k }, both);
         let [tall, square, small] = Tile::ALL.map(Plan::Tiles);
-        // The layers of SiT-XL for 64 images, of the emoji model for two, and of a small one for one.
+        // SiT-XL with 64 images, the emoji model with two, and its projection with one.
         assert_eq!(of([16_384, 1152, 1152]), tall);
-        assert_eq!(of([514, 384, 1536]), square);
+        assert_eq!(of([512, 768, 256]), square);
         assert_eq!(of([256, 256, 256]), small);
         // Modulation.
         assert_eq!(of([8, 6912, 1152]), Plan::FewRows);
