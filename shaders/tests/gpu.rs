@@ -25,6 +25,16 @@ fn reference() -> Device {
 
 /// Holds an operation to the plain one, under a weighted sum for the gradients.
 fn same(inputs: &[TensorData], fused: Body<'_>, plain: Body<'_>, tolerance: f32) {
+    same_on(&device(), inputs, fused, plain, tolerance);
+}
+
+fn same_on(
+    device: &Device,
+    inputs: &[TensorData],
+    fused: Body<'_>,
+    plain: Body<'_>,
+    tolerance: f32,
+) {
     let tolerance = Tolerance::<f32>::rel_abs(tolerance, tolerance);
     let run = |f: Body<'_>, device: &Device, track: bool| {
         let leaf = |data: &TensorData| -> Flat {
@@ -34,20 +44,20 @@ fn same(inputs: &[TensorData], fused: Body<'_>, plain: Body<'_>, tolerance: f32)
         let inputs: Vec<Flat> = inputs.iter().map(leaf).collect();
         (f(&inputs), inputs)
     };
-    let (a, _) = run(fused, &device(), false);
+    let (a, _) = run(fused, device, false);
     let (b, _) = run(plain, &reference(), false);
     let count = b.dims()[0];
     a.into_data().assert_approx_eq::<f32>(&b.into_data(), tolerance);
 
     let weights = values([count], 99);
-    let gradients = |f: Body<'_>, device: Device| -> Vec<TensorData> {
-        let tracked = device.autodiff();
+    let gradients = |f: Body<'_>, device: &Device| -> Vec<TensorData> {
+        let tracked = device.clone().autodiff();
         let (y, inputs) = run(f, &tracked, true);
         let loss = (y * Tensor::from_data(weights.clone(), &tracked)).sum();
         let gradients = loss.backward();
         inputs.iter().map(|x| x.grad(&gradients).expect("it has one").into_data()).collect()
     };
-    for (a, b) in gradients(fused, device()).iter().zip(gradients(plain, reference())) {
+    for (a, b) in gradients(fused, device).iter().zip(gradients(plain, &reference())) {
         a.assert_approx_eq::<f32>(&b, tolerance);
     }
 }
@@ -91,6 +101,14 @@ families!(
     products,
     convolutions
 );
+
+/// Products as GPUs make them that are no programs on the processor: [`device`] may be one.
+#[test]
+fn products_of_hardware() {
+    cases::products(&mut |inputs, fused, plain, tolerance| {
+        same_on(&wgsl::hardware(), inputs, fused, plain, tolerance);
+    });
+}
 
 #[test]
 fn adamw_steps() {

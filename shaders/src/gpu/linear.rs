@@ -1,4 +1,5 @@
-//! Linear layers by products of our own: on Hopper, of 16-bit tensors, and through wgpu on software GPUs.
+//! Linear layers by products of our own: on Hopper, of 16-bit tensors, and through wgpu, with one kernel for
+//! software GPUs and others for the rest.
 
 use burn::backend::DispatchTensor;
 use burn_backend::TensorMetadata;
@@ -8,6 +9,8 @@ use super::bridge::run;
 use super::columns::Columns;
 #[cfg(feature = "cuda")]
 use super::cuda::linear::{Product, takes};
+#[cfg(feature = "wgpu")]
+use super::matmul::{self, Inner};
 #[cfg(feature = "wgpu")]
 use super::patches::{PIXELS, product, rows_of, suits, transposed};
 use crate::gradient::Operation;
@@ -30,6 +33,12 @@ impl Operation for Linear {
         #[cfg(feature = "wgpu")]
         if !self.gelu && suits(inputs) && rows_of(&inputs[0]).0 >= PIXELS as usize {
             let result = product(&inputs[0], &transposed(&inputs[1]), inputs.get(2))?;
+            return Some((result, Vec::new()));
+        }
+        #[cfg(feature = "wgpu")]
+        if matmul::takes(inputs) {
+            let along = Inner { a: true, b: true };
+            let result = matmul::multiply(&inputs[0], &inputs[1], along, inputs.get(2), self.gelu)?;
             return Some((result, Vec::new()));
         }
         None
@@ -81,9 +90,15 @@ fn gradient_of(
         return run(kind, vec![gradient.clone(), other.clone()]).map(|[result]| result);
     }
     #[cfg(feature = "wgpu")]
-    return match factor {
-        Factor::Input => product(gradient, &inputs[1], None),
-        Factor::Weight => product(&transposed(gradient), &inputs[0], None),
+    return match (factor, matmul::takes(inputs)) {
+        (Factor::Input, true) => {
+            matmul::multiply(gradient, &inputs[1], Inner { a: true, b: false }, None, false)
+        }
+        (Factor::Weight, true) => {
+            matmul::multiply(gradient, &inputs[0], Inner { a: false, b: false }, None, false)
+        }
+        (Factor::Input, false) => product(gradient, &inputs[1], None),
+        (Factor::Weight, false) => product(&transposed(gradient), &inputs[0], None),
     };
     #[cfg(not(feature = "wgpu"))]
     {

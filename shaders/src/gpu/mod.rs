@@ -12,6 +12,8 @@ mod flash;
 pub(crate) mod gated;
 pub(crate) mod group_norm;
 pub(crate) mod linear;
+#[cfg(feature = "wgpu")]
+mod matmul;
 pub(crate) mod neighborhood;
 pub(crate) mod norm;
 pub(crate) mod overwrite;

@@ -25,6 +25,12 @@ pub fn device() -> Device {
     device
 }
 
+/// The same GPU, of which nobody said that it is software: it takes the kernels that others take.
+pub fn hardware() -> Device {
+    log();
+    Device::wgpu(DeviceKind::DefaultDevice)
+}
+
 /// The file that sources are written to.
 fn log() -> &'static Path {
     static LOG: OnceLock<PathBuf> = OnceLock::new();
@@ -56,6 +62,11 @@ fn kernels_are_valid_and_modest() {
     // Convolutions are made by a kernel where no gradient is wanted.
     cases::convolutions(&mut |inputs: &[TensorData], fused: Body<'_>, _: Body<'_>, _: f32| {
         let leaf = |data: &TensorData| -> Flat { Tensor::from_data(flat(data), &device()) };
+        fused(&inputs.iter().map(leaf).collect::<Vec<_>>()).into_data();
+    });
+    // Products of GPUs that are none in disguise.
+    cases::products(&mut |inputs: &[TensorData], fused: Body<'_>, _: Body<'_>, _: f32| {
+        let leaf = |data: &TensorData| -> Flat { Tensor::from_data(flat(data), &hardware()) };
         fused(&inputs.iter().map(leaf).collect::<Vec<_>>()).into_data();
     });
     let one = || -> Flat { Tensor::ones([5], &device()) };
