@@ -92,7 +92,7 @@ async function load(id: number, options: WorkerLoadOptions) {
     info.notKept = notKept;
     info.secondsPerEvaluation = capability.device === "cpu" ? await secondsPerEvaluation(engine, info) : null;
     say({ id, loaded: info, capability });
-    // It loads beside the first picture, which does not wait for it.
+    // It loads beside the first picture, which does not wait for it. By now there may be another model.
     const halves = capability.device === "cpu" && info.guided && !info.oneStep;
     if (halves && model === models && options.cores !== 1 && fits(total, navigator)) {
       pair = new Pair(all, (cores) => say({ cores }));
