@@ -135,8 +135,13 @@ function manifest() {
     type: "module",
     main: "./index.js",
     types: "./index.d.ts",
-    exports: { ".": { types: "./index.d.ts", default: "./index.js" }, "./worker.js": "./worker.js", "./downloader.js": "./downloader.js" },
-    sideEffects: ["./worker.js", "./downloader.js"],
+    exports: {
+      ".": { types: "./index.d.ts", default: "./index.js" },
+      "./worker.js": "./worker.js",
+      "./second.js": "./second.js",
+      "./downloader.js": "./downloader.js",
+    },
+    sideEffects: ["./worker.js", "./second.js", "./downloader.js"],
     files: ["*.js", "*.d.ts", "wasm"],
   };
 }

@@ -3,6 +3,8 @@
 #![cfg(feature = "cpu")]
 #![recursion_limit = "256"]
 
+use std::sync::{Arc, Mutex};
+
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, FloatDType, Int, Tensor};
 use serde_json::{Value, json};
@@ -11,7 +13,8 @@ use tintype::Precision;
 use tintype::device::state_dtype;
 use tintype::diffusion::guidance::Guidance;
 use tintype::generate::{
-    Event, GenerateError, ImageSpec, LoadError, Parts, Picture, Pipeline, Request, between,
+    Answer, Event, GenerateError, Half, HalfError, ImageSpec, LoadError, Parts, Picture, Pipeline,
+    Request, Rows, SecondHalf, between,
 };
 use tintype::model::{
     Architecture, Clock, DiffusionModel, Family, InvalidConfig, LatentSpace, Network, Process,
@@ -26,13 +29,17 @@ static FAMILY: Family = Family { name: "Toy", recognize };
 const SHAPE: [usize; 3] = [3, 16, 24];
 
 fn recognize(weights: &Weights) -> Result<Option<Architecture>, WeightsError> {
-    let denoises = weights.metadata.get("toy").map(|kind| kind == "denoiser");
-    Ok(denoises.map(|denoises| ToyConfig { denoises }.into()))
+    let kind = weights.metadata.get("toy");
+    Ok(kind.map(|kind| {
+        let classes = if kind.ends_with("of classes") { 2 } else { 0 };
+        ToyConfig { denoises: kind.starts_with("denoiser"), classes }.into()
+    }))
 }
 
 #[derive(Clone, Copy, Debug)]
 struct ToyConfig {
     denoises: bool,
+    classes: usize,
 }
 
 #[derive(Module, Debug)]
@@ -40,12 +47,17 @@ struct Toy {
     /// `[1]`; enters twice, so that a finite one can lead out of every range.
     gain: Param<Tensor<1>>,
     denoises: bool,
+    classes: usize,
 }
 
 impl Network for Toy {
     /// A decay that ends near 0, or what a denoiser sees of data about ±1.
-    fn predict(&self, x: Tensor<4>, times: Tensor<1>, _: Tensor<1, Int>) -> Tensor<4> {
-        let gain: Tensor<4> = self.gain.val().reshape([1, 1, 1, 1]);
+    fn predict(&self, x: Tensor<4>, times: Tensor<1>, labels: Tensor<1, Int>) -> Tensor<4> {
+        let mut gain: Tensor<4> = self.gain.val().reshape([1, 1, 1, 1]);
+        if self.classes > 0 {
+            let labels: Tensor<4> = labels.float().reshape([-1, 1, 1, 1]); // [B, 1, 1, 1]
+            gain = gain * (labels * 0.1 + 0.8);
+        }
         let y = if self.denoises {
             let sigma: Tensor<4> = times.reshape([-1, 1, 1, 1]); // [B, 1, 1, 1]
             (x / (sigma.square() + 1.0)).tanh()
@@ -62,7 +74,7 @@ impl DiffusionModel for ToyConfig {
     }
 
     fn config(&self) -> Value {
-        json!({"denoises": self.denoises})
+        json!({"denoises": self.denoises, "classes": self.classes})
     }
 
     fn state_shape(&self) -> [usize; 3] {
@@ -74,7 +86,7 @@ impl DiffusionModel for ToyConfig {
     }
 
     fn num_classes(&self) -> usize {
-        0
+        self.classes
     }
 
     fn process(&self) -> Process {
@@ -94,7 +106,7 @@ impl DiffusionModel for ToyConfig {
 
     fn untrained(&self, device: &Device) -> Result<Box<dyn Untrained>, InvalidConfig> {
         let gain = Initializer::Ones.init([1], device);
-        Ok(Box::new(Toy { gain, denoises: self.denoises }))
+        Ok(Box::new(Toy { gain, denoises: self.denoises, classes: self.classes }))
     }
 }
 
@@ -428,7 +440,7 @@ fn a_denoisers_guidance_ends_where_its_velocities_agree() {
 
 #[test]
 fn settings_that_do_not_apply_are_refused_by_name() {
-    let denoiser = Architecture::from(ToyConfig { denoises: true });
+    let denoiser = Architecture::from(ToyConfig { denoises: true, classes: 0 });
     let hidit = tintype::preset::find("hidit-xl-1-256").expect("a preset").architecture;
     for (architecture, name) in [(denoiser, "Toy"), (hidit, "Hi-DiT")] {
         let usual = architecture.default_settings();
@@ -454,5 +466,101 @@ fn a_guide_of_another_kind_is_refused() {
     assert!(matches!(error, LoadError::IncompatibleParts(_)), "{sentence}");
     for word in ["network is a network of a flow", "guide guide one of a denoiser"] {
         assert!(sentence.contains(word), "{sentence}");
+    }
+}
+
+/// A pipeline with somebody beside it who gives answers, and what that one was asked for.
+fn beside(
+    kind: &str,
+    answer: impl Fn(Half) -> Option<Answer> + Send + Sync + 'static,
+) -> (Pipeline, Arc<Mutex<Vec<Half>>>) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = asked.clone();
+    let mut pipeline = pipeline(kind, 1.0, FloatDType::F32);
+    pipeline.share(SecondHalf::new(move |half| {
+        seen.lock().expect("nobody panicked").push(half.clone());
+        answer(half)
+    }));
+    (pipeline, asked)
+}
+
+#[test]
+fn a_picture_is_the_same_whoever_computes_its_second_half() {
+    for (kind, [low, high]) in
+        [("flow of classes", [0.3, 0.8]), ("denoiser of classes", [0.1, 2.0])]
+    {
+        let alone = pipeline(kind, 1.0, FloatDType::F32);
+        let usual = alone.architecture().default_settings();
+        let guidance = Guidance { low, high, ..Guidance::new(3.0) };
+        let make = |pipeline: &Pipeline, sampler, guidance| -> Vec<_> {
+            let images = [3, 1].map(|seed| ImageSpec::new(Some(1), seed, 0)).to_vec();
+            let settings = Settings { sampler, guidance, ..usual };
+            let pictures = make_images(pipeline, settings, images).expect("pictures").0;
+            pictures.into_iter().map(|picture| (picture.image, picture.evaluations)).collect()
+        };
+        let other = Arc::new(pipeline(kind, 1.0, FloatDType::F32));
+        let (shared, asked) = beside(kind, move |half| {
+            let other = other.clone();
+            Some(Box::pin(async move { other.second_half(half).await.ok() }))
+        });
+        for sampler in [Sampler::Euler, Sampler::Heun, Sampler::DpmPp2m] {
+            let expected = make(&alone, sampler, guidance);
+            assert_eq!(make(&shared, sampler, guidance), expected, "{kind} {sampler:?}");
+            let asked: Vec<Half> = asked.lock().expect("nobody panicked").drain(..).collect();
+            let guided = asked.len();
+            assert!(guided > 0 && guided < expected[0].1 / 2, "{kind} {sampler:?}: {guided}");
+            for Half { streams, times, labels, gate } in asked {
+                let [channels, height, width] = SHAPE;
+                assert_eq!(streams.len(), 1);
+                assert_eq!(streams[0].shape, [2, channels, height, width]);
+                assert_eq!((labels, gate), (vec![2, 2], None), "the null class");
+                assert_eq!((times.len(), times[0]), (2, times[1]));
+            }
+        }
+        let unguided = make(&shared, Sampler::Euler, Guidance::NONE);
+        assert!(asked.lock().expect("nobody panicked").is_empty(), "there is no second half");
+
+        // Nobody there, no answer, and part of one; what fits is taken.
+        let expected = make(&alone, Sampler::Euler, guidance);
+        assert_ne!(expected[0].0, unguided[0].0);
+        let (absent, asked) = beside(kind, |_| None);
+        assert_eq!(make(&absent, Sampler::Euler, guidance), expected);
+        assert!(!asked.lock().expect("nobody panicked").is_empty());
+        let (silent, _) = beside(kind, |_| Some(Box::pin(async { None })));
+        assert_eq!(make(&silent, Sampler::Euler, guidance), expected);
+        let (empty, _) = beside(kind, |_| Some(Box::pin(async { Some(Vec::new()) })));
+        assert_eq!(make(&empty, Sampler::Euler, guidance), expected);
+        let (cut, _) = beside(kind, |mut half| {
+            let rows = &mut half.streams[0];
+            rows.shape[0] = 1;
+            rows.values.truncate(rows.values.len() / 2);
+            Some(Box::pin(async move { Some(half.streams) }))
+        });
+        assert_eq!(make(&cut, Sampler::Euler, guidance), expected);
+        let (wrong, _) = beside(kind, |half| Some(Box::pin(async move { Some(half.streams) })));
+        assert_ne!(make(&wrong, Sampler::Euler, guidance), expected);
+    }
+}
+
+#[test]
+fn samples_of_another_network_are_refused() {
+    let pipeline = pipeline("flow of classes", 1.0, FloatDType::F32);
+    let [channels, height, width] = SHAPE;
+    let rows =
+        Rows { shape: [1, channels, height, width], values: vec![0.5; channels * height * width] };
+    let half = Half { streams: vec![rows.clone()], times: vec![0.5], labels: vec![2], gate: None };
+    let compute = |half: Half| pollster::block_on(pipeline.second_half(half));
+    let results = compute(half.clone()).expect("it fits");
+    assert_eq!((results.len(), results[0].shape), (1, rows.shape));
+    let cut = Rows { values: vec![0.5; 7], ..rows.clone() };
+    for unfit in [
+        Half { streams: vec![rows.clone(), rows], gate: Some(0.5), ..half.clone() },
+        Half { streams: vec![cut], ..half.clone() },
+        Half { streams: Vec::new(), ..half.clone() },
+        Half { times: Vec::new(), ..half.clone() },
+        Half { labels: vec![3], ..half.clone() },
+        Half { labels: vec![-1], ..half },
+    ] {
+        assert_eq!(compute(unfit), Err(HalfError::Unfit));
     }
 }

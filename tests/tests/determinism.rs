@@ -2,9 +2,13 @@
 #![recursion_limit = "256"]
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use tintype::burn::tensor::{Device, FloatDType};
-use tintype::generate::{Event, ImageSpec, Parts, Picture, Pipeline, Request, Sampler, Settings};
+use tintype::generate::{
+    Answer, Event, Half, ImageSpec, Parts, Picture, Pipeline, Request, Sampler, SecondHalf,
+    Settings,
+};
 use tintype::sampler::Stop;
 use tintype::weights::open;
 use tintype_tests::family::emoji_folder;
@@ -85,6 +89,29 @@ fn a_batch_whose_guidance_ends_equals_its_images() {
             assert!(expected.contains(&picture.evaluations), "{agreement} {}", picture.evaluations);
         }
     }
+}
+
+/// Two streams, of which the second opens at the gate; the other pipeline has loaded the model for itself.
+#[test]
+fn a_picture_is_the_same_whoever_computes_its_second_half() {
+    let (alone, other) = (pipeline(&Device::flex()), Arc::new(pipeline(&Device::flex())));
+    let mut shared = pipeline(&Device::flex());
+    let streams = Arc::new(Mutex::new(Vec::new()));
+    let seen = streams.clone();
+    shared.share(SecondHalf::new(move |half: Half| {
+        seen.lock().expect("nobody panicked").push((half.streams.len(), half.gate));
+        let other = other.clone();
+        let answer: Answer = Box::pin(async move { other.second_half(half).await.ok() });
+        Some(answer)
+    }));
+    // The gate is another one than the network's own.
+    let settings = settings(&alone, Sampler::Euler);
+    let image = &specs()[..1];
+    let (expected, found) = (make(&alone, settings, image), make(&shared, settings, image));
+    assert_eq!(found[0].image, expected[0].image);
+    assert_eq!(found[0].latent, expected[0].latent);
+    let streams = streams.lock().expect("nobody panicked");
+    assert_eq!(*streams, [(1, None), (1, None), (1, None), (2, Some(0.5))]);
 }
 
 /// Adaptive samplers choose their steps by an image's own error.

@@ -32,7 +32,41 @@ export type FromWorker =
   | { id: number; event: RawEvent }
   | { id: number; done: boolean }
   | { id: number; error: string; name: string }
+  | { cores: number }
   | { failed: string };
+
+/** A model's files, in the browser's storage or memory. */
+export interface ModelFiles {
+  model?: NamedFile;
+  vae?: NamedFile;
+  stats?: NamedFile;
+  config?: string | undefined;
+  precision?: LoadOptions["precision"];
+}
+
+interface NamedFile {
+  name: string;
+  blob: Blob;
+}
+
+/** Samples of a tensor, `[samples, channels, height, width]`. */
+export interface Rows {
+  shape: Uint32Array;
+  values: Float32Array;
+}
+
+/** What the second half of guidance is evaluated at: one stream, or a Hi-DiT's latents and pixels. */
+export interface Half {
+  streams: Rows[];
+  times: Float32Array;
+  labels: Int32Array;
+  /** The time of a Hi-DiT's gate, where there are pixels. */
+  gate: number | undefined;
+}
+
+export type ToSecond = { files: ModelFiles } | { id: number; half: Half };
+
+export type FromSecond = { ready: true } | { id: number; results: Rows[] } | { failed: string };
 
 /** A file with an absolute address. */
 interface Addressed {

@@ -31,6 +31,10 @@ export class Tintype {
   private failure: TintypeError | undefined;
   private model: ModelInfo | undefined;
   private device: Capability | undefined;
+  private computing = 1;
+
+  /** Called when {@link cores} changes. */
+  onCores: ((cores: number) => void) | undefined;
 
   private constructor() {
     this.worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
@@ -87,6 +91,12 @@ export class Tintype {
   /** What it computes on, and why. */
   get capability(): Capability {
     return this.device!;
+  }
+
+  /** How many cores of the processor compute: a while after a model is loaded a second one takes half of each guided
+   * evaluation, where there is room. On a GPU 1. */
+  get cores(): number {
+    return this.computing;
   }
 
   /**
@@ -151,6 +161,10 @@ export class Tintype {
 
   private hear(message: FromWorker) {
     if ("failed" in message) return this.fail(message.failed);
+    if ("cores" in message) {
+      this.computing = message.cores;
+      return this.onCores?.(message.cores);
+    }
     const waiting = this.waiting.get(message.id);
     if (!waiting) return;
     if ("progress" in message) return waiting.onProgress?.(message.progress);

@@ -25,6 +25,9 @@ export interface LoadOptions {
   /** Dtype of the network; by default that of the weights where the GPU has it, else `f32`.
    * `f32` makes the pictures of the command line. */
   precision?: "f32" | "f16" | "bf16";
+  /** The most cores that compute on the processor: 2, where it has them and memory holds the model twice, or 1. The
+   * pictures are the same. */
+  cores?: 1 | 2;
   /** Whether files from a server are kept for the next visit; they are by default. */
   cache?: boolean;
   /** Told while the files arrive and go to the device. */

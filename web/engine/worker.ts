@@ -2,23 +2,35 @@
 
 import init, { Checksum, Engine } from "./wasm/tintype_web.js";
 import { Unsupported, choose } from "./capability.js";
-import type { FromWorker, RawEvent, ToWorker, WorkerLoadOptions } from "./messages.js";
+import type { FromWorker, Half, ModelFiles, RawEvent, Rows, ToWorker, WorkerLoadOptions } from "./messages.js";
+import { Pair, fits } from "./pair.js";
 import { FileError, fileName, obtain } from "./store.js";
 import type { Capability, ModelInfo, Progress, RemoteFile, Request, Weights } from "./types.js";
 
-declare const self: DedicatedWorkerGlobalScope & { tintypeEngineFailed?: (message: string) => void };
+declare const self: DedicatedWorkerGlobalScope & {
+  tintypeEngineFailed?: (message: string) => void;
+  tintypeSecondHalf?: (half: Half) => Promise<Rows[] | null> | undefined;
+};
 
 const say = (message: FromWorker, transfer: Transferable[] = []) => self.postMessage(message, transfer);
 
 // Called by the engine when it breaks, which it does not survive.
 self.tintypeEngineFailed = (message) => {
   console.error(message);
+  pair?.close();
   say({ failed: message.split("\n").at(-1) ?? message });
 };
+
+// Called by the engine at each guided evaluation on the processor.
+self.tintypeSecondHalf = (half) => pair?.ask(half);
 
 let ready: ReturnType<typeof init> | undefined;
 let engine: Engine | undefined;
 let capability: Capability | undefined;
+/** The second worker, which has the model that is loaded. */
+let pair: Pair | undefined;
+/** Models that were loaded so far. */
+let models = 0;
 const loading = new Map<number, AbortController>();
 
 self.onmessage = ({ data }: MessageEvent<ToWorker>) => {
@@ -66,23 +78,32 @@ async function load(id: number, options: WorkerLoadOptions) {
     const total = sizes.reduce((a, b) => a + b);
     const read = new Map<string, number>();
     let told = 0;
-    const info = engine.load({ ...files, config: options.config, precision: options.precision }, (name: string, bytes: number) => {
+    const all: ModelFiles = { ...files, config: options.config, precision: options.precision };
+    // It has the model before, and there may be no memory for three.
+    pair?.close();
+    const info = engine.load(all, (name: string, bytes: number) => {
       read.set(name, bytes);
       if (performance.now() - told < 50) return;
       told = performance.now();
       report("upload", [...read.values()].reduce((a, b) => a + b), total);
     }) as ModelInfo;
+    const model = ++models;
     report("upload", total, total);
     info.notKept = notKept;
     info.secondsPerEvaluation = capability.device === "cpu" ? await secondsPerEvaluation(engine, info) : null;
     say({ id, loaded: info, capability });
+    // It loads beside the first picture, which does not wait for it. By now there may be another model.
+    const halves = capability.device === "cpu" && info.guided && !info.oneStep;
+    if (halves && model === models && options.cores !== 1 && fits(total, navigator)) {
+      pair = new Pair(all, (cores) => say({ cores }));
+    }
   } finally {
     loading.delete(id);
   }
 }
 
 type Role = "model" | "vae" | "stats";
-type Files = Partial<Record<Role, { name: string; blob: Blob }>>;
+type Files = Pick<ModelFiles, Role>;
 
 async function fetchAll(
   wanted: Partial<Record<Role, Weights | undefined>>,

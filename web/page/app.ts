@@ -79,11 +79,13 @@ function load(name: string, find: () => Promise<Omit<LoadOptions, "device" | "pr
         ...(await find()),
         device: (options.get("device") as LoadOptions["device"]) ?? "auto",
         precision: (options.get("precision") as LoadOptions["precision"]) ?? undefined,
+        cores: options.get("cores") === "1" ? 1 : 2,
         onProgress: (p) => progress(name, p),
         signal: abort.signal,
       };
       if (tintype) await tintype.use(load);
       else tintype = await Tintype.load(load);
+      tintype.onCores = coresChanged;
       loaded(name, settings);
     } catch (error) {
       broken(error as Error);
@@ -130,7 +132,7 @@ function loaded(name: string, settings: Request) {
   $("empty").textContent = info.classes.length > 0 ? "Pick a class and press Enter." : "Press Generate.";
   document.documentElement.dataset.ready = "";
   ready(true);
-  settingsChanged();
+  coresChanged();
   if (wanted) {
     const { request, number } = wanted;
     wanted = null;
@@ -225,7 +227,7 @@ function asked(): Request {
 
 /** Makes a picture and shows it; never fails. */
 async function make(tintype: Tintype, request: Request, gate: number | null) {
-  const { info } = tintype;
+  const { info, cores } = tintype;
   const follows = following();
   delete document.documentElement.dataset.seconds;
   // One that follows the form takes the place of the one before, without an empty frame between.
@@ -250,7 +252,10 @@ async function make(tintype: Tintype, request: Request, gate: number | null) {
         address({ ...request, class: name(event) });
         if (!follows) form.advance();
         // The first picture on a GPU also builds its kernels.
-        if (info.device === "cpu" || warm === info) pace.learn(evaluations(info, request), begun, now);
+        // Nor does one say much during which a core came or went.
+        if ((info.device === "cpu" || warm === info) && cores === tintype.cores) {
+          pace.learn(evaluations(info, request, cores), begun, now);
+        }
         warm = info;
         settingsChanged();
       } else if (!stale) {
@@ -386,12 +391,18 @@ function changed() {
   follow();
 }
 
+/** Another number of cores computes. */
+function coresChanged() {
+  document.documentElement.dataset.cores = String(tintype?.cores);
+  settingsChanged();
+}
+
 /** How long a picture will take, where that was measured; and the gate on the time line. */
 function settingsChanged() {
   const info = tintype?.info;
   if (!info) return;
   if (!generating) stage.mark(form.gate);
-  const seconds = (request: Request) => pace.seconds(evaluations(info, request));
+  const seconds = (request: Request) => pace.seconds(evaluations(info, request, tintype?.cores));
   const time = seconds(form.request());
   $("estimate").textContent = time === null ? "" : `About ${duration(time)} a picture${info.device === "cpu" ? " on this processor" : ""}.`;
   form.tell(seconds);

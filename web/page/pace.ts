@@ -2,12 +2,13 @@
 
 import type { ModelInfo, Request } from "../engine/index.js";
 
-/** Evaluations of the network that a picture takes, a guided one being two; null where its sampler chooses. */
-export function evaluations(info: Pick<ModelInfo, "defaults" | "evaluations" | "oneStep">, request: Request): number | null {
+/** Evaluations of the network that a picture takes one after the other: a guided one is two, and one where two cores
+ * compute. Null where its sampler chooses. */
+export function evaluations(info: Pick<ModelInfo, "defaults" | "evaluations" | "oneStep">, request: Request, cores = 1): number | null {
   const { sampler, steps, cfg, cfgInterval: [low, high] } = { ...info.defaults, ...request };
   const each = info.evaluations[sampler];
   if (each === null || each === undefined) return null;
-  const guided = cfg === 1 || info.oneStep ? 0 : Math.min(1, high - low);
+  const guided = cfg === 1 || info.oneStep || cores > 1 ? 0 : Math.min(1, high - low);
   const count = steps * each * (1 + guided);
   // What is being typed may be no interval yet.
   return Number.isFinite(count) ? count : null;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_wasm_bindgen::Serializer;
 use tintype::device::browser::{self, BrowserGpu};
 use tintype::device::{self, DeviceError, Found};
-use tintype::generate::{GenerateError, ImageSpec, Origin, Parts};
+use tintype::generate::{GenerateError, HalfError, ImageSpec, Origin, Parts, SecondHalf};
 use tintype::image::Rgb;
 use tintype::noise::Blend;
 use tintype::sampler::Stop;
@@ -20,6 +20,7 @@ use web_sys::Blob;
 use crate::ask::Ask;
 use crate::face::sentence;
 use crate::file::BrowserFile;
+use crate::half::{self, HalfObject};
 use crate::session::{Session, SessionError, Update};
 use crate::turn::others_first;
 
@@ -116,6 +117,10 @@ impl Engine {
         let parts = Parts { model: &model, vae: vae.as_ref(), stats: stats.as_ref(), guide: None };
         let loaded = Session::load(parts, wish.map_err(|e| failed(&e))?, &self.found);
         let loaded = session.insert(loaded.map_err(|e| failed(&e))?);
+        // A GPU is faster than two processors.
+        if self.gpu.is_none() {
+            loaded.share(SecondHalf::new(half::ask));
+        }
         self.check_gpu().map_err(|reason| JsError::new(&reason))?;
         Ok(plain_object(&loaded.info()))
     }
@@ -149,6 +154,23 @@ impl Engine {
             Err(SessionError::Generate(GenerateError::Stopped(Stop::Cancelled))) => Ok(false),
             Err(e) => Err(JsError::new(&sentence(e.cause()))),
         }
+    }
+
+    /// The second half of guidance for an engine with the same model: `[{ shape, values }]` of
+    /// `{ streams, times, labels, gate }`.
+    ///
+    /// # Errors
+    ///
+    /// If no model is loaded or another one, or if the device fails.
+    // The borrow lasts for as long as the model is in use.
+    #[allow(clippy::await_holding_refcell_ref)]
+    pub async fn evaluate(&self, half: HalfObject) -> Result<Array, JsError> {
+        let busy = || JsError::new("a picture is in the making; wait for it or stop it");
+        let session = self.session.try_borrow().map_err(|_| busy())?;
+        let session = session.as_ref().ok_or_else(|| JsError::new("no model is loaded"))?;
+        let failed = |e: HalfError| JsError::new(&sentence(&e));
+        let half = half::half(&half).ok_or_else(|| failed(HalfError::Unfit))?;
+        Ok(half::to_array(&session.second_half(half).await.map_err(failed)?))
     }
 
     /// Ends the run in hand after its step.

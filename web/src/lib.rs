@@ -4,7 +4,8 @@
 //! * [`session`] — a loaded model that makes pictures; nothing in it is a browser's
 //! * [`ask`] — what a page asks for, in JavaScript's spelling; [`fields`] — what it can ask for of a network;
 //!   [`face`] — errors in its words
-//! * `engine` — the session as JavaScript sees it; the page's side of it is `web/engine/`
+//! * `engine` — the session as JavaScript sees it; the page's side of it is `web/engine/`; `half` — what two engines
+//!   that share a picture say to each other
 //!
 //! Only `engine` and its neighbours need a browser, so the rest is tested natively too.
 #![recursion_limit = "256"]
@@ -22,6 +23,8 @@ mod checksum;
 mod engine;
 #[cfg(target_family = "wasm")]
 mod file;
+#[cfg(target_family = "wasm")]
+mod half;
 mod networks;
 #[cfg(target_family = "wasm")]
 mod turn;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use tintype::device::{Found, Kind};
 use tintype::generate::{
-    Event, Fingerprints, GenerateError, LatentMap, LoadError, Origin, Parts, Picture, Pipeline,
-    Previewer, Settings,
+    Event, Fingerprints, GenerateError, Half, HalfError, LatentMap, LoadError, Origin, Parts,
+    Picture, Pipeline, Previewer, Rows, SecondHalf, Settings,
 };
 use tintype::image::Rgb;
 use tintype::model::Process;
@@ -223,6 +223,20 @@ impl Session {
             precision: self.precision,
             unused: self.unused.clone(),
         }
+    }
+
+    /// Has the second half of guidance computed by somebody else where that one is there.
+    pub fn share(&mut self, second_half: SecondHalf) {
+        self.pipeline.share(second_half);
+    }
+
+    /// Computes the second half of guidance for a session with the same model.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pipeline::second_half`].
+    pub async fn second_half(&self, half: Half) -> Result<Vec<Rows>, HalfError> {
+        self.pipeline.second_half(half).await
     }
 
     /// Makes what is asked for; `tell` may stop it.

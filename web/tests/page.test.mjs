@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { createReadStream, readFileSync, statSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { CLASSES, pmf } from "./pmf.mjs";
@@ -78,6 +79,88 @@ test("stopping takes effect within a step, and another picture can follow", asyn
   assert.ok((await step()) <= before + 1, `${await step()} steps, and it was stopped at ${before}`);
   await page.evaluate(() => (location.hash = "#class=smiley&seed=1&steps=2"));
   await finished(page);
+  await context.close();
+  await stop();
+});
+
+const skip = availableParallelism() < 2 && "this machine has one core";
+/** Waits until so many cores compute. */
+const computing = (page, cores) =>
+  page.waitForFunction((cores) => document.documentElement.dataset.cores === cores, String(cores), { timeout: 60_000 });
+
+/** A second worker that is always ready, and whose answer to a half is this expression. */
+const impostor = (answer) => `self.onmessage = ({ data }) => self.postMessage("files" in data ? { ready: true } : ${answer});`;
+const ZEROS = "{ id: data.id, results: data.half.streams.map(({ shape, values }) => ({ shape, values: values.fill(0) })) }";
+
+test("two cores make the picture of one, and one does where the other fails", { skip }, async () => {
+  let second = null;
+  const meddle = (path, response) => {
+    if (!path.endsWith("/second.js") || second === null) return false;
+    if (second === "") response.writeHead(404).end();
+    else response.writeHead(200, { "Content-Type": "text/javascript" }).end(second);
+    return true;
+  };
+  const { visit, stop, context } = await open(browser, { meddle, context: { serviceWorkers: "block" } });
+  const warnings = [];
+  context.on("console", (message) => message.text().includes("one core") && warnings.push(message.text()));
+  /** The picture of a page of its own, both streams in it. */
+  const make = async (cores, search = "") => {
+    const page = await visit(`/?device=cpu${search}`);
+    await ready(page);
+    await computing(page, cores);
+    await page.evaluate(() => (location.hash = "#class=fruit&seed=7&steps=4&cfg=3&tau=0.6"));
+    await finished(page);
+    return { page, ...(await picture(page)) };
+  };
+  const one = await make(1, "&cores=1");
+  const two = await make(2);
+  assert.equal(await difference(one.page, one.png, two.png), 0);
+  assert.deepEqual(origin(two.png), origin(one.png));
+  assert.deepEqual(warnings, []);
+
+  // What the second one answers is taken.
+  second = impostor(ZEROS);
+  const wrong = await make(2);
+  assert.ok((await difference(one.page, one.png, wrong.png)) > 1);
+
+  second = impostor('{ failed: "no memory" }');
+  const broken = await make(2);
+  assert.equal(await difference(one.page, one.png, broken.png), 0);
+  await computing(broken.page, 1);
+  assert.deepEqual(warnings, ["Tintype computes on one core, as its second worker stopped (no memory)."]);
+
+  second = "";
+  const page = await visit("/?device=cpu");
+  await ready(page);
+  while (warnings.length < 2) await page.waitForTimeout(50);
+  assert.match(warnings[1], /its script cannot be loaded/);
+  await computing(page, 1);
+  for (const { errors } of [one.page, two.page, wrong.page, broken.page, page]) assert.deepEqual(errors, []);
+  await context.close();
+  await stop();
+});
+
+test("a second core that is still loading is in nobody's way", { skip }, async () => {
+  let held = true;
+  const meddle = (path) => held && path.endsWith("/second.js");
+  const { visit, stop, context } = await open(browser, { meddle, context: { serviceWorkers: "block" } });
+  const page = await visit("/?device=cpu#class=smiley&seed=1&steps=100");
+  await page.waitForFunction(() => /^step [2-9]/.test(document.querySelector("#words").textContent), null, { timeout: 120_000 });
+  await page.keyboard.press("Escape");
+  await page.waitForFunction(() => document.querySelector("#words").textContent === "Stopped.");
+  const use = async (files) => {
+    await page.evaluate(() => delete document.documentElement.dataset.ready);
+    await page.setInputFiles("#files", files);
+    await ready(page);
+  };
+  // A model that takes guidance as an input has no second half.
+  await use([{ name: "pmf.safetensors", mimeType: "application/octet-stream", buffer: pmf() }]);
+  held = false;
+  await use(["hidit.safetensors", "vae-decoder.safetensors"].map((name) => join(models, name)));
+  await computing(page, 2);
+  await use([{ name: "pmf.safetensors", mimeType: "application/octet-stream", buffer: pmf() }]);
+  await computing(page, 1);
+  assert.deepEqual(page.errors, []);
   await context.close();
   await stop();
 });
@@ -360,7 +443,7 @@ test("everything has a name and can be reached by keyboard", async () => {
 test("without WebGPU the processor computes, and says how long it will take", async () => {
   const without = await launch({ gpu: false });
   const { visit, stop } = await open(without);
-  const page = await visit("/");
+  const page = await visit("/?cores=1");
   await ready(page);
   assert.match(await words(page, "#notice"), /WebGPU.*Pictures are made on the processor\.$/);
   assert.match(await words(page, "#estimate"), /^About \d+ (s|min) a picture on this processor\.$/);

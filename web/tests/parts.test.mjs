@@ -15,6 +15,7 @@ const { readOrigin } = await import(join(site, "page", "png.js"));
 const { called, search, unmistakable } = await import(join(site, "page", "search.js"));
 const { sort } = await import(join(site, "page", "files.js"));
 const { hubAddress, published, tooLarge } = await import(join(site, "page", "catalogue.js"));
+const { fits } = await import(join(site, "engine", "pair.js"));
 const { Pace, evaluations } = await import(join(site, "page", "pace.js"));
 const { size } = await import(join(site, "page", "size.js"));
 const { grid, strip } = await import(join(site, "page", "sheet.js"));
@@ -278,6 +279,9 @@ test("times of pictures follow evaluations, and what was measured", () => {
   assert.equal(count({ cfgInterval: [NaN, 1] }), null);
   assert.equal(count({ steps: 1 }, { oneStep: true }), 1, "guidance is an input");
 
+  const onTwoCores = (request) => evaluations(info, request, 2);
+  assert.deepEqual([onTwoCores({}), onTwoCores({ cfg: 1 }), onTwoCores({ cfgInterval: [0.25, 0.75] })], [50, 50, 50]);
+
   assert.equal(new Pace(null).seconds(10), null);
   const pace = new Pace(0.5);
   assert.deepEqual([pace.seconds(10), pace.seconds(null)], [6, null]);
@@ -288,6 +292,14 @@ test("times of pictures follow evaluations, and what was measured", () => {
   const once = new Pace(null);
   once.learn(1, [100], 700);
   assert.ok(Math.abs(once.seconds(1) - 0.6) < 1e-9);
+});
+
+test("a second core needs another core and room for the model twice", () => {
+  const [small, large] = [50e6, 467e6];
+  assert.deepEqual([1, 2, 16].map((hardwareConcurrency) => fits(small, { hardwareConcurrency })), [false, true, true]);
+  const memory = (deviceMemory) => ({ hardwareConcurrency: 4, deviceMemory });
+  assert.deepEqual([0.25, 2, 4, 8, undefined].map((gib) => fits(large, memory(gib))), [false, false, true, true, true]);
+  assert.equal(fits(2e9, memory(8)), false);
 });
 
 test("sizes and rates are for people", () => {

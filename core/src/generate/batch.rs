@@ -2,7 +2,7 @@
 //!
 //! Guidance is an image's own: where it ends when both velocities agree, a batch goes on with a smaller second
 //! half. The rows of an evaluation are all images conditionally, and then the guided ones unconditionally, or by the
-//! guide.
+//! guide. The unconditional ones may be computed by somebody else at the same time.
 
 use burn::tensor::{FloatDType, Int, Tensor};
 
@@ -11,6 +11,7 @@ use super::observer::Observer;
 use super::pipeline::Pipeline;
 use super::replay::Inputs;
 use super::request::Request;
+use super::second_half::tensors;
 use super::{Event, Preview};
 use crate::diffusion::guidance::Guidance;
 use crate::noise::{self, ImageKey, Stream};
@@ -130,7 +131,7 @@ impl<'a> Batch<'a> {
     /// What the network makes of all rows; with a guide, this one makes those behind the images.
     ///
     /// * returns each of the network's results, `[B + G, …]`
-    pub(super) fn evaluate<F: Fn(Inputs) -> Vec<Tensor<4>> + Send + 'static>(
+    pub(super) async fn evaluate<F: Fn(Inputs) -> Vec<Tensor<4>> + Clone + Send + 'static>(
         &self,
         inputs: Inputs,
         gate: Option<f64>,
@@ -138,11 +139,37 @@ impl<'a> Batch<'a> {
         guide: Option<F>,
     ) -> Result<Vec<Tensor<4>>, Stop> {
         let (images, second) = self.halves(inputs);
-        let first = self.pipeline.evaluate(images, gate, network)?;
+        let here = |inputs: Inputs| self.pipeline.evaluate(inputs, gate, network.clone());
+        let first = self.shared(images, gate, here).await?;
         let (Some((other, inputs)), Some(guide)) = (second, guide) else { return Ok(first) };
         let second = self.pipeline.evaluate_guide(other, inputs, gate, guide)?;
-        let halves = first.into_iter().zip(second);
-        Ok(halves.map(|(first, second)| Tensor::cat(vec![first, second], 0)).collect())
+        Ok(joined(first, second))
+    }
+
+    /// What a network without a guide makes of all rows. Those behind the images are computed by somebody else where
+    /// there is one, and here where nothing comes of it.
+    ///
+    /// * `here`: the network of this pipeline
+    /// * returns each of the network's results, `[B + G, …]`
+    pub(super) async fn shared(
+        &self,
+        inputs: Inputs,
+        gate: Option<f64>,
+        here: impl Fn(Inputs) -> Result<Vec<Tensor<4>>, Stop>,
+    ) -> Result<Vec<Tensor<4>>, Stop> {
+        let (images, [rows]) = (self.keys.len(), inputs.times.dims());
+        let other = self.pipeline.second_half.as_ref().filter(|_| rows > images);
+        let Some(other) = other else { return here(inputs) };
+        let count = rows - images;
+        let second = inputs.rows(images, count);
+        let Some(answer) = other.ask(&second, gate).await else { return here(inputs) };
+        let first = here(inputs.rows(0, images))?;
+        let answer = answer.await.and_then(|answer| tensors(answer, &first, count));
+        let second = match answer {
+            Some(second) => second,
+            None => here(second)?,
+        };
+        Ok(joined(first, second))
     }
 
     /// One number for every sample, `[B]` in float32.
@@ -208,6 +235,11 @@ impl<'a> Batch<'a> {
         let preview = Preview { clean, pixels };
         self.observer.tell(Event::Step { index, total, time, preview }).await
     }
+}
+
+/// Each of a network's results, `[B + G, …]` of `[B, …]` and `[G, …]`.
+fn joined(first: Vec<Tensor<4>>, second: Vec<Tensor<4>>) -> Vec<Tensor<4>> {
+    first.into_iter().zip(second).map(|(a, b)| Tensor::cat(vec![a, b], 0)).collect()
 }
 
 /// Some images of a batch, `[G, …]` of `[B, …]`, in rising order.

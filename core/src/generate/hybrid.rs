@@ -112,7 +112,8 @@ impl HybridModel for Run<'_> {
         // Without pixels the gate is not asked.
         let inputs = self.batch.inputs(vec![z], t, &guided);
         let guide = self.guide.as_ref().map(of);
-        let velocity = self.batch.evaluate(inputs, None, of(self.network), guide)?.remove(0);
+        let mut results = self.batch.evaluate(inputs, None, of(self.network), guide).await?;
+        let velocity = results.remove(0);
         self.batch.compare(|| velocity.clone(), &guided).await?;
         Ok(pipeline.to_state(self.batch.guide(velocity, &guided)))
     }
@@ -138,7 +139,7 @@ impl HybridModel for Run<'_> {
         let inputs = self.batch.inputs(vec![z, x], t, &guided);
         let guide = self.guide.as_ref().map(of);
         let gate = Some(self.network.tau());
-        let mut streams = self.batch.evaluate(inputs, gate, of(self.network), guide)?;
+        let mut streams = self.batch.evaluate(inputs, gate, of(self.network), guide).await?;
         let image = self.batch.guide(streams.remove(1), &guided);
         let velocity = streams.remove(0);
         self.batch.compare(|| velocity.clone(), &guided).await?;

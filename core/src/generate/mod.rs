@@ -23,6 +23,7 @@ mod previewer;
 mod replay;
 mod request;
 mod run;
+mod second_half;
 
 pub use crate::settings::{Sampler, Settings};
 pub use between::between;
@@ -34,6 +35,7 @@ pub use origin::{Fingerprints, Origin, OriginError};
 pub use pipeline::Pipeline;
 pub use previewer::Previewer;
 pub use request::{ImageSpec, Request};
+pub use second_half::{Answer, Half, HalfError, Rows, SecondHalf};
 
 use burn::tensor::Tensor;
 

@@ -11,6 +11,7 @@ use super::load::{
     LatentStats, LoadError, Parts, check_parts, image_size, load_decoder, statistics,
 };
 use super::replay::{Inputs, Replay};
+use super::second_half::SecondHalf;
 use crate::device::state_dtype;
 use crate::image::{Rgb, Rounding, to_rgb};
 use crate::labels::Labels;
@@ -27,6 +28,7 @@ pub struct Pipeline {
     pub(super) architecture: Architecture,
     pub(super) decoder: Option<(VaeConfig, VaeDecoder)>,
     pub(super) guide: Option<Guide>,
+    pub(super) second_half: Option<SecondHalf>,
     pub(super) stats: Option<LatentStats>,
     pub(super) device: Device,
     pub(super) precision: FloatDType,
@@ -76,6 +78,7 @@ impl Pipeline {
             network,
             decoder,
             guide,
+            second_half: None,
             stats,
             device: device.clone(),
             precision,

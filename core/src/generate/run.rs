@@ -133,16 +133,23 @@ impl Run<'_> {
     /// The network's prediction: a velocity on this library's clock, or a denoised image.
     ///
     /// * `x`: `[B + G, C, H, W]` in float32 for G guided images; returns the same shape
-    fn evaluate(&mut self, x: Tensor<4>, time: f64, guided: &[usize]) -> Result<Tensor<4>, Stop> {
+    async fn evaluate(
+        &mut self,
+        x: Tensor<4>,
+        time: f64,
+        guided: &[usize],
+    ) -> Result<Tensor<4>, Stop> {
         Ok(match self.0.pipeline.architecture.process() {
             Process::Flow(Clock::NoiseAtOne)
             | Process::Hybrid { .. }
-            | Process::MeanFlow { .. } => self.velocity(x, time, guided)?,
-            Process::Flow(Clock::NoiseAtZero) => -self.velocity(x, 1.0 - time, guided)?,
+            | Process::MeanFlow { .. } => self.velocity(x, time, guided).await?,
+            Process::Flow(Clock::NoiseAtZero) => -self.velocity(x, 1.0 - time, guided).await?,
             Process::Denoiser { .. } => {
                 let inputs = self.0.inputs(vec![x], time, guided);
                 let (images, second) = self.0.halves(inputs);
-                let first = predict(&*self.0.pipeline.network, images);
+                let network = &*self.0.pipeline.network;
+                let here = |inputs: Inputs| Ok(vec![predict(network, inputs)]);
+                let first = self.0.shared(images, None, here).await?.remove(0);
                 match second {
                     Some((guide, inputs)) => {
                         Tensor::cat(vec![first, predict(&*guide.network, inputs)], 0)
@@ -154,7 +161,12 @@ impl Run<'_> {
     }
 
     /// The velocity at one time on the network's clock.
-    fn velocity(&mut self, x: Tensor<4>, time: f64, guided: &[usize]) -> Result<Tensor<4>, Stop> {
+    async fn velocity(
+        &mut self,
+        x: Tensor<4>,
+        time: f64,
+        guided: &[usize],
+    ) -> Result<Tensor<4>, Stop> {
         let pipeline = self.0.pipeline;
         let inputs = self.0.inputs(vec![x.cast(pipeline.precision)], time, guided);
         let of = |network: &Arc<dyn Network>| {
@@ -162,7 +174,7 @@ impl Run<'_> {
             move |inputs: Inputs| vec![predict(&*network, inputs)]
         };
         let guide = pipeline.guide.as_ref().map(|guide| of(&guide.network));
-        Ok(self.0.evaluate(inputs, None, of(&pipeline.network), guide)?.remove(0))
+        Ok(self.0.evaluate(inputs, None, of(&pipeline.network), guide).await?.remove(0))
     }
 }
 
@@ -176,7 +188,7 @@ impl Model for Run<'_> {
     async fn predict(&mut self, x: State, time: f64, step_time: f64) -> Result<State, Stop> {
         let guided = self.0.evaluation(step_time);
         let x = self.0.input(x, FloatDType::F32, &guided);
-        let y = self.evaluate(x.clone(), time, &guided)?;
+        let y = self.evaluate(x.clone(), time, &guided).await?;
         let denoises = matches!(self.0.pipeline.architecture.process(), Process::Denoiser { .. });
         let velocity = || match denoises {
             true => flow_velocity(x, y.clone().cast(FloatDType::F32), time),

@@ -86,7 +86,7 @@ fn tiles<F: Float, N: Size, V: Size>(
     a_factor: Factor,
     b_factor: Factor,
     m: u32,
-    n: u32,
+    features: u32,
     k: u32,
     #[comptime] side: u32,
     #[comptime] tall: u32,
@@ -110,7 +110,7 @@ fn tiles<F: Float, N: Size, V: Size>(
         sums[i as usize] = Vector::new(0.0f32);
     }
     let rows = m.div_ceil(comptime!(height * BLOCK));
-    let columns = n.div_ceil(comptime!(side * BLOCK));
+    let columns = features.div_ceil(comptime!(side * BLOCK));
     let place = CUBE_POS as u32;
     if place < rows * columns {
         let group = place / (columns * GROUP) * GROUP;
@@ -164,7 +164,7 @@ fn tiles<F: Float, N: Size, V: Size>(
                 #[unroll]
                 for j in 0..comptime!(BLOCK / width) {
                     let own_column = column + UNIT_POS_X * BLOCK + comptime!(j * width);
-                    if own_row < m && own_column < n {
+                    if own_row < m && own_column < features {
                         let mut part = Vector::<f32, N>::new(0.0f32);
                         #[unroll]
                         for c in 0..width {
@@ -173,7 +173,7 @@ fn tiles<F: Float, N: Size, V: Size>(
                         }
                         let result =
                             finished::<F, N>(part, bias, own_column / width, has_bias, gelu);
-                        to[((own_row * n + own_column) / width) as usize] = result;
+                        to[((own_row * features + own_column) / width) as usize] = result;
                     }
                 }
             }
