@@ -7,12 +7,14 @@ use burn_backend::TensorMetadata;
 
 use super::product::{Matrix, product};
 use super::tensor::{Values, create, create_all};
+use super::tile::Tile;
 use super::vectors::vectorized;
 use super::{for_each, for_each_pieces, math};
 use crate::gradient::Operation;
 
-/// Queries a piece of work holds; bounds the scores in flight to `QUERIES` rows.
-pub(super) const QUERIES: usize = 64;
+/// Most queries that a piece of work holds: enough to amortise the packing of keys and values, and no more rows of
+/// scores than stay in cache.
+pub(super) const QUERIES: usize = 128;
 
 /// `softmax(q kᵀ·scale) v` of `[B, heads, N, d]`, `[B, heads, M, d]` and `[B, heads, M, e]`, without
 /// mask; the result is `[B, heads, N, e]`.
@@ -28,19 +30,19 @@ impl Operation for Attention {
         let [q, k, v] = [0, 1, 2].map(|i| Values::read(&inputs[i]));
         let (q, k, v) = (q?, k?, v?);
         let (q, k, v) = (q.slice(), k.slice(), v.slice());
-        let pieces = n.div_ceil(QUERIES);
         let out = create([b, heads, n, e], |out| {
-            let matrices = out.chunks_mut(n * e);
-            let queries: Vec<&mut [f32]> =
-                matrices.flat_map(|matrix| matrix.chunks_mut(QUERIES * e)).collect();
-            for_each(queries, |i, out| {
-                let (matrix, first) = (i / pieces, i % pieces * QUERIES);
+            let matrices = out.chunks_mut(n * e).enumerate();
+            let queries = matrices.flat_map(|(matrix, out)| {
+                let tiles = Tile::of(out, e).cut([n.div_ceil(QUERIES), 1], [1, 1]);
+                tiles.into_iter().map(move |([first, _], out)| (matrix, first, out))
+            });
+            for_each(queries.collect(), |_, (matrix, first, out)| {
                 let views = [
                     Matrix::new(&q[(matrix * n + first) * d..], d),
                     Matrix::new(&k[matrix * m * d..], d),
                     Matrix::new(&v[matrix * m * e..], e),
                 ];
-                attend(views, [QUERIES.min(n - first), m], [d, e], self.scale as f32, out);
+                attend(views, m, d, self.scale as f32, out);
             });
         });
         Some((out, Vec::new()))
@@ -74,21 +76,16 @@ impl Operation for Attention {
     }
 }
 
-/// `softmax(q kᵀ·scale) v` of some queries of one head, into contiguous rows of `out`.
-pub(super) fn attend(
-    [q, k, v]: [Matrix<'_>; 3],
-    [queries, keys]: [usize; 2],
-    [d, e]: [usize; 2],
-    scale: f32,
-    out: &mut [f32],
-) {
+/// `softmax(q kᵀ·scale) v` of some queries of one head, `out` of `[queries, e]`.
+pub(super) fn attend([q, k, v]: [Matrix<'_>; 3], keys: usize, d: usize, scale: f32, out: Tile<'_>) {
+    let [queries, _] = out.dims();
     let mut scores = vec![0.0f32; queries * keys];
-    product([queries, d, keys], q, k.transposed(), scale, &mut scores, false);
+    product(d, q, k.transposed(), scale, Tile::of(&mut scores, keys), false);
     vectorized(
         #[inline(always)]
         || scores.chunks_exact_mut(keys).for_each(softmax),
     );
-    product([queries, keys, e], Matrix::new(&scores, keys), v, 1.0, out, false);
+    product(keys, Matrix::new(&scores, keys), v, 1.0, out, false);
 }
 
 /// The gradients of a head's queries, keys and values from that of its result, into contiguous rows.
@@ -107,8 +104,8 @@ pub(super) fn attend_backward(
         let rows = QUERIES.min(queries - first);
         let (q, g) = (q.below(first), g.below(first));
         let (weights, slopes) = (&mut weights[..rows * keys], &mut slopes[..rows * keys]);
-        product([rows, d, keys], q, k.transposed(), scale, weights, false);
-        product([rows, e, keys], g, v.transposed(), 1.0, slopes, false);
+        product(d, q, k.transposed(), scale, Tile::of(weights, keys), false);
+        product(e, g, v.transposed(), 1.0, Tile::of(slopes, keys), false);
         vectorized(
             #[inline(always)]
             || {
@@ -121,9 +118,9 @@ pub(super) fn attend_backward(
         );
         let (weights, slopes) = (Matrix::new(weights, keys), Matrix::new(slopes, keys));
         let adds = first > 0;
-        product([rows, keys, d], slopes, k, scale, &mut dq[first * d..], false);
-        product([keys, rows, d], slopes.transposed(), q, scale, dk, adds);
-        product([keys, rows, e], weights.transposed(), g, 1.0, dv, adds);
+        product(keys, slopes, k, scale, Tile::of(&mut dq[first * d..][..rows * d], d), false);
+        product(rows, slopes.transposed(), q, scale, Tile::of(dk, d), adds);
+        product(rows, weights.transposed(), g, 1.0, Tile::of(dv, e), adds);
     }
 }
 

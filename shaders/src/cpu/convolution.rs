@@ -9,6 +9,7 @@ use burn_backend::TensorMetadata;
 
 use super::product::{Matrix, product};
 use super::tensor::{Values, create};
+use super::tile::Tile;
 use super::{for_each, for_each_piece, math};
 use crate::gradient::Operation;
 
@@ -168,25 +169,22 @@ impl Sizes {
         let (columns, results) = (self.result[1], self.results());
         let (bands, size) = (self.result[0].div_ceil(self.band()), self.band() * columns);
         let depth = self.channels * self.taps();
-        // Of each band of each image its rows of every channel.
-        let mut pieces: Vec<Vec<&mut [f32]>> = Vec::new();
-        pieces.resize_with(self.batch * bands, || Vec::with_capacity(self.out));
-        for (i, plane) in out.chunks_exact_mut(results).enumerate() {
-            for (band, rows) in plane.chunks_mut(size).enumerate() {
-                pieces[i / self.out * bands + band].push(rows);
-            }
-        }
-        for_each(pieces, |i, mut piece| {
-            let (image, first) = (i / bands, i % bands * self.band());
-            let pixels = piece[0].len();
-            let mut sums = Vec::with_capacity(self.out * pixels);
+        let images = out.chunks_exact_mut(self.out * results).enumerate();
+        let pieces = images.flat_map(|(image, out)| {
+            let bands = Tile::of(out, results).cut([1, bands], [1, size]);
+            bands.into_iter().map(move |([_, first], out)| (image, first / columns, out))
+        });
+        for_each(pieces.collect(), |_, (image, first, mut out)| {
+            let [_, pixels] = out.dims();
             for channel in 0..self.out {
                 let bias = bias.map_or(0.0, |bias| bias[channel]);
+                let out = out.row(channel);
                 match residual {
-                    None => sums.extend(iter::repeat_n(bias, pixels)),
+                    None => out.fill(bias),
                     Some(residual) => {
                         let at = (image * self.out + channel) * results + first * columns;
-                        sums.extend(residual[at..][..pixels].iter().map(|value| value + bias));
+                        let residual = &residual[at..][..pixels];
+                        out.iter_mut().zip(residual).for_each(|(out, value)| *out = value + bias);
                     }
                 }
             }
@@ -200,11 +198,7 @@ impl Sizes {
                 self.patches(planes, &(first..first + pixels / columns), &mut patches);
                 Matrix::new(&patches, pixels)
             };
-            let sizes = [self.out, depth, pixels];
-            product(sizes, Matrix::new(weight, depth), seen, 1.0, &mut sums, true);
-            for (rows, sums) in piece.iter_mut().zip(sums.chunks_exact(pixels)) {
-                rows.copy_from_slice(sums);
-            }
+            product(depth, Matrix::new(weight, depth), seen, 1.0, out, true);
         });
     }
 
@@ -233,7 +227,7 @@ impl Sizes {
                 let pixels = band.len() * self.result[1];
                 let patches = &mut patches[..rows * pixels];
                 let gradient = self.under(gradient, image, &band);
-                product([rows, self.out, pixels], weight, gradient, 1.0, patches, false);
+                product(self.out, weight, gradient, 1.0, Tile::of(patches, pixels), false);
                 self.add_patches(patches, &band, planes);
             }
         });
@@ -255,7 +249,7 @@ impl Sizes {
                     self.patches(planes, &band, &mut patches);
                     let patches = Matrix::new(&patches, pixels).transposed();
                     let gradient = self.under(gradient, image, &band);
-                    product([self.out, pixels, width], gradient, patches, 1.0, sums, true);
+                    product(pixels, gradient, patches, 1.0, Tile::of(sums, width), true);
                 }
             }
         });

@@ -8,25 +8,19 @@
 use burn::backend::DispatchTensor;
 use burn_backend::TensorMetadata;
 
-use super::product::{Matrix, product, product_into};
+use super::product::{Matrix, product, tiles};
 use super::tensor::{Values, create, create_all, float32};
+use super::tile::Tile;
 use super::vectors::vectorized;
 use super::weight::{Stored, Weight};
-use super::{for_each_piece, for_each_pieces, gelu, math, sums};
+use super::{for_each, for_each_piece, gelu, math, sums};
 use crate::gradient::Operation;
-
-/// Rows that a piece of work holds at least: enough to amortise the packing of the weights.
-const ROWS: usize = 128;
 
 /// Values that a panel of widened weights is meant to have, of which a second-level cache holds most.
 const PANEL: usize = 3 << 16;
 
 /// Features of a panel are a multiple of this, except in the last one: whole vectors of every kernel of products.
 const UNIT: usize = 64;
-
-/// Rows up to which the gradient of `x` is summed over pieces of the features: there are too few
-/// for pieces of rows.
-const FEW: usize = 32;
 
 /// `x Wᵀ + b` of `[…, in]`, `[out, in]` and, where there is one, `[out]`.
 #[derive(Clone, Copy, Debug)]
@@ -55,43 +49,46 @@ impl Linear {
         // Conditions `[B, in]` have few rows, for which packing the weights would cost more than
         // the product. The rank decides, not the count: a row must not depend on the batch.
         let few = last == 1;
-        let size = piece_of_rows(x.len() / k.max(1));
-        let rows = |i: usize, out: &mut [f32]| {
-            fill_bias(out, bias, n);
-            add_products([out.len() / n, k, n], Matrix::new(&x[i * size * k..], k), w, out);
+        let fill = |[row, column]: [usize; 2], mut out: Tile<'_>| {
+            let [_, features] = out.dims();
+            fill_bias(&mut out, bias.map(|bias| &bias[column..][..features]));
+            add_products(k, Matrix::new(x, k).below(row), w.below(column * k), out);
         };
-        if self.gelu && keep {
-            let [out, before] = create_all([shape.clone(), shape], |[out, before]| {
+        if !(self.gelu && keep) {
+            let out = create(shape, |out| {
                 if few {
-                    few_rows(x, w, bias, before, k, n);
-                    out.copy_from_slice(before);
-                    gelu::apply(out);
+                    few_rows(x, w, bias, out, k, n);
+                    if self.gelu {
+                        gelu::apply(out);
+                    }
                     return;
                 }
-                for_each_pieces([out, before], [size * n; 2], |i, [out, before]| {
-                    rows(i, before);
-                    out.copy_from_slice(before);
-                    gelu::apply(out);
+                for_each(tiles(Tile::of(out, n)), |_, (at, mut out)| {
+                    fill(at, out.reborrow());
+                    if self.gelu {
+                        (0..out.dims()[0]).for_each(|i| gelu::apply(out.row(i)));
+                    }
                 });
             });
-            return Some((out, vec![before]));
+            return Some((out, Vec::new()));
         }
-        let out = create(shape, |out| {
+        let [out, before] = create_all([shape.clone(), shape], |[out, before]| {
             if few {
-                few_rows(x, w, bias, out, k, n);
-                if self.gelu {
-                    gelu::apply(out);
-                }
+                few_rows(x, w, bias, before, k, n);
+                out.copy_from_slice(before);
+                gelu::apply(out);
                 return;
             }
-            for_each_piece(out, size * n, |i, out| {
-                rows(i, out);
-                if self.gelu {
-                    gelu::apply(out);
+            let tiles = tiles(Tile::of(out, n)).into_iter().zip(tiles(Tile::of(before, n)));
+            for_each(tiles.collect(), |_, ((at, mut out), (_, mut before))| {
+                fill(at, before.reborrow());
+                for i in 0..out.dims()[0] {
+                    out.row(i).copy_from_slice(before.row(i));
+                    gelu::apply(out.row(i));
                 }
             });
         });
-        Some((out, Vec::new()))
+        Some((out, vec![before]))
     }
 }
 
@@ -129,20 +126,12 @@ impl Operation for Linear {
     }
 }
 
-/// Rows of a piece: as many as leave every core two of them, for each packs the weights anew. A row's bits do not
-/// depend on it, see [`panel`].
-fn piece_of_rows(rows: usize) -> usize {
-    #[cfg(not(target_family = "wasm"))]
-    let pieces = 2 * rayon::current_num_threads();
-    #[cfg(target_family = "wasm")]
-    let pieces = 1;
-    (rows / pieces / ROWS).max(1) * ROWS
-}
-
-fn fill_bias(out: &mut [f32], bias: Option<&[f32]>, n: usize) {
-    match bias {
-        Some(bias) => out.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias)),
-        None => out.fill(0.0),
+fn fill_bias(out: &mut Tile<'_>, bias: Option<&[f32]>) {
+    for i in 0..out.dims()[0] {
+        match bias {
+            Some(bias) => out.row(i).copy_from_slice(bias),
+            None => out.row(i).fill(0.0),
+        }
     }
 }
 
@@ -156,24 +145,25 @@ fn panel(rows: usize, k: usize) -> usize {
 }
 
 /// `out += x Wᵀ`, with the same bits whether the weights are widened here or were before.
-fn add_products([m, k, n]: [usize; 3], x: Matrix<'_>, w: Stored<'_>, out: &mut [f32]) {
+fn add_products(k: usize, x: Matrix<'_>, w: Stored<'_>, mut out: Tile<'_>) {
     if let Some(w) = w.wide() {
-        product([m, k, n], x, Matrix::new(w, k).transposed(), 1.0, out, true);
+        product(k, x, Matrix::new(w, k).transposed(), 1.0, out, true);
         return;
     }
-    let features = panel(m, k);
+    let [rows, n] = out.dims();
+    let features = panel(rows, k);
     // The last one has the rest as well: a panel is never smaller than `features` where there are so many.
     let panels = (n / features).max(1);
     let mut wide = Vec::new();
     for first in (0..panels).map(|i| i * features) {
-        let count = if first + 2 * features > n { n - first } else { features };
-        wide.resize(count * k, 0.0);
+        let end = if first + 2 * features > n { n } else { first + features };
+        wide.resize((end - first) * k, 0.0);
         vectorized(
             #[inline(always)]
             || w.widen(first * k, &mut wide),
         );
         let w = Matrix::new(&wide, k).transposed();
-        product_into([m, k, count], x, w, 1.0, &mut out[first..], n, true);
+        product(k, x, w, 1.0, out.columns(first..end), true);
     }
 }
 
@@ -212,38 +202,19 @@ fn few_rows(x: &[f32], w: Stored<'_>, bias: Option<&[f32]>, out: &mut [f32], k: 
     }
 }
 
-/// Rows or features of a piece of a gradient: about an eighth, so that a few cores share even short
-/// sequences, and no more than stay in cache.
-fn piece(count: usize) -> usize {
-    count.div_ceil(8).next_multiple_of(16).clamp(16, ROWS)
-}
-
 /// `dx = g W`
 fn gradient_of_input(g: &[f32], w: &[f32], dx: &mut [f32], [n, k]: [usize; 2]) {
-    let (rows, size) = (dx.len() / k, dx.len());
-    if rows <= FEW {
-        const FEATURES: usize = 256;
-        let mut pieces = vec![0.0f32; n.div_ceil(FEATURES) * size];
-        for_each_piece(&mut pieces, size, |i, sum| {
-            let (first, features) = (i * FEATURES, FEATURES.min(n - i * FEATURES));
-            let (g, w) = (Matrix::new(&g[first..], n), Matrix::new(&w[first * k..], k));
-            product([rows, features, k], g, w, 1.0, sum, false);
-        });
-        sums::of_pieces(&pieces, size, dx);
-        return;
-    }
-    let rows = piece(rows);
-    for_each_piece(dx, rows * k, |i, dx| {
-        let g = Matrix::new(&g[i * rows * n..], n);
-        product([dx.len() / k, n, k], g, Matrix::new(w, k), 1.0, dx, false);
+    for_each(tiles(Tile::of(dx, k)), |_, ([row, column], dx)| {
+        let w = Matrix::new(&w[column..], k);
+        product(n, Matrix::new(g, n).below(row), w, 1.0, dx, false);
     });
 }
 
 /// `dW = gᵀ x`, whose sums over the rows are the products' own.
 fn gradient_of_weight(g: &[f32], x: &[f32], dw: &mut [f32], [n, k]: [usize; 2]) {
-    let (rows, features) = (x.len() / k, piece(n));
-    for_each_piece(dw, features * k, |i, dw| {
-        let g = Matrix::new(&g[i * features..], n).transposed();
-        product([dw.len() / k, rows, k], g, Matrix::new(x, k), 1.0, dw, false);
+    let rows = x.len() / k;
+    for_each(tiles(Tile::of(dw, k)), |_, ([feature, column], dw)| {
+        let g = Matrix::new(&g[feature..], n).transposed();
+        product(rows, g, Matrix::new(&x[column..], k), 1.0, dw, false);
     });
 }

@@ -26,6 +26,7 @@ pub(crate) mod qkv;
 pub(crate) mod rotate;
 mod sums;
 mod tensor;
+mod tile;
 mod vectors;
 mod weight;
 

@@ -7,8 +7,9 @@ use super::attention::{QUERIES, attend, attend_backward};
 use super::prepare::Prepare;
 use super::product::Matrix;
 use super::tensor::{Values, create};
+use super::tile::Tile;
 use super::vectors::vectorized;
-use super::{for_each_piece, for_each_pieces, neighborhood, sums};
+use super::{for_each, for_each_piece, for_each_pieces, neighborhood, sums};
 use crate::AttentionKind;
 use crate::gradient::Operation;
 use crate::preparation::Preparation;
@@ -121,28 +122,16 @@ impl Operation for QkvAttention {
 }
 
 /// Every query among all keys.
-fn global(qkv: &[f32], [b, n, heads, d]: [usize; 4], scale: f32, out: &mut [f32]) {
+fn global(qkv: &[f32], [_, n, heads, d]: [usize; 4], scale: f32, out: &mut [f32]) {
     let (row, d_model) = (3 * heads * d, heads * d);
-    let pieces = n.div_ceil(QUERIES);
-    // [B, pieces, heads, queries, d]: every piece is written by one worker.
-    let mut heads_out = vec![0.0; b * pieces * heads * QUERIES * d];
-    for_each_piece(&mut heads_out, QUERIES * d, |i, out| {
-        let (image, piece, head) = (i / (pieces * heads), i / heads % pieces, i % heads);
-        let view =
-            |part: usize| Matrix::new(&qkv[image * n * row + part * d_model + head * d..], row);
-        let first = piece * QUERIES;
-        let views = [view(0).below(first), view(1), view(2)];
-        attend(views, [QUERIES.min(n - first), n], [d, d], scale, out);
+    let images = out.chunks_mut(n * d_model).enumerate();
+    let queries = images.flat_map(|(image, out)| {
+        let tiles = Tile::of(out, d_model).cut([n.div_ceil(QUERIES), heads], [1, d]);
+        tiles.into_iter().map(move |(at, out)| (image, at, out))
     });
-    for_each_piece(out, n * d_model, |image, out| {
-        for (piece, rows) in out.chunks_mut(QUERIES * d_model).enumerate() {
-            let source = &heads_out[(image * pieces + piece) * heads * QUERIES * d..];
-            for (q, row) in rows.chunks_exact_mut(d_model).enumerate() {
-                for head in 0..heads {
-                    let at = (head * QUERIES + q) * d;
-                    row[head * d..(head + 1) * d].copy_from_slice(&source[at..at + d]);
-                }
-            }
-        }
+    for_each(queries.collect(), |_, (image, [first, column], out)| {
+        let view =
+            |part: usize| Matrix::new(&qkv[image * n * row + part * d_model + column..], row);
+        attend([view(0).below(first), view(1), view(2)], n, d, scale, out);
     });
 }

@@ -49,6 +49,15 @@ impl<'a> Stored<'a> {
         }
     }
 
+    /// From a value on.
+    pub(super) fn below(self, first: usize) -> Self {
+        match self {
+            Self::F32(values) => Self::F32(&values[first..]),
+            Self::F16(values) => Self::F16(&values[first..]),
+            Self::BF16(values) => Self::BF16(&values[first..]),
+        }
+    }
+
     /// The values from `first` on, exactly. To be called where vector instructions are dispatched to.
     #[inline(always)]
     pub(super) fn widen(self, first: usize, to: &mut [f32]) {
