@@ -18,6 +18,7 @@ pub(crate) mod glu;
 pub(crate) mod group_norm;
 pub(crate) mod linear;
 mod math;
+mod memory;
 mod neighborhood;
 pub(crate) mod norm;
 mod prepare;

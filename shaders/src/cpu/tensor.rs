@@ -2,7 +2,9 @@
 
 use burn::backend::{BackendTensor, DispatchKindConversion, DispatchTensor, DispatchTensorKind};
 use burn::tensor::{DType, Shape};
-use burn_flex::{Flex, FlexTensor};
+use burn_flex::{Flex, FlexTensor, Layout};
+
+use super::memory;
 
 /// The contiguous float32 values of a tensor on the CPU backend; `None` for tensors of another
 /// type, on another device, or under automatic differentiation.
@@ -28,20 +30,26 @@ pub(super) fn float32(x: &DispatchTensor) -> Option<&FlexTensor> {
     }
 }
 
-/// A new tensor whose values `fill` writes.
+/// A new tensor, of which `fill` writes every value: there are others in it.
 pub(crate) fn create(shape: impl Into<Shape>, fill: impl FnOnce(&mut [f32])) -> DispatchTensor {
     let [tensor] = create_all([shape.into()], |[values]| fill(values));
     tensor
 }
 
-/// Several new tensors whose values `fill` writes.
+/// Several of them.
 pub(crate) fn create_all<const K: usize>(
     shapes: [Shape; K],
     fill: impl FnOnce([&mut [f32]; K]),
 ) -> [DispatchTensor; K] {
-    let mut tensors = shapes.map(|shape| FlexTensor::empty(shape, DType::F32));
+    let mut tensors = shapes.map(unwritten);
     fill(tensors.each_mut().map(|tensor| tensor.storage_mut::<f32>()));
     tensors.map(wrap)
+}
+
+/// A tensor of any values.
+fn unwritten(shape: Shape) -> FlexTensor {
+    let memory = memory::take(shape.num_elements());
+    FlexTensor::new(memory, Layout::contiguous(shape), DType::F32)
 }
 
 /// Any tensor of the CPU backend for the rest of Burn.
