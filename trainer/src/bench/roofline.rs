@@ -19,13 +19,15 @@ pub struct Roofline {
 pub fn roofline(bench: &Bench) -> Roofline {
     let small = bench.device == tintype::burn::tensor::Device::flex() || software(bench);
     let side = if small { 512 } else { 8192 };
-    let (a, b): (Tensor<2>, Tensor<2>) = (bench.values([side, side]), bench.values([side, side]));
+    // Rows of tokens: a layer of conditions `[B, in]` has another kernel.
+    let a: Tensor<3> = bench.values([1, side, side]);
+    let b: Tensor<2> = bench.values([side, side]);
     // The faster of the backend's product and of this library's.
     let product = [false, true].map(|own| {
         bench.clock.time(&bench.device, || {
             let _product = match own {
                 true => linear(a.clone(), b.clone(), None),
-                false => a.clone().matmul(b.clone()),
+                false => a.clone().matmul(b.clone().unsqueeze()),
             };
         })
     });
