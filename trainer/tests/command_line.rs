@@ -252,7 +252,7 @@ fn invalid_input_is_a_one_line_error() {
     generate(&["fruit", "--times", "karras"], &["--times", "euler-maruyama"]);
     generate(&["fruit", "--cfg-adaptive", "2"], &["--cfg-adaptive 2", "between 0 and 1"]);
     generate(&["fruit", "--eta", "0.5"], &["--eta", "Hi-DiT"]);
-    generate(&["fruit", "--shift", "0.3"], &["--shift", "Hi-DiT"]);
+    generate(&["fruit", "--shift", "0.3"], &["--shift", "euler-maruyama"]);
     generate(&["fruit", "--rho", "3", "--sampler", "euler"], &["--rho", "uniform times"]);
     generate(&["fruit", "--quality", "perfect"], &["perfect", "--quality"]);
     generate(&["fruit", "--model", "/nowhere.safetensors"], &["/nowhere.safetensors"]);
