@@ -20,6 +20,7 @@ pub(crate) mod linear;
 mod math;
 mod neighborhood;
 pub(crate) mod norm;
+pub(crate) mod pool;
 mod prepare;
 mod product;
 pub(crate) mod qkv;
@@ -27,6 +28,7 @@ pub(crate) mod rotate;
 mod sums;
 mod tensor;
 mod tile;
+pub(crate) mod upsample;
 mod vectors;
 mod weight;
 
