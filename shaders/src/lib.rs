@@ -31,6 +31,7 @@ pub use cache::keep_compiled_kernels;
 pub use software::note_software_gpu;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use burn::tensor::activation::relu;
 use burn::tensor::{Bool, Tensor};
 
 static PLAIN: AtomicBool = AtomicBool::new(false);
@@ -434,6 +435,7 @@ pub fn convolution(
         padding,
         bias: bias.is_some(),
         residual: residual.is_some(),
+        relu: false,
     }, given!(x, weight ; bias, residual));
     fused!(gpu gpu::convolution::Convolution {
         stride,
@@ -442,6 +444,92 @@ pub fn convolution(
         residual: residual.is_some(),
     }, given!(x, weight ; bias, residual));
     plain::convolution(x, weight, bias, residual, stride, padding)
+}
+
+/// `relu(convolution(x, weight, bias))`, see [`convolution`].
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * `weight`: `[out, C, kh, kw]`; `bias`: `[out]`
+/// * returns `[B, out, H', W']` as [`convolution`] does
+///
+/// # Panics
+///
+/// If the shapes do not fit each other, or `stride` is 0.
+pub fn convolution_relu(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    stride: usize,
+    padding: [usize; 2],
+) -> Tensor<4> {
+    fused!(cpu cpu::convolution::Convolution {
+        stride,
+        padding,
+        bias: bias.is_some(),
+        residual: false,
+        relu: true,
+    }, given!(x, weight ; bias));
+    relu(convolution(x, weight, bias, None, stride, padding))
+}
+
+/// The 3×3 convolution, with a zero on each side, of an image of twice the size: each pixel of `x` four times
+/// ([`plain::upsample`]).
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * `weight`: `[out, C, 3, 3]`; `bias`: `[out]`
+/// * returns `[B, out, 2·H, 2·W]`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other.
+pub fn upsample_convolution(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
+    fused!(cpu cpu::upsample::UpsampleConvolution, given!(x, weight, bias));
+    convolution(plain::upsample(x), weight, Some(bias), None, 1, [1, 1])
+}
+
+/// The largest value of each square window of an image; what windows see beyond its sides does not count.
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * returns `[B, C, H', W']` with `H' = ⌊(H + 2·padding − window) / stride⌋ + 1`, likewise `W'`
+///
+/// # Panics
+///
+/// If the image with its padding is smaller than a window, or `stride` is 0.
+pub fn max_pool(x: Tensor<4>, window: usize, stride: usize, padding: usize) -> Tensor<4> {
+    fused!(cpu cpu::pool::Pool {
+        kind: cpu::pool::Kind::Max,
+        window,
+        stride,
+        padding,
+    }, given!(x));
+    plain::max_pool(x, window, stride, padding)
+}
+
+/// For each pixel the mean of the square window around it, of odd side: of the pixels of the image in it.
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * returns the same
+///
+/// # Panics
+///
+/// If `window` is even.
+pub fn mean_pool(x: Tensor<4>, window: usize) -> Tensor<4> {
+    assert!(window % 2 == 1, "a window of {window} pixels has no middle");
+    fused!(cpu cpu::pool::Pool {
+        kind: cpu::pool::Kind::Mean,
+        window,
+        stride: 1,
+        padding: window / 2,
+    }, given!(x));
+    plain::mean_pool(x, window)
 }
 
 /// Rotates adjacent pairs by tables: `(a, b) → (a cos θ − b sin θ, b cos θ + a sin θ)`. Tables have no gradient.

@@ -14,7 +14,9 @@ use crate::cpu::attention::Attention;
 use crate::cpu::convolution::Convolution;
 use crate::cpu::group_norm::GroupNormSilu;
 use crate::cpu::linear::Linear;
+use crate::cpu::pool::{Kind, Pool};
 use crate::cpu::qkv::QkvAttention;
+use crate::cpu::upsample::UpsampleConvolution;
 use crate::gradient::{Operation, apply};
 use crate::preparation::Preparation;
 use crate::{AdamWStep, AttentionKind, QkTransform, cpu, plain};
@@ -108,11 +110,43 @@ fn a_row_does_not_depend_on_its_neighbours() {
 #[test]
 fn an_image_does_not_depend_on_its_neighbours() {
     let (weight, bias): (Tensor<4>, Tensor<1>) = (values([10, 6, 3, 3], 2), values([10], 3));
-    let layer = Convolution { stride: 1, padding: [1, 1], bias: true, residual: false };
+    let layer =
+        Convolution { stride: 1, padding: [1, 1], bias: true, residual: false, relu: false };
     let of = |x: Tensor<4>| -> Tensor<4> { run(layer, given!(x, weight, bias)) };
     let x: Tensor<4> = values([1, 6, 40, 33], 1);
     let batch = Tensor::cat(vec![x.clone() * 2.0, x.clone()], 0);
     of(x).into_data().assert_eq(&of(batch).narrow(0, 1, 1).into_data(), true);
+}
+
+#[test]
+fn an_image_is_upsampled_whatever_its_neighbours_are() {
+    let (weight, bias): (Tensor<4>, Tensor<1>) = (values([10, 6, 3, 3], 2), values([10], 3));
+    let of = |x: Tensor<4>| -> Tensor<4> { run(UpsampleConvolution, given!(x, weight, bias)) };
+    let x: Tensor<4> = values([1, 6, 40, 33], 1);
+    let batch = Tensor::cat(vec![x.clone() * 2.0, x.clone()], 0);
+    of(x).into_data().assert_eq(&of(batch).narrow(0, 1, 1).into_data(), true);
+}
+
+#[test]
+fn convolutions_with_a_relu() {
+    cases::rectified_convolutions(&mut results);
+}
+
+#[test]
+fn pools() {
+    for [b, c, h, w] in [[1, 1, 3, 3], [2, 5, 7, 10], [1, 70, 33, 18], [3, 2, 4, 150]] {
+        let x: Tensor<4> = values([b, c, h, w], 1) - 2.0; // below what padding might be taken for
+        for [window, stride, padding] in [[3, 2, 0], [3, 1, 1], [2, 2, 0], [5, 3, 2]] {
+            let pool = Pool { kind: Kind::Max, window, stride, padding };
+            let found: Tensor<4> = run(pool, given!(x));
+            let expected = plain::max_pool(x.clone(), window, stride, padding);
+            found.into_data().assert_eq(&expected.into_data(), true);
+        }
+        for window in [1, 3, 5] {
+            let pool = Pool { kind: Kind::Mean, window, stride: 1, padding: window / 2 };
+            same(run(pool, given!(x)), plain::mean_pool(x.clone(), window));
+        }
+    }
 }
 
 #[test]
@@ -271,6 +305,23 @@ mod gradients {
         cases::slopes(&Device::flex(), inputs, fused);
     }
 
+    #[test]
+    fn convolutions_with_a_relu() {
+        cases::rectified_convolutions(&mut same);
+    }
+
+    /// Pooling has no gradient of its own.
+    #[test]
+    fn pools_get_theirs_from_the_plain_operation() {
+        let with = |f: fn(Tensor<4>, usize, usize, usize) -> Tensor<4>| {
+            move |x: &[Flat]| -> Flat {
+                f(x[0].clone().reshape([2, 3, 7, 9]), 2, 2, 0).reshape([-1])
+            }
+        };
+        let inputs = [cases::values([2, 3, 7, 9], 1)];
+        same(&inputs, &with(crate::max_pool), &with(plain::max_pool), 0.0);
+    }
+
     /// Few rows, as conditions have, and one more than few.
     #[test]
     fn layers_of_conditions() {
@@ -336,6 +387,11 @@ mod gradients {
         let row: Tensor<2> = leaf([1, 2, 48]).reshape([2, 48]);
         let weight: Tensor<2> = leaf([1, 8, 48]).reshape([8, 48]);
         let heads: Tensor<4> = x.clone().reshape([2, 4, 2, 24]);
+        let image: Tensor<4> = leaf([2, 4, 48]).reshape([2, 4, 6, 8]);
+        let window: Tensor<4> = leaf([3, 4, 9]).reshape([3, 4, 3, 3]);
+        let bias: Tensor<1> = leaf([1, 1, 3]).reshape([3]);
+        let rectified =
+            Convolution { stride: 1, padding: [1, 1], bias: true, residual: false, relu: true };
         let norm = Norm { centred: true, eps: 1e-6, weight: false, scale: true, shift: true };
         let attention = QkvAttention {
             heads: 2,
@@ -343,7 +399,7 @@ mod gradients {
             preparation: Preparation::Plain,
             reach: AttentionKind::Neighborhood { height: 2, width: 2, kernel: 1 },
         };
-        let operations: [(Arc<dyn Operation>, _); 8] = [
+        let operations: [(Arc<dyn Operation>, _); 10] = [
             (Arc::new(Linear { gelu: true }), given!(x, weight)),
             (Arc::new(GeluTanh), given!(x)),
             (Arc::new(Glu::Swiglu), given!(x)),
@@ -352,6 +408,8 @@ mod gradients {
             (Arc::new(GatedResidual), given!(x, x, row)),
             (Arc::new(Attention { scale: 1.0 }), given!(heads, heads, heads)),
             (Arc::new(attention), given!(x)),
+            (Arc::new(rectified), given!(image, window, bias)),
+            (Arc::new(UpsampleConvolution), given!(image, window, bias)),
         ];
         for (operation, inputs) in operations {
             let name = format!("{operation:?}");
@@ -382,6 +440,7 @@ families!(
     packed_attention,
     products,
     convolutions,
+    upsampled_convolutions,
     group_norms,
     rotations
 );

@@ -77,6 +77,36 @@ impl Conv2d {
         self.same_size(x, Some(residual))
     }
 
+    /// `relu(forward(x))` of a layer that keeps the image's size.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, in, H, W]`
+    /// * returns `[B, out, H, W]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
+    pub fn forward_relu(&self, x: Tensor<4>) -> Tensor<4> {
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        let [_, _, kernel, _] = weight.dims();
+        tintype_shaders::convolution_relu(x, weight, Some(bias), 1, [kernel / 2; 2])
+    }
+
+    /// `forward` of the image of twice the size, each pixel four times, for a 3×3 layer that keeps the image's size.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, in, H, W]`
+    /// * returns `[B, out, 2·H, 2·W]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
+    pub fn forward_upsampled(&self, x: Tensor<4>) -> Tensor<4> {
+        tintype_shaders::upsample_convolution(x, self.weight.val(), self.bias.val())
+    }
+
     fn same_size(&self, x: Tensor<4>, residual: Option<Tensor<4>>) -> Tensor<4> {
         let (weight, bias) = (self.weight.val(), self.bias.val());
         let [_, _, kernel, _] = weight.dims();

@@ -8,13 +8,17 @@ use burn::backend::DispatchTensor;
 use burn_backend::TensorMetadata;
 
 use super::product::{Matrix, product};
-use super::tensor::{Values, create};
+use super::tensor::{Values, create, optional};
 use super::tile::Tile;
+use super::vectors::vectorized;
 use super::{for_each, for_each_piece, math};
 use crate::gradient::Operation;
 
-/// Pixels of the result that a band is meant to have: enough to amortise the packing of the weights.
-const PIXELS: usize = 256;
+/// Values of the patches of a band, of which a second-level cache holds most.
+const PATCHES: usize = 3 << 16;
+/// Least and most pixels of the result that a band is meant to have. It reads all weights anew, 4·out·depth bytes, and
+/// patches that leave the cache cost 8·depth bytes a pixel: so where fewer than the least would stay, it has the most.
+const PIXELS: [usize; 2] = [128, 256];
 /// Bands that an image has at least, where it has so many rows: work for several cores.
 const BANDS: usize = 4;
 /// Most channels of a piece of a gradient.
@@ -29,19 +33,22 @@ pub(crate) struct Convolution {
     pub padding: [usize; 2],
     pub bias: bool,
     pub residual: bool,
+    /// Whether a ReLU follows, before a band leaves the cache.
+    pub relu: bool,
 }
 
 /// The sizes of a convolution.
 #[derive(Clone, Copy)]
-struct Sizes {
-    batch: usize,
-    channels: usize,
-    image: [usize; 2],
-    out: usize,
-    window: [usize; 2],
-    result: [usize; 2],
-    stride: usize,
-    padding: [usize; 2],
+pub(super) struct Sizes {
+    pub batch: usize,
+    pub channels: usize,
+    pub image: [usize; 2],
+    pub out: usize,
+    pub window: [usize; 2],
+    pub result: [usize; 2],
+    pub stride: usize,
+    /// Above and left of the image; what is beyond it below and on the right follows from the result.
+    pub padding: [usize; 2],
 }
 
 impl Convolution {
@@ -55,18 +62,18 @@ impl Convolution {
         let (stride, padding) = (self.stride, self.padding);
         let (image, window) = ([h, w], [kh, kw]);
         let sizes = Sizes { batch, channels, image, out, window, result, stride, padding };
-        (of == channels && batch * channels * out > 0).then_some(sizes)
+        (of == channels && batch * channels * out * kh * kw > 0).then_some(sizes)
     }
 }
 
 impl Sizes {
     /// Pixels of a channel of `x`.
-    fn pixels(&self) -> usize {
+    pub(super) fn pixels(&self) -> usize {
         self.image[0] * self.image[1]
     }
 
     /// Pixels of a channel of the result.
-    fn results(&self) -> usize {
+    pub(super) fn results(&self) -> usize {
         self.result[0] * self.result[1]
     }
 
@@ -75,10 +82,16 @@ impl Sizes {
         self.window[0] * self.window[1]
     }
 
+    /// Weights of a channel of the result.
+    pub(super) fn depth(&self) -> usize {
+        self.channels * self.taps()
+    }
+
     /// Rows of the result in a band.
-    fn band(&self) -> usize {
-        let most = self.result[0].div_ceil(BANDS);
-        (PIXELS / self.result[1]).clamp(1, most)
+    pub(super) fn band(&self) -> usize {
+        let ([least, most], fitting) = (PIXELS, PATCHES / self.depth());
+        let pixels = if fitting < least { most } else { fitting.min(most) };
+        (pixels / self.result[1]).clamp(1, self.result[0].div_ceil(BANDS))
     }
 
     /// The bands of an image, as rows of the result.
@@ -110,7 +123,7 @@ impl Sizes {
     }
 
     /// What the rows of a band see of some channels, one row of the window after another: `[channels·kh·kw, pixels]`.
-    fn patches(&self, planes: &[f32], band: &Range<usize>, patches: &mut Vec<f32>) {
+    pub(super) fn patches(&self, planes: &[f32], band: &Range<usize>, patches: &mut Vec<f32>) {
         let ([_, width], [kh, kw], columns) = (self.image, self.window, self.result[1]);
         patches.clear();
         for plane in planes.chunks_exact(self.pixels()) {
@@ -164,11 +177,12 @@ impl Sizes {
         weight: &[f32],
         bias: Option<&[f32]>,
         residual: Option<&[f32]>,
+        relu: bool,
         out: &mut [f32],
     ) {
         let (columns, results) = (self.result[1], self.results());
         let (bands, size) = (self.result[0].div_ceil(self.band()), self.band() * columns);
-        let depth = self.channels * self.taps();
+        let depth = self.depth();
         let images = out.chunks_exact_mut(self.out * results).enumerate();
         let pieces = images.flat_map(|(image, out)| {
             let bands = Tile::of(out, results).cut([1, bands], [1, size]);
@@ -198,7 +212,17 @@ impl Sizes {
                 self.patches(planes, &(first..first + pixels / columns), &mut patches);
                 Matrix::new(&patches, pixels)
             };
-            product(depth, Matrix::new(weight, depth), seen, 1.0, out, true);
+            product(depth, Matrix::new(weight, depth), seen, 1.0, out.reborrow(), true);
+            if relu {
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for channel in 0..self.out {
+                            math::relu(out.row(channel));
+                        }
+                    },
+                );
+            }
         });
     }
 
@@ -213,12 +237,14 @@ impl Sizes {
         Matrix::new(&gradient[at..], self.results())
     }
 
-    /// The gradient of `x`: that of each patch, added up where they overlap.
-    fn of_image(self, weight: &[f32], gradient: &[f32], dx: &mut [f32]) {
-        let (group, depth) = (self.group(), self.channels * self.taps());
+    /// The gradient of `x`: that of each patch, added up where they overlap, and to what there is where it `adds`.
+    pub(super) fn of_image(self, weight: &[f32], gradient: &[f32], dx: &mut [f32], adds: bool) {
+        let (group, depth) = (self.group(), self.depth());
         let groups = self.channels / group;
         for_each_piece(dx, group * self.pixels(), |i, planes| {
-            planes.fill(0.0);
+            if !adds {
+                planes.fill(0.0);
+            }
             let (image, first) = (i / groups, i % groups * group * self.taps());
             let weight = Matrix::new(&weight[first..], depth).transposed();
             let rows = group * self.taps();
@@ -234,8 +260,8 @@ impl Sizes {
     }
 
     /// The gradient of the weights: products of patches and the gradients under them.
-    fn of_weight(self, x: &[f32], gradient: &[f32], dw: &mut [f32]) {
-        let (group, depth) = (self.group(), self.channels * self.taps());
+    pub(super) fn of_weight(self, x: &[f32], gradient: &[f32], dw: &mut [f32]) {
+        let (group, depth) = (self.group(), self.depth());
         let width = group * self.taps();
         // [groups, out, group·kh·kw]
         let mut groups = vec![0.0f32; dw.len()];
@@ -261,7 +287,7 @@ impl Sizes {
     }
 
     /// The gradient of the bias.
-    fn of_bias(self, gradient: &[f32], db: &mut [f32]) {
+    pub(super) fn of_bias(self, gradient: &[f32], db: &mut [f32]) {
         for_each_piece(db, 1, |channel, sum| {
             let plane = |image: usize| {
                 let at = (image * self.out + channel) * self.results();
@@ -272,43 +298,60 @@ impl Sizes {
     }
 }
 
+/// The gradient of what goes into a ReLU, by its result.
+fn through_relu(result: &DispatchTensor, gradient: &DispatchTensor) -> Option<DispatchTensor> {
+    const VALUES: usize = 1 << 14;
+    let (y, g) = (Values::read(result)?, Values::read(gradient)?);
+    let (y, g) = (y.slice(), g.slice());
+    Some(create(result.shape(), |out| {
+        for_each_piece(out, VALUES, |i, out| {
+            let (y, g) = (&y[i * VALUES..][..out.len()], &g[i * VALUES..][..out.len()]);
+            vectorized(
+                #[inline(always)]
+                || {
+                    for i in 0..out.len() {
+                        out[i] = if y[i] > 0.0 { g[i] } else { 0.0 };
+                    }
+                },
+            );
+        });
+    }))
+}
+
 impl Operation for Convolution {
     fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)> {
         let sizes = self.sizes(inputs)?;
         let (x, weight) = (Values::read(&inputs[0])?, Values::read(&inputs[1])?);
-        let mut more = inputs[2..].iter();
-        let mut next = |there: bool| match there {
-            true => more.next().and_then(Values::read).map(Some),
-            false => Some(None),
-        };
-        let (bias, residual) = (next(self.bias)?, next(self.residual)?);
         let [rows, columns] = sizes.result;
         let shape = [sizes.batch, sizes.out, rows, columns];
-        let of = |values: &Option<Values>, count: usize| {
-            values.as_ref().is_none_or(|values| values.slice().len() == count)
-        };
-        if !of(&bias, sizes.out) || !of(&residual, shape.iter().product()) {
-            return None;
-        }
+        let given = [(self.bias, sizes.out), (self.residual, shape.iter().product())];
+        let [bias, residual] = optional(&inputs[2..], given)?;
         let (bias, residual) = (bias.as_ref(), residual.as_ref());
         let (bias, residual) = (bias.map(Values::slice), residual.map(Values::slice));
-        let out =
-            create(shape, |out| sizes.forward(x.slice(), weight.slice(), bias, residual, out));
-        Some((out, Vec::new()))
+        let (x, weight) = (x.slice(), weight.slice());
+        let out = create(shape, |out| {
+            sizes.forward(x, weight, bias, residual, self.relu, out);
+        });
+        let kept = if self.relu { vec![out.clone()] } else { Vec::new() };
+        Some((out, kept))
     }
 
     fn backward(
         &self,
         inputs: &[DispatchTensor],
-        _: &[DispatchTensor],
+        kept: &[DispatchTensor],
         gradient: DispatchTensor,
         wanted: &[bool],
     ) -> Option<Vec<Option<DispatchTensor>>> {
         let sizes = self.sizes(inputs)?;
         let (x, weight) = (Values::read(&inputs[0])?, Values::read(&inputs[1])?);
+        let gradient = match kept.first() {
+            Some(result) => through_relu(result, &gradient)?,
+            None => gradient,
+        };
         let g = Values::read(&gradient)?;
         let g = g.slice();
-        let dx = || create(inputs[0].shape(), |dx| sizes.of_image(weight.slice(), g, dx));
+        let dx = || create(inputs[0].shape(), |dx| sizes.of_image(weight.slice(), g, dx, false));
         let dw = || create(inputs[1].shape(), |dw| sizes.of_weight(x.slice(), g, dw));
         let mut found = vec![wanted[0].then(dx), wanted[1].then(dw)];
         if self.bias {

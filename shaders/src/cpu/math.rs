@@ -145,6 +145,23 @@ pub(crate) fn add(a: &mut [f32], b: &[f32]) {
     }
 }
 
+/// The larger of each pair of values, in the place of the first.
+#[inline(always)]
+pub(crate) fn max_with(a: &mut [f32], b: &[f32]) {
+    let b = &b[..a.len()];
+    for i in 0..a.len() {
+        a[i] = if b[i] > a[i] { b[i] } else { a[i] };
+    }
+}
+
+/// Zero in place of what is negative; what is not a number stays.
+#[inline(always)]
+pub(crate) fn relu(values: &mut [f32]) {
+    for i in 0..values.len() {
+        values[i] = if values[i] < 0.0 { 0.0 } else { values[i] };
+    }
+}
+
 /// `a += b·factor`
 #[inline(always)]
 pub(crate) fn add_scaled(a: &mut [f32], b: &[f32], factor: f32) {

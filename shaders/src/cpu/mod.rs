@@ -21,6 +21,7 @@ mod math;
 mod memory;
 mod neighborhood;
 pub(crate) mod norm;
+pub(crate) mod pool;
 mod prepare;
 mod product;
 pub(crate) mod qkv;
@@ -28,6 +29,7 @@ pub(crate) mod rotate;
 mod sums;
 mod tensor;
 mod tile;
+pub(crate) mod upsample;
 mod vectors;
 mod weight;
 

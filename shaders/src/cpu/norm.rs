@@ -3,7 +3,7 @@
 use burn::backend::DispatchTensor;
 use burn_backend::TensorMetadata;
 
-use super::tensor::{Values, create};
+use super::tensor::{Values, create, optional};
 use super::vectors::vectorized;
 use super::{for_each_piece, for_each_pieces, math, sums};
 use crate::gradient::Operation;
@@ -59,19 +59,11 @@ impl Norm {
         let shape = inputs[0].shape();
         let d = shape[shape.num_dims() - 1];
         let x = Values::read(&inputs[0])?;
-        let mut parameters = inputs[1..].iter();
-        let mut next = |there: bool| match there {
-            true => parameters.next().and_then(Values::read).map(Some),
-            false => Some(None),
-        };
-        let (weight, scale, shift) = (next(self.weight)?, next(self.scale)?, next(self.shift)?);
         let rows = x.slice().len() / d;
         let groups = if self.scale || self.shift { shape[0] } else { 1 };
-        let is = |parameter: &Option<Values>, values: usize| {
-            parameter.as_ref().is_none_or(|parameter| parameter.slice().len() == values)
-        };
-        let fits = is(&weight, d) && is(&scale, groups * d) && is(&shift, groups * d);
-        fits.then_some(Given { x, weight, scale, shift, groups, rows: rows / groups.max(1), d })
+        let given = [(self.weight, d), (self.scale, groups * d), (self.shift, groups * d)];
+        let [weight, scale, shift] = optional(&inputs[1..], given)?;
+        Some(Given { x, weight, scale, shift, groups, rows: rows / groups.max(1), d })
     }
 
     /// Mean (0 where the norm is not centred) and inverse deviation of a row.

@@ -22,6 +22,26 @@ impl Values {
     }
 }
 
+/// Inputs that may be left out, of which those that are there follow each other: for each whether it is there, and how
+/// many values it has then. `None` where one cannot be read, or has another number of values.
+pub(super) fn optional<const K: usize>(
+    inputs: &[DispatchTensor],
+    expected: [(bool, usize); K],
+) -> Option<[Option<Values>; K]> {
+    let mut inputs = inputs.iter();
+    let mut found: [Option<Values>; K] = std::array::from_fn(|_| None);
+    for (place, (there, count)) in found.iter_mut().zip(expected) {
+        if there {
+            let values = Values::read(inputs.next()?)?;
+            if values.slice().len() != count {
+                return None;
+            }
+            *place = Some(values);
+        }
+    }
+    Some(found)
+}
+
 /// The tensor of the CPU backend itself, if it is one of float32 and not tracked.
 pub(super) fn float32(x: &DispatchTensor) -> Option<&FlexTensor> {
     match &x.kind {

@@ -8,8 +8,8 @@ pub use attention::{attention, neighborhood_attention, qkv_attention, window_sta
 pub use rotary::{axial_grid, cosine_similarity_scale, head_angles, rotate_halves, rotate_pairs};
 
 use burn::tensor::activation::{gelu_approximate, silu};
-use burn::tensor::module::conv2d;
-use burn::tensor::ops::ConvOptions;
+use burn::tensor::module::{avg_pool2d, conv2d, interpolate, max_pool2d};
+use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{DType, FloatDType, Tensor};
 
 use crate::{AdamWStep, Normalization};
@@ -116,6 +116,27 @@ pub fn convolution(
         Some(residual) => residual + y,
         None => y,
     }
+}
+
+/// An image of twice the size, each pixel four times.
+///
+/// # Shapes
+///
+/// * `x`: `[B, C, H, W]`
+/// * returns `[B, C, 2·H, 2·W]`
+pub fn upsample(x: Tensor<4>) -> Tensor<4> {
+    let [_, _, h, w] = x.dims();
+    interpolate(x, [2 * h, 2 * w], InterpolateOptions::new(InterpolateMode::Nearest))
+}
+
+/// See [`crate::max_pool`].
+pub fn max_pool(x: Tensor<4>, window: usize, stride: usize, padding: usize) -> Tensor<4> {
+    max_pool2d(x, [window; 2], [stride; 2], [padding; 2], [1, 1], false)
+}
+
+/// See [`crate::mean_pool`].
+pub fn mean_pool(x: Tensor<4>, window: usize) -> Tensor<4> {
+    avg_pool2d(x, [window; 2], [1, 1], [window / 2; 2], false, false)
 }
 
 /// See [`crate::group_norm_silu`].

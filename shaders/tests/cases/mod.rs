@@ -2,6 +2,7 @@
 
 #[cfg(feature = "autodiff")]
 use burn::tensor::Device;
+use burn::tensor::activation::relu;
 use burn::tensor::{Bool, Tensor, TensorData};
 use tintype_shaders::{self as fused, plain};
 
@@ -168,6 +169,50 @@ pub fn convolutions(visit: Visit<'_>) {
             }
         };
         visit(&inputs[..given], &with(fused::convolution), &with(plain::convolution), 1e-4);
+    }
+}
+
+/// Convolutions with a ReLU behind, which has no slope where differences would need one: in bands, and with a stride.
+pub fn rectified_convolutions(visit: Visit<'_>) {
+    for ([b, c, h, w], out, side, stride) in
+        [([1, 3, 1, 1], 2, 1, 1), ([2, 5, 19, 21], 7, 3, 1), ([1, 17, 10, 13], 40, 3, 2)]
+    {
+        let (shape, padding) = ([out, c, side, side], [side / 2; 2]);
+        let inputs = [values([b, c, h, w], 1), values(shape, 2), values([out], 3)];
+        type Layer = fn(Tensor<4>, Tensor<4>, Option<Tensor<1>>, usize, [usize; 2]) -> Tensor<4>;
+        let with = |f: Layer| {
+            move |x: &[Flat]| -> Flat {
+                let image = x[0].clone().reshape([b, c, h, w]);
+                let weight = x[1].clone().reshape(shape) / ((c * side * side) as f64).sqrt();
+                f(image, weight, x.get(2).cloned(), stride, padding).reshape([-1])
+            }
+        };
+        let reference: Layer = |x, weight, bias, stride, padding| {
+            relu(plain::convolution(x, weight, bias, None, stride, padding))
+        };
+        visit(&inputs, &with(fused::convolution_relu), &with(reference), 1e-4);
+        visit(&inputs[..2], &with(fused::convolution_relu), &with(reference), 1e-4);
+    }
+}
+
+/// Convolutions of images of twice the size, in one band and in several.
+pub fn upsampled_convolutions(visit: Visit<'_>) {
+    for ([b, c, h, w], out) in
+        [([1, 1, 1, 1], 1), ([2, 5, 3, 7], 4), ([1, 40, 9, 33], 12), ([2, 3, 17, 6], 70)]
+    {
+        let shape = [out, c, 3, 3];
+        let inputs = [values([b, c, h, w], 1), values(shape, 2), values([out], 3)];
+        let with = |f: fn(Tensor<4>, Tensor<4>, Tensor<1>) -> Tensor<4>| {
+            move |x: &[Flat]| -> Flat {
+                let image = x[0].clone().reshape([b, c, h, w]);
+                let weight = x[1].clone().reshape(shape) / ((c * 9) as f64).sqrt();
+                f(image, weight, x[2].clone()).reshape([-1])
+            }
+        };
+        let reference = |x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>| {
+            plain::convolution(plain::upsample(x), weight, Some(bias), None, 1, [1, 1])
+        };
+        visit(&inputs, &with(fused::upsample_convolution), &with(reference), 1e-4);
     }
 }
 

@@ -1,8 +1,6 @@
 //! Benchmarks of what autoencoders and Inception are made of, at sizes of their own.
 
 use tintype::burn::tensor::Tensor;
-use tintype::burn::tensor::module::interpolate;
-use tintype::burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use tintype::nn::conv::Conv2d;
 use tintype::nn::norm::GroupNorm;
 use tintype::weights::computing_in;
@@ -46,10 +44,9 @@ pub fn convolutions(bench: &Bench, batch: usize) -> Vec<Measurement> {
     add("convolution, stride 2", flops(SIDE / 2), bytes(both + weights), &mut || {
         down.forward(x.clone());
     });
-    // As a decoder's `upsample` has it.
+    // As a decoder's `upsample` has it; counted as if the large image were there.
     add("nearest and convolution", flops(SIDE), bytes(both + weights), &mut || {
-        let nearest = InterpolateOptions::new(InterpolateMode::Nearest);
-        same.forward(interpolate(small.clone(), [SIDE; 2], nearest)); // [B, C, 128, 128]
+        same.forward_upsampled(small.clone()); // [B, C, 128, 128]
     });
 
     let pooled = |[c, side]: [usize; 2]| bench.values_on([batch, c, side, side], device);

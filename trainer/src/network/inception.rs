@@ -6,10 +6,8 @@ use std::collections::BTreeMap;
 
 use tintype::burn; // the derive names it
 use tintype::burn::module::{Initializer, Module, Param};
-use tintype::burn::tensor::activation::relu;
-use tintype::burn::tensor::module::{avg_pool2d, max_pool2d};
 use tintype::burn::tensor::{Device, FloatDType, Tensor};
-use tintype::shaders::convolution;
+use tintype::shaders::{convolution_relu, max_pool, mean_pool};
 use tintype::weights::{TensorView, Weights, WeightsError, load};
 
 /// Side of the images that the network sees.
@@ -88,7 +86,7 @@ impl Maker<'_> {
 impl Unit {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let (weight, bias) = (self.weight.val(), self.bias.val());
-        relu(convolution(x, weight, Some(bias), None, self.stride, self.padding))
+        convolution_relu(x, weight, Some(bias), self.stride, self.padding)
     }
 }
 
@@ -139,12 +137,12 @@ fn cat(parts: Vec<Tensor<4>>) -> Tensor<4> {
 
 /// 3×3 average pooling with `count_include_pad = False`.
 pub(crate) fn avg_pool(x: Tensor<4>) -> Tensor<4> {
-    avg_pool2d(x, [3, 3], [1, 1], [1, 1], false, false)
+    mean_pool(x, 3)
 }
 
 /// 3×3 max pooling with stride 2.
 pub(crate) fn halved(x: Tensor<4>) -> Tensor<4> {
-    max_pool2d(x, [3, 3], [2, 2], [0, 0], [1, 1], false)
+    max_pool(x, 3, 2, 0)
 }
 
 /// Mixed_5b, 5c, 5d.
@@ -301,7 +299,7 @@ impl BlockE {
         let three = self.branch3x3_1.forward(x.clone());
         let double = self.branch3x3dbl_2.forward(self.branch3x3dbl_1.forward(x.clone()));
         let pool = match self.maximum {
-            true => max_pool2d(x.clone(), [3, 3], [1, 1], [1, 1], [1, 1], false),
+            true => max_pool(x.clone(), 3, 1, 1),
             false => avg_pool(x.clone()),
         };
         cat(vec![

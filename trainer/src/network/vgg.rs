@@ -2,10 +2,9 @@
 
 use tintype::burn; // the derive names it
 use tintype::burn::module::Module;
-use tintype::burn::tensor::activation::relu;
-use tintype::burn::tensor::module::max_pool2d;
 use tintype::burn::tensor::{Device, Tensor};
 use tintype::nn::conv::Conv2d;
+use tintype::shaders::max_pool;
 
 /// Output channels of the convolutions; 0 is a pooling.
 const LAYERS: [usize; 17] =
@@ -61,11 +60,11 @@ impl Vgg16 {
         let mut taps = Vec::new();
         for layer in &self.features {
             x = match layer {
-                Layer::Conv(conv) => conv.forward(x),
-                Layer::Relu(_) => relu(x),
+                Layer::Conv(conv) => conv.forward_relu(x),
+                Layer::Relu(_) => x, // the convolution has it
                 Layer::Pool(_) => {
                     taps.push(x.clone());
-                    max_pool2d(x, [2, 2], [2, 2], [0, 0], [1, 1], false) // [B, c, h/2, w/2]
+                    max_pool(x, 2, 2, 0) // [B, c, h/2, w/2]
                 }
             };
         }

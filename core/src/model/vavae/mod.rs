@@ -9,8 +9,6 @@ mod config;
 mod diffusers;
 
 use burn::module::Module;
-use burn::tensor::module::interpolate;
-use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor};
 
 pub use config::VaeConfig;
@@ -259,9 +257,7 @@ impl VaeDecoder {
         for level in decoder.up.iter().rev() {
             h = run_level(&level.block, &level.attn, h);
             if let Some(upsample) = &level.upsample {
-                let [_, _, height, width] = h.dims();
-                let nearest = InterpolateOptions::new(InterpolateMode::Nearest);
-                h = upsample.conv.forward(interpolate(h, [2 * height, 2 * width], nearest));
+                h = upsample.conv.forward_upsampled(h); // [B, c, 2·h, 2·w]
             }
         }
         decoder.norm_out.silu(h)
