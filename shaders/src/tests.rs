@@ -163,7 +163,6 @@ fn rows_of_a_softmax_do_not_depend_on_their_neighbours() {
     let row: Tensor<3> = x.narrow(0, 7, 1).narrow(1, 33, 1);
     let alone: Tensor<3> = run(cpu::softmax::Softmax, given!(row));
     all.narrow(0, 7, 1).narrow(1, 33, 1).into_data().assert_eq(&alone.into_data(), true);
-
 }
 
 #[test]
