@@ -418,7 +418,7 @@ pub fn clip_scale(norm: f64, max: Option<f64>) -> f64 {
 
 /// A gradient that is clipped; one that is not costs nothing.
 fn scaled(g: Tensor<1>, scale: f64) -> Tensor<1> {
-    if scale < 1.0 { g * scale } else { g }
+    if scale == 1.0 { g } else { g * scale }
 }
 
 #[cfg(test)]
