@@ -245,6 +245,17 @@ pub fn gated_residual(x: Tensor<3>, y: Tensor<3>, gate: Tensor<2>) -> Tensor<3> 
     plain::gated_residual(x, y, gate)
 }
 
+/// Softmax over the last axis.
+///
+/// # Shapes
+///
+/// * `x`: `[…, n]`
+/// * returns the same
+pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    fused!(cpu cpu::softmax::Softmax, given!(x));
+    plain::softmax(x)
+}
+
 /// `softmax(q kᵀ · scale) v`, softmax in float32 or wider. The mask is true where a query may not look.
 ///
 /// # Shapes
@@ -270,7 +281,7 @@ pub fn attention(
             return out.swap_dims(1, 2);
         }
     }
-    plain::attention(q, k, v, scale, mask)
+    plain::attention_with(softmax, q, k, v, scale, mask)
 }
 
 /// As the kernels give it, `[B, N, heads, e]`.
@@ -575,6 +586,8 @@ pub fn group_norm_silu(
 /// into them.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamWStep {
+    /// Factor of the gradient, by which it is clipped.
+    pub scale: f64,
     /// Decay of the first and the second moment.
     pub betas: [f64; 2],
     /// `1 − lr·weight_decay`
@@ -588,7 +601,7 @@ pub struct AdamWStep {
 }
 
 /// A parameter and its first and second moment after a step, of those before and the gradient:
-/// `m ← β₁m + (1 − β₁)g`, `v ← β₂v + (1 − β₂)g²`, `p ← decay·p − rate·m / (root·√v + eps)`.
+/// `g ← scale·g`, `m ← β₁m + (1 − β₁)g`, `v ← β₂v + (1 − β₂)g²`, `p ← decay·p − rate·m / (root·√v + eps)`.
 ///
 /// # Shapes
 ///
@@ -605,8 +618,9 @@ pub fn adamw(
     step: AdamWStep,
 ) -> (Tensor<1>, [Tensor<1>; 2]) {
     #[cfg(feature = "cpu")]
-    if uses_kernels() && cpu::adamw::takes([&parameter, &gradient, &moments[0], &moments[1]]) {
-        return cpu::adamw::step(parameter, gradient, moments, step);
+    if uses_kernels() && cpu::lists::takes([&parameter, &gradient, &moments[0], &moments[1]]) {
+        let update = AdamWUpdate { parameter, gradient, moments, step };
+        return cpu::adamw::steps(vec![update]).remove(0);
     }
     #[cfg(feature = "gpu")]
     if uses_kernels() {
@@ -618,6 +632,85 @@ pub fn adamw(
         }
     }
     plain::adamw(parameter, gradient, moments, step)
+}
+
+/// What a step of AdamW takes of one parameter.
+#[derive(Clone, Debug)]
+pub struct AdamWUpdate {
+    /// `[n]`
+    pub parameter: Tensor<1>,
+    /// `[n]`
+    pub gradient: Tensor<1>,
+    /// The first and the second one, `[n]` each.
+    pub moments: [Tensor<1>; 2],
+    /// The numbers.
+    pub step: AdamWStep,
+}
+
+/// [`adamw`] of many parameters. On the CPU they are updated together, in place where nobody else refers to them.
+///
+/// # Shapes
+///
+/// * returns those of each parameter and its moments
+///
+/// # Panics
+///
+/// If the shapes of an update differ.
+pub fn adamw_all(updates: Vec<AdamWUpdate>) -> Vec<(Tensor<1>, [Tensor<1>; 2])> {
+    #[cfg(feature = "cpu")]
+    if uses_kernels() {
+        let tensors = updates.iter().flat_map(|update| {
+            let [first, second] = &update.moments;
+            [&update.parameter, &update.gradient, first, second]
+        });
+        if cpu::lists::takes(tensors) {
+            return cpu::adamw::steps(updates);
+        }
+    }
+    let one = |update: AdamWUpdate| {
+        let AdamWUpdate { parameter, gradient, moments, step } = update;
+        adamw(parameter, gradient, moments, step)
+    };
+    updates.into_iter().map(one).collect()
+}
+
+/// `a + share·(b − a)` of each average `a` and its value `b`, as an EMA moves. On the CPU all are computed together,
+/// in place where nobody else refers to an average.
+///
+/// # Shapes
+///
+/// * `averages`, `values`: `[n]`, as many of one as of the other
+/// * returns those of `averages`
+///
+/// # Panics
+///
+/// If there are not as many values as averages, or the shapes of two that belong together differ.
+pub fn lerp(averages: Vec<Tensor<1>>, values: Vec<Tensor<1>>, share: f64) -> Vec<Tensor<1>> {
+    assert_eq!(averages.len(), values.len(), "the numbers of averages and of values");
+    #[cfg(feature = "cpu")]
+    if uses_kernels() && cpu::lists::takes(averages.iter().chain(&values)) {
+        return cpu::lists::lerp(averages, values, share);
+    }
+    plain::lerp(averages, values, share)
+}
+
+/// The sum of the squares of all values of some tensors, as the global norm of gradients wants it.
+///
+/// # Shapes
+///
+/// * `tensors`: `[n]` each
+/// * returns `[1]`
+///
+/// # Panics
+///
+/// If there are no tensors.
+pub fn sum_of_squares(tensors: Vec<Tensor<1>>) -> Tensor<1> {
+    assert!(!tensors.is_empty(), "there is nothing to sum");
+    #[cfg(feature = "cpu")]
+    if uses_kernels() && cpu::lists::takes(&tensors) {
+        return cpu::lists::sum_of_squares(tensors);
+    }
+    plain::sum_of_squares(tensors)
 }
 
 /// Writes into the memory of a contiguous tensor itself, whoever else refers to it, as computations

@@ -7,7 +7,7 @@ mod cases;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use burn::backend::DispatchTensor;
-use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData, Tolerance};
+use burn::tensor::{Bool, DType, Device, FloatDType, Tensor, TensorData, Tolerance};
 use cases::{Body, Flat};
 
 use crate::cpu::attention::Attention;
@@ -19,7 +19,7 @@ use crate::cpu::qkv::QkvAttention;
 use crate::cpu::upsample::UpsampleConvolution;
 use crate::gradient::{Operation, apply};
 use crate::preparation::Preparation;
-use crate::{AdamWStep, AttentionKind, QkTransform, cpu, plain};
+use crate::{AdamWStep, AdamWUpdate, AttentionKind, QkTransform, cpu, plain};
 
 /// Held by tests of functions that choose a kernel, and alone by the test that switches kernels off.
 static SWITCH: RwLock<()> = RwLock::new(());
@@ -167,6 +167,38 @@ fn attention() {
     }
 }
 
+/// True in a third of the places, and nowhere for the first key.
+fn mask(shape: [usize; 4]) -> Tensor<4, Bool> {
+    let (count, keys): (usize, usize) = (shape.iter().product(), shape[3]);
+    let values: Vec<bool> = (0..count).map(|i| i % keys > 0 && i % 3 == 0).collect();
+    Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+}
+
+#[test]
+fn masked_attention() {
+    let _on = kernels();
+    for [b, n, m] in [[1, 1, 1], [2, 37, 50], [1, 64, 64]] {
+        let (q, k): (Tensor<4>, Tensor<4>) = (values([b, 3, n, 24], 5), values([b, 3, m, 24], 6));
+        let v: Tensor<4> = values([b, 3, m, 10], 7);
+        let mask = mask([b, 1, n, m]);
+        let fused = crate::attention(q.clone(), k.clone(), v.clone(), 0.3, Some(mask.clone()));
+        same(fused, plain::attention(q, k, v, 0.3, Some(mask.clone())));
+        let scores: Tensor<4> = values([b, 1, n, m], 8).mask_fill(mask.clone(), f32::NEG_INFINITY);
+        let weights: Tensor<4> = run(cpu::softmax::Softmax, given!(scores));
+        let masked = weights.zeros_like().mask_where(mask, weights);
+        masked.clone().into_data().assert_eq(&masked.zeros_like().into_data(), true);
+    }
+}
+
+#[test]
+fn rows_of_a_softmax_do_not_depend_on_their_neighbours() {
+    let x: Tensor<3> = values([9, 40, 100], 1) * 20.0;
+    let all: Tensor<3> = run(cpu::softmax::Softmax, given!(x));
+    let row: Tensor<3> = x.narrow(0, 7, 1).narrow(1, 33, 1);
+    let alone: Tensor<3> = run(cpu::softmax::Softmax, given!(row));
+    all.narrow(0, 7, 1).narrow(1, 33, 1).into_data().assert_eq(&alone.into_data(), true);
+}
+
 #[test]
 fn prepared_and_neighborhood_attention() {
     for ([b, height, width, heads, d], kernel) in
@@ -210,6 +242,7 @@ fn group_norms() {
 #[test]
 fn adamw_writes_to_what_nobody_else_holds() {
     let step = AdamWStep {
+        scale: 0.6,
         betas: [0.9, 0.999],
         decay: 1.0 - 1e-4,
         rate: 1e-3 / (1.0 - 0.9f64.powi(3)),
@@ -219,10 +252,11 @@ fn adamw_writes_to_what_nobody_else_holds() {
     for n in [1, 7, 40_000] {
         let row = |seed| -> Flat { values([n], seed) };
         let (p, g, first, second) = (row(1), row(2), row(3), row(4).abs());
-        assert!(cpu::adamw::takes([&p, &g, &first, &second]));
+        assert!(cpu::lists::takes([&p, &g, &first, &second]));
         let moments = || [first.clone(), second.clone()];
-        let (found, [found_first, found_second]) =
-            cpu::adamw::step(p.clone(), g.clone(), moments(), step);
+        let (parameter, gradient) = (p.clone(), g.clone());
+        let update = AdamWUpdate { parameter, gradient, moments: moments(), step };
+        let (found, [found_first, found_second]) = cpu::adamw::steps(vec![update]).remove(0);
         p.clone().into_data().assert_eq(&row(1).into_data(), true);
         first.clone().into_data().assert_eq(&row(3).into_data(), true);
         let (expected, [expected_first, expected_second]) = plain::adamw(p, g, moments(), step);
@@ -275,6 +309,7 @@ mod gradients {
     use crate::cpu::gelu::GeluTanh;
     use crate::cpu::glu::Glu;
     use crate::cpu::norm::{GatedResidual, Norm};
+    use crate::cpu::softmax::Softmax;
 
     /// The gradients of a weighted sum of results.
     fn of(inputs: &[TensorData], body: Body<'_>) -> Vec<TensorData> {
@@ -320,6 +355,23 @@ mod gradients {
         };
         let inputs = [cases::values([2, 3, 7, 9], 1)];
         same(&inputs, &with(crate::max_pool), &with(plain::max_pool), 0.0);
+    }
+
+    #[test]
+    fn masked_attention() {
+        let shape = [2, 3, 33, 16];
+        let inputs = [1, 2, 3].map(|seed| cases::values(shape, seed));
+        type Attention =
+            fn(Tensor<4>, Tensor<4>, Tensor<4>, f64, Option<Tensor<4, Bool>>) -> Tensor<4>;
+        let with = |f: Attention| {
+            move |x: &[Flat]| -> Flat {
+                let [q, k, v] = [0, 1, 2].map(|i| -> Tensor<4> { x[i].clone().reshape(shape) });
+                let device = q.device();
+                let mask = Tensor::from_data(mask([2, 1, 33, 33]).into_data(), &device);
+                f(q * 3.0, k, v, 0.3, Some(mask)).reshape([-1])
+            }
+        };
+        same(&inputs, &with(crate::attention), &with(plain::attention), 0.0);
     }
 
     /// Few rows, as conditions have, and one more than few.
@@ -399,9 +451,10 @@ mod gradients {
             preparation: Preparation::Plain,
             reach: AttentionKind::Neighborhood { height: 2, width: 2, kernel: 1 },
         };
-        let operations: [(Arc<dyn Operation>, _); 10] = [
+        let operations: [(Arc<dyn Operation>, _); 11] = [
             (Arc::new(Linear { gelu: true }), given!(x, weight)),
             (Arc::new(GeluTanh), given!(x)),
+            (Arc::new(Softmax), given!(x)),
             (Arc::new(Glu::Swiglu), given!(x)),
             (Arc::new(Glu::Geglu), given!(x)),
             (Arc::new(norm), given!(x, row, row)),
@@ -438,6 +491,7 @@ families!(
     activations,
     attention,
     packed_attention,
+    softmaxes,
     products,
     convolutions,
     upsampled_convolutions,

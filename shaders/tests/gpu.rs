@@ -115,6 +115,7 @@ fn adamw_steps() {
     use tintype_shaders::{AdamWStep, adamw, plain};
     let device = device();
     let step = AdamWStep {
+        scale: 0.7,
         betas: [0.9, 0.999],
         decay: 1.0 - 1e-4,
         rate: 1e-3 / (1.0 - 0.9f64.powi(3)),

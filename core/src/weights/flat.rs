@@ -9,6 +9,7 @@ use burn::tensor::{FloatDType, Gradients, Tensor};
 use super::load::{layout, on_host};
 use super::names::{authors_name, is_buffer};
 use super::store::TensorView;
+use crate::device::is_processor;
 
 /// One flat tensor a name, off the autodiff graph.
 pub type Flat = BTreeMap<String, Tensor<1>>;
@@ -50,6 +51,45 @@ pub fn flat<M: Module>(network: &M, which: Which) -> Flat {
     let mut visitor = Visitor { path: Vec::new(), which, out: Flat::new() };
     network.visit(&mut visitor);
     visitor.out
+}
+
+/// The values of the parameters that training changes, taken out of a network on the CPU, so that nobody else holds
+/// them and a step may write over them; elsewhere the network keeps them. It is of no use until [`with_flat`] gives it
+/// values again.
+///
+/// # Shapes
+///
+/// * returns `[n]` for each parameter of n elements
+pub fn take_flat<M: Module>(network: &mut M) -> Flat {
+    struct Mapper {
+        path: Vec<String>,
+        out: Flat,
+    }
+    impl ModuleMapper for Mapper {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.push(name.into());
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let value = param.val();
+            if !value.is_require_grad() {
+                return param;
+            }
+            let (device, shape) = (value.device().inner(), value.dims());
+            self.out.insert(authors_name(&self.path), value.inner().flatten(0, D - 1));
+            if !is_processor(&device) {
+                return param;
+            }
+            // Of the same shape, in the memory of one value.
+            let rest: Tensor<D> = Tensor::<D>::zeros([1usize; D], &device).expand(shape);
+            Param::initialized(param.id, Tensor::from_inner(rest).require_grad())
+        }
+    }
+    let mut mapper = Mapper { path: Vec::new(), out: Flat::new() };
+    *network = network.clone().map(&mut mapper);
+    mapper.out
 }
 
 /// The gradients of a network's parameters; those that the loss does not reach are absent.
@@ -166,4 +206,36 @@ pub fn computing_in<M: Module>(network: &M, precision: FloatDType) -> M {
         }
     }
     network.clone().map(&mut Mapper { path: Vec::new(), precision })
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+
+    #[derive(Module, Debug)]
+    struct Layer {
+        weight: Param<Tensor<2>>,
+        table: Param<Tensor<1>>,
+    }
+
+    #[test]
+    fn what_is_taken_is_put_back() {
+        let device = Device::flex().autodiff();
+        let weight = TensorData::new(vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], [2, 3]);
+        let table = Tensor::<1>::from_floats([7.0, 8.0], &device);
+        let mut layer = Layer {
+            weight: Param::from_data(weight.clone(), &device),
+            table: Param::initialized(burn::module::ParamId::new(), table),
+        };
+        let taken = take_flat(&mut layer);
+        assert_eq!(taken.keys().collect::<Vec<_>>(), ["weight"]);
+        assert_eq!(layer.weight.val().dims(), [2, 3]);
+        assert!(layer.weight.is_require_grad() && !layer.table.is_require_grad());
+        assert_eq!(layer.table.val().into_data().iter::<f32>().collect::<Vec<_>>(), [7.0, 8.0]);
+        let layer = with_flat(layer, &taken);
+        layer.weight.val().into_data().assert_eq(&weight, true);
+        assert!(layer.weight.is_require_grad() && layer.weight.val().device().is_autodiff());
+    }
 }

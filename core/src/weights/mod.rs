@@ -35,7 +35,9 @@ pub use dtypes::memory_for_inference;
 #[cfg(feature = "files")]
 pub use files::{autoencoder_in, open, open_autoencoder, renamed};
 #[cfg(feature = "autodiff")]
-pub use flat::{Flat, Which, computing_in, flat, flat_gradients, gradients, views, with_flat};
+pub use flat::{
+    Flat, Which, computing_in, flat, flat_gradients, gradients, take_flat, views, with_flat,
+};
 pub use load::{
     Loaded, compare, layout, layout_in_order, load, load_for_inference, parameter_count, snapshot,
 };

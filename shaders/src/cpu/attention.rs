@@ -128,7 +128,10 @@ pub(super) fn attend_backward(
 pub(super) fn softmax(row: &mut [f32]) {
     let largest = math::max(row);
     for v in row.iter_mut() {
-        *v = math::exp(*v - largest);
+        let below = *v - largest;
+        let power = math::exp(below);
+        // A masked score weighs exactly nothing: e⁻⁸⁷, where `exp` ends, makes subnormal numbers, which are slow.
+        *v = if below < -87.0 { 0.0 } else { power };
     }
     let inverse = 1.0 / math::sum(row, |v| v);
     for v in row.iter_mut() {

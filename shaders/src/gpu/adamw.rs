@@ -46,6 +46,7 @@ impl Kernel for AdamWStep {
                 to_first,
                 to_second,
                 count as u32,
+                self.scale as f32,
                 self.betas[0] as f32,
                 self.betas[1] as f32,
                 self.decay as f32,
@@ -73,6 +74,7 @@ fn adamw<F: Float, N: Size>(
     to_first: &mut [Vector<F, N>],
     to_second: &mut [Vector<F, N>],
     count: u32,
+    scale: f32,
     beta1: f32,
     beta2: f32,
     decay: f32,
@@ -83,7 +85,7 @@ fn adamw<F: Float, N: Size>(
 ) {
     let i = ABSOLUTE_POS;
     if i < count as usize {
-        let g = Vector::<f32, N>::cast_from(g[i]);
+        let g = Vector::<f32, N>::cast_from(g[i]) * Vector::new(scale);
         let m = Vector::<f32, N>::cast_from(first[i]) * Vector::new(beta1)
             + g * Vector::new(1.0f32 - beta1);
         let v = Vector::<f32, N>::cast_from(second[i]) * Vector::new(beta2)

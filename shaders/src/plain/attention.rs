@@ -1,13 +1,26 @@
 //! Attention, whole and among neighbors.
 
-use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
-use super::{cosine_similarity_scale, head_angles, rotate_halves, rotate_pairs, statistics_type};
+use super::{
+    cosine_similarity_scale, head_angles, rotate_halves, rotate_pairs, softmax, statistics_type,
+};
 use crate::{AttentionKind, QkTransform};
 
 /// See [`crate::attention`].
 pub fn attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    scale: f64,
+    mask: Option<Tensor<4, Bool>>,
+) -> Tensor<4> {
+    attention_with(softmax, q, k, v, scale, mask)
+}
+
+/// The same with a given softmax over the last axis.
+pub(crate) fn attention_with(
+    softmax: fn(Tensor<4>) -> Tensor<4>,
     q: Tensor<4>,
     k: Tensor<4>,
     v: Tensor<4>,
@@ -23,7 +36,7 @@ pub fn attention(
         }
         None => scores,
     };
-    softmax(scores, 3).cast(dtype).matmul(v) // [B, heads, N, e]
+    softmax(scores).cast(dtype).matmul(v) // [B, heads, N, e]
 }
 
 /// See [`crate::qkv_attention`].
@@ -107,7 +120,7 @@ pub fn neighborhood_attention(
         };
         let q = q.clone().narrow(1, top, rows).reshape([b, n, heads, 1, d]);
         let scores = (q.matmul(gather(&k).swap_dims(3, 4))) * scale; // [B, n, heads, 1, K²]
-        let out = softmax(scores, 4).matmul(gather(&v)); // [B, n, heads, 1, d]
+        let out = softmax(scores).matmul(gather(&v)); // [B, n, heads, 1, d]
         out.reshape([b, rows, w, heads, d])
     });
     Tensor::cat(bands.collect(), 1)

@@ -4,10 +4,11 @@
 mod attention;
 mod rotary;
 
+pub(crate) use attention::attention_with;
 pub use attention::{attention, neighborhood_attention, qkv_attention, window_start};
 pub use rotary::{axial_grid, cosine_similarity_scale, head_angles, rotate_halves, rotate_pairs};
 
-use burn::tensor::activation::{gelu_approximate, silu};
+use burn::tensor::activation::{self, gelu_approximate, silu};
 use burn::tensor::module::{avg_pool2d, conv2d, interpolate, max_pool2d};
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{DType, FloatDType, Tensor};
@@ -36,6 +37,11 @@ pub fn linear<const D: usize>(
 /// See [`crate::gelu_tanh`].
 pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     gelu_approximate(x)
+}
+
+/// See [`crate::softmax`].
+pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::softmax(x, D - 1)
 }
 
 /// See [`crate::modulated_norm`].
@@ -164,11 +170,28 @@ pub fn adamw(
     step: AdamWStep,
 ) -> (Tensor<1>, [Tensor<1>; 2]) {
     let [beta1, beta2] = step.betas;
+    let gradient = gradient * step.scale;
     let first = first * beta1 + gradient.clone() * (1.0 - beta1);
     let second = second * beta2 + gradient.square() * (1.0 - beta2);
     let denominator = second.clone().sqrt() * step.root + step.eps;
     let parameter = parameter * step.decay - first.clone() / denominator * step.rate;
     (parameter, [first, second])
+}
+
+/// See [`crate::lerp`].
+pub fn lerp(averages: Vec<Tensor<1>>, values: Vec<Tensor<1>>, share: f64) -> Vec<Tensor<1>> {
+    let pairs = averages.into_iter().zip(values);
+    pairs.map(|(average, value)| average.clone() + (value - average) * share).collect()
+}
+
+/// See [`crate::sum_of_squares`].
+///
+/// # Panics
+///
+/// If there are no tensors.
+pub fn sum_of_squares(tensors: Vec<Tensor<1>>) -> Tensor<1> {
+    let squares = tensors.into_iter().map(|x| x.square().sum()).collect();
+    Tensor::cat(squares, 0).sum()
 }
 
 /// 16-bit activations in float32 for sums; the others as they are.

@@ -254,6 +254,16 @@ pub fn activations(visit: Visit<'_>) {
     }
 }
 
+/// Rows of one value, shorter and longer than pieces of work.
+pub fn softmaxes(visit: Visit<'_>) {
+    for shape in [[1, 1, 1], [3, 5, 1], [2, 17, 50], [1, 300, 64], [1, 2, 9000]] {
+        let with = |f: fn(Tensor<3>) -> Tensor<3>| {
+            move |x: &[Flat]| -> Flat { f(x[0].clone().reshape(shape) * 4.0).reshape([-1]) }
+        };
+        visit(&[values(shape, 1)], &with(fused::softmax), &with(plain::softmax), 2e-5);
+    }
+}
+
 /// See the operations named in it.
 pub fn attention(visit: Visit<'_>) {
     for [b, heads, n, m, d, e] in [

@@ -71,6 +71,7 @@ fn kernels_are_valid_and_modest() {
     });
     let one = || -> Flat { Tensor::ones([5], &device()) };
     let step = tintype_shaders::AdamWStep {
+        scale: 0.7,
         betas: [0.9, 0.999],
         decay: 1.0,
         rate: 1e-3,

@@ -13,9 +13,11 @@ use tintype::model::hidit::{HiDiT, HiDiTConfig};
 use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::sit::SiTConfig;
 use tintype::model::vavae::VaeConfig;
-use tintype::weights::{Flat, TensorView, Which, flat, layout, load, snapshot, views, with_flat};
+use tintype::weights::{
+    Flat, TensorView, Which, flat, layout, load, snapshot, take_flat, views, with_flat,
+};
 use tintype_trainer::network::patchgan::PatchGanConfig;
-use tintype_trainer::train::adamw::{AdamW, AdamWConfig, Group, Groups, clip, global_norm};
+use tintype_trainer::train::adamw::{AdamW, AdamWConfig, Group, Groups, clip_scale, global_norm};
 use tintype_trainer::train::ema::{Ema, EmaConfig};
 use tintype_trainer::train::hdit::{self, HDiTLoss, density_context, drop_class, noise_levels};
 use tintype_trainer::train::hidit::{self, HiDiTLoss, Inputs};
@@ -56,13 +58,10 @@ impl<M: Module> Stepper<M> {
         let gradients = loss.gradients(&self.network);
         let norm = global_norm(&gradients).context("no gradients")?;
         let norm = norm.into_data().iter::<f64>().next().unwrap_or(f64::NAN);
-        let gradients = match self.optimizer.config.max_grad_norm {
-            Some(max) => clip(gradients, norm, max),
-            None => gradients,
-        };
-        let parameters = flat(&self.network, Which::Trainable);
+        let scale = clip_scale(norm, self.optimizer.config.max_grad_norm);
+        let parameters = take_flat(&mut self.network);
         let lr = self.optimizer.config.lr;
-        let parameters = self.optimizer.update(parameters, &gradients, lr);
+        let parameters = self.optimizer.update(parameters, &gradients, scale, lr);
         self.network = with_flat(self.network.clone(), &parameters);
         self.ema.update(&flat(&self.network, Which::All));
         Ok(norm)
@@ -181,7 +180,7 @@ pub fn muon(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let mut parameters = tensors("in.param")?;
     for step in 0..number(&config["steps"])? as usize {
         let gradients = tensors(&format!("in.step{step}.grad"))?;
-        parameters = optimizer.update(parameters, &gradients, lr);
+        parameters = optimizer.update(parameters, &gradients, 1.0, lr);
         for (name, parameter) in &parameters {
             let label = format!("out.step{step}.param.{name}");
             let now: Vec<f64> = parameter.to_data().iter::<f64>().collect();

@@ -1,13 +1,12 @@
 //! Benchmarks of a transformer's operations at a network's sizes.
 
 use tintype::burn::tensor::Tensor;
-use tintype::burn::tensor::activation::softmax;
 use tintype::model::meanflow::Shape;
 use tintype::model::sit::SiTConfig;
 use tintype::nn::rope::{HeadRope, Places, RotaryTable};
 use tintype::shaders::{
     AttentionKind, Normalization, QkTransform, gated_residual, geglu, linear, linear_gelu_tanh,
-    modulated_norm, qkv_attention, swiglu,
+    modulated_norm, qkv_attention, softmax, swiglu,
 };
 
 use super::{Bench, Measurement, Subject};
@@ -148,7 +147,7 @@ pub fn operations(bench: &Bench, subject: &Subject, batch: usize) -> Vec<Measure
     }
     let scores: Tensor<4> = bench.values([batch, heads, n, seen]);
     add("softmax", 0.0, f(2 * rows * heads * seen), &mut || {
-        softmax(scores.clone(), 3);
+        softmax(scores.clone());
     });
     let table = RotaryTable::new(Places::Line { count: n }, d / heads, &bench.device);
     let split: Tensor<4> = bench.values([batch, heads, n, d / heads]);

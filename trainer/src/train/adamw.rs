@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tintype::burn::tensor::{Device, Tensor, TensorData};
-use tintype::shaders::{AdamWStep, adamw};
+use tintype::shaders::{AdamWStep, AdamWUpdate, adamw_all, sum_of_squares};
 use tintype::weights::{Dtype, Flat, TensorView, Weights, views};
 
 use super::muon::{self, Adam, muon};
@@ -189,7 +189,8 @@ impl AdamW {
         self.matrices.get(name).copied().filter(|_| self.config.muon)
     }
 
-    /// Returns the updated parameters; those without a gradient keep their values and have no state.
+    /// Returns the parameters after a step with `scale` times the gradients; those without a gradient keep their
+    /// values and have no state. On the CPU, parameters that nobody else refers to are written in place.
     ///
     /// # Shapes
     ///
@@ -200,55 +201,92 @@ impl AdamW {
     ///
     /// If a gradient has another size than its parameter, or a matrix of
     /// [`with_matrices`](Self::with_matrices).
-    pub fn update(&mut self, parameters: Flat, gradients: &Flat, lr: f64) -> Flat {
-        let step = |(name, p): (String, Tensor<1>)| {
-            let new = match gradients.get(&name) {
-                Some(gradient) => self.update_one(&name, p, gradient.clone(), lr),
-                None => p,
-            };
-            (name, new)
-        };
-        parameters.into_iter().map(step).collect()
+    pub fn update(&mut self, parameters: Flat, gradients: &Flat, scale: f64, lr: f64) -> Flat {
+        let mut after = Flat::new();
+        let (mut names, mut updates) = (Vec::new(), Vec::new());
+        for (name, p) in parameters {
+            match gradients.get(&name) {
+                None => {
+                    after.insert(name, p);
+                }
+                Some(g) if self.config.muon => {
+                    let p = self.muon_step(&name, p, scaled(g.clone(), scale), lr);
+                    after.insert(name, p);
+                }
+                Some(g) => {
+                    let (update, steps) = self.adamw_step(&name, p, g.clone(), scale, lr);
+                    updates.push(update);
+                    names.push((name, steps));
+                }
+            }
+        }
+        for ((name, steps), (p, [first, second])) in names.into_iter().zip(adamw_all(updates)) {
+            self.moments.insert(name.clone(), Moments { first, second: Some(second), steps });
+            after.insert(name, p);
+        }
+        after
     }
 
-    fn update_one(&mut self, name: &str, p: Tensor<1>, g: Tensor<1>, lr: f64) -> Tensor<1> {
-        let AdamWConfig { betas: [beta1, beta2], eps, weight_decay, .. } = self.config;
+    /// The learning rate of a parameter and what weight decay multiplies it by.
+    fn rates(&self, name: &str, lr: f64) -> (f64, f64) {
         let group = (self.groups)(name);
         let lr = lr * group.lr_scale;
-        let decay = if group.decay { 1.0 - lr * weight_decay } else { 1.0 };
-        let Moments { first, second, steps } = self
-            .moments
-            .remove(name)
-            .unwrap_or_else(|| Moments { first: g.zeros_like(), second: None, steps: 0 });
-        let muons = muon::Step { lr, decay, number: steps + 1 };
-        if let Some(shape) = self.matrix(name) {
-            let [n] = p.dims();
-            let [p, g, first] = [p, g, first].map(|x| -> Tensor<2> { x.reshape(shape) });
-            let (p, first) = muon(p, g, first, muons);
-            let first = first.reshape([n]);
-            self.moments.insert(name.into(), Moments { first, second: None, steps: steps + 1 });
-            return p.reshape([n]);
-        }
-        let second = second.unwrap_or_else(|| g.zeros_like());
-        if self.config.muon {
-            let adam = Adam { betas: [beta1, beta2], eps };
-            let (p, [first, second]) = muon::adam(p, g, [first, second], adam, muons);
-            let moments = Moments { first, second: Some(second), steps: steps + 1 };
-            self.moments.insert(name.into(), moments);
-            return p;
-        }
+        (lr, if group.decay { 1.0 - lr * self.config.weight_decay } else { 1.0 })
+    }
+
+    /// The moments of a parameter, taken out of the state: while a step writes them, nobody else holds them.
+    fn taken(&mut self, name: &str, g: &Tensor<1>) -> Moments {
+        let new = || Moments { first: g.zeros_like(), second: None, steps: 0 };
+        self.moments.remove(name).unwrap_or_else(new)
+    }
+
+    /// AdamW's step of a parameter, and the number of its steps after it.
+    fn adamw_step(
+        &mut self,
+        name: &str,
+        parameter: Tensor<1>,
+        gradient: Tensor<1>,
+        scale: f64,
+        lr: f64,
+    ) -> (AdamWUpdate, u64) {
+        let AdamWConfig { betas: [beta1, beta2], eps, .. } = self.config;
+        let (lr, decay) = self.rates(name, lr);
+        let Moments { first, second, steps } = self.taken(name, &gradient);
+        let second = second.unwrap_or_else(|| gradient.zeros_like());
         let n = (steps + 1) as i32;
         let (bias1, bias2) = (1.0 - beta1.powi(n), 1.0 - beta2.powi(n));
         let step = AdamWStep {
+            scale,
             betas: [beta1, beta2],
             decay,
             rate: lr / bias1,
             root: 1.0 / bias2.sqrt(),
             eps,
         };
-        let (p, [first, second]) = adamw(p, g, [first, second], step);
-        let moments = Moments { first, second: Some(second), steps: steps + 1 };
-        self.moments.insert(name.into(), moments);
+        (AdamWUpdate { parameter, gradient, moments: [first, second], step }, steps + 1)
+    }
+
+    /// The step of Muon, or of its Adam, and the parameter after it.
+    fn muon_step(&mut self, name: &str, p: Tensor<1>, g: Tensor<1>, lr: f64) -> Tensor<1> {
+        let AdamWConfig { betas, eps, .. } = self.config;
+        let (lr, decay) = self.rates(name, lr);
+        let Moments { first, second, steps } = self.taken(name, &g);
+        let step = muon::Step { lr, decay, number: steps + 1 };
+        let (p, first, second) = match self.matrix(name) {
+            Some(shape) => {
+                let [n] = p.dims();
+                let [p, g, first] = [p, g, first].map(|x| -> Tensor<2> { x.reshape(shape) });
+                let (p, first) = muon(p, g, first, step);
+                (p.reshape([n]), first.reshape([n]), None)
+            }
+            None => {
+                let second = second.unwrap_or_else(|| g.zeros_like());
+                let adam = Adam { betas, eps };
+                let (p, [first, second]) = muon::adam(p, g, [first, second], adam, step);
+                (p, first, Some(second))
+            }
+        };
+        self.moments.insert(name.into(), Moments { first, second, steps: steps + 1 });
         p
     }
 
@@ -367,22 +405,54 @@ impl AdamW {
 
 /// The global L2 norm of gradients, `[1]` on their device.
 pub fn global_norm(gradients: &Flat) -> Option<Tensor<1>> {
-    let squares: Vec<_> = gradients.values().map(|g| g.clone().square().sum()).collect();
-    (!squares.is_empty()).then(|| Tensor::cat(squares, 0).sum().sqrt())
+    let gradients: Vec<_> = gradients.values().cloned().collect();
+    (!gradients.is_empty()).then(|| sum_of_squares(gradients).sqrt())
 }
 
-/// Gradients scaled by `min(1, max/(norm + 1e-6))`, as `clip_grad_norm_` does.
-pub fn clip(gradients: Flat, norm: f64, max: f64) -> Flat {
-    let factor = max / (norm + 1e-6);
-    match factor < 1.0 {
-        true => gradients.into_iter().map(|(name, g)| (name, g * factor)).collect(),
-        false => gradients,
-    }
+/// What gradients of a global norm are multiplied by, `min(1, max/(norm + 1e-6))` as in `clip_grad_norm_`: 1 where
+/// they are not clipped.
+pub fn clip_scale(norm: f64, max: Option<f64>) -> f64 {
+    let factor = max.map_or(1.0, |max| max / (norm + 1e-6));
+    if factor < 1.0 { factor } else { 1.0 }
+}
+
+/// A gradient that is clipped; one that is not costs nothing.
+fn scaled(g: Tensor<1>, scale: f64) -> Tensor<1> {
+    if scale == 1.0 { g } else { g * scale }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clipping_is_part_of_a_step() {
+        assert_eq!(clip_scale(1e9, None), 1.0);
+        assert_eq!(clip_scale(0.5, Some(1.0)), 1.0);
+        assert_eq!(clip_scale(f64::NAN, Some(1.0)), 1.0);
+        assert_eq!(clip_scale(4.0, Some(1.0)), 1.0 / (4.0 + 1e-6));
+        let row = |v: [f32; 3]| Tensor::<1>::from_floats(v, &Device::flex());
+        let of = |v: [f32; 3]| Flat::from([("a".to_string(), row(v))]);
+        let gradients = of([3.0, -7.0, 0.1]);
+        let norm = global_norm(&gradients).expect("there is one").into_data();
+        let norm = norm.iter::<f64>().next().expect("one number");
+        assert!((norm - 58.01f64.sqrt()).abs() < 1e-5, "{norm}");
+        assert!(global_norm(&Flat::new()).is_none());
+        let scale = clip_scale(norm, Some(0.25));
+        for muon in [false, true] {
+            let config = AdamWConfig { muon, ..AdamWConfig::new(0.1, [0.9, 0.999]) };
+            let [mut inside, mut before] = [0, 1].map(|_| AdamW::new(config, |_| Group::PLAIN));
+            let (mut a, mut b) = (of([1.0, 2.0, 3.0]), of([1.0, 2.0, 3.0]));
+            for _ in 0..3 {
+                let clipped = Flat::from([("a".to_string(), gradients["a"].clone() * scale)]);
+                a = inside.update(a, &gradients, scale, 0.1);
+                b = before.update(b, &clipped, 1.0, 0.1);
+            }
+            a["a"].to_data().assert_eq(&b["a"].to_data(), true);
+            let moments = |adam: &AdamW| adam.to_tensors()["second.a"].to_f32();
+            assert_eq!(moments(&inside), moments(&before));
+        }
+    }
 
     #[test]
     fn missing_and_misshapen_moments_are_noticed() {
@@ -399,7 +469,7 @@ mod tests {
         };
         // Nothing was stepped: nothing to restore.
         assert_eq!(new().restore(&saved(&adam), &parameters, &device), Ok(()));
-        adam.update(parameters.clone(), &parameters, 0.1);
+        adam.update(parameters.clone(), &parameters, 1.0, 0.1);
         let whole = saved(&adam);
         assert_eq!(new().restore(&whole, &parameters, &device), Ok(()));
         let without = |names: &[&str]| {

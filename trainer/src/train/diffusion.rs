@@ -12,10 +12,11 @@ use tintype::burn::tensor::{Device, FloatDType, Tensor};
 use tintype::device::seeded;
 use tintype::image::Rgb;
 use tintype::weights::{
-    Flat, Weights, Which, computing_in, flat, layout, load, open, snapshot, views, with_flat,
+    Flat, Weights, Which, computing_in, flat, layout, load, open, snapshot, take_flat, views,
+    with_flat,
 };
 
-use super::adamw::{AdamW, AdamWConfig, clip, global_norm};
+use super::adamw::{AdamW, AdamWConfig, clip_scale, global_norm};
 use super::checkpoint::TensorFile;
 use super::comm::Comm;
 use super::ema::{Ema, EmaConfig, FILES, UPDATES};
@@ -198,12 +199,9 @@ impl<O: Objective> Trainer for DiffusionTrainer<O> {
         let finite = norm.is_finite() && losses.iter().all(|(_, v)| v.is_finite());
         let lr = self.optimizer.config.lr_at(step);
         if finite {
-            let gradients = match self.optimizer.config.max_grad_norm {
-                Some(max) => clip(gradients, norm, max),
-                None => gradients,
-            };
-            let parameters = flat(&self.network, Which::Trainable);
-            let parameters = self.optimizer.update(parameters, &gradients, lr);
+            let scale = clip_scale(norm, self.optimizer.config.max_grad_norm);
+            let parameters = take_flat(&mut self.network);
+            let parameters = self.optimizer.update(parameters, &gradients, scale, lr);
             self.network = with_flat(self.network.clone(), &parameters);
         }
         // A step that changes nothing does not move the averages, either.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tintype::diffusion::karras::ema_decay;
+use tintype::shaders::lerp;
 use tintype::weights::Flat;
 
 /// Decay of the EMA.
@@ -107,19 +108,39 @@ impl Ema {
     /// `ema ← ema + (1 − d)·(p − ema)` for parameters and float buffers.
     pub fn update(&mut self, values: &Flat) {
         let share = 1.0 - self.config.decay(self.updates, self.batch);
-        for (name, new) in values {
-            if let Some(old) = self.values.remove(name) {
-                let next = old.clone() + (new.clone() - old) * share;
-                self.values.insert(name.clone(), next);
-            }
-        }
+        // Taken out, so that nobody else holds what is written.
+        let taken = values.iter().filter_map(|(name, new)| {
+            let old = self.values.remove(name)?;
+            Some((name.clone(), (old, new.clone())))
+        });
+        let (names, (old, new)): (Vec<_>, (Vec<_>, Vec<_>)) = taken.unzip();
+        self.values.extend(names.into_iter().zip(lerp(old, new, share)));
         self.updates += 1;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tintype::burn::tensor::{Device, Tensor};
+
     use super::*;
+
+    #[test]
+    fn averages_move_and_what_is_not_named_rests() {
+        let row = |v: [f32; 2]| Tensor::<1>::from_floats(v, &Device::flex());
+        let of = |v: [f32; 2], name: &str| (name.to_string(), row(v));
+        let start = Flat::from([of([1.0, 2.0], "a"), of([5.0, 6.0], "b")]);
+        let mut ema = Ema::new(EmaConfig::Constant { decay: 0.75 }, 1, start.clone());
+        ema.update(&Flat::from([of([3.0, -2.0], "a"), of([9.0, 9.0], "c")]));
+        let found = |values: &Flat, name: &str| -> Vec<f32> {
+            values[name].to_data().iter::<f32>().collect()
+        };
+        let [a, b] = ["a", "b"].map(|name| found(&ema.values, name));
+        assert_eq!((a, b, ema.updates), (vec![1.5, 1.0], vec![5.0, 6.0], 1));
+        assert_eq!(ema.values.len(), 2);
+        // The network's own values stay.
+        assert_eq!(found(&start, "a"), [1.0, 2.0]);
+    }
 
     #[test]
     fn half_lives_are_in_images() {

@@ -11,12 +11,12 @@ use tintype::burn::tensor::{Device, FloatDType, Tensor};
 use tintype::image::{Rgb, Rounding, to_rgb};
 use tintype::model::vavae::VaeConfig;
 use tintype::noise::{ImageKey, Stream, normals, uniforms};
-use tintype::weights::{Flat, Weights, Which, flat, load, open, snapshot, with_flat};
+use tintype::weights::{Flat, Weights, Which, flat, load, open, snapshot, take_flat, with_flat};
 
 use super::{Inputs, Networks, Perceptual, VaeLoss, discriminator_pass, generator_pass, macs};
 use crate::data::store::ImageStore;
 use crate::network::lpips::Lpips;
-use crate::train::adamw::{AdamW, AdamWConfig, Group, clip, global_norm};
+use crate::train::adamw::{AdamW, AdamWConfig, Group, clip_scale, global_norm};
 use crate::train::checkpoint::TensorFile;
 use crate::train::comm::Comm;
 use crate::train::epoch_sampler::{EpochSampler, SampleIndex};
@@ -233,14 +233,10 @@ fn collate(
     }
 }
 
-/// The gradients of one network, scaled down to a global L2 norm if one is given, and the norm that they had.
-fn clipped(gradients: Flat, max: Option<f64>) -> (Flat, f64) {
-    let norm = global_norm(&gradients).map(|norm| norm.into_data().convert::<f32>());
-    let norm = norm.and_then(|norm| norm.iter::<f64>().next()).unwrap_or(0.0);
-    match max {
-        Some(max) => (clip(gradients, norm, max), norm),
-        None => (gradients, norm),
-    }
+/// The global L2 norm of the gradients of one network, read back.
+fn norm_of(gradients: &Flat) -> f64 {
+    let norm = global_norm(gradients).map(|norm| norm.into_data().convert::<f32>());
+    norm.and_then(|norm| norm.iter::<f64>().next()).unwrap_or(0.0)
 }
 
 /// The tensors below a prefix, if there are any.
@@ -287,7 +283,8 @@ impl Trainer for VaeTraining {
             names.iter().zip(numbers).map(|(n, v)| (n.to_string(), v / world)).collect();
         let AdamWConfig { max_grad_norm, .. } = self.optimizers[0].config;
         let lr = self.optimizers[0].config.lr_at(step);
-        let (gradients, norm) = clipped(gradients, max_grad_norm);
+        let norm = norm_of(&gradients);
+        let scale = clip_scale(norm, max_grad_norm);
         let mut finite = norm.is_finite() && values.iter().all(|(_, v)| v.is_finite());
         values.push(("grad_norm".into(), norm));
         // Both networks change, or neither. The discriminator's pass needs nothing of the autoencoder's update.
@@ -295,7 +292,8 @@ impl Trainer for VaeTraining {
         let mut adversary = None;
         if finite && self.loss.disc_weight > 0.0 && count + 1 >= self.loss.disc_start {
             let pass = discriminator_pass(&discriminator, images, pass.reconstruction);
-            let (gradients, norm) = clipped(self.mean(pass.gradients), max_grad_norm);
+            let gradients = self.mean(pass.gradients);
+            let norm = norm_of(&gradients);
             let [real, fake] = pass.logits;
             let own = [("disc_loss", pass.loss), ("logits_real", real), ("logits_fake", fake)];
             for (name, value) in own {
@@ -309,15 +307,15 @@ impl Trainer for VaeTraining {
             let bad = f64::from(u8::from(!(finite && norm.is_finite())));
             finite = self.comm.sum_numbers(&[bad])[0] == 0.0;
             discriminator = pass.discriminator;
-            adversary = Some(gradients);
+            adversary = Some((gradients, clip_scale(norm, max_grad_norm)));
         }
         if finite {
             let parameters = self.networks.autoencoder_values(Which::Trainable);
-            let parameters = self.optimizers[0].update(parameters, &gradients, lr);
+            let parameters = self.optimizers[0].update(parameters, &gradients, scale, lr);
             self.networks = self.networks.clone().with_autoencoder(&parameters);
-            if let Some(gradients) = adversary {
-                let parameters = flat(&discriminator, Which::Trainable);
-                let parameters = self.optimizers[1].update(parameters, &gradients, lr);
+            if let Some((gradients, scale)) = adversary {
+                let parameters = take_flat(&mut discriminator);
+                let parameters = self.optimizers[1].update(parameters, &gradients, scale, lr);
                 discriminator = with_flat(discriminator, &parameters);
             }
             self.networks.discriminator = discriminator;

@@ -1,0 +1,206 @@
+//! Operations on lists of tensors, as all parameters of a network. The pieces of all tensors are one list of work, so
+//! that small tensors wait for no core, and results are written over what nobody else holds.
+
+use burn::tensor::Tensor;
+use burn_flex::{Flex, FlexTensor};
+
+use super::tensor::{create, float32, wrap};
+use super::vectors::vectorized;
+use super::{for_each, math};
+
+/// Most values of a piece.
+pub(super) const PIECE: usize = 1 << 14;
+
+/// Whether all are float32 on the CPU backend, and not tracked.
+pub(crate) fn takes<'a>(tensors: impl IntoIterator<Item = &'a Tensor<1>>) -> bool {
+    tensors.into_iter().all(|x| float32(&x.clone().into_dispatch()).is_some())
+}
+
+/// The tensor itself, its values alone in their memory.
+///
+/// # Panics
+///
+/// If [`takes`] says no.
+pub(super) fn own(x: Tensor<1>) -> FlexTensor {
+    x.try_into_primitive::<Flex>().expect("`takes` said yes").to_contiguous()
+}
+
+/// `a ← a + share·(b − a)` of each average and its value.
+///
+/// # Panics
+///
+/// If [`takes`] says no, or the sizes differ.
+pub(crate) fn lerp(averages: Vec<Tensor<1>>, values: Vec<Tensor<1>>, share: f64) -> Vec<Tensor<1>> {
+    let share = share as f32;
+    let [mut averages, values] =
+        [averages, values].map(|list| -> Vec<FlexTensor> { list.into_iter().map(own).collect() });
+    let mut pieces = Vec::new();
+    for (average, value) in averages.iter_mut().zip(&values) {
+        let (average, value) = (average.storage_mut::<f32>(), value.storage::<f32>());
+        assert_eq!(average.len(), value.len(), "the sizes of an average and of its value");
+        pieces.extend(average.chunks_mut(PIECE).zip(value.chunks(PIECE)));
+    }
+    for_each(pieces, |_, (average, value)| {
+        let count = average.len();
+        let value = &value[..count];
+        vectorized(
+            #[inline(always)]
+            || {
+                for i in 0..count {
+                    average[i] += (value[i] - average[i]) * share;
+                }
+            },
+        );
+    });
+    averages.into_iter().map(|x| Tensor::from_dispatch(wrap(x))).collect()
+}
+
+/// The sum of the squares of all values, `[1]`: in float32 inside of pieces, in float64 over them.
+///
+/// # Panics
+///
+/// If [`takes`] says no.
+pub(crate) fn sum_of_squares(tensors: Vec<Tensor<1>>) -> Tensor<1> {
+    let tensors: Vec<FlexTensor> = tensors.into_iter().map(own).collect();
+    let pieces: Vec<&[f32]> =
+        tensors.iter().flat_map(|x| x.storage::<f32>().chunks(PIECE)).collect();
+    let mut sums = vec![0.0f32; pieces.len()];
+    let pairs: Vec<_> = sums.iter_mut().zip(pieces).collect();
+    for_each(pairs, |_, (sum, piece)| {
+        *sum = vectorized(
+            #[inline(always)]
+            || {
+                math::sum(
+                    piece,
+                    #[inline(always)]
+                    |v| v * v,
+                )
+            },
+        );
+    });
+    let total: f64 = sums.into_iter().map(f64::from).sum();
+    // Beyond float32 it is infinite, as a sum in float32 would be.
+    Tensor::from_dispatch(create([1], |sum| sum[0] = total as f32))
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+    use crate::cpu::adamw;
+    use crate::{AdamWStep, AdamWUpdate, plain};
+
+    /// Sizes around those of pieces, and small ones.
+    const SIZES: [usize; 6] = [1, 7, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 5];
+
+    fn row(n: usize, seed: usize) -> Tensor<1> {
+        let value = |i: usize| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0;
+        Tensor::from_data(
+            TensorData::new((0..n).map(value).collect::<Vec<_>>(), [n]),
+            &Device::flex(),
+        )
+    }
+
+    fn list(seed: usize) -> Vec<Tensor<1>> {
+        SIZES.iter().enumerate().map(|(i, &n)| row(n, seed + i)).collect()
+    }
+
+    /// Where the values of a tensor lie.
+    fn place(x: &Tensor<1>) -> *const u8 {
+        float32(&x.clone().into_dispatch()).expect("float32 on the CPU").bytes().as_ptr()
+    }
+
+    fn bits(x: &Tensor<1>) -> Vec<u32> {
+        let values = x.to_data().try_to_vec::<f32>().expect("float32");
+        values.into_iter().map(f32::to_bits).collect()
+    }
+
+    /// The results of `f` on so many threads.
+    fn on<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.expect("threads start").install(f)
+    }
+
+    #[test]
+    fn averages_are_the_plain_ones_in_place() {
+        let share = 1.0 - 0.9999;
+        let (averages, values) = (list(1), list(9));
+        let expected: Vec<_> = plain::lerp(list(1), list(9), share).iter().map(bits).collect();
+        let before: Vec<_> = averages.iter().map(place).collect();
+        let found = lerp(averages, values.clone(), share);
+        assert_eq!(found.iter().map(bits).collect::<Vec<_>>(), expected);
+        assert_eq!(found.iter().map(place).collect::<Vec<_>>(), before);
+        // One that the values share memory with is left to them.
+        let same = lerp(values.clone(), list(1), 0.5);
+        assert!(same.iter().zip(&values).all(|(a, b)| place(a) != place(b)));
+        assert_eq!(bits(&values[1]), bits(&row(7, 10)));
+    }
+
+    #[test]
+    #[should_panic(expected = "the sizes of an average and of its value")]
+    fn averages_of_other_sizes_are_refused() {
+        lerp(vec![row(3, 1)], vec![row(4, 1)], 0.5);
+    }
+
+    #[test]
+    fn squares_are_summed_alike_on_any_number_of_threads() {
+        let found = sum_of_squares(list(1));
+        let exact: f64 = list(1)
+            .iter()
+            .flat_map(|x| x.to_data().try_to_vec::<f32>().expect("float32"))
+            .map(|v| f64::from(v) * f64::from(v))
+            .sum();
+        let value = f64::from(found.to_data().try_to_vec::<f32>().expect("float32")[0]);
+        assert!((value / exact - 1.0).abs() < 2e-6, "{value}, not {exact}");
+        for threads in [1, 3] {
+            assert_eq!(bits(&on(threads, || sum_of_squares(list(1)))), bits(&found));
+        }
+        let large = sum_of_squares(vec![row(3, 1) * 1e15, row(40_000, 1) * 1e17]);
+        assert!(large.to_data().try_to_vec::<f32>().expect("float32")[0].is_finite());
+        let beyond = sum_of_squares(vec![row(40_000, 1) * 1e19]);
+        assert_eq!(bits(&beyond), [f32::INFINITY.to_bits()]);
+    }
+
+    #[test]
+    fn steps_of_adamw_are_the_plain_ones_in_place() {
+        let step = |i: usize| AdamWStep {
+            scale: 0.3,
+            betas: [0.9, 0.999],
+            decay: 1.0 - 1e-4 * i as f64,
+            rate: 1e-3 * (i + 1) as f64,
+            root: 3.0,
+            eps: 1e-8,
+        };
+        let updates = || -> Vec<AdamWUpdate> {
+            let update = |(i, &n): (usize, &usize)| AdamWUpdate {
+                parameter: row(n, i),
+                gradient: row(n, 10 + i),
+                moments: [row(n, 20 + i), row(n, 30 + i).abs()],
+                step: step(i),
+            };
+            SIZES.iter().enumerate().map(update).collect()
+        };
+        type After = Vec<(Tensor<1>, [Tensor<1>; 2])>;
+        let all = |after: &After| -> Vec<Vec<u32>> {
+            after.iter().flat_map(|(p, [m, v])| [bits(p), bits(m), bits(v)]).collect()
+        };
+        let given = updates();
+        let before: Vec<_> =
+            given.iter().map(|u| [&u.parameter, &u.moments[0], &u.moments[1]].map(place)).collect();
+        let found: After = adamw::steps(given);
+        let after: Vec<_> = found.iter().map(|(p, [m, v])| [p, m, v].map(place)).collect();
+        assert_eq!(after, before);
+        for threads in [1, 3] {
+            assert_eq!(all(&on(threads, || adamw::steps(updates()))), all(&found));
+        }
+        for (update, (p, [m, v])) in updates().into_iter().zip(&found) {
+            let AdamWUpdate { parameter, gradient, moments, step } = update;
+            let (expected, [first, second]) = plain::adamw(parameter, gradient, moments, step);
+            for (found, expected) in [(p, expected), (m, first), (v, second)] {
+                let tolerance = burn::tensor::Tolerance::<f32>::rel_abs(2e-6, 1e-7);
+                found.to_data().assert_approx_eq::<f32>(&expected.into_data(), tolerance);
+            }
+        }
+    }
+}
