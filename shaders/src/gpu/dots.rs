@@ -3,7 +3,8 @@
 //! As in [`patches`](super::patches), reading is what costs, and nothing is shared. Both factors lie along the sum:
 //! a unit reads a vector of each of its rows and of each of its results' weights, and multiplies every row with every
 //! weight. With vectors of four, 16 of `x` and 16 of the weight are enough for 1,024 multiplications, and each of 256
-//! sums is touched once for four of them.
+//! sums is touched once for four of them. Sums are held in vectors, too, since SwiftShader's optimizer makes registers
+//! of an array of at most 100 members.
 
 use burn::backend::DispatchTensor;
 use burn::tensor::Shape;
@@ -21,6 +22,8 @@ use super::rows::{Rows, cubes, elem};
 const TALL: usize = 16;
 /// Results of a unit in each row.
 const WIDE: u32 = 16;
+/// Of which so many are a vector.
+const GROUP: u32 = 4;
 
 /// Inputs: `x` `[…, in]`, weight `[out, in]` and, where there is one, a bias `[out]`.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +75,7 @@ impl Kernel for Product {
                 cubes(blocks * groups),
                 CubeDim::new_1d(UNITS),
                 width,
+                GROUP as usize,
                 x_arg,
                 weight_arg,
                 bias_arg,
@@ -92,7 +96,7 @@ impl Kernel for Product {
 }
 
 #[cube(launch_unchecked)]
-fn dots<F: Float, N: Size>(
+fn dots<F: Float, N: Size, G: Size>(
     x: &[Vector<F, N>],
     weight: &[Vector<F, N>],
     bias: &[F],
@@ -112,7 +116,8 @@ fn dots<F: Float, N: Size>(
     let left = (place % blocks * lanes + UNIT_POS % lanes) * WIDE;
     let top = (place / blocks * (UNITS / lanes) + UNIT_POS / lanes) * tall;
     if left < columns && top < rows {
-        let mut sums = Array::<f32>::new(comptime!((tall * WIDE) as usize));
+        let groups = comptime!(WIDE / GROUP);
+        let mut sums = Array::<Vector<f32, G>>::new(comptime!((tall * groups) as usize));
         // Where each row and each column's weight begins.
         let mut x_at = Array::<u32>::new(comptime!(tall as usize));
         let mut weight_at = Array::<u32>::new(comptime!(WIDE as usize));
@@ -121,16 +126,19 @@ fn dots<F: Float, N: Size>(
             x_at[i as usize] = min(top + i, rows - 1) * x_stride;
         }
         #[unroll]
-        for j in 0..WIDE {
-            let column = min(left + j, columns - 1);
-            weight_at[j as usize] = column * weight_stride;
-            let mut offset = 0.0f32;
-            if has_bias {
-                offset = f32::cast_from(bias[column as usize]);
+        for j in 0..groups {
+            let mut offsets = Vector::<f32, G>::new(0.0f32);
+            #[unroll]
+            for o in 0..GROUP {
+                let column = min(left + j * GROUP + o, columns - 1);
+                weight_at[(j * GROUP + o) as usize] = column * weight_stride;
+                if has_bias {
+                    offsets.insert(comptime!(o as usize), f32::cast_from(bias[column as usize]));
+                }
             }
             #[unroll]
             for i in 0..tall {
-                sums[(i * WIDE + j) as usize] = offset;
+                sums[(i * groups + j) as usize] = offsets;
             }
         }
         for c in 0..length {
@@ -141,13 +149,22 @@ fn dots<F: Float, N: Size>(
                 values[i as usize] = Vector::<f32, N>::cast_from(value);
             }
             #[unroll]
-            for j in 0..WIDE {
-                let weights = weight[(weight_at[j as usize] + c) as usize];
-                let weights = Vector::<f32, N>::cast_from(weights);
+            for j in 0..groups {
+                let mut weights = Array::<Vector<f32, N>>::new(comptime!(GROUP as usize));
+                #[unroll]
+                for o in 0..GROUP {
+                    let own = weight[(weight_at[(j * GROUP + o) as usize] + c) as usize];
+                    weights[o as usize] = Vector::<f32, N>::cast_from(own);
+                }
                 #[unroll]
                 for i in 0..tall {
                     let value = values[i as usize];
-                    sums[(i * WIDE + j) as usize] += value.dot(weights);
+                    let mut products = Vector::<f32, G>::new(0.0f32);
+                    #[unroll]
+                    for o in 0..GROUP {
+                        products.insert(comptime!(o as usize), value.dot(weights[o as usize]));
+                    }
+                    sums[(i * groups + j) as usize] += products;
                 }
             }
         }
@@ -156,9 +173,13 @@ fn dots<F: Float, N: Size>(
             // What lies beyond the last row or column is the last's once more.
             let start = min(top + i, rows - 1) * columns;
             #[unroll]
-            for j in 0..WIDE {
-                let at = start + min(left + j, columns - 1);
-                to[at as usize] = F::cast_from(sums[(i * WIDE + j) as usize]);
+            for j in 0..groups {
+                let own = sums[(i * groups + j) as usize];
+                #[unroll]
+                for o in 0..GROUP {
+                    let at = start + min(left + j * GROUP + o, columns - 1);
+                    to[at as usize] = F::cast_from(own.extract(comptime!(o as usize)));
+                }
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Burn tunes its product where it runs: each new size waits until many kernels are compiled and timed, which
 //! delays the first image and which a browser does not allow. CUDA has products of its own, and so have
-//! [software GPUs](super::patches), where shared memory and barriers cost more than they gain.
+//! [software GPUs](super::dots), where shared memory and barriers cost more than they gain.
 
 mod few_rows;
 mod plan;
@@ -34,9 +34,7 @@ pub(super) struct Inner {
 /// Whether products of such inputs are made here: in float32, and in float16 where Burn has no matrix units to
 /// use.
 pub(super) fn takes(inputs: &[DispatchTensor]) -> bool {
-    of_one_type(inputs)
-        && multiplies(&inputs[0])
-        && !is_on_software_gpu(&inputs[0])
+    of_one_type(inputs) && multiplies(&inputs[0]) && !is_on_software_gpu(&inputs[0])
 }
 
 #[allow(unreachable_patterns)] // where every backend is named
