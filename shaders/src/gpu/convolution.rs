@@ -77,18 +77,22 @@ impl Convolution {
         Some(channels_first(result, out))
     }
 
-    /// As a product of patches; of single pixels, without a residual, as a linear layer, whose weight need not be
-    /// rearranged.
+    /// As a product of patches; of single pixels as a linear layer, whose weight need not be rearranged, and whose
+    /// kernel most networks need anyway.
     #[cfg(feature = "wgpu")]
     fn on_software(&self, inputs: &[DispatchTensor]) -> Option<DispatchTensor> {
         let [out, channels, height, width] = std::array::from_fn(|i| inputs[1].shape()[i]);
         let keeps_pixels = self.stride == 1 && self.padding == [0, 0];
-        if [height, width] == [1, 1] && keeps_pixels && !self.residual {
+        if [height, width] == [1, 1] && keeps_pixels {
             let weight = Tensor::<4>::from_dispatch(inputs[1].clone());
             let weight: Tensor<2> = weight.reshape([out, channels]);
             let bias = self.bias.then(|| &inputs[2]);
             let x = channels_last(&inputs[0]);
-            let y = dots::product(&x, &weight.into_dispatch(), bias)?; // [B, H, W, out]
+            let mut y = dots::product(&x, &weight.into_dispatch(), bias)?; // [B, H, W, out]
+            if self.residual {
+                let residual = Tensor::<4>::from_dispatch(channels_last(inputs.last()?));
+                y = (residual + Tensor::<4>::from_dispatch(y)).into_dispatch();
+            }
             return Some(channels_first(y, out));
         }
         let patches = Patches {

@@ -1,7 +1,7 @@
 //! The forward pass on a GPU that is a program on the processor: no barriers, no shared memory.
 //!
 //! A unit has a few queries to itself and holds them and their results. Every key and every value is read once for all
-//! of them: with six queries of 64 values, 32 vectors are read for 768 multiplications.
+//! of them: with six queries of 64 values, 32 vectors are read for 768 multiplications and 384 that rescale.
 
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
@@ -17,10 +17,6 @@ use super::{Dims, LOWEST};
 const HELD: usize = 96;
 /// The most queries of a unit: with short heads there should still be work for every core.
 const QUERIES: usize = 8;
-
-/// What a score may be above the largest that its query is compared with: the weights, at most e⁸, and their sum stay
-/// far from float32's bounds, and what is summed is rescaled for a few keys instead of for every one.
-const SLACK: f32 = 8.0;
 
 /// As [`super::forward`], without barriers.
 pub(in crate::gpu) fn forward<R: CubeRuntime>(
@@ -100,7 +96,7 @@ fn forward_alone<F: Float, N: Size>(
         let out_start = out_layout.start(image, head);
         let mut own = Array::<Vector<f32, N>>::new(comptime!((per * d) as usize));
         let mut results = Array::<Vector<f32, N>>::new(comptime!((per * e) as usize));
-        // What each query's scores are compared with, and the sum of its weights.
+        // The largest score of each query so far, and the sum of its weights.
         let mut highest = Array::<f32>::new(comptime!(per as usize));
         let mut totals = Array::<f32>::new(comptime!(per as usize));
         #[unroll]
@@ -135,33 +131,20 @@ fn forward_alone<F: Float, N: Size>(
                     products[i as usize] = fma(query, value, products[i as usize]);
                 }
             }
-            // Scores, and by how much one is too high.
+            // The weight of the key, and what the results so far are worth beside it. There is no branch for keys that
+            // leave the maximum as it is: where lanes are emulated, all that it changes is selected lane by lane.
             let mut weights = Array::<f32>::new(comptime!(per as usize));
-            let mut excess = 0.0f32;
+            let mut factors = Array::<f32>::new(comptime!(per as usize));
             #[unroll]
             for i in 0..per {
                 let score = vector_sum::<N>(products[i as usize]);
-                weights[i as usize] = score;
-                excess = max(excess, score - highest[i as usize]);
-            }
-            if excess > f32::new(SLACK) {
-                #[unroll]
-                for i in 0..per {
-                    let raised = max(highest[i as usize], weights[i as usize]);
-                    let factor = (highest[i as usize] - raised).exp();
-                    highest[i as usize] = raised;
-                    totals[i as usize] *= factor;
-                    #[unroll]
-                    for c in 0..e {
-                        results[(i * e + c) as usize] *= Vector::new(factor);
-                    }
-                }
-            }
-            #[unroll]
-            for i in 0..per {
-                let weight = (weights[i as usize] - highest[i as usize]).exp();
+                let raised = max(highest[i as usize], score);
+                let weight = (score - raised).exp();
+                let factor = (highest[i as usize] - raised).exp();
+                highest[i as usize] = raised;
+                totals[i as usize] = totals[i as usize] * factor + weight;
                 weights[i as usize] = weight;
-                totals[i as usize] += weight;
+                factors[i as usize] = factor;
             }
             let v_at = v_start + (key * v_layout.row) as usize;
             #[unroll]
@@ -171,7 +154,8 @@ fn forward_alone<F: Float, N: Size>(
                 for i in 0..per {
                     let place = (i * e + c) as usize;
                     let weight = Vector::new(weights[i as usize]);
-                    results[place] = fma(weight, value, results[place]);
+                    let before = results[place] * Vector::new(factors[i as usize]);
+                    results[place] = fma(weight, value, before);
                 }
             }
         }
