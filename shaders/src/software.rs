@@ -2,7 +2,9 @@
 
 use std::sync::{PoisonError, RwLock};
 
+use burn::backend::DispatchTensor;
 use burn::tensor::Device;
+use burn_backend::TensorMetadata;
 
 static FOUND: RwLock<Vec<Device>> = RwLock::new(Vec::new());
 
@@ -15,7 +17,7 @@ pub fn note_software_gpu(device: &Device) {
     }
 }
 
-/// Whether [`note_software_gpu`] was told so.
-pub(crate) fn is_software_gpu(device: &Device) -> bool {
-    FOUND.read().unwrap_or_else(PoisonError::into_inner).contains(device)
+/// Whether [`note_software_gpu`] was told so of a tensor's device.
+pub(crate) fn is_on_software_gpu(x: &DispatchTensor) -> bool {
+    FOUND.read().unwrap_or_else(PoisonError::into_inner).contains(&Device::new(x.device()))
 }

@@ -102,12 +102,18 @@ families!(
     convolutions
 );
 
-/// Products as GPUs make them that are no programs on the processor: [`device`] may be one.
-#[test]
-fn products_of_hardware() {
-    cases::products(&mut |inputs, fused, plain, tolerance| {
-        same_on(&wgsl::hardware(), inputs, fused, plain, tolerance);
-    });
+/// What GPUs compute in other ways that are no programs on the processor: [`device`] may be one.
+mod results_of_hardware {
+    macro_rules! families {
+        ($($family:ident),*) => {
+            $(#[test] fn $family() {
+                super::cases::$family(&mut |inputs, fused, plain, tolerance| {
+                    super::same_on(&super::wgsl::hardware(), inputs, fused, plain, tolerance);
+                });
+            })*
+        };
+    }
+    families!(norms, attention, packed_attention, group_norms, products);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use burn::backend::DispatchDevice;
 use burn::backend::wgpu::{WgpuSetup, init_device};
 use burn::tensor::Device;
+use js_sys::Reflect;
 
 use super::{DeviceError, Found, descriptor, kind_of, tell_kernels};
 
@@ -59,10 +60,20 @@ pub async fn open() -> Result<BrowserGpu, DeviceError> {
     }));
 
     let info = adapter.get_info();
-    let (kind, description) = (kind_of(&info), info.name);
+    let names = names(&device).unwrap_or_default();
+    let (kind, description) = (kind_of(info.device_type, &names), info.name);
     let setup = WgpuSetup { backend: info.backend, instance, adapter, device, queue };
     let device = Device::new(DispatchDevice::Wgpu(init_device(setup, Default::default())));
     tell_kernels(kind, &device);
     let found = Found { id: "webgpu".into(), description, kind, memory: None, device };
     Ok(BrowserGpu { found, failure })
+}
+
+/// What a browser calls the GPU behind a device: wgpu passes its description on, which browsers leave empty, and not
+/// its architecture, such as `swiftshader`. `None` where an older browser says nothing.
+fn names(device: &wgpu::Device) -> Option<String> {
+    let info = Reflect::get(device.as_webgpu()?.as_ref(), &"adapterInfo".into()).ok()?;
+    let named = |key: &str| Reflect::get(&info, &key.into()).ok()?.as_string();
+    let parts = ["vendor", "architecture", "device", "description"].into_iter().filter_map(named);
+    Some(parts.collect::<Vec<_>>().join(" "))
 }

@@ -269,7 +269,7 @@ fn wgpu_adapters(name: &str, device: impl Fn(burn::tensor::DeviceKind) -> Device
 #[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
 fn describe(id: String, adapter: &wgpu::Adapter, device: Device) -> Found {
     let info = adapter.get_info();
-    let kind = kind_of(&info);
+    let kind = kind_of(info.device_type, &info.name);
     tell_kernels(kind, &device);
     Found {
         id,
@@ -288,11 +288,16 @@ fn tell_kernels(kind: Kind, device: &Device) {
     }
 }
 
+/// What an adapter is by its type and by its names: a browser may say nothing of the type, and then passes a program
+/// off as a GPU of which nothing is known.
 #[cfg(feature = "wgpu")]
-fn kind_of(info: &wgpu::AdapterInfo) -> Kind {
-    match info.device_type {
-        wgpu::DeviceType::DiscreteGpu => Kind::Discrete,
+fn kind_of(device_type: wgpu::DeviceType, names: &str) -> Kind {
+    const PROGRAMS: [&str; 4] = ["swiftshader", "llvmpipe", "lavapipe", "basic render"];
+    let names = names.to_lowercase();
+    match device_type {
+        _ if PROGRAMS.iter().any(|program| names.contains(program)) => Kind::Software,
         wgpu::DeviceType::Cpu => Kind::Software,
+        wgpu::DeviceType::DiscreteGpu => Kind::Discrete,
         _ => Kind::Integrated,
     }
 }
@@ -364,6 +369,25 @@ fn memory_of(_: &wgpu::Adapter) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "wgpu")]
+    #[test]
+    fn programs_are_known_by_type_or_by_name() {
+        use wgpu::DeviceType::{Cpu, DiscreteGpu, IntegratedGpu, Other};
+        for (device_type, names, kind) in [
+            (Cpu, "", Kind::Software),
+            (Other, "google swiftshader", Kind::Software),
+            (Other, "SwiftShader Device (Subzero)", Kind::Software),
+            (IntegratedGpu, "llvmpipe (LLVM 15.0.6, 256 bits)", Kind::Software),
+            (Other, "Microsoft Basic Render Driver", Kind::Software),
+            (Other, "", Kind::Integrated),
+            (Other, "nvidia turing", Kind::Integrated),
+            (IntegratedGpu, "Intel(R) Graphics", Kind::Integrated),
+            (DiscreteGpu, "NVIDIA GeForce RTX 4090", Kind::Discrete),
+        ] {
+            assert_eq!(kind_of(device_type, names), kind, "{device_type:?} {names}");
+        }
+    }
 
     #[test]
     fn names_mean_devices_or_say_why_not() {

@@ -9,6 +9,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::bridge::{Kernel, TensorSpec, run};
 use super::flash::{Dims, LARGEST_HEAD};
+use super::is_on_software;
 use super::neighborhood::{self, Image};
 use super::rows::Rows;
 use super::softmax;
@@ -37,7 +38,11 @@ fn tokens<R: CubeRuntime>(tensor: CubeTensor<R>) -> Rows<R> {
 }
 
 #[derive(Clone, Debug)]
-struct Forward(Attention);
+struct Forward {
+    attention: Attention,
+    /// Whether the GPU is a program.
+    software: bool,
+}
 
 impl Kernel for Forward {
     const NAME: &'static str = "attention";
@@ -57,9 +62,10 @@ impl Kernel for Forward {
         let qkv = [0, 1, 2].map(|i| View::heads_first(&inputs[i]));
         let (out, lse) = (tokens(outputs[0].clone()), &outputs[1]);
         let out = View::packed(&out, 0, dims.queries, [dims.heads, dims.e]);
-        match self.0.neighborhood {
-            None => softmax::forward(dims, self.0.scale, qkv, out, lse),
-            Some(image) => neighborhood::forward(dims, image, self.0.scale, qkv, out, lse),
+        let scale = self.attention.scale;
+        match self.attention.neighborhood {
+            None => softmax::forward(dims, scale, self.software, qkv, out, lse),
+            Some(image) => neighborhood::forward(dims, image, scale, qkv, out, lse),
         }
     }
 }
@@ -100,7 +106,8 @@ impl Operation for Attention {
         if head > LARGEST_HEAD || !fits {
             return None;
         }
-        let [out, lse] = of_one_type(inputs).then(|| run(Forward(*self), inputs.to_vec()))??;
+        let kernel = Forward { attention: *self, software: is_on_software(&inputs[0]) };
+        let [out, lse] = of_one_type(inputs).then(|| run(kernel, inputs.to_vec()))??;
         Some((out.clone(), vec![out, lse]))
     }
 

@@ -10,6 +10,8 @@ use super::bridge::run;
 #[cfg(feature = "cuda")]
 use super::cuda::convolution::{SameSize, takes};
 #[cfg(feature = "wgpu")]
+use super::dots;
+#[cfg(feature = "wgpu")]
 use super::patches::{Patches, suits};
 use crate::gradient::{Operation, of_one_type};
 
@@ -75,10 +77,24 @@ impl Convolution {
         Some(channels_first(result, out))
     }
 
-    /// As a product of patches.
+    /// As a product of patches; of single pixels as a linear layer, whose weight need not be rearranged, and whose
+    /// kernel most networks need anyway.
     #[cfg(feature = "wgpu")]
-    fn of_patches(&self, inputs: &[DispatchTensor]) -> Option<DispatchTensor> {
+    fn on_software(&self, inputs: &[DispatchTensor]) -> Option<DispatchTensor> {
         let [out, channels, height, width] = std::array::from_fn(|i| inputs[1].shape()[i]);
+        let keeps_pixels = self.stride == 1 && self.padding == [0, 0];
+        if [height, width] == [1, 1] && keeps_pixels {
+            let weight = Tensor::<4>::from_dispatch(inputs[1].clone());
+            let weight: Tensor<2> = weight.reshape([out, channels]);
+            let bias = self.bias.then(|| &inputs[2]);
+            let x = channels_last(&inputs[0]);
+            let mut y = dots::product(&x, &weight.into_dispatch(), bias)?; // [B, H, W, out]
+            if self.residual {
+                let residual = Tensor::<4>::from_dispatch(channels_last(inputs.last()?));
+                y = (residual + Tensor::<4>::from_dispatch(y)).into_dispatch();
+            }
+            return Some(channels_first(y, out));
+        }
         let patches = Patches {
             window: [height, width],
             stride: self.stride,
@@ -105,7 +121,7 @@ impl Operation for Convolution {
         }
         #[cfg(feature = "wgpu")]
         if suits(inputs) {
-            return Some((self.of_patches(inputs)?, Vec::new()));
+            return Some((self.on_software(inputs)?, Vec::new()));
         }
         None
     }

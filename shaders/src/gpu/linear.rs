@@ -1,18 +1,22 @@
-//! Linear layers by products of our own: on Hopper, of 16-bit tensors, and through wgpu, with one kernel for
+//! Linear layers by products of our own: on Hopper, of 16-bit tensors, and through wgpu, with kernels for
 //! software GPUs and others for the rest.
 
 use burn::backend::DispatchTensor;
 use burn_backend::TensorMetadata;
 
+#[cfg(feature = "wgpu")]
+use super::activation::{Activation, BiasActivation};
 #[cfg(feature = "cuda")]
 use super::bridge::run;
 use super::columns::Columns;
 #[cfg(feature = "cuda")]
 use super::cuda::linear::{Product, takes};
 #[cfg(feature = "wgpu")]
+use super::dots;
+#[cfg(feature = "wgpu")]
 use super::matmul::{self, Inner};
 #[cfg(feature = "wgpu")]
-use super::patches::{PIXELS, product, rows_of, suits, transposed};
+use super::patches::{product, suits, transposed};
 use crate::gradient::Operation;
 
 /// `x Wᵀ + b` of `[…, in]`, `[out, in]` and, where there is one, `[out]`.
@@ -31,9 +35,14 @@ impl Operation for Linear {
             return Some((result, Vec::new()));
         }
         #[cfg(feature = "wgpu")]
-        if !self.gelu && suits(inputs) && rows_of(&inputs[0]).0 >= PIXELS as usize {
-            let result = product(&inputs[0], &transposed(&inputs[1]), inputs.get(2))?;
-            return Some((result, Vec::new()));
+        if suits(inputs) {
+            let result = dots::product(&inputs[0], &inputs[1], inputs.get(2))?;
+            // As an epilogue, once for each of a unit's 256 results, it would double what drivers compile.
+            let gelu = BiasActivation { activation: Activation::GeluTanh, bias: false };
+            return match self.gelu {
+                true => gelu.forward(&[result]),
+                false => Some((result, Vec::new())),
+            };
         }
         #[cfg(feature = "wgpu")]
         if matmul::takes(inputs) {

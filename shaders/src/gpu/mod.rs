@@ -8,6 +8,8 @@ mod columns;
 pub(crate) mod convolution;
 #[cfg(any(test, feature = "cuda"))]
 mod cuda;
+#[cfg(feature = "wgpu")]
+mod dots;
 mod flash;
 pub(crate) mod gated;
 pub(crate) mod group_norm;
@@ -25,6 +27,19 @@ mod rows;
 mod softmax;
 mod tile;
 mod view;
+
+use burn::backend::DispatchTensor;
+
+/// Whether a tensor is on a GPU that is a program on the processor, where units had better not wait for each other.
+fn is_on_software(x: &DispatchTensor) -> bool {
+    #[cfg(feature = "wgpu")]
+    return crate::software::is_on_software_gpu(x);
+    #[cfg(not(feature = "wgpu"))]
+    {
+        let _ = x;
+        false
+    }
+}
 
 /// See [`rejected_kernels`](crate::rejected_kernels).
 pub(crate) fn rejected() -> Vec<&'static str> {

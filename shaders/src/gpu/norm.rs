@@ -13,7 +13,8 @@ use cubecl::prelude::*;
 
 use super::bridge::{Kernel, TensorSpec, buffers, run};
 use super::columns::Columns;
-use super::rows::{Rows, UNITS, cubes, elem, row_sum, units_per_row, vector_size, vector_sum};
+use super::is_on_software;
+use super::rows::{Rows, cube_of_rows, cubes, elem, row_sum, vector_size, vector_sum};
 use crate::gradient::{Operation, of_one_type};
 
 /// Which norm, and which of its parameters follow `x`, in this order.
@@ -48,7 +49,11 @@ impl Norm {
 }
 
 #[derive(Clone, Debug)]
-struct Forward(Norm);
+struct Forward {
+    norm: Norm,
+    /// Whether the GPU is a program.
+    software: bool,
+}
 
 impl Kernel for Forward {
     const NAME: &'static str = "norm";
@@ -59,19 +64,18 @@ impl Kernel for Forward {
 
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
         let forms = TensorSpec::of(&inputs);
-        let groups = self.0.groups(&forms);
+        let groups = self.norm.groups(&forms);
         let rows: Vec<Rows<R>> = inputs.into_iter().map(Rows::of).collect();
         let n = vector_size(&rows.iter().collect::<Vec<_>>());
         let (x, d, dtype) = (&rows[0], rows[0].d, rows[0].tensor.dtype);
         let (count, stride, client) = (x.count, x.stride, x.tensor.client.clone());
-        let strides = self.0.places().map(|i| i.map_or(0, |i| rows[i].stride / n) as u32);
+        let strides = self.norm.places().map(|i| i.map_or(0, |i| rows[i].stride / n) as u32);
         // Absent parameters are never read; `x` stands in their place.
         let tensor = |i: Option<usize>| &rows[i.unwrap_or(0)].tensor;
-        let [weight, scale, shift] = self.0.places().map(tensor);
+        let [weight, scale, shift] = self.norm.places().map(tensor);
         let [x, weight, scale, shift, y] =
             buffers([tensor(None), weight, scale, shift, &outputs[0]]);
-        let width = units_per_row(d / n);
-        let cube = CubeDim::new_2d(width, UNITS / width);
+        let cube = cube_of_rows(d / n, self.software);
         // SAFETY: every index is within the rows that the counts describe, and fits 32 bits (`bridge::MOST`).
         unsafe {
             forward::launch_unchecked::<R>(
@@ -90,12 +94,12 @@ impl Kernel for Forward {
                 strides[1],
                 strides[2],
                 (count / groups) as u32,
-                self.0.eps as f32,
-                self.0.centred,
-                self.0.weight,
-                self.0.scale,
-                self.0.shift,
-                width,
+                self.norm.eps as f32,
+                self.norm.centred,
+                self.norm.weight,
+                self.norm.scale,
+                self.norm.shift,
+                cube.x,
                 elem(dtype),
             );
         }
@@ -109,7 +113,6 @@ fn statistics<F: Float, N: Size>(
     start: usize,
     d: usize,
     eps: f32,
-    sums: &mut Shared<[f32]>,
     #[comptime] centred: bool,
     #[comptime] width: u32,
 ) -> (f32, f32) {
@@ -122,7 +125,7 @@ fn statistics<F: Float, N: Size>(
             sum += Vector::cast_from(x[start + i]);
             i += width as usize;
         }
-        mean = row_sum(vector_sum::<N>(sum), sums, width) / values;
+        mean = row_sum(vector_sum::<N>(sum), width) / values;
     }
     let mut squares = Vector::<f32, N>::new(0.0f32);
     let mut i = UNIT_POS_X as usize;
@@ -131,7 +134,7 @@ fn statistics<F: Float, N: Size>(
         squares += centred * centred;
         i += width as usize;
     }
-    let variance = row_sum(vector_sum::<N>(squares), sums, width) / values;
+    let variance = row_sum(vector_sum::<N>(squares), width) / values;
     (mean, 1.0f32 / (variance + eps).sqrt())
 }
 
@@ -156,13 +159,12 @@ fn forward<F: Float, N: Size>(
     #[comptime] width: u32,
     #[define(F)] _dtype: ElemType,
 ) {
-    let mut sums = Shared::new_slice(comptime!(UNITS as usize));
     // Units beyond the last row repeat it, for the sums' sake, and write nothing.
     let place = CUBE_POS as u32 * CUBE_DIM_Y + UNIT_POS_Y;
     let row = min(place, count - 1) as usize;
     let d = d as usize;
     let start = row * stride as usize;
-    let (mean, inverse) = statistics::<F, N>(x, start, d, eps, &mut sums, centred, width);
+    let (mean, inverse) = statistics::<F, N>(x, start, d, eps, centred, width);
     if place < count {
         let image = row / group as usize;
         let mut i = UNIT_POS_X as usize;
@@ -187,7 +189,11 @@ fn forward<F: Float, N: Size>(
 
 /// The gradient of `x` from that of the result, and the statistics of rows for the parameters'.
 #[derive(Clone, Debug)]
-struct Backward(Norm);
+struct Backward {
+    norm: Norm,
+    /// Whether the GPU is a program.
+    software: bool,
+}
 
 impl Kernel for Backward {
     const NAME: &'static str = "norm backward";
@@ -201,7 +207,7 @@ impl Kernel for Backward {
 
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
         let forms = TensorSpec::of(&inputs);
-        let [weight, scale, _] = self.0.places();
+        let [weight, scale, _] = self.norm.places();
         let groups = scale.map_or(1, |i| forms[i].shape[0]);
         let rows: Vec<Rows<R>> = inputs.into_iter().map(Rows::of).collect();
         let n = vector_size(&rows.iter().collect::<Vec<_>>());
@@ -218,8 +224,7 @@ impl Kernel for Backward {
             &outputs[0],
             &outputs[1],
         ]);
-        let width = units_per_row(d / n);
-        let cube = CubeDim::new_2d(width, UNITS / width);
+        let cube = cube_of_rows(d / n, self.software);
         // SAFETY: every index is within the rows that the counts describe, and fits 32 bits (`bridge::MOST`).
         unsafe {
             backward::launch_unchecked::<R>(
@@ -239,11 +244,11 @@ impl Kernel for Backward {
                 scale_stride,
                 (rows[last].stride / n) as u32,
                 (count / groups) as u32,
-                self.0.eps as f32,
-                self.0.centred,
-                self.0.weight,
-                self.0.scale,
-                width,
+                self.norm.eps as f32,
+                self.norm.centred,
+                self.norm.weight,
+                self.norm.scale,
+                cube.x,
                 elem(dtype),
             );
         }
@@ -273,14 +278,13 @@ fn backward<F: Float, N: Size>(
     #[comptime] width: u32,
     #[define(F)] _dtype: ElemType,
 ) {
-    let mut sums = Shared::new_slice(comptime!(UNITS as usize));
     let place = CUBE_POS as u32 * CUBE_DIM_Y + UNIT_POS_Y;
     let row = min(place, count - 1) as usize;
     let d = d as usize;
     let start = row * stride as usize;
     let gradient_start = row * gradient_stride as usize;
     let scale_start = row / group as usize * scale_stride as usize;
-    let (mean, inverse) = statistics::<F, N>(x, start, d, eps, &mut sums, centred, width);
+    let (mean, inverse) = statistics::<F, N>(x, start, d, eps, centred, width);
     let mut sum_h = Vector::<f32, N>::new(0.0f32);
     let mut sum_hn = Vector::<f32, N>::new(0.0f32);
     let mut i = UNIT_POS_X as usize;
@@ -301,9 +305,9 @@ fn backward<F: Float, N: Size>(
     let values = f32::cast_from((d * N::value()) as u32);
     let mut mean_h = 0.0f32;
     if centred {
-        mean_h = row_sum(vector_sum::<N>(sum_h), &mut sums, width) / values;
+        mean_h = row_sum(vector_sum::<N>(sum_h), width) / values;
     }
-    let mean_hn = row_sum(vector_sum::<N>(sum_hn), &mut sums, width) / values;
+    let mean_hn = row_sum(vector_sum::<N>(sum_hn), width) / values;
     if place < count {
         let mut i = UNIT_POS_X as usize;
         while i < d {
@@ -329,7 +333,8 @@ fn backward<F: Float, N: Size>(
 
 impl Operation for Norm {
     fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)> {
-        let [y] = of_one_type(inputs).then(|| run(Forward(*self), inputs.to_vec()))??;
+        let kernel = Forward { norm: *self, software: is_on_software(&inputs[0]) };
+        let [y] = of_one_type(inputs).then(|| run(kernel, inputs.to_vec()))??;
         Some((y, Vec::new()))
     }
 
@@ -344,7 +349,8 @@ impl Operation for Norm {
         let mut given: Vec<_> =
             [Some(0), weight, scale].into_iter().flatten().map(|i| inputs[i].clone()).collect();
         given.push(gradient.clone());
-        let [dx, stats] = run(Backward(*self), given)?;
+        let kernel = Backward { norm: *self, software: is_on_software(&inputs[0]) };
+        let [dx, stats] = run(kernel, given)?;
         let mut gradients = vec![Some(dx)];
         gradients.resize_with(inputs.len(), || None);
         if !wanted[1..].iter().any(|&wanted| wanted) {

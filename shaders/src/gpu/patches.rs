@@ -1,5 +1,5 @@
 //! Products of an image's patches with a matrix, which is what a convolution is, and with patches of one
-//! pixel a linear layer: for GPUs that are programs on the processor.
+//! pixel the gradient of a linear layer: for GPUs that are programs on the processor.
 //!
 //! There, every value that a unit reads, from wherever, costs as much as a dozen multiplications, and barriers
 //! cost more. So a unit makes a large tile, [`PIXELS`] × [`VECTORS`] vectors of output channels, and reads vectors
@@ -7,7 +7,7 @@
 //! and a vector. There is no shared memory. A GPU has not the registers for such a tile.
 
 use burn::backend::{Dispatch, DispatchTensor};
-use burn::tensor::{Device, Shape};
+use burn::tensor::Shape;
 use burn_backend::TensorMetadata;
 use burn_backend::ops::FloatTensorOps;
 use burn_cubecl::CubeRuntime;
@@ -18,14 +18,14 @@ use cubecl::prelude::*;
 use super::bridge::{Kernel, TensorSpec, buffers, is_counted, run};
 use super::rows::{cubes, elem};
 use crate::gradient::of_one_type;
-use crate::software::is_software_gpu;
+use crate::software::is_on_software_gpu;
 
 /// Pixels of a unit.
-pub(super) const PIXELS: u32 = 16;
+const PIXELS: u32 = 16;
 /// Vectors of output channels of a unit.
 const VECTORS: u32 = 4;
 /// Units of a cube.
-const UNITS: u32 = 64;
+pub(super) const UNITS: u32 = 64;
 
 /// Inputs: `x` `[B, H, W, C]`, weight `[kh·kw·C, out]`, bias `[out]`? and a residual `[B, H', W', out]`?,
 /// which is the shape of the result.
@@ -131,7 +131,7 @@ impl Kernel for Patches {
 
 /// Whether products of such inputs are made here: on software GPUs.
 pub(super) fn suits(inputs: &[DispatchTensor]) -> bool {
-    of_one_type(inputs) && is_software_gpu(&Device::new(inputs[0].device()))
+    of_one_type(inputs) && is_on_software_gpu(&inputs[0])
 }
 
 /// `[…, k]` and `[…, n]` of `k` rows, and where there is one a bias `[n]`: their product `[…, n]`.
@@ -186,7 +186,7 @@ fn width_of(d: usize) -> usize {
 }
 
 /// Units side by side for so many tiles: of those that leave the fewest idle, the most.
-fn lanes(tiles: usize) -> u32 {
+pub(super) fn lanes(tiles: usize) -> u32 {
     let idle = |&lanes: &u32| tiles.next_multiple_of(lanes as usize);
     [UNITS, 32, 16, 8, 4, 2, 1].into_iter().min_by_key(idle).unwrap_or(1)
 }
@@ -324,7 +324,7 @@ fn patches<F: Float, I: Size, O: Size>(
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{DType, DeviceKind, FloatDType, Tensor};
+    use burn::tensor::{DType, Device, DeviceKind, FloatDType, Tensor};
 
     use crate::gpu::convolution::Convolution;
     use crate::gpu::linear::Linear;
@@ -351,13 +351,18 @@ mod tests {
             let (result, _) = convolution.forward(&image).expect("a convolution");
             assert_eq!(result.dtype(), DType::from(dtype));
             let rows = |n: usize| [ones(&[1, n, 8], dtype), ones(&[4, 8], dtype)];
-            assert!(linear.forward(&rows(16)).is_some());
-            assert!(linear.forward(&rows(15)).is_none(), "few rows are left to Burn");
+            let bent = Linear { gelu: true };
+            for n in [1, 3, 16] {
+                assert!(linear.forward(&rows(n)).is_some());
+                assert!(bent.forward(&rows(n)).is_some());
+            }
         }
         // Shapes that do not fit are Burn's to complain about.
         let image = [ones(&[1, 4, 5, 5], FloatDType::F32), ones(&[4, 2, 3, 3], FloatDType::F32)];
         assert!(convolution.forward(&image).is_none());
         let image = [ones(&[1, 4, 5, 5], FloatDType::F32), ones(&[4, 4, 9, 9], FloatDType::F32)];
         assert!(convolution.forward(&image).is_none());
+        let rows = [ones(&[1, 3, 8], FloatDType::F32), ones(&[4, 7], FloatDType::F32)];
+        assert!(linear.forward(&rows).is_none());
     }
 }

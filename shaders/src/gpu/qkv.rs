@@ -10,6 +10,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::bridge::{Kernel, TensorSpec, alloc, run};
 use super::flash::{Dims, LARGEST_HEAD};
+use super::is_on_software;
 use super::neighborhood::{self, Image};
 use super::prepare::{self, Cosine, Tokens};
 use super::rows::Rows;
@@ -85,14 +86,18 @@ fn view<R: CubeRuntime>(rows: &Rows<R>, part: usize, dims: Dims) -> View<'_, R> 
 }
 
 #[derive(Clone, Debug)]
-struct Forward(QkvAttention);
+struct Forward {
+    attention: QkvAttention,
+    /// Whether the GPU is a program.
+    software: bool,
+}
 
 impl Kernel for Forward {
     const NAME: &'static str = "self-attention";
 
     /// The result, and the logarithms of the sums `[B, heads, N]`.
     fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec> {
-        let Dims { batch, heads, queries, d, .. } = self.0.dims(&inputs[0]);
+        let Dims { batch, heads, queries, d, .. } = self.attention.dims(&inputs[0]);
         vec![
             TensorSpec::new([batch, queries, heads * d], inputs[0].dtype),
             TensorSpec::new([batch, heads, queries], DType::F32),
@@ -100,16 +105,17 @@ impl Kernel for Forward {
     }
 
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
-        let dims = self.0.dims(&TensorSpec::of(&inputs)[0]);
+        let dims = self.attention.dims(&TensorSpec::of(&inputs)[0]);
         let (packed, parameters) = split(inputs);
-        let prepared = self.0.prepare(dims, &packed, &parameters);
+        let prepared = self.attention.prepare(dims, &packed, &parameters);
         let both = prepared.as_ref().unwrap_or(&packed);
         let qkv = [view(both, 0, dims), view(both, 1, dims), view(&packed, 2, dims)];
         let (out, lse) = (Rows::of(outputs[0].clone()), &outputs[1]);
         let out = view(&out, 0, dims);
-        match self.0.neighborhood {
-            None => softmax::forward(dims, self.0.scale, qkv, out, lse),
-            Some(image) => neighborhood::forward(dims, image, self.0.scale, qkv, out, lse),
+        let scale = self.attention.scale;
+        match self.attention.neighborhood {
+            None => softmax::forward(dims, scale, self.software, qkv, out, lse),
+            Some(image) => neighborhood::forward(dims, image, scale, qkv, out, lse),
         }
     }
 }
@@ -182,7 +188,8 @@ impl Operation for QkvAttention {
         if d > LARGEST_HEAD || !fits {
             return None;
         }
-        let [out, lse] = run(Forward(*self), inputs.to_vec())?;
+        let kernel = Forward { attention: *self, software: is_on_software(&inputs[0]) };
+        let [out, lse] = run(kernel, inputs.to_vec())?;
         Some((out.clone(), vec![out, lse]))
     }
 

@@ -83,10 +83,17 @@ pub(super) fn elem(dtype: DType) -> ElemType {
     burn_backend::cubecl::dtype_to_storage_type(dtype)
 }
 
-/// Units that share a row of `vectors`: few enough that each has something to do, many enough that
-/// neighbouring units read neighbouring memory.
-pub(super) fn units_per_row(vectors: usize) -> u32 {
-    (vectors.div_ceil(2).next_power_of_two() as u32).clamp(8, UNITS)
+/// Units of a cube in which each has a row, a group or a block of its own: few, so that all cores have some.
+pub(super) const ALONE: u32 = 32;
+
+/// A cube's units for rows of `vectors`, `x` of them side by side on a row: few enough that each has something to do,
+/// many enough that neighbouring units read neighbouring memory. On a software GPU one, which waits for nobody.
+pub(super) fn cube_of_rows(vectors: usize, software: bool) -> CubeDim {
+    if software {
+        return CubeDim::new_2d(1, ALONE);
+    }
+    let width = (vectors.div_ceil(2).next_power_of_two() as u32).clamp(8, UNITS);
+    CubeDim::new_2d(width, UNITS / width)
 }
 
 /// Enough cubes for `count`, spread over two axes where one has not enough room.
@@ -96,24 +103,28 @@ pub(super) fn cubes(count: usize) -> CubeCount {
     CubeCount::Static(count.div_ceil(y) as u32, y as u32, 1)
 }
 
-/// The sum of `value` over the `width` units of a row, given to each of them. Every unit of the
-/// cube takes part; `sums` has a place for each.
+/// The sum of `value` over the `width` units of a row, given to each of them, at most [`UNITS`] in a cube. Every unit
+/// of the cube takes part. One unit has its sum already: there is neither shared memory then nor a barrier.
 #[cube]
-pub(super) fn row_sum(value: f32, sums: &mut Shared<[f32]>, #[comptime] width: u32) -> f32 {
-    let start = (UNIT_POS_Y * width) as usize;
-    let own = start + UNIT_POS_X as usize;
-    sums[own] = value;
-    sync_cube();
-    #[unroll]
-    for halving in 1..comptime!(width.ilog2() + 1) {
-        let step = comptime!(width >> halving);
-        if UNIT_POS_X < step {
-            sums[own] += sums[own + step as usize];
+pub(super) fn row_sum(value: f32, #[comptime] width: u32) -> f32 {
+    let mut total = value;
+    if comptime!(width > 1) {
+        let mut sums = Shared::<[f32]>::new_slice(comptime!(UNITS as usize));
+        let start = (UNIT_POS_Y * width) as usize;
+        let own = start + UNIT_POS_X as usize;
+        sums[own] = value;
+        sync_cube();
+        #[unroll]
+        for halving in 1..comptime!(width.ilog2() + 1) {
+            let step = comptime!(width >> halving);
+            if UNIT_POS_X < step {
+                sums[own] += sums[own + step as usize];
+            }
+            sync_cube();
         }
+        total = sums[start];
         sync_cube();
     }
-    let total = sums[start];
-    sync_cube();
     total
 }
 

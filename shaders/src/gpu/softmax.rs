@@ -1,5 +1,5 @@
 //! Softmax attention by the kernels that suit the device: its own in CUDA C++ where they have passed their
-//! self-test, else the portable ones.
+//! self-test, one without barriers on a software GPU, else the portable ones.
 
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
@@ -13,6 +13,7 @@ use super::view::View;
 pub(super) fn forward<R: CubeRuntime>(
     dims: Dims,
     scale: f64,
+    software: bool,
     qkv: [View<'_, R>; 3],
     out: View<'_, R>,
     lse: &CubeTensor<R>,
@@ -22,6 +23,9 @@ pub(super) fn forward<R: CubeRuntime>(
         && cuda::self_test::attention(qkv[0].tensor)
     {
         return cuda::attention::forward(dims, scale, qkv, out, lse);
+    }
+    if software {
+        return flash::alone::forward(dims, scale, qkv, out, lse);
     }
     flash::forward::forward(dims, scale, qkv, out, lse);
 }

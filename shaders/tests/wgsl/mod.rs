@@ -15,6 +15,8 @@ use super::flat;
 /// Storage buffers of a stage, and bytes of shared memory, that every desktop browser has.
 const BUFFERS: usize = 8;
 const SHARED_MEMORY: u32 = 32 * 1024;
+/// Kernels for software GPUs, where a barrier costs more than anything else.
+const ALONE: [&str; 3] = ["dots::dots", "flash::alone::forward_alone", "patches::patches"];
 
 /// Software Vulkan, through WGSL that is written to [`log`] from the first kernel on. For every test: Mesa keeps
 /// no kernel of a process with that log for one without it, and would compile each of them twice.
@@ -64,11 +66,19 @@ fn kernels_are_valid_and_modest() {
         let leaf = |data: &TensorData| -> Flat { Tensor::from_data(flat(data), &device()) };
         fused(&inputs.iter().map(leaf).collect::<Vec<_>>()).into_data();
     });
-    // Products of GPUs that are none in disguise.
-    cases::products(&mut |inputs: &[TensorData], fused: Body<'_>, _: Body<'_>, _: f32| {
-        let leaf = |data: &TensorData| -> Flat { Tensor::from_data(flat(data), &hardware()) };
-        fused(&inputs.iter().map(leaf).collect::<Vec<_>>()).into_data();
-    });
+    // What GPUs that are none in disguise compute in other ways.
+    for family in [
+        cases::norms as fn(cases::Visit<'_>),
+        cases::attention,
+        cases::packed_attention,
+        cases::group_norms,
+        cases::products,
+    ] {
+        family(&mut |inputs: &[TensorData], fused: Body<'_>, _: Body<'_>, _: f32| {
+            let leaf = |data: &TensorData| -> Flat { Tensor::from_data(flat(data), &hardware()) };
+            fused(&inputs.iter().map(leaf).collect::<Vec<_>>()).into_data();
+        });
+    }
     let one = || -> Flat { Tensor::ones([5], &device()) };
     let step = tintype_shaders::AdamWStep {
         scale: 0.7,
@@ -86,6 +96,11 @@ fn kernels_are_valid_and_modest() {
         let found = sources.get(name).unwrap_or_else(|| panic!("{name} was never compiled"));
         for source in found {
             check(name, source);
+            let waits = source.contains("workgroup>") || source.contains("workgroupBarrier");
+            assert!(
+                !ALONE.contains(&name.as_str()) || !waits,
+                "units of {name} wait for each other"
+            );
         }
     }
 }

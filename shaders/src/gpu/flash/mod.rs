@@ -4,6 +4,7 @@
 //! logarithm of each query's sum; the backward pass computes the scores again from that. Sums are
 //! in float32 whatever the values are.
 
+pub(super) mod alone;
 pub(super) mod backward;
 pub(super) mod forward;
 

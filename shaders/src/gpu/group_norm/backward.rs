@@ -13,7 +13,11 @@ use crate::gpu::bridge::{Kernel, TensorSpec, alloc, buffers};
 use crate::gpu::rows::{UNITS, cubes, elem};
 
 #[derive(Clone, Debug)]
-pub(super) struct Backward(pub GroupNormSilu);
+pub(super) struct Backward {
+    pub norm: GroupNormSilu,
+    /// Whether the GPU is a program.
+    pub software: bool,
+}
 
 impl Kernel for Backward {
     const NAME: &'static str = "group norm and silu backward";
@@ -28,9 +32,9 @@ impl Kernel for Backward {
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
         let inputs: Vec<_> = inputs.into_iter().map(into_contiguous).collect();
         let (x, [dx, sums]) = (&inputs[0], [&outputs[0], &outputs[1]]);
-        let sizes = Sizes::of(x.meta.shape(), self.0.groups);
+        let sizes = Sizes::of(x.meta.shape(), self.norm.groups);
         let n = width(&inputs);
-        let moments = moments(x, sizes, n, self.0.eps);
+        let moments = moments(x, sizes, n, self.norm.eps, self.software);
         let Sizes { batch, area, channels, groups } = sizes;
         let runs = alloc(x, [batch * sizes.runs() * channels, 2], DType::F32);
         let means = alloc(x, [batch * groups, 2], DType::F32);

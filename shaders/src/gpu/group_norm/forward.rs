@@ -12,7 +12,11 @@ use crate::gpu::bridge::{Kernel, TensorSpec, buffers};
 use crate::gpu::rows::{UNITS, cubes, elem};
 
 #[derive(Clone, Debug)]
-pub(super) struct Forward(pub GroupNormSilu);
+pub(super) struct Forward {
+    pub norm: GroupNormSilu,
+    /// Whether the GPU is a program.
+    pub software: bool,
+}
 
 impl Kernel for Forward {
     const NAME: &'static str = "group norm and silu";
@@ -25,9 +29,9 @@ impl Kernel for Forward {
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>) {
         let inputs: Vec<_> = inputs.into_iter().map(into_contiguous).collect();
         let x = &inputs[0];
-        let sizes = Sizes::of(x.meta.shape(), self.0.groups);
+        let sizes = Sizes::of(x.meta.shape(), self.norm.groups);
         let n = width(&inputs);
-        let moments = moments(x, sizes, n, self.0.eps);
+        let moments = moments(x, sizes, n, self.norm.eps, self.software);
         let total = sizes.values() / n;
         let [x_arg, weight, bias, moments, y] =
             buffers([x, &inputs[1], &inputs[2], &moments, &outputs[0]]);
@@ -46,7 +50,7 @@ impl Kernel for Forward {
                 total as u32,
                 sizes.area as u32,
                 sizes.channels as u32,
-                self.0.groups as u32,
+                self.norm.groups as u32,
                 elem(x.dtype),
             );
         }

@@ -18,6 +18,7 @@ use cubecl::prelude::*;
 use self::backward::Backward;
 use self::forward::Forward;
 use super::bridge::run;
+use super::is_on_software;
 use super::rows::{Rows, vector_size};
 use crate::gradient::{Operation, of_one_type};
 
@@ -138,7 +139,8 @@ impl Operation for GroupNormSilu {
             return None;
         }
         let given = vec![channels_last(&inputs[0]), inputs[1].clone(), inputs[2].clone()];
-        let [y] = run(Forward(*self), given)?;
+        let kernel = Forward { norm: *self, software: is_on_software(&inputs[0]) };
+        let [y] = run(kernel, given)?;
         Some((channels_first(y), Vec::new()))
     }
 
@@ -151,7 +153,8 @@ impl Operation for GroupNormSilu {
     ) -> Option<Vec<Option<DispatchTensor>>> {
         let [x, gradient] = [&inputs[0], &gradient].map(channels_last);
         let given = vec![x, inputs[1].clone(), inputs[2].clone(), gradient];
-        let [dx, sums] = run(Backward(*self), given)?;
+        let kernel = Backward { norm: *self, software: is_on_software(&inputs[0]) };
+        let [dx, sums] = run(kernel, given)?;
         let channels = inputs[1].shape()[0];
         let sums = Tensor::<2>::from_dispatch(sums).reshape([-1, channels as i32 * 2]);
         let sums: Tensor<2> = sums.sum_dim(0).reshape([channels, 2]); // over the images

@@ -7,7 +7,7 @@ use cubecl::prelude::*;
 
 use super::{RUN, Sizes, run_of, store_pairs};
 use crate::gpu::bridge::{alloc, buffers};
-use crate::gpu::rows::{UNITS, cubes, elem, row_sum};
+use crate::gpu::rows::{ALONE, UNITS, cubes, elem, row_sum};
 
 /// Mean and inverse deviation of each group, `[B·groups, 2]`.
 pub(super) fn moments<R: CubeRuntime>(
@@ -15,6 +15,7 @@ pub(super) fn moments<R: CubeRuntime>(
     sizes: Sizes,
     n: usize,
     eps: f64,
+    software: bool,
 ) -> CubeTensor<R> {
     let Sizes { batch, area, channels, groups } = sizes;
     let runs = alloc(x, [batch * sizes.runs() * channels, 2], DType::F32);
@@ -35,11 +36,13 @@ pub(super) fn moments<R: CubeRuntime>(
             (channels / n) as u32,
             elem(x.dtype),
         );
+        // Units of a group: all of a cube's, or on a software GPU one, which waits for nobody.
+        let cube = if software { CubeDim::new_2d(1, ALONE) } else { CubeDim::new_2d(UNITS, 1) };
         let [runs_arg, moments_arg] = buffers([&runs, &moments]);
         group_moments::launch_unchecked::<R>(
             &x.client,
-            cubes(batch * groups),
-            CubeDim::new_2d(UNITS, 1),
+            cubes((batch * groups).div_ceil(cube.y as usize)),
+            cube,
             runs_arg,
             moments_arg,
             (batch * groups) as u32,
@@ -47,6 +50,7 @@ pub(super) fn moments<R: CubeRuntime>(
             channels as u32,
             groups as u32,
             eps as f32,
+            cube.x,
         );
     }
     moments
@@ -89,34 +93,35 @@ fn group_moments(
     channels: u32,
     groups: u32,
     eps: f32,
+    #[comptime] width: u32,
 ) {
-    let mut sums = Shared::new_slice(comptime!(UNITS as usize));
-    let place = CUBE_POS as u32;
+    // The same for all units that meet at a barrier.
+    let place = if comptime!(width == 1) { ABSOLUTE_POS as u32 } else { CUBE_POS as u32 };
     if place < count {
         let (image, group) = (place / groups, place % groups);
-        let width = channels / groups;
+        let of_group = channels / groups;
         let runs_of_image = area.div_ceil(RUN);
-        let start = image * runs_of_image * channels + group * width;
-        let values = f32::cast_from(area * width);
+        let start = image * runs_of_image * channels + group * of_group;
+        let values = f32::cast_from(area * of_group);
         let mut sum = 0.0f32;
         let mut i = UNIT_POS_X;
-        while i < runs_of_image * width {
-            let (run, channel) = (i / width, i % width);
+        while i < runs_of_image * of_group {
+            let (run, channel) = (i / of_group, i % of_group);
             let length = f32::cast_from(min(area - run * RUN, RUN));
             sum += length * runs[(2 * (start + run * channels + channel)) as usize];
-            i += UNITS;
+            i += width;
         }
-        let mean = row_sum(sum, &mut sums, UNITS) / values;
+        let mean = row_sum(sum, width) / values;
         let mut squares = 0.0f32;
         let mut i = UNIT_POS_X;
-        while i < runs_of_image * width {
-            let (run, channel) = (i / width, i % width);
+        while i < runs_of_image * of_group {
+            let (run, channel) = (i / of_group, i % of_group);
             let at = (2 * (start + run * channels + channel)) as usize;
             let off = runs[at] - mean;
             squares += runs[at + 1] + f32::cast_from(min(area - run * RUN, RUN)) * off * off;
-            i += UNITS;
+            i += width;
         }
-        let squares = row_sum(squares, &mut sums, UNITS);
+        let squares = row_sum(squares, width);
         if UNIT_POS_X == 0 {
             moments[(2 * place) as usize] = mean;
             moments[(2 * place + 1) as usize] = 1.0f32 / (squares / values + eps).sqrt();

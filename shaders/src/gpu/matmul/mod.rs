@@ -2,7 +2,7 @@
 //!
 //! Burn tunes its product where it runs: each new size waits until many kernels are compiled and timed, which
 //! delays the first image and which a browser does not allow. CUDA has products of its own, and so have
-//! [software GPUs](super::patches), where shared memory and barriers cost more than they gain.
+//! [software GPUs](super::dots), where shared memory and barriers cost more than they gain.
 
 mod few_rows;
 mod plan;
@@ -10,7 +10,7 @@ mod tiles;
 
 use burn::backend::wgpu::WgpuRuntime;
 use burn::backend::{DispatchTensor, DispatchTensorKind};
-use burn::tensor::{DType, Device, Shape};
+use burn::tensor::{DType, Shape};
 use burn_backend::TensorMetadata;
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
@@ -21,7 +21,7 @@ use super::bridge::{Kernel, TensorSpec, is_counted, run};
 use super::patches::rows_of;
 use super::rows::{Rows, vector_size};
 use crate::gradient::of_one_type;
-use crate::software::is_software_gpu;
+use crate::software::is_on_software_gpu;
 use plan::{Plan, Sizes};
 
 /// Which factors' values lie together along the axis that is summed over; rows of the others go along it.
@@ -34,9 +34,7 @@ pub(super) struct Inner {
 /// Whether products of such inputs are made here: in float32, and in float16 where Burn has no matrix units to
 /// use.
 pub(super) fn takes(inputs: &[DispatchTensor]) -> bool {
-    of_one_type(inputs)
-        && multiplies(&inputs[0])
-        && !is_software_gpu(&Device::new(inputs[0].device()))
+    of_one_type(inputs) && multiplies(&inputs[0]) && !is_on_software_gpu(&inputs[0])
 }
 
 #[allow(unreachable_patterns)] // where every backend is named

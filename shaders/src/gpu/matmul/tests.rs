@@ -1,7 +1,7 @@
 //! Every plan against the plain operations on the processor. The only adapter of a machine for tests may be a
 //! software GPU, which these products are not for; here they run on it all the same.
 
-use burn::tensor::{DType, DeviceKind, FloatDType, Tensor, TensorData, Tolerance};
+use burn::tensor::{DType, Device, DeviceKind, FloatDType, Tensor, TensorData, Tolerance};
 
 use super::plan::{FEW, Tile};
 use super::*;
