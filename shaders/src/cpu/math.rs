@@ -108,6 +108,20 @@ pub(crate) fn from_bf16(bits: u16) -> f32 {
 // Chunks are arrays, and their loops count: `zip` is not inlined into code for wider vectors than the
 // crate's own where the compiler does without ThinLTO, and is then called for every chunk.
 
+/// The halves of the parts on each other, until there is one: a vector of them takes as many operations as it has
+/// halves, one after another, and not as it has parts.
+#[inline(always)]
+fn folded<const N: usize>(mut parts: [f32; N], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = N / 2;
+    while half > 0 {
+        for i in 0..half {
+            parts[i] = f(parts[i], parts[half + i]);
+        }
+        half /= 2;
+    }
+    parts[0]
+}
+
 /// Sum in sixteen interleaved parts, which vector registers hold.
 #[inline(always)]
 pub(crate) fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
@@ -119,7 +133,7 @@ pub(crate) fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
             parts[i] += f(chunk[i]);
         }
     }
-    parts.iter().sum::<f32>() + rest
+    folded(parts, |a, b| a + b) + rest
 }
 
 /// Largest value.
@@ -133,7 +147,7 @@ pub(crate) fn max(values: &[f32]) -> f32 {
             parts[i] = parts[i].max(chunk[i]);
         }
     }
-    parts.iter().fold(rest, |m, &v| m.max(v))
+    folded(parts, f32::max).max(rest)
 }
 
 /// `a += b`
@@ -182,7 +196,7 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
             parts[i] += x[i] * y[i];
         }
     }
-    parts.iter().sum::<f32>() + rest
+    folded(parts, |a, b| a + b) + rest
 }
 
 #[cfg(test)]
