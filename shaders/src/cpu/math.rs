@@ -108,18 +108,18 @@ pub(crate) fn from_bf16(bits: u16) -> f32 {
 // Chunks are arrays, and their loops count: `zip` is not inlined into code for wider vectors than the
 // crate's own where the compiler does without ThinLTO, and is then called for every chunk.
 
-/// The halves of the parts on each other, until there is one: a vector of them takes as many operations as it has
-/// halves, one after another, and not as it has parts.
+/// One of many parts: their halves on each other while these are vectors, and then one after another. Halves to the
+/// end would have the compiler take pairs for vectors from the beginning.
 #[inline(always)]
 fn folded<const N: usize>(mut parts: [f32; N], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut half = N / 2;
-    while half > 0 {
-        for i in 0..half {
-            parts[i] = f(parts[i], parts[half + i]);
+    let mut count = N;
+    while count > 8 {
+        count /= 2;
+        for i in 0..count {
+            parts[i] = f(parts[i], parts[count + i]);
         }
-        half /= 2;
     }
-    parts[0]
+    parts[1..count].iter().fold(parts[0], |sum, part| f(sum, *part))
 }
 
 /// Sum in sixteen interleaved parts, which vector registers hold.

@@ -19,10 +19,6 @@ pub(super) fn forward(
     for_each_piece(out, width * d_model, |line, out| {
         let (image, y) = (line / height, line % height);
         let top = window_start(y, height, kernel);
-        let token = |y: usize, x: usize, part: usize, head: usize| {
-            let start = (image * n + y * width + x) * row + part * d_model + head * d;
-            &qkv[start..start + d]
-        };
         let mut weights = vec![0.0f32; kernel * kernel];
         vectorized(
             #[inline(always)]
@@ -30,25 +26,52 @@ pub(super) fn forward(
                 for (place, out) in out.chunks_exact_mut(d).enumerate() {
                     let (x, head) = (place / heads, place % heads);
                     let left = window_start(x, width, kernel);
-                    let key = |i: usize| (top + i / kernel, left + i % kernel);
-                    let q = token(y, x, 0, head);
-                    for (i, weight) in weights.iter_mut().enumerate() {
-                        let (y, x) = key(i);
-                        *weight = math::dot(q, token(y, x, 1, head)) * scale;
-                    }
-                    softmax(&mut weights);
-                    out.fill(0.0);
-                    for (i, weight) in weights.iter().enumerate() {
-                        let (y, x) = key(i);
-                        let v = token(y, x, 2, head);
-                        for i in 0..d {
-                            out[i] += weight * v[i];
+                    let token = |y: usize, x: usize| (image * n + y * width + x) * row + head * d;
+                    let q = &qkv[token(y, x)..][..d];
+                    // The window's first token; the others are lines below it, and to its right.
+                    let keys = &qkv[token(top, left) + d_model..];
+                    for i in 0..kernel {
+                        for j in 0..kernel {
+                            let key = &keys[(i * width + j) * row..][..d];
+                            weights[i * kernel + j] = math::dot(q, key) * scale;
                         }
                     }
+                    softmax(&mut weights);
+                    let values = &qkv[token(top, left) + 2 * d_model..];
+                    weigh(&weights, values, [kernel, width * row, row], out);
                 }
             },
         );
     });
+}
+
+/// The sum of a window's values by their weights: of `kernel` lines, `line` values apart, of values `next` apart.
+#[inline(always)]
+fn weigh(weights: &[f32], values: &[f32], [kernel, line, next]: [usize; 3], out: &mut [f32]) {
+    /// Numbers that vector registers hold while all values of a window are added to them.
+    const PART: usize = 32;
+    let (parts, rest) = out.as_chunks_mut::<PART>();
+    let end = parts.len() * PART;
+    for (part, out) in parts.iter_mut().enumerate() {
+        let mut sums = [0.0f32; PART];
+        for i in 0..kernel {
+            for j in 0..kernel {
+                let value = &values[i * line + j * next + part * PART..][..PART];
+                let weight = weights[i * kernel + j];
+                for lane in 0..PART {
+                    sums[lane] += weight * value[lane];
+                }
+            }
+        }
+        *out = sums;
+    }
+    rest.fill(0.0);
+    for i in 0..kernel {
+        for j in 0..kernel {
+            let value = &values[i * line + j * next + end..];
+            math::add_scaled(rest, value, weights[i * kernel + j]);
+        }
+    }
 }
 
 /// As [`attend_backward`](super::attention::attend_backward), each query among its neighbors; adds to
