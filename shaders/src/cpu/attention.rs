@@ -83,7 +83,11 @@ pub(super) fn attend([q, k, v]: [Matrix<'_>; 3], keys: usize, d: usize, scale: f
     product(d, q, k.transposed(), scale, Tile::of(&mut scores, keys), false);
     vectorized(
         #[inline(always)]
-        || scores.chunks_exact_mut(keys).for_each(softmax),
+        || {
+            for row in scores.chunks_exact_mut(keys) {
+                softmax(row);
+            }
+        },
     );
     product(keys, Matrix::new(&scores, keys), v, 1.0, out, false);
 }
@@ -127,15 +131,15 @@ pub(super) fn attend_backward(
 #[inline(always)]
 pub(super) fn softmax(row: &mut [f32]) {
     let largest = math::max(row);
-    for v in row.iter_mut() {
-        let below = *v - largest;
+    for i in 0..row.len() {
+        let below = row[i] - largest;
         let power = math::exp(below);
         // A masked score weighs exactly nothing: e⁻⁸⁷, where `exp` ends, makes subnormal numbers, which are slow.
-        *v = if below < -87.0 { 0.0 } else { power };
+        row[i] = if below < -87.0 { 0.0 } else { power };
     }
     let inverse = 1.0 / math::sum(row, |v| v);
-    for v in row.iter_mut() {
-        *v *= inverse;
+    for i in 0..row.len() {
+        row[i] *= inverse;
     }
 }
 

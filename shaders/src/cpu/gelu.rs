@@ -21,12 +21,12 @@ impl Operation for GeluTanh {
         let x = x.slice();
         let out = create(inputs[0].shape(), |out| {
             for_each_piece(out, PIECE, |i, out| {
-                let x = &x[i * PIECE..];
+                let x = &x[i * PIECE..][..out.len()];
                 vectorized(
                     #[inline(always)]
                     || {
-                        for (out, &x) in out.iter_mut().zip(x) {
-                            *out = math::gelu_tanh(x);
+                        for i in 0..out.len() {
+                            out[i] = math::gelu_tanh(x[i]);
                         }
                     },
                 );
@@ -50,7 +50,11 @@ impl Operation for GeluTanh {
 pub(super) fn apply(values: &mut [f32]) {
     vectorized(
         #[inline(always)]
-        || values.iter_mut().for_each(|v| *v = math::gelu_tanh(*v)),
+        || {
+            for i in 0..values.len() {
+                values[i] = math::gelu_tanh(values[i]);
+            }
+        },
     );
 }
 

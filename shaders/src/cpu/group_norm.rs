@@ -57,8 +57,9 @@ impl Operation for GroupNormSilu {
                             let gain = inverse * weight[first + channel];
                             let shift = bias[first + channel] - mean * gain;
                             let at = channel * area..(channel + 1) * area;
-                            for (out, &x) in out[at.clone()].iter_mut().zip(&x[at]) {
-                                *out = math::silu(x * gain + shift);
+                            let (x, out) = (&x[at.clone()], &mut out[at]);
+                            for i in 0..x.len() {
+                                out[i] = math::silu(x[i] * gain + shift);
                             }
                         }
                     },

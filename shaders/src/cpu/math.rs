@@ -191,7 +191,8 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut parts = [0.0f32; 32];
     let ((ca, rest_a), (cb, rest_b)) = (a.as_chunks::<32>(), b.as_chunks::<32>());
     let rest: f32 = rest_a.iter().zip(rest_b).map(|(x, y)| x * y).sum();
-    for (x, y) in ca.iter().zip(cb) {
+    for chunk in 0..ca.len() {
+        let (x, y) = (&ca[chunk], &cb[chunk]);
         for i in 0..32 {
             parts[i] += x[i] * y[i];
         }

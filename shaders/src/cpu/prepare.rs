@@ -74,7 +74,7 @@ impl<'a> Prepare<'a> {
                 }
             }
             Self::Cosine { scale, freqs, grid } => {
-                let squares: f32 = x.iter().map(|v| v * v).sum();
+                let squares = math::sum(x, |v| v * v);
                 let factor = scale[head].sqrt() / (squares + 1e-6).sqrt();
                 for v in x.iter_mut() {
                     *v *= factor;

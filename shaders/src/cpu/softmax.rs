@@ -39,7 +39,11 @@ impl Operation for Softmax {
                 out.copy_from_slice(&x[piece * size..][..out.len()]);
                 vectorized(
                     #[inline(always)]
-                    || out.chunks_exact_mut(d).for_each(softmax),
+                    || {
+                        for row in out.chunks_exact_mut(d) {
+                            softmax(row);
+                        }
+                    },
                 );
             });
         }))

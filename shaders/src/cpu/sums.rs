@@ -23,7 +23,11 @@ pub(super) fn of_pieces(pieces: &[f32], d: usize, sums: &mut [f32]) {
         sums.fill(0.0);
         vectorized(
             #[inline(always)]
-            || pieces.chunks_exact(d).for_each(|piece| math::add(sums, piece)),
+            || {
+                for piece in pieces.chunks_exact(d) {
+                    math::add(sums, piece);
+                }
+            },
         );
     });
 }
@@ -36,7 +40,11 @@ pub(super) fn of_rows(values: &[f32], d: usize, sums: &mut [f32]) {
         let rows = &rows[..rows.len().min(ROWS * d)];
         vectorized(
             #[inline(always)]
-            || rows.chunks_exact(d).for_each(|row| math::add(sums, row)),
+            || {
+                for row in rows.chunks_exact(d) {
+                    math::add(sums, row);
+                }
+            },
         );
     });
     of_pieces(&pieces, d, sums);

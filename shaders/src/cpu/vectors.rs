@@ -3,7 +3,8 @@
 use pulp::{Arch, NullaryFnOnce};
 
 /// Runs `f` compiled for the machine's vector instructions, chosen at run time. `f` and what it calls have to be
-/// `#[inline(always)]`: what is not inlined here is compiled for the oldest processors.
+/// `#[inline(always)]`: what is not inlined here is compiled for the oldest processors. That holds for the closures of
+/// iterators, too: write loops over indices.
 ///
 /// pulp would take the closure itself, and call it as a `FnOnce`. For one that only borrows, the compiler makes that
 /// call by a function of its own, which is not inlined and so has no wide vectors.
