@@ -178,7 +178,8 @@ fn is_wgpu(device: &Device) -> bool {
     #[cfg(feature = "wgpu")]
     {
         use burn::backend::DispatchDevice;
-        match device.as_dispatch() {
+        // One that tracks gradients is the same device.
+        match device.clone().inner().as_dispatch() {
             DispatchDevice::Wgpu(_) => true,
             #[cfg(feature = "vulkan")]
             DispatchDevice::Vulkan(_) => true,

@@ -81,6 +81,11 @@ fn solver_noise(t: f64, next: f64, t_end: f64, eta: f64) -> (f64, f64) {
     (target, variance.max(0.0).sqrt())
 }
 
+/// A state with so much of a draw; none is drawn, and sent to a GPU, for nothing.
+fn noised<M: Model>(model: &mut M, x: State, draw: usize, amount: f64) -> State {
+    if amount == 0.0 { x } else { x + model.noise(draw) * amount }
+}
+
 /// DPM-Solver-fast: `nfe` evaluations in steps of order 3 with a shorter end.
 ///
 /// # Shapes
@@ -122,8 +127,7 @@ pub async fn dpm_fast<M: Model>(
             2 => solver.second(&x, t, target, &eps, 0.5).await?.0,
             _ => solver.third(&x, t, target, &eps, None).await?,
         };
-        let draw = model.noise(i);
-        x = x + draw * (deviation * noise.s_noise);
+        x = noised(model, x, i, deviation * noise.s_noise);
     }
     Ok(x)
 }
@@ -245,9 +249,8 @@ pub async fn dpm_adaptive<M: Model>(
         info.nfe += order;
         if pid.propose(error, accept_safety) {
             previous_low = low;
-            let draw = model.noise(draws);
+            x = noised(model, high, draws, deviation * noise.s_noise);
             draws += 1;
-            x = high + draw * (deviation * noise.s_noise);
             t = next;
             info.accepted += 1;
         } else {

@@ -169,6 +169,10 @@ pub async fn dopri5<M: Model>(
     let mut y = x;
     let mut f = model.predict(y.clone(), t, t).await?;
     let mut h = initial_step(model, t, direction, &y, &f, tolerance).await?;
+    // An infinite slope leaves no step, and steps of 0 would never end.
+    if !h.is_finite() || h == 0.0 {
+        return Err(Stop::NotFinite);
+    }
     let mut out = vec![y.clone()];
     let mut index = 0;
     while out.len() < times.len() {

@@ -104,6 +104,14 @@ fn a_perfect_denoiser_is_found_by_every_karras_sampler() {
 }
 
 #[test]
+fn a_slope_whose_square_is_not_finite_stops_dopri5() {
+    let mut model = Field(|x: State, _| x.zeros_like() + 1e200);
+    let tolerance = flow::Tolerance { relative: 1e-3, absolute: 1e-6 };
+    let result = flow::dopri5(&mut model, state(&[1.0]), &[1.0, 0.0], tolerance);
+    assert_eq!(pollster::block_on(result).err(), Some(Stop::NotFinite));
+}
+
+#[test]
 fn a_prediction_that_is_not_finite_stops_adaptive_samplers() {
     let mut model = Field(|x: State, _| x * f64::NAN);
     let tolerance = flow::Tolerance { relative: 1e-3, absolute: 1e-6 };
