@@ -18,7 +18,7 @@ export interface Machine {
 
 /** Whether there is a core for a second worker, and memory for the model's files once more. */
 export function fits(bytes: number, { hardwareConcurrency, deviceMemory }: Machine): boolean {
-  // Weights of 16 bits are twice as large in each of the two engines; half of the memory is for others.
+  // Weights of 16 bits may be twice as large in each of the two engines; half of the memory is for others.
   return hardwareConcurrency >= 2 && 4 * bytes <= ((deviceMemory ?? USUAL_MEMORY) / 2) * 2 ** 30;
 }
 

@@ -141,7 +141,6 @@ export class Tintype {
   /** Ends the worker and frees the device. */
   close(): void {
     this.fail("it was closed");
-    this.worker.terminate();
   }
 
   private send(message: ToWorker) {
@@ -180,6 +179,8 @@ export class Tintype {
   }
 
   private fail(reason: string) {
+    // A broken engine would keep its model in memory, and its second worker.
+    this.worker.terminate();
     this.failure ??= new TintypeError(`The engine stopped (${reason}). Load the model again.`);
     for (const { reject } of this.waiting.values()) reject(this.failure);
     this.waiting.clear();
