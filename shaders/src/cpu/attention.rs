@@ -137,7 +137,7 @@ pub(super) fn softmax(row: &mut [f32]) {
         // A masked score weighs exactly nothing: e⁻⁸⁷, where `exp` ends, makes subnormal numbers, which are slow.
         row[i] = if below < -87.0 { 0.0 } else { power };
     }
-    let inverse = 1.0 / math::sum(row, |v| v);
+    let inverse = 1.0 / math::sum(row);
     for i in 0..row.len() {
         row[i] *= inverse;
     }

@@ -45,14 +45,24 @@ impl Operation for Glu {
         _: &[bool],
     ) -> Option<Vec<Option<DispatchTensor>>> {
         let dx = match self {
-            Self::Swiglu => backward(&inputs[0], &gradient, |a, b| {
-                let (value, slope) = math::silu_with_slope(a);
-                (b * slope, value)
-            }),
-            Self::Geglu => backward(&inputs[0], &gradient, |a, b| {
-                let (value, slope) = math::gelu_with_slope(b);
-                (value, a * slope)
-            }),
+            Self::Swiglu => backward(
+                &inputs[0],
+                &gradient,
+                #[inline(always)]
+                |a, b| {
+                    let (value, slope) = math::silu_with_slope(a);
+                    (b * slope, value)
+                },
+            ),
+            Self::Geglu => backward(
+                &inputs[0],
+                &gradient,
+                #[inline(always)]
+                |a, b| {
+                    let (value, slope) = math::gelu_with_slope(b);
+                    (value, a * slope)
+                },
+            ),
         };
         Some(vec![Some(dx?)])
     }

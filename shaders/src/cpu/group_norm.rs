@@ -30,12 +30,17 @@ impl GroupNormSilu {
     /// Mean and inverse deviation of a group.
     #[inline(always)]
     fn statistics(self, x: &[f32], area: usize) -> (f32, f32) {
-        let count = x.len() as f32;
+        let (channels, count) = (x.len() / area, x.len() as f32);
         // Sums of channels first: long sums in float32 lose digits.
-        let mean_of = |f: &dyn Fn(&[f32]) -> f32| x.chunks_exact(area).map(f).sum::<f32>() / count;
-        let mean = mean_of(&|x| math::sum(x, |v| v));
-        let variance = mean_of(&|x| math::sum(x, |v| (v - mean) * (v - mean)));
-        (mean, 1.0 / (variance + self.eps as f32).sqrt())
+        let (mut sum, mut squares) = (0.0f32, 0.0f32);
+        for channel in 0..channels {
+            sum += math::sum(&x[channel * area..][..area]);
+        }
+        let mean = sum / count;
+        for channel in 0..channels {
+            squares += math::sum_of_squares(&x[channel * area..][..area], mean);
+        }
+        (mean, 1.0 / (squares / count + self.eps as f32).sqrt())
     }
 }
 
@@ -107,7 +112,7 @@ impl Operation for GroupNormSilu {
                                 h[i] = g[i] * math::silu_with_slope(y).1;
                             }
                             along[c] = math::dot(h, n);
-                            plain[c] = math::sum(h, |v| v);
+                            plain[c] = math::sum(h);
                             mean_h += weight[c] * plain[c] / size as f32;
                             mean_hn += weight[c] * along[c] / size as f32;
                         }

@@ -69,13 +69,7 @@ pub(crate) fn sum_of_squares(tensors: Vec<Tensor<1>>) -> Tensor<1> {
     for_each(pairs, |_, (sum, piece)| {
         *sum = vectorized(
             #[inline(always)]
-            || {
-                math::sum(
-                    piece,
-                    #[inline(always)]
-                    |v| v * v,
-                )
-            },
+            || math::sum_of_squares(piece, 0.0),
         );
     });
     let total: f64 = sums.into_iter().map(f64::from).sum();

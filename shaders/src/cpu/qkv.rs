@@ -94,12 +94,14 @@ impl Operation for QkvAttention {
                 vectorized(
                     #[inline(always)]
                     || {
-                        for (i, packed) in packed.chunks_exact_mut(row).enumerate() {
+                        for i in 0..packed.len() / row {
                             let place = piece * ROWS + i;
                             let (image, token) = (place / n, place % n);
-                            for (i, to) in packed.chunks_exact_mut(d).enumerate() {
+                            let packed = &mut packed[i * row..][..row];
+                            for i in 0..3 * heads {
                                 let (part, head) = (i / heads, i % heads);
                                 let from = ((image * heads + head) * 3 + part) * n + token;
+                                let to = &mut packed[i * d..][..d];
                                 to.copy_from_slice(&gradients[from * d..][..d]);
                                 if part < 2 {
                                     let x = &qkv[place * row + i * d..][..d];
