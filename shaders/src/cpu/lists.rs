@@ -83,6 +83,7 @@ mod tests {
 
     use super::*;
     use crate::cpu::adamw;
+    use crate::tests::on;
     use crate::{AdamWStep, AdamWUpdate, plain};
 
     /// Sizes around those of pieces, and small ones.
@@ -108,12 +109,6 @@ mod tests {
     fn bits(x: &Tensor<1>) -> Vec<u32> {
         let values = x.to_data().try_to_vec::<f32>().expect("float32");
         values.into_iter().map(f32::to_bits).collect()
-    }
-
-    /// The results of `f` on so many threads.
-    fn on<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        pool.expect("threads start").install(f)
     }
 
     #[test]
