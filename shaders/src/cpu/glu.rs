@@ -74,6 +74,9 @@ fn forward(
 ) -> Option<DispatchTensor> {
     let mut shape = x.shape();
     let last = shape.num_dims() - 1;
+    if !shape[last].is_multiple_of(2) || shape[last] == 0 {
+        return None;
+    }
     shape[last] /= 2;
     let d = shape[last];
     let x = Values::read(x)?;

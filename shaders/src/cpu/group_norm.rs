@@ -22,9 +22,13 @@ struct Sizes {
 }
 
 impl GroupNormSilu {
-    fn sizes(self, x: &DispatchTensor) -> Sizes {
-        let [_, c, h, w] = x.shape().dims();
-        Sizes { channels: c / self.groups, area: h * w }
+    /// Nothing where the inputs do not fit each other, or have no values.
+    fn sizes(self, inputs: &[DispatchTensor]) -> Option<Sizes> {
+        let [_, c, h, w] = inputs[0].shape().dims();
+        let [weight] = inputs[1].shape().dims();
+        let [bias] = inputs[2].shape().dims();
+        let fit = c.is_multiple_of(self.groups) && [weight, bias] == [c, c] && c * h * w > 0;
+        fit.then(|| Sizes { channels: c / self.groups, area: h * w })
     }
 
     /// Mean and inverse deviation of a group.
@@ -46,7 +50,7 @@ impl GroupNormSilu {
 
 impl Operation for GroupNormSilu {
     fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)> {
-        let Sizes { channels, area } = self.sizes(&inputs[0]);
+        let Sizes { channels, area } = self.sizes(inputs)?;
         let [x, weight, bias] = [0, 1, 2].map(|i| Values::read(&inputs[i]));
         let (x, weight, bias) = (x?, weight?, bias?);
         let (x, weight, bias) = (x.slice(), weight.slice(), bias.slice());
@@ -83,7 +87,7 @@ impl Operation for GroupNormSilu {
         gradient: DispatchTensor,
         _: &[bool],
     ) -> Option<Vec<Option<DispatchTensor>>> {
-        let Sizes { channels, area } = self.sizes(&inputs[0]);
+        let Sizes { channels, area } = self.sizes(inputs)?;
         let [x, weight, bias] = [0, 1, 2].map(|i| Values::read(&inputs[i]));
         let (x, weight, bias, g) = (x?, weight?, bias?, Values::read(&gradient)?);
         let (x, weight, bias, g) = (x.slice(), weight.slice(), bias.slice(), g.slice());
