@@ -114,7 +114,8 @@ fn the_tokens_of_an_image_do_not_depend_on_its_neighbours() {
         let w: Tensor<2> = values([n, k], 2);
         let of = |x: Tensor<3>| -> Tensor<3> { run(Linear { gelu: false }, given!(x, w)) };
         let x: Tensor<3> = values([1, tokens, k], 1);
-        same(of(x.clone()), plain::linear(x.clone(), w.clone(), None));
+        let expected = plain::linear(x.clone(), w.clone(), None).into_data();
+        close(&of(x.clone()).into_data(), &expected, 1e-5);
         let batch = Tensor::cat(vec![x.clone() * 2.0, x.clone()], 0);
         of(x).into_data().assert_eq(&of(batch).narrow(0, 1, 1).into_data(), true);
     }
