@@ -107,6 +107,41 @@ fn a_row_does_not_depend_on_its_neighbours() {
     }
 }
 
+/// One token, small products, deep ones, and a single feature.
+#[test]
+fn the_tokens_of_an_image_do_not_depend_on_its_neighbours() {
+    for [tokens, k, n] in [[1, 600, 40], [2, 30, 9], [64, 1152, 32], [300, 20, 1]] {
+        let w: Tensor<2> = values([n, k], 2);
+        let of = |x: Tensor<3>| -> Tensor<3> { run(Linear { gelu: false }, given!(x, w)) };
+        let x: Tensor<3> = values([1, tokens, k], 1);
+        let expected = plain::linear(x.clone(), w.clone(), None).into_data();
+        close(&of(x.clone()).into_data(), &expected, 1e-5);
+        let batch = Tensor::cat(vec![x.clone() * 2.0, x.clone()], 0);
+        of(x).into_data().assert_eq(&of(batch).narrow(0, 1, 1).into_data(), true);
+    }
+}
+
+/// The results of `f` on so many threads.
+pub(crate) fn on<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    pool.expect("threads start").install(f)
+}
+
+#[test]
+fn layers_give_the_same_bits_on_any_number_of_threads() {
+    for [rows, k, n] in [[300, 700, 500], [130, 1030, 3], [600, 40, 1]] {
+        let of = || {
+            let (x, w): (Tensor<3>, Tensor<2>) = (values([1, rows, k], 1), values([n, k], 2));
+            let y: Tensor<3> = run(Linear { gelu: false }, given!(x, w));
+            y.into_data()
+        };
+        let found = on(1, of);
+        for threads in [3, 8] {
+            found.assert_eq(&on(threads, of), true);
+        }
+    }
+}
+
 #[test]
 fn an_image_does_not_depend_on_its_neighbours() {
     let (weight, bias): (Tensor<4>, Tensor<1>) = (values([10, 6, 3, 3], 2), values([10], 3));

@@ -192,10 +192,10 @@ impl Loader<'_> {
             _ => false,
         };
         if same {
-            let finite = view.dtype.all_finite(&bytes).then_some(()).ok_or_else(diverged);
-            return finite.map(|()| {
-                TensorData::from_bytes_vec(bytes.into_owned(), view.shape.clone(), dtype)
-            });
+            if !view.dtype.all_finite(&bytes) {
+                return Err(diverged());
+            }
+            return Ok(TensorData::from_bytes_vec(bytes.into_owned(), view.shape.clone(), dtype));
         }
         let values = view.dtype.widen(&bytes);
         match values.iter().all(|v| v.is_finite()) {

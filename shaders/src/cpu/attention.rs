@@ -27,6 +27,10 @@ impl Operation for Attention {
     fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)> {
         let [b, heads, n, d] = inputs[0].shape().dims();
         let [_, _, m, e] = inputs[2].shape().dims();
+        let shapes: [[usize; 4]; 2] = [1, 2].map(|i| inputs[i].shape().dims());
+        if shapes != [[b, heads, m, d], [b, heads, m, e]] || n * m * e == 0 {
+            return None;
+        }
         let [q, k, v] = [0, 1, 2].map(|i| Values::read(&inputs[i]));
         let (q, k, v) = (q?, k?, v?);
         let (q, k, v) = (q.slice(), k.slice(), v.slice());
@@ -137,7 +141,7 @@ pub(super) fn softmax(row: &mut [f32]) {
         // A masked score weighs exactly nothing: e⁻⁸⁷, where `exp` ends, makes subnormal numbers, which are slow.
         row[i] = if below < -87.0 { 0.0 } else { power };
     }
-    let inverse = 1.0 / math::sum(row, |v| v);
+    let inverse = 1.0 / math::sum(row);
     for i in 0..row.len() {
         row[i] *= inverse;
     }

@@ -149,21 +149,24 @@ impl Sizes {
     }
 
     /// Adds to the pixels of some channels what belongs to them of gradients of patches.
+    #[inline(always)]
     fn add_patches(&self, patches: &[f32], band: &Range<usize>, planes: &mut [f32]) {
-        let ([_, width], [kh, kw], columns) = (self.image, self.window, self.result[1]);
-        let mut rows = patches.chunks_exact(columns);
-        for plane in planes.chunks_exact_mut(self.pixels()) {
-            for (ky, kx) in (0..kh).flat_map(|ky| (0..kw).map(move |kx| (ky, kx))) {
-                let (seen, first) = self.seen(kx);
-                for (row, values) in band.clone().zip(&mut rows) {
-                    let Some(y) = self.row(row, ky).filter(|_| !seen.is_empty()) else { continue };
-                    let line = &mut plane[y * width..][first..width];
-                    let values = &values[seen.clone()];
-                    if self.stride == 1 {
-                        math::add(&mut line[..values.len()], values);
-                    } else {
-                        let every = line.iter_mut().step_by(self.stride);
-                        every.zip(values).for_each(|(pixel, value)| *pixel += value);
+        let ([_, width], columns, taps) = (self.image, self.result[1], self.taps());
+        let (pixels, rows) = (self.pixels(), band.len());
+        for patch in 0..planes.len() / pixels * taps {
+            let (plane, tap) = (&mut planes[patch / taps * pixels..][..pixels], patch % taps);
+            let (ky, kx) = (tap / self.window[1], tap % self.window[1]);
+            let (seen, first) = self.seen(kx);
+            for row in 0..rows {
+                let Some(y) = self.row(band.start + row, ky) else { continue };
+                let values = &patches[(patch * rows + row) * columns..][..columns];
+                let values = &values[seen.clone()];
+                let line = &mut plane[y * width..][..width];
+                if self.stride == 1 && !values.is_empty() {
+                    math::add(&mut line[first..][..values.len()], values);
+                } else {
+                    for i in 0..values.len() {
+                        line[first + i * self.stride] += values[i];
                     }
                 }
             }
@@ -190,18 +193,24 @@ impl Sizes {
         });
         for_each(pieces.collect(), |_, (image, first, mut out)| {
             let [_, pixels] = out.dims();
-            for channel in 0..self.out {
-                let bias = bias.map_or(0.0, |bias| bias[channel]);
-                let out = out.row(channel);
-                match residual {
-                    None => out.fill(bias),
-                    Some(residual) => {
-                        let at = (image * self.out + channel) * results + first * columns;
-                        let residual = &residual[at..][..pixels];
-                        out.iter_mut().zip(residual).for_each(|(out, value)| *out = value + bias);
+            vectorized(
+                #[inline(always)]
+                || {
+                    for channel in 0..self.out {
+                        let bias = if let Some(bias) = bias { bias[channel] } else { 0.0 };
+                        let out = &mut out.row(channel)[..pixels];
+                        if let Some(residual) = residual {
+                            let at = (image * self.out + channel) * results + first * columns;
+                            let residual = &residual[at..][..pixels];
+                            for i in 0..pixels {
+                                out[i] = residual[i] + bias;
+                            }
+                        } else {
+                            out.fill(bias);
+                        }
                     }
-                }
-            }
+                },
+            );
             let planes = &x[image * self.channels * self.pixels()..];
             let planes = &planes[..self.channels * self.pixels()];
             let mut patches = Vec::new();
@@ -254,7 +263,10 @@ impl Sizes {
                 let patches = &mut patches[..rows * pixels];
                 let gradient = self.under(gradient, image, &band);
                 product(self.out, weight, gradient, 1.0, Tile::of(patches, pixels), false);
-                self.add_patches(patches, &band, planes);
+                vectorized(
+                    #[inline(always)]
+                    || self.add_patches(patches, &band, planes),
+                );
             }
         });
     }
@@ -288,12 +300,18 @@ impl Sizes {
 
     /// The gradient of the bias.
     pub(super) fn of_bias(self, gradient: &[f32], db: &mut [f32]) {
+        let results = self.results();
         for_each_piece(db, 1, |channel, sum| {
-            let plane = |image: usize| {
-                let at = (image * self.out + channel) * self.results();
-                math::sum(&gradient[at..][..self.results()], |v| v)
-            };
-            sum[0] = (0..self.batch).map(plane).sum();
+            sum[0] = 0.0;
+            vectorized(
+                #[inline(always)]
+                || {
+                    for image in 0..self.batch {
+                        let at = (image * self.out + channel) * results;
+                        sum[0] += math::sum(&gradient[at..][..results]);
+                    }
+                },
+            );
         });
     }
 }

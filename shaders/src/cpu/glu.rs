@@ -45,14 +45,24 @@ impl Operation for Glu {
         _: &[bool],
     ) -> Option<Vec<Option<DispatchTensor>>> {
         let dx = match self {
-            Self::Swiglu => backward(&inputs[0], &gradient, |a, b| {
-                let (value, slope) = math::silu_with_slope(a);
-                (b * slope, value)
-            }),
-            Self::Geglu => backward(&inputs[0], &gradient, |a, b| {
-                let (value, slope) = math::gelu_with_slope(b);
-                (value, a * slope)
-            }),
+            Self::Swiglu => backward(
+                &inputs[0],
+                &gradient,
+                #[inline(always)]
+                |a, b| {
+                    let (value, slope) = math::silu_with_slope(a);
+                    (b * slope, value)
+                },
+            ),
+            Self::Geglu => backward(
+                &inputs[0],
+                &gradient,
+                #[inline(always)]
+                |a, b| {
+                    let (value, slope) = math::gelu_with_slope(b);
+                    (value, a * slope)
+                },
+            ),
         };
         Some(vec![Some(dx?)])
     }
@@ -64,6 +74,9 @@ fn forward(
 ) -> Option<DispatchTensor> {
     let mut shape = x.shape();
     let last = shape.num_dims() - 1;
+    if !shape[last].is_multiple_of(2) || shape[last] == 0 {
+        return None;
+    }
     shape[last] /= 2;
     let d = shape[last];
     let x = Values::read(x)?;

@@ -22,26 +22,35 @@ struct Sizes {
 }
 
 impl GroupNormSilu {
-    fn sizes(self, x: &DispatchTensor) -> Sizes {
-        let [_, c, h, w] = x.shape().dims();
-        Sizes { channels: c / self.groups, area: h * w }
+    /// Nothing where the inputs do not fit each other, or have no values.
+    fn sizes(self, inputs: &[DispatchTensor]) -> Option<Sizes> {
+        let [_, c, h, w] = inputs[0].shape().dims();
+        let [weight] = inputs[1].shape().dims();
+        let [bias] = inputs[2].shape().dims();
+        let fit = c.is_multiple_of(self.groups) && [weight, bias] == [c, c] && c * h * w > 0;
+        fit.then(|| Sizes { channels: c / self.groups, area: h * w })
     }
 
     /// Mean and inverse deviation of a group.
     #[inline(always)]
     fn statistics(self, x: &[f32], area: usize) -> (f32, f32) {
-        let count = x.len() as f32;
+        let (channels, count) = (x.len() / area, x.len() as f32);
         // Sums of channels first: long sums in float32 lose digits.
-        let mean_of = |f: &dyn Fn(&[f32]) -> f32| x.chunks_exact(area).map(f).sum::<f32>() / count;
-        let mean = mean_of(&|x| math::sum(x, |v| v));
-        let variance = mean_of(&|x| math::sum(x, |v| (v - mean) * (v - mean)));
-        (mean, 1.0 / (variance + self.eps as f32).sqrt())
+        let (mut sum, mut squares) = (0.0f32, 0.0f32);
+        for channel in 0..channels {
+            sum += math::sum(&x[channel * area..][..area]);
+        }
+        let mean = sum / count;
+        for channel in 0..channels {
+            squares += math::sum_of_squares(&x[channel * area..][..area], mean);
+        }
+        (mean, 1.0 / (squares / count + self.eps as f32).sqrt())
     }
 }
 
 impl Operation for GroupNormSilu {
     fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)> {
-        let Sizes { channels, area } = self.sizes(&inputs[0]);
+        let Sizes { channels, area } = self.sizes(inputs)?;
         let [x, weight, bias] = [0, 1, 2].map(|i| Values::read(&inputs[i]));
         let (x, weight, bias) = (x?, weight?, bias?);
         let (x, weight, bias) = (x.slice(), weight.slice(), bias.slice());
@@ -78,7 +87,7 @@ impl Operation for GroupNormSilu {
         gradient: DispatchTensor,
         _: &[bool],
     ) -> Option<Vec<Option<DispatchTensor>>> {
-        let Sizes { channels, area } = self.sizes(&inputs[0]);
+        let Sizes { channels, area } = self.sizes(inputs)?;
         let [x, weight, bias] = [0, 1, 2].map(|i| Values::read(&inputs[i]));
         let (x, weight, bias, g) = (x?, weight?, bias?, Values::read(&gradient)?);
         let (x, weight, bias, g) = (x.slice(), weight.slice(), bias.slice(), g.slice());
@@ -107,7 +116,7 @@ impl Operation for GroupNormSilu {
                                 h[i] = g[i] * math::silu_with_slope(y).1;
                             }
                             along[c] = math::dot(h, n);
-                            plain[c] = math::sum(h, |v| v);
+                            plain[c] = math::sum(h);
                             mean_h += weight[c] * plain[c] / size as f32;
                             mean_hn += weight[c] * along[c] / size as f32;
                         }

@@ -8,7 +8,7 @@
 use burn::backend::DispatchTensor;
 use burn_backend::TensorMetadata;
 
-use super::product::{Matrix, product, tiles};
+use super::product::{Matrix, SMALL, product, tiles};
 use super::tensor::{Values, create, create_all, float32};
 use super::tile::Tile;
 use super::vectors::vectorized;
@@ -45,10 +45,16 @@ impl Linear {
         let [n, k] = inputs[1].shape().dims();
         let mut shape = inputs[0].shape();
         let last = shape.num_dims() - 1;
+        let fits = shape[last] == k && bias.is_none_or(|bias| bias.len() == n);
+        if x.is_empty() || !fits {
+            return None;
+        }
         shape[last] = n;
-        // Conditions `[B, in]` have few rows, for which packing the weights would cost more than
-        // the product. The rank decides, not the count: a row must not depend on the batch.
-        let few = last == 1;
+        // Conditions `[B, in]` have few rows, for which packing the weights would cost more than the product; and
+        // small products have sums of their own. The rows of an image decide, not those of the batch: an image must
+        // not depend on what is beside it.
+        let rows: usize = shape.iter().take(last).skip(1).product();
+        let few = rows == 1 || rows * n <= SMALL;
         let fill = |[row, column]: [usize; 2], mut out: Tile<'_>| {
             let [_, features] = out.dims();
             fill_bias(&mut out, bias.map(|bias| &bias[column..][..features]));
@@ -135,12 +141,10 @@ fn fill_bias(out: &mut Tile<'_>, bias: Option<&[f32]>) {
     }
 }
 
-/// Features of a panel of weights for `rows` rows.
-///
-/// gemm sums another way where a product has no more than 256 values, or no more than 64 rows and features. A panel
-/// must not be such a product where the whole is none, or its bits would be others.
+/// Features of a panel of weights for `rows` rows: of more than [`SMALL`] values, for if the whole has more, the bits of
+/// a smaller panel would be others.
 fn panel(rows: usize, k: usize) -> usize {
-    let least = if rows > 64 { 1 } else { 5 };
+    let least = SMALL / (UNIT * rows.max(1)) + 1;
     UNIT * (PANEL / (UNIT * k.max(1))).max(least)
 }
 
@@ -178,7 +182,7 @@ fn few_rows(x: &[f32], w: Stored<'_>, bias: Option<&[f32]>, out: &mut [f32], k: 
         vectorized(
             #[inline(always)]
             || {
-                for (j, column) in piece.chunks_exact_mut(rows).enumerate() {
+                for j in 0..piece.len() / rows {
                     let first = (i * FEATURES + j) * k;
                     let w = match w.wide() {
                         Some(w) => &w[first..][..k],
@@ -187,8 +191,9 @@ fn few_rows(x: &[f32], w: Stored<'_>, bias: Option<&[f32]>, out: &mut [f32], k: 
                             &widened[..]
                         }
                     };
-                    for (row, value) in column.iter_mut().enumerate() {
-                        *value = math::dot(&x[row * k..(row + 1) * k], w);
+                    let column = &mut piece[j * rows..][..rows];
+                    for row in 0..rows {
+                        column[row] = math::dot(&x[row * k..][..k], w);
                     }
                 }
             },

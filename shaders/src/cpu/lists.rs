@@ -69,13 +69,7 @@ pub(crate) fn sum_of_squares(tensors: Vec<Tensor<1>>) -> Tensor<1> {
     for_each(pairs, |_, (sum, piece)| {
         *sum = vectorized(
             #[inline(always)]
-            || {
-                math::sum(
-                    piece,
-                    #[inline(always)]
-                    |v| v * v,
-                )
-            },
+            || math::sum_of_squares(piece, 0.0),
         );
     });
     let total: f64 = sums.into_iter().map(f64::from).sum();
@@ -89,6 +83,7 @@ mod tests {
 
     use super::*;
     use crate::cpu::adamw;
+    use crate::tests::on;
     use crate::{AdamWStep, AdamWUpdate, plain};
 
     /// Sizes around those of pieces, and small ones.
@@ -114,12 +109,6 @@ mod tests {
     fn bits(x: &Tensor<1>) -> Vec<u32> {
         let values = x.to_data().try_to_vec::<f32>().expect("float32");
         values.into_iter().map(f32::to_bits).collect()
-    }
-
-    /// The results of `f` on so many threads.
-    fn on<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        pool.expect("threads start").install(f)
     }
 
     #[test]

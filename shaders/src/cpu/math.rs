@@ -105,8 +105,8 @@ pub(crate) fn from_bf16(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-// Chunks are arrays, and their loops count: `zip` is not inlined into code for wider vectors than the
-// crate's own where the compiler does without ThinLTO, and is then called for every chunk.
+// Chunks are arrays, and loops count: what iterators call is not inlined into code for wider vectors than the crate's
+// own where the compiler does without ThinLTO, and is then called for every chunk, or every row.
 
 /// One of many parts: their halves on each other while these are vectors, and then one after another. Halves to the
 /// end would have the compiler take pairs for vectors from the beginning.
@@ -119,35 +119,78 @@ fn folded<const N: usize>(mut parts: [f32; N], f: impl Fn(f32, f32) -> f32) -> f
             parts[i] = f(parts[i], parts[count + i]);
         }
     }
-    parts[1..count].iter().fold(parts[0], |sum, part| f(sum, *part))
+    for i in 1..count {
+        parts[0] = f(parts[0], parts[i]);
+    }
+    parts[0]
+}
+
+#[inline(always)]
+fn folded_sum<const N: usize>(parts: [f32; N]) -> f32 {
+    folded(
+        parts,
+        #[inline(always)]
+        |a, b| a + b,
+    )
 }
 
 /// Sum in sixteen interleaved parts, which vector registers hold.
 #[inline(always)]
-pub(crate) fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut parts = [0.0f32; 16];
+fn sum_of(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let (mut parts, mut last) = ([0.0f32; 16], 0.0f32);
     let (chunks, rest) = values.as_chunks::<16>();
-    let rest: f32 = rest.iter().map(|&v| f(v)).sum();
-    for chunk in chunks {
+    for i in 0..rest.len() {
+        last += f(rest[i]);
+    }
+    for chunk in 0..chunks.len() {
+        let chunk = &chunks[chunk];
         for i in 0..16 {
             parts[i] += f(chunk[i]);
         }
     }
-    folded(parts, |a, b| a + b) + rest
+    folded_sum(parts) + last
+}
+
+/// `Σ v`
+#[inline(always)]
+pub(crate) fn sum(values: &[f32]) -> f32 {
+    sum_of(
+        values,
+        #[inline(always)]
+        |v| v,
+    )
+}
+
+/// `Σ (v − centre)²`
+#[inline(always)]
+pub(crate) fn sum_of_squares(values: &[f32], centre: f32) -> f32 {
+    sum_of(
+        values,
+        #[inline(always)]
+        |v| (v - centre) * (v - centre),
+    )
 }
 
 /// Largest value.
 #[inline(always)]
 pub(crate) fn max(values: &[f32]) -> f32 {
-    let mut parts = [f32::NEG_INFINITY; 16];
+    let (mut parts, mut last) = ([f32::NEG_INFINITY; 16], f32::NEG_INFINITY);
     let (chunks, rest) = values.as_chunks::<16>();
-    let rest = rest.iter().fold(f32::NEG_INFINITY, |m, &v| m.max(v));
-    for chunk in chunks {
+    for i in 0..rest.len() {
+        last = last.max(rest[i]);
+    }
+    for chunk in 0..chunks.len() {
+        let chunk = &chunks[chunk];
         for i in 0..16 {
             parts[i] = parts[i].max(chunk[i]);
         }
     }
-    folded(parts, f32::max).max(rest)
+    let largest = folded(
+        parts,
+        #[inline(always)]
+        |a, b| a.max(b),
+    );
+    largest.max(last)
 }
 
 /// `a += b`
@@ -188,16 +231,19 @@ pub(crate) fn add_scaled(a: &mut [f32], b: &[f32], factor: f32) {
 /// Dot product in interleaved parts.
 #[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut parts = [0.0f32; 32];
+    let (mut parts, mut last) = ([0.0f32; 32], 0.0f32);
+    let b = &b[..a.len()];
     let ((ca, rest_a), (cb, rest_b)) = (a.as_chunks::<32>(), b.as_chunks::<32>());
-    let rest: f32 = rest_a.iter().zip(rest_b).map(|(x, y)| x * y).sum();
+    for i in 0..rest_a.len() {
+        last += rest_a[i] * rest_b[i];
+    }
     for chunk in 0..ca.len() {
         let (x, y) = (&ca[chunk], &cb[chunk]);
         for i in 0..32 {
             parts[i] += x[i] * y[i];
         }
     }
-    folded(parts, |a, b| a + b) + rest
+    folded_sum(parts) + last
 }
 
 #[cfg(test)]

@@ -5,10 +5,10 @@
 //! a time. These kernels fuse what a transformer block does between its products, run on all
 //! cores, and are compiled for the vector instructions that the machine has (chosen at run time).
 //!
-//! Work is cut into pieces whose size does not depend on the batch, and every number is computed
-//! by the same sequence of operations wherever it lies, so a picture does not depend on what is
-//! computed beside it. In gradients, what is summed over rows is summed in pieces that the sizes
-//! alone decide, so two runs give the same bits on any number of cores.
+//! Every number is computed by the same sequence of operations wherever it lies, and however the work is cut into
+//! pieces. So on one processor a picture's bits do not depend on what is computed beside it, and not on the number of
+//! cores: of products, which are cut for the cores that there are, see `product`. In gradients, what is summed over
+//! rows is summed in pieces that the sizes alone decide, or by a product, so these do not depend on the cores either.
 
 pub(crate) mod adamw;
 pub(crate) mod attention;

@@ -52,7 +52,7 @@ fn weigh(weights: &[f32], values: &[f32], [kernel, line, next]: [usize; 3], out:
     const PART: usize = 32;
     let (parts, rest) = out.as_chunks_mut::<PART>();
     let end = parts.len() * PART;
-    for (part, out) in parts.iter_mut().enumerate() {
+    for part in 0..parts.len() {
         let mut sums = [0.0f32; PART];
         for i in 0..kernel {
             for j in 0..kernel {
@@ -63,7 +63,7 @@ fn weigh(weights: &[f32], values: &[f32], [kernel, line, next]: [usize; 3], out:
                 }
             }
         }
-        *out = sums;
+        parts[part] = sums;
     }
     rest.fill(0.0);
     for i in 0..kernel {

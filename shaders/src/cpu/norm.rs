@@ -70,8 +70,8 @@ impl Norm {
     #[inline(always)]
     fn statistics(self, x: &[f32]) -> (f32, f32) {
         let count = x.len() as f32;
-        let mean = if self.centred { math::sum(x, |v| v) / count } else { 0.0 };
-        let variance = math::sum(x, |v| (v - mean) * (v - mean)) / count;
+        let mean = if self.centred { math::sum(x) / count } else { 0.0 };
+        let variance = math::sum_of_squares(x, mean) / count;
         (mean, 1.0 / (variance + self.eps as f32).sqrt())
     }
 
@@ -182,8 +182,7 @@ impl Operation for Norm {
                                 sum[i] += g[i];
                                 product[i] += g[i] * normal[i];
                             }
-                            let centre =
-                                if self.centred { math::sum(dx, |v| v) / d as f32 } else { 0.0 };
+                            let centre = if self.centred { math::sum(dx) / d as f32 } else { 0.0 };
                             let along = math::dot(dx, normal) / d as f32;
                             for i in 0..d {
                                 dx[i] = (dx[i] - centre - normal[i] * along) * inverse;

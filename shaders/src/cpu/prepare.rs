@@ -49,8 +49,8 @@ impl<'a> Prepare<'a> {
             vectorized(
                 #[inline(always)]
                 || {
-                    for (i, head) in out[..2 * heads * d].chunks_exact_mut(d).enumerate() {
-                        self.forward(token % n, i % heads, head);
+                    for i in 0..2 * heads {
+                        self.forward(token % n, i % heads, &mut out[i * d..][..d]);
                     }
                 },
             );
@@ -74,10 +74,10 @@ impl<'a> Prepare<'a> {
                 }
             }
             Self::Cosine { scale, freqs, grid } => {
-                let squares = math::sum(x, |v| v * v);
+                let squares = math::sum_of_squares(x, 0.0);
                 let factor = scale[head].sqrt() / (squares + 1e-6).sqrt();
-                for v in x.iter_mut() {
-                    *v *= factor;
+                for i in 0..d {
+                    x[i] *= factor;
                 }
                 let (eighth, quarter) = (d / 8, d / 4);
                 for i in 0..quarter {

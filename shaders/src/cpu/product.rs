@@ -5,6 +5,14 @@ use super::tile::Tile;
 /// Rows and columns of a tile are multiples of this, except at the end: whole vectors of every kernel of products.
 const UNIT: usize = 16;
 
+/// Values of a result that gemm sums in a way of its own if there are no more, where both factors have their terms
+/// next to each other, as in `x Wᵀ`.
+pub(super) const SMALL: usize = 256;
+
+/// Most terms of a sum that gemm is given at once. It sums as many as it is given up to here, one after another, and
+/// cuts longer sums, in one way where a result has at most 64 rows and columns, and in another where it is larger.
+const DEPTH: usize = 512;
+
 /// A matrix inside of an array: value `(i, j)` lies at `i·row + j·column`.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix<'a> {
@@ -28,6 +36,11 @@ impl<'a> Matrix<'a> {
         Self { data: &self.data[first * self.row..], ..self }
     }
 
+    /// From column `first` on.
+    fn right_of(self, first: usize) -> Self {
+        Self { data: &self.data[first * self.column..], ..self }
+    }
+
     /// The first `width` values of row `i` of a matrix that is not transposed.
     #[inline(always)]
     pub(super) fn row(self, i: usize, width: usize) -> &'a [f32] {
@@ -41,6 +54,9 @@ impl<'a> Matrix<'a> {
 }
 
 /// `out = a b·scale` of `[m, k]` and `[k, n]`, or `out += a b·scale` where it `adds`, for `out` of `[m, n]`.
+///
+/// A value's bits do not depend on `m` and `n`, if `out` has more than [`SMALL`] values, and more than one row and
+/// column.
 pub(super) fn product(
     k: usize,
     a: Matrix<'_>,
@@ -50,8 +66,23 @@ pub(super) fn product(
     adds: bool,
 ) {
     let [m, n] = out.dims();
+    if m == 0 || n == 0 {
+        return;
+    }
+    let depth = k.div_ceil(k.div_ceil(DEPTH).max(1));
+    // Without terms the sums are zero.
+    for first in (0..k.max(1)).step_by(depth.max(1)) {
+        let (a, b) = (a.right_of(first), b.below(first));
+        block(depth.min(k - first), a, b, scale, out.reborrow(), adds || first > 0);
+    }
+}
+
+/// The same for at most [`DEPTH`] terms.
+fn block(k: usize, a: Matrix<'_>, b: Matrix<'_>, scale: f32, mut out: Tile<'_>, adds: bool) {
+    let [m, n] = out.dims();
     assert!(a.holds(m, k) && b.holds(k, n));
-    // SAFETY: the slices hold m×k and k×n values in the strides given, as was just asserted, and the tile m×n.
+    // SAFETY: the slices hold m×k and k×n values in the strides given, as was just asserted. The tile has m×n, to which
+    // its borrow is the only way, so they are none of the slices'.
     unsafe {
         gemm::gemm(
             m,
@@ -80,8 +111,8 @@ pub(super) fn product(
 /// Cuts the result `[m, n]` of a product for all cores, in tiles of which each packs its rows of the one factor and
 /// its columns of the other anew: in a way that packs least. Each with the row and the column that it begins at.
 ///
-/// A tile's bits do not depend on how the result is cut. gemm sums in blocks that `k` alone decides, except of small
-/// results: such as have at most 256 values, or at most 64 rows and columns. So no tile is small where the whole is not.
+/// The result's bits do not depend on how it is cut, and so on the number of cores: no tile has so few values, rows or
+/// columns that its [`product`] is another one, where the whole has more.
 pub(super) fn tiles(out: Tile<'_>) -> Vec<([usize; 2], Tile<'_>)> {
     let [m, n] = out.dims();
     // More than cores, for these may have other work.
@@ -89,7 +120,8 @@ pub(super) fn tiles(out: Tile<'_>) -> Vec<([usize; 2], Tile<'_>)> {
     let pieces = 2 * rayon::current_num_threads();
     #[cfg(target_family = "wasm")]
     let pieces = 1;
-    let least = |other: usize| if other > 64 { 128 } else { 320 };
+    // More than `SMALL` values.
+    let least = |other: usize| if other > 2 { 128 } else { SMALL + UNIT };
     let most = [m / least(n), n / least(m)].map(|most| most.clamp(1, pieces));
     let splits = (1..=most[0]).map(|rows| [rows, pieces.div_ceil(rows).min(most[1])]);
     let packed = |&[rows, columns]: &[usize; 2]| {

@@ -24,16 +24,28 @@ pub(crate) struct QkvAttention {
 }
 
 impl QkvAttention {
-    /// `[B, N, heads, d]`
-    fn dims(self, qkv: &DispatchTensor) -> [usize; 4] {
+    /// `[B, N, heads, d]`; nothing where the projection does not fit what is asked of it, or has no values.
+    fn dims(self, qkv: &DispatchTensor) -> Option<[usize; 4]> {
         let [b, n, row] = qkv.shape().dims();
-        [b, n, self.heads, row / 3 / self.heads]
+        let d = row / 3 / self.heads;
+        let of_image = |height: usize, width: usize| height * width == n;
+        let places = match self.preparation {
+            Preparation::Cosine { height, width } => of_image(height, width),
+            Preparation::Plain | Preparation::Rotary => true,
+        };
+        let seen = match self.reach {
+            AttentionKind::Global => true,
+            AttentionKind::Neighborhood { height, width, kernel } => {
+                of_image(height, width) && kernel <= height.min(width)
+            }
+        };
+        (row == 3 * self.heads * d && n * d > 0 && places && seen).then_some([b, n, self.heads, d])
     }
 }
 
 impl Operation for QkvAttention {
     fn forward(&self, inputs: &[DispatchTensor]) -> Option<(DispatchTensor, Vec<DispatchTensor>)> {
-        let dims @ [b, n, heads, d] = self.dims(&inputs[0]);
+        let dims @ [b, n, heads, d] = self.dims(&inputs[0])?;
         let qkv = Values::read(&inputs[0])?;
         let parameters = inputs[1..].iter().map(Values::read).collect::<Option<Vec<_>>>()?;
         let prepare = Prepare::new(self.preparation, &parameters);
@@ -55,7 +67,7 @@ impl Operation for QkvAttention {
         gradient: DispatchTensor,
         _: &[bool],
     ) -> Option<Vec<Option<DispatchTensor>>> {
-        let [b, n, heads, d] = self.dims(&inputs[0]);
+        let [b, n, heads, d] = self.dims(&inputs[0])?;
         let (qkv, gradient) = (Values::read(&inputs[0])?, Values::read(&gradient)?);
         let parameters = inputs[1..].iter().map(Values::read).collect::<Option<Vec<_>>>()?;
         let prepare = Prepare::new(self.preparation, &parameters);
@@ -94,12 +106,14 @@ impl Operation for QkvAttention {
                 vectorized(
                     #[inline(always)]
                     || {
-                        for (i, packed) in packed.chunks_exact_mut(row).enumerate() {
+                        for i in 0..packed.len() / row {
                             let place = piece * ROWS + i;
                             let (image, token) = (place / n, place % n);
-                            for (i, to) in packed.chunks_exact_mut(d).enumerate() {
+                            let packed = &mut packed[i * row..][..row];
+                            for i in 0..3 * heads {
                                 let (part, head) = (i / heads, i % heads);
                                 let from = ((image * heads + head) * 3 + part) * n + token;
+                                let to = &mut packed[i * d..][..d];
                                 to.copy_from_slice(&gradients[from * d..][..d]);
                                 if part < 2 {
                                     let x = &qkv[place * row + i * d..][..d];

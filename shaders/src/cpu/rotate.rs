@@ -34,8 +34,8 @@ fn turned(
             vectorized(
                 #[inline(always)]
                 || {
-                    for (i, row) in out.chunks_exact_mut(d).enumerate() {
-                        turn((piece * ROWS + i) % n, row);
+                    for i in 0..out.len() / d {
+                        turn((piece * ROWS + i) % n, &mut out[i * d..][..d]);
                     }
                 },
             );
@@ -43,11 +43,12 @@ fn turned(
     }))
 }
 
-/// The tables, if they are those of `x`.
+/// The tables, if they are those of `x`, which has pairs.
 fn tables(inputs: &[DispatchTensor]) -> Option<[Values; 2]> {
     let [_, _, n, d] = inputs[0].shape().dims();
     let tables = [Values::read(&inputs[1])?, Values::read(&inputs[2])?];
-    tables.iter().all(|table| table.slice().len() == n * d).then_some(tables)
+    let fit = d.is_multiple_of(2) && tables.iter().all(|table| table.slice().len() == n * d);
+    fit.then_some(tables)
 }
 
 impl Operation for RotatePairs {

@@ -29,7 +29,7 @@ impl<'a> Tile<'a> {
         [self.rows, self.columns]
     }
 
-    /// Values from the begin of a row to that of the next one.
+    /// Values from the beginning of a row to that of the next one.
     pub(super) fn stride(&self) -> usize {
         self.stride
     }
@@ -44,7 +44,7 @@ impl<'a> Tile<'a> {
     #[inline(always)]
     pub(super) fn row(&mut self, i: usize) -> &mut [f32] {
         assert!(i < self.rows);
-        // SAFETY: the row lies inside of the matrix, and this borrow of the tile is the only way to it.
+        // SAFETY: the row lies inside of the matrix, whose values no other tile reaches, and borrows this one.
         unsafe {
             std::slice::from_raw_parts_mut(self.first.as_ptr().add(i * self.stride), self.columns)
         }
@@ -62,7 +62,7 @@ impl<'a> Tile<'a> {
     /// If there are no such columns.
     pub(super) fn columns(&mut self, columns: Range<usize>) -> Tile<'_> {
         assert!(columns.start <= columns.end && columns.end <= self.columns);
-        // SAFETY: the block is inside, and borrows this tile.
+        // SAFETY: the block is inside, and borrows this tile: there is no other way to its values while it lives.
         unsafe { self.block(0..self.rows, columns) }
     }
 
@@ -78,7 +78,8 @@ impl<'a> Tile<'a> {
         let mut tiles = Vec::with_capacity(rows.len() * columns.len());
         for rows in rows {
             for columns in &columns {
-                // SAFETY: the ranges are the tile's, no two blocks have a value in common, and the tile is gone.
+                // SAFETY: the ranges are the tile's, no two blocks have a value in common, and the tile itself, which
+                // holds the matrix for `'a`, reaches none after this.
                 let tile = unsafe { self.block(rows.clone(), columns.clone()) };
                 tiles.push(([rows.start, columns.start], tile));
             }
@@ -91,7 +92,7 @@ impl<'a> Tile<'a> {
     /// The ranges have to be of the tile, and nothing else may reach a value of the block while it lives.
     unsafe fn block<'b>(&mut self, rows: Range<usize>, columns: Range<usize>) -> Tile<'b> {
         let at = rows.start * self.stride + columns.start;
-        // SAFETY: without rows there may be no such place; else it is inside of the matrix, or right behind.
+        // SAFETY: without rows there may be no such place; else it is inside of the matrix, or right behind it.
         let first = if rows.is_empty() { self.first } else { unsafe { self.first.add(at) } };
         let (rows, columns) = (rows.len(), columns.len());
         Tile { first, rows, columns, stride: self.stride, matrix: PhantomData }

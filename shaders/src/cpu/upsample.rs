@@ -84,13 +84,19 @@ fn unfolded(parts: &[Vec<f32>; 4], dw: &mut [f32], channels: usize) {
 fn gathered(values: &[f32], [row, column]: [usize; 2], [height, width]: [usize; 2]) -> Vec<f32> {
     let mut found = vec![0.0f32; values.len() / 4];
     for_each_piece(&mut found, height * width, |plane, found| {
-        for (y, found) in found.chunks_exact_mut(width).enumerate() {
-            let line = 2 * (plane * height + y) + row;
-            let (pairs, _) = values[line * 2 * width..][..2 * width].as_chunks::<2>();
-            for x in 0..width {
-                found[x] = pairs[x][column];
-            }
-        }
+        vectorized(
+            #[inline(always)]
+            || {
+                for y in 0..height {
+                    let line = 2 * (plane * height + y) + row;
+                    let (pairs, _) = values[line * 2 * width..][..2 * width].as_chunks::<2>();
+                    let found = &mut found[y * width..][..width];
+                    for x in 0..width {
+                        found[x] = pairs[x][column];
+                    }
+                }
+            },
+        );
     });
     found
 }
