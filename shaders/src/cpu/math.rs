@@ -119,10 +119,11 @@ fn folded<const N: usize>(mut parts: [f32; N], f: impl Fn(f32, f32) -> f32) -> f
             parts[i] = f(parts[i], parts[count + i]);
         }
     }
-    for i in 1..count {
-        parts[0] = f(parts[0], parts[i]);
+    let mut one = parts[0];
+    for part in &parts[1..count] {
+        one = f(one, *part);
     }
-    parts[0]
+    one
 }
 
 #[inline(always)]
@@ -142,8 +143,7 @@ fn sum_of(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     for i in 0..rest.len() {
         last += f(rest[i]);
     }
-    for chunk in 0..chunks.len() {
-        let chunk = &chunks[chunk];
+    for chunk in chunks {
         for i in 0..16 {
             parts[i] += f(chunk[i]);
         }
@@ -179,8 +179,7 @@ pub(crate) fn max(values: &[f32]) -> f32 {
     for i in 0..rest.len() {
         last = last.max(rest[i]);
     }
-    for chunk in 0..chunks.len() {
-        let chunk = &chunks[chunk];
+    for chunk in chunks {
         for i in 0..16 {
             parts[i] = parts[i].max(chunk[i]);
         }
