@@ -9,7 +9,9 @@ use tintype::generate::{Event, ImageSpec, ModelFiles, ModelPaths, Parts, Pipelin
 use tintype::model::hdit::{Conditions, HDiTConfig};
 use tintype::model::vavae::VaeConfig;
 use tintype::model::{Architecture, Network, detect, vae_config};
-use tintype::weights::{Dtype, TensorView, Weights, computing_in, layout, load_for_inference, snapshot};
+use tintype::weights::{
+    Dtype, TensorView, Weights, computing_in, layout, load_for_inference, snapshot,
+};
 
 use super::step::{Step, after_gradients};
 use super::{Bench, Measurement};
@@ -183,8 +185,7 @@ pub fn forward_f16(bench: &Bench, subject: &Subject, batch: usize) -> Result<Mea
     let timing = with_network!(subject, |init, forward| {
         let network = init(&bench.device)?;
         let file = float16(layout(&network))?;
-        let network =
-            load_for_inference(network, &file, bench.precision, &bench.device)?.network;
+        let network = load_for_inference(network, &file, bench.precision, &bench.device)?.network;
         bench.clock.time(&bench.device, || {
             forward(&network, &given);
         })
