@@ -76,3 +76,26 @@ pub fn pixel_velocity_loss(
 ) -> Tensor<1> {
     mean_squared_error(image, clean) / t.clamp_min(t_min).square()
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    /// Two channels at two positions of three samples: the same direction, another one at one place, and the opposite.
+    #[test]
+    fn directions_count_and_not_lengths() {
+        let x = |values: [[[[f32; 2]; 1]; 2]; 3]| Tensor::<4>::from_floats(values, &Device::flex());
+        let a = x([[[[1.0, 3.0]], [[2.0, 0.0]]]; 3]);
+        let b = x([
+            [[[2.0, 1.0]], [[4.0, 0.0]]],
+            [[[2.0, 0.0]], [[4.0, 5.0]]],
+            [[[-1.0, -6.0]], [[-2.0, 0.0]]],
+        ]);
+        let found: Vec<f32> = cosine_loss(a, b).into_data().iter::<f32>().collect();
+        for (found, expected) in found.into_iter().zip([0.0, 0.5, 2.0]) {
+            assert!((found - expected).abs() < 1e-6, "{found}, not {expected}");
+        }
+    }
+}
