@@ -7,7 +7,7 @@ use wasm_bindgen_futures::JsFuture;
 
 #[wasm_bindgen]
 extern "C" {
-    /// Sends a half to the second worker, from `web/engine/worker.ts`; nothing where none is ready.
+    /// Sends a half to the second worker, from `web/engine/worker.ts`; `None` if none is ready.
     #[wasm_bindgen(js_namespace = globalThis, js_name = tintypeSecondHalf)]
     fn send(half: &JsValue) -> Option<Promise>;
 

@@ -225,7 +225,7 @@ impl Session {
         }
     }
 
-    /// Has the second half of guidance computed by somebody else where that one is there.
+    /// Has the second half of guidance computed by a second worker if there is one.
     pub fn share(&mut self, second_half: SecondHalf) {
         self.pipeline.share(second_half);
     }

@@ -2,7 +2,7 @@
 //!
 //! Guidance is an image's own: where it ends when both velocities agree, a batch goes on with a smaller second
 //! half. The rows of an evaluation are all images conditionally, and then the guided ones unconditionally, or by the
-//! guide. The unconditional ones may be computed by somebody else at the same time.
+//! guide. Another worker may compute the unconditional ones at the same time.
 
 use burn::tensor::{FloatDType, Int, Tensor};
 
@@ -146,7 +146,7 @@ impl<'a> Batch<'a> {
         Ok(joined(first, second))
     }
 
-    /// What a network without a guide makes of all rows. Those behind the images are computed by somebody else where
+    /// What a network without a guide makes of all rows. Those behind the images are computed by another worker where
     /// there is one, and here where nothing comes of it.
     ///
     /// * `here`: the network of this pipeline

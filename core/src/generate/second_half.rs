@@ -1,4 +1,4 @@
-//! The second half of guidance, computed by somebody else at the same time: in a browser, whose WebAssembly has one
+//! The second half of guidance, computed by another worker at the same time: in a browser, whose WebAssembly has one
 //! thread, by another worker with the same model. What goes there and back are plain values in float32, which is what
 //! the CPU computes in, so a picture does not depend on who computed.
 
@@ -129,7 +129,7 @@ pub(super) fn tensors(
 }
 
 impl Pipeline {
-    /// Has the second half of guidance computed by somebody else from now on, while this pipeline computes the first
+    /// Has the second half of guidance computed by another worker from now on, while this pipeline computes the first
     /// one. What does not come is computed here, too. A guide's half always is.
     pub fn share(&mut self, second_half: SecondHalf) {
         self.second_half = Some(second_half);

@@ -22,7 +22,7 @@ struct Sizes {
 }
 
 impl GroupNormSilu {
-    /// Nothing where the inputs do not fit each other, or have no values.
+    /// `None` if the shapes do not match, or a tensor is empty.
     fn sizes(self, inputs: &[DispatchTensor]) -> Option<Sizes> {
         let [_, c, h, w] = inputs[0].shape().dims();
         let [weight] = inputs[1].shape().dims();

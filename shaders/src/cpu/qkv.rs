@@ -24,7 +24,7 @@ pub(crate) struct QkvAttention {
 }
 
 impl QkvAttention {
-    /// `[B, N, heads, d]`; nothing where the projection does not fit what is asked of it, or has no values.
+    /// `[B, N, heads, d]`; `None` if the shapes do not match, or a tensor is empty.
     fn dims(self, qkv: &DispatchTensor) -> Option<[usize; 4]> {
         let [b, n, row] = qkv.shape().dims();
         let d = row / 3 / self.heads;

@@ -16,7 +16,7 @@ const PIECE: usize = 1 << 13;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Softmax;
 
-/// Length of a row, and values of a piece of whole rows; nothing where there are no values.
+/// Length of a row, and values of a piece of whole rows; `None` if there are no values.
 fn sizes(x: &DispatchTensor) -> Option<(usize, usize)> {
     let shape = x.shape();
     let d = shape[shape.num_dims() - 1];
