@@ -70,7 +70,7 @@ fn a_configuration_says_what_the_tensors_do_not() {
     let noisier = PmfConfig { noise_scale: 4.0, ..pmf() };
     let told = configured(of_pmf(&pmf()), serde_json::json!(noisier));
     let found = detect(&told).expect("a pMF");
-    assert_eq!(found.process(), Process::MeanFlow { noise_scale: 4.0 });
+    assert_eq!((found.process(), found.noise_scale()), (Process::MeanFlow, 4.0));
     for (size, patch, scale) in [
         ("B", 16, 1.0),
         ("B", 32, 2.0),

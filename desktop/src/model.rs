@@ -61,7 +61,7 @@ impl Model {
 
     /// Whether another network can guide it: not where guidance is an input.
     pub fn takes_guide(&self) -> bool {
-        !matches!(self.inspection.architecture.process(), Process::MeanFlow { .. })
+        !matches!(self.inspection.architecture.process(), Process::MeanFlow)
     }
 
     /// Whether a picture was made with the guide that is here, or with none where there is none. At scale 1 a guide

@@ -39,7 +39,7 @@ pub fn current(
 pub fn evaluations(settings: &Settings, process: Process) -> Option<usize> {
     let each = settings.sampler.evaluations()?;
     // Guidance is an input of these.
-    let is_input = matches!(process, Process::MeanFlow { .. });
+    let is_input = matches!(process, Process::MeanFlow);
     let guided = if is_input || settings.guidance.scale == 1.0 { 1 } else { 2 };
     Some(settings.steps * each * guided)
 }
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(seconds(of(Sampler::Euler, 8, 2.0)), Some(5.0));
         assert_eq!(seconds(of(Sampler::Heun, 8, 2.0)), Some(9.0));
         assert_eq!(seconds(of(Sampler::Dopri5, 8, 2.0)), None);
-        let one = Process::MeanFlow { noise_scale: 1.0 };
+        let one = Process::MeanFlow;
         assert_eq!(evaluations(&of(Sampler::MeanFlow, 1, 7.0), one), Some(1));
     }
 }

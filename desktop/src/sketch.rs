@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn few_evaluations_are_quick() {
-        let one = Process::MeanFlow { noise_scale: 1.0 };
+        let one = Process::MeanFlow;
         let of = |steps| Settings::new(Sampler::MeanFlow, steps, Guidance::new(7.0));
         assert!(is_quick(&of(1), one) && is_quick(&of(3), one) && !is_quick(&of(4), one));
         let flow = Process::Flow(tintype::model::Clock::NoiseAtOne);

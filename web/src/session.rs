@@ -218,7 +218,7 @@ impl Session {
             samplers: samplers.iter().map(|s| s.name().into()).collect(),
             evaluations: samplers.iter().map(|s| (s.name(), s.evaluations())).collect(),
             qualities: Quality::ALL.map(preset).to_vec(),
-            one_step: matches!(architecture.process(), Process::MeanFlow { .. }),
+            one_step: matches!(architecture.process(), Process::MeanFlow),
             device: self.device.clone(),
             precision: self.precision,
             unused: self.unused.clone(),

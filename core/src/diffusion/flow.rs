@@ -153,6 +153,20 @@ pub fn shifted_times(points: usize, shift: f64) -> Vec<f64> {
     shifted_grid(points, shift).into_iter().map(|t| 1.0 - t as f64).collect()
 }
 
+/// RAE's grid of `points` times on this library's clock (1 is noise), which ends at `last` above 0 before its shift: even
+/// in float32, then `t' = s·t/(1 + (s − 1)·t)` with `s = 1/shift`; no shift where `shift` is 0.
+pub fn early_times(points: usize, last: f64, shift: f64) -> Vec<f64> {
+    let end = (1.0 - last) as f32;
+    let step = end / (points.max(2) - 1) as f32;
+    let s = if shift > 0.0 { (1.0 / shift).min(f64::from(f32::MAX)) as f32 } else { 1.0 };
+    let time = |i: usize| {
+        let u = if i < points / 2 { step * i as f32 } else { end - step * (points - 1 - i) as f32 };
+        let t = 1.0 - u;
+        f64::from((s * t / (1.0 + (s - 1.0) * t)).min(1.0))
+    };
+    (0..points).map(time).collect()
+}
+
 /// How training draws times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -191,6 +205,20 @@ mod tests {
         assert_eq!((sde.len(), sde[0], sde[49], sde[50]), (51, 1.0, 0.04, 0.0));
         assert_eq!(shifted_grid(250, 0.3).len(), 250);
         assert_eq!((shifted_grid(9, 0.3)[0], shifted_grid(9, 0.3)[8]), (0.0, 1.0));
+    }
+
+    /// The published grids of RAE at 256² and 512², by their first and last times.
+    #[test]
+    fn early_grids_end_where_published() {
+        for (dimensions, last) in [(196_608.0f64, 0.006_887), (786_432.0, 0.013_680)] {
+            let times = early_times(50, 0.001, (4096.0 / dimensions).sqrt());
+            assert_eq!((times.len(), times[0]), (50, 1.0));
+            assert!((times[49] - last).abs() < 1e-6, "{}", times[49]);
+            assert!(times.windows(2).all(|pair| pair[0] > pair[1]));
+        }
+        assert!((early_times(50, 0.001, 0.0)[49] - 0.001).abs() < 1e-7);
+        let extreme = early_times(9, 0.001, 1e-60);
+        assert!(extreme.iter().all(|t| (0.0..=1.0).contains(t)), "{extreme:?}");
     }
 
     #[test]

@@ -24,6 +24,30 @@ pub struct Guidance {
     pub channels: Option<usize>,
 }
 
+/// Whether the ends of a guidance interval belong to it, and which evaluations ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interval {
+    /// Both ends belong to it. A step asks once, where it begins.
+    Closed,
+    /// Neither end belongs to it, but an upper end of 1 bounds nothing. Times are compared in float32 on a clock whose
+    /// noise is at 0, and every evaluation asks at its own time (JiT).
+    Open,
+}
+
+impl Interval {
+    /// Whether an evaluation at `time`, of a step that begins at `step_time`, is guided. Times are on this library's
+    /// clock (1 is noise), or noise levels.
+    pub fn is_guided(self, guidance: &Guidance, time: f64, step_time: f64) -> bool {
+        match self {
+            Self::Closed => guidance.active(step_time),
+            Self::Open => {
+                let [t, low, high] = [time, guidance.high, guidance.low].map(|t| (1.0 - t) as f32);
+                guidance.scale != 1.0 && t < high && (low == 0.0 || t > low)
+            }
+        }
+    }
+}
+
 impl Guidance {
     /// No guidance.
     pub const NONE: Self = Self { scale: 1.0, low: 0.0, high: 1.0, channels: None };
@@ -68,6 +92,28 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
+
+    /// JiT's guidance from 0.1 on, where 0 is noise: the fifth of 50 steps, which begins there, is not guided, and the
+    /// noise itself only where nothing is left out.
+    #[test]
+    fn ends_belong_to_closed_intervals_alone() {
+        let guided = |interval: Interval, high: f64, time: f64| {
+            interval.is_guided(&Guidance { high, ..Guidance::new(2.0) }, time, 0.9)
+        };
+        for (high, time, expected) in
+            [(0.9, 0.9, false), (0.9, 0.88, true), (0.9, 0.92, false), (1.0, 1.0, true)]
+        {
+            assert_eq!(guided(Interval::Open, high, time), expected, "{high} {time}");
+        }
+        let at = |low, time| {
+            let guidance = Guidance { low, ..Guidance::new(2.0) };
+            Interval::Open.is_guided(&guidance, time, time)
+        };
+        assert!(!at(0.5, 0.5) && at(0.5, 0.52) && !at(0.5, 0.48));
+        // What counts is where the step begins.
+        assert!(guided(Interval::Closed, 0.9, 0.95) && !guided(Interval::Closed, 0.8, 0.5));
+        assert!(!Interval::Open.is_guided(&Guidance::NONE, 0.5, 0.5));
+    }
 
     #[test]
     fn the_scale_says_how_much_the_class_counts() {

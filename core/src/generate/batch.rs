@@ -64,14 +64,20 @@ impl<'a> Batch<'a> {
         noise::batch(&self.keys, stream, draw as u32, shape, &self.pipeline.device)
     }
 
-    /// The state that sampling starts from, before its scale.
+    /// The state that a flow starts from; a denoiser's before its scale.
     pub(super) fn start(&self) -> State {
-        self.noise(Stream::Start, 0, self.pipeline.state_shape())
+        let noise = self.noise(Stream::Start, 0, self.pipeline.state_shape());
+        match self.pipeline.architecture.noise_scale() {
+            1.0 => noise,
+            scale => noise * scale,
+        }
     }
 
-    /// An evaluation begins, of a step at this time: the images that need the second half of guidance, too.
-    pub(super) fn evaluation(&mut self, time: f64) -> Vec<usize> {
-        let active = self.guidance.active(time);
+    /// An evaluation at a time begins, of a step that began at another: the images that need the second half of
+    /// guidance, too.
+    pub(super) fn evaluation(&mut self, time: f64, step_time: f64) -> Vec<usize> {
+        let interval = self.pipeline.architecture.interval();
+        let active = interval.is_guided(&self.guidance, time, step_time);
         let needs = |&image: &usize| active && !self.agreed[image];
         let guided: Vec<usize> = (0..self.keys.len()).filter(needs).collect();
         self.evaluations.iter_mut().for_each(|rows| *rows += 1);

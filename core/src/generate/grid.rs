@@ -1,16 +1,20 @@
 //! The times of a flow's steps, as the settings have them.
 
-use crate::diffusion::flow::{ode_times, sde_times, shifted_times};
-use crate::model::Process;
+use crate::diffusion::flow::{early_times, ode_times, sde_times, shifted_times};
+use crate::model::{Architecture, Clock, Process};
 use crate::sampler::times::{karras, logit_normal, shifted};
 use crate::settings::{Sampler, Settings, TimeGrid};
 
-/// From 1 (noise) to 0. Even ones are shifted in float32, as LightningDiT does it.
-pub(super) fn flow_times(settings: &Settings, process: Process) -> Vec<f64> {
+/// From 1 (noise) to 0, or to where the network's authors stop. Even ones are shifted in float32, as LightningDiT and
+/// RAE do it; so are those of a clock whose noise is at 0.
+pub(super) fn flow_times(settings: &Settings, architecture: &Architecture) -> Vec<f64> {
     let Settings { steps, shift, .. } = *settings;
+    let (process, last) = (architecture.process(), architecture.last_time());
+    let in_float32 = shift > 0.0 || process == Process::Flow(Clock::NoiseAtZero);
     let times = match settings.times {
         _ if settings.sampler == Sampler::EulerMaruyama => return sde_times(steps),
-        TimeGrid::Uniform if shift > 0.0 => return shifted_times(steps + 1, shift),
+        TimeGrid::Uniform if last > 0.0 => return early_times(steps + 1, last, shift),
+        TimeGrid::Uniform if in_float32 => return shifted_times(steps + 1, shift),
         TimeGrid::Uniform => return ode_times(steps),
         TimeGrid::LogitNormal => logit_normal(steps, 0.0, 1.0),
         TimeGrid::Karras => {
@@ -18,6 +22,7 @@ pub(super) fn flow_times(settings: &Settings, process: Process) -> Vec<f64> {
             karras(steps, sigma_min, sigma_max, settings.karras.rho())
         }
     };
+    let times: Vec<f64> = times.into_iter().map(|t| last + (1.0 - last) * t).collect();
     if shift > 0.0 { shifted(&times, shift) } else { times }
 }
 
@@ -37,7 +42,7 @@ mod tests {
                 let settings = Settings::new(sampler, 12, Guidance::NONE);
                 let settings = Settings { times: grid, shift, ..settings };
                 assert_eq!(settings.validate(&architecture), Ok(()), "{name}");
-                flow_times(&settings, architecture.process())
+                flow_times(&settings, &architecture)
             };
             for grid in TimeGrid::ALL {
                 let even = times(Sampler::Euler, grid, 0.0);

@@ -41,7 +41,7 @@ pub(super) fn guide_of(
     let Some(weights) = parts.guide else { return Ok(None) };
     let (own, other) = (&parts.model.file, &weights.file);
     let name = architecture.name();
-    if let Process::MeanFlow { .. } = architecture.process() {
+    if let Process::MeanFlow = architecture.process() {
         return Err(LoadError::IncompatibleParts(format!(
             "guidance is an input of {own}, of {name}, which takes no guide such as {other}"
         )));
@@ -65,7 +65,7 @@ fn kind(architecture: &Architecture) -> [String; 5] {
         Process::Flow(Clock::NoiseAtZero) => "a flow with noise at time 0",
         Process::Denoiser { .. } => "a denoiser",
         Process::Hybrid { .. } => "a flow of latents and pixels",
-        Process::MeanFlow { .. } => "average velocities",
+        Process::MeanFlow => "average velocities",
     };
     [
         architecture.name().into(),

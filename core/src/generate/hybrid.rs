@@ -49,7 +49,7 @@ pub(super) async fn generate(
         Sampler::UniPc => Stepper::UniPc,
         _ => Stepper::Euler,
     };
-    let times = flow_times(&settings, pipeline.architecture.process());
+    let times = flow_times(&settings, &pipeline.architecture);
     let times = match stepper {
         // The published samplers take the first time below the gate.
         Stepper::Euler | Stepper::EulerMaruyama => times,
@@ -100,7 +100,7 @@ impl HybridModel for Run<'_> {
     }
 
     async fn latent(&mut self, z: State, t: f64, step_time: f64) -> Result<State, Stop> {
-        let guided = self.batch.evaluation(step_time);
+        let guided = self.batch.evaluation(t, step_time);
         let z = self.input(z, &guided);
         let of = |network: &HiDiT| {
             let network = network.clone();
@@ -125,7 +125,7 @@ impl HybridModel for Run<'_> {
         t: f64,
         step_time: f64,
     ) -> Result<(State, State), Stop> {
-        let guided = self.batch.evaluation(step_time);
+        let guided = self.batch.evaluation(t, step_time);
         let (z, x) = (self.input(z, &guided), self.input(x, &guided));
         let of = |network: &HiDiT| {
             let network = network.clone();

@@ -11,7 +11,6 @@ use super::pipeline::Pipeline;
 use super::replay::Inputs;
 use super::request::Request;
 use crate::diffusion::guidance::Guidance;
-use crate::model::Process;
 use crate::model::meanflow::{Condition, MeanFlow};
 use crate::sampler::mean_flow::{MeanFlowModel, sample, times};
 use crate::sampler::{State, Step, Stop};
@@ -28,12 +27,8 @@ pub(super) async fn generate(
         guidance if guidance.scale == 1.0 => Guidance::NONE,
         guidance => guidance,
     };
-    let noise_scale = match pipeline.architecture.process() {
-        Process::MeanFlow { noise_scale } => noise_scale,
-        _ => 1.0,
-    };
     let mut run = Run { batch: Batch::new(pipeline, request, observer), network, guidance };
-    let start = run.batch.start() * noise_scale;
+    let start = run.batch.start();
     Ok(sample(&mut run, start, &times(request.settings.steps)).await?)
 }
 

@@ -85,7 +85,7 @@ impl Settings {
             Setting::GuidanceChannels.check(channels as f64)?;
         }
         Setting::TimeShift.check(self.shift)?;
-        if let Process::MeanFlow { .. } = architecture.process() {
+        if let Process::MeanFlow = architecture.process() {
             self.validate_mean_flow(architecture)?;
         }
         if let Some(tau) = self.tau {

@@ -59,8 +59,8 @@ async fn together(
             denoise(&mut run, start, settings, [sigma_min, sigma_max]).await?
         }
         // Also of a mean flow that is asked for its velocities alone.
-        Process::Flow(_) | Process::Hybrid { .. } | Process::MeanFlow { .. } => {
-            let times = flow_times(&settings, process);
+        Process::Flow(_) | Process::Hybrid { .. } | Process::MeanFlow => {
+            let times = flow_times(&settings, &pipeline.architecture);
             flow_down(&mut run, start, settings.sampler, &times).await?
         }
     };
@@ -140,9 +140,9 @@ impl Run<'_> {
         guided: &[usize],
     ) -> Result<Tensor<4>, Stop> {
         Ok(match self.0.pipeline.architecture.process() {
-            Process::Flow(Clock::NoiseAtOne)
-            | Process::Hybrid { .. }
-            | Process::MeanFlow { .. } => self.velocity(x, time, guided).await?,
+            Process::Flow(Clock::NoiseAtOne) | Process::Hybrid { .. } | Process::MeanFlow => {
+                self.velocity(x, time, guided).await?
+            }
             Process::Flow(Clock::NoiseAtZero) => -self.velocity(x, 1.0 - time, guided).await?,
             Process::Denoiser { .. } => {
                 let inputs = self.0.inputs(vec![x], time, guided);
@@ -186,7 +186,7 @@ fn predict(network: &dyn Network, inputs: Inputs) -> Tensor<4> {
 
 impl Model for Run<'_> {
     async fn predict(&mut self, x: State, time: f64, step_time: f64) -> Result<State, Stop> {
-        let guided = self.0.evaluation(step_time);
+        let guided = self.0.evaluation(time, step_time);
         let x = self.0.input(x, FloatDType::F32, &guided);
         let y = self.evaluate(x.clone(), time, &guided).await?;
         let denoises = matches!(self.0.pipeline.architecture.process(), Process::Denoiser { .. });
@@ -203,6 +203,13 @@ impl Model for Run<'_> {
     }
 
     async fn on_step(&mut self, step: Step<'_>) -> Result<(), Stop> {
-        self.0.tell(step, None).await
+        // Below the floor the velocity `(z − x̂)/floor` does not lead to x̂, which is what the step shows.
+        let floor = self.0.pipeline.architecture.time_floor();
+        if step.time <= 0.0 || step.time >= floor {
+            return self.0.tell(step, None).await;
+        }
+        let change = step.clean.clone() - step.state.clone();
+        let clean = step.state.clone() + change * (floor / step.time);
+        self.0.tell(Step { clean: &clean, ..step }, None).await
     }
 }

@@ -16,6 +16,7 @@ use super::InvalidConfig;
 use super::hidit::HiDiT;
 use super::meanflow::MeanFlow;
 use super::vavae::VaeConfig;
+use crate::diffusion::guidance::Interval;
 use crate::image::Rounding;
 use crate::settings::{Sampler, Settings};
 use crate::weights::{
@@ -51,10 +52,7 @@ pub enum Process {
     },
     /// iMF and pMF: the network predicts the average velocity of a flow on [`Clock::NoiseAtOne`] over a span of
     /// times, and guidance is one of its inputs.
-    MeanFlow {
-        /// Standard deviation of the noise at t = 1, positive.
-        noise_scale: f64,
-    },
+    MeanFlow,
 }
 
 impl Process {
@@ -78,7 +76,7 @@ impl Process {
     /// which was trained with no other.
     pub fn least_guidance(self) -> f64 {
         match self {
-            Self::MeanFlow { .. } => 1.0,
+            Self::MeanFlow => 1.0,
             _ => 0.0,
         }
     }
@@ -136,6 +134,28 @@ pub trait DiffusionModel: Any + Debug + Send + Sync {
 
     /// What it predicts.
     fn process(&self) -> Process;
+
+    /// Standard deviation of the noise at a flow's time 1, positive.
+    fn noise_scale(&self) -> f64 {
+        1.0
+    }
+
+    /// Where the last step of a flow ends, on this library's clock and before a time shift: above 0 where the authors
+    /// stop early.
+    fn last_time(&self) -> f64 {
+        0.0
+    }
+
+    /// The time on this library's clock that a velocity `(z − x̂)/max(t, floor)` was divided by at least, of a flow
+    /// whose network estimates the image x̂; 0 for others.
+    fn time_floor(&self) -> f64 {
+        0.0
+    }
+
+    /// Whether the ends of the guidance interval belong to it, and which evaluations ask.
+    fn interval(&self) -> Interval {
+        Interval::Closed
+    }
 
     /// The samplers that fit it.
     fn samplers(&self) -> &'static [Sampler];

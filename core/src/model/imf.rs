@@ -235,7 +235,7 @@ impl DiffusionModel for ImfConfig {
     }
 
     fn process(&self) -> Process {
-        Process::MeanFlow { noise_scale: 1.0 }
+        Process::MeanFlow
     }
 
     fn samplers(&self) -> &'static [Sampler] {

@@ -24,6 +24,7 @@ pub mod vavae;
 
 pub use crate::config::InvalidConfig;
 pub(crate) use crate::config::ensure;
+pub use crate::diffusion::guidance::Interval;
 pub use architecture::{
     Architecture, Clock, DiffusionModel, Family, LatentSpace, Network, Process, Untrained,
 };

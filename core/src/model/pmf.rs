@@ -258,7 +258,11 @@ impl DiffusionModel for PmfConfig {
     }
 
     fn process(&self) -> Process {
-        Process::MeanFlow { noise_scale: self.noise_scale }
+        Process::MeanFlow
+    }
+
+    fn noise_scale(&self) -> f64 {
+        self.noise_scale
     }
 
     fn samplers(&self) -> &'static [Sampler] {

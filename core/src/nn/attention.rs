@@ -6,7 +6,7 @@ use tintype_shaders::{AttentionKind, QkTransform};
 
 use super::linear::{Init, Linear};
 use super::norm::{Norm, NormKind};
-use super::rope::AxialRope;
+use super::rope::RotaryTable;
 
 /// `softmax(q kᵀ · scale) v`, softmax in float32. `mask` is true where a query may **not** look.
 ///
@@ -69,13 +69,13 @@ impl SelfAttention {
     /// # Panics
     ///
     /// If a tensor does not have the stated shape.
-    pub fn forward(&self, x: Tensor<3>, rope: Option<&AxialRope>) -> Tensor<3> {
+    pub fn forward(&self, x: Tensor<3>, rope: Option<&RotaryTable>) -> Tensor<3> {
         let [b, n, d] = x.dims();
         let head = d / self.heads;
         let qkv = self.qkv.forward(x); // [B, N, 3·D]
         let scale = 1.0 / (head as f64).sqrt();
         if self.q_norm.is_none() {
-            let preparation = rope.map_or(QkTransform::Plain, AxialRope::preparation);
+            let preparation = rope.map_or(QkTransform::Plain, RotaryTable::preparation);
             let out = tintype_shaders::qkv_attention(
                 qkv,
                 self.heads,

@@ -7,7 +7,7 @@ use super::attention::SelfAttention;
 use super::feed_forward::{Mlp, SwiGlu};
 use super::linear::{Init, Linear};
 use super::norm::{Norm, NormKind};
-use super::rope::AxialRope;
+use super::rope::RotaryTable;
 
 /// What distinguishes the blocks of the family.
 #[derive(Clone, Copy, Debug)]
@@ -28,11 +28,11 @@ pub struct BlockConfig {
     pub shift: bool,
 }
 
-/// Runs a row of blocks from tokens `[B, N, D]` and condition `[B, D]` (after its SiLU), and gives
+/// Runs a row of blocks from tokens `[B, N, D]` and condition `[B, D]` or `[B·N, D]` (after its SiLU), and gives
 /// both back: the place where training chooses between keeping activations and computing them again.
 pub type RunBlocks<'a> = &'a mut dyn FnMut(
     &[DitBlock],
-    Option<&AxialRope>,
+    Option<&RotaryTable>,
     Tensor<3>,
     Tensor<2>,
 ) -> (Tensor<3>, Tensor<2>);
@@ -42,7 +42,7 @@ pub type RunBlocks<'a> = &'a mut dyn FnMut(
 /// # Shapes
 ///
 /// * `h`: tokens `[B, N, D]`
-/// * `c`: SiLU of the condition, `[B, D]`
+/// * `c`: SiLU of the condition, `[B, D]`, or `[B·N, D]` where each token has its own
 /// * returns both, of the same shapes
 ///
 /// # Panics
@@ -50,7 +50,7 @@ pub type RunBlocks<'a> = &'a mut dyn FnMut(
 /// If a tensor does not have the stated shape.
 pub fn run_blocks(
     blocks: &[DitBlock],
-    rope: Option<&AxialRope>,
+    rope: Option<&RotaryTable>,
     h: Tensor<3>,
     c: Tensor<2>,
 ) -> (Tensor<3>, Tensor<2>) {
@@ -104,14 +104,15 @@ impl DitBlock {
     /// # Shapes
     ///
     /// * `x`: tokens `[B, N, D]`
-    /// * `c`: **SiLU of** the condition `[B, D]`, computed once for all blocks
+    /// * `c`: **SiLU of** the condition `[B, D]`, computed once for all blocks; `[B·N, D]` where each token has its own
     /// * returns `[B, N, D]`
     ///
     /// # Panics
     ///
     /// If a tensor does not have the stated shape.
-    pub fn forward(&self, x: Tensor<3>, c: Tensor<2>, rope: Option<&AxialRope>) -> Tensor<3> {
-        let d = x.dims()[2];
+    pub fn forward(&self, x: Tensor<3>, c: Tensor<2>, rope: Option<&RotaryTable>) -> Tensor<3> {
+        let [b, n, d] = x.dims();
+        let [groups, _] = c.dims();
         let m = self.ada_ln_modulation.forward(c); // [B, 6·D], or [B, 4·D] without shifts
         let chunk = |i: usize| m.clone().narrow(1, i * d, d);
         let [shift1, scale1, gate1, shift2, scale2, gate2] = if self.shift {
@@ -123,14 +124,18 @@ impl DitBlock {
         else {
             unreachable!("scales and gates are always present")
         };
-        let a = self.attn.forward(self.norm1.modulated(x.clone(), shift1, scale1), rope);
-        let x = tintype_shaders::gated_residual(x, a, gate1);
-        let h = self.norm2.modulated(x.clone(), shift2, scale2);
+        // Tokens that share a row of the condition are modulated as those of one image.
+        let grouped = |x: Tensor<3>| x.reshape([groups, b * n / groups, d]);
+        let tokens = |x: Tensor<3>| x.reshape([b, n, d]);
+        let x = grouped(x);
+        let a = tokens(self.norm1.modulated(x.clone(), shift1, scale1));
+        let x = tintype_shaders::gated_residual(x, grouped(self.attn.forward(a, rope)), gate1);
+        let h = tokens(self.norm2.modulated(x.clone(), shift2, scale2));
         let f = match &self.mlp {
             FeedForward::Mlp(mlp) => mlp.forward(h),
             FeedForward::SwiGlu(swiglu) => swiglu.forward(h),
         };
-        tintype_shaders::gated_residual(x, f, gate2)
+        tokens(tintype_shaders::gated_residual(x, grouped(f), gate2))
     }
 }
 
@@ -157,17 +162,19 @@ impl FinalLayer {
     /// # Shapes
     ///
     /// * `x`: `[B, N, D]`
-    /// * `c`: SiLU of the condition, `[B, D]`
+    /// * `c`: SiLU of the condition, `[B, D]`, or `[B·N, D]` where each token has its own
     /// * returns `[B, N, D]`
     ///
     /// # Panics
     ///
     /// If a tensor does not have the stated shape.
     pub fn modulate(&self, x: Tensor<3>, c: Tensor<2>) -> Tensor<3> {
-        let d = x.dims()[2];
+        let [b, n, d] = x.dims();
+        let [groups, _] = c.dims();
         let m = self.ada_ln_modulation.forward(c); // [B, 2·D]
         let (shift, scale) = (m.clone().narrow(1, 0, d), m.narrow(1, d, d));
-        self.norm_final.modulated(x, Some(shift), scale)
+        let x = x.reshape([groups, b * n / groups, d]);
+        self.norm_final.modulated(x, Some(shift), scale).reshape([b, n, d])
     }
 
     /// The linear head, from modulated tokens to the values of their patches.

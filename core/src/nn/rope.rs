@@ -50,23 +50,9 @@ impl AxialRope {
         }
     }
 
-    /// Rotates adjacent pairs: `(a, b) → (a cos θ − b sin θ, b cos θ + a sin θ)`.
-    ///
-    /// # Shapes
-    ///
-    /// * `x`: `[B, heads, N, head_dim]`
-    /// * returns the same
-    ///
-    /// # Panics
-    ///
-    /// If a tensor does not have the stated shape.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        rotate_pairs(x, self.freqs_cos.val(), self.freqs_sin.val())
-    }
-
-    /// The same inside of attention.
-    pub fn preparation(&self) -> QkTransform {
-        QkTransform::Rotary { cos: self.freqs_cos.val(), sin: self.freqs_sin.val() }
+    /// The tables as attention takes them.
+    pub fn table(&self) -> RotaryTable {
+        RotaryTable { cos: self.freqs_cos.val(), sin: self.freqs_sin.val() }
     }
 }
 
@@ -115,7 +101,7 @@ impl Places {
     }
 }
 
-/// Rotary tables over adjacent pairs that are computed, because no checkpoint holds them.
+/// Rotary tables over adjacent pairs: computed, or those of a checkpoint ([`AxialRope::table`]).
 #[derive(Clone, Debug)]
 pub struct RotaryTable {
     /// `[N, head_dim]`
@@ -139,7 +125,8 @@ impl RotaryTable {
         })
     }
 
-    /// Rotates adjacent pairs in float32: `(a, b) → (a cos θ − b sin θ, b cos θ + a sin θ)`.
+    /// Rotates adjacent pairs, `(a, b) → (a cos θ − b sin θ, b cos θ + a sin θ)`, in the dtype that `x` and the tables
+    /// share, else in float32.
     ///
     /// # Shapes
     ///
@@ -151,8 +138,18 @@ impl RotaryTable {
     /// If a tensor does not have the stated shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let dtype = x.dtype();
-        let x = x.cast(FloatDType::F32);
+        let x = if dtype == self.cos.dtype() { x } else { x.cast(FloatDType::F32) };
         rotate_pairs(x, self.cos.clone(), self.sin.clone()).cast(dtype)
+    }
+
+    /// The rotation inside of attention.
+    pub fn preparation(&self) -> QkTransform {
+        QkTransform::Rotary { cos: self.cos.clone(), sin: self.sin.clone() }
+    }
+
+    /// The tables off the graph of automatic differentiation.
+    pub fn inner(&self) -> Self {
+        Self { cos: self.cos.clone().inner(), sin: self.sin.clone().inner() }
     }
 }
 

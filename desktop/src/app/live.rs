@@ -21,7 +21,7 @@ impl App {
     /// Whether they are: of networks of one step, unless somebody decided otherwise.
     pub fn is_live(&self) -> bool {
         let process = self.model().map(|model| model.inspection.architecture.process());
-        let by_default = matches!(process, Some(Process::MeanFlow { .. }));
+        let by_default = matches!(process, Some(Process::MeanFlow));
         let decided = self.of_model().and_then(|of_model| of_model.live);
         self.can_be_live() && decided.unwrap_or(by_default)
     }

@@ -11,7 +11,7 @@ use tintype::burn::module::{AutodiffModule, Module};
 use tintype::burn::tensor::{Gradients, Tensor};
 use tintype::model::hdit::{Layer, run_layers};
 use tintype::nn::block::{DitBlock, run_blocks};
-use tintype::nn::rope::AxialRope;
+use tintype::nn::rope::RotaryTable;
 use tintype::weights::{Flat, flat_gradients};
 
 /// A block as a function of tokens and condition, on the graph.
@@ -122,17 +122,17 @@ impl Tape<3> {
     ///
     /// # Shapes
     ///
-    /// * the closure takes tokens `[B, N, D]` and a condition `[B, D]`, and returns both
+    /// * the closure takes tokens `[B, N, D]` and a condition `[B, D]` or `[B·N, D]`, and returns both
     pub fn dit(
         &mut self,
-    ) -> impl FnMut(&[DitBlock], Option<&AxialRope>, Tensor<3>, Tensor<2>) -> (Tensor<3>, Tensor<2>)
+    ) -> impl FnMut(&[DitBlock], Option<&RotaryTable>, Tensor<3>, Tensor<2>) -> (Tensor<3>, Tensor<2>)
     {
         |blocks, rope, h, c| {
             if !self.enabled {
                 return run_blocks(blocks, rope, h, c);
             }
             let plain: Vec<DitBlock> = blocks.iter().map(|b| b.valid()).collect();
-            let plain_rope = rope.map(|r| r.valid());
+            let plain_rope = rope.map(RotaryTable::inner);
             let on_graph = |block: &DitBlock| -> Block<3> {
                 let (block, rope) = (block.clone(), rope.cloned());
                 Arc::new(move |h, c| block.forward(h, c, rope.as_ref()))

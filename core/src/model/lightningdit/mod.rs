@@ -134,7 +134,8 @@ impl LightningDiT {
     ) -> Tensor<4> {
         let c = self.condition(t, y); // [B, D]
         let h = self.x_embedder.forward(x) + self.pos_embed.val(); // [B, N, D]
-        let (h, c) = run(&self.blocks, self.feat_rope.as_ref(), h, c);
+        let rope = self.feat_rope.as_ref().map(AxialRope::table);
+        let (h, c) = run(&self.blocks, rope.as_ref(), h, c);
         self.image(self.final_layer.head(self.final_layer.modulate(h, c)))
     }
 
@@ -155,13 +156,13 @@ impl LightningDiT {
         let c = self.condition(t, y);
         let patches = self.x_embedder.forward(x);
         let embedded = patches.clone() + self.pos_embed.val();
-        let rope = self.feat_rope.as_ref();
+        let rope = self.feat_rope.as_ref().map(AxialRope::table);
         let mut h = embedded.clone();
         let blocks: Vec<_> = self
             .blocks
             .iter()
             .map(|block| {
-                h = block.forward(h.clone(), c.clone(), rope);
+                h = block.forward(h.clone(), c.clone(), rope.as_ref());
                 h.clone()
             })
             .collect();
