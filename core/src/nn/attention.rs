@@ -49,12 +49,27 @@ impl SelfAttention {
     ///
     /// If `heads` is 0 and there is a norm of queries and keys.
     pub fn new(hidden: usize, heads: usize, qk_norm: Option<NormKind>, device: &Device) -> Self {
+        Self::with_init(hidden, heads, qk_norm, Init::Xavier, device)
+    }
+
+    /// The same whose layers start in another way.
+    ///
+    /// # Panics
+    ///
+    /// As of [`new`](Self::new).
+    pub fn with_init(
+        hidden: usize,
+        heads: usize,
+        qk_norm: Option<NormKind>,
+        init: Init,
+        device: &Device,
+    ) -> Self {
         let norm = || qk_norm.map(|kind| Norm::new(kind, hidden / heads, device));
         Self {
-            qkv: Linear::new(hidden, 3 * hidden, Init::Xavier, device),
+            qkv: Linear::new(hidden, 3 * hidden, init, device),
             q_norm: norm(),
             k_norm: norm(),
-            proj: Linear::new(hidden, hidden, Init::Xavier, device),
+            proj: Linear::new(hidden, hidden, init, device),
             heads,
         }
     }

@@ -80,18 +80,23 @@ pub enum FeedForward {
 impl DitBlock {
     /// A block that starts as the identity (zero modulation).
     pub fn new(config: BlockConfig, device: &Device) -> Self {
+        Self::with_init(config, Init::Xavier, device)
+    }
+
+    /// The same whose layers but the modulation start in another way.
+    pub fn with_init(config: BlockConfig, init: Init, device: &Device) -> Self {
         let BlockConfig { hidden, heads, mlp_width, norm, qk_norm, swiglu, shift } = config;
         let mlp = if swiglu {
             // Two thirds of the plain MLP's width, truncated (LightningDiT §2).
             let inner = (2.0 / 3.0 * mlp_width as f64) as usize;
-            FeedForward::SwiGlu(SwiGlu::new(hidden, inner, device))
+            FeedForward::SwiGlu(SwiGlu::with_init(hidden, inner, init, device))
         } else {
-            FeedForward::Mlp(Mlp::new(hidden, mlp_width, device))
+            FeedForward::Mlp(Mlp::with_init(hidden, mlp_width, init, device))
         };
         let chunks = if shift { 6 } else { 4 };
         Self {
             norm1: Norm::new(norm, hidden, device),
-            attn: SelfAttention::new(hidden, heads, qk_norm, device),
+            attn: SelfAttention::with_init(hidden, heads, qk_norm, init, device),
             norm2: Norm::new(norm, hidden, device),
             mlp,
             ada_ln_modulation: Linear::new(hidden, chunks * hidden, Init::Zero, device),

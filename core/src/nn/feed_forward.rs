@@ -15,9 +15,14 @@ pub struct Mlp {
 impl Mlp {
     /// From `hidden` to `inner` features and back.
     pub fn new(hidden: usize, inner: usize, device: &Device) -> Self {
+        Self::with_init(hidden, inner, Init::Xavier, device)
+    }
+
+    /// The same whose layers start in another way.
+    pub fn with_init(hidden: usize, inner: usize, init: Init, device: &Device) -> Self {
         Self {
-            fc1: Linear::new(hidden, inner, Init::Xavier, device),
-            fc2: Linear::new(inner, hidden, Init::Xavier, device),
+            fc1: Linear::new(hidden, inner, init, device),
+            fc2: Linear::new(inner, hidden, init, device),
         }
     }
 
@@ -46,9 +51,14 @@ pub struct SwiGlu {
 impl SwiGlu {
     /// From `hidden` features through `inner` products and back.
     pub fn new(hidden: usize, inner: usize, device: &Device) -> Self {
+        Self::with_init(hidden, inner, Init::Xavier, device)
+    }
+
+    /// The same whose layers start in another way.
+    pub fn with_init(hidden: usize, inner: usize, init: Init, device: &Device) -> Self {
         Self {
-            w12: Linear::new(hidden, 2 * inner, Init::Xavier, device),
-            w3: Linear::new(inner, hidden, Init::Xavier, device),
+            w12: Linear::new(hidden, 2 * inner, init, device),
+            w3: Linear::new(inner, hidden, init, device),
         }
     }
 

@@ -46,11 +46,33 @@ pub(crate) fn table<const D: usize>(
     values: impl FnOnce() -> Vec<f32> + Send + Sync + 'static,
     device: &Device,
 ) -> Param<Tensor<D>> {
+    computed(shape, values, false, device)
+}
+
+/// A parameter that starts as a table computed on the host.
+pub(crate) fn learned_table<const D: usize>(
+    shape: [usize; D],
+    values: impl FnOnce() -> Vec<f32> + Send + Sync + 'static,
+    device: &Device,
+) -> Param<Tensor<D>> {
+    computed(shape, values, true, device)
+}
+
+fn computed<const D: usize>(
+    shape: [usize; D],
+    values: impl FnOnce() -> Vec<f32> + Send + Sync + 'static,
+    trains: bool,
+    device: &Device,
+) -> Param<Tensor<D>> {
     Param::uninitialized(
         burn::module::ParamId::new(),
-        move |device, _| Tensor::from_data(burn::tensor::TensorData::new(values(), shape), device),
+        move |device, trains| {
+            let values = burn::tensor::TensorData::new(values(), shape);
+            let table: Tensor<D> = Tensor::from_data(values, device);
+            table.set_require_grad(trains)
+        },
         device.clone(),
-        false,
+        trains,
         shape.into(),
     )
 }
