@@ -5,7 +5,7 @@ use burn::tensor::TensorData;
 /// How −1…1 becomes 0…255. Both truncate; they differ by half a grey level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rounding {
-    /// `clamp(255·(x + 1)/2)`, SiT, REPA-E, Hi-DiT and k-diffusion.
+    /// `clamp(255·(x + 1)/2)`: SiT, REPA-E, Hi-DiT, RAE and k-diffusion.
     Half,
     /// `clamp(127.5·x + 128)`, which rounds to the nearest: LightningDiT, VA-VAE, iMF and pMF.
     Up,
@@ -33,6 +33,11 @@ pub enum PngError {
     Encode(#[from] png::EncodingError),
 }
 
+/// 8 bits of a value in 0…1, truncated; values beyond are clamped and NaN becomes 0.
+pub fn truncated(value: f32) -> u8 {
+    (255.0 * value).clamp(0.0, 255.0) as u8
+}
+
 /// Converts a batch in −1…1; one channel becomes grey, of more than three the first three count. NaN becomes
 /// black: whoever shows images tells of it before.
 ///
@@ -47,7 +52,7 @@ pub fn to_rgb(data: &TensorData, rounding: Rounding) -> Vec<Rgb> {
     let [_, c, h, w]: [usize; 4] = data.shape.dims();
     let values: Vec<f32> = data.iter::<f32>().collect();
     let byte = |x: f32| match rounding {
-        Rounding::Half => (255.0 * ((x + 1.0) / 2.0)).clamp(0.0, 255.0) as u8,
+        Rounding::Half => truncated((x + 1.0) / 2.0),
         Rounding::Up => (127.5 * x + 128.0).clamp(0.0, 255.0) as u8,
     };
     let picture = |image: &[f32]| {

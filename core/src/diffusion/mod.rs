@@ -5,3 +5,4 @@ pub mod guidance;
 pub mod karras;
 pub mod loss;
 pub mod mean_flow;
+pub mod time_shift;
