@@ -1,6 +1,7 @@
 //! Published configurations, with their parameter counts and the numbers they reproduce.
 
 use crate::model::Architecture;
+use crate::model::ditdh::DitDhConfig;
 use crate::model::hdit::{HDiTConfig, LevelAttention, PerLevel};
 use crate::model::hidit::HiDiTConfig;
 use crate::model::imf::ImfConfig;
@@ -75,6 +76,7 @@ pub fn all() -> Vec<Preset> {
     );
     presets.extend(imf());
     presets.extend(pmf());
+    presets.extend(ditdh());
     let hdit = |name, config: HDiTConfig, parameters, metric| Preset {
         name,
         architecture: Architecture::from(config),
@@ -166,6 +168,28 @@ fn pmf() -> Vec<Preset> {
     .into_iter()
     .filter_map(|(name, size, patch, parameters, metric)| {
         let architecture = PmfConfig::variant(size, patch)?.into();
+        Some(Preset { name, architecture, parameters, metric })
+    })
+    .collect()
+}
+
+/// RAE's, on the latents of DINOv2-B; the small ones guide the large ones.
+fn ditdh() -> Vec<Preset> {
+    [
+        (
+            "rae-ditdh-xl-256",
+            "XL",
+            16,
+            838_675_796,
+            "RAE, ImageNet-256, 800 epochs: FID 1.13 guided, 1.51 without",
+        ),
+        ("rae-ditdh-xl-512", "XL", 32, 839_560_532, "RAE, ImageNet-512: FID 1.13 guided"),
+        ("rae-ditdh-s-256", "S", 16, 196_455_764, "RAE's guide of rae-ditdh-xl-256, 14 epochs"),
+        ("rae-ditdh-s-512", "S", 32, 196_750_676, "RAE's guide of rae-ditdh-xl-512, 20 epochs"),
+    ]
+    .into_iter()
+    .filter_map(|(name, size, side, parameters, metric)| {
+        let architecture = DitDhConfig::variant(size, side)?.into();
         Some(Preset { name, architecture, parameters, metric })
     })
     .collect()

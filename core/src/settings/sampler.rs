@@ -46,7 +46,7 @@ impl TryFrom<String> for Sampler {
 }
 
 impl Sampler {
-    /// Those of flow models with one stream (SiT, LightningDiT).
+    /// Those of flow models with one stream (SiT, LightningDiT, DiT-DH).
     pub const FLOW: [Self; 8] = [
         Self::Euler,
         Self::Heun,

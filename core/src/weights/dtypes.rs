@@ -3,7 +3,7 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 
-use super::names::{authors_name, is_buffer};
+use super::names::{authors_name, is_float32};
 use super::store::{Dtype, Weights};
 use crate::device::is_processor;
 use crate::nn::linear;
@@ -35,11 +35,12 @@ impl Dtypes {
         self.is_linear = container == linear::CONTAINER && name == "weight";
     }
 
-    /// The dtype of the parameter at the last path, which has this name. Normalisation statistics are in float32.
+    /// The dtype of the parameter at the last path, which has this name. Normalisation statistics and frequencies
+    /// are in float32.
     pub(super) fn of(&self, name: &str, weights: &Weights) -> DType {
         let stored = weights.tensors.get(name).map(|view| view.dtype);
         match stored {
-            _ if is_buffer(name) => DType::F32,
+            _ if is_float32(name) => DType::F32,
             Some(Dtype::F16) if self.keeps && self.is_linear => DType::F16,
             Some(Dtype::BF16) if self.keeps && self.is_linear => DType::BF16,
             _ => DType::from(self.precision),

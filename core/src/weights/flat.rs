@@ -7,7 +7,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{FloatDType, Gradients, Tensor};
 
 use super::load::{layout, on_host};
-use super::names::{authors_name, is_buffer};
+use super::names::{authors_name, is_float32};
 use super::store::TensorView;
 use crate::device::is_processor;
 
@@ -185,7 +185,7 @@ pub fn with_flat<M: Module>(network: M, values: &Flat) -> M {
 }
 
 /// The network with its parameters in another precision, still tied by gradients to the ones it
-/// was made of: mixed precision with master weights. Normalisation statistics stay as they are.
+/// was made of: mixed precision with master weights. Normalisation statistics and frequencies stay as they are.
 pub fn computing_in<M: Module>(network: &M, precision: FloatDType) -> M {
     struct Mapper {
         path: Vec<String>,
@@ -199,7 +199,7 @@ pub fn computing_in<M: Module>(network: &M, precision: FloatDType) -> M {
             self.path.pop();
         }
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            match is_buffer(&authors_name(&self.path)) {
+            match is_float32(&authors_name(&self.path)) {
                 true => param,
                 false => Param::initialized(param.id, param.val().cast(self.precision)),
             }

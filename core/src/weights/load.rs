@@ -21,7 +21,7 @@ pub struct Loaded<M> {
 }
 
 /// Fills a network, which is on `device`, from a checkpoint, in the given precision. Normalisation
-/// statistics stay in float32.
+/// statistics and frequencies stay in float32.
 ///
 /// Fails before anything is computed if a tensor is missing or of another shape, and if a weight
 /// is not finite.

@@ -12,6 +12,8 @@ t_embedder.fc2.* -> t_embedder.mlp.2.*
 projectors.*.fc1.* -> projectors.*.0.*
 projectors.*.fc2.* -> projectors.*.2.*
 projectors.*.fc3.* -> projectors.*.4.*
+# DiT-DH's frequencies.
+t_embedder.w -> t_embedder.W
 # The layer after an activation.
 ada_ln_modulation.* -> adaLN_modulation.1.*
 **.ada_ln_modulation.* -> **.adaLN_modulation.1.*
@@ -44,6 +46,11 @@ pub(super) fn is_buffer(name: &str) -> bool {
     let suffixes = ["freqs", "freqs_cos", "freqs_sin", "running_mean", "running_var"];
     suffixes.iter().any(|s| name.ends_with(s))
         || matches!(name, "time_emb.weight" | "aug_emb.weight")
+}
+
+/// What is in float32 in a network of any precision: buffers, and DiT-DH's frequencies, whose angles need it.
+pub(super) fn is_float32(name: &str) -> bool {
+    is_buffer(name) || name == "t_embedder.W"
 }
 
 /// Parts of training checkpoints that no network of ours reads, or not for sampling: iMF's and pMF's head of v, of which

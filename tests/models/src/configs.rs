@@ -1,5 +1,6 @@
 //! Configurations of networks that compute in a moment; a test changes what it is about.
 
+use tintype::model::ditdh::DitDhConfig;
 use tintype::model::imf::ImfConfig;
 use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::meanflow::Shape;
@@ -31,6 +32,18 @@ pub fn lightningdit() -> LightningDiTConfig {
         num_heads: 4,
         num_classes: 12,
         ..LightningDiTConfig::variant("LightningDiT-B/1").expect("a variant")
+    }
+}
+
+/// A DiT-DH: 12 classes, latents `[4, 8, 8]`.
+pub fn ditdh() -> DitDhConfig {
+    DitDhConfig {
+        in_channels: 4,
+        hidden_size: [32, 48],
+        depth: [2, 1],
+        num_heads: [4, 3],
+        num_classes: 12,
+        ..DitDhConfig::variant("S", 8).expect("a variant")
     }
 }
 
