@@ -2,6 +2,8 @@
 
 mod book;
 mod diffusion_transformers;
+mod ditdh;
+mod ditdh_train;
 mod evaluation;
 mod files;
 mod hdit_model;
@@ -13,6 +15,7 @@ mod mean_flow;
 mod metrics;
 mod networks;
 mod ode_sde;
+mod rae;
 mod tables;
 mod training;
 mod vae;
@@ -98,6 +101,12 @@ pub fn recognise(name: &str, is_folder: bool) -> Option<Kind> {
         ("imf_loss_", Kind::OnDevice(mean_flow::loss)),
         ("pmf_loss_", Kind::OnDevice(mean_flow::loss)),
         ("pmf_muon", Kind::OnDevice(training::muon)),
+        ("rae_ditdh_forward_", Kind::OnDevice(ditdh::forward)),
+        ("rae_ditdh_ode_", Kind::OnDevice(ditdh::ode)),
+        ("rae_ditdh_loss", Kind::OnDevice(ditdh_train::loss)),
+        ("rae_ditdh_train3", Kind::OnDevice(ditdh_train::three_steps)),
+        ("rae_schedules", Kind::OnHost(ditdh::schedules)),
+        ("rae_stage1_", Kind::OnDevice(rae::stage1)),
         ("hidit_forward", Kind::OnDevice(hidit::forward)),
         ("hidit_emoji_", Kind::OnDevice(hidit::emoji)),
         ("vavae_full_structure_", Kind::OnDevice(vae::autoencoder)),
