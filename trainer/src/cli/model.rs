@@ -15,7 +15,7 @@ pub struct ModelArgs {
     #[arg(long, value_name = "NAME|FILE")]
     pub model: Option<PathBuf>,
     /// Model configuration, if the checkpoint does not contain it: k-diffusion's JSON, LightningDiT's
-    /// YAML, or this program's JSON
+    /// or RAE's YAML, or this program's JSON
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     #[command(flatten)]

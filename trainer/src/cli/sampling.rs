@@ -67,7 +67,7 @@ fn samplers() -> String {
     let mut others = Sampler::FLOW.to_vec();
     others.retain(|sampler| !Sampler::HYBRID.contains(sampler));
     format!(
-        "Sampler: {} (Hi-DiT); also {} (SiT, LightningDiT); {} (HDiT); {} (iMF, pMF)",
+        "Sampler: {} (Hi-DiT); also {} (SiT, LightningDiT, DiT-DH); {} (HDiT); {} (iMF, pMF)",
         names(&Sampler::HYBRID),
         names(&others),
         names(&Sampler::KARRAS),
