@@ -147,7 +147,8 @@ impl DitDh {
     /// * `x`: `[B, C, S, S]`
     /// * `t`: `[B]` in 0…1 (1 is noise)
     /// * `y`: `[B]`
-    /// * `run`: of tokens `[B, N, D₀]` and `[B, D₀]`, then of `[B, N, D₁]` and `[B·N, D₁]`
+    /// * `run`: of `[B, N, D₀]` and `[B, D₀]`, then of `[B, N, D₁]` and `[B·N, D₁]`; before these, without blocks, of the
+    ///   time `[B, 1, D₀]` and `[B, D₀]`
     /// * returns `[B, C, S, S]`
     ///
     /// # Panics

@@ -17,7 +17,7 @@ fn recognize(weights: &Weights) -> Result<Option<Architecture>, WeightsError> {
     if !weights.contains(OWN) {
         return Ok(None);
     }
-    let mut config = match metadata(weights) {
+    let mut config: DitDhConfig = match metadata(weights) {
         Some(json) if json.trim_start().starts_with('{') => parse(weights, FAMILY.name, json)?,
         Some(yaml) => DitDhConfig::from_yaml(yaml)?,
         None => from_shapes(weights)?,
