@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use tintype::generate::ModelPaths;
 use tintype::precision::Precision;
 
 use crate::browser::Question;
@@ -23,6 +24,8 @@ pub enum View {
     Compare(u64, u64),
     /// Published models.
     Models,
+    /// One class and seed from several models.
+    CompareModels,
 }
 
 /// A wish.
@@ -74,6 +77,17 @@ pub enum Action {
     RemoveModel(String),
     /// Looks for models on this machine.
     LookForModels,
+    /// Adds a model to the comparison.
+    AddToComparison {
+        name: String,
+        paths: ModelPaths,
+    },
+    /// Takes a row out of it.
+    RemoveFromComparison(u64),
+    /// Makes the pictures of its models.
+    StartComparison,
+    StopComparison,
+    NewComparisonSeed,
     /// Guides the model by the network in this file, or by its own prediction without a class.
     Guide(Option<PathBuf>),
     OpenPage(String),

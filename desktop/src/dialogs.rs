@@ -23,6 +23,8 @@ pub enum Purpose {
     Output,
     /// A picture of the gallery, to be saved under this name.
     SaveAs(u64, String),
+    /// The pictures of the comparison in one, to be saved under this name.
+    Sheet(String),
 }
 
 /// What came of a dialog.
@@ -101,7 +103,7 @@ async fn open(purpose: &Purpose) -> Option<rfd::FileHandle> {
             dialog.pick_file().await
         }
         Purpose::Output => dialog.set_title("Folder for pictures").pick_folder().await,
-        Purpose::SaveAs(_, name) => {
+        Purpose::SaveAs(_, name) | Purpose::Sheet(name) => {
             let dialog = dialog.set_title("Save the picture").add_filter("PNG", &["png"]);
             dialog.set_file_name(name).save_file().await
         }

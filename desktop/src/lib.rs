@@ -4,6 +4,7 @@
 //! * [`engine`] — the thread that loads networks and computes, and the only one that does
 //! * [`model`] — what is in the files that people bring; [`queue`] — what waits to be made
 //! * [`browser`] — published models: which are here, and which are being downloaded
+//! * [`compare`] — one class and seed from several models
 //! * [`gallery`] — finished pictures, in memory and on disk
 //! * [`face`] — the library's errors and settings in the words of the window
 //! * [`quality`] — draft, good and best, and how long they take; [`options`] — what some samplers have
@@ -18,6 +19,7 @@
 pub mod action;
 pub mod app;
 pub mod browser;
+pub mod compare;
 pub mod dialogs;
 pub mod engine;
 pub mod face;

@@ -15,6 +15,9 @@ use tintype::weights::{WeightsError, open};
 use crate::browser::{Library, published_settings};
 use crate::face;
 
+/// What people call the model inside the program.
+pub const EMBEDDED: &str = "Emoji (built in)";
+
 /// A model that would load.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -160,7 +163,7 @@ fn inspect(paths: &ModelPaths, library: &Library) -> Result<Model, String> {
     let name = match (entry, &paths.model) {
         (Some(entry), _) => entry.title.clone(),
         (None, Some(path)) => file_name(path),
-        (None, None) => "Emoji (built in)".into(),
+        (None, None) => EMBEDDED.into(),
     };
     let guide = files.guide.as_ref().and_then(|weights| {
         Some(Guide { architecture: detect(weights).ok()?, fingerprint: weights.fingerprint() })

@@ -36,17 +36,18 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Adds a job at the end.
+    /// Adds a job at the end; returns its number.
     pub fn add(
         &mut self,
         name: String,
         choice: Choice,
         settings: Settings,
         images: Vec<ImageSpec>,
-    ) {
+    ) -> u64 {
         let cancelled = Arc::default();
         let id = self.number();
         self.waiting.push_back(Job { id, name, choice, settings, images, done: 0, cancelled });
+        id
     }
 
     /// The number of a new job, also of one that does not wait here.

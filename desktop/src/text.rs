@@ -2,7 +2,7 @@
 
 use std::any::Any;
 
-use tintype::generate::ImageSpec;
+use tintype::generate::{ImageSpec, Settings};
 use tintype::noise::Blend;
 
 pub use tintype::labels::short;
@@ -14,6 +14,15 @@ pub fn duration(seconds: f64) -> String {
         s if s < 90.0 => format!("{s:.0} s"),
         s if s < 5400.0 => format!("{:.0} min", s / 60.0),
         s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+/// The steps of a sampler: "8 steps".
+pub fn steps(settings: &Settings) -> String {
+    match (settings.sampler.is_adaptive(), settings.steps) {
+        (true, _) => "steps as needed".into(),
+        (false, 1) => "1 step".into(),
+        (false, n) => format!("{n} steps"),
     }
 }
 

@@ -76,6 +76,11 @@ impl App {
             Action::UseModel(name) => self.use_model(&name),
             Action::RemoveModel(name) => self.remove_model(&name),
             Action::LookForModels => self.browser.look(),
+            Action::AddToComparison { name, paths } => self.add_to_comparison(name, paths),
+            Action::RemoveFromComparison(row) => self.remove_from_comparison(row),
+            Action::StartComparison => self.compare_models(),
+            Action::StopComparison => self.stop_comparison(),
+            Action::NewComparisonSeed => self.comparison.seed = random_seed(),
             Action::Guide(guide) => {
                 let present = self.preferences.choice.paths.clone();
                 self.set_paths(ModelPaths { guide, ..present });
@@ -100,8 +105,13 @@ impl App {
             }
             Action::Show(view) => {
                 self.view = view;
-                if view == View::Models {
-                    self.browser.open();
+                match view {
+                    View::Models => self.browser.open(),
+                    View::CompareModels => {
+                        self.browser.look();
+                        self.comparison.wants_focus = true;
+                    }
+                    _ => {}
                 }
             }
             Action::UseSettings(id) => {

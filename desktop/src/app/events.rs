@@ -6,7 +6,8 @@ use eframe::egui;
 use tintype::generate::{ModelPaths, Origin};
 
 use super::{App, Chosen, Networks};
-use crate::action::Action;
+use crate::action::{Action, View};
+use crate::compare::Picture;
 use crate::dialogs::{Answer as DialogAnswer, Purpose};
 use crate::engine::{Made, Outcome, Update};
 use crate::form::fitted;
@@ -15,12 +16,18 @@ use crate::notices::Severity;
 
 impl App {
     pub(super) fn inspected(&mut self, answer: Answer) {
+        self.comparison.read(&answer);
         match answer {
             Answer::Model(model) if model.paths == self.preferences.choice.paths => {
                 let classes = model.inspection.labels.len();
                 self.preferences.form.classes.retain(|class| *class < classes);
                 self.notices.withdraw(|action| *action == Action::EmbeddedModel);
+                let (name, paths) = (model.name.clone(), model.paths.clone());
                 self.chosen = Chosen::Model(model);
+                // Whoever opens a model there wants to compare it.
+                if self.view == View::CompareModels {
+                    self.add_to_comparison(name, paths);
+                }
                 if self.queue.is_empty() {
                     self.engine.prepare(self.preferences.choice.clone());
                 }
@@ -90,7 +97,7 @@ impl App {
             }
             Update::Step(step) => self.develop.step(step, ctx),
             Update::Picture(made) => self.pictured(*made),
-            Update::End { job, outcome } => self.ended(job, outcome),
+            Update::End { job, outcome, seconds } => self.ended(job, outcome, seconds),
         }
     }
 
@@ -106,8 +113,10 @@ impl App {
             return;
         }
         self.queue.picture(job);
+        let (image, evaluations, memory) = (made.image.clone(), made.evaluations, made.memory);
         let id = self.add(made);
         self.develop.finished(job, id);
+        self.comparison.picture(job, Picture::new(id, evaluations, image), memory);
     }
 
     /// Takes a picture into the gallery, and says so where it could not be saved; returns its number.
@@ -122,7 +131,7 @@ impl App {
         self.gallery.add(made)
     }
 
-    fn ended(&mut self, job: u64, outcome: Outcome) {
+    fn ended(&mut self, job: u64, outcome: Outcome, seconds: f64) {
         self.develop.end(job);
         let failed = !matches!(outcome, Outcome::Done | Outcome::Cancelled);
         if let Some(choice) = self.sketch.end(job, failed) {
@@ -131,7 +140,15 @@ impl App {
             return;
         }
         let Some(job) = self.queue.end(job) else { return };
+        let is_compared = self.comparison.end(job.id, &outcome, seconds);
+        // Its row says it, too.
+        if is_compared && self.view == View::CompareModels && matches!(outcome, Outcome::Failed(_))
+        {
+            self.networks = Networks::None;
+            return;
+        }
         if self.goes_on(&job.choice.device, outcome) {
+            self.comparison.again(job.id);
             self.queue.again(job, "cpu");
         }
     }
@@ -186,6 +203,10 @@ impl App {
             Purpose::Guide => paths.guide = Some(path),
             Purpose::Output => {
                 self.set_folder(Some(path));
+                return;
+            }
+            Purpose::Sheet(_) => {
+                self.comparison.save(path);
                 return;
             }
             Purpose::SaveAs(id, _) => {

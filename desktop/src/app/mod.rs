@@ -1,8 +1,9 @@
 //! The app's state, and the one place that changes it: what people want done is in `acts`, what the
-//! other threads did in `events`, what is made live in `live`, and what concerns published models in
-//! `models`.
+//! other threads did in `events`, what is made live in `live`, what concerns published models in `models`, and
+//! several models at once in `compare`.
 
 mod acts;
+mod compare;
 mod events;
 mod live;
 mod models;
@@ -19,6 +20,7 @@ use tintype_download::Environment;
 
 use crate::action::View;
 use crate::browser::{Browser, Library};
+use crate::compare::Comparison;
 use crate::dialogs::Dialogs;
 use crate::engine::{Choice, DeviceRow, Engine, Ready};
 use crate::frame_times::FrameTimes;
@@ -77,6 +79,7 @@ pub struct App {
     layout: Layout,
     pub(crate) gallery: Gallery,
     pub(crate) browser: Browser,
+    pub(crate) comparison: Comparison,
     pub(crate) picker: Picker,
     pub(crate) view: View,
     pub(crate) notices: Notices,
@@ -141,6 +144,7 @@ impl App {
             layout: Layout::One,
             gallery: Gallery::open(&folder, ctx.clone()),
             browser: Browser::new(library, ctx.clone()),
+            comparison: Comparison::new(ctx.clone()),
             picker: Picker::default(),
             view: View::Develop,
             notices,
@@ -235,6 +239,11 @@ impl App {
         &self.browser
     }
 
+    /// The models that are compared, for those who watch.
+    pub fn comparison(&self) -> &Comparison {
+        &self.comparison
+    }
+
     /// What is remembered, for those who watch.
     pub fn preferences(&self) -> &Preferences {
         &self.preferences
@@ -269,6 +278,12 @@ impl App {
         }
         for (purpose, answer) in self.dialogs.answers() {
             self.answered(purpose, answer);
+        }
+        for saved in self.comparison.saved() {
+            match saved {
+                Ok(path) => self.notices.info(format!("Saved as {}.", path.display())),
+                Err(trouble) => self.notices.trouble(trouble),
+            }
         }
         let folder = self.folder().to_path_buf();
         if let Some(work) = self.queue.next(&folder) {

@@ -1,6 +1,7 @@
 //! The thread that loads networks and computes. GPU work stays on one thread, and the window's never
 //! waits for it: orders go in by one channel, updates come out by another.
 
+mod memory;
 mod preview;
 mod saving;
 mod stopwatch;
@@ -86,6 +87,8 @@ pub enum Update {
         job: u64,
         /// Which.
         outcome: Outcome,
+        /// Seconds that it computed, without the loading of the networks.
+        seconds: f64,
     },
 }
 
@@ -155,6 +158,10 @@ pub struct Made {
     pub saved: Option<Result<PathBuf, String>>,
     /// How long it took; `None` of all but the first of a batch.
     pub pace: Option<Pace>,
+    /// Evaluations of the network; a guided one is two.
+    pub evaluations: usize,
+    /// Bytes that the weights take on the device.
+    pub memory: u64,
 }
 
 /// How a job ended.

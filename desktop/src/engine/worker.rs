@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
+use std::time::Instant;
 
 use eframe::{egui, egui_wgpu};
 use tintype::device::{self, Chosen, Found};
@@ -15,6 +16,7 @@ use tintype::precision::Precision;
 use tintype::sampler::Stop;
 use tintype_shaders::present::Presenter;
 
+use super::memory::of_weights;
 use super::preview::{Frames, colour_image};
 use super::saving::save;
 use super::stopwatch::Stopwatch;
@@ -113,6 +115,8 @@ struct Loaded {
     pipeline: Pipeline,
     fingerprints: Fingerprints,
     device: String,
+    /// Bytes of its weights there.
+    memory: u64,
     map: LatentMap,
     presenter: Option<Arc<Presenter>>,
 }
@@ -144,6 +148,8 @@ impl Worker {
         };
         let files = ModelFiles::open(&choice.paths).map_err(|e| face::load_error(&e))?;
         let pipeline = files.load(choice.precision, &found).map_err(|e| face::load_error(&e))?;
+        let memory = of_weights(&files, choice.precision.dtype(), &found.device)
+            .map_err(|e| face::load_error(&e))?;
         let precisions = Precision::ALL.into_iter().filter(|p| p.on(&found.device).is_ok());
         self.tell.tell(Update::Ready(Ready {
             choice: choice.clone(),
@@ -156,6 +162,7 @@ impl Worker {
             choice: choice.clone(),
             fingerprints: Fingerprints::of(files.parts()),
             device: found.id,
+            memory,
             map: LatentMap::new(pipeline.latent_channels().unwrap_or(0)),
             presenter,
             pipeline,
@@ -192,21 +199,24 @@ impl Worker {
 
     fn work(&mut self, work: &Work) {
         let closing = self.closing.load(Ordering::Relaxed);
+        let mut seconds = 0.0;
         let outcome = if closing || work.cancelled.load(Ordering::Relaxed) {
             Outcome::Cancelled
         } else {
             match self.load(&work.choice) {
                 Err(trouble) => Outcome::Failed(trouble),
-                Ok(()) => match catch_unwind(AssertUnwindSafe(|| self.make(work))) {
-                    Ok(outcome) => outcome,
-                    Err(panic) => Outcome::DeviceLost(text::panic_message(&*panic)),
-                },
+                Ok(()) => {
+                    let began = Instant::now();
+                    let made = catch_unwind(AssertUnwindSafe(|| self.make(work)));
+                    seconds = began.elapsed().as_secs_f64();
+                    made.unwrap_or_else(|panic| Outcome::DeviceLost(text::panic_message(&*panic)))
+                }
             }
         };
         if matches!(outcome, Outcome::DeviceLost(_)) {
             self.loaded = None;
         }
-        self.tell.tell(Update::End { job: work.job, outcome });
+        self.tell.tell(Update::End { job: work.job, outcome, seconds });
     }
 
     fn make(&mut self, work: &Work) -> Outcome {
@@ -239,7 +249,8 @@ impl Loaded {
         watch: &Watch,
         closing: &AtomicBool,
     ) -> Result<(), GenerateError> {
-        let Self { pipeline, map, presenter, fingerprints, device, choice } = self;
+        let Self { choice, pipeline, fingerprints, device, memory, map, presenter } = self;
+        let memory = *memory;
         let mut frames = Frames::new(pipeline, presenter.as_deref(), map);
         let mut stopwatch = Some(Stopwatch::start());
         let shared = presenter.is_some();
@@ -292,7 +303,7 @@ impl Loaded {
                         let process = pipeline.architecture().process();
                         stopwatch.pace(&work.settings, process, request.images.len())
                     });
-                    let made = finished(work, picture, origin, pace)?;
+                    let made = finished(work, picture, origin, pace, memory)?;
                     tell.tell(Update::Picture(Box::new(made)));
                 }
             }
@@ -306,6 +317,7 @@ fn finished(
     picture: Picture,
     origin: Origin,
     pace: Option<Pace>,
+    memory: u64,
 ) -> Result<Made, Stop> {
     // 8-bit pictures always encode; should one not, the run ends with the reason.
     let png = origin.to_png(&picture.image).map_err(|e| Stop::Device(e.to_string()))?;
@@ -318,5 +330,7 @@ fn finished(
         png: Arc::new(png),
         saved,
         pace,
+        evaluations: picture.evaluations,
+        memory,
     })
 }

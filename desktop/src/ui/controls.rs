@@ -196,11 +196,7 @@ fn qualities(
                 Quality::Good => ("Good", "To look at: more steps of a fast sampler"),
                 Quality::Best => ("Best", "The sampler and steps that the model's authors use"),
             };
-            let steps = match (wanted.sampler.is_adaptive(), wanted.steps) {
-                (true, _) => "steps as needed".into(),
-                (false, 1) => "1 step".into(),
-                (false, n) => format!("{n} steps"),
-            };
+            let steps = text::steps(&wanted);
             let seconds = app.seconds(&wanted).map(text::duration);
             let about = seconds.as_ref().map_or(String::new(), |s| format!(", about {s}"));
             let full_name = format!("{name}, {steps}{about}");

@@ -75,7 +75,7 @@ fn developing(app: &App, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
 }
 
 fn spec_name(app: &App, spec: &ImageSpec) -> String {
-    let labels = app.model().map(|model| &model.inspection.labels);
+    let labels = app.model_at_work().map(|model| &model.inspection.labels);
     match (labels, spec.class) {
         (Some(labels), Some(class)) => {
             format!("{}, {}", text::short(&labels.name(class)), text::seed(spec))
@@ -85,11 +85,12 @@ fn spec_name(app: &App, spec: &ImageSpec) -> String {
 }
 
 fn timeline_of(app: &App, running: &Running) -> Timeline {
-    let architecture = app.model().map(|model| &model.inspection.architecture);
+    let model = app.model_at_work();
+    let architecture = model.map(|model| &model.inspection.architecture);
     let process = architecture.map(|architecture| architecture.process());
     let karras = matches!(process, Some(Process::Denoiser { .. }));
     let tau = app.queue.running().and_then(|job| job.settings.tau);
-    let gate = app.model().and_then(|model| model.gate()).map(|gate| tau.unwrap_or(gate));
+    let gate = model.and_then(|model| model.gate()).map(|gate| tau.unwrap_or(gate));
     let Some(step) = &running.step else {
         return Timeline {
             done: 0.0,
@@ -99,7 +100,11 @@ fn timeline_of(app: &App, running: &Running) -> Timeline {
         };
     };
     let share = step.total.map(|total| step.index as f32 / total.max(1) as f32);
-    let done = if karras { share.unwrap_or(0.5) } else { 1.0 - step.time as f32 };
+    let done = match process {
+        Some(process) if !matches!(process, Process::Denoiser { .. }) => 1.0 - step.time as f32,
+        // Noise levels, or of a model that is neither open nor compared.
+        _ => share.unwrap_or(0.5),
+    };
     let last = step.first + step.images.len();
     let which = match running.total_images {
         1 => running.name.clone(),

@@ -14,7 +14,7 @@ pub const HELP: [(&str, &str); 13] = [
     ("Ctrl+Enter", "add it to the chosen classes, or take it out"),
     ("Ctrl+R", "surprise me"),
     ("Esc", "go back; clear the search; stop after this step"),
-    ("Ctrl+1, 2, 3", "develop, gallery, models"),
+    ("Ctrl+1, 2, 3, 4", "develop, gallery, models, compare"),
     ("Left, Right", "the next and the last picture"),
     ("Ctrl+S", "save the picture as"),
     ("Ctrl+C", "copy the picture"),
@@ -36,8 +36,11 @@ pub fn actions(app: &mut App, ctx: &egui::Context) -> Vec<Action> {
         return actions;
     }
     let focused = ctx.memory(|memory| memory.focused());
-    let in_models = app.view == View::Models;
-    let search = if in_models { app.browser.search_id() } else { app.picker.search_id() };
+    let search = match app.view {
+        View::Models => app.browser.search_id(),
+        View::CompareModels => app.comparison.search_id(),
+        _ => app.picker.search_id(),
+    };
     let searching = focused == Some(search);
     let pressed = |modifiers, key| ctx.input_mut(|input| input.consume_key(modifiers, key));
     let command = Modifiers::COMMAND;
@@ -46,6 +49,7 @@ pub fn actions(app: &mut App, ctx: &egui::Context) -> Vec<Action> {
         (Key::Num1, Action::Show(View::Develop)),
         (Key::Num2, Action::Show(View::Gallery)),
         (Key::Num3, Action::Show(View::Models)),
+        (Key::Num4, Action::Show(View::CompareModels)),
         (Key::O, Action::Ask(Purpose::Model)),
     ] {
         if pressed(command, key) {
@@ -56,8 +60,14 @@ pub fn actions(app: &mut App, ctx: &egui::Context) -> Vec<Action> {
         if pressed(Modifiers::NONE, Key::Escape) {
             escape(app, ctx, &mut actions);
         }
-        if !in_models {
-            app.picker.keys(ctx);
+        match app.view {
+            View::Models => {}
+            View::CompareModels => {
+                if pressed(Modifiers::NONE, Key::Enter) {
+                    actions.push(Action::StartComparison);
+                }
+            }
+            _ => app.picker.keys(ctx),
         }
     }
     if focused.is_none() {
@@ -75,10 +85,12 @@ pub fn actions(app: &mut App, ctx: &egui::Context) -> Vec<Action> {
             input.events.iter().filter_map(text).collect()
         });
         let has_classes = app.model().is_some_and(|model| model.has_classes());
-        if !typed.is_empty() && in_models {
-            app.browser.type_text(&typed);
-        } else if !typed.is_empty() && has_classes {
-            app.picker.type_text(&typed);
+        match app.view {
+            _ if typed.is_empty() => {}
+            View::Models => app.browser.type_text(&typed),
+            View::CompareModels => app.comparison.type_text(&typed),
+            _ if has_classes => app.picker.type_text(&typed),
+            _ => {}
         }
     }
     actions
@@ -89,6 +101,10 @@ fn escape(app: &mut App, ctx: &egui::Context, actions: &mut Vec<Action>) {
     match app.view {
         View::Models if app.browser.step_back() => {}
         View::Models => actions.push(Action::Show(View::Develop)),
+        View::CompareModels if app.comparison.is_busy(&app.queue) => {
+            actions.push(Action::StopComparison);
+        }
+        View::CompareModels => actions.push(Action::Show(View::Develop)),
         View::Picture(_) | View::Compare(..) => actions.push(Action::Show(View::Gallery)),
         _ if app.picker.clear() => {}
         _ => {

@@ -1,5 +1,6 @@
 //! What is seen, a file a panel.
 
+mod compare;
 mod controls;
 mod develop;
 mod filmstrip;
@@ -31,7 +32,7 @@ pub fn show(app: &mut App, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
         egui::Panel::top("notices").show(ui, |ui| messages::show(app, ui, actions));
     }
     // Another model has other classes.
-    if app.view != View::Models {
+    if !matches!(app.view, View::Models | View::CompareModels) {
         let left = egui::Panel::left("classes").size_range(200.0..=420.0).default_size(250.0);
         left.show(ui, |ui| {
             // A panel is as wide as what is in it, and stays so.
@@ -39,16 +40,19 @@ pub fn show(app: &mut App, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
             picker::show(app, ui, actions);
         });
     }
-    let right = egui::Panel::right("settings").size_range(240.0..=420.0).default_size(280.0);
-    right.show(ui, |ui| {
-        ui.set_min_width(ui.available_width());
-        if !app.queue.is_empty() {
-            egui::Panel::bottom("queue").show(ui, |ui| queue::show(app, ui, actions));
-        }
-        egui::ScrollArea::vertical()
-            .auto_shrink([false, false])
-            .show(ui, |ui| controls::show(app, ui, actions));
-    });
+    // What is compared has the settings of each model's authors.
+    if app.view != View::CompareModels {
+        let right = egui::Panel::right("settings").size_range(240.0..=420.0).default_size(280.0);
+        right.show(ui, |ui| {
+            ui.set_min_width(ui.available_width());
+            if !app.queue.is_empty() {
+                egui::Panel::bottom("queue").show(ui, |ui| queue::show(app, ui, actions));
+            }
+            egui::ScrollArea::vertical()
+                .auto_shrink([false, false])
+                .show(ui, |ui| controls::show(app, ui, actions));
+        });
+    }
     let strip = matches!(app.view, View::Develop) && !app.gallery.entries().is_empty();
     if strip {
         egui::Panel::bottom("latest")
@@ -61,6 +65,7 @@ pub fn show(app: &mut App, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
         View::Picture(id) => picture::show(app, id, ui, actions),
         View::Compare(left, right) => picture::compare(app, [left, right], ui, actions),
         View::Models => models::show(app, ui, actions),
+        View::CompareModels => compare::show(app, ui, actions),
     });
     hint_at_drop(ui);
 }

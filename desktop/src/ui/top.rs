@@ -28,6 +28,11 @@ pub fn show(app: &App, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
         if let Some(summary) = app.browser.summary() {
             ui.label(RichText::new(summary).weak()).on_hover_text("Downloaded so far");
         }
+        let compare = ui.selectable_label(app.view == View::CompareModels, "Compare");
+        let tip = "One class and seed from several models, side by side (Ctrl+4)";
+        if compare.on_hover_text(tip).clicked() {
+            actions.push(Action::Show(View::CompareModels));
+        }
         ui.separator();
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
             theme(app, ui, actions);

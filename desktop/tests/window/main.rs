@@ -2,6 +2,7 @@
 #![recursion_limit = "256"]
 
 mod bench;
+mod compare;
 mod live;
 mod models;
 mod more;

@@ -1,0 +1,252 @@
+//! Which models make pictures of a class, in which order, and what is told of them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tintype::generate::Inspection;
+use tintype::settings::Sampler;
+
+use super::*;
+use crate::engine::Choice;
+
+fn paths(name: &str) -> ModelPaths {
+    ModelPaths { model: Some(name.into()), ..ModelPaths::default() }
+}
+
+/// A SiT with classes of these names.
+fn model(name: &str, classes: &[&str]) -> Answer {
+    let architecture = tintype::preset::find("sit-xl-1").expect("a preset").architecture;
+    Answer::Model(Box::new(Model {
+        paths: paths(name),
+        fingerprint: name.into(),
+        name: name.into(),
+        values: 1,
+        defaults: architecture.default_settings(),
+        inspection: Inspection {
+            architecture,
+            labels: Labels::new(classes.iter().map(|class| class.to_string()).collect()),
+            image_size: [256, 256],
+            reports: Vec::new(),
+            notes: Vec::new(),
+        },
+        guide: None,
+    }))
+}
+
+/// Models of these classes, each read, and what is typed.
+fn comparison(models: &[(&str, &[&str])], query: &str) -> Comparison {
+    let mut comparison = Comparison::new(egui::Context::default());
+    for (name, classes) in models {
+        assert!(comparison.add(name.to_string(), paths(name)));
+        comparison.read(&model(name, classes));
+    }
+    comparison.query = query.into();
+    comparison.look_up();
+    comparison
+}
+
+/// Begins with a queue.
+fn begin(comparison: &mut Comparison, queue: &mut Queue) {
+    comparison.begin(|name, paths, settings, images| {
+        let choice = Choice { paths: paths.clone(), ..Choice::default() };
+        queue.add(name, choice, settings, images)
+    });
+}
+
+fn stages(comparison: &Comparison, queue: &Queue) -> Vec<Stage> {
+    comparison.rows().iter().map(|row| row.stage(queue)).collect()
+}
+
+fn left_out(reason: &str) -> Stage {
+    Stage::LeftOut(reason.into())
+}
+
+fn picture(id: u64, evaluations: usize, side: usize) -> Picture {
+    let grey = egui::Color32::from_gray(id as u8);
+    Picture::new(id, evaluations, Arc::new(egui::ColorImage::filled([side, side], grey)))
+}
+
+#[test]
+fn a_class_is_looked_up_by_name_in_every_model() {
+    let models: [(&str, &[&str]); 5] = [
+        ("a", &["tench, Tinca tinca", "golden retriever"]),
+        ("b", &["Golden Retriever, dog", "fruit"]),
+        ("c", &["fruit", "retriever"]),
+        ("d", &[]),
+        ("e", &["golden retriever", "golden retriever"]),
+    ];
+    let mut comparison = comparison(&models, " golden retriever ");
+    let mut queue = Queue::default();
+    let several = "has 2 classes called “golden retriever”: type a number, 0, 1";
+    let [unknown, classless, several] =
+        ["does not know “golden retriever”", "has no classes", several].map(left_out);
+    let expected = [Stage::Ready, Stage::Ready, unknown, classless, several];
+    assert_eq!(stages(&comparison, &queue), expected);
+    assert_eq!(comparison.summary(&queue), "5 models: 3 left out");
+
+    (comparison.seed, comparison.count) = (7, 2);
+    begin(&mut comparison, &mut queue);
+    assert_eq!(comparison.summary(&queue), "5 models: 2 waiting, 3 left out");
+    let made: Vec<_> = queue
+        .waiting()
+        .map(|job| {
+            let specs = job.images.iter().map(|spec| (spec.class, spec.seed));
+            (job.name.as_str(), job.choice.paths.clone(), specs.collect::<Vec<_>>())
+        })
+        .collect();
+    let expected = [
+        ("golden retriever: a", paths("a"), vec![(Some(1), 7), (Some(1), 8)]),
+        ("Golden Retriever: b", paths("b"), vec![(Some(0), 7), (Some(0), 8)]),
+    ];
+    assert_eq!(made, expected);
+
+    // A number is of each model's own list, and a name that none has is told of all.
+    comparison.query = "1".into();
+    comparison.look_up();
+    assert_eq!(comparison.rows()[2].stage(&queue), Stage::Ready);
+    comparison.query = "9".into();
+    comparison.look_up();
+    assert_eq!(comparison.rows()[2].stage(&queue), left_out("does not know “9”"));
+}
+
+#[test]
+fn models_without_classes_need_no_name_and_others_do() {
+    let without = comparison(&[("a", &[])], "");
+    assert_eq!(
+        (without.obstacle(), without.rows()[0].stage(&Queue::default())),
+        (None, Stage::Ready)
+    );
+    let mut both = comparison(&[("a", &[]), ("b", &["fruit"])], "");
+    assert_eq!(both.obstacle(), Some("Name a class first."));
+    assert!(both.add("c".into(), paths("c")) && !both.add("again".into(), paths("a")));
+    assert_eq!(both.obstacle(), Some("The models are still being read."));
+    both.read(&Answer::Trouble(paths("c"), "no such file".into()));
+    both.query = "fruit".into();
+    both.look_up();
+    assert_eq!(both.obstacle(), None);
+    let failed = Stage::Failed("no such file".into());
+    let expected = [left_out("has no classes"), Stage::Ready, failed];
+    assert_eq!(stages(&both, &Queue::default()), expected);
+    assert_eq!(both.summary(&Queue::default()), "3 models: 1 failed, 1 left out");
+    assert!(Comparison::new(egui::Context::default()).obstacle().is_some());
+}
+
+#[test]
+fn the_first_suggestion_is_taken_unless_a_model_has_just_that_name() {
+    let models: [(&str, &[&str]); 3] = [
+        ("a", &["goldfish, Carassius auratus", "golden retriever", "fruit"]),
+        ("b", &["goldfish, Carassius auratus", "golden retriever", "fruit"]),
+        ("c", &["gold", "old-timer"]),
+    ];
+    let mut some = comparison(&models[..2], "gold");
+    assert_eq!(some.suggested(), ["goldfish", "golden retriever"]);
+    some.settle();
+    assert_eq!((some.query.as_str(), some.suggested().len()), ("goldfish", 0));
+    let mut exact = comparison(&models, "gold");
+    assert!(exact.suggested().is_empty());
+    exact.settle();
+    assert_eq!(exact.query, "gold");
+    let unknown = comparison(&models, "zebra");
+    assert!(unknown.suggested().is_empty());
+    // The closest of each come first.
+    assert_eq!(comparison(&models, "old").suggested()[..2], ["goldfish", "old-timer"]);
+    // A model that is not read yet may have just that name.
+    let mut reading = comparison(&models[..2], "gold");
+    assert!(reading.add("c".into(), paths("c")));
+    reading.settle();
+    assert_eq!(reading.query, "gold");
+}
+
+#[test]
+fn a_row_goes_from_the_queue_to_its_end() {
+    let classes: &[&str] = &["fruit"];
+    let models = [("a", classes), ("b", classes), ("c", classes)];
+    let mut comparison = comparison(&models, "fruit");
+    let mut queue = Queue::default();
+    comparison.count = 2;
+    begin(&mut comparison, &mut queue);
+    let jobs = comparison.jobs();
+    let work = queue.next(Path::new("out")).expect("work");
+    assert_eq!((work.job, jobs.len()), (jobs[0], 3));
+    let (waiting, running) = (Stage::Waiting, Stage::Running);
+    assert_eq!(stages(&comparison, &queue), [running, waiting.clone(), waiting.clone()]);
+    assert!(comparison.is_busy(&queue) && !comparison.has_pictures());
+
+    // A lost device: what is left is made elsewhere.
+    comparison.picture(work.job, picture(1, 16, 4), 1 << 20);
+    queue.picture(work.job);
+    let lost = Outcome::DeviceLost("gone".into());
+    let job = queue.end(work.job).expect("it ran");
+    assert!(comparison.end(job.id, &lost, 1.0) && !comparison.end(99, &lost, 1.0));
+    comparison.again(job.id);
+    queue.again(job, "cpu");
+    assert_eq!(comparison.rows()[0].stage(&queue), Stage::Waiting);
+    let work = queue.next(Path::new("out")).expect("work");
+    comparison.picture(work.job, picture(2, 16, 4), 1 << 20);
+    queue.end(work.job);
+    comparison.end(work.job, &Outcome::Done, 1.5);
+    let captions = comparison.rows()[0].captions(Quality::Best);
+    let cost = "16 evaluations (NFE) each · 2.5 s for 2 pictures · 1.0 MiB of weights";
+    assert_eq!(captions[2], cost);
+    assert!(captions[1].starts_with("class 0: fruit, seed "), "{captions:?}");
+
+    // One fails and goes on to the next, which somebody takes out of the queue.
+    let work = queue.next(Path::new("out")).expect("work");
+    queue.end(work.job);
+    comparison.end(work.job, &Outcome::Failed("too large".into()), 0.0);
+    queue.cancel(jobs[2]);
+    let failed = Stage::Failed("too large".into());
+    assert_eq!(stages(&comparison, &queue), [Stage::Done, failed, Stage::Stopped]);
+    assert_eq!(comparison.summary(&queue), "3 models: 1 finished, 1 stopped, 1 failed");
+    assert!(!comparison.is_busy(&queue));
+    let last = comparison.rows()[2].id;
+    assert_eq!((comparison.remove(last), comparison.rows().len()), (Some(jobs[2]), 2));
+
+    // The next time begins anew.
+    begin(&mut comparison, &mut queue);
+    assert_eq!(stages(&comparison, &queue), [waiting.clone(), waiting]);
+    assert!(!comparison.has_pictures());
+}
+
+#[test]
+fn a_quality_is_that_of_every_model() {
+    let comparison = comparison(&[("a", &["fruit"])], "fruit");
+    let captions = |quality| comparison.rows()[0].captions(quality).remove(0);
+    let draft = captions(Quality::Draft);
+    assert!(draft.starts_with("unipc · 8 steps · "), "{draft}");
+    assert!(captions(Quality::Good).contains(" · 16 steps · "));
+    let defaults = comparison.rows()[0].model().expect("it is read").defaults;
+    assert_ne!(defaults.sampler, Sampler::UniPc);
+    assert!(captions(Quality::Best).starts_with(defaults.sampler.name()));
+}
+
+#[test]
+fn a_sheet_has_the_pictures_of_all_rows() {
+    let classes: &[&str] = &["fruit"];
+    let mut comparison = comparison(&[("a", classes), ("b", classes), ("c", classes)], "fruit");
+    let mut queue = Queue::default();
+    comparison.count = 2;
+    begin(&mut comparison, &mut queue);
+    let jobs = comparison.jobs();
+    comparison.picture(jobs[0], picture(10, 1, 8), 0);
+    comparison.picture(jobs[2], picture(20, 1, 16), 0);
+    comparison.picture(jobs[2], picture(30, 1, 16), 0);
+    // Cells of 16 pixels with 4 between them; the second row has no picture.
+    let sheet = sheet(comparison.rows());
+    assert_eq!((sheet.width, sheet.height), (36, 36));
+    let at = |x: usize, y: usize| sheet.pixels[(y * sheet.width + x) * 3];
+    assert_eq!([at(0, 0), at(7, 7), at(8, 8), at(20, 0)], [10, 10, 255, 255]);
+    assert_eq!([at(0, 20), at(15, 35), at(17, 20), at(20, 20), at(35, 35)], [20, 20, 255, 30, 30]);
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("sheet.png");
+    let written = |path: &Path| {
+        comparison.save(path.into());
+        comparison.inbox.recv().expect("an answer")
+    };
+    assert_eq!(written(&file), Ok(file.clone()));
+    let read = image::open(&file).expect("a picture");
+    assert_eq!((read.width(), read.height()), (36, 36));
+    let blocked = written(&file.join("inside.png")).expect_err("that is a file");
+    assert!(blocked.contains("inside.png"), "{blocked}");
+}
