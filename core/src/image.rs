@@ -1,5 +1,8 @@
 //! Tensors to 8-bit pictures and PNG files that carry their request.
 
+mod font;
+pub mod sheet;
+
 use burn::tensor::TensorData;
 
 /// How −1…1 becomes 0…255. Both truncate; they differ by half a grey level.

@@ -1,6 +1,8 @@
 //! The `tintype` program end to end: real processes, real files.
 
 mod common;
+#[path = "command_line/compare.rs"]
+mod compare;
 mod toy;
 
 use std::path::Path;

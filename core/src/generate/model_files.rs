@@ -257,7 +257,12 @@ impl ModelFiles {
 
     /// Refuses a model that the device's memory cannot hold, where the device tells how much it
     /// has.
-    fn check_memory(&self, precision: Precision, found: &Found) -> Result<(), LoadError> {
+    ///
+    /// # Errors
+    ///
+    /// * [`LoadError::Memory`] where it cannot
+    /// * [`LoadError::Weights`] and [`LoadError::IncompatibleParts`] as [`inspect`](Self::inspect)
+    pub fn check_memory(&self, precision: Precision, found: &Found) -> Result<(), LoadError> {
         let Some(free) = found.free_memory() else { return Ok(()) };
         let needed = self.needed(precision, &found.device)?;
         if needed > free {
@@ -267,9 +272,13 @@ impl ModelFiles {
     }
 
     /// Bytes that one image takes on a device: the parameters of the network and its guide, as they are loaded; those
-    /// of the decoder alone, `4·n`; and [`ACTIVATIONS`] times the decoder's largest activation, `4·n` for each. What
+    /// of the decoder alone, `4·n`; and three times the decoder's largest activation, `4·n` for each. What
     /// else the files hold is not loaded, and a network's activations are a few per cent of its parameters.
-    fn needed(&self, precision: Precision, device: &Device) -> Result<u64, LoadError> {
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Weights`] and [`LoadError::IncompatibleParts`] as [`inspect`](Self::inspect).
+    pub fn needed(&self, precision: Precision, device: &Device) -> Result<u64, LoadError> {
         let invalid = |e| LoadError::Weights(WeightsError::Config(e));
         let architecture = detect(&self.model)?;
         let memory = |architecture: &Architecture, weights| -> Result<usize, LoadError> {

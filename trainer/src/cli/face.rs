@@ -51,9 +51,35 @@ impl Face for CommandLine {
     }
 }
 
+/// The words of a model among several, whose files are named by keys and whose settings by keys or options.
+struct AmongModels;
+
+impl Face for AmongModels {
+    fn setting(&self, setting: Setting) -> &'static str {
+        CommandLine.setting(setting).trim_start_matches('-')
+    }
+
+    fn advice(&self, remedy: &Remedy) -> Option<String> {
+        let advice = CommandLine.advice(remedy)?;
+        Some(match remedy {
+            Remedy::Give(_) => format!("{}=FILE", advice.replace("--", "")),
+            _ => advice,
+        })
+    }
+}
+
 /// Formats an error and its causes on one line.
 pub fn sentence(error: &Error) -> String {
-    let mut causes: Vec<String> = error.chain().map(|e| face::sentence(e, &CommandLine)).collect();
+    in_words_of(&CommandLine, error)
+}
+
+/// [`sentence`] of an error of one model among several.
+pub fn sentence_among_models(error: &Error) -> String {
+    in_words_of(&AmongModels, error)
+}
+
+fn in_words_of(words: &dyn Face, error: &Error) -> String {
+    let mut causes: Vec<String> = error.chain().map(|e| face::sentence(e, words)).collect();
     // Some errors already end with their cause.
     causes.dedup_by(|cause, before| before.ends_with(cause.as_str()));
     causes.join(": ")
@@ -119,6 +145,19 @@ mod tests {
         ];
         let sentences: Vec<String> = errors.iter().map(sentence).collect();
         insta::assert_snapshot!(sentences.join("\n"));
+    }
+
+    #[test]
+    fn errors_of_one_model_among_several_name_keys() {
+        let said = |error: Error| sentence_among_models(&error);
+        let no_vae = said(LoadError::NoVae("Hi-DiT").into());
+        assert!(no_vae.ends_with("; pass it with vae=FILE"), "{no_vae}");
+        let not_embedded = said(LoadError::NotEmbedded.into());
+        assert!(not_embedded.ends_with("; pass one with model=FILE"), "{not_embedded}");
+        let steps = Setting::Steps.check(0.0).unwrap_err();
+        assert_eq!(said(steps.into()), "steps 0 is not between 1 and 10000");
+        let unknown = said(Labels::numbered(3).find("zebra").unwrap_err().into());
+        assert!(unknown.ends_with("; `tintype classes` lists them"), "{unknown}");
     }
 
     #[test]

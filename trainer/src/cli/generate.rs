@@ -87,14 +87,14 @@ pub struct Args {
 
 /// The library's [`settings::Quality`] by name.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Quality {
+pub enum Quality {
     Draft,
     Good,
     Best,
 }
 
 impl Quality {
-    fn of_library(self) -> settings::Quality {
+    pub fn of_library(self) -> settings::Quality {
         match self {
             Self::Draft => settings::Quality::Draft,
             Self::Good => settings::Quality::Good,

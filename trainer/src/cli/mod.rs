@@ -2,6 +2,7 @@
 
 mod bench;
 mod classes;
+mod compare;
 mod convert;
 mod download;
 mod encode;
@@ -49,6 +50,8 @@ struct Args {
 enum Command {
     /// Generate images of given classes
     Generate(Box<generate::Args>),
+    /// Compare models: their images in one picture, with seconds, evaluations and memory
+    Compare(Box<compare::Args>),
     /// List the classes of a model
     Classes(classes::Args),
     /// List published models: what there is, what is on this machine, what has been verified
@@ -95,6 +98,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     tintype::shaders::use_plain(args.plain);
     let result = std::panic::catch_unwind(|| match args.command {
         Command::Generate(args) => generate::run(*args),
+        Command::Compare(args) => compare::run(*args),
         Command::Classes(args) => classes::run(args).map(|()| Outcome::Done),
         Command::Models(args) => models::run(args).map(|()| Outcome::Done),
         Command::Download(args) => download::run(args),

@@ -7,7 +7,7 @@ use tintype::generate::ModelPaths;
 use tintype::weights::{Rename, Weights, renamed};
 
 /// Model options.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct ModelArgs {
     /// Model: the name of a published one (`tintype models`), an address (hub:OWNER/REPO/PATH[@REVISION],
     /// https://…), or the path of a checkpoint: .safetensors, .pt, .ckpt, a shard index or a folder
@@ -49,7 +49,7 @@ impl NamesArgs {
 }
 
 /// Options of a model, its autoencoder, its latent statistics and its guide.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct PartsArgs {
     #[command(flatten)]
     pub model: ModelArgs,

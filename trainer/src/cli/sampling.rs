@@ -1,4 +1,4 @@
-//! Sampling options shared by `generate` and `sample`.
+//! Sampling options shared by `generate`, `compare` and `sample`.
 
 use anyhow::Result;
 use tintype::diffusion::guidance::Guidance;
@@ -9,7 +9,7 @@ use super::face::help;
 use super::numbers::whole;
 
 /// Sampling options.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct SamplingArgs {
     #[arg(long, help = help(Setting::Steps), value_parser = whole(Setting::Steps), allow_negative_numbers = true)]
     pub steps: Option<usize>,
@@ -34,7 +34,7 @@ pub struct SamplingArgs {
 }
 
 /// Options of k-diffusion's samplers, under its names.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct KarrasArgs {
     #[arg(long, help = help(Setting::Eta), allow_negative_numbers = true)]
     pub eta: Option<f64>,

@@ -43,6 +43,8 @@ fn settings_outputs_and_paths_of_generate_and_sample() {
         ("sample --model lightningdit-xl-1-800ep --count 1000 --out x --tau 0.5", "not apply to"),
         ("sample --model imf-b-2 --count 1000 --out x --sampler euler", "does not fit iMF"),
         ("generate crane --model lightningdit-xl-1-800ep", "134 crane; 517 crane"),
+        ("compare emoji lightningdit-xl-1-800ep --class crane", "134 crane; 517 crane"),
+        ("compare emoji imf-b-2,cfg=0.5 --class 3", "imf-b-2: cfg 0.5 is not 1 or more"),
         ("generate 3 --model imf-b-2 --cfg 0.5", "--cfg 0.5 is not 1 or more"),
         ("generate 3 --model imf-b-2 --compare", "--compare needs a Hi-DiT"),
     ];
