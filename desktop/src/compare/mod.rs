@@ -277,7 +277,8 @@ impl Comparison {
 
     /// Writes the [`sheet`] of all pictures, in a thread of its own; [`saved`](Self::saved) tells when it is there.
     pub fn save(&self, path: PathBuf) {
-        let (sheet, outbox, ctx) = (sheet(&self.rows), self.outbox.clone(), self.ctx.clone());
+        let (sheet, outbox, ctx) =
+            (sheet(&self.rows, self.quality), self.outbox.clone(), self.ctx.clone());
         std::thread::spawn(move || {
             let png = sheet.to_png(&[]).map_err(|e| e.to_string());
             let written = png

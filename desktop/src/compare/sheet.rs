@@ -1,25 +1,27 @@
-//! All pictures of a comparison in one.
+//! All pictures of a comparison in one, with what stands beside them.
 
 use eframe::egui;
-use tintype::image::Rgb;
+use tintype::image::{Rgb, sheet};
+use tintype::settings::Quality;
 
-use super::row::{Row, Run};
+use super::row::Row;
 
-/// White pixels between two pictures.
-const GAP: usize = 4;
+/// The pictures of each row side by side behind its captions, the rows below each other. Rows without pictures are left
+/// out.
+pub fn sheet(rows: &[Row], quality: Quality) -> Rgb {
+    let rows: Vec<sheet::Row> = rows.iter().filter_map(|row| drawn(row, quality)).collect();
+    sheet::draw(&[], &rows)
+}
 
-/// The pictures of each row side by side, the rows below each other; white where one has fewer. Rows without pictures
-/// are left out.
-pub fn sheet(rows: &[Row]) -> Rgb {
-    let runs = rows.iter().filter_map(|row| row.run.as_ref());
-    let runs: Vec<&Run> = runs.filter(|run| !run.pictures.is_empty()).collect();
-    let columns = runs.iter().map(|run| run.pictures.len()).max().unwrap_or(0);
-    let mut cells = Vec::with_capacity(runs.len() * columns);
-    for run in runs {
-        cells.extend(run.pictures.iter().map(|picture| rgb(&picture.image)));
-        cells.extend((run.pictures.len()..columns).map(|_| Rgb::white(0, 0)));
-    }
-    Rgb::grid(&cells, columns, GAP)
+fn drawn(row: &Row, quality: Quality) -> Option<sheet::Row> {
+    let run = row.run.as_ref().filter(|run| !run.pictures.is_empty())?;
+    let captions = row.captions(quality);
+    // Lines of a sheet are short: a part each.
+    let parts = captions.iter().flat_map(|line| line.split(" · ")).map(String::from);
+    Some(sheet::Row {
+        caption: std::iter::once(row.name.clone()).chain(parts).collect(),
+        pictures: run.pictures.iter().map(|picture| rgb(&picture.image)).collect(),
+    })
 }
 
 fn rgb(image: &egui::ColorImage) -> Rgb {

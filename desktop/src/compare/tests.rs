@@ -231,12 +231,16 @@ fn a_sheet_has_the_pictures_of_all_rows() {
     comparison.picture(jobs[0], picture(10, 1, 8), 0);
     comparison.picture(jobs[2], picture(20, 1, 16), 0);
     comparison.picture(jobs[2], picture(30, 1, 16), 0);
-    // Cells of 16 pixels with 4 between them; the second row has no picture.
-    let sheet = sheet(comparison.rows());
-    assert_eq!((sheet.width, sheet.height), (36, 36));
-    let at = |x: usize, y: usize| sheet.pixels[(y * sheet.width + x) * 3];
-    assert_eq!([at(0, 0), at(7, 7), at(8, 8), at(20, 0)], [10, 10, 255, 255]);
-    assert_eq!([at(0, 20), at(15, 35), at(17, 20), at(20, 20), at(35, 35)], [20, 20, 255, 30, 30]);
+    // Cells of 16 pixels with 8 between them, behind the captions; the second row has no picture, and the picture of 8
+    // pixels is enlarged.
+    let sheet = sheet(comparison.rows(), comparison.quality);
+    let (left, pitch) = (sheet.width - 48, (sheet.height - 8) / 2);
+    let at = |x: usize, y: usize| sheet.pixels[(y * sheet.width + left + x) * 3];
+    assert_eq!([at(0, 8), at(15, 23), at(24, 8)], [10, 10, 255]);
+    let second = [at(0, 8 + pitch), at(15, 23 + pitch), at(17, 8 + pitch), at(24, 8 + pitch)];
+    assert_eq!(second, [20, 20, 255, 30]);
+    let letters = sheet.pixels.chunks(sheet.width * 3).flat_map(|row| &row[..left * 3]);
+    assert!(letters.filter(|value| **value == 0).count() > 0, "no captions");
 
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("sheet.png");
@@ -246,7 +250,7 @@ fn a_sheet_has_the_pictures_of_all_rows() {
     };
     assert_eq!(written(&file), Ok(file.clone()));
     let read = image::open(&file).expect("a picture");
-    assert_eq!((read.width(), read.height()), (36, 36));
+    assert_eq!((read.width() as usize, read.height() as usize), (sheet.width, sheet.height));
     let blocked = written(&file.join("inside.png")).expect_err("that is a file");
     assert!(blocked.contains("inside.png"), "{blocked}");
 }
