@@ -13,6 +13,7 @@ mod detect;
 pub mod hdit;
 pub mod hidit;
 pub mod imf;
+pub mod jit;
 pub mod lightningdit;
 pub mod meanflow;
 pub mod pmf;

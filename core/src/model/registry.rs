@@ -2,14 +2,15 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use super::{Family, hdit, hidit, imf, lightningdit, pmf, sit};
+use super::{Family, hdit, hidit, imf, jit, lightningdit, pmf, sit};
 
 /// The networks of this library. The more particular ones come first: every Hi-DiT also has the tensors of
-/// its SiT.
-pub static FAMILIES: [&Family; 6] = [
+/// its SiT, and a JiT most of a LightningDiT.
+pub static FAMILIES: [&Family; 7] = [
     &hdit::FAMILY,
     &imf::FAMILY,
     &pmf::FAMILY,
+    &jit::FAMILY,
     &hidit::FAMILY,
     &lightningdit::FAMILY,
     &sit::FAMILY,
