@@ -8,11 +8,15 @@ mod hdit_model;
 mod hdit_pieces;
 mod hdit_sampling;
 mod hidit;
+mod jit;
+mod jit_rae_files;
+mod jit_train;
 mod loss_networks;
 mod mean_flow;
 mod metrics;
 mod networks;
 mod ode_sde;
+mod rae;
 mod tables;
 mod training;
 mod vae;
@@ -43,6 +47,7 @@ pub fn recognise(name: &str, is_folder: bool) -> Option<Kind> {
             ("h5", Kind::OnHost(files::hdf5)),
             ("latent_shards", Kind::Aside), // read with its `_expected` file
             ("npz", Kind::OnHost(files::npz)),
+            ("pt_jit_rae", Kind::OnHost(jit_rae_files::checkpoints)),
             ("pt", Kind::OnHost(files::pytorch)),
             ("sdvae_diffusers_folder", Kind::Aside), // read with its `_expected` file
         ]);
@@ -98,6 +103,11 @@ pub fn recognise(name: &str, is_folder: bool) -> Option<Kind> {
         ("imf_loss_", Kind::OnDevice(mean_flow::loss)),
         ("pmf_loss_", Kind::OnDevice(mean_flow::loss)),
         ("pmf_muon", Kind::OnDevice(training::muon)),
+        ("jit_forward_", Kind::OnDevice(jit::forward)),
+        ("jit_ode_", Kind::OnDevice(jit::ode)),
+        ("jit_schedules", Kind::OnHost(jit::schedules)),
+        ("jit_loss_", Kind::OnDevice(jit_train::loss)),
+        ("jit_train3", Kind::OnDevice(jit_train::three_steps)),
         ("hidit_forward", Kind::OnDevice(hidit::forward)),
         ("hidit_emoji_", Kind::OnDevice(hidit::emoji)),
         ("vavae_full_structure_", Kind::OnDevice(vae::autoencoder)),
