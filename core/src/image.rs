@@ -5,13 +5,16 @@ pub mod sheet;
 
 use burn::tensor::TensorData;
 
-/// How −1…1 becomes 0…255. Both truncate; they differ by half a grey level.
+/// How −1…1 becomes 0…255. The first two truncate and differ by half a grey level; the third one differs from the
+/// second where a value lies in the middle of two levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rounding {
     /// `clamp(255·(x + 1)/2)`: SiT, REPA-E, Hi-DiT, RAE and k-diffusion.
     Half,
     /// `clamp(127.5·x + 128)`, which rounds to the nearest: LightningDiT, VA-VAE, iMF and pMF.
     Up,
+    /// `clamp(255·(x + 1)/2)` rounded to the nearest, and to the even one of two: JiT.
+    Even,
 }
 
 /// A picture in 8-bit RGB, rows from the top.
@@ -57,6 +60,7 @@ pub fn to_rgb(data: &TensorData, rounding: Rounding) -> Vec<Rgb> {
     let byte = |x: f32| match rounding {
         Rounding::Half => truncated((x + 1.0) / 2.0),
         Rounding::Up => (127.5 * x + 128.0).clamp(0.0, 255.0) as u8,
+        Rounding::Even => (255.0 * ((x + 1.0) / 2.0)).clamp(0.0, 255.0).round_ties_even() as u8,
     };
     let picture = |image: &[f32]| {
         let mut pixels = Vec::with_capacity(h * w * 3);
@@ -169,13 +173,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_roundings_truncate() {
+    fn two_roundings_truncate_and_one_goes_to_the_nearest() {
         let data = TensorData::new(vec![-1.0f32, -0.001, 0.0, 0.999, 1.5, -2.0], [1, 1, 2, 3]);
         let grey = |rounding| -> Vec<u8> {
             to_rgb(&data, rounding)[0].pixels.chunks(3).map(|p| p[0]).collect()
         };
         assert_eq!(grey(Rounding::Half), [0, 127, 127, 254, 255, 0]);
         assert_eq!(grey(Rounding::Up), [0, 127, 128, 255, 255, 0]);
+        assert_eq!(grey(Rounding::Even), [0, 127, 128, 255, 255, 0]);
+    }
+
+    #[test]
+    fn the_middle_of_two_levels_is_the_even_one() {
+        let middle = [125.5f32, 126.5, 127.5].map(|level| 2.0 * (level / 255.0) - 1.0);
+        let data = TensorData::new(middle.to_vec(), [1, 1, 1, 3]);
+        let grey = |rounding| -> Vec<u8> {
+            to_rgb(&data, rounding)[0].pixels.chunks(3).map(|p| p[0]).collect()
+        };
+        assert_eq!(grey(Rounding::Even), [126, 126, 128]);
+        assert_eq!(grey(Rounding::Up), [126, 127, 128]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::model::ditdh::DitDhConfig;
 use crate::model::hdit::{HDiTConfig, LevelAttention, PerLevel};
 use crate::model::hidit::HiDiTConfig;
 use crate::model::imf::ImfConfig;
+use crate::model::jit::JitConfig;
 use crate::model::lightningdit::LightningDiTConfig;
 use crate::model::pmf::PmfConfig;
 use crate::model::sit::SiTConfig;
@@ -77,6 +78,7 @@ pub fn all() -> Vec<Preset> {
     presets.extend(imf());
     presets.extend(pmf());
     presets.extend(ditdh());
+    presets.extend(jit());
     let hdit = |name, config: HDiTConfig, parameters, metric| Preset {
         name,
         architecture: Architecture::from(config),
@@ -190,6 +192,23 @@ fn ditdh() -> Vec<Preset> {
     .into_iter()
     .filter_map(|(name, size, side, parameters, metric)| {
         let architecture = DitDhConfig::variant(size, side)?.into();
+        Some(Preset { name, architecture, parameters, metric })
+    })
+    .collect()
+}
+
+fn jit() -> Vec<Preset> {
+    [
+        ("jit-b-16", "B/16", 131_320_320, "ImageNet-256: FID 3.66"),
+        ("jit-l-16", "L/16", 459_139_808, "ImageNet-256: FID 2.36"),
+        ("jit-h-16", "H/16", 952_842_048, "ImageNet-256: FID 1.86"),
+        ("jit-b-32", "B/32", 133_387_008, "ImageNet-512: FID 4.02"),
+        ("jit-l-32", "L/32", 461_796_320, "ImageNet-512: FID 2.53"),
+        ("jit-h-32", "H/32", 956_383_296, "ImageNet-512: FID 1.94"),
+    ]
+    .into_iter()
+    .filter_map(|(name, variant, parameters, metric)| {
+        let architecture = JitConfig::variant(variant)?.into();
         Some(Preset { name, architecture, parameters, metric })
     })
     .collect()
@@ -330,6 +349,16 @@ mod tests {
         assert_eq!(["B", "M", "L", "XL"].map(imf), [49.7, 99.4, 232.2, 348.3]);
         assert_eq!(["B", "L", "H"].map(|size| pmf(size, 16)), [66.7, 232.7, 540.7]);
         assert_eq!(["B", "L", "H"].map(|size| pmf(size, 32)), [67.7, 234.1, 542.5]);
+    }
+
+    #[test]
+    fn jit_has_the_published_work() {
+        let gflop = |name: &str| {
+            let config = JitConfig::variant(name).expect("a size");
+            (2.0 * config.macs() / 1e6).round() / 1e3
+        };
+        let published = [50.446, 175.889, 363.892, 51.503, 177.248, 365.704];
+        assert_eq!(["B/16", "L/16", "H/16", "B/32", "L/32", "H/32"].map(gflop), published);
     }
 
     #[test]

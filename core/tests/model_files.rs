@@ -14,7 +14,7 @@ use tintype::precision::Precision;
 use tintype::weights::{
     Dtype, TensorView, Weights, load, load_for_inference, open, write_safetensors,
 };
-use tintype_test_models::configs::{ditdh, imf, lightningdit, pmf, sit};
+use tintype_test_models::configs::{ditdh, imf, jit, lightningdit, pmf, sit};
 use tintype_test_models::tensors;
 
 fn found(memory: Option<u64>) -> Found {
@@ -108,6 +108,7 @@ fn weights_of_16_bits_predict_what_widened_ones_do() {
     let of_ditdh = of(tensors(&ditdh().init(&device).expect("valid"), 0.4, is_one));
     let of_imf = of(tensors(&imf().init(&device).expect("valid"), 0.4, is_one));
     let of_pmf = of(tensors(&pmf().init(&device).expect("valid"), 0.4, is_one));
+    let of_jit = of(tensors(&jit().init(&device).expect("valid"), 0.4, is_one));
     let emoji = ModelFiles::embedded().expect("it is inside").model;
     let networks = [
         (Architecture::from(sit()), of_sit, Dtype::F16),
@@ -115,6 +116,7 @@ fn weights_of_16_bits_predict_what_widened_ones_do() {
         (Architecture::from(ditdh()), of_ditdh, Dtype::BF16),
         (Architecture::from(imf()), of_imf, Dtype::F16),
         (Architecture::from(pmf()), of_pmf, Dtype::BF16),
+        (Architecture::from(jit()), of_jit, Dtype::F16),
         (detect(&hdit).expect("an HDiT"), hdit, Dtype::F16),
         (detect(&emoji).expect("a Hi-DiT"), emoji, Dtype::F16),
     ];

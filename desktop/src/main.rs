@@ -110,6 +110,7 @@ fn guarded(start: &Start, sharing: bool) -> eframe::Result {
 fn start(args: &Args) -> Start {
     let paths = ModelPaths {
         model: args.model.clone(),
+        average: None,
         config: args.config.clone(),
         vae: args.vae.clone(),
         stats: args.stats.clone(),

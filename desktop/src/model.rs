@@ -243,6 +243,7 @@ pub fn joined(new: ModelPaths, present: ModelPaths) -> ModelPaths {
     let present = if keep { present } else { ModelPaths::default() };
     ModelPaths {
         model: new.model.or(present.model),
+        average: new.average.or(present.average),
         config: new.config.or(present.config),
         vae: new.vae.or(present.vae),
         stats: new.stats.or(present.stats),

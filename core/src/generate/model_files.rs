@@ -14,7 +14,7 @@ use crate::model::{Architecture, detect, notes, vae_config};
 use crate::precision::Precision;
 use crate::weights::{
     Rename, Report, Weights, WeightsError, autoencoder_in, compare, open, open_autoencoder,
-    parameter_count, renamed,
+    open_average, parameter_count, renamed,
 };
 
 /// Activations of a residual block that are there at once: what enters it and is added at its end, what enters its
@@ -36,6 +36,8 @@ fn part_of_pipeline(path: &Path, names: &[&str]) -> PathBuf {
 pub struct ModelPaths {
     /// Weights of the network: .safetensors, .pt, .ckpt, a shard index or a folder.
     pub model: Option<PathBuf>,
+    /// Which of the averages that they hold, counted from 1; what sampling takes where absent.
+    pub average: Option<usize>,
     /// Configuration of the network, where the weights do not hold it.
     pub config: Option<PathBuf>,
     /// The autoencoder of a latent model, in place of one in the network's own file.
@@ -85,8 +87,8 @@ impl ModelFiles {
     ///
     /// # Errors
     ///
-    /// * [`LoadError::Weights`] where a file cannot be read or is no checkpoint, or the table of names none
-    ///   for them
+    /// * [`LoadError::Weights`] where a file cannot be read or is no checkpoint, the network's has no such average,
+    ///   or the table of names is none for them
     /// * [`LoadError::NotEmbedded`] where no network is named and the program has none inside
     pub fn open(paths: &ModelPaths) -> Result<Self, LoadError> {
         let mut names = match &paths.names {
@@ -96,9 +98,13 @@ impl ModelFiles {
         let model = paths.model.as_ref();
         let model = model.map(|path| part_of_pipeline(path, &PARTS_OF_NETWORKS));
         let mut files = match &model {
-            None => Self::embedded()?,
+            None => Self::embedded_of(paths.average)?,
             Some(path) => {
-                let model = renamed(open(path)?, &mut names)?;
+                let opened = match paths.average {
+                    Some(number) => open_average(path, number)?,
+                    None => open(path)?,
+                };
+                let model = renamed(opened, &mut names)?;
                 Self { model, vae: None, stats: None, guide: None, notes: Vec::new() }
             }
         };
@@ -127,6 +133,19 @@ impl ModelFiles {
         }
         files.notes.extend(names.note());
         Ok(files)
+    }
+
+    /// The model inside the program, which is one set of weights.
+    fn embedded_of(average: Option<usize>) -> Result<Self, LoadError> {
+        let files = Self::embedded()?;
+        match average {
+            None => Ok(files),
+            Some(_) => {
+                let file = files.model.file;
+                let problem = "it holds no averages to choose from".into();
+                Err(WeightsError::Format { file, problem }.into())
+            }
+        }
     }
 
     /// A guide that does not hold the configuration which it needs has the network's: an earlier checkpoint of it.

@@ -1,4 +1,4 @@
-//! The run of a network with one stream: latents of SiT and LightningDiT, pixels of HDiT. Networks of average
+//! The run of a network with one stream: latents of SiT and LightningDiT, pixels of HDiT and JiT. Networks of average
 //! velocities have a run of their own.
 
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 use super::Architecture;
 use super::classes::class_note;
+use super::jit;
 use super::registry::families;
 use super::tensors::{count, metadata, needs_configuration, parse, problem, shape};
 use super::vavae::{VaeConfig, is_diffusers};
@@ -39,7 +40,9 @@ pub fn detect(weights: &Weights) -> Result<Architecture, WeightsError> {
 /// What is worth knowing of a network's checkpoint, in sentences: that it holds raw weights, and what was
 /// assumed of its classes.
 pub fn notes(weights: &Weights) -> Vec<String> {
-    weights.raw_note().into_iter().chain(class_note(weights)).chain(names_note(weights)).collect()
+    // A JiT always has a null class.
+    let of_classes = class_note(weights).filter(|_| !jit::is_one(weights));
+    weights.raw_note().into_iter().chain(of_classes).chain(names_note(weights)).collect()
 }
 
 /// A sentence where the metadata's class names are not those of the network's classes, and not used.

@@ -14,6 +14,7 @@ pub mod ditdh;
 pub mod hdit;
 pub mod hidit;
 pub mod imf;
+pub mod jit;
 pub mod lightningdit;
 pub mod meanflow;
 pub mod pmf;

@@ -2,15 +2,16 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use super::{Family, ditdh, hdit, hidit, imf, lightningdit, pmf, sit};
+use super::{Family, ditdh, hdit, hidit, imf, jit, lightningdit, pmf, sit};
 
 /// The networks of this library. The more particular ones come first: every Hi-DiT also has the tensors of
-/// its SiT, and every DiT-DH those of a LightningDiT.
-pub static FAMILIES: [&Family; 7] = [
+/// its SiT, and every DiT-DH and JiT most of those of a LightningDiT.
+pub static FAMILIES: [&Family; 8] = [
     &hdit::FAMILY,
     &imf::FAMILY,
     &pmf::FAMILY,
     &ditdh::FAMILY,
+    &jit::FAMILY,
     &hidit::FAMILY,
     &lightningdit::FAMILY,
     &sit::FAMILY,

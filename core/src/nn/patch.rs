@@ -18,11 +18,16 @@ pub struct PatchEmbed {
 #[derive(Module, Debug)]
 struct Projection {
     weight: Param<Tensor<4>>,
-    bias: Param<Tensor<1>>,
+    bias: Option<Param<Tensor<1>>>,
 }
 
 impl Projection {
     fn new(channels: usize, hidden: usize, patch: usize, device: &Device) -> Self {
+        let bias = Some(constant([hidden], 0.0, device));
+        Self { bias, ..Self::without_bias(channels, hidden, patch, device) }
+    }
+
+    fn without_bias(channels: usize, hidden: usize, patch: usize, device: &Device) -> Self {
         let fan_in = channels * patch * patch;
         let weight = Initializer::XavierUniform { gain: 1.0 }.init_with(
             [hidden, channels, patch, patch],
@@ -30,7 +35,7 @@ impl Projection {
             Some(hidden),
             device,
         );
-        Self { weight, bias: constant([hidden], 0.0, device) }
+        Self { weight, bias: None }
     }
 
     /// Side of a patch in pixels.
@@ -43,7 +48,8 @@ impl Projection {
         let weight = self.weight.val();
         let [d, c, p, _] = weight.dims();
         let weight = weight.reshape([d, c * p * p]);
-        tintype_shaders::linear(patches, weight, Some(self.bias.val())) // [B, N, D]
+        let bias = self.bias.as_ref().map(|bias| bias.val());
+        tintype_shaders::linear(patches, weight, bias) // [B, N, D]
     }
 }
 
@@ -100,6 +106,20 @@ impl BottleneckEmbed {
     ) -> Self {
         Self {
             proj1: Projection::new(channels, bottleneck, patch, device),
+            proj2: Projection::new(bottleneck, hidden, 1, device),
+        }
+    }
+
+    /// The same whose first convolution has no bias (JiT).
+    pub fn without_bias(
+        channels: usize,
+        bottleneck: usize,
+        hidden: usize,
+        patch: usize,
+        device: &Device,
+    ) -> Self {
+        Self {
+            proj1: Projection::without_bias(channels, bottleneck, patch, device),
             proj2: Projection::new(bottleneck, hidden, 1, device),
         }
     }

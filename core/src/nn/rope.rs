@@ -79,7 +79,7 @@ pub enum Places {
         /// Tokens.
         count: usize,
     },
-    /// On a square grid, behind tokens that have no place and are not turned (pMF).
+    /// On a square grid, behind tokens that have no place and are not turned (pMF, JiT).
     Grid {
         /// Tokens before the grid.
         prefix: usize,

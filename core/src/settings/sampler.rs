@@ -57,6 +57,17 @@ impl Sampler {
         Self::DpmPp2s,
         Self::UniPc,
     ];
+    /// Those of flows whose noise need not have a standard deviation of 1 (JiT), for which the score that
+    /// [`Self::EulerMaruyama`] makes of a velocity would be another one.
+    pub const FLOW_ODE: [Self; 7] = [
+        Self::Euler,
+        Self::Heun,
+        Self::Dopri5,
+        Self::DpmPp2m,
+        Self::DpmPp3m,
+        Self::DpmPp2s,
+        Self::UniPc,
+    ];
     /// Those of Hi-DiT.
     pub const HYBRID: [Self; 7] = [
         Self::Euler,

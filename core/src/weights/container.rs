@@ -26,7 +26,7 @@ impl Weights {
         bytes: impl AsRef<[u8]> + Send + Sync + 'static,
         file: &str,
     ) -> Result<Self, WeightsError> {
-        from_diffusers(Self::as_stored(Bytes::Memory(Arc::new(bytes)), file)?, None)
+        from_diffusers(Self::as_stored(Bytes::Memory(Arc::new(bytes)), file, None)?, None)
     }
 
     /// The same of a file that is read piece by piece: a safetensors file as its tensors are
@@ -39,11 +39,15 @@ impl Weights {
     /// * [`WeightsError::Format`] where the file is empty, damaged or of no supported container, or
     ///   the header of a safetensors file cannot be read
     pub fn from_source(source: Arc<dyn Source>, file: &str) -> Result<Self, WeightsError> {
-        from_diffusers(Self::as_stored(Bytes::Source(source), file)?, None)
+        from_diffusers(Self::as_stored(Bytes::Source(source), file, None)?, None)
     }
 
-    /// Under the names that the file has.
-    pub(super) fn as_stored(bytes: Bytes, file: &str) -> Result<Self, WeightsError> {
+    /// Under the names that the file has; of a PyTorch file the average of a number, where one is asked for.
+    pub(super) fn as_stored(
+        bytes: Bytes,
+        file: &str,
+        average: Option<usize>,
+    ) -> Result<Self, WeightsError> {
         let problem = |problem: String| WeightsError::Format { file: file.into(), problem };
         let io = |source| WeightsError::Io { path: file.into(), source };
         let start = bytes.read(0, bytes.len().min(64)).map_err(io)?;
@@ -58,7 +62,10 @@ impl Weights {
                 Bytes::Source(_) => Arc::new(bytes.read(0, bytes.len()).map_err(io)?.into_owned()),
             };
             let sections = sections::read(memory).map_err(problem)?;
-            return sections.into_inference_weights(file).map_err(problem);
+            return sections.into_inference_weights(file, average).map_err(problem);
+        }
+        if average.is_some() {
+            return Err(problem("it holds no averages to choose from".into()));
         }
         let kind = kinds::other_kind(&start);
         drop(start);

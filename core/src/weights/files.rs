@@ -56,8 +56,43 @@ pub fn open(path: &Path) -> Result<Weights, WeightsError> {
         return open_folder(path, open);
     }
     let is_index = path.to_string_lossy().ends_with(".index.json");
-    let weights = if is_index { open_sharded(path)? } else { stored(path)? };
+    let weights = if is_index { open_sharded(path)? } else { stored(path, None)? };
     in_our_names(weights, path)
+}
+
+/// Opens one of the averages that a checkpoint holds, counted from 1: of a PyTorch file the one that [`open`] takes, then
+/// others of the same tensors in the file's order, such as JiT's `model_ema1` and `model_ema2`; of a training run
+/// `ema.safetensors`, `ema_2.safetensors` and so on.
+///
+/// # Errors
+///
+/// * [`WeightsError::Format`] where it has no such average, which names those that there are
+/// * all of [`open`]
+pub fn open_average(path: &Path, number: usize) -> Result<Weights, WeightsError> {
+    if path.is_dir() {
+        return open_folder(path, |found| match found.ends_with(WEIGHTS[0]) {
+            true => open_of_run(found, number),
+            false => open_average(found, number),
+        });
+    }
+    in_our_names(stored(path, Some(number))?, path)
+}
+
+/// An average of a training run, which has a file for each, beside the first of them.
+fn open_of_run(first: &Path, number: usize) -> Result<Weights, WeightsError> {
+    let name = |number: usize| match number {
+        1 => WEIGHTS[0].to_string(),
+        _ => format!("ema_{number}.safetensors"),
+    };
+    let path = first.with_file_name(name(number));
+    if path.is_file() {
+        return open(&path);
+    }
+    let is_there = |name: &String| first.with_file_name(name).is_file();
+    let names: Vec<String> = (1..).map(name).take_while(is_there).collect();
+    let file = first.parent().unwrap_or(first).display().to_string();
+    let problem = format!("it holds no average {number}; its averages are {}", names.join(", "));
+    Err(WeightsError::Format { file, problem })
 }
 
 /// Opens an autoencoder, as [`open`] does; from a checkpoint of joint training, which opens as its network, takes
@@ -132,7 +167,7 @@ pub fn renamed(weights: Weights, names: &mut Rename) -> Result<Weights, WeightsE
 /// one then.
 fn open_folder<T>(
     folder: &Path,
-    open: fn(&Path) -> Result<T, WeightsError>,
+    open: impl Fn(&Path) -> Result<T, WeightsError>,
 ) -> Result<T, WeightsError> {
     for _ in 1..TRIES {
         let found = in_folder(folder)?;
@@ -222,9 +257,11 @@ fn config_beside(file: &Path) -> Result<Option<String>, WeightsError> {
     Ok(Some(text).filter(|text| describes_autoencoder(text)))
 }
 
-/// A file's tensors under the names that they have there.
-fn stored(path: &Path) -> Result<Weights, WeightsError> {
-    Weights::as_stored(Bytes::Mapped(Arc::new(map(path)?)), &path.display().to_string())
+/// A file's tensors under the names that they have there; of a PyTorch file the average of a number, where one is asked
+/// for.
+fn stored(path: &Path, average: Option<usize>) -> Result<Weights, WeightsError> {
+    let file = path.display().to_string();
+    Weights::as_stored(Bytes::Mapped(Arc::new(map(path)?)), &file, average)
 }
 
 /// The last folder of a run's `checkpoints`; their names are zero-padded steps.
@@ -263,7 +300,7 @@ fn open_sharded(index: &Path) -> Result<Weights, WeightsError> {
             return Err(problem(format!("shard {shard:?} is not a file beside the index")));
         }
         let weights =
-            stored(&folder.join(shard))?.filtered(|name| weight_map.get(name) == Some(shard));
+            stored(&folder.join(shard), None)?.filtered(|name| weight_map.get(name) == Some(shard));
         all.metadata.extend(weights.metadata);
         let before = all.tensors.len();
         let tensors = weights.tensors.into_iter();

@@ -12,8 +12,12 @@ pub(super) const OF_AUTOENCODER: [&str; 2] = ["decoder.conv_in.weight", "encoder
 /// Tensors of networks here: a file of one may hold its autoencoder besides.
 const OF_NETWORK: [&str; 3] =
     ["x_embedder.proj.weight", "x_embedder.proj1.weight", "patch_in.proj.weight"];
-/// A tensor of iMF and pMF, and the prefix that their authors' names have.
-const OF_MEAN_FLOW: (&str, &str) = ("u_final_layer.norm.weight", "net.");
+/// The prefix of all names in their authors' files of iMF, pMF and JiT.
+const NET: &str = "net.";
+/// A tensor of iMF and pMF.
+const OF_MEAN_FLOW: &str = "u_final_layer.norm.weight";
+/// A tensor of JiT (and of pMF).
+const OF_JIT: &str = "x_embedder.proj1.weight";
 /// pMF's table of rotations: complex numbers, which are computed here.
 const ROTATIONS: &str = "rope_freqs";
 
@@ -25,8 +29,8 @@ pub(super) fn bare(mut name: &str) -> &str {
     name
 }
 
-/// Without the prefixes of wrappers, an iMF or a pMF without that of its authors and without its table of rotations, and
-/// an autoencoder without that of the model that it is a part of; the rest of that model is left out.
+/// Without the prefixes of wrappers, an iMF, a pMF or a JiT without that of its authors, a pMF without its table of
+/// rotations, and an autoencoder without the prefix of the model that it is a part of; the rest of that model is left out.
 ///
 /// # Errors
 ///
@@ -37,7 +41,7 @@ pub(super) fn unwrapped(weights: Weights) -> Result<Weights, WeightsError> {
         true => renamed(weights, |name| Some(bare(name)))?,
         false => weights,
     };
-    let weights = mean_flow(weights)?;
+    let weights = published(weights)?;
     if OF_NETWORK.iter().any(|name| weights.contains(name)) {
         return Ok(weights);
     }
@@ -50,17 +54,17 @@ pub(super) fn unwrapped(weights: Weights) -> Result<Weights, WeightsError> {
     }
 }
 
-/// An iMF or a pMF without the prefix of all of its names, which PyTorch files have lost already, and without rotations;
-/// other weights as they are.
-fn mean_flow(weights: Weights) -> Result<Weights, WeightsError> {
-    let (tensor, prefix) = OF_MEAN_FLOW;
-    let is_prefixed = weights.contains(&format!("{prefix}{tensor}"));
-    let is_rotated = weights.contains(tensor) && weights.contains(ROTATIONS);
+/// An iMF, a pMF or a JiT without the prefix of all of its names, which PyTorch files have lost already, and a pMF without
+/// rotations; other weights as they are.
+fn published(weights: Weights) -> Result<Weights, WeightsError> {
+    let has = |tensor: &str| weights.contains(&format!("{NET}{tensor}"));
+    let is_prefixed = has(OF_MEAN_FLOW) || has(OF_JIT);
+    let is_rotated = weights.contains(OF_MEAN_FLOW) && weights.contains(ROTATIONS);
     if !(is_prefixed || is_rotated) {
         return Ok(weights);
     }
     renamed(weights, |name| {
-        Some(name.strip_prefix(prefix).unwrap_or(name)).filter(|name| *name != ROTATIONS)
+        Some(name.strip_prefix(NET).unwrap_or(name)).filter(|name| *name != ROTATIONS)
     })
 }
 

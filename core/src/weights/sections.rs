@@ -133,6 +133,15 @@ fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
     format!("{}{more}", names.join(", "))
 }
 
+/// The average of a number, counted from 1.
+fn numbered(averages: &[String], number: usize) -> Result<String, String> {
+    let found = number.checked_sub(1).and_then(|place| averages.get(place));
+    found.cloned().ok_or_else(|| match averages {
+        [] => "it holds no averaged weights".into(),
+        _ => format!("it holds no average {number}; its averages are {}", listed(averages.iter())),
+    })
+}
+
 impl Sections {
     pub(super) fn into_weights(self, file: &str) -> BTreeMap<String, Weights> {
         let weights = |section: Section| Weights {
@@ -144,13 +153,21 @@ impl Sections {
         self.sections.into_iter().map(|(name, section)| (name, weights(section))).collect()
     }
 
-    /// The tensors to sample with: averaged ones, else `state_dict`, else `model`, else other raw ones or the
-    /// flat dictionary; prefixes of wrappers are removed.
-    pub(super) fn into_inference_weights(mut self, file: &str) -> Result<Weights, String> {
+    /// The tensors to sample with: the average of this number, counted from 1, or where none is asked for the first
+    /// one, else `state_dict`, else `model`, else other raw ones or the flat dictionary; prefixes of wrappers are
+    /// removed.
+    pub(super) fn into_inference_weights(
+        mut self,
+        file: &str,
+        average: Option<usize>,
+    ) -> Result<Weights, String> {
         let raw = self.raw();
-        let averaged =
-            self.known_averages(raw.as_deref()).or_else(|| self.other_averages(raw.as_deref()));
-        let name = averaged.or(raw).ok_or_else(|| {
+        let averages = self.averages(raw.as_deref());
+        let chosen = match average {
+            Some(number) => Some(numbered(&averages, number)?),
+            None => averages.into_iter().next().or(raw),
+        };
+        let name = chosen.ok_or_else(|| {
             let known: Vec<_> =
                 AVERAGED.iter().chain(&RAW).map(|name| format!("{name:?}")).collect();
             let found = match self.top.as_slice() {
@@ -227,6 +244,24 @@ impl Sections {
             .filter_map(|path| Some((self.sections.get(&path)?.len(), path)))
             .max_by_key(|(len, _)| *len)
             .map(|(_, path)| path)
+    }
+
+    /// The paths of averaged weights: the one to sample with, then others of the same tensors in the file's order.
+    fn averages(&self, raw: Option<&str>) -> Vec<String> {
+        // Lightning's lie beside the raw weights, under a prefix.
+        let is_inside = |path: &&str| {
+            let prefix = self.sections.get(*path).and_then(Section::prefix);
+            prefix.is_some_and(|(_, averaged)| averaged)
+        };
+        let first = self.known_averages(raw).or_else(|| self.other_averages(raw));
+        let first = first.or_else(|| raw.filter(is_inside).map(String::from));
+        let Some(first) = first else { return Vec::new() };
+        let names = |path: &str| self.sections.get(path).map(Section::names);
+        let keys = self.top.iter().filter(|(key, holds)| *holds && is_average(key));
+        let paths = keys.filter_map(|(key, _)| self.entry(key));
+        let others = paths.filter(|path| *path != first && names(path) == names(&first));
+        let others: Vec<String> = others.collect();
+        std::iter::once(first).chain(others).collect()
     }
 
     /// Averaged weights of the names that are sure, unless they are a few numbers beside raw weights.

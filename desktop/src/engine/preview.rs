@@ -60,7 +60,8 @@ impl<'a> Frames<'a> {
         if let Some(presenter) = self.presenter {
             let grey = match self.pipeline.rounding() {
                 Rounding::Half => 127.5,
-                Rounding::Up => 128.0,
+                // Of two levels that a value lies between, a fraction that is cut off takes the upper one.
+                Rounding::Up | Rounding::Even => 128.0,
             };
             let drawn: Option<Vec<_>> = (0..images.dims()[0])
                 .map(|index| presenter.draw(&images, index, grey).map(Frame::Gpu))

@@ -2,6 +2,7 @@
 
 use tintype::model::ditdh::DitDhConfig;
 use tintype::model::imf::ImfConfig;
+use tintype::model::jit::JitConfig;
 use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::meanflow::Shape;
 use tintype::model::pmf::PmfConfig;
@@ -55,6 +56,22 @@ pub fn imf() -> ImfConfig {
 /// A pMF: 6 classes, images of 16×16 pixels.
 pub fn pmf() -> PmfConfig {
     PmfConfig { shape: mean_flow(16, 4, 3), pca_channels: 5, noise_scale: 1.0 }
+}
+
+/// A JiT: 6 classes, images of 16×16 pixels.
+pub fn jit() -> JitConfig {
+    JitConfig {
+        input_size: 16,
+        patch_size: 4,
+        hidden_size: 24,
+        depth: 3,
+        num_heads: 2,
+        bottleneck_dim: 5,
+        in_context_len: 3,
+        in_context_start: 1,
+        num_classes: 6,
+        ..JitConfig::variant("B/16").expect("a size")
+    }
 }
 
 fn mean_flow(input_size: usize, patch_size: usize, in_channels: usize) -> Shape {

@@ -10,6 +10,9 @@ mod hdit_model;
 mod hdit_pieces;
 mod hdit_sampling;
 mod hidit;
+mod jit;
+mod jit_rae_files;
+mod jit_train;
 mod loss_networks;
 mod mean_flow;
 mod metrics;
@@ -46,6 +49,7 @@ pub fn recognise(name: &str, is_folder: bool) -> Option<Kind> {
             ("h5", Kind::OnHost(files::hdf5)),
             ("latent_shards", Kind::Aside), // read with its `_expected` file
             ("npz", Kind::OnHost(files::npz)),
+            ("pt_jit_rae", Kind::OnHost(jit_rae_files::checkpoints)),
             ("pt", Kind::OnHost(files::pytorch)),
             ("sdvae_diffusers_folder", Kind::Aside), // read with its `_expected` file
         ]);
@@ -107,6 +111,11 @@ pub fn recognise(name: &str, is_folder: bool) -> Option<Kind> {
         ("rae_ditdh_train3", Kind::OnDevice(ditdh_train::three_steps)),
         ("rae_schedules", Kind::OnHost(ditdh::schedules)),
         ("rae_stage1_", Kind::OnDevice(rae::stage1)),
+        ("jit_forward_", Kind::OnDevice(jit::forward)),
+        ("jit_ode_", Kind::OnDevice(jit::ode)),
+        ("jit_schedules", Kind::OnHost(jit::schedules)),
+        ("jit_loss_", Kind::OnDevice(jit_train::loss)),
+        ("jit_train3", Kind::OnDevice(jit_train::three_steps)),
         ("hidit_forward", Kind::OnDevice(hidit::forward)),
         ("hidit_emoji_", Kind::OnDevice(hidit::emoji)),
         ("vavae_full_structure_", Kind::OnDevice(vae::autoencoder)),

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use tintype::weights::{Dtype, Weights, open, write_safetensors};
+use tintype::weights::{Dtype, Weights, write_safetensors};
 
-use super::model::NamesArgs;
+use super::model::{AverageArgs, NamesArgs};
 use super::published::{DownloadArgs, FileOptions, Library};
 use crate::data::made::sweep;
 use tintype::files::write_durably;
@@ -25,6 +25,8 @@ pub struct Args {
     /// Model configuration to embed in the metadata
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    average: AverageArgs,
     #[command(flatten)]
     names: NamesArgs,
     /// Overwrite an existing file
@@ -58,7 +60,7 @@ pub fn run(mut args: Args) -> Result<()> {
     let mut options = FileOptions::new(&library);
     options.any(&mut args.input)?;
     options.resolve(args.download, false)?;
-    let mut weights = args.names.apply(open(&args.input)?)?;
+    let mut weights = args.names.apply(args.average.open(&args.input)?)?;
     check_readable(&weights)?;
     if let Some(note) = weights.raw_note() {
         eprintln!("note: {note}");

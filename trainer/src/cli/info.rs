@@ -9,7 +9,7 @@ use tintype::weights::{Weights, WeightsError, compare};
 
 use tintype::generate::{ModelFiles, bytes};
 
-use super::model::{ModelArgs, NamesArgs};
+use super::model::{AverageArgs, ModelArgs, NamesArgs};
 use super::proposal::{Advice, advise};
 use super::published::{DownloadArgs, FileOptions, Library};
 
@@ -21,6 +21,8 @@ pub struct Args {
     /// Model configuration, if the checkpoint does not contain it
     #[arg(long, value_name = "FILE")]
     config: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    average: AverageArgs,
     #[command(flatten)]
     names: NamesArgs,
     /// Network that the checkpoint is of, if its names do not tell: a preset (see docs/weights.md) or
@@ -47,7 +49,12 @@ pub fn run(mut args: Args) -> Result<()> {
     }
     // Standard output is one JSON document.
     options.resolve(args.download, false)?;
-    let model = ModelArgs { model: args.file, config: args.config, names: args.names };
+    let model = ModelArgs {
+        model: args.file,
+        config: args.config,
+        average: args.average,
+        names: args.names,
+    };
     let files = ModelFiles::open(&model.paths())?;
     let weights = &files.model;
     let mut types: Vec<String> =

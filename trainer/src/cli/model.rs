@@ -1,10 +1,12 @@
 //! Model options.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use tintype::generate::ModelPaths;
-use tintype::weights::{Rename, Weights, renamed};
+use tintype::weights::{Rename, Weights, open, open_average, renamed};
+
+use super::numbers::at_least;
 
 /// Model options.
 #[derive(Debug, Default, clap::Args)]
@@ -19,7 +21,31 @@ pub struct ModelArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     #[command(flatten)]
+    pub average: AverageArgs,
+    #[command(flatten)]
     pub names: NamesArgs,
+}
+
+/// Which weights of a training checkpoint are taken.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct AverageArgs {
+    /// Which of the averages (EMA) that the checkpoint or training run holds, counted from 1 [default: 1]
+    #[arg(long, value_name = "N", value_parser = at_least::<usize>(1), allow_negative_numbers = true)]
+    pub ema: Option<usize>,
+}
+
+impl AverageArgs {
+    /// Opens a checkpoint, with the average that was asked for.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, or has no such average.
+    pub fn open(self, path: &Path) -> Result<Weights> {
+        Ok(match self.ema {
+            Some(number) => open_average(path, number)?,
+            None => open(path)?,
+        })
+    }
 }
 
 /// Names of tensors.
@@ -73,6 +99,7 @@ impl ModelArgs {
     pub fn paths(&self) -> ModelPaths {
         ModelPaths {
             model: self.model.clone(),
+            average: self.average.ema,
             config: self.config.clone(),
             names: self.names.names.clone(),
             ..Default::default()

@@ -66,10 +66,13 @@ fn samplers() -> String {
         |samplers: &[Sampler]| samplers.iter().map(|s| s.name()).collect::<Vec<_>>().join(", ");
     let mut others = Sampler::FLOW.to_vec();
     others.retain(|sampler| !Sampler::HYBRID.contains(sampler));
+    let mut not_of_jit = Sampler::FLOW.to_vec();
+    not_of_jit.retain(|sampler| !Sampler::FLOW_ODE.contains(sampler));
     format!(
-        "Sampler: {} (Hi-DiT); also {} (SiT, LightningDiT, DiT-DH); {} (HDiT); {} (iMF, pMF)",
+        "Sampler: {} (Hi-DiT); also {} (SiT, LightningDiT, DiT-DH; JiT all but {}); {} (HDiT); {} (iMF, pMF)",
         names(&Sampler::HYBRID),
         names(&others),
+        names(&not_of_jit),
         names(&Sampler::KARRAS),
         names(&Sampler::MEAN_FLOW)
     )

@@ -89,6 +89,7 @@ impl Scene {
             entry("tiny-hdit", "HDiT",
                   json!([{"role": "network", "address": url, "bytes": crane.len(), "sha256": sha256(&crane)}]), json!([]),
                   json!({"sampler": "euler", "steps": 2, "guidance": {"scale": 1.0, "low": 0.0, "high": 1e9}})),
+            entry("of-tomorrow", "NextDiT", json!([file("network", "hub:nobody/next/model.pt")]), json!([]), Value::Null),
         ]});
         let workspace = Workspace::new();
         workspace.write("models.json", &models.to_string());
@@ -205,7 +206,10 @@ fn licences_are_told_before_and_parts_of_ones_own_are_taken() {
         scene.refused("generate 3 --model tiny-vae").contains("it is not a network (autoencoder)")
     );
     assert!(scene.refused("generate 3 --model tiny-jint").contains("did you mean tiny-joint"));
-    assert!(scene.refused("generate 3 --model jit-b-16").contains("does not have JiT yet"));
+    let later = scene.refused("generate 3 --model of-tomorrow");
+    assert!(later.contains("this version does not have NextDiT yet"), "{later}");
+    let by_hand = scene.refused("generate 3 --model jit-b-16");
+    assert!(by_hand.contains("it cannot be fetched by name"), "{by_hand}");
 }
 
 #[test]

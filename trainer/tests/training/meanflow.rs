@@ -191,6 +191,12 @@ fn pmf_trains_on_pixels() {
     assert!(said.contains("pMF") && said.contains("\"noise_scale\":2.0"), "{said}");
     workspace.succeeds("generate birch --model pmf --steps 1 --device cpu --out pmf.png");
     assert!(workspace.path("pmf.png").exists());
+    let other = "generate birch --model pmf --ema 2 --steps 1 --device cpu --out other.png";
+    workspace.succeeds(other);
+    let picture = |name: &str| std::fs::read(workspace.path(name)).expect("a picture");
+    assert_ne!(picture("pmf.png"), picture("other.png"));
+    let refused = workspace.refused("info pmf --ema 3");
+    assert!(refused.ends_with("its averages are ema.safetensors, ema_2.safetensors"), "{refused}");
     let line = "sample --model pmf --count 6 --steps 2 --device cpu --out samples";
     let said = workspace.succeeds(line);
     assert!(said.contains("6 samples in"), "{said}");

@@ -133,7 +133,7 @@ impl<'a> FileOptions<'a> {
     }
 
     fn network(&mut self, model: &'a mut ModelArgs) -> Result<Option<&'a Entry>> {
-        let ModelArgs { model, config, names } = model;
+        let ModelArgs { model, config, names, .. } = model;
         self.local("--config", config.as_deref());
         self.local("--names", names.names.as_deref());
         let Some(value) = model.clone() else { return Ok(None) };

@@ -64,13 +64,15 @@ pub(super) fn identity(args: &Args, settings: &Settings, files: Option<&ModelFil
     }
 }
 
-/// The name of the folder of PNG files, as in the reference implementation.
+/// The name of the folder of PNG files, as in the reference implementation but for the average and the guide.
 fn folder_name(args: &Args, settings: &Settings, (model, step): &(String, u64)) -> String {
     let Guidance { scale, low, high, .. } = settings.guidance;
     let guide = args.parts.guide.as_deref().map(|path| model_name(Some(path), "").0);
     let guide = guide.map_or(String::new(), |guide| format!("-guide-{guide}"));
+    let average = args.parts.model.average.ema;
+    let average = average.map_or(String::new(), |number| format!("-ema{number}"));
     format!(
-        "{model}_{step:07}_cfg{scale}-{low}-{}{guide}-labelsampling-{}",
+        "{model}{average}_{step:07}_cfg{scale}-{low}-{}{guide}-labelsampling-{}",
         if high > 1e9 { f64::INFINITY } else { high },
         format!("{:?}", args.labels).to_lowercase()
     )
