@@ -18,8 +18,9 @@ use tintype::weights::{
 };
 use tintype_trainer::network::patchgan::PatchGanConfig;
 use tintype_trainer::train::adamw::{AdamW, AdamWConfig, Group, Groups, clip_scale, global_norm};
+use tintype_trainer::train::classes::drop_class;
 use tintype_trainer::train::ema::{Ema, EmaConfig};
-use tintype_trainer::train::hdit::{self, HDiTLoss, density_context, drop_class, noise_levels};
+use tintype_trainer::train::hdit::{self, HDiTLoss, density_context, noise_levels};
 use tintype_trainer::train::hidit::{self, HiDiTLoss, Inputs};
 use tintype_trainer::train::host::{Values, classes};
 use tintype_trainer::train::lightningdit::{self, LightningDiTLoss};

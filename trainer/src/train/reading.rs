@@ -13,7 +13,7 @@ use super::unknown_keys::parse_table;
 use super::validation::{refuse_unused, validate};
 
 /// The recipes, for a sentence.
-const RECIPES: &str = "hidit, lightningdit, hdit, meanflow or vae";
+const RECIPES: &str = "hidit, lightningdit, hdit, meanflow, jit, ditdh or vae";
 
 impl Config {
     /// Reads a file; paths in it are relative to the current folder.
@@ -44,7 +44,7 @@ impl Config {
             bail!("the key \"recipe\" is missing; it is {RECIPES}");
         };
         match recipe.as_str() {
-            "hidit" | "lightningdit" | "hdit" | "meanflow" | "vae" => {}
+            "hidit" | "lightningdit" | "hdit" | "meanflow" | "jit" | "ditdh" | "vae" => {}
             other => bail!("recipe = {other:?} is unknown; it is {RECIPES}"),
         }
         if value.get("loss").is_none() {
@@ -106,9 +106,9 @@ fn expand_preset(value: &mut Value, recipe: &str) -> Result<()> {
                 ("hidit", Some(Trained::HiDiT(_)))
                 | ("lightningdit", Some(Trained::LightningDiT(_)))
                 | ("hdit", Some(Trained::HDiT(_)))
-                | ("meanflow", Some(Trained::Imf(_) | Trained::Pmf(_))) => {
-                    preset.architecture.config()
-                }
+                | ("meanflow", Some(Trained::Imf(_) | Trained::Pmf(_)))
+                | ("jit", Some(Trained::Jit(_)))
+                | ("ditdh", Some(Trained::DitDh(_))) => preset.architecture.config(),
                 _ => bail!("model.preset = {name:?} is not a {recipe} network"),
             }
         }
