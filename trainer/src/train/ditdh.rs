@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use tintype::burn::tensor::{Device, FloatDType};
 use tintype::diffusion::flow::Interpolant;
 use tintype::diffusion::loss::mean_squared_error;
-use tintype::diffusion::time_shift::{dimension_shift, shift_time, truncated_logit_normal};
+use tintype::diffusion::time_shift::{
+    BASE_DIMENSION, dimension_shift, shift_time, truncated_logit_normal,
+};
 use tintype::generate::LatentStats;
 use tintype::model::ditdh::{DitDh, DitDhConfig};
 use tintype::noise::{ImageKey, Stream, normals, uniforms};
@@ -53,7 +55,7 @@ impl Default for DitDhLoss {
         Self {
             time_dist_type: TimeDistribution::LogitNormal { mu: 0.0, sigma: 1.0 },
             time_dist_shift_dim: None,
-            time_dist_shift_base: 4096.0,
+            time_dist_shift_base: BASE_DIMENSION,
             freeze_embeddings: false,
             flips: true,
         }
