@@ -276,6 +276,8 @@ pub fn check_data(model: &DitDhConfig, latents: &Latents) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use tintype::weights::{TensorView, Weights};
+
     use super::*;
 
     #[test]
@@ -313,12 +315,19 @@ mod tests {
 
     #[test]
     fn latents_are_normalised_by_channel_or_by_value() {
-        let normalised = |mean: &[f32], std: &[f32]| {
+        let normalised = |shape: &[usize], mean: &[f32], std: &[f32]| {
+            let view = |values: &[f32]| {
+                TensorView::from_f32(shape.to_vec(), values).expect("as many as the shape")
+            };
+            let tensors = [("mean".to_string(), view(mean)), ("std".to_string(), view(std))].into();
+            let file = Weights { file: "statistics".into(), tensors, ..Weights::default() };
             let mut latent = [1.0, 2.0, 3.0, 4.0];
-            normalise(&mut latent, &LatentStats { mean: mean.to_vec(), std: std.to_vec() });
+            normalise(&mut latent, &LatentStats::from_weights(&file).expect("statistics"));
             latent
         };
-        assert_eq!(normalised(&[1.0, 3.0], &[1.0, 2.0]), [0.0, 1.0, 0.0, 0.5]);
-        assert_eq!(normalised(&[1.0, 1.0, 1.0, 0.0], &[1.0, 2.0, 4.0, 8.0]), [0.0, 0.5, 0.5, 0.5]);
+        let of_channels = normalised(&[1, 2, 1, 1], &[1.0, 3.0], &[1.0, 2.0]);
+        assert_eq!(of_channels, [0.0, 1.0, 0.0, 0.5]);
+        let of_values = normalised(&[2, 1, 2], &[1.0, 1.0, 1.0, 0.0], &[1.0, 2.0, 4.0, 8.0]);
+        assert_eq!(of_values, [0.0, 0.5, 0.5, 0.5]);
     }
 }
