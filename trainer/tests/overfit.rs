@@ -1,5 +1,9 @@
 //! Overfitting tests. Of Hi-DiT (stage 1, then stage 2 on a handful of images): the pixel stream's error must be lower
-//! than the autoencoder's. Of iMF: images of one step must come near those of many.
+//! than the autoencoder's. Of iMF: images of one step must come near those of many. Of JiT and DiT-DH (`toys`): images
+//! must be those that they were trained on.
+
+#[path = "overfit/toys.rs"]
+mod toys;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,9 +17,10 @@ use tintype::model::hidit::HiDiTConfig;
 use tintype::model::imf::{Imf, ImfConfig};
 use tintype::model::meanflow::{Condition, MeanFlow};
 use tintype::model::vae_config;
+use tintype::model::vavae::{VaeDecoder, VaeEncoder};
 use tintype::noise::{ImageKey, Stream, batch};
 use tintype::sampler::mean_flow::times;
-use tintype::weights::{Dtype, TensorView, load, open, write_safetensors};
+use tintype::weights::{Dtype, TensorView, Weights, load, open, write_safetensors};
 use tintype_trainer::data::store::ImageStore;
 use tintype_trainer::train::host::Values;
 
@@ -49,6 +54,23 @@ fn tintype(place: &Path, line: &str) {
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Both halves of an autoencoder.
+fn autoencoder(encoder: &Path, decoder: &Path) -> (VaeEncoder, VaeDecoder) {
+    let device = Device::flex();
+    let weights = open(encoder).expect("an encoder");
+    let config = vae_config(&weights).expect("its shape");
+    let only = |w: Weights, e: bool| {
+        w.filtered(|n| (n.starts_with("encoder.") || n.starts_with("quant_conv.")) == e)
+    };
+    let network = config.init_encoder(&device).expect("it fits");
+    let weights = only(weights, true);
+    let encoder = load(network, &weights, FloatDType::F32, &device).expect("it fits").network;
+    let weights = only(open(decoder).expect("a decoder"), false);
+    let network = config.init_decoder(&device).expect("it fits");
+    let decoder = load(network, &weights, FloatDType::F32, &device).expect("it fits").network;
+    (encoder, decoder)
+}
+
 /// Mean squared errors of the images: of the autoencoder, and of the run's estimate x̂ where its
 /// gate is open.
 fn errors(store: &Path, encoder: &Path, decoder: &Path, run: &Path) -> (f64, f64) {
@@ -57,17 +79,8 @@ fn errors(store: &Path, encoder: &Path, decoder: &Path, run: &Path) -> (f64, f64
     let (n, side) = (store.len(), store.side());
     let planes = (0..n).flat_map(|i| store.planes(i)).collect();
     let x = Values::new(planes, [n, 3, side, side]).tensor(&device);
-    let weights = open(encoder).expect("an encoder");
-    let config = vae_config(&weights).expect("its shape");
     let f32 = FloatDType::F32;
-    let only = |w: tintype::weights::Weights, e: bool| {
-        w.filtered(|n| (n.starts_with("encoder.") || n.starts_with("quant_conv.")) == e)
-    };
-    let network = config.init_encoder(&device).expect("it fits");
-    let encoder = load(network, &only(weights, true), f32, &device).expect("it fits").network;
-    let weights = only(open(decoder).expect("a decoder"), false);
-    let network = config.init_decoder(&device).expect("it fits");
-    let decoder = load(network, &weights, f32, &device).expect("it fits").network;
+    let (encoder, decoder) = autoencoder(encoder, decoder);
     let error = |a: Tensor<4>| -> f64 {
         (a - x.clone()).square().mean().into_data().iter::<f64>().next().expect("a number")
     };

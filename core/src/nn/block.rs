@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::attention::SelfAttention;
+use super::dropout::Dropout;
 use super::feed_forward::{Mlp, SwiGlu};
 use super::linear::{Init, Linear};
 use super::norm::{Norm, NormKind};
@@ -116,6 +117,28 @@ impl DitBlock {
     ///
     /// If a tensor does not have the stated shape.
     pub fn forward(&self, x: Tensor<3>, c: Tensor<2>, rope: Option<&RotaryTable>) -> Tensor<3> {
+        self.forward_dropping(x, c, rope, Dropout::default())
+    }
+
+    /// [`forward`](Self::forward) in training, with dropout of what attention adds and of the hidden vector of the
+    /// feed-forward network, each with a mask of its own: of the seed and of the one after it.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: tokens `[B, N, D]`
+    /// * `c`: SiLU of the condition, `[B, D]` or `[B·N, D]`
+    /// * returns `[B, N, D]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
+    pub fn forward_dropping(
+        &self,
+        x: Tensor<3>,
+        c: Tensor<2>,
+        rope: Option<&RotaryTable>,
+        dropout: Dropout,
+    ) -> Tensor<3> {
         let [b, n, d] = x.dims();
         let [groups, _] = c.dims();
         let m = self.ada_ln_modulation.forward(c); // [B, 6·D], or [B, 4·D] without shifts
@@ -134,11 +157,12 @@ impl DitBlock {
         let tokens = |x: Tensor<3>| x.reshape([b, n, d]);
         let x = grouped(x);
         let a = tokens(self.norm1.modulated(x.clone(), shift1, scale1));
-        let x = tintype_shaders::gated_residual(x, grouped(self.attn.forward(a, rope)), gate1);
+        let a = dropout.apply(self.attn.forward(a, rope));
+        let x = tintype_shaders::gated_residual(x, grouped(a), gate1);
         let h = tokens(self.norm2.modulated(x.clone(), shift2, scale2));
         let f = match &self.mlp {
-            FeedForward::Mlp(mlp) => mlp.forward(h),
-            FeedForward::SwiGlu(swiglu) => swiglu.forward(h),
+            FeedForward::Mlp(mlp) => mlp.forward_dropping(h, dropout.at(1)),
+            FeedForward::SwiGlu(swiglu) => swiglu.forward_dropping(h, dropout.at(1)),
         };
         tokens(tintype_shaders::gated_residual(x, grouped(f), gate2))
     }

@@ -23,3 +23,29 @@ pub fn dropout<const D: usize>(x: Tensor<D>, rate: f64, seed: Option<u64>) -> Te
     let dtype = x.dtype();
     x * mask.cast(dtype) * (1.0 / (1.0 - rate))
 }
+
+/// One dropout of a pass; no seed outside of training.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Dropout {
+    /// Probability that an element is zeroed, in 0…1, 1 excluded.
+    pub rate: f64,
+    /// Seed of its mask; no dropout where absent.
+    pub seed: Option<u64>,
+}
+
+impl Dropout {
+    /// The same dropout in another place of a block, with a mask of its own.
+    pub fn at(self, place: u64) -> Self {
+        Self { seed: self.seed.map(|seed| seed.wrapping_add(place)), ..self }
+    }
+
+    /// [`dropout`] of this rate and seed.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: any shape
+    /// * returns the same
+    pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        dropout(x, self.rate, self.seed)
+    }
+}

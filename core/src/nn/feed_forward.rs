@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
+use super::dropout::Dropout;
 use super::linear::{Init, Linear};
 
 /// `fc2(gelu_tanh(fc1(x)))`, the MLP of DiT and SiT.
@@ -37,7 +38,22 @@ impl Mlp {
     ///
     /// If a tensor does not have the stated shape.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.fc2.forward(self.fc1.forward_gelu_tanh(x))
+        self.forward_dropping(x, Dropout::default())
+    }
+
+    /// [`forward`](Self::forward) in training, with dropout of the hidden vector.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, N, D]`
+    /// * returns `[B, N, D]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
+    pub fn forward_dropping(&self, x: Tensor<3>, dropout: Dropout) -> Tensor<3> {
+        let h = self.fc1.forward_gelu_tanh(x); // [B, N, inner]
+        self.fc2.forward(dropout.apply(h)) // [B, N, D]
     }
 }
 
@@ -73,7 +89,21 @@ impl SwiGlu {
     ///
     /// If a tensor does not have the stated shape.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.forward_dropping(x, Dropout::default())
+    }
+
+    /// [`forward`](Self::forward) in training, with dropout of the hidden vector.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[B, N, D]`
+    /// * returns `[B, N, D]`
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
+    pub fn forward_dropping(&self, x: Tensor<3>, dropout: Dropout) -> Tensor<3> {
         let ab = self.w12.forward(x); // [B, N, 2·inner]
-        self.w3.forward(tintype_shaders::swiglu(ab)) // [B, N, D]
+        self.w3.forward(dropout.apply(tintype_shaders::swiglu(ab))) // [B, N, D]
     }
 }

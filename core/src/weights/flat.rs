@@ -184,6 +184,30 @@ pub fn with_flat<M: Module>(network: M, values: &Flat) -> M {
     network.map(&mut Mapper { path: Vec::new(), values })
 }
 
+/// The network with the tensors of these names trained or frozen; the others stay as they are.
+pub fn with_trained<M: Module>(network: M, names: &[&str], trained: bool) -> M {
+    struct Mapper<'a> {
+        path: Vec<String>,
+        names: &'a [&'a str],
+        trained: bool,
+    }
+    impl ModuleMapper for Mapper<'_> {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.push(name.into());
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            match self.names.contains(&authors_name(&self.path).as_str()) {
+                true => param.set_require_grad(self.trained),
+                false => param,
+            }
+        }
+    }
+    network.map(&mut Mapper { path: Vec::new(), names, trained })
+}
+
 /// The network with its parameters in another precision, still tied by gradients to the ones it
 /// was made of: mixed precision with master weights. Normalisation statistics and frequencies stay as they are.
 pub fn computing_in<M: Module>(network: &M, precision: FloatDType) -> M {
@@ -237,5 +261,21 @@ mod tests {
         let layer = with_flat(layer, &taken);
         layer.weight.val().into_data().assert_eq(&weight, true);
         assert!(layer.weight.is_require_grad() && layer.weight.val().device().is_autodiff());
+    }
+
+    #[test]
+    fn what_is_frozen_is_not_trained() {
+        let device = Device::flex().autodiff();
+        let table = Tensor::<1>::from_floats([7.0, 8.0], &device);
+        let layer = Layer {
+            weight: Param::from_data(TensorData::new(vec![1.0f32; 6], [2, 3]), &device),
+            table: Param::initialized(burn::module::ParamId::new(), table),
+        };
+        let names = |layer: &Layer| flat(layer, Which::Trainable).into_keys().collect::<Vec<_>>();
+        let layer = with_trained(layer, &["table"], true);
+        assert_eq!(names(&layer), ["table", "weight"]);
+        let layer = with_trained(layer, &["table", "weight"], false);
+        assert!(names(&layer).is_empty());
+        assert_eq!(flat(&layer, Which::All).len(), 2);
     }
 }

@@ -37,6 +37,7 @@ pub use files::{autoencoder_in, open, open_autoencoder, open_average, renamed};
 #[cfg(feature = "autodiff")]
 pub use flat::{
     Flat, Which, computing_in, flat, flat_gradients, gradients, take_flat, views, with_flat,
+    with_trained,
 };
 pub use load::{
     Loaded, compare, layout, layout_in_order, load, load_for_inference, parameter_count, snapshot,

@@ -18,8 +18,9 @@ use tintype::weights::{
 };
 use tintype_trainer::network::patchgan::PatchGanConfig;
 use tintype_trainer::train::adamw::{AdamW, AdamWConfig, Group, Groups, clip_scale, global_norm};
+use tintype_trainer::train::classes::drop_class;
 use tintype_trainer::train::ema::{Ema, EmaConfig};
-use tintype_trainer::train::hdit::{self, HDiTLoss, density_context, drop_class, noise_levels};
+use tintype_trainer::train::hdit::{self, HDiTLoss, density_context, noise_levels};
 use tintype_trainer::train::hidit::{self, HiDiTLoss, Inputs};
 use tintype_trainer::train::host::{Values, classes};
 use tintype_trainer::train::lightningdit::{self, LightningDiTLoss};
@@ -31,67 +32,101 @@ use super::hdit_model;
 use crate::check::{Checks, FORWARD, LOSS, Tolerance};
 use crate::golden::Golden;
 
-const PLAIN: Compute = Compute { precision: FloatDType::F32, recompute: false };
+pub(super) const PLAIN: Compute = Compute { precision: FloatDType::F32, recompute: false };
 /// Parameters after steps, and how far they moved.
 const PARAMETER: Tolerance = Tolerance::RelativeL2(1e-5);
 const CHANGE: Tolerance = Tolerance::RelativeL2(1e-3);
 const GAN: Tolerance = Tolerance::Relative(1e-4);
 
-/// A network with its optimizer and EMA, as the trainer steps it.
-struct Stepper<M> {
-    network: M,
+/// A network with its optimizer and EMAs, as the trainer steps it.
+pub(super) struct Stepper<M> {
+    pub(super) network: M,
     start: Flat,
     optimizer: AdamW,
-    ema: Ema,
+    /// With what the file calls them.
+    emas: Vec<(&'static str, Ema)>,
+    /// Whether gradients of key biases are compared; without RoPE or a norm of the keys they are rounding noise.
+    key_biases: bool,
 }
 
 impl<M: Module> Stepper<M> {
-    fn new(network: M, optimizer: AdamWConfig, ema: EmaConfig, groups: Groups) -> Self {
-        let all = flat(&network, Which::All);
+    pub(super) fn new(
+        network: M,
+        optimizer: AdamWConfig,
+        emas: &[(&'static str, EmaConfig)],
+        groups: Groups,
+    ) -> Self {
+        let start = flat(&network, Which::All);
         let optimizer = AdamW::new(optimizer, groups);
         // These averages do not count images.
-        Self { network, start: all.clone(), optimizer, ema: Ema::new(ema, 1, all) }
+        let ema = |&(name, config): &(&'static str, EmaConfig)| {
+            (name, Ema::new(config, 1, start.clone()))
+        };
+        let emas = emas.iter().map(ema).collect();
+        Self { network, start, optimizer, emas, key_biases: false }
+    }
+
+    /// The same of a network whose key biases have gradients.
+    pub(super) fn with_key_biases(self) -> Self {
+        Self { key_biases: true, ..self }
     }
 
     /// One step; returns the gradients' norm.
     fn step(&mut self, loss: Loss) -> Result<f64> {
+        self.step_with(loss, self.optimizer.config.lr)
+    }
+
+    /// The same with another learning rate.
+    pub(super) fn step_with(&mut self, loss: Loss, lr: f64) -> Result<f64> {
         let gradients = loss.gradients(&self.network);
         let norm = global_norm(&gradients).context("no gradients")?;
         let norm = norm.into_data().iter::<f64>().next().unwrap_or(f64::NAN);
         let scale = clip_scale(norm, self.optimizer.config.max_grad_norm);
         let parameters = take_flat(&mut self.network);
-        let lr = self.optimizer.config.lr;
         let parameters = self.optimizer.update(parameters, &gradients, scale, lr);
         self.network = with_flat(self.network.clone(), &parameters);
-        self.ema.update(&flat(&self.network, Which::All));
+        let values = flat(&self.network, Which::All);
+        for (_, ema) in &mut self.emas {
+            ema.update(&values);
+        }
         Ok(norm)
     }
 
-    /// Compares parameters (with how far they moved) and EMA that the file expects.
-    fn check(&self, checks: &mut Checks, golden: &Golden, step: usize) -> Result<()> {
+    /// Compares parameters (with how far they moved) and EMAs that the file expects.
+    pub(super) fn check(&self, checks: &mut Checks, golden: &Golden, step: usize) -> Result<()> {
         let shapes = layout(&self.network);
-        let now = snapshot(&self.network);
-        let (start, ema) = (views(&self.start, &shapes), views(&self.ema.values, &shapes));
-        let prefixes = [format!("out.step{step}.param."), format!("out.step{step}.ema.")];
-        let names: Vec<String> = golden.outputs().cloned().collect();
-        for name in names {
-            if let Some(parameter) = name.strip_prefix(&prefixes[0]) {
-                let (mut values, before) = (get(&now, parameter)?, get(&start, parameter)?);
-                let expected = golden.values(&name)?;
+        let (now, start) = (snapshot(&self.network), views(&self.start, &shapes));
+        let found = |tensors: &BTreeMap<String, TensorView>, parameter: &str, name: &str| {
+            let (mut values, expected) = (get(tensors, parameter)?, golden.values(name)?);
+            if !self.key_biases {
                 skip_key_bias(parameter, &mut values, &expected);
-                checks.values(&name, &values, PARAMETER)?;
-                let moved =
-                    |v: &[f64]| -> Vec<f64> { v.iter().zip(&before).map(|(a, b)| a - b).collect() };
-                let label = format!("{name} (change)");
-                checks.against(&label, &moved(&values), &moved(&expected), CHANGE)?;
-            } else if let Some(parameter) = name.strip_prefix(&prefixes[1]) {
-                let mut values = get(&ema, parameter)?;
-                skip_key_bias(parameter, &mut values, &golden.values(&name)?);
-                checks.values(&name, &values, PARAMETER)?;
+            }
+            Ok::<_, anyhow::Error>((values, expected))
+        };
+        let prefix = format!("out.step{step}.param.");
+        for (name, parameter) in below(golden, &prefix) {
+            let (values, expected) = found(&now, &parameter, &name)?;
+            let before = get(&start, &parameter)?;
+            checks.values(&name, &values, PARAMETER)?;
+            let moved =
+                |v: &[f64]| -> Vec<f64> { v.iter().zip(&before).map(|(a, b)| a - b).collect() };
+            let label = format!("{name} (change)");
+            checks.against(&label, &moved(&values), &moved(&expected), CHANGE)?;
+        }
+        for (ema, average) in &self.emas {
+            let average = views(&average.values, &shapes);
+            for (name, parameter) in below(golden, &format!("out.step{step}.{ema}.")) {
+                checks.values(&name, &found(&average, &parameter, &name)?.0, PARAMETER)?;
             }
         }
         Ok(())
     }
+}
+
+/// The expected values whose names begin so, with the rest of their names.
+fn below(golden: &Golden, prefix: &str) -> Vec<(String, String)> {
+    let one = |name: &String| Some((name.clone(), name.strip_prefix(prefix)?.to_string()));
+    golden.outputs().filter_map(one).collect()
 }
 
 /// The gradient of a key bias is rounding noise, which AdamW makes a full step of; it is not
@@ -107,11 +142,11 @@ fn get(tensors: &BTreeMap<String, TensorView>, name: &str) -> Result<Vec<f64>> {
     Ok(tensors.get(name).with_context(|| format!("there is no {name}"))?.to_f64())
 }
 
-fn number(value: &Value) -> Result<f64> {
+pub(super) fn number(value: &Value) -> Result<f64> {
     value.as_f64().with_context(|| format!("{value} is not a number"))
 }
 
-fn betas(optim: &Value) -> Result<[f64; 2]> {
+pub(super) fn betas(optim: &Value) -> Result<[f64; 2]> {
     Ok([number(&optim["betas"][0])?, number(&optim["betas"][1])?])
 }
 
@@ -128,11 +163,11 @@ fn optimizer(optim: &Value) -> Result<(AdamWConfig, EmaConfig)> {
     ))
 }
 
-fn plain_groups(_: &str) -> Group {
+pub(super) fn plain_groups(_: &str) -> Group {
     Group::PLAIN
 }
 
-fn values4(golden: &Golden, name: &str) -> Result<Values<4>> {
+pub(super) fn values4(golden: &Golden, name: &str) -> Result<Values<4>> {
     let view = golden.view(name)?;
     let shape: [usize; 4] = view.shape.clone().try_into().ok().context("not four axes")?;
     Ok(Values::new(view.to_f32(), shape))
@@ -218,7 +253,7 @@ pub fn sit(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     }
     let network: HiDiT = golden.load(network, device)?;
     let (adamw, ema) = optimizer(&config["optim"])?;
-    let mut stepper = Stepper::new(network, adamw, ema, plain_groups);
+    let mut stepper = Stepper::new(network, adamw, &[("ema", ema)], plain_groups);
     let settings =
         HiDiTLoss { repa_weight: number(&config["proj_coeff"])?, ..HiDiTLoss::default() };
     for step in 0..steps(&golden) {
@@ -268,7 +303,7 @@ fn teachers(golden: &Golden, name: &str, device: &Device) -> Result<Vec<Tensor<3
     several.map(|n| golden.tensor(&n, device)).collect()
 }
 
-fn labels(golden: &Golden, name: &str) -> Result<Vec<usize>> {
+pub(super) fn labels(golden: &Golden, name: &str) -> Result<Vec<usize>> {
     Ok(golden.view(name)?.to_i64().iter().map(|&l| l as usize).collect())
 }
 
@@ -285,7 +320,7 @@ pub fn lightningdit(path: &Path, device: &Device, checks: &mut Checks) -> Result
     let model: LightningDiTConfig = serde_json::from_value(config["model"].clone())?;
     let network = golden.load(model.init(device)?, device)?;
     let (adamw, ema) = optimizer(&config["optim"])?;
-    let mut stepper = Stepper::new(network, adamw, ema, plain_groups);
+    let mut stepper = Stepper::new(network, adamw, &[("ema", ema)], plain_groups);
     for step in 0..steps(&golden) {
         let input = |name: &str| format!("in.step{step}.{name}");
         let labels = labels(&golden, &input("y"))?;
@@ -345,7 +380,7 @@ pub fn hdit(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     };
     settings.loss_config = serde_json::from_value(resolved["model"]["loss_config"].clone())?;
     settings.loss_scales = number(&resolved["model"]["loss_scales"])? as usize;
-    let mut stepper = Stepper::new(network, adamw, ema, hdit::group);
+    let mut stepper = Stepper::new(network, adamw, &[("ema", ema)], hdit::group);
     let (count, batch) = (golden.view("in.u")?.shape[0], golden.view("in.u")?.shape[1]);
     let at = |name: &str, step: usize| -> Result<(Vec<f32>, Vec<usize>)> {
         let view = golden.view(name)?;
@@ -391,7 +426,7 @@ pub fn hdit(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
         let sigma_data = model.sigma_data;
         let loss = hdit::loss(&stepper.network, sigma_data, input, &settings, PLAIN, device);
         losses.extend(loss.total.to_data().iter::<f64>());
-        decays.push(ema.decay(stepper.ema.updates, batch));
+        decays.push(ema.decay(stepper.emas[0].1.updates, batch));
         norms.push(stepper.step(loss)?);
     }
     checks.values("out.sigma", &sigmas, Tolerance::Stated)?;
@@ -402,7 +437,7 @@ pub fn hdit(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     checks.values("out.grad_norm", &norms, Tolerance::Stated)?;
     checks.values("out.ema_decay", &decays, Tolerance::Stated)?;
     let (now, ema) =
-        (snapshot(&stepper.network), views(&stepper.ema.values, &layout(&stepper.network)));
+        (snapshot(&stepper.network), views(&stepper.emas[0].1.values, &layout(&stepper.network)));
     let names: Vec<String> = golden.outputs().cloned().collect();
     for name in names {
         if let Some(parameter) = name.strip_prefix("out.final.") {

@@ -48,10 +48,11 @@ impl Subject {
             let known: Vec<_> = tintype::preset::all().iter().map(|preset| preset.name).collect();
             bail!("unknown network {name:?}; use emoji, {}", known.join(", "));
         };
-        // Latents of 4 channels are Stable Diffusion's.
-        let vae = preset.architecture.latent_space().map(|latents| match latents.channels {
-            4 => VaeConfig::f8d4(),
-            _ => VaeConfig::f16d32(),
+        // Latents of 4 channels are Stable Diffusion's, those of 768 a representation autoencoder's.
+        let vae = preset.architecture.latent_space().and_then(|latents| match latents.channels {
+            4 => Some(VaeConfig::f8d4()),
+            768 => None,
+            _ => Some(VaeConfig::f16d32()),
         });
         Ok(Self { name: name.into(), architecture: preset.architecture, vae })
     }
@@ -75,6 +76,8 @@ impl Subject {
             Trained::HDiT(c) => hdit::macs(c),
             Trained::Imf(c) => c.macs(),
             Trained::Pmf(c) => c.macs(),
+            Trained::Jit(c) => c.macs(),
+            Trained::DitDh(c) => c.macs(),
         }
     }
 }
@@ -141,6 +144,20 @@ macro_rules! with_network {
             Trained::Pmf(c) => {
                 let $init = |device: &_| c.init(device);
                 let $forward = |network: &tintype::model::pmf::Pmf, i: &Inputs| {
+                    network.predict(i.x.clone(), i.t.clone(), i.y.clone())
+                };
+                $body
+            }
+            Trained::Jit(c) => {
+                let $init = |device: &_| c.init(device);
+                let $forward = |network: &tintype::model::jit::Jit, i: &Inputs| {
+                    network.predict(i.x.clone(), i.t.clone(), i.y.clone())
+                };
+                $body
+            }
+            Trained::DitDh(c) => {
+                let $init = |device: &_| c.init(device);
+                let $forward = |network: &tintype::model::ditdh::DitDh, i: &Inputs| {
                     network.predict(i.x.clone(), i.t.clone(), i.y.clone())
                 };
                 $body

@@ -43,6 +43,21 @@ fn block(network: Trained<'_>) -> Block {
         Trained::Pmf(c) => mean_flow(&c.shape),
         Trained::HiDiT(c) => sit(&c.sit),
         Trained::SiT(c) => sit(c),
+        Trained::Jit(c) => Block {
+            n: c.in_context_len + (c.input_size / c.patch_size).pow(2),
+            d: c.hidden_size,
+            heads: c.num_heads,
+            inner: (c.hidden_size as f64 * c.mlp_ratio * 2.0 / 3.0) as usize,
+            kernel: None,
+        },
+        // One of the many of its backbone.
+        Trained::DitDh(c) => Block {
+            n: (c.input_size / c.patch_size).pow(2),
+            d: c.hidden_size[0],
+            heads: c.num_heads[0],
+            inner: (c.hidden_size[0] as f64 * c.mlp_ratio * 2.0 / 3.0) as usize,
+            kernel: None,
+        },
         Trained::LightningDiT(c) => Block {
             n: (c.input_size / c.patch_size).pow(2),
             d: c.hidden_size,
@@ -66,7 +81,7 @@ fn preparation(bench: &Bench, network: Trained<'_>, block: &Block) -> Option<(Qk
     let Block { n, d, heads, .. } = *block;
     let (head, side) = (d / heads, n.isqrt());
     match network {
-        Trained::LightningDiT(_) => {
+        Trained::LightningDiT(_) | Trained::DitDh(_) => {
             let table = RotaryTable::new(Places::Grid { prefix: 0, side }, head, &bench.device);
             let [cos, sin] = [table.cos, table.sin].map(|table| table.cast(bench.precision));
             Some((QkTransform::Rotary { cos, sin }, 1.0 / (head as f64).sqrt()))

@@ -248,8 +248,12 @@ impl Args {
             What::Decode,
             What::Sample,
         ];
-        let of_autoencoder = |what: &What| matches!(what, What::Encode | What::Decode);
-        let has = |what: &What| !of_autoencoder(what) || subject.vae.is_some();
+        let on_pixels = subject.architecture.latent_space().is_none();
+        let has = |what: &What| match what {
+            What::Encode | What::Decode => subject.vae.is_some(),
+            What::Sample => subject.vae.is_some() || on_pixels,
+            _ => true,
+        };
         all.into_iter().filter(has).collect()
     }
 }

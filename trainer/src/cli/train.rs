@@ -24,10 +24,12 @@ use crate::train::config::{
     Activations, Config, ImageData, LatentData, PmfData, Recipe, RunConfig, VaeData,
 };
 use crate::train::diffusion::{DiffusionTrainer, Steps, Watchers, fresh};
+use crate::train::ditdh::{DitDhLoss, DitDhObjective};
 use crate::train::epoch_sampler::EpochSampler;
 use crate::train::hdit::{HDiTLoss, HDiTObjective};
 use crate::train::hidit::{HiDiTLoss, HiDiTObjective};
 use crate::train::init::{Origin, Taking};
+use crate::train::jit::{JitLoss, JitObjective};
 use crate::train::lightningdit::{LightningDiTLoss, LightningDiTObjective};
 use crate::train::meanflow::draws::MeanFlowLoss;
 use crate::train::meanflow::imf::{self, ImfObjective};
@@ -41,9 +43,11 @@ use crate::train::teacher::Teacher;
 use crate::train::trainer::Trainer;
 use crate::train::vae::{LossNetworks, Networks, VaeLoss, VaeTraining};
 use tintype::catalogue::Role;
+use tintype::model::ditdh::DitDhConfig;
 use tintype::model::hdit::HDiTConfig;
 use tintype::model::hidit::HiDiTConfig;
 use tintype::model::imf::ImfConfig;
+use tintype::model::jit::JitConfig;
 use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::pmf::PmfConfig;
 use tintype::model::vavae::VaeConfig;
@@ -144,6 +148,11 @@ fn name_files<'a>(config: &'a mut Config, out: &Path, options: &mut FileOptions<
             options.file("data.stats", Role::Statistics, &mut data.stats)
         }
         Config::HDiT(recipe) => name_shared_files(recipe, Role::Network, out, options).map(|_| ()),
+        Config::Jit(recipe) => name_shared_files(recipe, Role::Network, out, options).map(|_| ()),
+        Config::DitDh(recipe) => {
+            let data = name_shared_files(recipe, Role::Network, out, options)?;
+            options.file("data.stats", Role::Statistics, &mut data.stats)
+        }
         Config::MeanFlow(recipe) => {
             let data = name_shared_files(recipe, Role::Network, out, options)?;
             options.file("data.stats", Role::Statistics, &mut data.stats)
@@ -213,6 +222,12 @@ fn check_precision(run: &RunConfig, device: &Device) -> Result<()> {
     Ok(())
 }
 
+const NO_FLIPS: &str = "an .h5 file has no latents of flipped images: loss.flips has no effect";
+
+fn has_no_flips(data: &LatentData) -> bool {
+    data.latents.extension().is_some_and(|e| e == "h5")
+}
+
 /// Notes about parts that a configuration disables.
 fn notes(config: &Config) -> Vec<&'static str> {
     let mut notes = Vec::new();
@@ -226,15 +241,22 @@ fn notes(config: &Config) -> Vec<&'static str> {
             }
         }
         Config::LightningDiT(r) => {
-            if r.loss.flips && r.data.latents.extension().is_some_and(|e| e == "h5") {
-                notes
-                    .push("an .h5 file has no latents of flipped images: loss.flips has no effect");
+            if r.loss.flips && has_no_flips(&r.data) {
+                notes.push(NO_FLIPS);
             }
             if r.preview.as_ref().is_some_and(|p| p.vae.is_none()) {
                 notes.push("no preview.vae: no previews are drawn");
             }
         }
-        Config::HDiT(_) => {}
+        Config::DitDh(r) => {
+            if r.loss.flips && has_no_flips(&r.data) {
+                notes.push(NO_FLIPS);
+            }
+            if r.preview.as_ref().is_some_and(|p| p.vae.is_none()) {
+                notes.push("no preview.vae: no previews are drawn");
+            }
+        }
+        Config::HDiT(_) | Config::Jit(_) => {}
         Config::MeanFlow(r) => {
             if r.preview.as_ref().is_some_and(|p| p.vae.is_none()) {
                 notes.push("no preview.vae: no previews are drawn");
@@ -276,6 +298,8 @@ fn build(
         Config::HDiT(recipe) => hdit_system(recipe, origin, comm, device),
         Config::MeanFlow(recipe) => imf_system(recipe, origin, comm, device),
         Config::Pmf(recipe) => pmf_system(recipe, origin, comm, device),
+        Config::Jit(recipe) => jit_system(recipe, origin, comm, device),
+        Config::DitDh(recipe) => ditdh_system(recipe, origin, comm, device),
         Config::Vae(recipe) => vae_system(recipe, origin, comm, device),
     }
 }
@@ -488,6 +512,42 @@ fn pmf_system(
     let objective = PmfObjective { model, loss, images, comparisons, seed: run.seed };
     let parts = Parts { objective, network, sampler, watchers, classes };
     diffusion(recipe, parts, origin, comm, device, is_of_v)
+}
+
+fn jit_system(
+    recipe: &Recipe<JitConfig, JitLoss, ImageData>,
+    origin: &Origin,
+    comm: &Comm,
+    device: &Device,
+) -> Result<Box<dyn Trainer>> {
+    let (run, model) = (&recipe.run, recipe.model.clone());
+    let images = training_data::of_jit(recipe)?;
+    warn(comm, images.labels(), model.num_classes);
+    let network = fresh(|d| model.init(d), run.seed, device)?;
+    let watchers = watchers(recipe, comm, false, None, device)?;
+    let classes = images.description.classes.clone();
+    let sampler = epoch_sampler(run, images.labels());
+    let objective = JitObjective { model, loss: recipe.loss, images, seed: run.seed };
+    let parts = Parts { objective, network, sampler, watchers, classes };
+    diffusion(recipe, parts, origin, comm, device, |_| false)
+}
+
+fn ditdh_system(
+    recipe: &Recipe<DitDhConfig, DitDhLoss, LatentData>,
+    origin: &Origin,
+    comm: &Comm,
+    device: &Device,
+) -> Result<Box<dyn Trainer>> {
+    let (run, data, model) = (&recipe.run, &recipe.data, recipe.model.clone());
+    let set = training_data::of_ditdh(recipe, data.stats.as_deref())?;
+    let (classes, latents) = (set.classes(), set.latents);
+    warn(comm, &latents.labels, model.num_classes);
+    let network = recipe.loss.trained(fresh(|d| model.init(d), run.seed, device)?);
+    let watchers = watchers(recipe, comm, true, Some(&latents.stats), device)?;
+    let sampler = epoch_sampler(run, &latents.labels);
+    let objective = DitDhObjective { model, loss: recipe.loss, latents, seed: run.seed };
+    let parts = Parts { objective, network, sampler, watchers, classes };
+    diffusion(recipe, parts, origin, comm, device, |_| false)
 }
 
 fn vae_system(

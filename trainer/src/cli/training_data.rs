@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use tintype::model::DiffusionModel;
+use tintype::model::ditdh::DitDhConfig;
 use tintype::model::hdit::HDiTConfig;
 use tintype::model::hidit::HiDiTConfig;
 use tintype::model::imf::ImfConfig;
+use tintype::model::jit::JitConfig;
 use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::pmf::PmfConfig;
 use tintype::model::vavae::VaeConfig;
@@ -16,8 +18,10 @@ use super::watchers::{check_evaluation, check_guidance};
 use crate::data::store::ImageStore;
 use crate::train::classes::check_classes;
 use crate::train::config::{Config, ImageData, LatentData, PmfData, Recipe, VaeData};
+use crate::train::ditdh::{self, DitDhLoss};
 use crate::train::hdit::{self, HDiTLoss};
 use crate::train::hidit::{self, HiDiTLoss};
+use crate::train::jit::{self, JitLoss};
 use crate::train::latents::Latents;
 use crate::train::lightningdit::LightningDiTLoss;
 use crate::train::meanflow::draws::MeanFlowLoss;
@@ -76,6 +80,14 @@ pub fn check(config: &Config) -> Result<()> {
         Config::Pmf(recipe) => {
             of_pmf(recipe)?;
             check_evaluation(recipe, false)
+        }
+        Config::Jit(recipe) => {
+            of_jit(recipe)?;
+            check_evaluation(recipe, false)
+        }
+        Config::DitDh(recipe) => {
+            of_ditdh(recipe, here(&recipe.data.stats))?;
+            check_evaluation(recipe, true)
         }
         Config::Vae(recipe) => of_vae(recipe).map(|_| ()),
     }
@@ -179,6 +191,36 @@ pub fn of_pmf(recipe: &Recipe<PmfConfig, PmfLoss, PmfData>) -> Result<Arc<ImageS
     ensure!(data.vgg.is_some() == data.lpips.is_some(), "LPIPS needs both data.vgg and data.lpips");
     pmf::check_side(&recipe.loss, data.lpips.is_some(), data.convnext.is_some())?;
     Ok(images)
+}
+
+/// The data of a JiT.
+///
+/// # Errors
+///
+/// As [`check`].
+pub fn of_jit(recipe: &Recipe<JitConfig, JitLoss, ImageData>) -> Result<Arc<ImageStore>> {
+    recipe.model.validate()?;
+    let images = image_store(&recipe.data.images)?;
+    jit::check_data(&recipe.model, &images)?;
+    // Nobody trains the null class then.
+    check_guidance(recipe, recipe.loss.label_drop_prob == 0.0)?;
+    Ok(images)
+}
+
+/// The data of a DiT-DH.
+///
+/// # Errors
+///
+/// As [`check`].
+pub fn of_ditdh(
+    recipe: &Recipe<DitDhConfig, DitDhLoss, LatentData>,
+    stats: Option<&Path>,
+) -> Result<LatentSet> {
+    recipe.model.validate()?;
+    let set = LatentSet::open(&recipe.data, stats)?;
+    ditdh::check_data(&recipe.model, &set.latents)?;
+    check_guidance(recipe, recipe.model.needs_class())?;
+    Ok(set)
 }
 
 /// The data of an autoencoder.

@@ -9,7 +9,7 @@ use tintype::shaders::{AdamWStep, AdamWUpdate, adamw_all, sum_of_squares};
 use tintype::weights::{Dtype, Flat, TensorView, Weights, views};
 
 use super::muon::{self, Adam, muon};
-use super::schedule::Schedule;
+use super::schedule::{Schedule, WarmUp};
 
 /// The settings of an optimizer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,9 +30,12 @@ pub struct AdamWConfig {
     /// k-diffusion's warm-up: the rate of step n (from 0) is `lr·(1 − warmup^(n+1))`; 0 for none.
     #[serde(default)]
     pub warmup: f64,
-    /// Linear warm-up over so many steps: the rate of step n (from 0) is `lr·(n+1)/warmup_steps`.
+    /// Linear warm-up over so many steps.
     #[serde(default)]
     pub warmup_steps: u64,
+    /// Where it begins.
+    #[serde(default)]
+    pub warmup_from: WarmUp,
     /// How the rate falls after the warm-up.
     #[serde(default)]
     pub schedule: Schedule,
@@ -66,6 +69,7 @@ impl AdamWConfig {
             max_grad_norm: None,
             warmup: 0.0,
             warmup_steps: 0,
+            warmup_from: WarmUp::Step,
             schedule: Schedule::Constant,
             decay_steps: None,
             final_lr: None,
@@ -76,7 +80,7 @@ impl AdamWConfig {
     /// The learning rate of a step, counted from 0.
     pub fn lr_at(&self, step: u64) -> f64 {
         let lr = match step < self.warmup_steps {
-            true => self.lr * ((step + 1) as f64 / self.warmup_steps as f64),
+            true => self.lr * self.warmup_from.share(step, self.warmup_steps),
             false => {
                 let total = self.decay_steps.unwrap_or(0).saturating_sub(self.warmup_steps);
                 let last = self.final_lr.unwrap_or(0.0);

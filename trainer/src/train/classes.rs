@@ -16,6 +16,11 @@ pub fn check_classes(labels: &[Option<usize>], num_classes: usize) -> Result<()>
     Ok(())
 }
 
+/// The class that a network is told: the null class `num_classes` where a uniform number is below `rate`.
+pub fn drop_class(label: usize, u: f64, rate: f64, num_classes: usize) -> usize {
+    if u < rate { num_classes } else { label }
+}
+
 /// What a network will not learn from these labels, in a sentence; `None` if each class has images and each
 /// image a class.
 pub fn warning(labels: &[Option<usize>], num_classes: usize) -> Option<String> {

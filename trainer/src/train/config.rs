@@ -5,18 +5,22 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tintype::model::ditdh::DitDhConfig;
 use tintype::model::hdit::HDiTConfig;
 use tintype::model::hidit::HiDiTConfig;
 use tintype::model::imf::ImfConfig;
+use tintype::model::jit::JitConfig;
 use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::pmf::PmfConfig;
 use tintype::model::vavae::VaeConfig;
 
 use super::adamw::AdamWConfig;
+use super::ditdh::DitDhLoss;
 use super::ema::EmaConfigs;
 use super::evaluate::EvaluateConfig;
 use super::hdit::HDiTLoss;
 use super::hidit::HiDiTLoss;
+use super::jit::JitLoss;
 use super::lightningdit::LightningDiTLoss;
 use super::meanflow::draws::MeanFlowLoss;
 use super::meanflow::pmf::PmfLoss;
@@ -38,6 +42,10 @@ pub enum Config {
     MeanFlow(Recipe<ImfConfig, MeanFlowLoss, LatentData>),
     /// pMF, which files call `meanflow`, too.
     Pmf(Recipe<PmfConfig, PmfLoss, PmfData>),
+    /// JiT.
+    Jit(Recipe<JitConfig, JitLoss, ImageData>),
+    /// DiT-DH.
+    DitDh(Recipe<DitDhConfig, DitDhLoss, LatentData>),
     /// VA-VAE.
     Vae(Recipe<VaeConfig, VaeLoss, VaeData>),
 }
@@ -125,6 +133,8 @@ impl Config {
             Self::HDiT(r) => Shared::of(r),
             Self::MeanFlow(r) => Shared::of(r),
             Self::Pmf(r) => Shared::of(r),
+            Self::Jit(r) => Shared::of(r),
+            Self::DitDh(r) => Shared::of(r),
             Self::Vae(r) => Shared::of(r),
         }
     }
@@ -136,6 +146,8 @@ impl Config {
             Self::HDiT(r) => (&mut r.run, &mut r.optimizer),
             Self::MeanFlow(r) => (&mut r.run, &mut r.optimizer),
             Self::Pmf(r) => (&mut r.run, &mut r.optimizer),
+            Self::Jit(r) => (&mut r.run, &mut r.optimizer),
+            Self::DitDh(r) => (&mut r.run, &mut r.optimizer),
             Self::Vae(r) => (&mut r.run, &mut r.optimizer),
         }
     }

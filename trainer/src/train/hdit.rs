@@ -15,9 +15,10 @@ use tintype::model::hdit::{Conditions, HDiT, HDiTConfig, LevelAttention};
 use tintype::noise::{ImageKey, Stream, normals, uniforms};
 
 use super::adamw::{Group, Groups};
+use super::classes::{check_classes, drop_class};
 use super::epoch_sampler::SampleIndex;
 use super::host::{Values, classes, vector};
-use super::objective::{Compute, Loss, Objective};
+use super::objective::{Compute, Loss, Objective, dropout_seed};
 use super::recompute::Tape;
 use super::record::DataRecord;
 use crate::data::augment::{Augmentation, Draws};
@@ -122,11 +123,6 @@ pub fn noise_levels(density: SigmaDensity, uniform: &[f64], context: DensityCont
     stratified(uniform, 0, 1).into_iter().map(|u| density.sample(u, 0.0, context)).collect()
 }
 
-/// The class that the network is told: the null class with the given probability.
-pub fn drop_class(label: usize, u: f64, rate: f64, num_classes: usize) -> usize {
-    if u < rate { num_classes } else { label }
-}
-
 /// The random numbers of an augmentation.
 fn draws(key: ImageKey) -> Draws {
     let u = uniforms(key, Stream::Choice, 1, 9);
@@ -196,9 +192,6 @@ impl Objective for HDiTObjective {
             conditions.extend(condition);
             labels.push(label);
         }
-        // One for each part of each step, far enough apart for every layer to have its own.
-        let part = step * batch as u64 + samples.first().map_or(0, |p| p.index as u64);
-        let dropout = self.seed.wrapping_add(part.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         Ok(Batch {
             images: Values::new(images, shape),
             noise: Values::new(noise, shape),
@@ -206,7 +199,7 @@ impl Objective for HDiTObjective {
             augmentation: Values::new(conditions, [samples.len(), 9]),
             labels: (classes > 0).then_some(labels),
             weight: 1.0 / batch as f64,
-            dropout: Some(dropout),
+            dropout: Some(dropout_seed(self.seed, samples, step, batch)),
         })
     }
 
@@ -366,7 +359,7 @@ pub fn check_data(model: &HDiTConfig, loss: &HDiTLoss, images: &ImageStore) -> R
     ensure!(model.mapping_cond_dim == 0, "mapping_cond_dim is not supported by image stores");
     ensure!(loss.loss_scales >= 1, "loss.loss_scales must be at least 1");
     if model.num_classes > 0 {
-        super::classes::check_classes(images.labels(), model.num_classes)?;
+        check_classes(images.labels(), model.num_classes)?;
     }
     Ok(())
 }

@@ -89,3 +89,10 @@ pub trait Objective: Send + Sync + 'static {
     /// MACs of one sample's forward pass.
     fn macs(&self) -> f64;
 }
+
+/// The seed of the dropout of a part of a step, far enough from those of other parts for every layer to have masks of its
+/// own.
+pub fn dropout_seed(seed: u64, samples: &[SampleIndex], step: u64, batch: usize) -> u64 {
+    let part = step * batch as u64 + samples.first().map_or(0, |first| first.index as u64);
+    seed.wrapping_add(part.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+}

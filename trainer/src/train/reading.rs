@@ -13,7 +13,7 @@ use super::unknown_keys::parse_table;
 use super::validation::{refuse_unused, validate};
 
 /// The recipes, for a sentence.
-const RECIPES: &str = "hidit, lightningdit, hdit, meanflow or vae";
+const RECIPES: &str = "hidit, lightningdit, hdit, meanflow, jit, ditdh or vae";
 
 impl Config {
     /// Reads a file; paths in it are relative to the current folder.
@@ -44,7 +44,7 @@ impl Config {
             bail!("the key \"recipe\" is missing; it is {RECIPES}");
         };
         match recipe.as_str() {
-            "hidit" | "lightningdit" | "hdit" | "meanflow" | "vae" => {}
+            "hidit" | "lightningdit" | "hdit" | "meanflow" | "jit" | "ditdh" | "vae" => {}
             other => bail!("recipe = {other:?} is unknown; it is {RECIPES}"),
         }
         if value.get("loss").is_none() {
@@ -106,9 +106,9 @@ fn expand_preset(value: &mut Value, recipe: &str) -> Result<()> {
                 ("hidit", Some(Trained::HiDiT(_)))
                 | ("lightningdit", Some(Trained::LightningDiT(_)))
                 | ("hdit", Some(Trained::HDiT(_)))
-                | ("meanflow", Some(Trained::Imf(_) | Trained::Pmf(_))) => {
-                    preset.architecture.config()
-                }
+                | ("meanflow", Some(Trained::Imf(_) | Trained::Pmf(_)))
+                | ("jit", Some(Trained::Jit(_)))
+                | ("ditdh", Some(Trained::DitDh(_))) => preset.architecture.config(),
                 _ => bail!("model.preset = {name:?} is not a {recipe} network"),
             }
         }
@@ -122,6 +122,8 @@ fn expand_preset(value: &mut Value, recipe: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::ditdh::{DitDhLoss, TimeDistribution};
+    use crate::train::jit::JitLoss;
     use crate::train::meanflow::draws::MeanFlowLoss;
     use crate::train::meanflow::pmf::PmfLoss;
 
@@ -151,7 +153,7 @@ decay = 0.9999
             Config::read(&path).unwrap_or_else(|e| panic!("{e:#}"));
             count += 1;
         }
-        assert!(count >= 25, "{count}");
+        assert!(count >= 33, "{count}");
     }
 
     #[test]
@@ -292,6 +294,70 @@ decay = 0.9999
         }
         let seen = "images = \"store\"\nlpips = \"vgg.pth\"\n[loss]\nlpips_weight = -1.0";
         assert!(refused("images = \"store\"", seen).contains("loss.lpips_weight = -1 is negative"));
+    }
+
+    /// A small network of a recipe, in place of Hi-DiT's.
+    fn small(recipe: &str, model: &str) -> String {
+        SMALL.replace("\"hidit\"", &format!("\"{recipe}\"")).replace(
+            "preset = \"hidit-xl-1-256\"\ndepth = 2",
+            &format!("in_channels = 3\ninput_size = 16\nnum_classes = 3\n{model}"),
+        )
+    }
+
+    #[test]
+    fn jit_has_its_authors_settings() {
+        let shape = "patch_size = 4\nhidden_size = 32\ndepth = 4\nnum_heads = 2\nmlp_ratio = 4.0";
+        let rest = "bottleneck_dim = 8\nin_context_len = 2\nin_context_start = 1\nnoise_scale = 1.0\nt_eps = 0.05";
+        let text = small("jit", &format!("{shape}\n{rest}"))
+            .replace("latents = \"latents\"", "images = \"store\"");
+        let read = |from: &str, to: &str| match Config::parse(&text.replace(from, to)) {
+            Ok(Config::Jit(recipe)) => recipe,
+            other => panic!("{other:?}"),
+        };
+        let recipe = read("", "");
+        assert_eq!((recipe.loss, recipe.model.in_context_len), (JitLoss::default(), 2));
+        let recipe = read("lr = 1e-4", "lr = 1e-4\nwarmup_steps = 4\nwarmup_from = \"zero\"");
+        assert_eq!([0, 1, 4].map(|step| recipe.optimizer.lr_at(step)), [0.0, 0.25e-4, 1e-4]);
+        for (key, from, to) in [
+            ("loss.label_drop_prob", "[run]", "[loss]\nlabel_drop_prob = 1.5\n[run]"),
+            ("loss.p_std", "[run]", "[loss]\np_std = -0.1\n[run]"),
+            ("loss.proj_dropout", "[run]", "[loss]\nproj_dropout = 1.0\n[run]"),
+            ("loss.attn_dropout", "[run]", "[loss]\nattn_dropout = 0.1\n[run]"),
+            ("preview.vae", "[run]", "[preview]\nevery = 1\nvae = \"vae\"\n[run]"),
+            ("optimizer.warmup_from", "lr = 1e-4", "lr = 1e-4\nwarmup_from = \"zero\""),
+            ("optimizer.muon", "lr = 1e-4", "lr = 1e-4\nmuon = true"),
+            ("images", "images = \"store\"", ""),
+        ] {
+            let said = Config::parse(&text.replace(from, to)).expect_err(to).to_string();
+            assert!(said.contains(key), "{to}: {said}");
+        }
+    }
+
+    #[test]
+    fn ditdh_has_its_authors_settings() {
+        let text = small("ditdh", "hidden_size = [32, 48]\ndepth = [2, 1]\nnum_heads = [2, 2]");
+        let read = |from: &str, to: &str| match Config::parse(&text.replace(from, to)) {
+            Ok(Config::DitDh(recipe)) => recipe,
+            other => panic!("{other:?}"),
+        };
+        let recipe = read("", "");
+        assert_eq!((recipe.loss, recipe.model.depth), (DitDhLoss::default(), [2, 1]));
+        let recipe = read("[run]", "[loss]\ntime_dist_type = \"uniform\"\n[run]");
+        assert_eq!(recipe.loss.time_dist_type, TimeDistribution::Uniform);
+        let full = "lr = 1e-4\nwarmup_steps = 4\nwarmup_from = \"full\"";
+        let recipe = read("lr = 1e-4", &format!("{full}\nschedule = \"linear\""));
+        assert_eq!([0, 4, 7].map(|step| recipe.optimizer.lr_at(step)), [1e-4, 1e-4, 0.5e-4]);
+        for (key, from, to) in [
+            ("loss.time_dist_type", "[run]", "[loss]\ntime_dist_type = \"lognorm\"\n[run]"),
+            ("loss.time_dist_shift_dim", "[run]", "[loss]\ntime_dist_shift_dim = 0\n[run]"),
+            ("loss.time_dist_shift_base", "[run]", "[loss]\ntime_dist_shift_base = -1\n[run]"),
+            ("loss.freeze_embedding", "[run]", "[loss]\nfreeze_embedding = true\n[run]"),
+            ("data.teacher", "[run]", "teacher = \"x\"\n[run]"),
+            ("optimizer.warmup_from", "lr = 1e-4", full),
+        ] {
+            let said = Config::parse(&text.replace(from, to)).expect_err(to).to_string();
+            assert!(said.contains(key), "{to}: {said}");
+        }
     }
 
     #[test]

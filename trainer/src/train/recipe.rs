@@ -1,9 +1,11 @@
 //! The networks that have a training recipe here.
 
 use tintype::model::Architecture;
+use tintype::model::ditdh::DitDhConfig;
 use tintype::model::hdit::HDiTConfig;
 use tintype::model::hidit::HiDiTConfig;
 use tintype::model::imf::ImfConfig;
+use tintype::model::jit::JitConfig;
 use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::pmf::PmfConfig;
 use tintype::model::sit::SiTConfig;
@@ -19,6 +21,8 @@ pub enum Trained<'a> {
     HDiT(&'a HDiTConfig),
     Imf(&'a ImfConfig),
     Pmf(&'a PmfConfig),
+    Jit(&'a JitConfig),
+    DitDh(&'a DitDhConfig),
 }
 
 impl<'a> Trained<'a> {
@@ -30,6 +34,15 @@ impl<'a> Trained<'a> {
         let hdit = || architecture.downcast().map(Self::HDiT);
         let imf = || architecture.downcast().map(Self::Imf);
         let pmf = || architecture.downcast().map(Self::Pmf);
-        hidit().or_else(sit).or_else(lightningdit).or_else(hdit).or_else(imf).or_else(pmf)
+        let jit = || architecture.downcast().map(Self::Jit);
+        let ditdh = || architecture.downcast().map(Self::DitDh);
+        hidit()
+            .or_else(sit)
+            .or_else(lightningdit)
+            .or_else(hdit)
+            .or_else(imf)
+            .or_else(pmf)
+            .or_else(jit)
+            .or_else(ditdh)
     }
 }

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use tintype::burn::module::{AutodiffModule, Module};
 use tintype::burn::tensor::{Gradients, Tensor};
 use tintype::model::hdit::{Layer, run_layers};
-use tintype::nn::block::{DitBlock, run_blocks};
+use tintype::nn::block::DitBlock;
+use tintype::nn::dropout::Dropout;
 use tintype::nn::rope::RotaryTable;
 use tintype::weights::{Flat, flat_gradients};
 
@@ -127,18 +128,38 @@ impl Tape<3> {
         &mut self,
     ) -> impl FnMut(&[DitBlock], Option<&RotaryTable>, Tensor<3>, Tensor<2>) -> (Tensor<3>, Tensor<2>)
     {
-        |blocks, rope, h, c| {
+        self.dit_dropping(|_| Dropout::default())
+    }
+
+    /// [`dit`](Self::dit) with the dropout of each block, by its number in the forward pass.
+    ///
+    /// # Shapes
+    ///
+    /// * the closure takes tokens `[B, N, D]` and a condition `[B, D]` or `[B·N, D]`, and returns both
+    pub fn dit_dropping(
+        &mut self,
+        dropout: impl Fn(usize) -> Dropout,
+    ) -> impl FnMut(&[DitBlock], Option<&RotaryTable>, Tensor<3>, Tensor<2>) -> (Tensor<3>, Tensor<2>)
+    {
+        let mut count = 0;
+        move |blocks, rope, h, c| {
+            let drops: Vec<Dropout> = (count..count + blocks.len()).map(&dropout).collect();
+            count += blocks.len();
             if !self.enabled {
-                return run_blocks(blocks, rope, h, c);
+                let run = |h, (block, &drop): (&DitBlock, &Dropout)| {
+                    block.forward_dropping(h, c.clone(), rope, drop)
+                };
+                return (blocks.iter().zip(&drops).fold(h, run), c);
             }
             let plain: Vec<DitBlock> = blocks.iter().map(|b| b.valid()).collect();
             let plain_rope = rope.map(RotaryTable::inner);
-            let on_graph = |block: &DitBlock| -> Block<3> {
+            let on_graph = |(block, &drop): (&DitBlock, &Dropout)| -> Block<3> {
                 let (block, rope) = (block.clone(), rope.cloned());
-                Arc::new(move |h, c| block.forward(h, c, rope.as_ref()))
+                Arc::new(move |h, c| block.forward_dropping(h, c, rope.as_ref(), drop))
             };
-            let run = |i: usize, h, c| plain[i].forward(h, c, plain_rope.as_ref());
-            self.record(blocks.iter().map(on_graph).collect(), run, h, c)
+            let run =
+                |i: usize, h, c| plain[i].forward_dropping(h, c, plain_rope.as_ref(), drops[i]);
+            self.record(blocks.iter().zip(&drops).map(on_graph).collect(), run, h, c)
         }
     }
 }

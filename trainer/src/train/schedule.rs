@@ -28,6 +28,30 @@ impl Schedule {
     }
 }
 
+/// Where a linear warm-up begins, which ends at the full learning rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WarmUp {
+    /// At `lr/warmup_steps`: step n (from 0) has `lr·(n+1)/warmup_steps`.
+    #[default]
+    Step,
+    /// At 0, as in JiT: step n has `lr·n/warmup_steps`.
+    Zero,
+    /// At `lr`, as in RAE: the steps of the warm-up are those that the schedule waits for.
+    Full,
+}
+
+impl WarmUp {
+    /// The share of the learning rate in a step of a warm-up, counted from 0 and below `steps`.
+    pub fn share(self, step: u64, steps: u64) -> f64 {
+        match self {
+            Self::Step => (step + 1) as f64 / steps as f64,
+            Self::Zero => step as f64 / steps as f64,
+            Self::Full => 1.0,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +86,14 @@ mod tests {
         let rates = [0, 1, 3, 4, 9, 14, 100].map(|step| config.lr_at(step));
         for (rate, expected) in rates.iter().zip([0.075, 0.15, 0.3, 0.3, 0.2, 0.1, 0.1]) {
             assert!((rate - expected).abs() < 1e-12, "{rates:?}");
+        }
+        for (warmup_from, first) in [(WarmUp::Zero, [0.0, 0.075, 0.225]), (WarmUp::Full, [0.3; 3])]
+        {
+            let config = AdamWConfig { warmup_from, ..config };
+            let rates = [0, 1, 3, 4, 9, 14].map(|step| config.lr_at(step));
+            for (rate, expected) in rates.iter().zip(first.into_iter().chain([0.3, 0.2, 0.1])) {
+                assert!((rate - expected).abs() < 1e-12, "{rates:?}");
+            }
         }
     }
 }

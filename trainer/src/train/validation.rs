@@ -3,13 +3,14 @@
 use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 
+use super::adamw::AdamWConfig;
 use super::config::{Activations, Config, Shared};
 use super::ema::{EmaConfig, EmaConfigs, FILES};
 use super::meanflow::draws::MeanFlowLoss;
-use super::schedule::Schedule;
+use super::schedule::{Schedule, WarmUp};
 
 /// Settings that a recipe does not use, though they have a place in its tables; with what the recipe is in words.
-const UNUSED: [(&str, &str, &[&str]); 5] = [
+const UNUSED: [(&str, &str, &[&str]); 7] = [
     (
         "vae",
         "the vae recipe",
@@ -26,6 +27,8 @@ const UNUSED: [(&str, &str, &[&str]); 5] = [
     ("lightningdit", "the lightningdit recipe", &["data.teacher"]),
     ("meanflow", "iMF", &["data.teacher"]),
     ("pmf", "pMF", &["preview.vae", "evaluate.vae"]),
+    ("jit", "the jit recipe", &["preview.vae", "evaluate.vae"]),
+    ("ditdh", "the ditdh recipe", &["data.teacher"]),
 ];
 
 /// Settings of losses that need one of these files.
@@ -121,6 +124,7 @@ pub fn validate(config: &Config) -> Result<()> {
         optimizer.schedule != Schedule::Constant || !decays,
         "optimizer.final_lr and optimizer.decay_steps have no effect with schedule = \"constant\"; set optimizer.schedule to cosine or linear"
     );
+    check_warm_up(optimizer)?;
     let end = optimizer.decay_steps.unwrap_or(run.steps);
     ensure!(
         optimizer.schedule == Schedule::Constant || optimizer.warmup_steps < end,
@@ -163,6 +167,20 @@ pub fn validate(config: &Config) -> Result<()> {
     } else if emas.is_empty() {
         bail!("the table [ema] is missing: decay = 0.9999, or power and max_value");
     }
+    Ok(())
+}
+
+/// Refuses a beginning of the warm-up that has no effect.
+fn check_warm_up(optimizer: &AdamWConfig) -> Result<()> {
+    let from = optimizer.warmup_from;
+    ensure!(
+        from == WarmUp::Step || optimizer.warmup_steps > 0,
+        "optimizer.warmup_from has no effect without optimizer.warmup_steps"
+    );
+    ensure!(
+        from != WarmUp::Full || optimizer.schedule != Schedule::Constant,
+        "optimizer.warmup_from = \"full\" has no effect with schedule = \"constant\"; set optimizer.schedule to cosine or linear"
+    );
     Ok(())
 }
 
@@ -245,6 +263,16 @@ fn check_losses(config: &Config) -> Result<()> {
                 ("loss.convnext_weight", r.loss.convnext_weight),
             ],
         ),
+        Config::Jit(r) => (
+            vec![
+                ("loss.label_drop_prob", r.loss.label_drop_prob),
+                ("loss.proj_dropout", r.loss.proj_dropout),
+            ],
+            vec![("loss.p_std", r.loss.p_std)],
+        ),
+        Config::DitDh(r) => {
+            (vec![("model.class_dropout_prob", r.model.class_dropout_prob)], Vec::new())
+        }
         Config::Vae(r) => (
             Vec::new(),
             vec![
@@ -260,6 +288,19 @@ fn check_losses(config: &Config) -> Result<()> {
     }
     for (key, value) in weights {
         ensure!(value >= 0.0, "{key} = {value} is negative");
+    }
+    match config {
+        Config::Jit(r) => {
+            ensure!(r.loss.proj_dropout < 1.0, "loss.proj_dropout = 1 leaves nothing to train");
+        }
+        Config::DitDh(r) => {
+            let base = r.loss.time_dist_shift_base;
+            let dim = r.loss.time_dist_shift_dim.unwrap_or(base);
+            for (key, size) in [("dim", dim), ("base", base)] {
+                ensure!(size > 0.0, "loss.time_dist_shift_{key} = {size} is not positive");
+            }
+        }
+        _ => {}
     }
     Ok(())
 }

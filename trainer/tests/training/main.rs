@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod flows;
 mod interruptions;
 mod loss_networks;
 mod meanflow;

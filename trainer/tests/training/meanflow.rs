@@ -42,7 +42,7 @@ decay = 0.9
 }
 
 /// A value in every line of a run's log.
-fn logged(workspace: &Workspace, run: &str, key: &str) -> Vec<f64> {
+pub fn logged(workspace: &Workspace, run: &str, key: &str) -> Vec<f64> {
     let log = std::fs::read_to_string(workspace.path(run).join("log.jsonl")).expect("a log");
     let value = |line: &str| {
         let line: Value = serde_json::from_str(line).expect("JSON");

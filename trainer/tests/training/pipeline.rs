@@ -5,11 +5,12 @@ use std::process::Stdio;
 use tintype_trainer::data::latents::LatentShards;
 
 use crate::common::{Workspace, names};
+use crate::flows::ditdh_trains_resumes_and_generates;
 use crate::meanflow::trains_resumes_and_generates;
 use crate::runs::{assert_close, values};
 
 /// Everything in a row on tiny networks: images → autoencoder → latents → both stages of Hi-DiT →
-/// images and samples; and LightningDiT and iMF on the other kind of latents.
+/// images and samples; and LightningDiT, iMF and DiT-DH on the other kind of latents.
 #[test]
 fn from_images_to_samples() {
     let workspace = Workspace::new();
@@ -219,4 +220,5 @@ decay = 0.9
         "generate 1 --model lightning --vae vae --stats shards/latents_stats.pt --steps 3 --device cpu --out l.png",
     );
     trains_resumes_and_generates(&workspace);
+    ditdh_trains_resumes_and_generates(&workspace);
 }

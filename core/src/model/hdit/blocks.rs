@@ -8,7 +8,7 @@ use tintype_shaders::{Normalization, QkTransform, modulated_norm, qkv_attention}
 use super::config::LevelAttention;
 use crate::nn::attention::attention;
 use crate::nn::constant;
-use crate::nn::dropout::dropout;
+use crate::nn::dropout::Dropout;
 use crate::nn::linear::{Init, Linear};
 use crate::nn::rope::{HeadRope, rotate_halves};
 
@@ -64,21 +64,6 @@ impl Layer {
             None => x,
         };
         self.ff.forward(x, cond, mask(1))
-    }
-}
-
-/// One dropout of a pass; no seed outside of training.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Dropout {
-    /// Probability that an element is zeroed, in 0…1, 1 excluded.
-    pub rate: f64,
-    /// Seed of its mask; no dropout where absent.
-    pub seed: Option<u64>,
-}
-
-impl Dropout {
-    pub(super) fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
-        dropout(x, self.rate, self.seed)
     }
 }
 

@@ -19,8 +19,7 @@ use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Int, Tensor};
 
 pub use blocks::{
-    AttentionBlock, Dropout, FeedForwardBlock, Layer, cosine_similarity_scale, geglu,
-    shifted_window_mask,
+    AttentionBlock, FeedForwardBlock, Layer, cosine_similarity_scale, geglu, shifted_window_mask,
 };
 pub use config::{FAMILY, HDiTConfig, LevelAttention, PerLevel};
 pub use tokens::{TokenMerge, TokenSplit, TokenUnpatch};

@@ -1,0 +1,333 @@
+//! DiT-DH's training on latents of a representation autoencoder (RAE, arXiv 2510.11690): velocities at times that are
+//! shifted towards the noise by the number of a latent's values. Its clock: t = 0 is data, t = 1 is noise.
+
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tintype::burn::tensor::{Device, FloatDType};
+use tintype::diffusion::flow::Interpolant;
+use tintype::diffusion::loss::mean_squared_error;
+use tintype::diffusion::time_shift::{
+    BASE_DIMENSION, dimension_shift, shift_time, truncated_logit_normal,
+};
+use tintype::generate::LatentStats;
+use tintype::model::ditdh::{DitDh, DitDhConfig};
+use tintype::noise::{ImageKey, Stream, normals, uniforms};
+use tintype::weights::with_trained;
+
+use super::adamw::{Group, Groups};
+use super::classes::{check_classes, drop_class};
+use super::epoch_sampler::SampleIndex;
+use super::host::{Values, classes, vector};
+use super::latents::Latents;
+use super::objective::{Compute, Loss, Objective};
+use super::recompute::Tape;
+use super::record::DataRecord;
+
+/// The last time before the shift.
+const LAST: f64 = 0.999;
+
+/// The embeddings that the authors' first code froze and their present one trains: positions and the frequencies of
+/// the time.
+const EMBEDDINGS: [&str; 2] = ["pos_embed", "t_embedder.W"];
+
+/// The settings of the losses; names are those of the authors' YAML.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DitDhLoss {
+    /// Distribution of the times before their shift.
+    pub time_dist_type: TimeDistribution,
+    /// Times are shifted by the root of this over `time_dist_shift_base`; default: the number of a latent's values.
+    pub time_dist_shift_dim: Option<f64>,
+    /// The number of values whose times are not shifted.
+    pub time_dist_shift_base: f64,
+    /// Keep positions and the frequencies of the time as they are initialized, as the published weights were trained.
+    pub freeze_embeddings: bool,
+    /// Random horizontal flips with probability ½.
+    pub flips: bool,
+}
+
+impl Default for DitDhLoss {
+    fn default() -> Self {
+        Self {
+            time_dist_type: TimeDistribution::LogitNormal { mu: 0.0, sigma: 1.0 },
+            time_dist_shift_dim: None,
+            time_dist_shift_base: BASE_DIMENSION,
+            freeze_embeddings: false,
+            flips: true,
+        }
+    }
+}
+
+impl DitDhLoss {
+    /// The shift of the times of latents of so many values.
+    pub fn shift(&self, values: usize) -> f64 {
+        let dim = self.time_dist_shift_dim.unwrap_or(values as f64);
+        dimension_shift(dim, self.time_dist_shift_base)
+    }
+
+    /// The network with its embeddings trained or frozen.
+    pub fn trained(&self, network: DitDh) -> DitDh {
+        with_trained(network, &EMBEDDINGS, !self.freeze_embeddings)
+    }
+}
+
+/// Distribution of times in 0…0.999: `uniform`, or `logit-normal_μ_σ`, truncated there.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum TimeDistribution {
+    /// Even.
+    Uniform,
+    /// Sigmoids of normal numbers.
+    LogitNormal {
+        /// Their mean.
+        mu: f64,
+        /// Their standard deviation, positive.
+        sigma: f64,
+    },
+}
+
+impl TimeDistribution {
+    /// The time of a sample from a uniform number.
+    pub fn time(self, uniform: f64) -> f64 {
+        match self {
+            Self::Uniform => uniform * LAST,
+            Self::LogitNormal { mu, sigma } => truncated_logit_normal(uniform, mu, sigma, LAST),
+        }
+    }
+}
+
+impl TryFrom<String> for TimeDistribution {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == "uniform" {
+            return Ok(Self::Uniform);
+        }
+        let numbers = || -> Option<(f64, f64)> {
+            let (mu, sigma) = text.strip_prefix("logit-normal_")?.split_once('_')?;
+            Some((mu.parse().ok()?, sigma.parse().ok()?))
+        };
+        match numbers() {
+            Some((mu, sigma)) if mu.is_finite() && sigma.is_finite() && sigma > 0.0 => {
+                Ok(Self::LogitNormal { mu, sigma })
+            }
+            _ => Err(format!(
+                "loss.time_dist_type = {text:?} is unknown; it is \"uniform\", or \"logit-normal_0_1\" with mean and standard deviation"
+            )),
+        }
+    }
+}
+
+impl From<TimeDistribution> for String {
+    fn from(times: TimeDistribution) -> Self {
+        match times {
+            TimeDistribution::Uniform => "uniform".into(),
+            TimeDistribution::LogitNormal { mu, sigma } => format!("logit-normal_{mu}_{sigma}"),
+        }
+    }
+}
+
+/// The objective.
+pub struct DitDhObjective {
+    /// The network's shape.
+    pub model: DitDhConfig,
+    /// The losses.
+    pub loss: DitDhLoss,
+    /// Cached latents.
+    pub latents: Arc<Latents>,
+    /// Seed of all random numbers.
+    pub seed: u64,
+}
+
+/// Host values of some samples.
+pub struct Batch {
+    /// Normalised latents, `[B, C, h, w]`.
+    pub data: Values<4>,
+    /// Noise.
+    pub noise: Values<4>,
+    /// Shifted times.
+    pub t: Vec<f32>,
+    /// Classes, dropped ones replaced.
+    pub labels: Vec<usize>,
+    /// One over the global batch.
+    pub weight: f64,
+}
+
+impl Objective for DitDhObjective {
+    type Network = DitDh;
+    type Batch = Batch;
+
+    fn collate(&self, samples: &[SampleIndex], _step: u64, batch: usize) -> Result<Batch> {
+        let [c, h, w] = self.latents.shape;
+        let shift = self.loss.shift(c * h * w);
+        let one = |&sample: &SampleIndex| -> Result<_> {
+            let key = ImageKey::new(self.seed, sample.global_index);
+            let choice = uniforms(key, Stream::Choice, 0, 2);
+            let flipped = self.loss.flips && self.latents.has_flips() && choice[1] < 0.5;
+            let mut latent = self.latents.draw(sample, self.seed, flipped)?;
+            normalise(&mut latent, &self.latents.stats);
+            let noise = normals(key, Stream::Noise, 0, latent.len());
+            let uniform = uniforms(key, Stream::Time, 0, 1)[0];
+            let t = shift_time(self.loss.time_dist_type.time(uniform), shift);
+            let (rate, null) = (self.model.class_dropout_prob, self.model.num_classes);
+            let label = match self.latents.labels[sample.item] {
+                Some(label) => drop_class(label, choice[0], rate, null),
+                None => null,
+            };
+            Ok((latent, noise, t as f32, label))
+        };
+        let parts: Vec<_> = samples.par_iter().map(one).collect::<Result<_>>()?;
+        let shape = [samples.len(), c, h, w];
+        let (mut data, mut noise) = (Vec::new(), Vec::new());
+        let (mut t, mut labels) = (Vec::new(), Vec::new());
+        for (latent, eps, time, label) in parts {
+            data.extend(latent);
+            noise.extend(eps);
+            t.push(time);
+            labels.push(label);
+        }
+        Ok(Batch {
+            data: Values::new(data, shape),
+            noise: Values::new(noise, shape),
+            t,
+            labels,
+            weight: 1.0 / batch as f64,
+        })
+    }
+
+    fn loss(
+        &self,
+        network: &DitDh,
+        batch: Batch,
+        compute: Compute,
+        device: &Device,
+    ) -> Result<Loss> {
+        Ok(loss(network, batch, compute, device))
+    }
+
+    fn groups(&self) -> Groups {
+        |_| Group::PLAIN
+    }
+
+    fn config(&self) -> Value {
+        json!(self.model)
+    }
+
+    fn data(&self) -> DataRecord {
+        self.latents.record()
+    }
+
+    fn macs(&self) -> f64 {
+        self.model.macs()
+    }
+}
+
+/// Normalises a latent by statistics of each channel, or of each of its values.
+fn normalise(latent: &mut [f32], stats: &LatentStats) {
+    let alike = latent.len() / stats.mean.len();
+    let of_each = stats.mean.iter().zip(&stats.std);
+    for (values, (mean, std)) in latent.chunks_exact_mut(alike).zip(of_each) {
+        for v in values {
+            *v = (*v - mean) / std;
+        }
+    }
+}
+
+/// Mean squared error of the velocity of some samples.
+///
+/// # Shapes
+///
+/// * returns `[1]` in total
+///
+/// # Panics
+///
+/// If the batch does not fit the network.
+pub fn loss(network: &DitDh, batch: Batch, compute: Compute, device: &Device) -> Loss {
+    let t = vector(&batch.t, device);
+    let (data, noise) = (batch.data.tensor(device), batch.noise.tensor(device));
+    let (x_t, target) = Interpolant::Linear.interpolate(data, noise, t.clone());
+    let y = classes(&batch.labels, device);
+    let mut tape = Tape::new(compute.recompute);
+    let x_t = x_t.cast(compute.precision);
+    let v = network.forward_through(x_t, t, y, &mut tape.dit()).cast(FloatDType::F32);
+    let total = mean_squared_error(v, target).sum() * batch.weight;
+    Loss { total, terms: Vec::new(), tape: tape.into() }
+}
+
+/// Checks data against the network before anything is computed.
+///
+/// # Errors
+///
+/// If the latents or the classes do not fit the network.
+pub fn check_data(model: &DitDhConfig, latents: &Latents) -> Result<()> {
+    let wanted = [model.in_channels, model.input_size, model.input_size];
+    ensure!(
+        latents.shape == wanted,
+        "the latents have shape {:?} and the network expects {wanted:?}",
+        latents.shape
+    );
+    check_classes(&latents.labels, model.num_classes)?;
+    latents.check_dropout(model.class_dropout_prob, model.class_dropout_prob)
+}
+
+#[cfg(test)]
+mod tests {
+    use tintype::weights::{TensorView, Weights};
+
+    use super::*;
+
+    #[test]
+    fn distributions_have_the_authors_names() {
+        let read = |text: &str| TimeDistribution::try_from(text.to_string());
+        assert_eq!(read("uniform"), Ok(TimeDistribution::Uniform));
+        for (text, mu, sigma) in
+            [("logit-normal_0_1", 0.0, 1.0), ("logit-normal_-0.5_1.5", -0.5, 1.5)]
+        {
+            let times = TimeDistribution::LogitNormal { mu, sigma };
+            assert_eq!(read(text), Ok(times));
+            assert_eq!(String::from(times), text);
+        }
+        for text in [
+            "",
+            "lognorm",
+            "logit-normal",
+            "logit-normal_0",
+            "logit-normal_0_0",
+            "logit-normal_nan_1",
+        ] {
+            let error = read(text).expect_err(text);
+            assert!(error.contains("loss.time_dist_type"), "{error}");
+        }
+    }
+
+    #[test]
+    fn times_are_shifted_by_the_size_of_a_latent() {
+        let settings = DitDhLoss::default();
+        assert!((settings.shift(768 * 16 * 16) - 48f64.sqrt()).abs() < 1e-12);
+        let given = DitDhLoss { time_dist_shift_dim: Some(4096.0), ..settings };
+        assert_eq!(given.shift(768 * 16 * 16), 1.0);
+        assert_eq!(TimeDistribution::Uniform.time(0.5), 0.4995);
+    }
+
+    #[test]
+    fn latents_are_normalised_by_channel_or_by_value() {
+        let normalised = |shape: &[usize], mean: &[f32], std: &[f32]| {
+            let view = |values: &[f32]| {
+                TensorView::from_f32(shape.to_vec(), values).expect("as many as the shape")
+            };
+            let tensors = [("mean".to_string(), view(mean)), ("std".to_string(), view(std))].into();
+            let file = Weights { file: "statistics".into(), tensors, ..Weights::default() };
+            let mut latent = [1.0, 2.0, 3.0, 4.0];
+            normalise(&mut latent, &LatentStats::from_weights(&file).expect("statistics"));
+            latent
+        };
+        let of_channels = normalised(&[1, 2, 1, 1], &[1.0, 3.0], &[1.0, 2.0]);
+        assert_eq!(of_channels, [0.0, 1.0, 0.0, 0.5]);
+        let of_values = normalised(&[2, 1, 2], &[1.0, 1.0, 1.0, 0.0], &[1.0, 2.0, 4.0, 8.0]);
+        assert_eq!(of_values, [0.0, 0.5, 0.5, 0.5]);
+    }
+}
