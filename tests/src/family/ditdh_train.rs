@@ -29,21 +29,21 @@ fn parts(golden: &Golden, device: &Device) -> Result<(DitDh, DitDhConfig, DitDhL
     let transport = &config["transport"];
     let settings = DitDhLoss {
         time_dist_type: serde_json::from_value(transport["time_dist_type"].clone())?,
-        time_dist_shift_dim: Some(number(&transport["time_dist_shift_dim"])?),
-        time_dist_shift_base: number(&transport["time_dist_shift_base"])?,
         ..DitDhLoss::default()
     };
-    let model: DitDhConfig = serde_json::from_value(config["model"].clone())?;
+    let model = DitDhConfig {
+        time_dist_shift_dim: Some(number(&transport["time_dist_shift_dim"])?),
+        time_dist_shift_base: Some(number(&transport["time_dist_shift_base"])?),
+        ..serde_json::from_value(config["model"].clone())?
+    };
     let network = settings.trained(golden.load(model.init(device)?, device)?);
     Ok((network, model, settings))
 }
 
-/// The times before the shift of the samples of which a file has the draws, and their shift.
-fn times(golden: &Golden, prefix: &str, settings: &DitDhLoss) -> Result<(Vec<f64>, f64)> {
+/// The times before the shift of the samples of which a file has the draws.
+fn times(golden: &Golden, prefix: &str, settings: &DitDhLoss) -> Result<Vec<f64>> {
     let uniforms = golden.values(&format!("{prefix}.time_uniforms"))?;
-    let times = uniforms.into_iter().map(|u| settings.time_dist_type.time(u)).collect();
-    let [_, c, h, w] = values4(golden, &format!("{prefix}.x1"))?.shape;
-    Ok((times, settings.shift(c * h * w)))
+    Ok(uniforms.into_iter().map(|u| settings.time_dist_type.time(u)).collect())
 }
 
 /// Those samples.
@@ -58,7 +58,7 @@ fn batch(
     let (rate, null) = (model.class_dropout_prob, model.num_classes);
     let labels = labels(golden, &input("y"))?.into_iter().zip(uniforms);
     let labels: Vec<usize> = labels.map(|(label, u)| drop_class(label, u, rate, null)).collect();
-    let (times, shift) = times(golden, prefix, settings)?;
+    let (times, shift) = (times(golden, prefix, settings)?, model.shift());
     Ok(Batch {
         data: values4(golden, &input("x1"))?,
         noise: values4(golden, &input("x0"))?,
@@ -78,7 +78,7 @@ pub fn loss(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
     let device = &device.clone().autodiff();
     let (network, model, settings) = parts(&golden, device)?;
-    checks.values("out.t_unshifted", &times(&golden, "in", &settings)?.0, TABLE)?;
+    checks.values("out.t_unshifted", &times(&golden, "in", &settings)?, TABLE)?;
     let batch = batch(&golden, "in", &model, &settings)?;
     let told: Vec<f64> = batch.labels.iter().map(|&label| label as f64).collect();
     checks.values("out.labels_dropped", &told, Tolerance::Exact)?;

@@ -10,9 +10,7 @@ use serde_json::{Value, json};
 use tintype::burn::tensor::{Device, FloatDType};
 use tintype::diffusion::flow::Interpolant;
 use tintype::diffusion::loss::mean_squared_error;
-use tintype::diffusion::time_shift::{
-    BASE_DIMENSION, dimension_shift, shift_time, truncated_logit_normal,
-};
+use tintype::diffusion::time_shift::{shift_time, truncated_logit_normal};
 use tintype::generate::LatentStats;
 use tintype::model::ditdh::{DitDh, DitDhConfig};
 use tintype::noise::{ImageKey, Stream, normals, uniforms};
@@ -40,10 +38,6 @@ const EMBEDDINGS: [&str; 2] = ["pos_embed", "t_embedder.W"];
 pub struct DitDhLoss {
     /// Distribution of the times before their shift.
     pub time_dist_type: TimeDistribution,
-    /// Times are shifted by the root of this over `time_dist_shift_base`; default: the number of a latent's values.
-    pub time_dist_shift_dim: Option<f64>,
-    /// The number of values whose times are not shifted.
-    pub time_dist_shift_base: f64,
     /// Keep positions and the frequencies of the time as they are initialized, as the published weights were trained.
     pub freeze_embeddings: bool,
     /// Random horizontal flips with probability ½.
@@ -54,8 +48,6 @@ impl Default for DitDhLoss {
     fn default() -> Self {
         Self {
             time_dist_type: TimeDistribution::LogitNormal { mu: 0.0, sigma: 1.0 },
-            time_dist_shift_dim: None,
-            time_dist_shift_base: BASE_DIMENSION,
             freeze_embeddings: false,
             flips: true,
         }
@@ -63,12 +55,6 @@ impl Default for DitDhLoss {
 }
 
 impl DitDhLoss {
-    /// The shift of the times of latents of so many values.
-    pub fn shift(&self, values: usize) -> f64 {
-        let dim = self.time_dist_shift_dim.unwrap_or(values as f64);
-        dimension_shift(dim, self.time_dist_shift_base)
-    }
-
     /// The network with its embeddings trained or frozen.
     pub fn trained(&self, network: DitDh) -> DitDh {
         with_trained(network, &EMBEDDINGS, !self.freeze_embeddings)
@@ -163,7 +149,7 @@ impl Objective for DitDhObjective {
 
     fn collate(&self, samples: &[SampleIndex], _step: u64, batch: usize) -> Result<Batch> {
         let [c, h, w] = self.latents.shape;
-        let shift = self.loss.shift(c * h * w);
+        let shift = self.model.shift();
         let one = |&sample: &SampleIndex| -> Result<_> {
             let key = ImageKey::new(self.seed, sample.global_index);
             let choice = uniforms(key, Stream::Choice, 0, 2);
@@ -302,15 +288,6 @@ mod tests {
             let error = read(text).expect_err(text);
             assert!(error.contains("loss.time_dist_type"), "{error}");
         }
-    }
-
-    #[test]
-    fn times_are_shifted_by_the_size_of_a_latent() {
-        let settings = DitDhLoss::default();
-        assert!((settings.shift(768 * 16 * 16) - 48f64.sqrt()).abs() < 1e-12);
-        let given = DitDhLoss { time_dist_shift_dim: Some(4096.0), ..settings };
-        assert_eq!(given.shift(768 * 16 * 16), 1.0);
-        assert_eq!(TimeDistribution::Uniform.time(0.5), 0.4995);
     }
 
     #[test]

@@ -146,11 +146,11 @@ hidden_size = [96, 128]
 depth = [2, 1]
 num_heads = [4, 4]
 num_classes = {CLASSES}
+time_dist_shift_dim = 4096
 [data]
 latents = "latents"
 [loss]
 time_dist_type = "uniform"
-time_dist_shift_dim = 4096
 flips = false
 {RUN}"#
     );

@@ -54,6 +54,13 @@ pub struct DitDhConfig {
     /// A position table of the backbone, in addition to RoPE.
     #[serde(default = "yes")]
     pub use_pos_embed: bool,
+    /// Times of training and sampling are shifted by the root of this over the base (`misc` in the YAML); absent: the
+    /// number of a latent's values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_dist_shift_dim: Option<f64>,
+    /// The number of values whose times are not shifted; absent: 4096.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_dist_shift_base: Option<f64>,
 }
 
 fn default_patch_size() -> usize {
@@ -98,10 +105,27 @@ impl DitDhConfig {
             use_rmsnorm: true,
             wo_shift: false,
             use_pos_embed: true,
+            time_dist_shift_dim: None,
+            time_dist_shift_base: None,
         })
     }
 
-    /// Reads `stage_2.params` of RAE's YAML, of sampling or of training.
+    /// The time shift s ≥ 0 towards the noise, √(dim/base) (arXiv 2510.11690).
+    pub fn shift(&self) -> f64 {
+        let [dim, base] = self.shift_sizes();
+        dimension_shift(dim, base)
+    }
+
+    /// Dimension and base of the time shift.
+    fn shift_sizes(&self) -> [f64; 2] {
+        let values = self.in_channels as f64 * (self.input_size as f64).powi(2);
+        [
+            self.time_dist_shift_dim.unwrap_or(values),
+            self.time_dist_shift_base.unwrap_or(BASE_DIMENSION),
+        ]
+    }
+
+    /// Reads `stage_2.params` of RAE's YAML, of sampling or of training, and the time shift of `misc`.
     ///
     /// # Errors
     ///
@@ -110,6 +134,13 @@ impl DitDhConfig {
         #[derive(Deserialize)]
         struct Published {
             stage_2: Stage,
+            #[serde(default)]
+            misc: Misc,
+        }
+        #[derive(Default, Deserialize)]
+        struct Misc {
+            time_dist_shift_dim: Option<f64>,
+            time_dist_shift_base: Option<f64>,
         }
         #[derive(Deserialize)]
         struct Stage {
@@ -117,7 +148,11 @@ impl DitDhConfig {
         }
         let file: Published =
             serde_saphyr::from_str(text).map_err(|e| InvalidConfig(format!("YAML: {e}")))?;
-        let config = file.stage_2.params;
+        let mut config = file.stage_2.params;
+        let usual = config.shift_sizes();
+        let own = |given: Option<f64>, usual: f64| given.filter(|size| *size != usual);
+        config.time_dist_shift_dim = own(file.misc.time_dist_shift_dim, usual[0]);
+        config.time_dist_shift_base = own(file.misc.time_dist_shift_base, usual[1]);
         config.validate()?;
         Ok(config)
     }
@@ -158,6 +193,10 @@ impl DitDhConfig {
             "class_dropout_prob {} is not in 0…1",
             self.class_dropout_prob
         );
+        for (key, size) in ["dim", "base"].into_iter().zip(self.shift_sizes()) {
+            let is_one = size > 0.0 && size.is_finite();
+            ensure!(is_one, "time_dist_shift_{key} {size} is not positive");
+        }
         ensure!(self.use_rope, "use_rope false does not run in the authors' network");
         ensure!(!self.wo_shift, "wo_shift true does not run in the authors' network");
         Ok(())
@@ -221,9 +260,8 @@ impl DiffusionModel for DitDhConfig {
 
     /// The authors' 50 times are 49 steps; they guide by another network alone.
     fn default_settings(&self) -> Settings {
-        let dimension: f64 = self.state_shape().into_iter().map(|side| side as f64).product();
         // LightningDiT's shift is on the other clock.
-        let shift = 1.0 / dimension_shift(dimension, BASE_DIMENSION);
+        let shift = 1.0 / self.shift();
         Settings { shift, ..Settings::new(Sampler::Euler, 49, Guidance::NONE) }
     }
 
@@ -289,6 +327,13 @@ guidance:
         let config = with("use_qknorm: False", "use_qknorm: True").expect("it parses");
         assert!(config.use_qknorm && config.use_swiglu);
         assert!(with("use_pos_embed: True", "").expect("a default").use_pos_embed);
+        let of_misc = |dim: &str| {
+            DitDhConfig::from_yaml(&format!("{PUBLISHED}misc:\n  time_dist_shift_dim: {dim}\n"))
+        };
+        // The usual dimension is left out.
+        assert_eq!(of_misc("196608").ok(), DitDhConfig::variant("XL", 16));
+        assert_eq!(of_misc("16384").expect("another shift").shift(), 2.0);
+        assert!(of_misc("0").expect_err("refused").0.contains("time_dist_shift_dim 0"));
         let message = |from, to| with(from, to).expect_err("refused").0;
         assert!(message("use_rope: True", "use_rope: False").contains("use_rope"));
         assert!(message("wo_shift: False", "wo_shift: True").contains("wo_shift"));

@@ -59,6 +59,8 @@ fn from_shapes(weights: &Weights) -> Result<DitDhConfig, WeightsError> {
         use_rmsnorm: weights.contains("final_layer.norm_final.weight"),
         wo_shift: false,
         use_pos_embed: weights.contains("pos_embed"),
+        time_dist_shift_dim: None,
+        time_dist_shift_base: None,
     })
 }
 
