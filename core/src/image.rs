@@ -1,6 +1,11 @@
 //! Tensors to 8-bit pictures and PNG files that carry their request.
 
-use burn::tensor::TensorData;
+use burn::tensor::{Device, Tensor, TensorData};
+
+/// ImageNet's channel means in 0…1.
+pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+/// ImageNet's channel standard deviations in 0…1.
+pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// How −1…1 becomes 0…255. Both truncate; they differ by half a grey level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +63,12 @@ pub fn to_rgb(data: &TensorData, rounding: Rounding) -> Vec<Rgb> {
         Rgb { width: w, height: h, pixels }
     };
     values.chunks_exact(c * h * w).map(picture).collect()
+}
+
+/// ImageNet's means and standard deviations for images in 0…1, each `[1, 3, 1, 1]`.
+pub(crate) fn imagenet_statistics(device: &Device) -> [Tensor<4>; 2] {
+    [IMAGENET_MEAN, IMAGENET_STD]
+        .map(|row| Tensor::<1>::from_data(TensorData::from(row), device).reshape([1, 3, 1, 1]))
 }
 
 impl Rgb {

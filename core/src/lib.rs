@@ -27,6 +27,7 @@ pub mod nn;
 pub mod noise;
 pub mod precision;
 pub mod preset;
+pub mod resize;
 pub mod sampler;
 pub mod settings;
 pub mod weights;

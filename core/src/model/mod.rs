@@ -10,6 +10,7 @@
 mod architecture;
 mod classes;
 mod detect;
+pub mod dinov2;
 pub mod hdit;
 pub mod hidit;
 pub mod imf;

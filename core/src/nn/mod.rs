@@ -46,11 +46,28 @@ pub(crate) fn table<const D: usize>(
     values: impl FnOnce() -> Vec<f32> + Send + Sync + 'static,
     device: &Device,
 ) -> Param<Tensor<D>> {
-    Param::uninitialized(
-        burn::module::ParamId::new(),
-        move |device, _| Tensor::from_data(burn::tensor::TensorData::new(values(), shape), device),
-        device.clone(),
-        false,
-        shape.into(),
-    )
+    from_host(shape, values, false, device)
+}
+
+/// A parameter whose first values are computed on the host.
+pub(crate) fn trained_table<const D: usize>(
+    shape: [usize; D],
+    values: impl FnOnce() -> Vec<f32> + Send + Sync + 'static,
+    device: &Device,
+) -> Param<Tensor<D>> {
+    from_host(shape, values, true, device)
+}
+
+fn from_host<const D: usize>(
+    shape: [usize; D],
+    values: impl FnOnce() -> Vec<f32> + Send + Sync + 'static,
+    trains: bool,
+    device: &Device,
+) -> Param<Tensor<D>> {
+    let tensor = move |device: &Device, trains: bool| {
+        let data = burn::tensor::TensorData::new(values(), shape);
+        Tensor::from_data(data, device).set_require_grad(trains)
+    };
+    let id = burn::module::ParamId::new();
+    Param::uninitialized(id, tensor, device.clone(), trains, shape.into())
 }
