@@ -1,6 +1,6 @@
 //! Tintype: class-conditional image diffusion on Burn.
 //!
-//! * [`model`] — the networks: Hi-DiT, SiT, LightningDiT, HDiT, iMF, pMF, VA-VAE
+//! * [`model`] — the networks: Hi-DiT, SiT, LightningDiT, HDiT, iMF, pMF, VA-VAE, RAE
 //! * [`diffusion`] — what noise means; [`sampler`] — the way from noise to an image
 //! * [`weights`] — checkpoints by the authors' names; [`preset`] — published configurations
 //! * [`catalogue`] — published models by name, where their files lie and what has been checked

@@ -2,6 +2,7 @@
 
 use super::Architecture;
 use super::classes::class_note;
+use super::rae;
 use super::registry::families;
 use super::tensors::{count, metadata, needs_configuration, parse, problem, shape};
 use super::vavae::{VaeConfig, is_diffusers};
@@ -28,7 +29,8 @@ pub fn detect(weights: &Weights) -> Result<Architecture, WeightsError> {
             return Ok(architecture);
         }
     }
-    if weights.tensors.keys().any(|name| name.starts_with("decoder.")) {
+    let is_autoencoder = weights.tensors.keys().any(|name| name.starts_with("decoder."));
+    if is_autoencoder || rae::is_decoder(weights) {
         return Err(WeightsError::Autoencoder { file: weights.file.clone() });
     }
     let known: Vec<_> = families().iter().map(|family| family.name).collect();

@@ -8,6 +8,7 @@
 //! it in [`FAMILIES`]; programs that embed the library may [`register`] theirs.
 
 mod architecture;
+mod autoencoder;
 mod classes;
 mod detect;
 pub mod dinov2;
@@ -17,6 +18,7 @@ pub mod imf;
 pub mod lightningdit;
 pub mod meanflow;
 pub mod pmf;
+pub mod rae;
 mod registry;
 mod shapes;
 pub mod sit;
@@ -29,6 +31,7 @@ pub use crate::diffusion::guidance::Interval;
 pub use architecture::{
     Architecture, Clock, DiffusionModel, Family, LatentSpace, Network, Process, Untrained,
 };
+pub use autoencoder::{Autoencoder, Decoder, autoencoder_config};
 pub use detect::{detect, notes, vae_config};
 pub use registry::{FAMILIES, families, is_known, register};
 pub use sit::sit_config;
