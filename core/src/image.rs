@@ -1,6 +1,6 @@
 //! Tensors to 8-bit pictures and PNG files that carry their request.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 
 /// ImageNet's channel means in 0…1.
 pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -65,10 +65,12 @@ pub fn to_rgb(data: &TensorData, rounding: Rounding) -> Vec<Rgb> {
     values.chunks_exact(c * h * w).map(picture).collect()
 }
 
-/// ImageNet's means and standard deviations for images in 0…1, each `[1, 3, 1, 1]`.
-pub(crate) fn imagenet_statistics(device: &Device) -> [Tensor<4>; 2] {
-    [IMAGENET_MEAN, IMAGENET_STD]
-        .map(|row| Tensor::<1>::from_data(TensorData::from(row), device).reshape([1, 3, 1, 1]))
+/// ImageNet's means and standard deviations for images in 0…1, each `[1, 3, 1, 1]`, in their dtype and on their device.
+pub(crate) fn imagenet_statistics(images: &Tensor<4>) -> [Tensor<4>; 2] {
+    [IMAGENET_MEAN, IMAGENET_STD].map(|row| {
+        let data = TensorData::new(row.to_vec(), [1, 3, 1, 1]);
+        Tensor::<4>::from_data(data, &images.device()).cast(images.dtype())
+    })
 }
 
 impl Rgb {

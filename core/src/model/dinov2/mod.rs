@@ -49,6 +49,38 @@ pub struct DinoConfig {
 }
 
 impl DinoConfig {
+    /// DINOv2-B/14 with registers, RAE's encoder.
+    pub fn base_with_registers() -> Self {
+        Self {
+            embed_dim: 768,
+            depth: 12,
+            num_heads: 12,
+            patch_size: 14,
+            mlp_ratio: 4,
+            img_size: 518,
+            registers: 4,
+            swiglu: false,
+        }
+    }
+
+    /// Multiply-adds of one image of `grid²` patches.
+    pub fn macs(&self, grid: usize) -> f64 {
+        let (d, n) = (self.embed_dim as f64, (grid * grid) as f64);
+        let tokens = n + (1 + self.registers) as f64;
+        let mlp = match self.swiglu {
+            true => 3.0 * d * self.swiglu_width() as f64,
+            false => 2.0 * d * (self.mlp_ratio * self.embed_dim) as f64,
+        };
+        let of_token = 4.0 * d * d + mlp + 2.0 * tokens * d;
+        n * (3 * self.patch_size * self.patch_size) as f64 * d
+            + self.depth as f64 * tokens * of_token
+    }
+
+    /// Two thirds of the MLP's width, rounded up to a multiple of eight.
+    fn swiglu_width(&self) -> usize {
+        (self.mlp_ratio * self.embed_dim * 2 / 3).div_ceil(8) * 8
+    }
+
     /// The size of a checkpoint under the authors' names, from its shapes.
     pub fn of(weights: &Weights) -> Option<Self> {
         let shape = |name: &str| weights.tensors.get(name).map(|view| view.shape.clone());
@@ -189,7 +221,10 @@ impl DinoV2 {
         }
         let weights = checkpoint::official(weights)?;
         let Some(config) = DinoConfig::of(&weights) else { return Ok(None) };
-        let report = compare(&config.init(device)?, &weights);
+        let mut network = config.init(device)?;
+        // A checkpoint of RAE's training has none.
+        network.norm = network.norm.filter(|_| weights.contains("norm.weight"));
+        let report = compare(&network, &weights);
         Ok(Some((config, report)))
     }
 
@@ -301,8 +336,7 @@ impl DinoBlock {
         let d = config.embed_dim;
         let inner = config.mlp_ratio * d;
         let mlp = match config.swiglu {
-            // Two thirds, rounded up to a multiple of eight.
-            true => FeedForward::SwiGlu(SwiGlu::new(d, (inner * 2 / 3).div_ceil(8) * 8, device)),
+            true => FeedForward::SwiGlu(SwiGlu::new(d, config.swiglu_width(), device)),
             false => FeedForward::Mlp(ErfMlp {
                 fc1: Linear::new(d, inner, Init::Xavier, device),
                 fc2: Linear::new(inner, d, Init::Xavier, device),

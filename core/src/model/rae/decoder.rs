@@ -153,7 +153,7 @@ impl RaeDecoder {
     fn image_of_pixels(&self, pixels: Tensor<3>) -> Tensor<4> {
         let n = self.grid * self.grid;
         let image = unpatchify(pixels.narrow(1, 1, n), self.patch_size); // [B, 3, H, W]
-        let [mean, std] = imagenet_statistics(&image.device());
+        let [mean, std] = imagenet_statistics(&image);
         image * std + mean
     }
 }

@@ -88,7 +88,7 @@ impl RaeEncoder {
             true => images,
             false => resize_tensor(images, size, Method::Bicubic),
         };
-        let [mean, std] = imagenet_statistics(&images.device());
+        let [mean, std] = imagenet_statistics(&images);
         (images - mean) / std
     }
 
