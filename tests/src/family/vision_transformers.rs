@@ -169,7 +169,7 @@ fn as_it_was(x: Tensor<4>) -> Tensor<4> {
 }
 
 /// The part of a file's tensors below a prefix, as a checkpoint of its own.
-fn part(weights: &Weights, prefix: &str) -> Weights {
+pub(super) fn part(weights: &Weights, prefix: &str) -> Weights {
     let tensors = weights.tensors.iter();
     let tensors = tensors
         .filter_map(|(n, view)| Some((n.strip_prefix(prefix)?.to_string(), view.clone())))
