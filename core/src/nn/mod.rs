@@ -66,7 +66,7 @@ fn from_host<const D: usize>(
 ) -> Param<Tensor<D>> {
     let tensor = move |device: &Device, trains: bool| {
         let data = burn::tensor::TensorData::new(values(), shape);
-        Tensor::from_data(data, device).set_require_grad(trains)
+        Tensor::<D>::from_data(data, device).set_require_grad(trains)
     };
     let id = burn::module::ParamId::new();
     Param::uninitialized(id, tensor, device.clone(), trains, shape.into())

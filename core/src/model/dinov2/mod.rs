@@ -112,7 +112,7 @@ impl DinoConfig {
             "embed_dim {d} is not divisible by num_heads {}",
             self.num_heads
         );
-        ensure!(d > 0 && d <= 1 << 20, "embed_dim {d} is not in 1…2²⁰");
+        ensure!((1..=1 << 20).contains(&d), "embed_dim {d} is not in 1…2²⁰");
         ensure!(
             self.patch_size > 0 && self.img_size >= self.patch_size,
             "an image of {} pixels has no patch of {}",
