@@ -3,7 +3,12 @@
 mod font;
 pub mod sheet;
 
-use burn::tensor::TensorData;
+use burn::tensor::{Tensor, TensorData};
+
+/// ImageNet's channel means in 0…1.
+pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+/// ImageNet's channel standard deviations in 0…1.
+pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// How −1…1 becomes 0…255. The first two truncate and differ by half a grey level; the third one differs from the
 /// second where a value lies in the middle of two levels.
@@ -70,6 +75,14 @@ pub fn to_rgb(data: &TensorData, rounding: Rounding) -> Vec<Rgb> {
         Rgb { width: w, height: h, pixels }
     };
     values.chunks_exact(c * h * w).map(picture).collect()
+}
+
+/// ImageNet's means and standard deviations for images in 0…1, each `[1, 3, 1, 1]`, in their dtype and on their device.
+pub(crate) fn imagenet_statistics(images: &Tensor<4>) -> [Tensor<4>; 2] {
+    [IMAGENET_MEAN, IMAGENET_STD].map(|row| {
+        let data = TensorData::new(row.to_vec(), [1, 3, 1, 1]);
+        Tensor::<4>::from_data(data, &images.device()).cast(images.dtype())
+    })
 }
 
 impl Rgb {

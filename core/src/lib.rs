@@ -1,6 +1,6 @@
 //! Tintype: class-conditional image diffusion on Burn.
 //!
-//! * [`model`] — the networks: Hi-DiT, SiT, LightningDiT, DiT-DH, JiT, HDiT, iMF, pMF, VA-VAE
+//! * [`model`] — the networks: Hi-DiT, SiT, LightningDiT, DiT-DH, JiT, HDiT, iMF, pMF, VA-VAE, RAE
 //! * [`diffusion`] — what noise means; [`sampler`] — the way from noise to an image
 //! * [`weights`] — checkpoints by the authors' names; [`preset`] — published configurations
 //! * [`catalogue`] — published models by name, where their files lie and what has been checked
@@ -27,6 +27,7 @@ pub mod nn;
 pub mod noise;
 pub mod precision;
 pub mod preset;
+pub mod resize;
 pub mod sampler;
 pub mod settings;
 pub mod weights;

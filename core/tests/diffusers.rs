@@ -322,13 +322,13 @@ fn a_configuration_states_the_statistics_of_the_latents() {
         LatentStats::of_autoencoder(&weights, 4)
     };
     let found = stats(serde_json::json!({"scaling_factor": 0.5, "shift_factor": 0.25}));
-    let expected = LatentStats { mean: vec![0.25; 4], std: vec![2.0; 4] };
+    let expected = LatentStats::of_channels(vec![0.25; 4], vec![2.0; 4]);
     assert_eq!(found.expect("numbers"), Some(expected));
     let found = stats(serde_json::json!({
         "scaling_factor": 2, "shift_factor": null,
         "latents_mean": [1.0, 2.0, 3.0, 4.0], "latents_std": [2.0, 4.0, 6.0, 8.0],
     }));
-    let expected = LatentStats { mean: vec![1.0, 2.0, 3.0, 4.0], std: vec![1.0, 2.0, 3.0, 4.0] };
+    let expected = LatentStats::of_channels(vec![1.0, 2.0, 3.0, 4.0], vec![1.0, 2.0, 3.0, 4.0]);
     assert_eq!(found.expect("numbers"), Some(expected));
     for wrong in [serde_json::json!("much"), serde_json::json!(0)] {
         assert!(stats(serde_json::json!({ "scaling_factor": wrong })).is_err());

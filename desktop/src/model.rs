@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use eframe::egui;
 use tintype::burn::tensor::Device;
 use tintype::generate::{Inspection, LatentStats, ModelFiles, ModelPaths, Origin, Settings};
-use tintype::model::{Architecture, Process, detect, vae_config};
+use tintype::model::{Architecture, Process, autoencoder_config, detect};
 use tintype::settings::InvalidSetting;
 use tintype::weights::{WeightsError, open};
 
@@ -200,7 +200,9 @@ fn kind(path: &Path) -> Result<Kind, String> {
     match detect(&weights) {
         Ok(_) => Ok(Kind::Network),
         Err(WeightsError::NeedsConfiguration { .. }) => Ok(Kind::Network),
-        Err(_) if vae_config(&weights).is_ok() => Ok(Kind::Autoencoder),
+        // Where one lacks its configuration, looking at the model says so.
+        Err(WeightsError::Autoencoder { .. }) => Ok(Kind::Autoencoder),
+        Err(_) if autoencoder_config(&weights).is_ok() => Ok(Kind::Autoencoder),
         Err(_) if LatentStats::from_weights(&weights).is_ok() => Ok(Kind::Statistics),
         Err(e) => Err(face::sentence(&e)),
     }

@@ -9,10 +9,13 @@ use std::path::Path;
 use ndarray::{Array1, Array2, Array4};
 use serde_json::Value;
 use tintype::burn::tensor::Device;
+use tintype::generate::LatentStats;
 use tintype::image::Rgb;
 use tintype::model::vavae::VaeConfig;
 use tintype::noise::{ImageKey, Stream, normals, uniforms};
 use tintype::weights::{TensorView, layout, open, snapshot, write_safetensors};
+use tintype_test_models::rae;
+use tintype_trainer::data::latents::LatentShards;
 use tintype_trainer::data::npz;
 use tintype_trainer::network::inception::Inception;
 use tintype_trainer::network::vgg::Vgg16;
@@ -337,4 +340,66 @@ fn reconstructions_of_an_autoencoder_are_evaluated() {
     workspace.succeeds("prepare a --out odd --size 23");
     let error = workspace.refused("evaluate odd --reconstruct vae.safetensors --device cpu");
     assert!(error.contains("23 is not a multiple of the autoencoder's downsampling factor 2"));
+}
+
+/// Encoder and decoder in the files of their authors: latents of each image and its flip, and images again.
+#[test]
+fn rae_encodes_and_reconstructs() {
+    let workspace = Workspace::new();
+    workspace.succeeds("prepare images --out store --size 32");
+    std::fs::create_dir(workspace.path("decoder")).expect("a folder");
+    for (name, content) in [
+        ("encoder.pth", rae::encoder_file()),
+        ("decoder/model.pt", rae::decoder_file()),
+        ("decoder/config.json", rae::decoder_json().into_bytes()),
+        ("stat.pt", rae::statistics_file([64, 2, 2])),
+    ] {
+        std::fs::write(workspace.path(name), content).expect("it is written");
+    }
+    let encode = "encode store --vae encoder.pth --device cpu";
+    workspace.succeeds(&format!("{encode} --out latents"));
+    let shards = LatentShards::open(&workspace.path("latents")).expect("shards");
+    assert_eq!((shards.len(), shards.shape), (24, [64, 2, 2]));
+    assert_ne!(shards.latent(0, false), shards.latent(0, true));
+    // Mean and variance of each position, which normalise the latents.
+    let stored = open(&workspace.path("latents/latents_stats.pt")).expect("statistics");
+    assert_eq!(stored.tensors["var"].shape, [64, 2, 2]);
+    let stats = LatentStats::from_weights(&stored).expect("statistics");
+    let normal = shards.normalised(&stats, 1.0, false);
+    for position in 0..64 * 4 {
+        let values = normal.iter().skip(position).step_by(64 * 4);
+        let mean = values.map(|&v| f64::from(v)).sum::<f64>() / 24.0;
+        assert!(mean.abs() < 1e-3, "{position}: {mean}");
+    }
+    // No seed decides: there is no posterior.
+    let again = workspace.succeeds(&format!("{encode} --out latents --seed 1"));
+    assert!(again.contains("(0 of them new)"), "{again}");
+    let error = workspace.refused(&format!("{encode} --out latents.h5"));
+    assert!(error.contains("moments of posteriors") && error.contains("shards"), "{error}");
+    assert!(!workspace.path("latents.h5").exists());
+    let error = workspace.refused("encode store --vae decoder --out other --device cpu");
+    assert!(error.contains("decoder alone") && error.contains("dinov2-b-reg"), "{error}");
+
+    let line = "evaluate store --reconstruct encoder.pth --reconstruct decoder --device cpu";
+    workspace.succeeds(&format!("{line} --output-json result.json --pairs pairs.png"));
+    let text = std::fs::read_to_string(workspace.path("result.json")).expect("a result");
+    let result: Value = serde_json::from_str(&text).expect("JSON");
+    assert!(metric(&result, "psnr").is_finite() && metric(&result, "ssim") < 1.0, "{result}");
+    let error = workspace.refused("evaluate store --reconstruct encoder.pth --device cpu");
+    assert!(error.contains("name its decoder"), "{error}");
+    workspace.succeeds("prepare images --out small --size 16");
+    let error = workspace.refused(&line.replace("store", "small"));
+    assert!(error.contains("16 pixels a side and the autoencoder 32"), "{error}");
+
+    for (file, network, fit) in [
+        ("decoder", "RAE", "decoder: all "),
+        ("encoder.pth", "DINOv2", "all "),
+        ("stat.pt", "statistics of latents", "mean and deviation of each position"),
+    ] {
+        let told = workspace.succeeds(&format!("info --json {file}"));
+        let told: Value = serde_json::from_str(told.lines().next().expect("a line")).expect("JSON");
+        assert_eq!(told["network"], network, "{told}");
+        assert!(told["fit"].as_str().is_some_and(|found| found.starts_with(fit)), "{told}");
+        assert!(told["proposal"].is_null() && told["notes"] == serde_json::json!([]), "{told}");
+    }
 }

@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::load::LatentStats;
+use super::latent_stats::LatentStats;
 use crate::weights::{Weights, WeightsError};
 
 impl LatentStats {
@@ -13,8 +13,8 @@ impl LatentStats {
     ///
     /// # Errors
     ///
-    /// [`WeightsError::Format`] where an entry is not a number, or a list of them, or the scaling
-    /// factor is 0.
+    /// [`WeightsError::Format`] where an entry is not a number, or a list of them, the lists have other lengths, or the
+    /// scaling factor is 0.
     pub fn of_autoencoder(
         weights: &Weights,
         channels: usize,
@@ -29,19 +29,24 @@ impl LatentStats {
         let mean = entry::<Vec<f64>>(weights, "latents_mean")?;
         let std = entry::<Vec<f64>>(weights, "latents_std")?;
         let single = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect();
-        Ok(Some(match (mean, std) {
-            (Some(mean), Some(std)) => {
-                let std = std.into_iter().map(|v| v / scale).collect();
-                Self { mean: single(mean), std: single(std) }
+        let (mean, std) = match (mean, std) {
+            (Some(mean), Some(std)) if mean.len() != std.len() => {
+                return Err(WeightsError::Format {
+                    file: weights.file.clone(),
+                    problem: format!(
+                        "it has {} latents_mean and {} latents_std",
+                        mean.len(),
+                        std.len()
+                    ),
+                });
             }
+            (Some(mean), Some(std)) => (mean, std.into_iter().map(|v| v / scale).collect()),
             _ => {
                 let shift = entry::<f64>(weights, "shift_factor")?.unwrap_or(0.0);
-                Self {
-                    mean: single(vec![shift; channels]),
-                    std: single(vec![1.0 / scale; channels]),
-                }
+                (vec![shift; channels], vec![1.0 / scale; channels])
             }
-        }))
+        };
+        Ok(Some(Self::of_channels(single(mean), single(std))))
     }
 }
 

@@ -3,8 +3,8 @@
 use burn::tensor::{Device, FloatDType};
 
 use super::bytes;
-use crate::model::vavae::{VaeConfig, VaeDecoder};
-use crate::model::{Architecture, LatentSpace, vae_config};
+use super::latent_stats::LatentStats;
+use crate::model::{Architecture, Autoencoder, Decoder, LatentSpace, autoencoder_config};
 use crate::settings::InvalidSetting;
 use crate::weights::{Part, Report, Weights, WeightsError, load};
 
@@ -72,111 +72,64 @@ impl LoadError {
     }
 }
 
-/// Mean and standard deviation of each latent channel.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LatentStats {
-    /// Means.
-    pub mean: Vec<f32>,
-    /// Standard deviations.
-    pub std: Vec<f32>,
-}
-
-impl LatentStats {
-    /// Reads LightningDiT's `latents_stats.pt` (`mean`, `std`) or REPA-E's
-    /// `<vae>-latents-stats.pt` (`latents_bias`, `latents_scale` = 1/std).
-    ///
-    /// # Errors
-    ///
-    /// * [`WeightsError::Format`] where the file holds neither pair, or a deviation is not positive or a number
-    ///   not finite
-    /// * [`WeightsError::Unreadable`] where one of them is of a kind that cannot be read
-    pub fn from_weights(weights: &Weights) -> Result<Self, WeightsError> {
-        for tensor in ["mean", "std", "latents_bias", "latents_scale"] {
-            if let Some(reason) = weights.unreadable.get(tensor) {
-                return Err(WeightsError::Unreadable {
-                    file: weights.file.clone(),
-                    tensor: tensor.into(),
-                    reason: reason.clone(),
-                });
-            }
-        }
-        let get = |name: &str| weights.tensors.get(name).map(|view| view.to_f32());
-        let problem = |problem: &str| {
-            Err(WeightsError::Format { file: weights.file.clone(), problem: problem.into() })
-        };
-        let (mean, std) = match (get("mean"), get("std"), get("latents_bias"), get("latents_scale"))
-        {
-            (Some(mean), Some(std), _, _) => (mean, std),
-            (_, _, Some(mean), Some(scale)) => {
-                (mean, scale.into_iter().map(|s| 1.0 / s).collect::<Vec<f32>>())
-            }
-            _ => {
-                return problem("it holds neither mean and std nor latents_bias and latents_scale");
-            }
-        };
-        if !mean.iter().chain(&std).all(|value| value.is_finite()) {
-            return problem("its statistics are not finite");
-        }
-        if std.iter().any(|std| *std <= 0.0) {
-            return problem("a standard deviation of its statistics is not positive");
-        }
-        Ok(Self { mean, std })
-    }
-}
-
 /// The statistics of a network's latents: those of a file; where the network has none of its own, those that the
 /// autoencoder brings along, else the authors' constants for it. A network that needs a file of them takes an
 /// autoencoder's only where it states them by channel.
 pub(super) fn statistics(
     architecture: &Architecture,
-    vae: Option<&VaeConfig>,
+    autoencoder: Option<&Autoencoder>,
     parts: Parts<'_>,
 ) -> Result<Option<LatentStats>, WeightsError> {
     if let Some(weights) = parts.stats {
         return LatentStats::from_weights(weights).map(Some);
     }
-    if let (Some(config), Some(weights)) = (vae, parts.vae) {
-        let has_constant = architecture.latent_scale(config).is_some();
-        let needs_file =
-            architecture.latent_space().is_some_and(|latents| latents.needs_statistics);
-        let by_channel =
-            ["latents_mean", "latents_std"].iter().all(|key| weights.metadata.contains_key(*key));
-        if has_constant || needs_file && by_channel {
-            let found = LatentStats::of_autoencoder(weights, config.latent_channels())?;
-            if found.is_some() {
-                return Ok(found);
-            }
+    let (Some(Autoencoder::Vae(config)), Some(weights)) = (autoencoder, parts.vae) else {
+        return Ok(None);
+    };
+    let scale = architecture.latent_scale(config);
+    let needs_file = architecture.latent_space().is_some_and(|latents| latents.needs_statistics);
+    let by_channel =
+        ["latents_mean", "latents_std"].iter().all(|key| weights.metadata.contains_key(*key));
+    let channels = config.latent_channels();
+    if scale.is_some() || needs_file && by_channel {
+        let found = LatentStats::of_autoencoder(weights, channels)?;
+        if found.is_some() {
+            return Ok(found);
         }
     }
-    let constant = |vae: &VaeConfig| {
-        let (scale, channels) = (architecture.latent_scale(vae)?, vae.latent_channels());
-        let std = vec![(1.0 / scale) as f32; channels];
-        Some(LatentStats { mean: vec![0.0; channels], std })
+    let constant = |scale: f64| {
+        LatentStats::of_channels(vec![0.0; channels], vec![(1.0 / scale) as f32; channels])
     };
-    Ok(vae.and_then(constant))
+    Ok(scale.map(constant))
 }
 
-/// Latent models need an autoencoder of their channel count and image size.
+/// Latent models need an autoencoder of their channels, their latents' size and their images', and statistics of such
+/// latents.
 pub(super) fn check_parts(
     architecture: &Architecture,
-    vae: Option<&VaeConfig>,
+    autoencoder: Option<&Autoencoder>,
     stats: Option<&LatentStats>,
 ) -> Result<(), LoadError> {
     let incompatible = |message: String| Err(LoadError::IncompatibleParts(message));
     let Some(LatentSpace { channels, needs_statistics }) = architecture.latent_space() else {
         return Ok(());
     };
-    let Some(vae) = vae else {
+    let Some(autoencoder) = autoencoder else {
         return Err(LoadError::NoVae(architecture.name()));
     };
-    if vae.latent_channels() != channels {
+    if autoencoder.latent_channels() != channels {
         return incompatible(format!(
             "the network has {channels} latent channels and the autoencoder {}",
-            vae.latent_channels()
+            autoencoder.latent_channels()
         ));
     }
-    let [_, height, width] =
-        architecture.state_shape().map(|side| side.saturating_mul(vae.downsampling()));
+    let [_, h, w] = architecture.state_shape();
+    if let Some([rows, columns]) = autoencoder.grid().filter(|grid| *grid != [h, w]) {
+        return incompatible(format!(
+            "the network's latents are {w} by {h} and those of the autoencoder {columns} by {rows}"
+        ));
+    }
+    let [width, height] = [w, h].map(|side| side.saturating_mul(autoencoder.downsampling()));
     if let Some(image) = architecture.image_size().filter(|image| *image != [width, height]) {
         return incompatible(format!(
             "the network makes images of {} pixels and the autoencoder of {width}",
@@ -184,22 +137,27 @@ pub(super) fn check_parts(
         ));
     }
     match stats {
-        Some(stats) if stats.mean.len() != channels || stats.std.len() != channels => {
-            incompatible(format!(
-                "the network has {channels} latent channels and the statistics {}",
-                stats.mean.len()
-            ))
-        }
+        Some(stats) if stats.shape[0] != channels => incompatible(format!(
+            "the network has {channels} latent channels and the statistics {}",
+            stats.shape[0]
+        )),
+        Some(stats) if !stats.fits([channels, h, w]) => incompatible(format!(
+            "the network's latents are {w} by {h} and those of the statistics {} by {}",
+            stats.shape[2], stats.shape[1]
+        )),
         None if needs_statistics => Err(LoadError::NoStats(architecture.name())),
         _ => Ok(()),
     }
 }
 
 /// Width and height of the images.
-pub(super) fn image_size(architecture: &Architecture, vae: Option<&VaeConfig>) -> [usize; 2] {
+pub(super) fn image_size(
+    architecture: &Architecture,
+    autoencoder: Option<&Autoencoder>,
+) -> [usize; 2] {
     architecture.image_size().unwrap_or_else(|| {
         let [_, h, w] = architecture.state_shape();
-        let f = vae.map_or(1, VaeConfig::downsampling);
+        let f = autoencoder.map_or(1, Autoencoder::downsampling);
         [w * f, h * f]
     })
 }
@@ -208,16 +166,11 @@ pub(super) fn load_decoder(
     weights: &Weights,
     device: &Device,
     reports: &mut Vec<(String, Report)>,
-) -> Result<(VaeConfig, VaeDecoder), LoadError> {
-    let config = vae_config(weights)?;
+) -> Result<(Autoencoder, Decoder), LoadError> {
+    let config = autoencoder_config(weights)?;
     let network = config.init_decoder(device).map_err(WeightsError::Config)?;
-    let half = weights.clone().filtered(is_decoder);
+    let half = config.decoder_part(weights.clone());
     let loaded = load(network, &half, FloatDType::F32, device)?;
     reports.push((weights.file.clone(), loaded.report));
     Ok((config, loaded.network))
-}
-
-/// Whether a tensor of an autoencoder belongs to its decoder.
-pub(super) fn is_decoder(name: &str) -> bool {
-    !name.starts_with("encoder.") && !name.starts_with("quant_conv.")
 }

@@ -11,6 +11,7 @@ mod guide;
 mod hybrid;
 mod images;
 mod latent_map;
+mod latent_stats;
 mod load;
 mod mean_flow;
 #[cfg(feature = "files")]
@@ -28,7 +29,8 @@ mod second_half;
 pub use crate::settings::{Sampler, Settings};
 pub use between::between;
 pub use latent_map::LatentMap;
-pub use load::{LatentStats, LoadError, Parts};
+pub use latent_stats::LatentStats;
+pub use load::{LoadError, Parts};
 #[cfg(feature = "files")]
 pub use model_files::{Inspection, ModelFiles, ModelPaths};
 pub use origin::{Fingerprints, Origin, OriginError};

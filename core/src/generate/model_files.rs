@@ -6,11 +6,11 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::guide::guide_of;
-use super::load::{LoadError, Parts, check_parts, image_size, is_decoder, statistics};
+use super::load::{LoadError, Parts, check_parts, image_size, statistics};
 use super::pipeline::Pipeline;
 use crate::device::Found;
 use crate::labels::Labels;
-use crate::model::{Architecture, detect, notes, vae_config};
+use crate::model::{Architecture, autoencoder_config, detect, notes};
 use crate::precision::Precision;
 use crate::weights::{
     Rename, Report, Weights, WeightsError, autoencoder_in, compare, open, open_autoencoder,
@@ -203,9 +203,9 @@ impl ModelFiles {
         let invalid = |e| LoadError::Weights(WeightsError::Config(e));
         let report = architecture.untrained(device).map_err(invalid)?.compare(&self.model);
         let mut reports = vec![(self.model.file.clone(), report)];
-        let vae = self.vae.as_ref().map(vae_config).transpose()?;
-        if let (Some(config), Some(weights)) = (&vae, &self.vae) {
-            let decoder = weights.clone().filtered(is_decoder);
+        let autoencoder = self.vae.as_ref().map(autoencoder_config).transpose()?;
+        if let (Some(config), Some(weights)) = (&autoencoder, &self.vae) {
+            let decoder = config.decoder_part(weights.clone());
             let network = config.init_decoder(device).map_err(invalid)?;
             reports.push((weights.file.clone(), compare(&network, &decoder)));
         }
@@ -218,11 +218,11 @@ impl ModelFiles {
             let (file, report) = (file.clone(), Box::new(report.clone()));
             return Err(WeightsError::Mismatch { file, report }.into());
         }
-        let stats = statistics(&architecture, vae.as_ref(), self.parts())?;
-        check_parts(&architecture, vae.as_ref(), stats.as_ref())?;
+        let stats = statistics(&architecture, autoencoder.as_ref(), self.parts())?;
+        check_parts(&architecture, autoencoder.as_ref(), stats.as_ref())?;
         Ok(Inspection {
             labels: Labels::of(&self.model, architecture.num_classes()),
-            image_size: image_size(&architecture, vae.as_ref()),
+            image_size: image_size(&architecture, autoencoder.as_ref()),
             architecture,
             reports,
             notes: self.notes(),
@@ -310,7 +310,7 @@ impl ModelFiles {
         };
         let network = memory(&architecture, &self.model)?.saturating_add(guide);
         let Some(weights) = &self.vae else { return Ok(network as u64) };
-        let config = vae_config(weights)?;
+        let config = autoencoder_config(weights)?;
         let decoder = parameter_count(&config.init_decoder(device).map_err(invalid)?);
         let [_, h, w] = architecture.state_shape();
         let activations = config.largest_activation([h, w]).saturating_mul(ACTIVATIONS);

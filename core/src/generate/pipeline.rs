@@ -7,16 +7,14 @@ use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use super::GenerateError;
 use super::decoding::decode;
 use super::guide::{Guide, guide_of};
-use super::load::{
-    LatentStats, LoadError, Parts, check_parts, image_size, load_decoder, statistics,
-};
+use super::latent_stats::LatentStats;
+use super::load::{LoadError, Parts, check_parts, image_size, load_decoder, statistics};
 use super::replay::{Inputs, Replay};
 use super::second_half::SecondHalf;
 use crate::device::state_dtype;
 use crate::image::{Rgb, Rounding, to_rgb};
 use crate::labels::Labels;
-use crate::model::vavae::{VaeConfig, VaeDecoder};
-use crate::model::{Architecture, Network, detect};
+use crate::model::{Architecture, Autoencoder, Decoder, Network, detect};
 use crate::precision::Precision;
 use crate::sampler::{State, Stop, read_finite};
 use crate::weights::{Report, WeightsError};
@@ -26,7 +24,7 @@ use crate::weights::{Report, WeightsError};
 pub struct Pipeline {
     pub(super) network: Arc<dyn Network>,
     pub(super) architecture: Architecture,
-    pub(super) decoder: Option<(VaeConfig, VaeDecoder)>,
+    pub(super) decoder: Option<(Autoencoder, Decoder)>,
     pub(super) guide: Option<Guide>,
     pub(super) second_half: Option<SecondHalf>,
     pub(super) stats: Option<LatentStats>,
@@ -62,9 +60,9 @@ impl Pipeline {
             Some(weights) => Some(load_decoder(weights, device, &mut reports)?),
             None => None,
         };
-        let vae = decoder.as_ref().map(|(config, _)| config);
-        let stats = statistics(&architecture, vae, parts)?;
-        check_parts(&architecture, vae, stats.as_ref())?;
+        let autoencoder = decoder.as_ref().map(|(config, _)| config);
+        let stats = statistics(&architecture, autoencoder, parts)?;
+        check_parts(&architecture, autoencoder, stats.as_ref())?;
         let guide = match (guiding, parts.guide) {
             (Some(guiding), Some(weights)) => {
                 let (guide, report) = Guide::load(guiding, weights, precision, device)?;
@@ -121,7 +119,7 @@ impl Pipeline {
 
     /// Width and height of the pictures.
     pub fn image_size(&self) -> [usize; 2] {
-        image_size(&self.architecture, self.decoder.as_ref().map(|(vae, _)| vae))
+        image_size(&self.architecture, self.decoder.as_ref().map(|(config, _)| config))
     }
 
     /// Reads images in −1…1 back and makes bytes of them as the authors do.
@@ -157,21 +155,13 @@ impl Pipeline {
     pub fn decode(&self, z: State) -> Tensor<4> {
         let z = z.cast(FloatDType::F32);
         let z = match &self.stats {
-            Some(stats) => self.denormalize(z, stats),
+            Some(stats) => stats.denormalize(z),
             None => self.network.denormalize(z),
         };
         match &self.decoder {
             Some((config, decoder)) => decode(config, decoder, z),
             None => z,
         }
-    }
-
-    fn denormalize(&self, z: Tensor<4>, stats: &LatentStats) -> Tensor<4> {
-        let row = |values: &[f32]| {
-            let data = TensorData::new(values.to_vec(), [1, values.len(), 1, 1]);
-            Tensor::<4>::from_data(data, &self.device)
-        };
-        z * row(&stats.std) + row(&stats.mean)
     }
 
     /// Latent channels, where the network works on latents.

@@ -2,10 +2,10 @@
 
 use super::Architecture;
 use super::classes::class_note;
-use super::jit;
 use super::registry::families;
 use super::tensors::{count, metadata, needs_configuration, parse, problem, shape};
 use super::vavae::{VaeConfig, is_diffusers};
+use super::{jit, rae};
 use crate::weights::{Weights, WeightsError};
 
 /// The architecture of a checkpoint. The metadata key `config` decides where there is one; otherwise names
@@ -29,7 +29,8 @@ pub fn detect(weights: &Weights) -> Result<Architecture, WeightsError> {
             return Ok(architecture);
         }
     }
-    if weights.tensors.keys().any(|name| name.starts_with("decoder.")) {
+    let is_autoencoder = weights.tensors.keys().any(|name| name.starts_with("decoder."));
+    if is_autoencoder || rae::is_decoder(weights) {
         return Err(WeightsError::Autoencoder { file: weights.file.clone() });
     }
     let known: Vec<_> = families().iter().map(|family| family.name).collect();

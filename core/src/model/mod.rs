@@ -8,8 +8,10 @@
 //! it in [`FAMILIES`]; programs that embed the library may [`register`] theirs.
 
 mod architecture;
+mod autoencoder;
 mod classes;
 mod detect;
+pub mod dinov2;
 pub mod ditdh;
 pub mod hdit;
 pub mod hidit;
@@ -18,6 +20,7 @@ pub mod jit;
 pub mod lightningdit;
 pub mod meanflow;
 pub mod pmf;
+pub mod rae;
 mod registry;
 mod shapes;
 pub mod sit;
@@ -30,6 +33,7 @@ pub use crate::diffusion::guidance::Interval;
 pub use architecture::{
     Architecture, Clock, DiffusionModel, Family, LatentSpace, Network, Process, Untrained,
 };
+pub use autoencoder::{Autoencoder, Decoder, autoencoder_config};
 pub use detect::{detect, notes, vae_config};
 pub use registry::{FAMILIES, families, is_known, register};
 pub use sit::sit_config;

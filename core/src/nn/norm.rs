@@ -172,6 +172,37 @@ impl Norm {
     }
 }
 
+/// LayerNorm with weight and bias, of the eps that its owner has.
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    /// `[d]`
+    pub weight: Param<Tensor<1>>,
+    /// `[d]`
+    pub bias: Param<Tensor<1>>,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// A norm over `d` features; `eps` is added to their variance.
+    pub fn new(d: usize, eps: f64, device: &Device) -> Self {
+        Self { weight: constant([d], 1.0, device), bias: constant([d], 0.0, device), eps }
+    }
+
+    /// Normalises the last axis.
+    ///
+    /// # Shapes
+    ///
+    /// * `x`: `[…, d]`
+    /// * returns the same
+    ///
+    /// # Panics
+    ///
+    /// If a tensor does not have the stated shape.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        layer_norm_affine(x, self.weight.val(), self.bias.val(), self.eps)
+    }
+}
+
 /// GroupNorm, eps 1e-6, affine (VA-VAE §2).
 #[derive(Module, Debug)]
 pub struct GroupNorm {

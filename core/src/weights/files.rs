@@ -12,6 +12,7 @@ use super::pytorch::is_pytorch;
 use super::rename::Rename;
 use super::source::Bytes;
 use super::store::Weights;
+use crate::model::rae;
 
 /// Names of weights in a folder, the preferred ones first: forms of one network.
 const WEIGHTS: [&str; 6] = [
@@ -44,7 +45,7 @@ const INDEX: &str = ".safetensors.index.json";
 /// safetensors before PyTorch's; else the only file of weights), or a training run, whose latest checkpoint is taken.
 ///
 /// An autoencoder under diffusers' names is renamed, with the `config.json` that lies beside it
-/// ([`from_diffusers`]).
+/// ([`from_diffusers`]); a RAE's decoder gets the `config.json` beside it as metadata.
 ///
 /// # Errors
 ///
@@ -134,14 +135,21 @@ fn is_autoencoder(weights: &Weights) -> bool {
     OF_AUTOENCODER.iter().any(|name| weights.contains(name))
 }
 
-/// Without prefixes of wrappers, and an autoencoder under CompVis' names.
+/// Without prefixes of wrappers, and an autoencoder with the configuration that lies beside it: under CompVis' names
+/// where it has diffusers'.
 fn in_our_names(weights: Weights, path: &Path) -> Result<Weights, WeightsError> {
-    let weights = unwrapped(weights)?;
-    let config = match is_diffusers(&weights) {
-        true => config_beside(path)?,
-        false => None,
-    };
-    from_diffusers(weights, config.as_deref())
+    let mut weights = unwrapped(weights)?;
+    if is_diffusers(&weights) {
+        let config = config_beside(path, describes_autoencoder)?;
+        return from_diffusers(weights, config.as_deref());
+    }
+    if rae::is_decoder(&weights)
+        && !weights.metadata.contains_key("config")
+        && let Some(config) = config_beside(path, rae::describes_decoder)?
+    {
+        weights.metadata.insert("config".into(), config);
+    }
+    Ok(weights)
 }
 
 /// Gives the tensors of an opened checkpoint the names of a table. An autoencoder may be under diffusers' names before
@@ -156,11 +164,8 @@ pub fn renamed(weights: Weights, names: &mut Rename) -> Result<Weights, WeightsE
         return Ok(weights);
     }
     let weights = names.apply(weights)?;
-    let config = match is_diffusers(&weights) {
-        true => config_beside(Path::new(&weights.file))?,
-        false => None,
-    };
-    from_diffusers(weights, config.as_deref())
+    let path = PathBuf::from(&weights.file);
+    in_our_names(weights, &path)
 }
 
 /// Opens what a folder holds. A run in training may delete a checkpoint after it was found here; there is a later
@@ -246,15 +251,15 @@ fn indices(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The text of the `config.json` beside an autoencoder, where there is one that describes one.
-fn config_beside(file: &Path) -> Result<Option<String>, WeightsError> {
+/// The text of the `config.json` beside an autoencoder, where there is one that describes it.
+fn config_beside(file: &Path, describes: fn(&str) -> bool) -> Result<Option<String>, WeightsError> {
     let path = file.with_file_name("config.json");
     if !path.is_file() {
         return Ok(None);
     }
     let io = |source| WeightsError::Io { path: path.display().to_string(), source };
     let text = std::fs::read_to_string(&path).map_err(io)?;
-    Ok(Some(text).filter(|text| describes_autoencoder(text)))
+    Ok(Some(text).filter(|text| describes(text)))
 }
 
 /// A file's tensors under the names that they have there; of a PyTorch file the average of a number, where one is asked

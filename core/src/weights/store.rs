@@ -410,6 +410,32 @@ impl Weights {
         Ok(renamed)
     }
 
+    /// The tensors whose names begin with a prefix, without it.
+    pub(crate) fn below(self, prefix: &str) -> Self {
+        self.with_names(|name| Some(name.strip_prefix(prefix)?.to_string()))
+    }
+
+    /// All tensors, with a prefix before their names.
+    pub(crate) fn above(self, prefix: &str) -> Self {
+        self.with_names(|name| Some(format!("{prefix}{name}")))
+    }
+
+    /// Under names of which no two are one; tensors that get none are left out.
+    fn with_names(self, name: impl Fn(&str) -> Option<String>) -> Self {
+        fn named<V>(
+            map: BTreeMap<String, V>,
+            name: impl Fn(&str) -> Option<String>,
+        ) -> BTreeMap<String, V> {
+            map.into_iter().filter_map(|(old, value)| Some((name(&old)?, value))).collect()
+        }
+        Self {
+            file: self.file,
+            tensors: named(self.tensors, &name),
+            unreadable: named(self.unreadable, &name),
+            metadata: self.metadata,
+        }
+    }
+
     /// Tells networks apart: 64 bits over names, shapes and the first bytes of every tensor.
     pub fn fingerprint(&self) -> String {
         // FNV-1a; identity, not security.

@@ -1,11 +1,13 @@
 //! Configurations of networks that compute in a moment; a test changes what it is about.
 
+use tintype::model::dinov2::DinoConfig;
 use tintype::model::ditdh::DitDhConfig;
 use tintype::model::imf::ImfConfig;
 use tintype::model::jit::JitConfig;
 use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::meanflow::Shape;
 use tintype::model::pmf::PmfConfig;
+use tintype::model::rae::RaeDecoderConfig;
 use tintype::model::sit::SiTConfig;
 use tintype::model::vavae::VaeConfig;
 
@@ -108,4 +110,32 @@ pub fn autoencoder() -> VaeConfig {
 /// An autoencoder of latents `[4, h/8, w/8]`, as Stable Diffusion's, whose file has to say its configuration.
 pub fn f8d4() -> VaeConfig {
     VaeConfig { ch: 8, num_groups: 4, ch_mult: vec![1; 4], ..autoencoder() }
+}
+
+/// RAE's encoder: a DINOv2 with registers, of latents `[64, h/16, w/16]`.
+pub fn dinov2() -> DinoConfig {
+    DinoConfig {
+        embed_dim: 64,
+        depth: 1,
+        num_heads: 1,
+        patch_size: 14,
+        mlp_ratio: 4,
+        img_size: 42,
+        registers: 4,
+        swiglu: false,
+    }
+}
+
+/// RAE's decoder of latents `[64, 2, 2]` to images of 32×32 pixels, whose file has to say its configuration.
+pub fn rae() -> RaeDecoderConfig {
+    RaeDecoderConfig {
+        latent_channels: 64,
+        grid: 2,
+        patch_size: 16,
+        decoder_hidden_size: 16,
+        decoder_num_hidden_layers: 1,
+        decoder_num_attention_heads: 2,
+        decoder_intermediate_size: 24,
+        layer_norm_eps: 1e-12,
+    }
 }

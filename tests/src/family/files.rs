@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use tintype::image::Rgb;
-use tintype::weights::{Weights, open};
+use tintype::weights::{TensorView, Weights, open};
 use tintype_trainer::data::hdf5::Hdf5Store;
 use tintype_trainer::data::latents::LatentShards;
 use tintype_trainer::data::npz::Npz;
@@ -23,20 +23,7 @@ pub fn pytorch(folder: &Path, checks: &mut Checks) -> Result<()> {
     let expected = open(&folder.join("expected.safetensors"))?;
     checks.expect(Golden::open(&folder.join("expected.safetensors"))?);
     for (key, view) in &expected.tensors {
-        let (file, rest) = key.split_once('/').context("a key without a file")?;
-        let (section, name) = rest.rsplit_once('/').unwrap_or(("", rest));
-        let bytes = std::fs::read(folder.join(file))?;
-        let sections = Weights::pytorch_sections(bytes, file)?;
-        let found = sections
-            .get(section)
-            .and_then(|weights| weights.tensors.get(name))
-            .with_context(|| format!("{key} was not read"))?;
-        anyhow::ensure!(
-            found.shape == view.shape && found.dtype == view.dtype,
-            "{key}: {found:?} instead of {view:?}"
-        );
-        checks.against(key, &found.to_f64(), &view.to_f64(), Tolerance::Exact)?;
-        anyhow::ensure!(found.to_bytes() == view.to_bytes(), "{key}: other bits");
+        stored(folder, key, view, checks)?;
     }
     // Every checkpoint must also open the way sampling opens it.
     for entry in std::fs::read_dir(folder)? {
@@ -49,6 +36,30 @@ pub fn pytorch(folder: &Path, checks: &mut Checks) -> Result<()> {
             anyhow::ensure!(!prefixed, "{name} kept a wrapper's prefix");
         }
     }
+    Ok(())
+}
+
+/// Compares a tensor of a checkpoint, which the key `file/section/name` is of, with the expected one.
+pub(super) fn stored(
+    folder: &Path,
+    key: &str,
+    expected: &TensorView,
+    checks: &mut Checks,
+) -> Result<()> {
+    let (file, rest) = key.split_once('/').context("a key without a file")?;
+    let (section, name) = rest.rsplit_once('/').unwrap_or(("", rest));
+    let bytes = std::fs::read(folder.join(file))?;
+    let sections = Weights::pytorch_sections(bytes, file)?;
+    let found = sections
+        .get(section)
+        .and_then(|weights| weights.tensors.get(name))
+        .with_context(|| format!("{key} was not read"))?;
+    anyhow::ensure!(
+        found.shape == expected.shape && found.dtype == expected.dtype,
+        "{key}: {found:?} instead of {expected:?}"
+    );
+    checks.against(key, &found.to_f64(), &expected.to_f64(), Tolerance::Exact)?;
+    anyhow::ensure!(found.to_bytes() == expected.to_bytes(), "{key}: other bits");
     Ok(())
 }
 

@@ -5,13 +5,12 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::Value;
 use tintype::burn::tensor::{Device, Tensor, TensorData};
-use tintype_trainer::data::resize::{
-    Method, repa_teacher_input, resample_positions, vf_teacher_input,
-};
+use tintype_trainer::data::resize::{Method, repa_teacher_input, vf_teacher_input};
 use tintype_trainer::loss::vf::{Margins, alignment};
-use tintype_trainer::network::dinov2::{DinoConfig, Interpolation};
+use tintype_trainer::network::dinov2::{DinoConfig, Interpolation, resample_positions};
 use tintype_trainer::network::lpips;
 
+use super::loss_networks::values;
 use crate::check::{Checks, FORWARD, GRADIENT, LOSS, Tolerance};
 use crate::golden::Golden;
 
@@ -53,14 +52,12 @@ pub fn dinov2_preprocess(path: &Path, checks: &mut Checks) -> Result<()> {
 /// tolerance is recorded in `checks`, not an error.
 pub fn pos_embed_resample(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
-    let view = golden.view("in.pos_embed")?;
-    let (table, dim) = (view.to_f32(), view.shape[2]);
+    let table = golden.tensor::<3>("in.pos_embed", &Device::flex())?;
     let names: Vec<String> = golden.outputs().cloned().collect();
     for name in names {
         let rows = golden.view(&name)?.shape[1];
-        let resampled = resample_positions(&table, dim, [(rows - 1).isqrt(); 2], TIMM);
-        let values: Vec<f64> = resampled.into_iter().map(f64::from).collect();
-        checks.values(&name, &values, CLOSE)?;
+        let resampled = resample_positions(table.clone(), [(rows - 1).isqrt(); 2], TIMM);
+        checks.tensor(&name, &resampled, CLOSE)?;
     }
     Ok(())
 }
@@ -89,9 +86,8 @@ pub fn dinov2_tiny(path: &Path, device: &Device, checks: &mut Checks) -> Result<
     for name in resampled {
         let grid: usize = name.rsplit('_').next().unwrap_or_default().parse()?;
         let expected = golden.weights.tensors.remove(&name).map(|v| v.to_f64());
-        let table = golden.weights.tensors["pos_embed"].to_f32();
-        let ours = resample_positions(&table, config.embed_dim, [grid; 2], TIMM);
-        let ours: Vec<f64> = ours.into_iter().map(f64::from).collect();
+        let table = golden.tensor::<3>("w.pos_embed", device)?;
+        let ours = values(&resample_positions(table, [grid; 2], TIMM));
         checks.against(&format!("w.{name}"), &ours, &expected.unwrap_or_default(), CLOSE)?;
     }
     let grid = [size / config.patch_size; 2];

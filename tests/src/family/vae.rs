@@ -123,14 +123,9 @@ fn compare(
     if weights.tensors.contains_key("decoder.conv_in.weight") {
         let decoder = half(false)?.load(config.init_decoder(device)?, device)?;
         if let (Some(sample), Some(stats)) = (&sample, stats) {
-            let row = |values: &[f32]| -> Tensor<4> {
-                let data = TensorData::new(values.to_vec(), [1, values.len(), 1, 1]);
-                Tensor::from_data(data, device)
-            };
-            let (mean, std) = (row(&stats.mean), row(&stats.std));
-            let scaled = (sample.clone() - mean.clone()) / std.clone();
+            let scaled = stats.normalize(sample.clone());
             checks.tensor_if("out.scaled_latent", &scaled, CLOSE)?;
-            let decoded = decoder.decode(scaled * std + mean);
+            let decoded = decoder.decode(stats.denormalize(scaled));
             checks.tensor_if("out.decoded_from_scaled", &decoded, CLOSE)?;
         }
         if let Some(sample) = sample {

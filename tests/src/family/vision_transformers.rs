@@ -9,11 +9,11 @@ use tintype::image::Rgb;
 use tintype::weights::{Weights, open};
 use tintype_trainer::data::crop::{Filter, resize as pillow};
 use tintype_trainer::data::resize::{
-    IMAGENET_MEAN, IMAGENET_STD, Method, repa_teacher_input, resample_positions, vf_teacher_input,
+    IMAGENET_MEAN, IMAGENET_STD, Method, repa_teacher_input, vf_teacher_input,
 };
 use tintype_trainer::evaluate::preprocess::{Preprocess, VIT_SIDE, unit_rows};
 use tintype_trainer::network::clip::Clip;
-use tintype_trainer::network::dinov2::{DinoV2, Interpolation, Tokens};
+use tintype_trainer::network::dinov2::{DinoV2, Interpolation, Tokens, resample_positions};
 
 use super::book::Book;
 use super::evaluation::planes;
@@ -81,8 +81,7 @@ pub fn dinov2(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
 
     // The position tables.
     for (name, how) in [("repae", Interpolation::Timm), ("native", Interpolation::Native)] {
-        let table = network(GRID, how).positions();
-        let table: Vec<f64> = table.into_iter().map(f64::from).collect();
+        let table = values(&network(GRID, how).positions());
         let rows = chosen(&table, table.len() / d, d, &tokens);
         book.check(&format!("{name}.pos_embed_16_sub"), &rows, Tolerance::Absolute(2e-5))?;
     }
@@ -170,7 +169,7 @@ fn as_it_was(x: Tensor<4>) -> Tensor<4> {
 }
 
 /// The part of a file's tensors below a prefix, as a checkpoint of its own.
-fn part(weights: &Weights, prefix: &str) -> Weights {
+pub(super) fn part(weights: &Weights, prefix: &str) -> Weights {
     let tensors = weights.tensors.iter();
     let tensors = tensors
         .filter_map(|(n, view)| Some((n.strip_prefix(prefix)?.to_string(), view.clone())))
@@ -235,8 +234,7 @@ pub fn dinov2_small(path: &Path, device: &Device, checks: &mut Checks) -> Result
 /// tolerance is recorded in `checks`, not an error.
 pub fn positions(path: &Path, checks: &mut Checks) -> Result<()> {
     let golden = Golden::open(path)?;
-    let view = golden.view("table")?;
-    let (table, dim) = (view.to_f32(), view.shape[2]);
+    let table = golden.tensor::<3>("table", &Device::flex())?;
     let mut book = Book::new(&golden, checks);
     for name in golden.names() {
         let Some((variant, size)) = name.rsplit_once('.') else { continue };
@@ -247,9 +245,8 @@ pub fn positions(path: &Path, checks: &mut Checks) -> Result<()> {
             "native_offset0.1" => Method::BicubicOffset,
             _ => Method::BicubicAntialias,
         };
-        let out = resample_positions(&table, dim, grid, method);
-        let out: Vec<f64> = out.into_iter().map(f64::from).collect();
-        book.check(name, &out, Tolerance::Absolute(2e-5))?;
+        let out = resample_positions(table.clone(), grid, method);
+        book.check(name, &values(&out), Tolerance::Absolute(2e-5))?;
     }
     book.finish(&["table"])
 }

@@ -7,8 +7,9 @@ use anyhow::{Error, Result, bail};
 use tintype::burn::tensor::{FloatDType, Int, Tensor, f16};
 use tintype::generate::{Event, ImageSpec, ModelFiles, ModelPaths, Parts, Pipeline, Request};
 use tintype::model::hdit::{Conditions, HDiTConfig};
+use tintype::model::rae::RaeDecoderConfig;
 use tintype::model::vavae::VaeConfig;
-use tintype::model::{Architecture, Network, detect, vae_config};
+use tintype::model::{Architecture, Autoencoder, Network, autoencoder_config, detect};
 use tintype::weights::{
     Dtype, TensorView, Weights, computing_in, layout, load_for_inference, snapshot,
 };
@@ -26,7 +27,7 @@ pub struct Subject {
     /// Its architecture; weights are random, except in [`sample`] of the emoji model.
     pub architecture: Architecture,
     /// The autoencoder of its latents.
-    pub vae: Option<VaeConfig>,
+    pub vae: Option<Autoencoder>,
 }
 
 impl Subject {
@@ -41,19 +42,16 @@ impl Subject {
             return Ok(Self {
                 name: name.into(),
                 architecture: detect(&files.model)?,
-                vae: files.vae.as_ref().map(vae_config).transpose()?,
+                vae: files.vae.as_ref().map(autoencoder_config).transpose()?,
             });
         }
         let Some(preset) = tintype::preset::find(name) else {
             let known: Vec<_> = tintype::preset::all().iter().map(|preset| preset.name).collect();
             bail!("unknown network {name:?}; use emoji, {}", known.join(", "));
         };
-        // Latents of 4 channels are Stable Diffusion's, those of 768 a representation autoencoder's.
-        let vae = preset.architecture.latent_space().and_then(|latents| match latents.channels {
-            4 => Some(VaeConfig::f8d4()),
-            768 => None,
-            _ => Some(VaeConfig::f16d32()),
-        });
+        let [_, side, _] = preset.architecture.state_shape();
+        let latents = preset.architecture.latent_space();
+        let vae = latents.and_then(|latents| published_autoencoder(latents.channels, side));
         Ok(Self { name: name.into(), architecture: preset.architecture, vae })
     }
 
@@ -80,6 +78,15 @@ impl Subject {
             Trained::DitDh(c) => c.macs(),
         }
     }
+}
+
+/// The autoencoder of published latents with so many channels and such a side.
+fn published_autoencoder(channels: usize, side: usize) -> Option<Autoencoder> {
+    Some(match channels {
+        4 => Autoencoder::Vae(VaeConfig::f8d4()),
+        768 => Autoencoder::Rae(RaeDecoderConfig::variant("XL", 16 * side)?),
+        _ => Autoencoder::Vae(VaeConfig::f16d32()),
+    })
 }
 
 /// State, times and classes of a batch.
@@ -330,9 +337,7 @@ fn untrained(bench: &Bench, subject: &Subject) -> Result<Pipeline> {
     };
     let model = weights(model, config);
     let vae = match &subject.vae {
-        Some(config) => {
-            Some(weights(snapshot(&config.init_decoder(&cpu)?), serde_json::json!(config)))
-        }
+        Some(config) => Some(weights(snapshot(&config.init_decoder(&cpu)?), config.config())),
         None => None,
     };
     let stats = stats(subject)?;

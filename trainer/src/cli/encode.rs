@@ -3,13 +3,10 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::json;
-use tintype::burn::tensor::{Device, FloatDType};
-use tintype::catalogue::Role;
 use tintype::device;
-use tintype::model::vae_config;
-use tintype::weights::{Weights, load, open_autoencoder};
+use tintype::weights::open_autoencoder;
 
 use super::Outcome;
 use super::events::Reporter;
@@ -19,6 +16,7 @@ use super::model::NamesArgs;
 use super::numbers::{at_least, seed};
 use super::published::{DownloadArgs, FileOptions, Library};
 use crate::data::encode::{Encoder, Outcome as Encoded, Plan, to_hdf5, to_shards};
+use crate::data::encoder::ImageEncoder;
 use crate::data::prepare::Progress;
 use crate::data::store::ImageStore;
 use crate::rank::Rank;
@@ -27,12 +25,13 @@ use crate::rank::Rank;
 pub struct Args {
     /// Path of the image store
     store: PathBuf,
-    /// Autoencoder: a published one's name, an address, or the path of its checkpoint or of a folder with it
+    /// Autoencoder: a published one's name, an address, or the path of its checkpoint or of a folder with it; for the
+    /// latents of RAE `rae` or its encoder, DINOv2 with registers
     #[arg(long, value_name = "NAME|FILE")]
     vae: PathBuf,
     #[command(flatten)]
     names: NamesArgs,
-    /// Output: a folder for LightningDiT's latent shards (posterior samples, with horizontal flips),
+    /// Output: a folder for LightningDiT's latent shards (posterior samples or a RAE's tokens, with horizontal flips),
     /// or an .h5 file for the posterior moments that REPA-E and Hi-DiT read
     #[arg(long)]
     out: PathBuf,
@@ -70,14 +69,15 @@ pub fn run(mut args: Args) -> Result<Outcome> {
     let library = Library::of_process();
     let mut options = FileOptions::new(&library);
     options.local("--names", args.names.names.as_deref());
-    options.needed("--vae", Role::Autoencoder, &mut args.vae)?;
+    options.encoder("--vae", &mut args.vae)?;
     options.resolve(args.download, args.json)?;
     let started = Instant::now();
-    let encoder = load_encoder(
-        args.names.apply(open_autoencoder(&args.vae)?)?,
-        store.side(),
-        &chosen.found.device,
-    )?;
+    let weights = args.names.apply(open_autoencoder(&args.vae)?)?;
+    let encoder = Encoder {
+        network: ImageEncoder::load(&weights, store.side(), &chosen.found.device)?,
+        fingerprint: weights.fingerprint(),
+        device: chosen.found.device.clone(),
+    };
     let batch = args.batch.unwrap_or(if chosen.found.id == "cpu" { 4 } else { 32 }).max(1);
     let other = force::other(args.force);
     let plan = Plan { out: args.out.clone(), batch, seed: args.seed, rank, other };
@@ -113,24 +113,4 @@ pub fn run(mut args: Args) -> Result<Outcome> {
         }
     }
     Ok(Outcome::Done)
-}
-
-/// Loads the encoder of an autoencoder in float32.
-fn load_encoder(weights: Weights, side: usize, device: &Device) -> Result<Encoder> {
-    let config = vae_config(&weights)?;
-    let (file, fingerprint) = (weights.file.clone(), weights.fingerprint());
-    if !side.is_multiple_of(config.downsampling()) {
-        bail!(
-            "the image resolution {side} is not a multiple of the autoencoder's downsampling factor {}",
-            config.downsampling()
-        );
-    }
-    let half =
-        weights.filtered(|name| name.starts_with("encoder.") || name.starts_with("quant_conv."));
-    if half.tensors.is_empty() {
-        bail!("{file} holds no encoder, only a decoder; use the whole autoencoder");
-    }
-    let network = config.init_encoder(device).context("the autoencoder's configuration")?;
-    let network = load(network, &half, FloatDType::F32, device)?.network;
-    Ok(Encoder { network, fingerprint, device: device.clone() })
 }

@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use tintype::burn::tensor::Device;
 use tintype::device;
-use tintype::weights::{Rename, open_autoencoder, renamed};
+use tintype::model::rae;
+use tintype::weights::{Rename, Weights, open_autoencoder, renamed};
 
 use super::Outcome;
 use super::events::Reporter;
@@ -15,7 +16,7 @@ use super::interrupt::on_interrupt;
 use super::metrics::{Evaluator, MetricArgs, of_images, write_json};
 use super::numbers::{at_least, seed};
 use super::output::check_file;
-use super::published::{DownloadArgs, FileOptions, Library};
+use super::published::{DownloadArgs, FileOptions, Library, autoencoder_roles};
 use crate::data::store::ImageStore;
 use crate::evaluate::eval_set::EvalSet;
 use crate::evaluate::evaluation::Evaluation;
@@ -43,7 +44,7 @@ pub struct Args {
     count: Option<usize>,
     /// Reconstruct the images of a store with this autoencoder; computes PSNR, SSIM, rFID (with
     /// --inception) and LPIPS (with --vgg and --lpips). Repeat if encoder and decoder are separate
-    /// files
+    /// files, as a RAE's are
     #[arg(long, value_name = "NAME|FILE", num_args = 1, conflicts_with_all = ["reference", "metrics", "dinov2", "clip", "subsets", "cache", "save_stats"])]
     reconstruct: Vec<PathBuf>,
     /// Table of tensor names, if the autoencoder has others than here: a text with lines OLD -> NEW
@@ -96,16 +97,23 @@ pub fn run(args: Args) -> Result<Outcome> {
 /// Puts files where options have names.
 fn fetch(args: &mut Args) -> Result<()> {
     let library = Library::of_process();
+    let mut files: Vec<(Role, PathBuf)> = Vec::new();
+    for value in &args.reconstruct {
+        let roles = autoencoder_roles(&library, value)?;
+        files.extend(roles.into_iter().map(|role| (role, value.clone())));
+    }
     let mut options = FileOptions::new(&library);
     args.metrics.name_files(&mut options)?;
     options.local("--names", args.names.as_deref());
     options.file("--reference", Role::Reference, &mut args.reference)?;
     options.file("--vgg", Role::Vgg, &mut args.vgg)?;
     options.file("--lpips", Role::Lpips, &mut args.lpips)?;
-    for vae in &mut args.reconstruct {
-        options.needed("--reconstruct", Role::Autoencoder, vae)?;
+    for (role, place) in &mut files {
+        options.needed("--reconstruct", *role, place)?;
     }
-    options.resolve(args.download, args.json).map(|_| ())
+    options.resolve(args.download, args.json)?;
+    args.reconstruct = files.into_iter().map(|(_, path)| path).collect();
+    Ok(())
 }
 
 /// Batch size of the feature extractors.
@@ -180,11 +188,17 @@ fn reconstruct(mut args: Args, (id, device): (&str, &Device)) -> Result<Outcome>
         None => None,
     };
     let mut names = args.names.as_deref().map(Rename::open).transpose()?.unwrap_or_default();
-    let mut files =
-        args.reconstruct.iter().map(|path| renamed(open_autoencoder(path)?, &mut names));
+    let mut files = args.reconstruct.iter().map(|path| -> Result<Weights> {
+        // The names tell the halves of a RAE apart.
+        Ok(rae::as_whole(renamed(open_autoencoder(path)?, &mut names)?))
+    });
     let mut weights = files.next().context("no autoencoder was given")??;
     for file in files {
-        weights.tensors.extend(file?.tensors);
+        let file = file?;
+        weights.tensors.extend(file.tensors);
+        for (key, text) in file.metadata {
+            weights.metadata.entry(key).or_insert(text);
+        }
     }
     if let Some(note) = names.note() {
         eprintln!("note: {note}");

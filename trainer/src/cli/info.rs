@@ -3,11 +3,11 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 use tintype::device::{self, Kind};
-use tintype::model::vavae::VaeConfig;
-use tintype::model::{detect, vae_config};
+use tintype::model::dinov2::DinoV2;
+use tintype::model::{Autoencoder, autoencoder_config, detect, rae};
 use tintype::weights::{Weights, WeightsError, compare};
 
-use tintype::generate::{ModelFiles, bytes};
+use tintype::generate::{LatentStats, ModelFiles, bytes};
 
 use super::model::{AverageArgs, ModelArgs, NamesArgs};
 use super::proposal::{Advice, advise};
@@ -147,25 +147,49 @@ fn describe(weights: &Weights) -> (String, Value, String) {
                 .map_or_else(|e| e.to_string(), |network| network.compare(weights).to_string());
             (architecture.name().into(), architecture.config(), fit)
         }
-        Err(error) => match vae_config(weights) {
-            Ok(config) => ("VA-VAE".into(), json!(config), vae_fit(&config, weights)),
+        Err(error) => match autoencoder_config(weights) {
+            Ok(config) => (config.name().into(), config.config(), halves(&config, weights)),
             Err(reason) if matches!(error, WeightsError::Autoencoder { .. }) => unknown(&reason),
-            Err(_) => unknown(&error),
+            Err(_) => beside_networks(weights).unwrap_or_else(|| unknown(&error)),
         },
     }
 }
 
-fn vae_fit(config: &VaeConfig, weights: &Weights) -> String {
+/// How the halves of an autoencoder fit, those that are there.
+fn halves(config: &Autoencoder, weights: &Weights) -> String {
     let device = tintype::burn::tensor::Device::flex();
-    let is_encoder = |name: &str| name.starts_with("encoder.") || name.starts_with("quant_conv.");
-    let mut parts = Vec::new();
-    let encoder = weights.clone().filtered(is_encoder);
-    if let (false, Ok(network)) = (encoder.tensors.is_empty(), config.init_encoder(&device)) {
-        parts.push(format!("encoder: {}", compare(&network, &encoder)));
+    let encoder = match config {
+        Autoencoder::Vae(config) => {
+            let is_encoder =
+                |name: &str| name.starts_with("encoder.") || name.starts_with("quant_conv.");
+            let half = weights.clone().filtered(is_encoder);
+            let network = config.init_encoder(&device).ok().filter(|_| !half.tensors.is_empty());
+            network.map(|network| compare(&network, &half).to_string())
+        }
+        Autoencoder::Rae(_) => dinov2(rae::encoder_part(weights.clone())).map(|(_, _, fit)| fit),
+    };
+    let half = config.decoder_part(weights.clone());
+    let network = config.init_decoder(&device).ok().filter(|_| !half.tensors.is_empty());
+    let decoder = network.map(|network| compare(&network, &half));
+    let encoder = encoder.map(|fit| format!("encoder: {fit}"));
+    let decoder = decoder.map(|fit| format!("decoder: {fit}"));
+    encoder.into_iter().chain(decoder).collect::<Vec<_>>().join("; ")
+}
+
+/// What goes with networks and is none of them: DINOv2, which encodes images, and statistics of latents.
+fn beside_networks(weights: &Weights) -> Option<(String, Value, String)> {
+    dinov2(weights.clone()).or_else(|| {
+        let stats = LatentStats::from_weights(weights).ok()?;
+        let of = if stats.is_of_channels() { "each channel" } else { "each position" };
+        let shape = json!({"shape": stats.shape});
+        Some(("statistics of latents".into(), shape, format!("mean and deviation of {of}")))
+    })
+}
+
+fn dinov2(weights: Weights) -> Option<(String, Value, String)> {
+    let device = tintype::burn::tensor::Device::flex();
+    match DinoV2::inspect(weights, &device) {
+        Ok(found) => found.map(|(config, fit)| ("DINOv2".into(), json!(config), fit.to_string())),
+        Err(error) => Some(("DINOv2".into(), Value::Null, error.to_string())),
     }
-    let decoder = weights.clone().filtered(|name| !is_encoder(name));
-    if let (false, Ok(network)) = (decoder.tensors.is_empty(), config.init_decoder(&device)) {
-        parts.push(format!("decoder: {}", compare(&network, &decoder)));
-    }
-    parts.join("; ")
 }

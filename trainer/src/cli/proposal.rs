@@ -3,7 +3,9 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 use tintype::burn::tensor::Device;
-use tintype::model::{Architecture, detect, vae_config};
+use tintype::generate::LatentStats;
+use tintype::model::dinov2::is_dinov2;
+use tintype::model::{Architecture, autoencoder_config, detect};
 use tintype::preset;
 use tintype::weights::{Proposal, Report, Weights, WeightsError, propose, shared_shapes};
 
@@ -82,9 +84,14 @@ pub fn advise(weights: &Weights, named: Option<&str>) -> Result<Advice> {
         return Ok(candidate.map_or(Advice::None, |candidate| candidate.advice(weights)));
     }
     let detected = detect(weights);
-    let is_autoencoder = matches!(detected, Err(WeightsError::Autoencoder { .. }))
-        || detected.is_err() && vae_config(weights).is_ok();
-    if is_autoencoder {
+    let is_known = || {
+        autoencoder_config(weights).is_ok()
+            || is_dinov2(weights)
+            || LatentStats::from_weights(weights).is_ok()
+    };
+    // An autoencoder, an encoder or statistics are no network.
+    if matches!(detected, Err(WeightsError::Autoencoder { .. })) || detected.is_err() && is_known()
+    {
         return Ok(Advice::None);
     }
     let is_unknown = matches!(detected, Err(WeightsError::Format { .. }));

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tintype::burn::tensor::{Device, Tensor, TensorData};
 use tintype::files::{Identity, write_durably};
 use tintype::image::Rgb;
-use tintype::model::vavae::{Posterior, VaeEncoder};
 use tintype::noise::{ImageKey, Stream, normals};
 use tintype::weights::{Dtype, TensorView, open, write_safetensors};
 
+use super::encoder::ImageEncoder;
 use super::hdf5::{GROUP, Hdf5Writer, Payload, item_name};
 use super::latents::LatentShards;
 use super::made::{IDENTITY, Other, check_shards, create_folder, is_numbered, remove, sweep};
@@ -44,7 +44,7 @@ pub struct Plan {
 #[derive(Debug)]
 pub struct Encoder {
     /// The network.
-    pub network: VaeEncoder,
+    pub network: ImageEncoder,
     /// Fingerprint of its weights.
     pub fingerprint: String,
     /// Its device.
@@ -52,11 +52,10 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// The posterior of images `[B, 3, side, side]` in −1…1.
-    fn posterior(&self, images: Vec<f32>, side: usize) -> Posterior {
-        let b = images.len() / (3 * side * side);
-        let data = TensorData::new(images, [b, 3, side, side]);
-        self.network.encode(Tensor::from_data(data, &self.device))
+    /// Images in −1…1, `[B, 3, side, side]`.
+    fn images(&self, planes: Vec<f32>, side: usize) -> Tensor<4> {
+        let b = planes.len() / (3 * side * side);
+        Tensor::from_data(TensorData::new(planes, [b, 3, side, side]), &self.device)
     }
 }
 
@@ -71,7 +70,7 @@ pub enum Outcome {
     Stopped,
 }
 
-/// Encodes posterior samples of every image and its horizontal flip, in LightningDiT's format.
+/// Encodes every image and its horizontal flip, in LightningDiT's format: posterior samples, or the tokens of a RAE.
 ///
 /// # Errors
 ///
@@ -89,10 +88,11 @@ pub fn to_shards(
     progress: &Progress,
 ) -> Result<Outcome> {
     create_folder(&plan.out)?;
-    let identity = identity(store, encoder, "posterior samples")
-        .with("mirrored", true)
-        .with("seed", plan.seed)
-        .with("processes", plan.rank.world);
+    let identity = match encoder.network.has_posterior() {
+        true => identity(store, encoder, "posterior samples").with("seed", plan.seed),
+        false => identity(store, encoder, "tokens"),
+    };
+    let identity = identity.with("mirrored", true).with("processes", plan.rank.world);
     if check_shards(&plan.out, is_shard, &identity, plan.other)? {
         remove(&plan.out.join(STATS_FILE))?;
     }
@@ -100,8 +100,9 @@ pub fn to_shards(
         sweep(&plan.out, |name| is_shard(name) || name == STATS_FILE)?;
     }
     let identity = identity.text();
-    let latent = encoder.posterior(store.planes(0), store.side()).mean.dims();
-    let [_, c, h, w] = latent;
+    let first = encoder.images(store.planes(0), store.side());
+    let latent = encoder.network.latents(first, |[c, h, w]| vec![0.0; c * h * w]);
+    let [_, c, h, w] = latent.dims();
     let rows = (SHARD_BYTES / (c * h * w * 4)).clamp(1, 10_000);
     let mut complete = true;
     for rank in 0..plan.rank.world {
@@ -127,7 +128,7 @@ pub fn to_shards(
     if !complete {
         return Ok(Outcome::Partial);
     }
-    write_statistics(&plan.out)?;
+    write_statistics(&plan.out, encoder.network.has_posterior())?;
     Ok(Outcome::Done)
 }
 
@@ -176,19 +177,16 @@ fn encode_shard(
                 let planes = store.planes(i);
                 if flipped { mirror(&planes, side) } else { planes }
             });
-            let posterior = encoder.posterior(images.collect(), side);
-            let [b, c, h, w] = posterior.mean.dims();
-            let noise: Vec<f32> = batch
-                .iter()
-                .flat_map(|&i| {
+            let images = encoder.images(images.collect(), side);
+            let z = encoder.network.latents(images, |[c, h, w]| {
+                let noise = |&i: &usize| {
                     let key = ImageKey::new(plan.seed, i as u64);
                     normals(key, Stream::Posterior, u32::from(flipped), c * h * w)
-                })
-                .collect();
-            let noise = Tensor::from_data(TensorData::new(noise, [b, c, h, w]), &encoder.device);
-            let z = posterior.sample(noise).into_data().convert::<f32>();
-            samples[usize::from(flipped)].extend(z.iter::<f32>());
-            shape = vec![c, h, w];
+                };
+                batch.iter().flat_map(noise).collect()
+            });
+            shape = z.dims()[1..].to_vec();
+            samples[usize::from(flipped)].extend(z.into_data().convert::<f32>().iter::<f32>());
         }
         progress.images.fetch_add(batch.len() as u64, Ordering::Relaxed);
     }
@@ -221,23 +219,30 @@ pub fn mirror(planes: &[f32], side: usize) -> Vec<f32> {
     planes.chunks_exact(side).flat_map(|row| row.iter().rev().copied()).collect()
 }
 
-/// Writes mean and standard deviation of the channels to LightningDiT's statistics file.
-fn write_statistics(folder: &Path) -> Result<()> {
+/// Writes mean and standard deviation of the channels to LightningDiT's statistics file; of tokens mean and variance of
+/// each position, as RAE's has them.
+fn write_statistics(folder: &Path, of_channels: bool) -> Result<()> {
     let shards = LatentShards::open(folder)?;
-    let stats = shards.statistics();
-    let shape = [1, stats.mean.len(), 1, 1];
-    let bytes = pt::to_bytes(&[
-        pt::Entry { name: "mean", shape: &shape, values: &stats.mean },
-        pt::Entry { name: "std", shape: &shape, values: &stats.std },
-    ])?;
-    Ok(write_durably(&folder.join(STATS_FILE), &bytes)?)
+    let (shape, entries) = match of_channels {
+        true => {
+            let stats = shards.statistics();
+            (vec![1, stats.mean.len(), 1, 1], [("mean", stats.mean), ("std", stats.std)])
+        }
+        false => {
+            let [mean, variance] = shards.moments_of_positions();
+            (shards.shape.to_vec(), [("mean", mean), ("var", variance)])
+        }
+    };
+    let entries: Vec<pt::Entry<'_>> =
+        entries.iter().map(|(name, values)| pt::Entry { name, shape: &shape, values }).collect();
+    Ok(write_durably(&folder.join(STATS_FILE), &pt::to_bytes(&entries)?)?)
 }
 
 /// Encodes mean and standard deviation of every image's posterior, in REPA-E's and Hi-DiT's format.
 ///
 /// # Errors
 ///
-/// * Several processes share the work.
+/// * The encoder has no posterior, or several processes share the work.
 /// * The file, or what an earlier run left of it, was made of another store or with other weights
 ///   ([`IdentityError`](tintype::files::IdentityError)), unless [`Plan::other`] lets it be removed.
 /// * The file or its list cannot be written, or what an earlier run left of it cannot be read.
@@ -255,6 +260,12 @@ pub fn to_hdf5(
         plan.rank.world == 1,
         "an .h5 file is written by a single process; use one process, or write shards to a folder"
     );
+    let ImageEncoder::Vae(network) = &encoder.network else {
+        bail!(
+            "{}: an .h5 file holds the moments of posteriors, and a RAE's latents have none; write shards to a folder",
+            plan.out.display()
+        );
+    };
     let identity = identity(store, encoder, "posterior moments");
     let Some(writer) = Hdf5Writer::open(&plan.out, &identity, plan.other)? else {
         progress.resume(store.len());
@@ -271,7 +282,7 @@ pub fn to_hdf5(
                 return Ok(Outcome::Stopped);
             }
             let images = batch.iter().flat_map(|&i| store.planes(i)).collect();
-            let posterior = encoder.posterior(images, store.side());
+            let posterior = network.encode(encoder.images(images, store.side()));
             let std = posterior.std();
             let moments = Tensor::cat(vec![posterior.mean, std], 1); // [B, 2·C, h, w]
             let [_, c2, h, w] = moments.dims();

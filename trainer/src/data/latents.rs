@@ -111,36 +111,62 @@ impl LatentShards {
     /// Per-channel mean and **unbiased** standard deviation of the unflipped latents: of all, or of
     /// 10,000 evenly spaced ones where there are more.
     pub fn statistics(&self) -> LatentStats {
-        const ENOUGH: usize = 10_000;
         let [c, h, w] = self.shape;
-        let count = self.len().min(ENOUGH);
-        let values: Vec<f32> =
-            (0..count).flat_map(|i| self.latent(i * self.len() / count, false)).collect();
-        let n = (count * h * w) as f64;
-        let channel =
-            |k: usize| values.chunks_exact(h * w).skip(k).step_by(c).flatten().map(|&v| v as f64);
-        let mean: Vec<f64> = (0..c).map(|k| channel(k).sum::<f64>() / n).collect();
-        let deviation = |k: usize| {
-            let squares: f64 = channel(k).map(|v| (v - mean[k]).powi(2)).sum();
-            (squares / (n - 1.0)).sqrt() as f32
+        let [mean, squares] = self.moments(c);
+        let n = (self.counted() * h * w) as f64;
+        let deviation = |squares: f64| (squares / (n - 1.0)).sqrt() as f32;
+        LatentStats::of_channels(single(mean), squares.into_iter().map(deviation).collect())
+    }
+
+    /// Mean and **population** variance of each position of the unflipped latents, `[C, h, w]`, as RAE's statistics:
+    /// of all, or of 10,000 evenly spaced ones where there are more.
+    pub fn moments_of_positions(&self) -> [Vec<f32>; 2] {
+        let n = self.counted() as f64;
+        let [mean, squares] = self.moments(self.shape.iter().product());
+        [single(mean), squares.into_iter().map(|squares| (squares / n) as f32).collect()]
+    }
+
+    /// How many latents statistics are computed of.
+    fn counted(&self) -> usize {
+        self.len().min(10_000)
+    }
+
+    /// Means, and sums of squared differences from them, of `groups` equal parts of a latent.
+    fn moments(&self, groups: usize) -> [Vec<f64>; 2] {
+        let (count, size) = (self.counted(), self.shape.iter().product::<usize>());
+        let each = size / groups.max(1);
+        // One latent at a time: those of a RAE have 200,000 values.
+        let add = |sums: &mut [f64], value: &dyn Fn(usize, f64) -> f64| {
+            for i in 0..count {
+                let latent = self.latent(i * self.len() / count, false);
+                for (at, v) in latent.into_iter().enumerate() {
+                    sums[at / each] += value(at / each, v as f64);
+                }
+            }
         };
-        LatentStats {
-            std: (0..c).map(deviation).collect(),
-            mean: mean.iter().map(|&m| m as f32).collect(),
-        }
+        let mut mean = vec![0.0f64; groups];
+        add(&mut mean, &|_, v| v);
+        let n = (count * each) as f64;
+        mean.iter_mut().for_each(|sum| *sum /= n);
+        let mut squares = vec![0.0f64; groups];
+        add(&mut squares, &|group, v| (v - mean[group]).powi(2));
+        [mean, squares]
     }
 
     /// `(z − mean)/std · multiplier` of every latent.
     ///
     /// # Panics
     ///
-    /// If `stats` has fewer channels than the latents.
+    /// If `stats` are not those of such latents.
     pub fn normalised(&self, stats: &LatentStats, multiplier: f32, flipped: bool) -> Vec<f32> {
-        let [c, h, w] = self.shape;
-        let channel = |i: usize| i / (h * w) % c;
-        let normal = |(i, v): (usize, f32)| {
-            (v - stats.mean[channel(i)]) / stats.std[channel(i)] * multiplier
-        };
-        self.latents(flipped).into_iter().enumerate().map(normal).collect()
+        let mut all = self.latents(flipped);
+        for latent in all.chunks_exact_mut(self.shape.iter().product::<usize>().max(1)) {
+            stats.normalize_values(latent);
+        }
+        all.into_iter().map(|v| v * multiplier).collect()
     }
+}
+
+fn single(values: Vec<f64>) -> Vec<f32> {
+    values.into_iter().map(|v| v as f32).collect()
 }

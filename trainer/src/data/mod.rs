@@ -4,6 +4,7 @@ pub mod augment;
 pub mod batch;
 pub mod crop;
 pub mod encode;
+pub mod encoder;
 pub mod fingerprint;
 pub mod hdf5;
 pub mod jpeg;

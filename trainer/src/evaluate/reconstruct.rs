@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 use tintype::burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use tintype::image::{Rgb, Rounding, to_rgb};
-use tintype::model::vae_config;
-use tintype::model::vavae::{VaeDecoder, VaeEncoder};
+use tintype::model::dinov2::is_dinov2;
+use tintype::model::{Autoencoder, Decoder, autoencoder_config, rae};
 use tintype::noise::{ImageKey, Stream, normals};
 use tintype::weights::{Weights, load};
 
@@ -17,6 +17,7 @@ use super::extractor::{FeatureExtractor, Features};
 use super::frechet::{self, Gaussian};
 use super::reconstruction::{Plane, psnr, ssim_map};
 use super::score::{Score, UNBIASED};
+use crate::data::encoder::ImageEncoder;
 use crate::data::store::ImageStore;
 use crate::network::inception;
 use crate::network::lpips::Lpips;
@@ -30,12 +31,11 @@ const SHOWN: usize = 16;
 
 /// Evaluates the reconstructions of an autoencoder.
 pub struct Reconstructor {
-    encoder: VaeEncoder,
-    decoder: VaeDecoder,
+    autoencoder: Autoencoder,
+    encoder: ImageEncoder,
+    decoder: Decoder,
     lpips: Option<Lpips>,
     extractor: Option<FeatureExtractor>,
-    /// Pixels of a side that make one of the latent's.
-    downsampling: usize,
     device: Device,
     /// Seed of the posterior samples.
     seed: u64,
@@ -64,7 +64,8 @@ struct Sums {
 }
 
 impl Reconstructor {
-    /// Loads an autoencoder in float32. Without `lpips` or `extractor` their metrics are omitted.
+    /// Loads an autoencoder in float32; the halves of a RAE have the names of [`rae::as_whole`]. Without `lpips` or
+    /// `extractor` their metrics are omitted.
     ///
     /// # Errors
     ///
@@ -77,33 +78,37 @@ impl Reconstructor {
         seed: u64,
         device: &Device,
     ) -> Result<Self> {
-        let config = vae_config(vae)?;
-        let half = |names: [&str; 2]| {
-            let part = vae.clone().filtered(|name| names.iter().any(|n| name.starts_with(n)));
-            ensure!(
-                !part.tensors.is_empty(),
-                "{} has no {}; the whole autoencoder is needed",
-                vae.file,
-                names[0].trim_end_matches('.')
-            );
-            Ok(part)
+        ensure!(
+            rae::is_decoder(vae) || !is_dinov2(vae),
+            "{} is the encoder of a RAE; name its decoder, too",
+            vae.file
+        );
+        let autoencoder = autoencoder_config(vae)?;
+        let side = match &autoencoder {
+            Autoencoder::Rae(config) => config.image_size(),
+            Autoencoder::Vae(config) => config.downsampling(), // the smallest
         };
-        let (encoder, decoder) =
-            (half(["encoder.", "quant_conv."])?, half(["decoder.", "post_quant_conv."])?);
-        let context = "the autoencoder's configuration";
-        let (e, d) = (config.init_encoder(device), config.init_decoder(device));
+        let encoder = ImageEncoder::load(vae, side, device)?;
+        let half = autoencoder.decoder_part(vae.clone());
+        ensure!(
+            !half.tensors.is_empty(),
+            "{} has no decoder; the whole autoencoder is needed",
+            vae.file
+        );
+        let decoder =
+            autoencoder.init_decoder(device).context("the autoencoder's configuration")?;
         Ok(Self {
-            encoder: load(e.context(context)?, &encoder, FloatDType::F32, device)?.network,
-            decoder: load(d.context(context)?, &decoder, FloatDType::F32, device)?.network,
+            decoder: load(decoder, &half, FloatDType::F32, device)?.network,
+            encoder,
+            autoencoder,
             lpips,
             extractor,
-            downsampling: config.downsampling(),
             device: device.clone(),
             seed,
         })
     }
 
-    /// Encodes, samples the posterior, decodes and compares the first `count` images. Returns `None`
+    /// Encodes, samples the posterior where there is one, decodes and compares the first `count` images. Returns `None`
     /// if cancelled.
     ///
     /// # Errors
@@ -121,12 +126,18 @@ impl Reconstructor {
         stop: &AtomicBool,
         progress: &dyn Fn(usize),
     ) -> Result<Option<Quality>> {
+        let (side, f) = (store.side(), self.autoencoder.downsampling());
         ensure!(
-            store.side().is_multiple_of(self.downsampling),
-            "the image resolution {} is not a multiple of the autoencoder's downsampling factor {}",
-            store.side(),
-            self.downsampling
+            side.is_multiple_of(f),
+            "the image resolution {side} is not a multiple of the autoencoder's downsampling factor {f}"
         );
+        if let Some([grid, _]) = self.autoencoder.grid() {
+            ensure!(
+                side == grid * f,
+                "the images have {side} pixels a side and the autoencoder {}",
+                grid * f
+            );
+        }
         let mut sums = Sums::default();
         let mut extracted = [ExtractedFeatures::default(), ExtractedFeatures::default()];
         let mut pending = [Features::default(), Features::default()];
@@ -179,20 +190,24 @@ impl Reconstructor {
             Tensor::from_data(TensorData::new(values, shape), &self.device)
         };
         let x = tensor(planes.clone(), [b, 3, side, side]);
-        let posterior = self.encoder.encode(x.clone()); // [B, C, h, w]
-        let shape = posterior.mean.dims();
-        let noise = |&i: &usize| {
-            let key = ImageKey::new(self.seed, i as u64);
-            normals(key, Stream::Posterior, 0, shape[1..].iter().product())
-        };
-        let z = posterior.sample(tensor(indices.iter().flat_map(noise).collect(), shape));
+        let z = self.encoder.latents(x.clone(), |[c, h, w]| {
+            let noise = |&i: &usize| {
+                let key = ImageKey::new(self.seed, i as u64);
+                normals(key, Stream::Posterior, 0, c * h * w)
+            };
+            indices.iter().flat_map(noise).collect()
+        }); // [B, C, h, w]
         let restored = self.decoder.decode(z); // [B, 3, side, side]
         if let Some(lpips) = &self.lpips {
             let values = lpips.forward(x, restored.clone()).into_data().convert::<f32>();
             sums.lpips += values.iter::<f64>().sum::<f64>();
         }
         let data = restored.into_data().convert::<f32>();
-        let images = to_rgb(&data, Rounding::Up);
+        let rounding = match &self.autoencoder {
+            Autoencoder::Vae(_) => Rounding::Up,
+            Autoencoder::Rae(_) => Rounding::Half,
+        };
+        let images = to_rgb(&data, rounding);
         let values: Vec<f32> = data.iter::<f32>().collect();
         let of_image = |i: usize| -> (f64, f64) {
             let part = i * 3 * side * side..(i + 1) * 3 * side * side;

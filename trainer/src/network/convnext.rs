@@ -10,9 +10,8 @@ use tintype::burn::tensor::ops::ConvOptions;
 use tintype::burn::tensor::{Device, FloatDType, Tensor};
 use tintype::nn::activation::gelu_erf;
 use tintype::nn::linear::{Init, Linear};
+use tintype::nn::norm::LayerNorm;
 use tintype::weights::{Rename, Weights, WeightsError, load, open};
-
-use super::dinov2::AffineNorm;
 
 /// transformers' names of the authors' layers; the classifier is left out.
 const TRANSFORMERS: &str = "
@@ -30,7 +29,7 @@ head.* ->
 
 /// Stages of every size.
 const STAGES: usize = 4;
-/// Added to squared norms over the positions, and to their mean.
+/// Added to squared norms over the positions, to their mean, and to the variance of every norm.
 const EPS: f64 = 1e-6;
 
 /// Shape of a network.
@@ -67,10 +66,10 @@ impl ConvNextConfig {
         let downsample = |stage: usize| match stage {
             0 => vec![
                 Layer::Conv(Convolution::patches(3, dims[0], 4, device)),
-                Layer::Norm(AffineNorm::new(dims[0], device)),
+                Layer::Norm(LayerNorm::new(dims[0], EPS, device)),
             ],
             _ => vec![
-                Layer::Norm(AffineNorm::new(dims[stage - 1], device)),
+                Layer::Norm(LayerNorm::new(dims[stage - 1], EPS, device)),
                 Layer::Conv(Convolution::patches(dims[stage - 1], dims[stage], 2, device)),
             ],
         };
@@ -80,7 +79,7 @@ impl ConvNextConfig {
         ConvNextV2 {
             downsample_layers: (0..STAGES).map(downsample).collect(),
             stages: (0..STAGES).map(blocks).collect(),
-            norm: AffineNorm::new(dims[STAGES - 1], device),
+            norm: LayerNorm::new(dims[STAGES - 1], EPS, device),
         }
     }
 }
@@ -90,7 +89,7 @@ impl ConvNextConfig {
 pub struct ConvNextV2 {
     downsample_layers: Vec<Vec<Layer>>,
     stages: Vec<Vec<Block>>,
-    norm: AffineNorm,
+    norm: LayerNorm,
 }
 
 impl ConvNextV2 {
@@ -150,7 +149,7 @@ impl ConvNextV2 {
 #[derive(Module, Debug)]
 enum Layer {
     Conv(Convolution),
-    Norm(AffineNorm),
+    Norm(LayerNorm),
 }
 
 impl Layer {
@@ -203,7 +202,7 @@ impl Convolution {
 #[derive(Module, Debug)]
 struct Block {
     dwconv: Convolution,
-    norm: AffineNorm,
+    norm: LayerNorm,
     pwconv1: Linear,
     grn: ResponseNorm,
     pwconv2: Linear,
@@ -213,7 +212,7 @@ impl Block {
     fn new(d: usize, device: &Device) -> Self {
         Self {
             dwconv: Convolution::depthwise(d, device),
-            norm: AffineNorm::new(d, device),
+            norm: LayerNorm::new(d, EPS, device),
             pwconv1: Linear::new(d, 4 * d, Init::Normal, device),
             grn: ResponseNorm::new(4 * d, device),
             pwconv2: Linear::new(4 * d, d, Init::Normal, device),

@@ -381,6 +381,10 @@ pub fn check_data(
         latents.shape,
         [sit.in_channels, sit.input_size, sit.input_size]
     );
+    ensure!(
+        latents.stats.is_of_channels(),
+        "the statistics are those of positions, but the network normalises its latents by channel"
+    );
     check_classes(&latents.labels, sit.num_classes)?;
     latents.check_dropout(loss.label_dropout, sit.class_dropout_prob)?;
     ensure!(

@@ -24,7 +24,7 @@ pub struct Latents {
     pub labels: Vec<Option<usize>>,
     /// Shape of one latent.
     pub shape: [usize; 3],
-    /// Mean and standard deviation of the channels.
+    /// What the latents are normalised with.
     pub stats: LatentStats,
 }
 
@@ -42,7 +42,7 @@ impl Latents {
     /// # Errors
     ///
     /// If a file cannot be read, there are no latents, their shape is not `[C, h, w]`, or the
-    /// statistics have another number of channels.
+    /// statistics are those of other latents.
     pub fn open(path: &Path, stats: Option<&Path>) -> Result<Self> {
         let label = |l: i64| usize::try_from(l).ok();
         let beside = path.join(STATS_FILE);
@@ -74,12 +74,11 @@ impl Latents {
             let stats = given.unwrap_or_else(|| shards.statistics());
             Self { shape: shards.shape, kind: Kind::Samples(shards), labels, stats }
         };
-        let channels = latents.stats.mean.len();
         ensure!(
-            channels == latents.shape[0] && latents.stats.std.len() == channels,
-            "the latents have {} channels, their means {channels} and their deviations {}",
-            latents.shape[0],
-            latents.stats.std.len()
+            latents.stats.fits(latents.shape),
+            "the latents have shape {:?} and their statistics {:?}",
+            latents.shape,
+            latents.stats.shape
         );
         ensure!(!latents.is_empty(), "{} has no latents", path.display());
         let stats = latents.stats.mean.iter().chain(&latents.stats.std);
@@ -95,7 +94,7 @@ impl Latents {
 
     /// What a run records of them: names, labels, sizes and statistics.
     pub fn record(&self) -> DataRecord {
-        let LatentStats { mean, std } = &self.stats;
+        let LatentStats { mean, std, .. } = &self.stats;
         let parts = [labels(&self.labels), format!("{:?} {mean:?} {std:?}", self.shape)];
         let names: &[String] = match &self.kind {
             Kind::Samples(_) => &[],
@@ -217,10 +216,10 @@ fn moment_statistics(store: &Hdf5Store, [c, h, w]: [usize; 3]) -> Result<LatentS
     let n = (count * h * w) as f64;
     let mean: Vec<f64> = sum.iter().map(|s| s / n).collect();
     let variance = squares.iter().zip(&mean).map(|(s, m)| (s - n * m * m) / (n - 1.0));
-    Ok(LatentStats {
-        std: variance.map(|v| v.max(0.0).sqrt() as f32).collect(),
-        mean: mean.iter().map(|&m| m as f32).collect(),
-    })
+    Ok(LatentStats::of_channels(
+        mean.iter().map(|&m| m as f32).collect(),
+        variance.map(|v| v.max(0.0).sqrt() as f32).collect(),
+    ))
 }
 
 #[cfg(test)]

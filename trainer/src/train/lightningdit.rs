@@ -72,18 +72,14 @@ impl Objective for LightningDiTObjective {
 
     fn collate(&self, samples: &[SampleIndex], _step: u64, batch: usize) -> Result<Batch> {
         let [c, h, w] = self.latents.shape;
-        let stats = &self.latents.stats;
         let multiplier = self.loss.latent_multiplier as f32;
         let one = |&sample: &SampleIndex| -> Result<_> {
             let key = ImageKey::new(self.seed, sample.global_index);
             let choice = uniforms(key, Stream::Choice, 0, 2);
             let flipped = self.loss.flips && self.latents.has_flips() && choice[1] < 0.5;
             let mut latent = self.latents.draw(sample, self.seed, flipped)?;
-            for (channel, values) in latent.chunks_exact_mut(h * w).enumerate() {
-                for v in values {
-                    *v = (*v - stats.mean[channel]) / stats.std[channel] * multiplier;
-                }
-            }
+            self.latents.stats.normalize_values(&mut latent);
+            latent.iter_mut().for_each(|v| *v *= multiplier);
             let noise = normals(key, Stream::Noise, 0, c * h * w);
             let t = match self.loss.use_lognorm {
                 true => logit_normal(normals(key, Stream::Time, 1, 1)[0] as f64, 0.0, 1.0),

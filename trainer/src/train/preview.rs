@@ -143,7 +143,8 @@ impl Imager {
 }
 
 fn as_weights(stats: &LatentStats) -> Result<Weights> {
-    let view = |v: &[f32]| TensorView::from_f32(vec![v.len()], v).map_err(anyhow::Error::msg);
+    let view =
+        |v: &[f32]| TensorView::from_f32(stats.shape.to_vec(), v).map_err(anyhow::Error::msg);
     let tensors =
         [("mean".to_string(), view(&stats.mean)?), ("std".to_string(), view(&stats.std)?)];
     Ok(Weights {

@@ -53,6 +53,19 @@ pub fn entry_named<'a>(library: &'a Library, value: &Path) -> Result<Option<&'a 
     }
 }
 
+/// The roles of the files that an autoencoder's name stands for: of a RAE those of its decoder and its encoder, of a
+/// DINOv2 its own.
+///
+/// # Errors
+///
+/// As [`entry_named`].
+pub fn autoencoder_roles(library: &Library, value: &Path) -> Result<Vec<Role>> {
+    let entry = entry_named(library, value)?;
+    let has = |role: &Role| entry.is_some_and(|entry| entry.file(*role).is_some());
+    let roles: Vec<Role> = [Role::Autoencoder, Role::DinoV2].into_iter().filter(has).collect();
+    Ok(if roles.is_empty() { vec![Role::Autoencoder] } else { roles })
+}
+
 /// An entry has to be a network that this version has.
 fn check_network(option: &str, entry: &Entry) -> Result<()> {
     if entry.kind != Kind::Network {
@@ -179,6 +192,17 @@ impl<'a> FileOptions<'a> {
     pub fn needed(&mut self, option: &str, role: Role, place: &'a mut PathBuf) -> Result<()> {
         let value = place.clone();
         self.path(option, role, &value, move |path| *place = path)
+    }
+
+    /// The weights that encode images, of an option that is always given: an autoencoder's, or the DINOv2 of a RAE.
+    ///
+    /// # Errors
+    ///
+    /// As [`file`](Self::file).
+    pub fn encoder(&mut self, option: &str, place: &'a mut PathBuf) -> Result<()> {
+        let roles = autoencoder_roles(self.library, place)?;
+        let role = roles.last().copied().unwrap_or(Role::Autoencoder);
+        self.needed(option, role, place)
     }
 
     fn path(

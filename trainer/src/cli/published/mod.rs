@@ -14,7 +14,7 @@ use tintype_download::{DownloadError, Downloader, Environment, user_catalogue};
 use super::model::PartsArgs;
 
 pub use consent::{agreed, ask};
-pub use file_options::{FileOptions, entry_named};
+pub use file_options::{FileOptions, autoencoder_roles, entry_named};
 pub use progress::Watched;
 
 /// Whether files that are not on this machine may be fetched.

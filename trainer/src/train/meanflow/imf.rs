@@ -40,7 +40,6 @@ impl Objective for ImfObjective {
 
     fn collate(&self, samples: &[SampleIndex], step: u64, batch: usize) -> Result<Batch> {
         let shape = self.latents.shape;
-        let LatentStats { mean, std } = &self.stats;
         let making = Making {
             settings: &self.loss,
             matched: Matched::Later,
@@ -51,11 +50,7 @@ impl Objective for ImfObjective {
         };
         Batch::new(making, samples, (step, batch), |sample| {
             let mut latent = self.latents.draw(sample, self.seed, false)?;
-            for (channel, values) in latent.chunks_exact_mut(shape[1] * shape[2]).enumerate() {
-                for v in values {
-                    *v = (*v - mean[channel]) / std[channel];
-                }
-            }
+            self.stats.normalize_values(&mut latent);
             Ok((latent, self.latents.labels[sample.item]))
         })
     }
@@ -93,7 +88,7 @@ pub fn trained(model: &ImfConfig) -> ImfConfig {
 /// What latents are normalised with: the network's own statistics, or those of the data, which `generate` needs then.
 pub fn statistics(model: &ImfConfig, latents: &Latents) -> LatentStats {
     match model.statistics() {
-        Some([mean, std]) => LatentStats { mean: mean.to_vec(), std: std.to_vec() },
+        Some([mean, std]) => LatentStats::of_channels(mean.to_vec(), std.to_vec()),
         None => latents.stats.clone(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tintype::weights::{TensorView, Weights, WeightsError};
+use crate::weights::{TensorView, Weights, WeightsError};
 
 /// transformers' words and the authors', applied in order. Releases since 5 write the second form of
 /// attention and SwiGLU.
@@ -34,7 +34,15 @@ const STACKED: [(&[&str], &str); 2] = [
     (&[".mlp.gate.", ".mlp.up."], ".mlp.w12."),
 ];
 
-/// The weights under the authors' names.
+/// Ends of the names of the first block's LayerScale, the authors' and transformers', which other ViTs do not have.
+const LAYER_SCALE: [&str; 2] = ["blocks.0.ls1.gamma", "encoder.layer.0.layer_scale1.lambda1"];
+
+/// Whether tensors are a DINOv2's, as its authors, transformers or timm name them.
+pub fn is_dinov2(weights: &Weights) -> bool {
+    weights.tensors.keys().any(|name| LAYER_SCALE.iter().any(|end| name.ends_with(end)))
+}
+
+/// The weights under the authors' names, without the mask token, which only training has a use for.
 ///
 /// # Errors
 ///
@@ -58,6 +66,7 @@ pub fn official(mut weights: Weights) -> Result<Weights, WeightsError> {
     for (parts, whole) in STACKED {
         stack(&mut weights, parts, whole)?;
     }
+    weights.tensors.remove("mask_token");
     packed_swiglu(&mut weights.tensors);
     class_row(&mut weights)?;
     Ok(weights)
@@ -124,14 +133,14 @@ fn float(weights: &Weights, shape: Vec<usize>, values: &[f32]) -> Result<TensorV
         .map_err(|problem| WeightsError::Format { file: weights.file.clone(), problem })
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use tintype::burn::tensor::{Device, Tensor, TensorData};
-    use tintype::noise::{ImageKey, Stream, normals};
-    use tintype::weights::snapshot;
+    use burn::tensor::{Device, Tensor, TensorData};
 
     use super::super::{DinoConfig, DinoV2};
     use super::*;
+    use crate::noise::{ImageKey, Stream, normals};
+    use crate::weights::snapshot;
 
     fn normal(seed: u64, n: usize) -> Vec<f32> {
         let key = ImageKey::new(seed, 0);

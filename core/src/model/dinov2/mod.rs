@@ -1,28 +1,32 @@
 //! DINOv2 (Oquab et al., arXiv 2304.07193), S to g, with and without registers (Darcet et al., arXiv
-//! 2309.16588): teacher and feature extractor, always frozen.
+//! 2309.16588): RAE's encoder, a teacher and a feature extractor, always frozen.
 
 mod checkpoint;
+mod positions;
 
-use serde::Deserialize;
-use tintype::burn; // the derive names it
-use tintype::burn::module::{Initializer, Module, Param};
-use tintype::burn::tensor::{Device, FloatDType, Tensor, TensorData};
-use tintype::model::InvalidConfig;
-use tintype::nn::activation::gelu_erf;
-use tintype::nn::attention::SelfAttention;
-use tintype::nn::feed_forward::SwiGlu;
-use tintype::nn::linear::{Init, Linear};
-use tintype::nn::norm::layer_norm_affine;
-use tintype::nn::patch::PatchEmbed;
-use tintype::weights::{Weights, WeightsError, load};
+use burn::module::{Initializer, Module, Param, ParamId};
+use burn::tensor::{Device, FloatDType, Tensor};
+use serde::{Deserialize, Serialize};
 
-use crate::data::resize::{Method, resample_positions};
+pub use checkpoint::is_dinov2;
+pub use positions::{Interpolation, resample_positions};
+
+use super::{InvalidConfig, ensure};
+use crate::nn::activation::gelu_erf;
+use crate::nn::attention::SelfAttention;
+use crate::nn::feed_forward::SwiGlu;
+use crate::nn::linear::{Init, Linear};
+use crate::nn::norm::{LayerNorm, layer_norm};
+use crate::nn::patch::PatchEmbed;
+use crate::weights::{Report, Weights, WeightsError, compare, load};
 
 /// Features of a head in every published size.
 const HEAD: usize = 64;
+/// Added to the variance of every norm.
+const EPS: f64 = 1e-6;
 
 /// Shape of a DINOv2.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DinoConfig {
     /// Width.
     pub embed_dim: usize,
@@ -45,6 +49,38 @@ pub struct DinoConfig {
 }
 
 impl DinoConfig {
+    /// DINOv2-B/14 with registers, RAE's encoder.
+    pub fn base_with_registers() -> Self {
+        Self {
+            embed_dim: 768,
+            depth: 12,
+            num_heads: 12,
+            patch_size: 14,
+            mlp_ratio: 4,
+            img_size: 518,
+            registers: 4,
+            swiglu: false,
+        }
+    }
+
+    /// Multiply-adds of one image of `grid²` patches.
+    pub fn macs(&self, grid: usize) -> f64 {
+        let (d, n) = (self.embed_dim as f64, (grid * grid) as f64);
+        let tokens = n + (1 + self.registers) as f64;
+        let mlp = match self.swiglu {
+            true => 3.0 * d * self.swiglu_width() as f64,
+            false => 2.0 * d * (self.mlp_ratio * self.embed_dim) as f64,
+        };
+        let of_token = 4.0 * d * d + mlp + 2.0 * tokens * d;
+        n * (3 * self.patch_size * self.patch_size) as f64 * d
+            + self.depth as f64 * tokens * of_token
+    }
+
+    /// Two thirds of the MLP's width, rounded up to a multiple of eight.
+    fn swiglu_width(&self) -> usize {
+        (self.mlp_ratio * self.embed_dim * 2 / 3).div_ceil(8) * 8
+    }
+
     /// The size of a checkpoint under the authors' names, from its shapes.
     pub fn of(weights: &Weights) -> Option<Self> {
         let shape = |name: &str| weights.tensors.get(name).map(|view| view.shape.clone());
@@ -58,7 +94,7 @@ impl DinoConfig {
             num_heads: embed_dim / HEAD,
             patch_size,
             mlp_ratio: 4,
-            img_size: rows.checked_sub(1)?.isqrt() * patch_size,
+            img_size: rows.checked_sub(1)?.isqrt().saturating_mul(patch_size),
             registers: shape("register_tokens").and_then(|s| s.get(1).copied()).unwrap_or(0),
             swiglu: shape("blocks.0.mlp.w12.weight").is_some(),
         })
@@ -68,15 +104,21 @@ impl DinoConfig {
     ///
     /// # Errors
     ///
-    /// [`InvalidConfig`] if the width does not divide into heads, or the patch size is 0.
+    /// [`InvalidConfig`] if the width does not divide into heads, or an image has no patch.
     pub fn init(&self, device: &Device) -> Result<DinoV2, InvalidConfig> {
         let d = self.embed_dim;
-        if self.num_heads == 0 || !d.is_multiple_of(self.num_heads) || self.patch_size == 0 {
-            return Err(InvalidConfig(format!(
-                "embed_dim {d} is not divisible by num_heads {}",
-                self.num_heads
-            )));
-        }
+        ensure!(
+            self.num_heads > 0 && d.is_multiple_of(self.num_heads),
+            "embed_dim {d} is not divisible by num_heads {}",
+            self.num_heads
+        );
+        ensure!((1..=1 << 20).contains(&d), "embed_dim {d} is not in 1…2²⁰");
+        ensure!(
+            self.patch_size > 0 && self.img_size >= self.patch_size,
+            "an image of {} pixels has no patch of {}",
+            self.img_size,
+            self.patch_size
+        );
         let rows = 1 + (self.img_size / self.patch_size).pow(2);
         let registers =
             (self.registers > 0).then(|| Initializer::Zeros.init([1, self.registers, d], device));
@@ -86,20 +128,9 @@ impl DinoConfig {
             pos_embed: Initializer::Zeros.init([1, rows, d], device),
             patch_embed: PatchEmbed::new(3, d, self.patch_size, device),
             blocks: (0..self.depth).map(|_| DinoBlock::new(self, device)).collect(),
-            norm: AffineNorm::new(d, device),
+            norm: Some(LayerNorm::new(d, EPS, device)),
         })
     }
-}
-
-/// How the position table is brought to another grid. Four tools, three results.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interpolation {
-    /// The authors' own: bicubic with an offset of 0.1 without registers, antialiased with them.
-    Native,
-    /// timm's `resample_abs_pos_embed`: antialiased (REPA, Hi-DiT, VA-VAE).
-    Timm,
-    /// transformers' `Dinov2Model`: bicubic without the offset; antialiased with registers.
-    Transformers,
 }
 
 /// The network.
@@ -110,7 +141,8 @@ pub struct DinoV2 {
     pos_embed: Param<Tensor<3>>,
     patch_embed: PatchEmbed,
     blocks: Vec<DinoBlock>,
-    norm: AffineNorm,
+    /// `None` where the final norm has neither weight nor bias (RAE).
+    norm: Option<LayerNorm>,
 }
 
 /// The normalised tokens.
@@ -139,14 +171,61 @@ impl DinoV2 {
         heads: Option<usize>,
         device: &Device,
     ) -> Result<Self, WeightsError> {
+        Self::read(weights, heads, true, device)
+    }
+
+    /// [`from_weights`](Self::from_weights) with a final norm that has neither weight nor bias: a file's are not read,
+    /// and need not be there.
+    ///
+    /// # Errors
+    ///
+    /// As of [`from_weights`](Self::from_weights).
+    pub fn without_final_affine(
+        weights: Weights,
+        heads: Option<usize>,
+        device: &Device,
+    ) -> Result<Self, WeightsError> {
+        Self::read(weights, heads, false, device)
+    }
+
+    fn read(
+        weights: Weights,
+        heads: Option<usize>,
+        is_affine: bool,
+        device: &Device,
+    ) -> Result<Self, WeightsError> {
         let weights = checkpoint::official(weights)?;
         let wrong = |problem: String| WeightsError::Format { file: weights.file.clone(), problem };
         let mut config = DinoConfig::of(&weights).ok_or_else(|| {
             wrong("not a DINOv2: it lacks cls_token, pos_embed or patch_embed".into())
         })?;
         config.num_heads = heads.unwrap_or(config.num_heads);
-        let network = config.init(device).map_err(|e| wrong(e.to_string()))?;
+        let mut network = config.init(device).map_err(|e| wrong(e.to_string()))?;
+        network.norm = network.norm.filter(|_| is_affine);
         Ok(load(network, &weights, FloatDType::F32, device)?.network.no_grad())
+    }
+
+    /// What a checkpoint's shapes say of its network, and how its tensors fit it, whatever tool named them; `None` where
+    /// it is no DINOv2. Of the tensors only those are read that the authors keep stacked.
+    ///
+    /// # Errors
+    ///
+    /// * [`WeightsError::Format`]: a part of a stacked tensor is missing.
+    /// * [`WeightsError::Config`]: the width does not divide into heads of 64, or an image has no patch.
+    pub fn inspect(
+        weights: Weights,
+        device: &Device,
+    ) -> Result<Option<(DinoConfig, Report)>, WeightsError> {
+        if !is_dinov2(&weights) {
+            return Ok(None);
+        }
+        let weights = checkpoint::official(weights)?;
+        let Some(config) = DinoConfig::of(&weights) else { return Ok(None) };
+        let mut network = config.init(device)?;
+        // A checkpoint of RAE's training has none.
+        network.norm = network.norm.filter(|_| weights.contains("norm.weight"));
+        let report = compare(&network, &weights);
+        Ok(Some((config, report)))
     }
 
     /// Features a token.
@@ -159,28 +238,24 @@ impl DinoV2 {
         self.patch_embed.patch()
     }
 
-    /// The position table `[1 + N, D]`, read back.
-    pub fn positions(&self) -> Vec<f32> {
-        self.pos_embed.val().into_data().iter::<f32>().collect()
+    /// Register tokens.
+    pub fn registers(&self) -> usize {
+        self.register_tokens.as_ref().map_or(0, |tokens| tokens.dims()[1])
+    }
+
+    /// The position table, `[1, 1 + N, D]`.
+    pub fn positions(&self) -> Tensor<3> {
+        self.pos_embed.val()
     }
 
     /// Resamples the position table once, for images of `grid` patches (rows, columns).
     pub fn with_grid(mut self, grid: [usize; 2], how: Interpolation) -> Self {
-        let table = self.pos_embed.val();
-        let [_, rows, d] = table.dims();
-        let side = (rows - 1).isqrt();
-        if grid == [side; 2] {
-            return self;
+        let side = (self.pos_embed.dims()[1] - 1).isqrt();
+        if grid != [side; 2] {
+            let method = how.method(self.register_tokens.is_some());
+            let table = resample_positions(self.positions(), grid, method).detach();
+            self.pos_embed = Param::initialized(ParamId::new(), table);
         }
-        let method = match (how, self.register_tokens.is_some()) {
-            (Interpolation::Timm, _) | (_, true) => Method::BicubicAntialias,
-            (Interpolation::Native, false) => Method::BicubicOffset,
-            (Interpolation::Transformers, false) => Method::Bicubic,
-        };
-        let device = table.device();
-        let table = resample_positions(&self.positions(), d, grid, method);
-        let data = TensorData::new(table, [1, 1 + grid[0] * grid[1], d]);
-        self.pos_embed = Param::from_data(data, &device).set_require_grad(false);
         self
     }
 
@@ -234,7 +309,10 @@ impl DinoV2 {
             h = block.forward(h);
             observe(i + 1, &h);
         }
-        let h = self.norm.forward(h);
+        let h = match &self.norm {
+            Some(norm) => norm.forward(h),
+            None => layer_norm(h, EPS),
+        };
         Tokens {
             class: h.clone().narrow(1, 0, 1).reshape([b, d]),
             registers: (r > 0).then(|| h.clone().narrow(1, 1, r)),
@@ -245,10 +323,10 @@ impl DinoV2 {
 
 #[derive(Module, Debug)]
 struct DinoBlock {
-    norm1: AffineNorm,
+    norm1: LayerNorm,
     attn: SelfAttention,
     ls1: LayerScale,
-    norm2: AffineNorm,
+    norm2: LayerNorm,
     mlp: FeedForward,
     ls2: LayerScale,
 }
@@ -258,18 +336,17 @@ impl DinoBlock {
         let d = config.embed_dim;
         let inner = config.mlp_ratio * d;
         let mlp = match config.swiglu {
-            // Two thirds, rounded up to a multiple of eight.
-            true => FeedForward::SwiGlu(SwiGlu::new(d, (inner * 2 / 3).div_ceil(8) * 8, device)),
+            true => FeedForward::SwiGlu(SwiGlu::new(d, config.swiglu_width(), device)),
             false => FeedForward::Mlp(ErfMlp {
                 fc1: Linear::new(d, inner, Init::Xavier, device),
                 fc2: Linear::new(inner, d, Init::Xavier, device),
             }),
         };
         Self {
-            norm1: AffineNorm::new(d, device),
+            norm1: LayerNorm::new(d, EPS, device),
             attn: SelfAttention::new(d, config.num_heads, None, device),
             ls1: LayerScale { gamma: Initializer::Ones.init([d], device) },
-            norm2: AffineNorm::new(d, device),
+            norm2: LayerNorm::new(d, EPS, device),
             mlp,
             ls2: LayerScale { gamma: Initializer::Ones.init([d], device) },
         }
@@ -303,26 +380,4 @@ enum FeedForward {
 struct ErfMlp {
     fc1: Linear,
     fc2: Linear,
-}
-
-/// LayerNorm, eps 1e-6, with weight and bias.
-#[derive(Module, Debug)]
-pub(super) struct AffineNorm {
-    weight: Param<Tensor<1>>,
-    bias: Param<Tensor<1>>,
-}
-
-impl AffineNorm {
-    /// A norm over `d` features.
-    pub(super) fn new(d: usize, device: &Device) -> Self {
-        Self {
-            weight: Initializer::Ones.init([d], device),
-            bias: Initializer::Zeros.init([d], device),
-        }
-    }
-
-    /// `[B, N, d]` → the same
-    pub(super) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        layer_norm_affine(x, self.weight.val(), self.bias.val(), 1e-6)
-    }
 }
