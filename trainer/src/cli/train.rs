@@ -17,6 +17,7 @@ use super::watchers::watchers;
 use crate::network::convnext::ConvNextV2;
 use crate::network::lpips::Lpips;
 use crate::rank::Rank;
+use crate::train::adversary::fresh_discriminator;
 use crate::train::checkpoint;
 use crate::train::classes::warning;
 use crate::train::comm::Comm;
@@ -504,11 +505,13 @@ fn vae_system(
         None => None,
     };
     let features = teacher.as_ref().map(|t| t.width);
-    let networks = Networks::fresh(&model, &recipe.loss, features, run.seed, device)?;
+    let networks = Networks::fresh(&model, features, run.seed, device)?;
+    let seed = run.seed.wrapping_add(3); // after those of the autoencoder's parts
+    let discriminator = fresh_discriminator(recipe.loss.disc_channels, seed, device)?;
     let sampler = epoch_sampler(run, images.labels());
     let mut system = VaeTraining::new(
         (model, recipe.loss),
-        networks,
+        (networks, discriminator),
         LossNetworks { lpips, teacher },
         recipe.optimizer,
         (images, sampler),

@@ -1,11 +1,13 @@
 //! Training: the recipes, the training loop, checkpoints, logging.
 
 pub mod adamw;
+pub mod adversary;
 pub mod checkpoint;
 pub mod classes;
 pub mod comm;
 pub mod config;
 pub mod critical;
+pub mod cuts;
 pub mod diffusion;
 pub mod ema;
 pub mod epoch_sampler;
@@ -24,6 +26,7 @@ pub mod objective;
 pub mod prefetch;
 pub mod preview;
 mod progress;
+pub mod random_crop;
 pub mod ranks;
 mod reading;
 pub mod recipe;
