@@ -18,6 +18,7 @@ use tintype::weights::{
 };
 use tintype_trainer::network::patchgan::PatchGanConfig;
 use tintype_trainer::train::adamw::{AdamW, AdamWConfig, Group, Groups, clip_scale, global_norm};
+use tintype_trainer::train::adversary::discriminator_pass;
 use tintype_trainer::train::classes::drop_class;
 use tintype_trainer::train::ema::{Ema, EmaConfig};
 use tintype_trainer::train::hdit::{self, HDiTLoss, density_context, noise_levels};
@@ -514,8 +515,8 @@ pub fn vavae(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
         encoder: load(model.init_encoder(device)?, &encoder, f32, device)?.network,
         decoder: load(model.init_decoder(device)?, &decoder, f32, device)?.network,
         proj: Some(load(linear, &proj, f32, device)?.network),
-        discriminator: load(gan.init(device), &discriminator, f32, device)?.network,
     };
+    let discriminator = load(gan.init(device), &discriminator, f32, device)?.network;
     let golden = Golden::open(path)?;
     let settings = &config["loss"];
     let loss = VaeLoss {
@@ -540,7 +541,7 @@ pub fn vavae(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
         perceptual: Some(&stand_in),
     };
     let step = number(&config["global_step_generator"])? as u64;
-    let pass = vae::generator_pass(&networks, inputs, &loss, step);
+    let pass = vae::generator_pass(&networks, &discriminator, inputs, &loss, step);
     let value = |name: &str| -> Result<f64> {
         let (_, v) = pass.values.iter().find(|(n, _)| *n == name).context(name.to_string())?;
         Ok(v.to_data().iter::<f64>().next().unwrap_or(f64::NAN))
@@ -569,7 +570,7 @@ pub fn vavae(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let generators = factor_at("global_step_generator")?;
     checks.values("out.disc_factor", &[generators], Tolerance::Exact)?;
     let factor = factor_at("global_step_discriminator")?;
-    let second = vae::discriminator_pass(&pass.discriminator, images, pass.reconstruction);
+    let second = discriminator_pass(&pass.discriminator, images, pass.reconstruction);
     let scalar = |x: &Tensor<1>| x.to_data().iter::<f64>().next().unwrap_or(f64::NAN);
     checks.values("out.logits_real", &[scalar(&second.logits[0])], GAN)?;
     checks.values("out.logits_fake", &[scalar(&second.logits[1])], GAN)?;

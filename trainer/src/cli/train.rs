@@ -17,11 +17,12 @@ use super::watchers::watchers;
 use crate::network::convnext::ConvNextV2;
 use crate::network::lpips::Lpips;
 use crate::rank::Rank;
+use crate::train::adversary::fresh_discriminator;
 use crate::train::checkpoint;
 use crate::train::classes::warning;
 use crate::train::comm::Comm;
 use crate::train::config::{
-    Activations, Config, ImageData, LatentData, PmfData, Recipe, RunConfig, VaeData,
+    Activations, Config, ImageData, LatentData, PmfData, RaeDecoderData, Recipe, RunConfig, VaeData,
 };
 use crate::train::diffusion::{DiffusionTrainer, Steps, Watchers, fresh};
 use crate::train::ditdh::{DitDhLoss, DitDhObjective};
@@ -37,6 +38,7 @@ use crate::train::meanflow::loss::STEP;
 use crate::train::meanflow::pmf::{self, PmfLoss, PmfObjective};
 use crate::train::meanflow::products::{MAX_ERROR, error_of_products};
 use crate::train::objective::{Compute, Objective};
+use crate::train::rae_decoder::{self, FrozenEncoder, RaeDecoderLoss, RaeDecoderTraining};
 use crate::train::ranks::{check_batch, check_free, train};
 use crate::train::run::{Ended, Run};
 use crate::train::teacher::Teacher;
@@ -50,6 +52,7 @@ use tintype::model::imf::ImfConfig;
 use tintype::model::jit::JitConfig;
 use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::pmf::PmfConfig;
+use tintype::model::rae::RaeDecoderConfig;
 use tintype::model::vavae::VaeConfig;
 
 #[derive(Debug, clap::Args)]
@@ -169,6 +172,12 @@ fn name_files<'a>(config: &'a mut Config, out: &Path, options: &mut FileOptions<
             options.file("data.lpips", Role::Lpips, &mut data.lpips)?;
             options.file("data.teacher", Role::DinoV2, &mut data.teacher)
         }
+        Config::RaeDecoder(recipe) => {
+            let data = name_shared_files(recipe, Role::Autoencoder, out, options)?;
+            options.needed("data.encoder", Role::DinoV2, &mut data.encoder)?;
+            options.file("data.vgg", Role::Vgg, &mut data.vgg)?;
+            options.file("data.lpips", Role::Lpips, &mut data.lpips)
+        }
     }
 }
 
@@ -281,6 +290,14 @@ fn notes(config: &Config) -> Vec<&'static str> {
                 notes.push("loss.disc_weight is 0: no discriminator");
             }
         }
+        Config::RaeDecoder(r) => {
+            if r.data.lpips.is_none() {
+                notes.push("no data.vgg and data.lpips: the reconstruction loss is L1 alone");
+            }
+            if r.loss.disc_weight == 0.0 {
+                notes.push("loss.disc_weight is 0: no discriminator");
+            }
+        }
     }
     notes
 }
@@ -301,6 +318,7 @@ fn build(
         Config::Jit(recipe) => jit_system(recipe, origin, comm, device),
         Config::DitDh(recipe) => ditdh_system(recipe, origin, comm, device),
         Config::Vae(recipe) => vae_system(recipe, origin, comm, device),
+        Config::RaeDecoder(recipe) => rae_decoder_system(recipe, origin, comm, device),
     }
 }
 
@@ -564,13 +582,48 @@ fn vae_system(
         None => None,
     };
     let features = teacher.as_ref().map(|t| t.width);
-    let networks = Networks::fresh(&model, &recipe.loss, features, run.seed, device)?;
+    let networks = Networks::fresh(&model, features, run.seed, device)?;
+    let seed = run.seed.wrapping_add(3); // after those of the autoencoder's parts
+    let discriminator = fresh_discriminator(recipe.loss.disc_channels, seed, device)?;
     let sampler = epoch_sampler(run, images.labels());
     let mut system = VaeTraining::new(
         (model, recipe.loss),
-        networks,
+        (networks, discriminator),
         LossNetworks { lpips, teacher },
         recipe.optimizer,
+        (images, sampler),
+        (run.batch, run.seed),
+        comm.clone(),
+        device,
+    )?;
+    if let Some(opened) = origin.of(&recipe.init)? {
+        system.init_from(&opened)?;
+    }
+    Ok(Box::new(system))
+}
+
+fn rae_decoder_system(
+    recipe: &Recipe<RaeDecoderConfig, RaeDecoderLoss, RaeDecoderData>,
+    origin: &Origin,
+    comm: &Comm,
+    device: &Device,
+) -> Result<Box<dyn Trainer>> {
+    let (run, data, model) = (&recipe.run, &recipe.data, recipe.model.clone());
+    let images = training_data::of_rae_decoder(recipe)?;
+    let emas = recipe.ema.as_ref().context("the table [ema] is missing")?;
+    let plain = device.clone().inner();
+    let (size, seed) = (data.encoder_input_size, run.seed.wrapping_add(1));
+    let networks = rae_decoder::Networks {
+        encoder: FrozenEncoder::open(&data.encoder, model.grid, size, &plain)?,
+        decoder: fresh(|d| model.init(d), run.seed, device)?,
+        discriminator: fresh_discriminator(recipe.loss.disc_channels, seed, device)?,
+        lpips: lpips(&data.vgg, &data.lpips, device)?,
+    };
+    let sampler = epoch_sampler(run, images.labels());
+    let mut system = RaeDecoderTraining::new(
+        (model, recipe.loss),
+        networks,
+        (recipe.optimizer, emas.all()),
         (images, sampler),
         (run.batch, run.seed),
         comm.clone(),

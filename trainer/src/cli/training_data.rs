@@ -12,12 +12,15 @@ use tintype::model::imf::ImfConfig;
 use tintype::model::jit::JitConfig;
 use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::pmf::PmfConfig;
+use tintype::model::rae::RaeDecoderConfig;
 use tintype::model::vavae::VaeConfig;
 
 use super::watchers::{check_evaluation, check_guidance};
 use crate::data::store::ImageStore;
 use crate::train::classes::check_classes;
-use crate::train::config::{Config, ImageData, LatentData, PmfData, Recipe, VaeData};
+use crate::train::config::{
+    Config, ImageData, LatentData, PmfData, RaeDecoderData, Recipe, VaeData,
+};
 use crate::train::ditdh::{self, DitDhLoss};
 use crate::train::hdit::{self, HDiTLoss};
 use crate::train::hidit::{self, HiDiTLoss};
@@ -27,6 +30,7 @@ use crate::train::lightningdit::LightningDiTLoss;
 use crate::train::meanflow::draws::MeanFlowLoss;
 use crate::train::meanflow::imf;
 use crate::train::meanflow::pmf::{self, PmfLoss};
+use crate::train::rae_decoder::{self, RaeDecoderLoss};
 use crate::train::teacher::check_repa;
 use crate::train::vae::VaeLoss;
 
@@ -90,6 +94,7 @@ pub fn check(config: &Config) -> Result<()> {
             check_evaluation(recipe, true)
         }
         Config::Vae(recipe) => of_vae(recipe).map(|_| ()),
+        Config::RaeDecoder(recipe) => of_rae_decoder(recipe).map(|_| ()),
     }
 }
 
@@ -232,5 +237,20 @@ pub fn of_vae(recipe: &Recipe<VaeConfig, VaeLoss, VaeData>) -> Result<Arc<ImageS
     let data = &recipe.data;
     let images = image_store(&data.images)?;
     ensure!(data.vgg.is_some() == data.lpips.is_some(), "LPIPS needs both data.vgg and data.lpips");
+    Ok(images)
+}
+
+/// The data of RAE's decoder.
+///
+/// # Errors
+///
+/// As [`check`].
+pub fn of_rae_decoder(
+    recipe: &Recipe<RaeDecoderConfig, RaeDecoderLoss, RaeDecoderData>,
+) -> Result<Arc<ImageStore>> {
+    let data = &recipe.data;
+    let images = image_store(&data.images)?;
+    ensure!(data.vgg.is_some() == data.lpips.is_some(), "LPIPS needs both data.vgg and data.lpips");
+    rae_decoder::check_data(&recipe.model, &recipe.loss, &images, data.lpips.is_some())?;
     Ok(images)
 }

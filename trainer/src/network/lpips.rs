@@ -7,6 +7,9 @@ use tintype::weights::{Weights, WeightsError, load, open};
 
 use super::vgg::Vgg16;
 
+/// A perceptual distance of two batches of images, `[B, 1, 1, 1]`.
+pub type Perceptual<'a> = &'a dyn Fn(Tensor<4>, Tensor<4>) -> Tensor<4>;
+
 /// Shift of the scaling layer, per channel, for images in −1…1.
 const SHIFT: [f32; 3] = [-0.030, -0.088, -0.188];
 /// Scale of the scaling layer.

@@ -21,6 +21,9 @@ impl PatchGanConfig {
     /// VA-VAE's: 64 channels, 3 layers, BatchNorm.
     pub const VAVAE: Self = Self { ndf: 64, n_layers: 3, use_actnorm: false };
 
+    /// The smallest side of an image for three layers: three halvings and two more 4×4 convolutions must leave a logit.
+    pub const SMALLEST: usize = 24;
+
     /// The untrained network: convolutions N(0, 0.02²), norms N(1, 0.02²).
     pub fn init(&self, device: &Device) -> PatchGan {
         let width = |n: usize| self.ndf * (1 << n).min(8);

@@ -413,6 +413,12 @@ pub fn global_norm(gradients: &Flat) -> Option<Tensor<1>> {
     (!gradients.is_empty()).then(|| sum_of_squares(gradients).sqrt())
 }
 
+/// The global L2 norm of gradients, read back; 0 of none.
+pub fn norm_of(gradients: &Flat) -> f64 {
+    let norm = global_norm(gradients).map(|norm| norm.into_data().convert::<f32>());
+    norm.and_then(|norm| norm.iter::<f64>().next()).unwrap_or(0.0)
+}
+
 /// What gradients of a global norm are multiplied by, `min(1, max/(norm + 1e-6))` as in `clip_grad_norm_`: 1 where
 /// they are not clipped.
 pub fn clip_scale(norm: f64, max: Option<f64>) -> f64 {

@@ -91,6 +91,38 @@ impl Comm {
             .collect()
     }
 
+    /// The mean of gradients over devices, as in PyTorch's DDP. All ranks call it with the same names and shapes.
+    ///
+    /// # Shapes
+    ///
+    /// * `gradients`: `[n]` a name
+    /// * returns the same
+    pub fn mean(&self, gradients: Flat) -> Flat {
+        if self.world == 1 {
+            return gradients;
+        }
+        let share = 1.0 / self.world as f64;
+        self.sum(gradients).into_iter().map(|(name, sum)| (name, sum * share)).collect()
+    }
+
+    /// The means of losses over devices, read back at once.
+    ///
+    /// # Shapes
+    ///
+    /// * `losses`: `[1]` a name, and at least one
+    ///
+    /// # Panics
+    ///
+    /// If there are none.
+    pub fn mean_losses(&self, losses: Vec<(&str, Tensor<1>)>) -> Vec<(String, f64)> {
+        let (names, losses): (Vec<_>, Vec<_>) = losses.into_iter().unzip();
+        let numbers = Tensor::cat(losses, 0).into_data().convert::<f32>();
+        let numbers: Vec<f64> = numbers.iter::<f64>().collect();
+        let sums = self.sum_numbers(&numbers).into_iter();
+        let mean = |(name, sum): (&str, f64)| (name.to_string(), sum / self.world as f64);
+        names.into_iter().zip(sums).map(mean).collect()
+    }
+
     /// All-reduces numbers by sum, in float64.
     pub fn sum_numbers(&self, numbers: &[f64]) -> Vec<f64> {
         self.sum_on_host(&self.shared.numbers, vec![numbers.to_vec()]).remove(0)

@@ -12,6 +12,7 @@ use tintype::model::imf::ImfConfig;
 use tintype::model::jit::JitConfig;
 use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::pmf::PmfConfig;
+use tintype::model::rae::RaeDecoderConfig;
 use tintype::model::vavae::VaeConfig;
 
 use super::adamw::AdamWConfig;
@@ -25,7 +26,10 @@ use super::lightningdit::LightningDiTLoss;
 use super::meanflow::draws::MeanFlowLoss;
 use super::meanflow::pmf::PmfLoss;
 use super::preview::PreviewConfig;
-pub use super::tables::{Activations, ImageData, Init, LatentData, PmfData, RunConfig, VaeData};
+use super::rae_decoder::RaeDecoderLoss;
+pub use super::tables::{
+    Activations, ImageData, Init, LatentData, PmfData, RaeDecoderData, RunConfig, VaeData,
+};
 use super::vae::VaeLoss;
 
 /// A training configuration, by recipe.
@@ -48,6 +52,9 @@ pub enum Config {
     DitDh(Recipe<DitDhConfig, DitDhLoss, LatentData>),
     /// VA-VAE.
     Vae(Recipe<VaeConfig, VaeLoss, VaeData>),
+    /// RAE's decoder.
+    #[serde(rename = "rae-decoder")]
+    RaeDecoder(Recipe<RaeDecoderConfig, RaeDecoderLoss, RaeDecoderData>),
 }
 
 /// The tables that all recipes share.
@@ -63,7 +70,7 @@ pub struct Recipe<M, L, D> {
     pub run: RunConfig,
     /// AdamW or Muon.
     pub optimizer: AdamWConfig,
-    /// One EMA or several; not used by the autoencoder.
+    /// One EMA or several; not used by the VA-VAE.
     #[serde(default)]
     pub ema: Option<EmaConfigs>,
     /// Initialization of the weights.
@@ -72,7 +79,7 @@ pub struct Recipe<M, L, D> {
     /// Previews.
     #[serde(default)]
     pub preview: Option<PreviewConfig>,
-    /// Evaluation of samples during training; not used by the autoencoder.
+    /// Evaluation of samples during training; not used by autoencoders.
     #[serde(default)]
     pub evaluate: Option<EvaluateConfig>,
 }
@@ -122,6 +129,7 @@ impl Config {
                 "teacher": given("teacher"),
                 "lpips": given("lpips"),
                 "convnext": given("convnext"),
+                "encoder_input_size": all["data"].get("encoder_input_size"),
             },
         }))
     }
@@ -136,6 +144,7 @@ impl Config {
             Self::Jit(r) => Shared::of(r),
             Self::DitDh(r) => Shared::of(r),
             Self::Vae(r) => Shared::of(r),
+            Self::RaeDecoder(r) => Shared::of(r),
         }
     }
 
@@ -149,6 +158,7 @@ impl Config {
             Self::Jit(r) => (&mut r.run, &mut r.optimizer),
             Self::DitDh(r) => (&mut r.run, &mut r.optimizer),
             Self::Vae(r) => (&mut r.run, &mut r.optimizer),
+            Self::RaeDecoder(r) => (&mut r.run, &mut r.optimizer),
         }
     }
 }

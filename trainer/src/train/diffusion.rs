@@ -1,6 +1,6 @@
 //! The trainer of diffusion networks: gradients, clipping, AdamW, EMA.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -16,10 +16,10 @@ use tintype::weights::{
     with_flat,
 };
 
-use super::adamw::{AdamW, AdamWConfig, clip_scale, global_norm};
+use super::adamw::{AdamW, AdamWConfig, clip_scale, norm_of};
 use super::checkpoint::TensorFile;
 use super::comm::Comm;
-use super::ema::{Ema, EmaConfig, FILES, UPDATES};
+use super::ema::{self, Ema, EmaConfig};
 use super::epoch_sampler::EpochSampler;
 use super::evaluate::SampleEvaluator;
 use super::objective::{Compute, Objective};
@@ -192,10 +192,7 @@ impl<O: Objective> DiffusionTrainer<O> {
 impl<O: Objective> Trainer for DiffusionTrainer<O> {
     fn step(&mut self, step: u64) -> Result<Report> {
         let (gradients, losses) = self.gradients(step)?;
-        let norm = match global_norm(&gradients) {
-            Some(norm) => norm.into_data().convert::<f32>().iter::<f64>().next().unwrap_or(0.0),
-            None => 0.0,
-        };
+        let norm = norm_of(&gradients);
         let finite = norm.is_finite() && losses.iter().all(|(_, v)| v.is_finite());
         let lr = self.optimizer.config.lr_at(step);
         if finite {
@@ -226,14 +223,7 @@ impl<O: Objective> Trainer for DiffusionTrainer<O> {
             tensors: snapshot(&self.network),
             metadata,
         }];
-        for (ema, name) in self.emas.iter().zip(FILES) {
-            let mut metadata = self.metadata.clone();
-            metadata.insert("section".into(), "ema".into());
-            metadata.insert(UPDATES.into(), ema.updates.to_string());
-            metadata.insert("emas".into(), self.emas.len().to_string());
-            let tensors = views(&ema.values, &layout(&self.network));
-            files.push(TensorFile { name, tensors, metadata });
-        }
+        files.extend(ema::files(&self.emas, &layout(&self.network), &self.metadata));
         files.push(TensorFile {
             name: "optimizer.safetensors",
             tensors: self.optimizer.to_tensors(),
@@ -246,23 +236,8 @@ impl<O: Objective> Trainer for DiffusionTrainer<O> {
         let weights = open(&checkpoint.join("model.safetensors"))?;
         let network = self.network.clone();
         self.network = load(network, &weights, FloatDType::F32, &self.device)?.network;
-        let first = open(&checkpoint.join(FILES[0]))?;
-        let saved: usize = first.metadata.get("emas").and_then(|n| n.parse().ok()).unwrap_or(1);
-        for (i, file) in FILES.iter().enumerate().take(self.emas.len()) {
-            // One that the configuration did not have begins with the network.
-            self.emas[i] = match i < saved {
-                true => {
-                    let weights = open(&checkpoint.join(file))?;
-                    ensure!(
-                        weights.metadata.contains_key(UPDATES),
-                        "{} has no {UPDATES}",
-                        weights.file
-                    );
-                    self.average(i, &weights, &BTreeSet::new())?
-                }
-                false => self.emas[i].begun_with(flat(&self.network, Which::All), 0),
-            };
-        }
+        let own = flat(&self.network, Which::All);
+        self.emas = ema::restored(&self.emas, checkpoint, &own)?;
         let optimizer = open(&checkpoint.join("optimizer.safetensors"))?;
         let parameters = flat(&self.network, Which::Trainable);
         let device = self.plain_device();

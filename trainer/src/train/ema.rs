@@ -1,9 +1,16 @@
 //! The exponential moving average of a network's tensors.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
+use tintype::burn::tensor::{Tensor, TensorData};
 use tintype::diffusion::karras::ema_decay;
 use tintype::shaders::lerp;
-use tintype::weights::Flat;
+use tintype::weights::{Flat, Weights, open, views};
+
+use super::checkpoint::TensorFile;
 
 /// Decay of the EMA.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,7 +67,9 @@ pub const FILES: [&str; 8] = [
 ];
 
 /// The metadata of such a file with the number of updates so far.
-pub const UPDATES: &str = "ema_updates";
+const UPDATES: &str = "ema_updates";
+/// That with the number of EMAs.
+const EMAS: &str = "emas";
 
 /// The table `[ema]`, or several of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -105,6 +114,42 @@ impl Ema {
         Self { values, updates, ..*self }
     }
 
+    /// The same EMA with the values of a file, but the network's `own` for the tensors of `kept`, after as many updates
+    /// as the file says.
+    ///
+    /// # Errors
+    ///
+    /// If another tensor is missing, has another size or is not finite.
+    pub fn of_file(
+        &self,
+        weights: &Weights,
+        mut own: Flat,
+        kept: &BTreeSet<String>,
+    ) -> Result<Self> {
+        for (name, value) in &mut own {
+            if kept.contains(name) {
+                continue;
+            }
+            let (n, device) = (value.dims()[0], value.device());
+            match weights.tensors.get(name) {
+                Some(view) if view.len() == n => {
+                    let values = view.to_f32();
+                    let finite = values.iter().all(|v| v.is_finite());
+                    ensure!(finite, "{}: {name} is not finite", weights.file);
+                    *value = Tensor::from_data(TensorData::new(values, [n]), &device);
+                }
+                Some(view) => bail!(
+                    "{}: {name} has {} values, but the network expects {n}",
+                    weights.file,
+                    view.len()
+                ),
+                None => bail!("{} lacks {name}", weights.file),
+            }
+        }
+        let updates = weights.metadata.get(UPDATES).and_then(|n| n.parse().ok()).unwrap_or(0);
+        Ok(self.begun_with(own, updates))
+    }
+
     /// `ema ← ema + (1 − d)·(p − ema)` for parameters and float buffers.
     pub fn update(&mut self, values: &Flat) {
         let share = 1.0 - self.config.decay(self.updates, self.batch);
@@ -119,9 +164,47 @@ impl Ema {
     }
 }
 
+/// The files of a checkpoint with the EMAs of a network of this layout. Their metadata is that of the network, and which
+/// they are.
+pub fn files(
+    emas: &[Ema],
+    layout: &BTreeMap<String, Vec<usize>>,
+    metadata: &BTreeMap<String, String>,
+) -> Vec<TensorFile> {
+    let file = |(ema, name): (&Ema, &'static str)| {
+        let mut metadata = metadata.clone();
+        metadata.insert("section".into(), "ema".into());
+        metadata.insert(UPDATES.into(), ema.updates.to_string());
+        metadata.insert(EMAS.into(), emas.len().to_string());
+        TensorFile { name, tensors: views(&ema.values, layout), metadata }
+    };
+    emas.iter().zip(FILES).map(file).collect()
+}
+
+/// The EMAs with what a checkpoint has of them; one that it does not have begins with the network's `own` values.
+///
+/// # Errors
+///
+/// If a file cannot be read, does not say after how many updates it was written, or does not fit the network.
+pub fn restored(emas: &[Ema], checkpoint: &Path, own: &Flat) -> Result<Vec<Ema>> {
+    let first = open(&checkpoint.join(FILES[0]))?;
+    let saved: usize = first.metadata.get(EMAS).and_then(|n| n.parse().ok()).unwrap_or(1);
+    let mut restored = Vec::with_capacity(emas.len());
+    for (i, (ema, file)) in emas.iter().zip(FILES).enumerate() {
+        if i >= saved {
+            restored.push(ema.begun_with(own.clone(), 0));
+            continue;
+        }
+        let weights = open(&checkpoint.join(file))?;
+        ensure!(weights.metadata.contains_key(UPDATES), "{} has no {UPDATES}", weights.file);
+        restored.push(ema.of_file(&weights, own.clone(), &BTreeSet::new())?);
+    }
+    Ok(restored)
+}
+
 #[cfg(test)]
 mod tests {
-    use tintype::burn::tensor::{Device, Tensor};
+    use tintype::burn::tensor::Device;
 
     use super::*;
 

@@ -28,6 +28,14 @@ pub struct SampleIndex {
     pub global_index: u64,
 }
 
+impl SampleIndex {
+    /// So many items spread over a data set of `len`, to look at.
+    pub fn spread(count: usize, len: usize) -> Vec<Self> {
+        let one = |i: usize| Self { item: i * len / count, index: i, global_index: i as u64 };
+        (0..count).map(one).collect()
+    }
+}
+
 impl EpochSampler {
     /// Every item once per epoch, reshuffled each epoch.
     pub fn shuffled(seed: u64, len: usize) -> Self {

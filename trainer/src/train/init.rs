@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Result, bail, ensure};
-use tintype::burn::tensor::{FloatDType, Tensor, TensorData};
+use tintype::burn::tensor::FloatDType;
 use tintype::weights::{Rename, Weights, Which, flat, load, open, renamed, snapshot};
 
 use super::checkpoint;
 use super::diffusion::DiffusionTrainer;
-use super::ema::{Ema, FILES, UPDATES};
+use super::ema::{Ema, FILES};
 use super::objective::Objective;
 use super::run::is_run;
 use super::tables::Init;
@@ -206,42 +206,9 @@ impl<O: Objective> DiffusionTrainer<O> {
         Ok(())
     }
 
-    /// An EMA with the values of a file and the network's own for the tensors that it keeps, after as many
-    /// updates as the file says.
-    ///
-    /// # Errors
-    ///
-    /// If another tensor is missing, has another size or is not finite.
-    pub(super) fn average(
-        &self,
-        index: usize,
-        weights: &Weights,
-        kept: &BTreeSet<String>,
-    ) -> Result<Ema> {
-        let mut values = flat(&self.network, Which::All);
-        let device = self.plain_device();
-        for (name, value) in &mut values {
-            if kept.contains(name) {
-                continue;
-            }
-            let n = value.dims()[0];
-            match weights.tensors.get(name) {
-                Some(view) if view.len() == n => {
-                    let values = view.to_f32();
-                    let finite = values.iter().all(|v| v.is_finite());
-                    ensure!(finite, "{}: {name} is not finite", weights.file);
-                    *value = Tensor::from_data(TensorData::new(values, [n]), &device);
-                }
-                Some(view) => bail!(
-                    "{}: {name} has {} values, but the network expects {n}",
-                    weights.file,
-                    view.len()
-                ),
-                None => bail!("{} lacks {name}", weights.file),
-            }
-        }
-        let updates = weights.metadata.get(UPDATES).and_then(|n| n.parse().ok()).unwrap_or(0);
-        Ok(self.emas[index].begun_with(values, updates))
+    /// An EMA with the values of a file, but the network's own for the tensors that it keeps.
+    fn average(&self, index: usize, weights: &Weights, kept: &BTreeSet<String>) -> Result<Ema> {
+        self.emas[index].of_file(weights, flat(&self.network, Which::All), kept)
     }
 }
 

@@ -1,11 +1,14 @@
 //! Training: the recipes, the training loop, checkpoints, logging.
 
 pub mod adamw;
+pub mod adversary;
 pub mod checkpoint;
 pub mod classes;
 pub mod comm;
 pub mod config;
 pub mod critical;
+pub mod cuts;
+pub mod diff_augment;
 pub mod diffusion;
 pub mod ditdh;
 pub mod ema;
@@ -26,6 +29,8 @@ pub mod objective;
 pub mod prefetch;
 pub mod preview;
 mod progress;
+pub mod rae_decoder;
+pub mod random_crop;
 pub mod ranks;
 mod reading;
 pub mod recipe;

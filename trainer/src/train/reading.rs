@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use tintype::model::rae::RaeDecoderConfig;
 use tintype::model::vavae::VaeConfig;
 
 use super::config::Config;
@@ -13,7 +14,7 @@ use super::unknown_keys::parse_table;
 use super::validation::{refuse_unused, validate};
 
 /// The recipes, for a sentence.
-const RECIPES: &str = "hidit, lightningdit, hdit, meanflow, jit, ditdh or vae";
+const RECIPES: &str = "hidit, lightningdit, hdit, meanflow, jit, ditdh, vae or rae-decoder";
 
 impl Config {
     /// Reads a file; paths in it are relative to the current folder.
@@ -44,7 +45,8 @@ impl Config {
             bail!("the key \"recipe\" is missing; it is {RECIPES}");
         };
         match recipe.as_str() {
-            "hidit" | "lightningdit" | "hdit" | "meanflow" | "jit" | "ditdh" | "vae" => {}
+            "hidit" | "lightningdit" | "hdit" | "meanflow" | "jit" | "ditdh" | "vae"
+            | "rae-decoder" => {}
             other => bail!("recipe = {other:?} is unknown; it is {RECIPES}"),
         }
         if value.get("loss").is_none() {
@@ -99,6 +101,11 @@ fn expand_preset(value: &mut Value, recipe: &str) -> Result<()> {
     let preset = match (recipe, name.as_str()) {
         ("vae", "f16d32") => serde_json::to_value(VaeConfig::f16d32())?,
         ("vae", "f8d4") => serde_json::to_value(VaeConfig::f8d4())?,
+        ("rae-decoder", size) => {
+            let unknown =
+                || format!("model.preset = {size:?} is unknown; it is one such as vitxl-256");
+            serde_json::to_value(rae_decoder(size).with_context(unknown)?)?
+        }
         _ => {
             let preset = tintype::preset::find(&name);
             let preset = preset.with_context(|| format!("model.preset = {name:?} is unknown"))?;
@@ -117,6 +124,12 @@ fn expand_preset(value: &mut Value, recipe: &str) -> Result<()> {
     merged.append(model);
     *model = merged;
     Ok(())
+}
+
+/// A size of RAE's decoder by the name of its folder and the side of its images: `vitxl-256`.
+fn rae_decoder(name: &str) -> Option<RaeDecoderConfig> {
+    let (size, side) = name.strip_prefix("vit")?.split_once('-')?;
+    RaeDecoderConfig::variant(&size.to_uppercase(), side.parse().ok()?)
 }
 
 #[cfg(test)]

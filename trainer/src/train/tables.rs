@@ -128,6 +128,24 @@ pub struct VaeData {
     pub teacher: Option<PathBuf>,
 }
 
+/// Data, the frozen encoder and the frozen loss networks of RAE's decoder.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RaeDecoderData {
+    /// The store.
+    pub images: PathBuf,
+    /// The encoder, a DINOv2 with registers: `facebook/dinov2-with-registers-base` or the authors' file.
+    pub encoder: PathBuf,
+    /// Side that images are resized to for the encoder; default: 14 pixels for each of the decoder's tokens, 224 of 256.
+    #[serde(default)]
+    pub encoder_input_size: Option<usize>,
+    /// VGG16 of torchvision, `vgg16-397923af.pth`; needed by LPIPS.
+    #[serde(default)]
+    pub vgg: Option<PathBuf>,
+    /// LPIPS' linear layers, `vgg.pth`; no perceptual loss without both.
+    #[serde(default)]
+    pub lpips: Option<PathBuf>,
+}
+
 /// Initialization of the weights.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Init {

@@ -9,20 +9,14 @@ use super::ema::{EmaConfig, EmaConfigs, FILES};
 use super::meanflow::draws::MeanFlowLoss;
 use super::schedule::{Schedule, WarmUp};
 
+/// Settings that the recipes of autoencoders do not use: they make no samples.
+const OF_SAMPLES: &[&str] =
+    &["evaluate", "init.reinit", "preview.count", "preview.steps", "preview.cfg", "preview.vae"];
+
 /// Settings that a recipe does not use, though they have a place in its tables; with what the recipe is in words.
-const UNUSED: [(&str, &str, &[&str]); 7] = [
-    (
-        "vae",
-        "the vae recipe",
-        &[
-            "evaluate",
-            "init.reinit",
-            "preview.count",
-            "preview.steps",
-            "preview.cfg",
-            "preview.vae",
-        ],
-    ),
+const UNUSED: [(&str, &str, &[&str]); 8] = [
+    ("vae", "the vae recipe", OF_SAMPLES),
+    ("rae-decoder", "the rae-decoder recipe", OF_SAMPLES),
     ("hdit", "the hdit recipe", &["preview.vae", "evaluate.vae"]),
     ("lightningdit", "the lightningdit recipe", &["data.teacher"]),
     ("meanflow", "iMF", &["data.teacher"]),
@@ -152,21 +146,41 @@ pub fn validate(config: &Config) -> Result<()> {
         }
     }
     ensure!(emas.len() <= FILES.len(), "{} EMAs are more than {}", emas.len(), FILES.len());
-    if let Config::Vae(_) = config {
-        if ema.is_some() {
-            bail!("the autoencoder has no EMA; remove the table [ema]");
+    match config {
+        Config::Vae(_) if ema.is_some() => {
+            bail!("the autoencoder has no EMA; remove the table [ema]")
         }
-        if run.precision != Activations::F32 {
-            bail!("the autoencoder trains in float32; remove run.precision");
+        Config::Vae(_) => {}
+        _ if emas.is_empty() => {
+            bail!("the table [ema] is missing: decay = 0.9999, or power and max_value")
         }
-        if run.recompute || run.accumulate > 1 {
-            bail!(
-                "the autoencoder supports neither activation recomputation nor gradient accumulation; remove run.recompute and run.accumulate"
-            );
-        }
-    } else if emas.is_empty() {
-        bail!("the table [ema] is missing: decay = 0.9999, or power and max_value");
+        _ => {}
     }
+    check_autoencoders(config)
+}
+
+/// Checks what the recipes of autoencoders do not have.
+fn check_autoencoders(config: &Config) -> Result<()> {
+    let run = match config {
+        Config::Vae(recipe) => &recipe.run,
+        Config::RaeDecoder(recipe) => {
+            let (first, then) = (recipe.loss.disc_upd_start, recipe.loss.disc_start);
+            ensure!(
+                first <= then,
+                "loss.disc_upd_start = {first} is behind loss.disc_start = {then}: the decoder would learn from a discriminator that has learned nothing"
+            );
+            &recipe.run
+        }
+        _ => return Ok(()),
+    };
+    ensure!(
+        run.precision == Activations::F32,
+        "the autoencoder trains in float32; remove run.precision"
+    );
+    ensure!(
+        !run.recompute && run.accumulate == 1,
+        "the autoencoder supports neither activation recomputation nor gradient accumulation; remove run.recompute and run.accumulate"
+    );
     Ok(())
 }
 
@@ -282,6 +296,14 @@ fn check_losses(config: &Config) -> Result<()> {
                 ("loss.vf_weight", r.loss.vf_weight),
             ],
         ),
+        Config::RaeDecoder(r) => (
+            Vec::new(),
+            vec![
+                ("loss.noise_tau", r.loss.noise_tau),
+                ("loss.perceptual_weight", r.loss.perceptual_weight),
+                ("loss.disc_weight", r.loss.disc_weight),
+            ],
+        ),
     };
     for (key, value) in probabilities {
         ensure!((0.0..=1.0).contains(&value), "{key} = {value} is not in 0…1");
@@ -327,5 +349,38 @@ mod tests {
         let late = "schedule = \"linear\"\nwarmup_steps = 9\n";
         assert!(refused(late).contains("warmup_steps = 9"));
         assert!(refused("schedule = \"step\"\n").contains("step"));
+    }
+
+    #[test]
+    fn rae_decoders_have_averages_and_a_discriminator_that_learns_first() {
+        let text = "recipe = \"rae-decoder\"\n[model]\npreset = \"vitxl-256\"\n[data]\nimages = \"x\"\nencoder = \"y\"\n[run]\nsteps = 9\nbatch = 1\n[optimizer]\nlr = 1e-4\nbetas = [0.9, 0.95]\n[ema]\ndecay = 0.9978\n";
+        let Config::RaeDecoder(recipe) = Config::parse(text).expect("it is read") else {
+            panic!("RAE's decoder")
+        };
+        let model = &recipe.model;
+        assert_eq!((model.grid, model.decoder_hidden_size, model.patch_size), (16, 1152, 16));
+        assert_eq!((recipe.loss.disc_upd_start, recipe.loss.disc_start), (15_012, 20_016));
+        let refused = |from: &str, to: &str| {
+            Config::parse(&text.replace(from, to)).expect_err(to).to_string()
+        };
+        for (from, to, key) in [
+            ("[ema]\ndecay = 0.9978", "", "[ema] is missing"),
+            ("vitxl-256", "vitxl-250", "vitxl-250"),
+            ("vitxl-256", "f16d32", "f16d32"),
+            ("encoder = \"y\"\n", "", "encoder"),
+            ("batch = 1", "batch = 1\nprecision = \"bf16\"", "run.precision"),
+            ("batch = 1", "batch = 2\naccumulate = 2", "run.accumulate"),
+            ("[run]", "[preview]\nevery = 1\ncount = 4\n[run]", "preview.count"),
+            (
+                "[run]",
+                "[loss]\ndisc_start = 5\ndisc_upd_start = 6\n[run]",
+                "loss.disc_upd_start = 6",
+            ),
+            ("[run]", "[loss]\nnoise_tau = -0.1\n[run]", "loss.noise_tau"),
+            ("[run]", "[loss]\nnoise_tua = 0.1\n[run]", "did you mean noise_tau"),
+        ] {
+            let said = refused(from, to);
+            assert!(said.contains(key), "{to}: {said}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use tintype_trainer::network::convnext::ConvNextConfig;
 use tintype_trainer::network::vgg::Vgg16;
 
 use crate::common::{Workspace, tiny_dino};
+use crate::rae_decoder::{tiny, write_encoder};
 use crate::runs::{FILES, assert_close, values};
 
 /// Frozen loss networks with random weights: loaded from files, with their losses in the total.
@@ -78,6 +79,10 @@ betas = [0.5, 0.9]
     workspace.write("lpips.toml", &vae("[1, 1]", &both, "crop = 24"));
     workspace.succeeds("train lpips.toml --out lpips --device cpu --quiet");
     assert!(last("lpips", "perceptual") > 0.0);
+    write_encoder(&workspace, 1, 4);
+    workspace.write("rae.toml", &tiny(&both, ""));
+    workspace.succeeds("train rae.toml --out rae --device cpu --quiet --steps 2");
+    assert!(last("rae", "perceptual") > 0.0);
     workspace.write("half.toml", &vae("[1, 1]", vgg, ""));
     let refused = workspace.refused("train half.toml --out half --device cpu --quiet");
     assert!(refused.contains("data.lpips"), "{refused}");

@@ -7,6 +7,7 @@ mod interruptions;
 mod loss_networks;
 mod meanflow;
 mod pipeline;
+mod rae_decoder;
 mod runs;
 mod settings;
 #[cfg(unix)]

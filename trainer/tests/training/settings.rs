@@ -11,7 +11,7 @@ use crate::common::{Workspace, names, tiny_dino};
 use crate::runs::{assert_same, hdit, values};
 
 /// All lines of a run's log that have a key, with their step.
-fn logged(workspace: &Workspace, run: &str, key: &str) -> Vec<(u64, Value)> {
+pub fn logged(workspace: &Workspace, run: &str, key: &str) -> Vec<(u64, Value)> {
     let log = std::fs::read_to_string(workspace.path(run).join("log.jsonl")).expect("a log");
     let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
     let found = lines

@@ -5,17 +5,14 @@ mod cost;
 mod networks;
 mod passes;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod training;
 
 use serde::{Deserialize, Serialize};
 
 pub use cost::{decoder_macs, encoder_macs, macs};
 pub use networks::{LinearProj, Networks};
-pub use passes::{
-    DiscriminatorPass, GeneratorPass, Inputs, Perceptual, adaptive, discriminator_pass,
-    generator_pass,
-};
+pub use passes::{GeneratorPass, Inputs, adaptive, generator_pass};
 pub use training::{LossNetworks, VaeTraining};
 
 /// The settings of the losses; names are those of VA-VAE's YAML.

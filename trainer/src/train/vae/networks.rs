@@ -1,9 +1,8 @@
-//! The trainable networks: the autoencoder, its projection onto a teacher's features, the
-//! discriminator.
+//! The trainable networks but the discriminator: the autoencoder and its projection onto a teacher's features.
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use tintype::burn; // the derive names it
 use tintype::burn::module::{Initializer, Module, Param};
 use tintype::burn::tensor::{Device, Gradients, Tensor};
@@ -11,8 +10,6 @@ use tintype::model::vavae::{VaeConfig, VaeDecoder, VaeEncoder};
 use tintype::shaders::convolution;
 use tintype::weights::{Flat, TensorView, Which, flat, flat_gradients, snapshot, with_flat};
 
-use super::VaeLoss;
-use crate::network::patchgan::{PatchGan, PatchGanConfig};
 use crate::train::diffusion::fresh;
 
 /// The 1×1 convolution, without bias, from latents to the teacher's features.
@@ -50,7 +47,7 @@ impl LinearProj {
     }
 }
 
-/// The trainable networks.
+/// The trainable networks but the discriminator.
 #[derive(Clone, Debug)]
 pub struct Networks {
     /// Image to moments.
@@ -59,8 +56,6 @@ pub struct Networks {
     pub decoder: VaeDecoder,
     /// Latent to the teacher's features, if there is a teacher.
     pub proj: Option<LinearProj>,
-    /// Discriminator.
-    pub discriminator: PatchGan,
 }
 
 impl Networks {
@@ -71,13 +66,10 @@ impl Networks {
     /// If the configuration does not describe an autoencoder.
     pub fn fresh(
         config: &VaeConfig,
-        loss: &VaeLoss,
         features: Option<usize>,
         seed: u64,
         device: &Device,
     ) -> Result<Self> {
-        ensure!(loss.disc_channels > 0, "loss.disc_channels must be at least 1");
-        let gan = PatchGanConfig { ndf: loss.disc_channels, ..PatchGanConfig::VAVAE };
         type Never = std::convert::Infallible;
         let c = config.latent_channels();
         Ok(Self {
@@ -90,7 +82,6 @@ impl Networks {
                 }
                 None => None,
             },
-            discriminator: fresh(|d| Ok::<_, Never>(gan.init(d)), seed.wrapping_add(3), device)?,
         })
     }
 
@@ -108,7 +99,6 @@ impl Networks {
             encoder: with_flat(self.encoder, values),
             decoder: with_flat(self.decoder, values),
             proj: self.proj.map(|proj| with_flat(proj, values)),
-            discriminator: self.discriminator,
         }
     }
 

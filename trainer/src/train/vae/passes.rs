@@ -1,21 +1,20 @@
-//! Generator and discriminator passes and their gradients.
+//! Generator passes and their gradients.
 //!
 //! The weights of the adversarial and of the alignment loss are ratios of gradients at the last
 //! convolutions of decoder and encoder. So the graph is cut there, and at the latent and the
 //! reconstruction; gradients are carried across the cuts, and each part is differentiated only as
 //! often as a weight needs.
 
-use tintype::burn::tensor::{Gradients, Tensor};
+use tintype::burn::tensor::Tensor;
 use tintype::model::vavae::Posterior;
 use tintype::weights::{Flat, flat_gradients};
 
 use super::{Networks, VaeLoss};
 use crate::loss::vf::{Margins, alignment};
-use crate::network::patchgan::{PatchGan, generator_loss, hinge_loss};
+use crate::network::lpips::Perceptual;
+use crate::network::patchgan::{PatchGan, generator_loss};
+use crate::train::cuts::{gradient_at, leaf, ratio_of_norms};
 use crate::train::recompute::add;
-
-/// A perceptual distance of two batches of images, `[B, 1, 1, 1]`.
-pub type Perceptual<'a> = &'a dyn Fn(Tensor<4>, Tensor<4>) -> Tensor<4>;
 
 /// Inputs of a generator pass, `[B, …]` each.
 pub struct Inputs<'a> {
@@ -46,19 +45,6 @@ pub struct GeneratorPass {
     pub discriminator: PatchGan,
 }
 
-/// A tensor as the beginning of a new graph.
-fn leaf<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    Tensor::from_inner(x.inner()).require_grad()
-}
-
-fn of<const D: usize>(x: &Tensor<D>, gradients: &Gradients) -> Tensor<D> {
-    x.grad(gradients).unwrap_or_else(|| x.clone().inner().zeros_like())
-}
-
-fn norm<const D: usize>(x: Tensor<D>) -> Tensor<1> {
-    x.square().sum().sqrt()
-}
-
 /// `w·clamp(‖a‖/(‖b‖ + 1e-4), 0, max)`, off the graph.
 ///
 /// # Shapes
@@ -66,7 +52,7 @@ fn norm<const D: usize>(x: Tensor<D>) -> Tensor<1> {
 /// * `a`, `b`: any
 /// * returns `[1]`
 pub fn adaptive<const D: usize>(a: Tensor<D>, b: Tensor<D>, w: f64, max: f64) -> Tensor<1> {
-    (norm(a) / (norm(b) + 1e-4)).clamp(0.0, max) * w
+    ratio_of_norms(a, b, 1e-4, max) * w
 }
 
 /// A scalar off the graph, to multiply a tensor on it.
@@ -86,6 +72,7 @@ fn scalar<const D: usize>(x: &Tensor<1>) -> Tensor<D> {
 /// If the inputs do not fit the networks or each other.
 pub fn generator_pass(
     networks: &Networks,
+    discriminator: &PatchGan,
     inputs: Inputs<'_>,
     loss: &VaeLoss,
     step: u64,
@@ -117,10 +104,10 @@ pub fn generator_pass(
     }
     let nll = rec * (-loss.logvar).exp() + loss.logvar * pixels;
     let nll_gradients = nll.backward();
-    let of_nll = of(&image, &nll_gradients);
+    let of_nll = gradient_at(&image, &nll_gradients);
 
     // The adversarial loss and its weight.
-    let mut discriminator = networks.discriminator.clone();
+    let mut discriminator = discriminator.clone();
     let (mut g, mut of_g, mut d_weight) = (None, None, None);
     let last = |gradient: &Tensor<4>| {
         // Through the last convolution alone.
@@ -132,7 +119,7 @@ pub fn generator_pass(
     if loss.disc_weight > 0.0 {
         let (logits, next) = discriminator.train_forward(image.clone(), false);
         let value = generator_loss(logits);
-        let gradient = of(&image, &value.backward());
+        let gradient = gradient_at(&image, &value.backward());
         let weight = adaptive(last(&of_nll), last(&gradient), loss.disc_weight, 1e4);
         // Not counted before its start, though its weight is computed.
         of_g = adversarial.then(|| gradient * weight.clone().reshape([1; 4]));
@@ -153,7 +140,7 @@ pub fn generator_pass(
     let mut through_decoder = |image: Tensor<4>, z: &Tensor<4>, gradient: Tensor<4>| {
         let graph = (image * Tensor::from_inner(gradient)).sum().backward();
         add(&mut gradients, flat_gradients(&networks.decoder, &graph));
-        of(z, &graph)
+        gradient_at(z, &graph)
     };
     let of_z = if features.is_some() && networks.proj.is_some() {
         let of_z = through_decoder(image_graph, &z, of_nll);
@@ -199,7 +186,7 @@ pub fn generator_pass(
     }
     let piece = rest.backward();
     add(&mut gradients, networks.autoencoder_gradients(&piece));
-    let of_h = of(&h, &piece);
+    let of_h = gradient_at(&h, &piece);
     let encoder = (h_graph * Tensor::from_inner(of_h)).sum().backward();
     add(&mut gradients, flat_gradients(&networks.encoder, &encoder));
 
@@ -225,40 +212,4 @@ pub fn generator_pass(
         reconstruction: image.inner(),
         discriminator,
     }
-}
-
-/// Outputs of a discriminator pass.
-#[derive(Debug)]
-pub struct DiscriminatorPass {
-    /// Hinge loss, `[1]`, unweighted.
-    pub loss: Tensor<1>,
-    /// Mean logits of real images and reconstructions.
-    pub logits: [Tensor<1>; 2],
-    /// Gradients of the discriminator.
-    pub gradients: Flat,
-    /// The discriminator with batch statistics updated by both.
-    pub discriminator: PatchGan,
-}
-
-/// The discriminator's half of a step: real images, then the reconstructions of the generator's.
-///
-/// # Shapes
-///
-/// * `images`, `reconstruction`: `[B, 3, H, W]`
-/// * returns the loss and the mean logits, `[1]` each
-///
-/// # Panics
-///
-/// If the images are too small for the discriminator.
-pub fn discriminator_pass(
-    discriminator: &PatchGan,
-    images: Tensor<4>,
-    reconstruction: Tensor<4>,
-) -> DiscriminatorPass {
-    let (real, next) = discriminator.train_forward(images, false);
-    let (fake, next) = next.train_forward(Tensor::from_inner(reconstruction), false);
-    let logits = [real.clone().mean().inner(), fake.clone().mean().inner()];
-    let loss = hinge_loss(real, fake);
-    let gradients = flat_gradients(discriminator, &loss.backward());
-    DiscriminatorPass { loss: loss.inner(), logits, gradients, discriminator: next }
 }

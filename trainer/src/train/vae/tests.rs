@@ -1,4 +1,4 @@
-//! Steps in which the gradients of one network alone are not finite.
+//! Steps in which the gradients of one network alone are not finite; what such tests of other trainers need, too.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,18 +10,20 @@ use tintype::weights::{Dtype, Flat, TensorView, Which, flat, with_flat, write_sa
 
 use super::{LossNetworks, Networks, VaeLoss, VaeTraining};
 use crate::data::store::{Description, ImageStore, STORE_FILE, Shard};
+use crate::network::patchgan::PatchGan;
 use crate::train::adamw::AdamWConfig;
+use crate::train::adversary::fresh_discriminator;
 use crate::train::checkpoint::TensorFile;
 use crate::train::comm::Comm;
 use crate::train::epoch_sampler::EpochSampler;
 use crate::train::trainer::Trainer;
 
 /// The side of the smallest images that the discriminator takes.
-const SIDE: usize = 24;
-const IMAGES: usize = 2;
+pub const SIDE: usize = 24;
+pub const IMAGES: usize = 2;
 
 /// A store of images.
-fn store(folder: &Path) -> ImageStore {
+pub fn store(folder: &Path) -> ImageStore {
     let pixels = (0..IMAGES * SIDE * SIDE * 3).map(|i| (i * 37 % 251) as u8).collect();
     let images = TensorView::from_bytes(Dtype::U8, vec![IMAGES, SIDE, SIDE, 3], pixels);
     let labels = TensorView::from_bytes(Dtype::I64, vec![IMAGES], vec![0; 8 * IMAGES]);
@@ -49,15 +51,15 @@ fn store(folder: &Path) -> ImageStore {
 
 /// Lets what enters the discriminator's last layer be so large that the norm of that layer's gradient overflows. Its
 /// weights are as small, so logits, and gradients everywhere else, stay finite.
-fn with_large_activations(networks: Networks) -> Networks {
-    let values = flat(&networks.discriminator, Which::Trainable);
+pub fn with_large_activations(discriminator: PatchGan) -> PatchGan {
+    let values = flat(&discriminator, Which::Trainable);
     let scaled = |name: &str, factor: f64| (name.to_string(), values[name].clone() * factor);
     let values = Flat::from([scaled("main.9.weight", 1e25), scaled("main.11.weight", 1e-25)]);
-    Networks { discriminator: with_flat(networks.discriminator, &values), ..networks }
+    with_flat(discriminator, &values)
 }
 
-/// All numbers of a trainer: both networks with their statistics, and both optimizers.
-fn numbers(training: &VaeTraining) -> BTreeMap<String, Vec<f32>> {
+/// All numbers of a trainer: its networks with their statistics, averages and optimizers.
+pub fn numbers(training: &dyn Trainer) -> BTreeMap<String, Vec<f32>> {
     let of_file = |file: TensorFile| {
         let tensors = file.tensors.into_iter();
         tensors.map(move |(name, view)| (format!("{}/{name}", file.name), view.to_f32()))
@@ -77,11 +79,13 @@ fn gradients_of_the_discriminator_alone_are_checked() {
     let loss = VaeLoss { disc_start: 1, disc_channels: 4, ..VaeLoss::default() };
     let device = Device::flex().autodiff();
     for large in [false, true] {
-        let networks = Networks::fresh(&model, &loss, None, 0, &device).expect("networks");
-        let networks = if large { with_large_activations(networks) } else { networks };
+        let networks = Networks::fresh(&model, None, 0, &device).expect("networks");
+        let discriminator = fresh_discriminator(4, 3, &device).expect("a discriminator");
+        let discriminator =
+            if large { with_large_activations(discriminator) } else { discriminator };
         let mut training = VaeTraining::new(
             (model.clone(), loss),
-            networks,
+            (networks, discriminator),
             LossNetworks::default(),
             AdamWConfig::new(1e-4, [0.5, 0.9]),
             (images.clone(), EpochSampler::shuffled(0, IMAGES)),

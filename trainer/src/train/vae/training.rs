@@ -10,19 +10,22 @@ use tintype::burn::module::AutodiffModule;
 use tintype::burn::tensor::{Device, FloatDType, Tensor};
 use tintype::image::{Rgb, Rounding, to_rgb};
 use tintype::model::vavae::VaeConfig;
-use tintype::noise::{ImageKey, Stream, normals, uniforms};
-use tintype::weights::{Flat, Weights, Which, flat, load, open, snapshot, take_flat, with_flat};
+use tintype::noise::{ImageKey, Stream, normals};
+use tintype::weights::{Weights, Which, load, open};
 
-use super::{Inputs, Networks, Perceptual, VaeLoss, discriminator_pass, generator_pass, macs};
+use super::{Inputs, Networks, VaeLoss, generator_pass, macs};
 use crate::data::store::ImageStore;
-use crate::network::lpips::Lpips;
-use crate::train::adamw::{AdamW, AdamWConfig, Group, clip_scale, global_norm};
+use crate::network::lpips::{Lpips, Perceptual};
+use crate::network::patchgan::PatchGan;
+use crate::train::adamw::{AdamW, AdamWConfig, Group, clip_scale, norm_of};
+use crate::train::adversary::{Adversary, Lesson};
 use crate::train::checkpoint::TensorFile;
 use crate::train::comm::Comm;
 use crate::train::epoch_sampler::{EpochSampler, SampleIndex};
 use crate::train::host::Values;
 use crate::train::init::{DISCRIMINATOR, Opened};
 use crate::train::prefetch::Prefetch;
+use crate::train::random_crop::{crops, side_of_crops};
 use crate::train::record::DataRecord;
 use crate::train::teacher::Teacher;
 use crate::train::trainer::{Report, Trainer};
@@ -41,7 +44,8 @@ pub struct VaeTraining {
     model: VaeConfig,
     loss: VaeLoss,
     networks: Networks,
-    optimizers: [AdamW; 2],
+    optimizer: AdamW,
+    adversary: Adversary,
     loss_networks: LossNetworks,
     images: Arc<ImageStore>,
     sampler: Arc<EpochSampler>,
@@ -70,7 +74,7 @@ impl VaeTraining {
     /// teacher.
     pub fn new(
         (model, loss): (VaeConfig, VaeLoss),
-        networks: Networks,
+        (networks, discriminator): (Networks, PatchGan),
         loss_networks: LossNetworks,
         optimizer: AdamWConfig,
         (images, sampler): (Arc<ImageStore>, EpochSampler),
@@ -78,22 +82,12 @@ impl VaeTraining {
         comm: Comm,
         device: &Device,
     ) -> Result<Self> {
-        let side = if loss.crop > 0 { loss.crop } else { images.side() };
-        ensure!(side <= images.side(), "loss.crop is larger than the images");
+        let has_lpips = loss_networks.lpips.is_some();
+        let side = side_of_crops(&images, loss.crop, loss.disc_weight > 0.0, has_lpips)?;
         ensure!(
             side.is_multiple_of(model.downsampling()),
             "the image resolution {side} is not a multiple of the autoencoder's downsampling factor {}",
             model.downsampling()
-        );
-        // Three halvings and two more 4×4 convolutions must leave a logit.
-        ensure!(
-            side >= 24 || loss.disc_weight == 0.0,
-            "images of {side} pixels are too small for the discriminator, which needs 24; set loss.disc_weight = 0"
-        );
-        ensure!(
-            side >= Lpips::SMALLEST || loss_networks.lpips.is_none(),
-            "images of {side} pixels are too small for LPIPS, which needs {}; leave out data.vgg and data.lpips",
-            Lpips::SMALLEST
         );
         if loss_networks.teacher.is_some() {
             ensure!(
@@ -102,12 +96,12 @@ impl VaeTraining {
                 side / model.downsampling()
             );
         }
-        let adam = AdamW::new(optimizer, |_| Group::PLAIN);
         Ok(Self {
             model,
             loss,
             networks,
-            optimizers: [adam.clone(), adam],
+            optimizer: AdamW::new(optimizer, |_| Group::PLAIN),
+            adversary: Adversary::new(discriminator, optimizer),
             loss_networks,
             images,
             sampler: Arc::new(sampler),
@@ -134,7 +128,7 @@ impl VaeTraining {
         };
         let said = match discriminator {
             Some(weights) => {
-                self.take_discriminator(&weights)?;
+                self.adversary.take(&weights, &self.device)?;
                 "autoencoder and discriminator taken"
             }
             None => "autoencoder taken; discriminator not there, initialized",
@@ -164,13 +158,6 @@ impl VaeTraining {
         Ok(())
     }
 
-    fn take_discriminator(&mut self, weights: &Weights) -> Result<()> {
-        let network = self.networks.discriminator.clone();
-        self.networks.discriminator =
-            load(network, weights, FloatDType::F32, &self.device)?.network;
-        Ok(())
-    }
-
     fn side(&self) -> usize {
         if self.loss.crop > 0 { self.loss.crop } else { self.images.side() }
     }
@@ -191,15 +178,6 @@ impl VaeTraining {
             None => bail!("the loader did not start"),
         }
     }
-
-    /// The mean of gradients over devices, as in PyTorch's DDP.
-    fn mean(&self, gradients: Flat) -> Flat {
-        let share = 1.0 / self.comm.world as f64;
-        match self.comm.world {
-            1 => gradients,
-            _ => self.comm.sum(gradients).into_iter().map(|(n, g)| (n, g * share)).collect(),
-        }
-    }
 }
 
 fn collate(
@@ -209,21 +187,12 @@ fn collate(
     side: usize,
     latent: [usize; 3],
 ) -> HostBatch {
-    let (mut bytes, mut eps) = (Vec::new(), Vec::new());
-    for sample in samples {
+    let bytes = crops(images, samples, seed, side);
+    let noise = |sample: &SampleIndex| {
         let key = ImageKey::new(seed, sample.global_index);
-        let room = (images.side() - side + 1) as f64;
-        let corner = uniforms(key, Stream::Choice, 0, 2);
-        let [top, left] = [0, 1].map(|axis| (corner[axis] * room) as usize);
-        let pixels = images.pixels(sample.item);
-        for c in 0..3 {
-            for y in top..top + side {
-                let row = (y * images.side() + left) * 3;
-                bytes.extend(pixels[row..row + 3 * side].iter().skip(c).step_by(3));
-            }
-        }
-        eps.extend(normals(key, Stream::Posterior, 0, latent.iter().product()));
-    }
+        normals(key, Stream::Posterior, 0, latent.iter().product())
+    };
+    let eps = samples.iter().flat_map(noise).collect();
     let values = bytes.iter().map(|&v: &u8| v as f32 / 127.5 - 1.0).collect();
     let [c, h, w] = latent;
     HostBatch {
@@ -231,12 +200,6 @@ fn collate(
         eps: Values::new(eps, [samples.len(), c, h, w]),
         bytes,
     }
-}
-
-/// The global L2 norm of the gradients of one network, read back.
-fn norm_of(gradients: &Flat) -> f64 {
-    let norm = global_norm(gradients).map(|norm| norm.into_data().convert::<f32>());
-    norm.and_then(|norm| norm.iter::<f64>().next()).unwrap_or(0.0)
 }
 
 /// The tensors below a prefix, if there are any.
@@ -272,64 +235,41 @@ impl Trainer for VaeTraining {
             perceptual: perceptual.as_ref().map(|p| p as Perceptual<'_>),
         };
         let count = 2 * step; // of both optimizers, as the reference counts
-        let pass = generator_pass(&self.networks, inputs, &self.loss, count);
-        let gradients = self.mean(pass.gradients);
-        let (names, tensors): (Vec<_>, Vec<_>) = pass.values.into_iter().unzip();
-        let numbers = Tensor::cat(tensors, 0).into_data().convert::<f32>();
-        let numbers: Vec<f64> = numbers.iter::<f64>().collect();
-        let numbers = self.comm.sum_numbers(&numbers);
-        let world = self.comm.world as f64;
-        let mut values: Vec<(String, f64)> =
-            names.iter().zip(numbers).map(|(n, v)| (n.to_string(), v / world)).collect();
-        let AdamWConfig { max_grad_norm, .. } = self.optimizers[0].config;
-        let lr = self.optimizers[0].config.lr_at(step);
+        let opponent = &self.adversary.network;
+        let pass = generator_pass(&self.networks, opponent, inputs, &self.loss, count);
+        let gradients = self.comm.mean(pass.gradients);
+        let mut values = self.comm.mean_losses(pass.values);
+        let AdamWConfig { max_grad_norm, .. } = self.optimizer.config;
+        let lr = self.optimizer.config.lr_at(step);
         let norm = norm_of(&gradients);
-        let scale = clip_scale(norm, max_grad_norm);
         let mut finite = norm.is_finite() && values.iter().all(|(_, v)| v.is_finite());
         values.push(("grad_norm".into(), norm));
         // Both networks change, or neither. The discriminator's pass needs nothing of the autoencoder's update.
-        let mut discriminator = pass.discriminator;
-        let mut adversary = None;
+        let mut lesson = None;
         if finite && self.loss.disc_weight > 0.0 && count + 1 >= self.loss.disc_start {
-            let pass = discriminator_pass(&discriminator, images, pass.reconstruction);
-            let gradients = self.mean(pass.gradients);
-            let norm = norm_of(&gradients);
-            let [real, fake] = pass.logits;
-            let own = [("disc_loss", pass.loss), ("logits_real", real), ("logits_fake", fake)];
-            for (name, value) in own {
-                let value = value.into_data().convert::<f32>().iter::<f64>().next();
-                let value = value.unwrap_or(f64::NAN);
-                finite &= value.is_finite();
-                values.push((name.into(), value));
-            }
-            values.push(("disc_grad_norm".into(), norm));
-            // The losses are each rank's own, and all do the same.
-            let bad = f64::from(u8::from(!(finite && norm.is_finite())));
-            finite = self.comm.sum_numbers(&[bad])[0] == 0.0;
-            discriminator = pass.discriminator;
-            adversary = Some((gradients, clip_scale(norm, max_grad_norm)));
+            let new = Lesson::new(&pass.discriminator, images, pass.reconstruction, &self.comm);
+            finite = new.is_finite();
+            values.extend(new.values.iter().cloned());
+            lesson = Some(new);
         }
         if finite {
             let parameters = self.networks.autoencoder_values(Which::Trainable);
-            let parameters = self.optimizers[0].update(parameters, &gradients, scale, lr);
+            let scale = clip_scale(norm, max_grad_norm);
+            let parameters = self.optimizer.update(parameters, &gradients, scale, lr);
             self.networks = self.networks.clone().with_autoencoder(&parameters);
-            if let Some((gradients, scale)) = adversary {
-                let parameters = take_flat(&mut discriminator);
-                let parameters = self.optimizers[1].update(parameters, &gradients, scale, lr);
-                discriminator = with_flat(discriminator, &parameters);
+            match lesson {
+                Some(lesson) => self.adversary.learn(lesson, lr),
+                // With the statistics of the generator's pass.
+                None => self.adversary.network = pass.discriminator,
             }
-            self.networks.discriminator = discriminator;
         }
         values.push(("lr".into(), lr));
         Ok(Report { values, skipped: !finite })
     }
 
     fn save(&self) -> Result<Vec<TensorFile>> {
-        let format = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-        let file = |name, tensors, metadata| TensorFile { name, tensors, metadata };
-        let [autoencoder, discriminator] = &self.optimizers;
         let config = serde_json::to_string(&self.model)?;
-        Ok(vec![
+        let mut files = vec![
             TensorFile {
                 name: "model.safetensors",
                 tensors: self.networks.autoencoder_tensors(),
@@ -338,38 +278,29 @@ impl Trainer for VaeTraining {
                     ("config".to_string(), config),
                 ]),
             },
-            file("discriminator.safetensors", snapshot(&self.networks.discriminator), format),
-            file("optimizer.safetensors", autoencoder.to_tensors(), autoencoder.metadata()),
-            file(
-                "optimizer-discriminator.safetensors",
-                discriminator.to_tensors(),
-                discriminator.metadata(),
-            ),
-        ])
+            TensorFile {
+                name: "optimizer.safetensors",
+                tensors: self.optimizer.to_tensors(),
+                metadata: self.optimizer.metadata(),
+            },
+        ];
+        files.extend(self.adversary.files());
+        Ok(files)
     }
 
     fn restore(&mut self, checkpoint: &Path) -> Result<()> {
         self.take_autoencoder(&open(&checkpoint.join("model.safetensors"))?, false)?;
-        self.take_discriminator(&open(&checkpoint.join("discriminator.safetensors"))?)?;
+        self.adversary.restore(checkpoint, &self.device)?;
         let device = self.device.clone().inner();
         let parameters = self.networks.autoencoder_values(Which::Trainable);
         let history = open(&checkpoint.join("optimizer.safetensors"))?;
-        self.optimizers[0].restore(&history, &parameters, &device)?;
-        let parameters = flat(&self.networks.discriminator, Which::Trainable);
-        let history = open(&checkpoint.join("optimizer-discriminator.safetensors"))?;
-        Ok(self.optimizers[1].restore(&history, &parameters, &device)?)
+        Ok(self.optimizer.restore(&history, &parameters, &device)?)
     }
 
     /// A grid of eight images over their reconstructions.
     fn preview(&mut self) -> Result<Option<Rgb>> {
         let n = self.images.len().min(8);
-        let samples: Vec<SampleIndex> = (0..n)
-            .map(|i| SampleIndex {
-                item: i * self.images.len() / n,
-                index: i,
-                global_index: i as u64,
-            })
-            .collect();
+        let samples = SampleIndex::spread(n, self.images.len());
         let side = self.side();
         let batch = collate(&self.images, &samples, 0, side, [1, 1, 1]);
         let images = batch.images.tensor(&self.device.clone().inner());
