@@ -108,12 +108,15 @@ fn it_is_recognised_by_its_tensors() {
     assert_eq!(found.process(), Process::Flow(Clock::NoiseAtZero));
     assert!(notes(&of(&jit())).is_empty(), "that it has a null class is no guess");
     // Its authors' names have a prefix.
-    let prefixed = of(&jit()).tensors.into_iter().map(|(name, view)| (format!("net.{name}"), view));
-    let file = write_safetensors(&prefixed.collect(), &BTreeMap::new()).expect("a file");
-    let file = Weights::from_bytes(file, "x.safetensors").expect("it opens");
-    assert_eq!(detect(&file).expect("a JiT"), found);
-    let report = found.untrained(&device()).expect("valid").compare(&file);
-    assert!(report.fits() && report.unexpected.is_empty(), "{report}");
+    for prefix in ["net.", "module.net.", "_orig_mod."] {
+        let tensors = of(&jit()).tensors.into_iter();
+        let prefixed = tensors.map(|(name, view)| (format!("{prefix}{name}"), view));
+        let file = write_safetensors(&prefixed.collect(), &BTreeMap::new()).expect("a file");
+        let file = Weights::from_bytes(file, "x.safetensors").expect("it opens");
+        assert_eq!(detect(&file).expect("a JiT"), found, "{prefix}");
+        let report = found.untrained(&device()).expect("valid").compare(&file);
+        assert!(report.fits() && report.unexpected.is_empty(), "{prefix}: {report}");
+    }
     // Without tokens of the class.
     let plain = JitConfig { in_context_len: 0, ..jit() };
     assert!(!of(&plain).contains("in_context_posemb"));
@@ -160,6 +163,14 @@ fn a_network_that_is_none_is_refused() {
     assert!(message(|config| config.bottleneck_dim = 0).contains("bottleneck_dim"));
     assert!(message(|config| config.noise_scale = 0.0).contains("noise_scale"));
     assert!(message(|config| config.t_eps = 0.0).contains("t_eps"));
+    // Sizes whose products are no numbers any more.
+    assert!(message(|config| config.input_size = 1 << 40).contains("input_size 1099511627776"));
+    assert!(message(|config| config.hidden_size = 1 << 40).contains("hidden_size 1099511627776"));
+    assert!(message(|config| config.num_classes = usize::MAX).contains("num_classes"));
+    for mlp_ratio in [0.0, 0.01, 1e300, f64::NAN] {
+        let error = JitConfig { mlp_ratio, ..jit() }.validate().expect_err("no width");
+        assert!(error.0.contains("mlp_ratio"), "{error}");
+    }
     // Without tokens there is nothing to enter.
     let plain = JitConfig { in_context_len: 0, in_context_start: 9, ..jit() };
     plain.validate().expect("valid");
@@ -227,8 +238,17 @@ fn tokens_of_the_class_enter_behind_the_first_blocks() {
 
 /// What a run of one picture shows: the clean estimates before its steps, and the picture.
 fn run(weights: &Weights, settings: Settings) -> (Vec<(f64, Vec<f32>)>, Picture) {
+    run_in(FloatDType::F32, weights, settings)
+}
+
+/// [`run`] of a network in another precision.
+fn run_in(
+    precision: FloatDType,
+    weights: &Weights,
+    settings: Settings,
+) -> (Vec<(f64, Vec<f32>)>, Picture) {
     let parts = Parts { model: weights, vae: None, stats: None, guide: None };
-    let pipeline = Pipeline::load(parts, FloatDType::F32, &device()).expect("it loads");
+    let pipeline = Pipeline::load(parts, precision, &device()).expect("it loads");
     let request = Request { settings, images: vec![ImageSpec::new(Some(3), 1, 0)] };
     let (mut shown, mut pictures) = (Vec::new(), Vec::new());
     let mut on_event = async |event: Event<'_>| {
@@ -288,6 +308,31 @@ fn steps_show_the_estimate_of_the_image() {
     assert!((4.0..5.0).contains(&of_four), "{of_four}");
     let of_eight = deviation(&untrained(8.0).1);
     assert!((8.0..10.0).contains(&of_eight), "{of_eight}");
+}
+
+/// An untrained network estimates 0 in every precision, and the velocity to it is that of the state itself.
+#[test]
+fn a_state_is_not_rounded_to_the_networks_precision() {
+    let weights = weights(snapshot(&jit().init(&device()).expect("valid")));
+    let settings = Settings::new(Sampler::Heun, 25, Guidance::NONE);
+    let (expected, of_float32) = run(&weights, settings);
+    for precision in [FloatDType::F16, FloatDType::BF16] {
+        let (shown, picture) = run_in(precision, &weights, settings);
+        assert_eq!(shown, expected, "{precision:?}");
+        assert_eq!(picture.image, of_float32.image, "{precision:?}");
+    }
+}
+
+#[test]
+fn a_guide_of_other_noise_is_refused() {
+    let (model, mut guide) = (of(&jit()), of(&jit()));
+    guide.metadata.insert("args".into(), json!({"noise_scale": 2.0}).to_string());
+    let parts = Parts { model: &model, vae: None, stats: None, guide: Some(&guide) };
+    let error = Pipeline::load(parts, FloatDType::F32, &device()).expect_err("another path");
+    let sentence = error.to_string();
+    for word in ["x.pth is a network of noise scale 1", "its guide x.pth one of noise scale 2"] {
+        assert!(sentence.contains(word), "{sentence}");
+    }
 }
 
 #[test]

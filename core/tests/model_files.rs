@@ -9,6 +9,7 @@ use tintype::diffusion::guidance::Guidance;
 use tintype::generate::{
     Event, ImageSpec, LoadError, ModelFiles, ModelPaths, Pipeline, Request, Sampler, Settings,
 };
+use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::{Architecture, detect};
 use tintype::precision::Precision;
 use tintype::weights::{
@@ -84,16 +85,56 @@ fn converted(weights: &Weights, dtype: Dtype) -> Weights {
 
 /// What a network predicts, and the bytes of its parameters.
 fn prediction(architecture: &Architecture, weights: &Weights) -> (TensorData, usize) {
+    prediction_in(FloatDType::F32, architecture, weights)
+}
+
+/// [`prediction`] of a flow in another precision.
+fn prediction_in(
+    precision: FloatDType,
+    architecture: &Architecture,
+    weights: &Weights,
+) -> (TensorData, usize) {
     let device = Device::flex();
     let untrained = architecture.untrained(&device).expect("valid");
-    let memory = untrained.memory(weights, FloatDType::F32, &device);
-    let (network, _) = untrained.load(weights, FloatDType::F32, &device).expect("it fits");
+    let memory = untrained.memory(weights, precision, &device);
+    let (network, _) = untrained.load(weights, precision, &device).expect("it fits");
     let [c, h, w] = architecture.state_shape();
     let values: Vec<f32> = (0..2 * c * h * w).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
     let x = Tensor::<4>::from_data(TensorData::new(values, [2, c, h, w]), &device);
     let times = Tensor::<1>::from_data(TensorData::from([0.3f32, 0.7]), &device);
     let labels = Tensor::<1, Int>::from_data(TensorData::from([1i32, 2]), &device);
-    (network.predict(x, times, labels).into_data(), memory)
+    let predicted = network.predict(x.cast(precision), times, labels);
+    (predicted.cast(FloatDType::F32).into_data(), memory)
+}
+
+/// Tables of rotations and frequencies stay in float32 beside layers of 16 bits.
+#[test]
+fn networks_compute_in_16_bits_on_the_processor() {
+    fn of<M: Module>(network: &M) -> Weights {
+        Weights { tensors: tensors(network, 0.4, |_| false), ..Weights::default() }
+    }
+    let device = Device::flex();
+    let qk_norm = LightningDiTConfig { use_qknorm: true, ..lightningdit() };
+    let networks = [
+        (of(&lightningdit().init(&device).expect("valid")), Architecture::from(lightningdit())),
+        (of(&qk_norm.init(&device).expect("valid")), Architecture::from(qk_norm)),
+        (of(&ditdh().init(&device).expect("valid")), Architecture::from(ditdh())),
+        (of(&jit().init(&device).expect("valid")), Architecture::from(jit())),
+    ];
+    let norm = |values: &[f32]| values.iter().map(|v| f64::from(v * v)).sum::<f64>().sqrt();
+    for (weights, architecture) in networks {
+        let of = |precision| {
+            let (data, _) = prediction_in(precision, &architecture, &weights);
+            data.iter::<f32>().collect::<Vec<_>>()
+        };
+        let expected = of(FloatDType::F32);
+        for (precision, most) in [(FloatDType::F16, 0.05), (FloatDType::BF16, 0.25)] {
+            let found = of(precision);
+            let difference: Vec<f32> = found.iter().zip(&expected).map(|(a, b)| a - b).collect();
+            let share = norm(&difference) / norm(&expected);
+            assert!(share < most, "{} in {precision:?}: {share}", architecture.name());
+        }
+    }
 }
 
 #[test]

@@ -79,8 +79,8 @@ pub fn load_error(error: &LoadError) -> String {
              Open it with “Autoencoder…” or drop its file on the window."
         ),
         LoadError::NoStats(network) => format!(
-            "{network} needs the statistics of its latents (latents_stats.pt). Open them with \
-             “Statistics…” or drop the file on the window."
+            "{network} needs the statistics of its latents (such as latents_stats.pt or stat.pt). \
+             Open them with “Statistics…” or drop the file on the window."
         ),
         LoadError::Memory { needed, free, .. } => format!(
             "This model needs {} of memory and the device has {}. Choose another device, f16, or a \

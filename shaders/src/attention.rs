@@ -176,7 +176,8 @@ pub fn qkv_attention(
     plain::qkv_attention(qkv, heads, scale, preparation, reach)
 }
 
-/// Rotates adjacent pairs by tables: `(a, b) → (a cos θ − b sin θ, b cos θ + a sin θ)`. Tables have no gradient.
+/// Rotates adjacent pairs by tables: `(a, b) → (a cos θ − b sin θ, b cos θ + a sin θ)`, in the dtype that `x` and the
+/// tables share, else in float32. Tables have no gradient.
 ///
 /// # Shapes
 ///

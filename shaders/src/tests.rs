@@ -264,6 +264,23 @@ fn prepared_and_neighborhood_attention() {
     }
 }
 
+/// Tables of rotations are in float32 in a network of any precision.
+#[test]
+fn queries_of_16_bits_are_rotated() {
+    let _on = kernels();
+    let qkv: Tensor<3> = values([2, 6, 3 * 2 * 8], 1);
+    let attention = |qkv: Tensor<3>| -> Tensor<3> {
+        let transform = QkTransform::Rotary { cos: values([6, 8], 2), sin: values([6, 8], 3) };
+        crate::qkv_attention(qkv, 2, 0.3, transform, AttentionKind::Global)
+    };
+    let expected = attention(qkv.clone()).into_data();
+    for dtype in [FloatDType::F16, FloatDType::BF16] {
+        let found = attention(qkv.clone().cast(dtype));
+        assert_eq!(found.dtype(), DType::from(dtype));
+        close(&found.cast(FloatDType::F32).into_data(), &expected, 3e-2);
+    }
+}
+
 #[test]
 fn group_norms() {
     for [b, c, h, w, groups] in [[1, 4, 1, 1, 2], [2, 32, 5, 7, 8], [1, 64, 33, 31, 32]] {

@@ -93,7 +93,7 @@ export interface Quality {
 }
 
 export interface ModelInfo {
-  /** Hi-DiT, SiT, LightningDiT, DiT-DH, HDiT, iMF, pMF. */
+  /** Hi-DiT, SiT, LightningDiT, DiT-DH, HDiT, JiT, iMF, pMF. */
   architecture: string;
   /** Fingerprint of the network's weights. */
   fingerprint: string;

@@ -38,7 +38,7 @@ pub struct Session {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Info {
-    /// The network: Hi-DiT, SiT, LightningDiT, DiT-DH, HDiT, iMF, pMF.
+    /// The network: Hi-DiT, SiT, LightningDiT, DiT-DH, HDiT, JiT, iMF, pMF.
     pub architecture: &'static str,
     /// Fingerprint of its weights.
     pub fingerprint: String,

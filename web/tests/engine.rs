@@ -275,7 +275,7 @@ fn errors_name_fields_of_a_request() {
         ),
         (
             &LoadError::NoStats("LightningDiT"),
-            "LightningDiT needs the statistics of its latents, latents_stats.pt; give its file as `stats`",
+            "LightningDiT needs the statistics of its latents, such as latents_stats.pt or stat.pt; give its file as `stats`",
         ),
         (
             &LoadError::Weights(WeightsError::Autoencoder { file: file() }),

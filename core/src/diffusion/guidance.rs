@@ -17,7 +17,8 @@ pub struct Guidance {
     pub scale: f64,
     /// Lower end of the interval, the one near the data: times in 0…1, or σ ≥ 0. Not above `high`.
     pub low: f64,
-    /// Upper end, the one near the noise: times in 0…1, or σ ≥ 0. Both ends are included.
+    /// Upper end, the one near the noise: times in 0…1, or σ ≥ 0. Whether the ends are included is the network's
+    /// [`Interval`].
     pub high: f64,
     /// Guides only so many of the first channels, 1 or more, and leaves the rest conditional, as
     /// LightningDiT's published numbers do (3); all where absent.
@@ -58,7 +59,8 @@ impl Guidance {
         Self { scale, ..Self::NONE }
     }
 
-    /// Whether a step that begins at this time (or noise level) needs the unconditional prediction.
+    /// Whether a step that begins at this time (or noise level) needs the unconditional prediction, of an interval with
+    /// both ends.
     pub fn active(&self, t: f64) -> bool {
         self.scale != 1.0 && self.low <= t && t <= self.high
     }

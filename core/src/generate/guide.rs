@@ -57,7 +57,7 @@ pub(super) fn guide_of(
 }
 
 /// What a network and its guide have in common, in words.
-fn kind(architecture: &Architecture) -> [String; 5] {
+fn kind(architecture: &Architecture) -> [String; 6] {
     let [channels, height, width] = architecture.state_shape();
     let image = architecture.image_size();
     let process = match architecture.process() {
@@ -74,5 +74,7 @@ fn kind(architecture: &Architecture) -> [String; 5] {
         // Hi-DiT's, whose states are latents.
         image.map_or(String::new(), |[width, height]| format!("images of {width} × {height}")),
         format!("{} classes", architecture.num_classes()),
+        // Both estimate the velocity of one path.
+        format!("noise scale {}", architecture.noise_scale()),
     ]
 }

@@ -32,7 +32,7 @@ pub enum LoadError {
     #[error("{0} works on latents and needs an autoencoder")]
     NoVae(&'static str),
     /// A network without the statistics of its latents, which its weights do not hold.
-    #[error("{0} needs the statistics of its latents, latents_stats.pt")]
+    #[error("{0} needs the statistics of its latents, such as latents_stats.pt or stat.pt")]
     NoStats(&'static str),
     /// Files of different models.
     #[error("{0}; they do not belong together")]

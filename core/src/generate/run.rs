@@ -1,5 +1,5 @@
-//! The run of a network with one stream: latents of SiT and LightningDiT, pixels of HDiT and JiT. Networks of average
-//! velocities have a run of their own.
+//! The run of a network with one stream: latents of SiT, LightningDiT and DiT-DH, pixels of HDiT and JiT. Networks of
+//! average velocities have a run of their own.
 
 use std::sync::Arc;
 
@@ -168,7 +168,10 @@ impl Run<'_> {
         guided: &[usize],
     ) -> Result<Tensor<4>, Stop> {
         let pipeline = self.0.pipeline;
-        let inputs = self.0.inputs(vec![x.cast(pipeline.precision)], time, guided);
+        // A velocity to an estimate of the image is a difference to the state, which is not rounded for it.
+        let is_of_estimate = pipeline.architecture.time_floor() > 0.0;
+        let x = if is_of_estimate { x } else { x.cast(pipeline.precision) };
+        let inputs = self.0.inputs(vec![x], time, guided);
         let of = |network: &Arc<dyn Network>| {
             let network = network.clone();
             move |inputs: Inputs| vec![predict(&*network, inputs)]

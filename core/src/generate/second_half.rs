@@ -72,7 +72,7 @@ impl fmt::Debug for SecondHalf {
 }
 
 impl Half {
-    /// `None` of a network that does not compute in float32, or where the device cannot be read.
+    /// `None` of states that are not in float32, or where the device cannot be read.
     async fn of(inputs: &Inputs, gate: Option<f64>) -> Option<Self> {
         let mut streams = Vec::new();
         for stream in &inputs.streams {

@@ -242,7 +242,8 @@ pub trait Network: Debug + Send + Sync {
     ///
     /// # Shapes
     ///
-    /// * `x`: `[B, C, H, W]`, in the network's precision for flows, in float32 for denoisers
+    /// * `x`: `[B, C, H, W]`, in the network's precision for flows; in float32 for denoisers, and where there is a
+    ///   [`time_floor`](DiffusionModel::time_floor)
     /// * `times`: `[B]` in float32, times on its own clock or noise levels
     /// * `labels`: `[B]`, each a class or the null class; ignored by a network without classes
     /// * returns `[B, C, H, W]`

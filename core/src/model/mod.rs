@@ -40,3 +40,7 @@ pub use sit::sit_config;
 
 /// Most blocks, levels' layers or teachers of a network: far more than any has, and few enough to list.
 const MAX_DEPTH: usize = 4096;
+/// Largest width, and most channels or classes: far more than any has, and few enough that no size of a tensor overflows.
+const MAX_WIDTH: usize = 1 << 20;
+/// Largest side of an image or a latent, in its pixels.
+const MAX_SIDE: usize = 1 << 16;

@@ -141,7 +141,7 @@ impl DitBlock {
     ) -> Tensor<3> {
         let [b, n, d] = x.dims();
         let [groups, _] = c.dims();
-        let m = self.ada_ln_modulation.forward(c); // [B, 6·D], or [B, 4·D] without shifts
+        let m = modulation(&self.ada_ln_modulation, c, b); // [B, 6·D], or [B, 4·D] without shifts
         let chunk = |i: usize| m.clone().narrow(1, i * d, d);
         let [shift1, scale1, gate1, shift2, scale2, gate2] = if self.shift {
             [0, 1, 2, 3, 4, 5].map(|i| Some(chunk(i)))
@@ -166,6 +166,18 @@ impl DitBlock {
         };
         tokens(tintype_shaders::gated_residual(x, grouped(f), gate2))
     }
+}
+
+/// The layer of a condition, `[B, D]` or `[B·N, D]`, of so many images. Rows of tokens lie along an axis of their own
+/// meanwhile: kernels take a matrix for a few conditions, whatever the number of its rows.
+fn modulation(layer: &Linear, c: Tensor<2>, images: usize) -> Tensor<2> {
+    let [rows, d] = c.dims();
+    if rows == images {
+        return layer.forward(c); // [B, out]
+    }
+    let m = layer.forward::<3>(c.reshape([images, rows / images, d])); // [B, N, out]
+    let out = m.dims()[2];
+    m.reshape([rows, out]) // [B·N, out]
 }
 
 /// Norm, modulation and the linear head onto patches.
@@ -200,7 +212,7 @@ impl FinalLayer {
     pub fn modulate(&self, x: Tensor<3>, c: Tensor<2>) -> Tensor<3> {
         let [b, n, d] = x.dims();
         let [groups, _] = c.dims();
-        let m = self.ada_ln_modulation.forward(c); // [B, 2·D]
+        let m = modulation(&self.ada_ln_modulation, c, b); // [B, 2·D]
         let (shift, scale) = (m.clone().narrow(1, 0, d), m.narrow(1, d, d));
         let x = x.reshape([groups, b * n / groups, d]);
         self.norm_final.modulated(x, Some(shift), scale).reshape([b, n, d])

@@ -1,7 +1,7 @@
 //! Rotary position embeddings: LightningDiT's, iMF's and pMF's over adjacent pairs, HDiT's over split halves.
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 pub use tintype_shaders::plain::{axial_grid, rotate_halves};
 use tintype_shaders::{QkTransform, plain, rotate_pairs};
 
@@ -137,9 +137,7 @@ impl RotaryTable {
     ///
     /// If a tensor does not have the stated shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let dtype = x.dtype();
-        let x = if dtype == self.cos.dtype() { x } else { x.cast(FloatDType::F32) };
-        rotate_pairs(x, self.cos.clone(), self.sin.clone()).cast(dtype)
+        rotate_pairs(x, self.cos.clone(), self.sin.clone())
     }
 
     /// The rotation inside of attention.

@@ -60,8 +60,8 @@ pub struct Step<'a> {
 #[allow(async_fn_in_trait)] // samplers run on the one thread that owns the device
 pub trait Model {
     /// The prediction at a state: the velocity at time t (flows), the denoised image at noise level
-    /// σ (Karras). `step_time` is the time at which the step began: guidance decides by it even
-    /// where a corrector evaluates elsewhere.
+    /// σ (Karras). `step_time` is the time at which the step began: guidance of a closed
+    /// [`Interval`](crate::model::Interval) decides by it even where a corrector evaluates elsewhere.
     ///
     /// # Shapes
     ///

@@ -2,7 +2,7 @@
 
 use tintype::burn::tensor::{Device, FloatDType};
 use tintype::generate::{LoadError, ModelFiles};
-use tintype::model::{detect, vae_config};
+use tintype::model::{autoencoder_config, detect};
 use tintype::weights::{WeightsError, parameter_count};
 
 /// Bytes of a model's parameters once they are loaded: those of the network and its guide in a precision, those of the
@@ -23,8 +23,48 @@ pub fn of_weights(
         sum = sum.saturating_add(network.memory(weights, precision, device) as u64);
     }
     if let Some(weights) = &files.vae {
-        let decoder = vae_config(weights)?.init_decoder(device).map_err(invalid)?;
+        let decoder = autoencoder_config(weights)?.init_decoder(device).map_err(invalid)?;
         sum = sum.saturating_add((parameter_count(&decoder) as u64).saturating_mul(4));
     }
     Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use tintype::burn::module::Module;
+    use tintype::weights::Weights;
+    use tintype_test_models::{configs, tensors};
+
+    use super::*;
+
+    fn weights<M: Module>(network: &M) -> Weights {
+        Weights { tensors: tensors(network, 0.4, |_| false), ..Weights::default() }
+    }
+
+    /// The latents of a DiT-DH are a RAE's.
+    #[test]
+    fn every_autoencoder_is_counted() {
+        let device = Device::flex();
+        let network = configs::ditdh().init(&device).expect("valid");
+        let mut files = ModelFiles {
+            model: weights(&network),
+            vae: None,
+            stats: None,
+            guide: None,
+            notes: Vec::new(),
+        };
+        let bytes = |files: &ModelFiles| of_weights(files, FloatDType::F32, &device);
+        let alone = bytes(&files).expect("a network");
+        let rae = configs::rae().init(&device).expect("valid");
+        let mut decoder = weights(&rae);
+        let config = serde_json::json!(configs::rae()).to_string();
+        decoder.metadata.insert("config".into(), config);
+        files.vae = Some(decoder);
+        let rae = 4 * parameter_count(&rae) as u64;
+        assert_eq!(bytes(&files).expect("a RAE"), alone + rae);
+        let vae = configs::autoencoder().init_decoder(&device).expect("valid");
+        files.vae = Some(weights(&vae));
+        let vae = 4 * parameter_count(&vae) as u64;
+        assert_eq!(bytes(&files).expect("an autoencoder"), alone + vae);
+    }
 }

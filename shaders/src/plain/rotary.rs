@@ -4,7 +4,8 @@ use burn::tensor::{DType, FloatDType, Tensor, TensorData};
 
 use super::statistics_type;
 
-/// Rotates adjacent pairs by tables: `(a, b) → (a cos θ − b sin θ, b cos θ + a sin θ)`.
+/// Rotates adjacent pairs by tables: `(a, b) → (a cos θ − b sin θ, b cos θ + a sin θ)`, in the dtype that `x` and the
+/// tables share, else in float32.
 ///
 /// # Shapes
 ///
@@ -16,12 +17,14 @@ use super::statistics_type;
 ///
 /// If the shapes do not fit each other, or `d` is odd.
 pub fn rotate_pairs(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
+    let dtype = x.dtype();
+    let x = if dtype == cos.dtype() { x } else { x.cast(FloatDType::F32) };
     let [b, h, n, d] = x.dims();
     let pairs = x.clone().reshape([b, h, n, d / 2, 2]);
     let first = pairs.clone().narrow(4, 0, 1);
     let second = pairs.narrow(4, 1, 1);
     let turned = Tensor::cat(vec![-second, first], 4).reshape([b, h, n, d]);
-    x * cos.reshape([1, 1, n, d]) + turned * sin.reshape([1, 1, n, d])
+    (x * cos.reshape([1, 1, n, d]) + turned * sin.reshape([1, 1, n, d])).cast(dtype)
 }
 
 /// HDiT's axial grid `[H, W, 2]` of cell centres as (y, x): the longer side spans −1…1, the

@@ -84,7 +84,7 @@ pub struct PartsArgs {
     #[arg(long, value_name = "NAME|FILE")]
     pub vae: Option<PathBuf>,
     /// Latent statistics: a published autoencoder's name, an address, or a path (latents_stats.pt,
-    /// *-latents-stats.pt) [default: the published model's]
+    /// *-latents-stats.pt, stat.pt) [default: the published model's]
     #[arg(long, value_name = "NAME|FILE")]
     pub stats: Option<PathBuf>,
     /// Network of autoguidance: a smaller or earlier one of the same kind, whose prediction takes the place of the

@@ -7,7 +7,8 @@ use super::FAMILY;
 use crate::diffusion::guidance::Guidance;
 use crate::diffusion::time_shift::{BASE_DIMENSION, dimension_shift};
 use crate::model::{
-    Clock, DiffusionModel, InvalidConfig, LatentSpace, MAX_DEPTH, Process, Untrained, ensure,
+    Clock, DiffusionModel, InvalidConfig, LatentSpace, MAX_DEPTH, MAX_SIDE, MAX_WIDTH, Process,
+    Untrained, ensure,
 };
 use crate::settings::{Sampler, Settings};
 
@@ -168,8 +169,18 @@ impl DitDhConfig {
             self.input_size > 0 && self.in_channels > 0,
             "input_size and in_channels must be positive"
         );
+        for (name, value, most) in [
+            ("input_size", self.input_size, MAX_SIDE),
+            ("in_channels", self.in_channels, MAX_WIDTH),
+            ("num_classes", self.num_classes, MAX_WIDTH),
+        ] {
+            ensure!(value <= most, "{name} {value} is above {most}");
+        }
         for (hidden_size, heads) in self.hidden_size.into_iter().zip(self.num_heads) {
-            ensure!(hidden_size > 0, "hidden_size {hidden_size} is not positive");
+            ensure!(
+                (1..=MAX_WIDTH).contains(&hidden_size),
+                "hidden_size {hidden_size} is not in 1…{MAX_WIDTH}"
+            );
             ensure!(
                 heads > 0 && hidden_size.is_multiple_of(heads),
                 "hidden_size {hidden_size} is not divisible by num_heads {heads}"
@@ -179,6 +190,12 @@ impl DitDhConfig {
                 "the head size {} is not divisible by 4, which RoPE needs",
                 hidden_size / heads
             );
+            let mlp = hidden_size as f64 * self.mlp_ratio;
+            ensure!(
+                (2.0..=MAX_WIDTH as f64).contains(&mlp),
+                "mlp_ratio {:?} does not make an MLP of 2 to {MAX_WIDTH} features",
+                self.mlp_ratio
+            );
         }
         let [backbone, head] = self.depth;
         ensure!(backbone > 0 && head > 0, "depth {:?} is not positive", self.depth);
@@ -187,7 +204,6 @@ impl DitDhConfig {
             "depth {:?} is above {MAX_DEPTH}",
             self.depth
         );
-        ensure!(self.mlp_ratio > 0.0 && self.mlp_ratio.is_finite(), "mlp_ratio must be positive");
         ensure!(
             (0.0..=1.0).contains(&self.class_dropout_prob),
             "class_dropout_prob {} is not in 0…1",
@@ -197,6 +213,11 @@ impl DitDhConfig {
             let is_one = size > 0.0 && size.is_finite();
             ensure!(is_one, "time_dist_shift_{key} {size} is not positive");
         }
+        let shift = self.shift();
+        ensure!(
+            shift.is_normal(),
+            "time_dist_shift_dim and time_dist_shift_base make a shift of {shift}"
+        );
         ensure!(self.use_rope, "use_rope false does not run in the authors' network");
         ensure!(!self.wo_shift, "wo_shift true does not run in the authors' network");
         Ok(())
@@ -334,6 +355,8 @@ guidance:
         assert_eq!(of_misc("196608").ok(), DitDhConfig::variant("XL", 16));
         assert_eq!(of_misc("16384").expect("another shift").shift(), 2.0);
         assert!(of_misc("0").expect_err("refused").0.contains("time_dist_shift_dim 0"));
+        let endless = of_misc("1.0e300\n  time_dist_shift_base: 1.0e-300").expect_err("refused");
+        assert!(endless.0.contains("a shift of inf"), "{endless}");
         let message = |from, to| with(from, to).expect_err("refused").0;
         assert!(message("use_rope: True", "use_rope: False").contains("use_rope"));
         assert!(message("wo_shift: False", "wo_shift: True").contains("wo_shift"));
@@ -341,6 +364,11 @@ guidance:
         assert!(message("num_heads: [16, 16]", "num_heads: [16, 0]").contains("num_heads 0"));
         assert!(message("num_heads: [16, 16]", "num_heads: [64, 16]").contains("head size 18"));
         assert!(message("depth: [28, 2]", "depth: [28, 0]").contains("depth [28, 0]"));
+        let vast = message("    input_size: 16", "    input_size: 1099511627776");
+        assert!(vast.contains("input_size 1099511627776 is above"), "{vast}");
+        let vast = message("[1152, 2048]", "[1152, 1099511627776]");
+        assert!(vast.contains("hidden_size 1099511627776"), "{vast}");
+        assert!(message("mlp_ratio: 4.0", "mlp_ratio: 0.0").contains("mlp_ratio 0"));
         assert!(message("stage_2:", "stage_3:").starts_with("YAML"));
     }
 }

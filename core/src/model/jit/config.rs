@@ -7,7 +7,8 @@ use super::FAMILY;
 use crate::diffusion::guidance::{Guidance, Interval};
 use crate::image::Rounding;
 use crate::model::{
-    Clock, DiffusionModel, InvalidConfig, LatentSpace, MAX_DEPTH, Process, Untrained, ensure,
+    Clock, DiffusionModel, InvalidConfig, LatentSpace, MAX_DEPTH, MAX_SIDE, MAX_WIDTH, Process,
+    Untrained, ensure,
 };
 use crate::nn::embedding::TimestepEmbedder;
 use crate::settings::{Sampler, Settings};
@@ -157,7 +158,21 @@ impl JitConfig {
             "in_channels, bottleneck_dim and depth must be positive"
         );
         ensure!(depth <= MAX_DEPTH, "depth {depth} is above {MAX_DEPTH}");
-        ensure!(self.mlp_ratio > 0.0 && self.mlp_ratio.is_finite(), "mlp_ratio must be positive");
+        for (name, value, most) in [
+            ("input_size", input_size, MAX_SIDE),
+            ("in_channels", self.in_channels, MAX_WIDTH),
+            ("hidden_size", hidden_size, MAX_WIDTH),
+            ("bottleneck_dim", self.bottleneck_dim, MAX_WIDTH),
+            ("num_classes", self.num_classes, MAX_WIDTH),
+        ] {
+            ensure!(value <= most, "{name} {value} is above {most}");
+        }
+        let mlp = hidden_size as f64 * self.mlp_ratio;
+        ensure!(
+            (2.0..=MAX_WIDTH as f64).contains(&mlp),
+            "mlp_ratio {:?} does not make an MLP of 2 to {MAX_WIDTH} features",
+            self.mlp_ratio
+        );
         let (tokens, start) = (self.in_context_len, self.in_context_start);
         ensure!(tokens <= MAX_DEPTH, "in_context_len {tokens} is above {MAX_DEPTH}");
         ensure!(
