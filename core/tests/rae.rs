@@ -6,12 +6,14 @@ use tempfile::TempDir;
 use tintype::burn::module::Module;
 use tintype::burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use tintype::generate::{
-    Event, ImageSpec, LatentStats, LoadError, Parts, Pipeline, Request, Settings,
+    Event, ImageSpec, LatentMap, LatentStats, LoadError, Parts, Pipeline, Preview, Previewer,
+    Request, Settings,
 };
 use tintype::model::dinov2::{DinoConfig, DinoV2};
 use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::rae::{
-    RaeDecoder, RaeDecoderConfig, RaeEncoder, as_whole, decoder_part, encoder_part, noised,
+    RaeDecoder, RaeDecoderConfig, RaeEncoder, as_whole, decoder_part, encoder_part, is_decoder,
+    is_encoder, noised,
 };
 use tintype::model::{Autoencoder, Decoder, autoencoder_config, detect};
 use tintype::weights::{
@@ -233,6 +235,13 @@ fn halves_are_told_apart_in_a_checkpoint_of_training() {
     let names = |weights: &Weights| weights.tensors.keys().cloned().collect::<Vec<String>>();
     assert_eq!(names(&decoder_part(whole.clone())), names(&decoder));
     assert_eq!(names(&encoder_part(whole.clone())), names(&encoder));
+    assert_eq!([&encoder, &decoder, &whole].map(is_encoder), [true, false, true]);
+    assert_eq!([&encoder, &decoder, &whole].map(is_decoder), [false, true, true]);
+    let error = autoencoder_config(&encoder).expect_err("an encoder").to_string();
+    assert!(error.contains("DINOv2") && error.contains("decoder"), "{error}");
+    // Of two files, the configuration is the decoder's.
+    let config = |weights: &Weights| as_whole(configured(weights.clone(), "{}")).metadata.len();
+    assert_eq!([&encoder, &decoder].map(config), [0, 1]);
     assert!(encoder_part(decoder).tensors.is_empty());
     // The final norm's weights, which training drops, are not needed.
     whole.tensors.retain(|name, _| !name.starts_with("encoder.encoder.norm."));
@@ -351,4 +360,31 @@ fn a_network_on_tokens_makes_pictures() {
     let channels = of(&[64]);
     let lacking = Parts { stats: None, ..parts(&model, &decoder, &channels) };
     assert!(matches!(pipeline(lacking), Err(LoadError::NoStats(_))));
+}
+
+#[test]
+fn previews_of_wide_latents_are_decoded_or_stand_still() {
+    let (channels, device) = (256, Device::flex());
+    let config = RaeDecoderConfig { latent_channels: channels, ..configs::rae() };
+    let decoder = configured(of_decoder(&config), &serde_json::json!(config).to_string());
+    let (model, stats) =
+        (network(channels, 2), statistics(Some(0.5), ("var", 4.0), &[channels, 2, 2]));
+    let pipeline = Pipeline::load(parts(&model, &decoder, &stats), FloatDType::F32, &device);
+    let pipeline = pipeline.expect("it loads");
+    let mut map = LatentMap::new(channels);
+    let mut previewer = Previewer::new(&pipeline, &mut map);
+    let mut shown = |clean: &Tensor<4>| {
+        let images = previewer.images(Preview { clean, pixels: None });
+        pollster::block_on(images).expect("images")
+    };
+    let first = values([1, channels, 2, 2]);
+    let second = first.clone() * -0.5 + 0.25;
+    let decoded = [&first, &second].map(|clean| pipeline.decode(clean.clone()));
+    assert_close(shown(&first), decoded[0].clone());
+    // Whether there is time to decode the second one, too, is up to the machine.
+    let found = shown(&second);
+    let error =
+        |image: &Tensor<4>| (found.clone() - image.clone()).abs().max().into_scalar::<f32>();
+    assert!(error(&decoded[0]).min(error(&decoded[1])) < 1e-4);
+    assert!((decoded[0].clone() - decoded[1].clone()).abs().max().into_scalar::<f32>() > 1e-2);
 }

@@ -11,10 +11,11 @@ use serde_json::Value;
 use tintype::burn::tensor::Device;
 use tintype::generate::LatentStats;
 use tintype::image::Rgb;
+use tintype::model::dinov2::DinoConfig;
 use tintype::model::vavae::VaeConfig;
 use tintype::noise::{ImageKey, Stream, normals, uniforms};
 use tintype::weights::{TensorView, layout, open, snapshot, write_safetensors};
-use tintype_test_models::rae;
+use tintype_test_models::{configs, rae};
 use tintype_trainer::data::latents::LatentShards;
 use tintype_trainer::data::npz;
 use tintype_trainer::network::inception::Inception;
@@ -307,6 +308,9 @@ fn reconstructions_of_an_autoencoder_are_evaluated() {
     let device = Device::flex();
     let mut tensors = snapshot(&config.init_encoder(&device).expect("it fits"));
     tensors.extend(snapshot(&config.init_decoder(&device).expect("it fits")));
+    // Checkpoints of a VA-VAE may hold its teacher, a DINOv2.
+    let teacher = "foundation_model.model.blocks.0.ls1.gamma";
+    tensors.insert(teacher.into(), view(&[4], &[1.0; 4]));
     let text = serde_json::to_string(&config).expect("JSON");
     write(&workspace.path("vae.safetensors"), &tensors, &[("config", text)]);
     let random = |(i, (name, old)): (usize, (String, TensorView))| {
@@ -335,6 +339,7 @@ fn reconstructions_of_an_autoencoder_are_evaluated() {
     assert_ne!(other["metrics"]["psnr"], result["metrics"]["psnr"]);
     assert!(workspace.path("pairs.png").exists());
     assert!(open(&workspace.path("vae.safetensors")).is_ok());
+    workspace.succeeds("encode store --vae vae.safetensors --out latents --device cpu");
     let error = workspace.refused("evaluate a --reconstruct vae.safetensors --device cpu");
     assert!(error.contains("tintype prepare"), "{error}");
     workspace.succeeds("prepare a --out odd --size 23");
@@ -387,6 +392,11 @@ fn rae_encodes_and_reconstructs() {
     assert!(metric(&result, "psnr").is_finite() && metric(&result, "ssim") < 1.0, "{result}");
     let error = workspace.refused("evaluate store --reconstruct encoder.pth --device cpu");
     assert!(error.contains("name its decoder"), "{error}");
+    let wide = DinoConfig { embed_dim: 128, num_heads: 2, ..configs::dinov2() };
+    let wide = snapshot(&wide.init(&Device::flex()).expect("valid"));
+    write(&workspace.path("wide.safetensors"), &wide, &[]);
+    let error = workspace.refused(&line.replace("encoder.pth", "wide.safetensors"));
+    assert!(error.contains("128 channels and the decoder takes 64"), "{error}");
     workspace.succeeds("prepare images --out small --size 16");
     let error = workspace.refused(&line.replace("store", "small"));
     assert!(error.contains("16 pixels a side and the autoencoder 32"), "{error}");

@@ -5,7 +5,7 @@
 #[derive(Clone, Debug)]
 pub struct LatentMap {
     channels: usize,
-    /// `Σ [z; 1][z; 1]ᵀ`, `[C + 1, C + 1]`.
+    /// `Σ [z; 1][z; 1]ᵀ`, `[C + 1, C + 1]`; none of wide latents, nor the others.
     moments: Vec<f64>,
     /// `Σ [z; 1] rgbᵀ`, `[C + 1, 3]`.
     targets: Vec<[f64; 3]>,
@@ -19,12 +19,23 @@ const MEMORY: f64 = 0.5;
 /// Keeps the equations solvable while fewer places were seen than there are channels.
 const RIDGE: f64 = 1e-3;
 
+/// Most channels of latents that a map is fitted to. A picture has a few hundred places. Of the 768 channels of a RAE they
+/// leave most directions open, in which the next latent moves all the same; and the equations, 3·10⁸ multiplications on
+/// one core, take longer than a decoder on a GPU.
+const MOST_CHANNELS: usize = 128;
+
 impl LatentMap {
-    /// Nothing known yet: every latent is grey.
+    /// Nothing known yet: every latent is grey. Latents of more than 128 channels stay so, since a map of them cannot be
+    /// [learned](Self::learns).
     pub fn new(channels: usize) -> Self {
-        let n = channels + 1;
+        let n = if channels > MOST_CHANNELS { 0 } else { channels + 1 };
         let zero = vec![[0.0; 3]; n];
         Self { channels, moments: vec![0.0; n * n], targets: zero.clone(), weights: zero }
+    }
+
+    /// Whether it learns from what is [observed](Self::observe): not of more than 128 channels.
+    pub fn learns(&self) -> bool {
+        !self.weights.is_empty()
     }
 
     /// Learns from latents and the mean colours of what they decode to; `area` is `h·w`, which is
@@ -39,6 +50,9 @@ impl LatentMap {
     ///
     /// If `area` is 0 or there are fewer latents than colours.
     pub fn observe(&mut self, latents: &[f32], area: usize, colours: &[f32]) {
+        if !self.learns() {
+            return;
+        }
         let n = self.channels + 1;
         self.moments.iter_mut().for_each(|m| *m *= MEMORY);
         self.targets.iter_mut().flatten().for_each(|t| *t *= MEMORY);
@@ -73,7 +87,11 @@ impl LatentMap {
     ///
     /// If there are no channels or `area` is 0.
     pub fn colours(&self, change: &[f32], area: usize) -> Vec<f32> {
-        let mut out = Vec::with_capacity(change.len() / self.channels * 3);
+        let count = change.len() / self.channels * 3;
+        if !self.learns() {
+            return vec![0.0; count];
+        }
+        let mut out = Vec::with_capacity(count);
         for image in change.chunks_exact(self.channels * area) {
             for colour in 0..3 {
                 out.extend((0..area).map(|place| {
@@ -143,5 +161,16 @@ mod tests {
         for (found, wanted) in map.colours(&change, area).iter().zip(decode(&change, 0.0)) {
             assert!((found - wanted).abs() < 1e-3, "{found} against {wanted}");
         }
+    }
+
+    #[test]
+    fn wide_latents_stay_grey() {
+        let (channels, area) = (768, 4);
+        let mut map = LatentMap::new(channels);
+        assert!(!map.learns() && map.moments.is_empty());
+        let latents = vec![1.0; channels * area];
+        map.observe(&latents, area, &vec![0.5; 3 * area]);
+        assert_eq!(map.colours(&latents, area), vec![0.0; 3 * area]);
+        assert!(LatentMap::new(MOST_CHANNELS).learns());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Pixels are shown as they are. Latents are decoded every few steps; in between, the change since
 //! then is added in colours that a linear map makes of it, so that the picture moves at every step and
-//! keeps its detail.
+//! keeps its detail. Latents of too many channels for such a map stand still in between.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use web_time::Instant;
 
 use super::latent_map::LatentMap;
 use super::{Pipeline, Preview};
-use crate::sampler::{State, Stop, read_finite};
+use crate::sampler::{State, Stop, read_finite, wait_for};
 
 /// The share of time that decoding may take from the sampler is one in this many.
 const DECODE_SHARE: u32 = 9;
@@ -20,6 +20,7 @@ const DECODE_SHARE: u32 = 9;
 /// The latest decoded latents of a batch.
 #[derive(Debug)]
 struct Decoded {
+    /// As the map takes them; empty where that does not learn.
     latents: Vec<f32>,
     images: Tensor<4>,
     /// When that was done, and how long it took.
@@ -65,31 +66,49 @@ impl<'a> Previewer<'a> {
 
     /// Images `[B, 3, H, W]` of latents `[B, C, h, w]`.
     async fn latents(&mut self, clean: &State) -> Result<Tensor<4>, Stop> {
-        let latents = values(clean.clone()).await?;
         match &self.decoded {
             Some(last) if last.at.elapsed() < last.took * DECODE_SHARE => {
-                let [batch, _, h, w] = clean.dims();
-                let change: Vec<f32> =
-                    latents.iter().zip(&last.latents).map(|(now, then)| now - then).collect();
-                let colours = self.map.colours(&change, h * w);
-                let colours = TensorData::new(colours, [batch, 3, h, w]);
-                let colours = Tensor::<4>::from_data(colours, self.pipeline.device());
-                let [_, _, height, width] = last.images.dims();
-                let smooth = InterpolateOptions::new(InterpolateMode::Bilinear);
-                Ok(last.images.clone() + module::interpolate(colours, [height, width], smooth))
+                self.moved(last, clean).await
             }
-            _ => self.decode(clean, latents).await,
+            _ => self.decode(clean).await,
         }
     }
 
-    async fn decode(&mut self, clean: &State, latents: Vec<f32>) -> Result<Tensor<4>, Stop> {
+    /// The latest decoded images, moved by the change since then.
+    async fn moved(&self, last: &Decoded, clean: &State) -> Result<Tensor<4>, Stop> {
+        if !self.map.learns() {
+            return Ok(last.images.clone());
+        }
+        let [batch, _, h, w] = clean.dims();
+        let latents = values(clean.clone()).await?;
+        let change: Vec<f32> =
+            latents.iter().zip(&last.latents).map(|(now, then)| now - then).collect();
+        let colours = self.map.colours(&change, h * w);
+        let colours = TensorData::new(colours, [batch, 3, h, w]);
+        let colours = Tensor::<4>::from_data(colours, self.pipeline.device());
+        let [_, _, height, width] = last.images.dims();
+        let smooth = InterpolateOptions::new(InterpolateMode::Bilinear);
+        Ok(last.images.clone() + module::interpolate(colours, [height, width], smooth))
+    }
+
+    async fn decode(&mut self, clean: &State) -> Result<Tensor<4>, Stop> {
+        let latents = match self.map.learns() {
+            true => values(clean.clone()).await?,
+            // What the device still has to do for them is not the decoder's time.
+            false => wait_for(clean).await.map(|()| Vec::new())?,
+        };
         let started = Instant::now();
         let images = self.pipeline.decode(clean.clone());
-        let [_, _, h, w] = clean.dims();
-        let [_, _, height, width] = images.dims();
-        let means = module::adaptive_avg_pool2d(images.clone(), [h, w]); // [B, 3, h, w]
-        debug_assert!(height % h == 0 && width % w == 0);
-        self.map.observe(&latents, h * w, &values(means).await?);
+        match self.map.learns() {
+            true => {
+                let [_, _, h, w] = clean.dims();
+                let [_, _, height, width] = images.dims();
+                let means = module::adaptive_avg_pool2d(images.clone(), [h, w]); // [B, 3, h, w]
+                debug_assert!(height % h == 0 && width % w == 0);
+                self.map.observe(&latents, h * w, &values(means).await?);
+            }
+            false => wait_for(&images).await?,
+        }
         let (at, took) = (Instant::now(), started.elapsed());
         self.decoded = Some(Decoded { latents, images: images.clone(), at, took });
         Ok(images)

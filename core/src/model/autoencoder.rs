@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 
 use super::InvalidConfig;
 use super::detect::vae_config;
+use super::dinov2::is_dinov2;
 use super::rae::{self, RaeDecoder, RaeDecoderConfig};
+use super::tensors::problem;
 use super::vavae::{VaeConfig, VaeDecoder};
 use crate::weights::{Weights, WeightsError};
 
@@ -123,11 +125,15 @@ impl Decoder {
 ///
 /// # Errors
 ///
-/// As [`vae_config`]; of a RAE [`WeightsError::Format`] where its tensors do not make a decoder, or do not tell its
-/// number of heads and no configuration does, and [`WeightsError::Config`] where they describe none.
+/// As [`vae_config`]; of a RAE [`WeightsError::Format`] where they are its encoder alone, do not make a decoder, or do not
+/// tell its number of heads and no configuration does, and [`WeightsError::Config`] where they describe none.
 pub fn autoencoder_config(weights: &Weights) -> Result<Autoencoder, WeightsError> {
-    match rae::is_decoder(weights) {
-        true => RaeDecoderConfig::of(weights).map(Autoencoder::Rae),
-        false => vae_config(weights).map(Autoencoder::Vae),
+    if rae::is_decoder(weights) {
+        return RaeDecoderConfig::of(weights).map(Autoencoder::Rae);
     }
+    if is_dinov2(weights) {
+        let reason = "it is a DINOv2, which a RAE encodes with; its decoder is a file of its own";
+        return Err(problem(weights, reason));
+    }
+    vae_config(weights).map(Autoencoder::Vae)
 }

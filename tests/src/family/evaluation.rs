@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tintype::burn::tensor::{Device, Tensor, TensorData};
 use tintype::image::Rgb;
+use tintype::resize::{Method, resize};
 use tintype_trainer::data::crop::{Filter, resize as pillow};
-use tintype_trainer::data::resize::{Method, resize};
 use tintype_trainer::evaluate::preprocess::Preprocess;
 use tintype_trainer::network::inception::{Inception, SIDE};
 

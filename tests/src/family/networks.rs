@@ -5,9 +5,10 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::Value;
 use tintype::burn::tensor::{Device, Tensor, TensorData};
-use tintype_trainer::data::resize::{Method, repa_teacher_input, vf_teacher_input};
+use tintype::model::dinov2::{DinoConfig, Interpolation, resample_positions};
+use tintype::resize::Method;
+use tintype_trainer::data::resize::{repa_teacher_input, vf_teacher_input};
 use tintype_trainer::loss::vf::{Margins, alignment};
-use tintype_trainer::network::dinov2::{DinoConfig, Interpolation, resample_positions};
 use tintype_trainer::network::lpips;
 
 use super::loss_networks::values;

@@ -5,15 +5,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use tintype::burn::tensor::{Device, Tensor, TensorData};
-use tintype::image::Rgb;
+use tintype::image::{IMAGENET_MEAN, IMAGENET_STD, Rgb};
+use tintype::model::dinov2::{DinoV2, Interpolation, Tokens, resample_positions};
+use tintype::resize::Method;
 use tintype::weights::{Weights, open};
 use tintype_trainer::data::crop::{Filter, resize as pillow};
-use tintype_trainer::data::resize::{
-    IMAGENET_MEAN, IMAGENET_STD, Method, repa_teacher_input, vf_teacher_input,
-};
+use tintype_trainer::data::resize::{repa_teacher_input, vf_teacher_input};
 use tintype_trainer::evaluate::preprocess::{Preprocess, VIT_SIDE, unit_rows};
 use tintype_trainer::network::clip::Clip;
-use tintype_trainer::network::dinov2::{DinoV2, Interpolation, Tokens, resample_positions};
 
 use super::book::Book;
 use super::evaluation::planes;

@@ -80,7 +80,9 @@ pub fn run(mut args: Args) -> Result<Outcome> {
     };
     let batch = args.batch.unwrap_or(if chosen.found.id == "cpu" { 4 } else { 32 }).max(1);
     let other = force::other(args.force);
-    let plan = Plan { out: args.out.clone(), batch, seed: args.seed, rank, other };
+    let free_space = library.downloader.environment().free_space;
+    let free = std::path::absolute(&args.out).ok().and_then(|out| free_space(&out));
+    let plan = Plan { out: args.out.clone(), batch, seed: args.seed, rank, free, other };
     let interrupted =
         on_interrupt("stopping; finished shards are kept, run the same command to resume")?;
     let reporter = Reporter::counting(store.len() as u64, "images", args.json);

@@ -196,6 +196,7 @@ fn reconstruct(mut args: Args, (id, device): (&str, &Device)) -> Result<Outcome>
     for file in files {
         let file = file?;
         weights.tensors.extend(file.tensors);
+        weights.unreadable.extend(file.unreadable);
         for (key, text) in file.metadata {
             weights.metadata.entry(key).or_insert(text);
         }

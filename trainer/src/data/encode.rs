@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, Result, bail, ensure};
 use tintype::burn::tensor::{Device, Tensor, TensorData};
 use tintype::files::{Identity, write_durably};
+use tintype::generate::bytes;
 use tintype::image::Rgb;
 use tintype::noise::{ImageKey, Stream, normals};
 use tintype::weights::{Dtype, TensorView, open, write_safetensors};
@@ -22,6 +23,9 @@ use crate::rank::Rank;
 
 /// Bytes of one shard's latents, about; LightningDiT puts at most 10,000 into one.
 const SHARD_BYTES: usize = 64 << 20;
+/// The same of a RAE's, which are 24 times as large: of ImageNet they are some thousand files nevertheless. Every process
+/// that trains maps all of them for each of its devices, and Linux lets it map 65,530.
+const TOKEN_SHARD_BYTES: usize = 512 << 20;
 /// LightningDiT's statistics beside its shards.
 pub const STATS_FILE: &str = "latents_stats.pt";
 
@@ -36,6 +40,8 @@ pub struct Plan {
     pub seed: u64,
     /// Rank of this process.
     pub rank: Rank,
+    /// Free bytes of the disk that it goes to, where they can be told.
+    pub free: Option<u64>,
     /// What happens to latents of another making.
     pub other: Other,
 }
@@ -76,6 +82,7 @@ pub enum Outcome {
 ///
 /// * The folder has shards that were made of another store, with other weights, another seed or number of
 ///   processes ([`IdentityError`](tintype::files::IdentityError)), unless [`Plan::other`] lets them be removed.
+/// * [`Plan::free`] bytes are less than the shards take that are missing.
 /// * The folder, a shard or the statistics cannot be written, or a shard not be read.
 ///
 /// # Panics
@@ -103,15 +110,26 @@ pub fn to_shards(
     let first = encoder.images(store.planes(0), store.side());
     let latent = encoder.network.latents(first, |[c, h, w]| vec![0.0; c * h * w]);
     let [_, c, h, w] = latent.dims();
-    let rows = (SHARD_BYTES / (c * h * w * 4)).clamp(1, 10_000);
+    let most = if encoder.network.has_posterior() { SHARD_BYTES } else { TOKEN_SHARD_BYTES };
+    let rows = (most / (c * h * w * 4)).clamp(1, 10_000);
+    let shards = |rank: usize| -> Vec<(PathBuf, Vec<usize>)> {
+        let all: Vec<usize> = Rank { rank, ..plan.rank }.share(store.len()).collect();
+        let shard = |(number, items): (usize, &[usize])| {
+            let name = format!("latents_rank{rank:02}_shard{number:03}.safetensors");
+            (plan.out.join(name), items.to_vec())
+        };
+        all.chunks(rows).enumerate().map(shard).collect()
+    };
+    let is_there =
+        |(path, items): &(PathBuf, Vec<usize>)| is_finished(path, &identity, items.len());
+    let missing = (0..plan.rank.world).flat_map(&shards).filter(|shard| !is_there(shard));
+    let images: usize = missing.map(|(_, items)| items.len()).sum();
+    check_space(plan, images as u64 * (2 * 4 * c * h * w + 8) as u64)?;
     let mut complete = true;
     for rank in 0..plan.rank.world {
-        let range = Rank { rank, ..plan.rank }.share(store.len());
-        let all: Vec<usize> = range.collect();
-        for (number, items) in all.chunks(rows).enumerate() {
-            let name = format!("latents_rank{rank:02}_shard{number:03}.safetensors");
-            let path = plan.out.join(&name);
-            if is_finished(&path, &identity, items.len()) {
+        for shard in shards(rank) {
+            let (path, items) = &shard;
+            if is_there(&shard) {
                 progress.resume(items.len());
                 continue;
             }
@@ -120,7 +138,7 @@ pub fn to_shards(
                 continue;
             }
             match encode_shard(store, encoder, plan, items, &identity, progress)? {
-                Some(bytes) => write_durably(&path, &bytes)?,
+                Some(bytes) => write_durably(path, &bytes)?,
                 None => return Ok(Outcome::Stopped),
             }
         }
@@ -130,6 +148,19 @@ pub fn to_shards(
     }
     write_statistics(&plan.out, encoder.network.has_posterior())?;
     Ok(Outcome::Done)
+}
+
+/// Refuses to begin what the disk has no room for: of a large store a RAE's latents are terabytes.
+fn check_space(plan: &Plan, needed: u64) -> Result<()> {
+    if let Some(free) = plan.free.filter(|free| *free < needed) {
+        bail!(
+            "{}: the latents that are missing take {} and {} is free there",
+            plan.out.display(),
+            bytes(needed),
+            bytes(free)
+        );
+    }
+    Ok(())
 }
 
 /// What latents of a store are made from.
@@ -193,11 +224,12 @@ fn encode_shard(
     shape.insert(0, items.len());
     let labels: Vec<u8> =
         items.iter().flat_map(|&i| store.label(i).map_or(-1, |l| l as i64).to_le_bytes()).collect();
-    let floats = |v: &[f32]| TensorView::from_f32(shape.clone(), v).map_err(anyhow::Error::msg);
+    let [straight, flipped] = samples;
+    let floats = |v: Vec<f32>| TensorView::from_f32(shape.clone(), &v).map_err(anyhow::Error::msg);
     let labels = TensorView::from_bytes(Dtype::I64, vec![items.len()], labels);
     let tensors = BTreeMap::from([
-        ("latents".to_string(), floats(&samples[0])?),
-        ("latents_flip".to_string(), floats(&samples[1])?),
+        ("latents".to_string(), floats(straight)?),
+        ("latents_flip".to_string(), floats(flipped)?),
         ("labels".to_string(), labels.map_err(anyhow::Error::msg)?),
     ]);
     // The keys that LightningDiT's own shards carry, and ours.
@@ -348,4 +380,22 @@ pub fn images_to_hdf5(
         all.iter().map(|&i| (name(i), store.label(i).map_or(-1, |l| l as i64))).collect();
     writer.finish(&labels, true)?;
     Ok(Outcome::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_without_room_is_refused() {
+        let space = |free: Option<u64>, needed: u64| {
+            let (out, rank) = (PathBuf::from("latents"), Rank::ALONE);
+            let plan = Plan { out, batch: 1, seed: 0, rank, free, other: Other::Refuse };
+            check_space(&plan, needed).map_err(|e| e.to_string())
+        };
+        assert_eq!(space(None, u64::MAX), Ok(()));
+        assert_eq!(space(Some(10), 10), Ok(()));
+        let error = space(Some(1 << 30), 2 << 40).expect_err("there is no room");
+        assert!(error.contains("latents") && error.contains("2048.0 GiB and 1.0 GiB"), "{error}");
+    }
 }

@@ -2,7 +2,6 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use tintype::burn::tensor::{Device, FloatDType, Tensor, TensorData};
-use tintype::model::dinov2::is_dinov2;
 use tintype::model::rae::{self, RaeDecoderConfig, RaeEncoder};
 use tintype::model::vae_config;
 use tintype::model::vavae::VaeEncoder;
@@ -31,7 +30,7 @@ impl ImageEncoder {
     ///
     /// If the weights hold no encoder or do not fit it, or the side of the images does not.
     pub fn load(weights: &Weights, side: usize, device: &Device) -> Result<Self> {
-        if rae::is_decoder(weights) || is_dinov2(weights) {
+        if rae::is_decoder(weights) || rae::is_encoder(weights) {
             return Self::of_rae(weights, side, device).map(Self::Rae);
         }
         let config = vae_config(weights)?;

@@ -16,7 +16,7 @@ pub struct LatentShards {
 }
 
 impl LatentShards {
-    /// Opens every shard of a folder, in the order of their names.
+    /// Opens every shard of a folder, in the order of the numbers in their names.
     ///
     /// # Errors
     ///
@@ -33,7 +33,7 @@ impl LatentShards {
         let mut files: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
         let is_shard = |name: &str| name.ends_with(".safetensors") && !in_hidden(name);
         files.retain(|f| f.file_name().is_some_and(|name| is_shard(&name.to_string_lossy())));
-        files.sort();
+        files.sort_by_cached_key(|file| (filled(file), file.clone()));
         let shards = files.iter().map(|f| open(f)).collect::<Result<Vec<_>, _>>()?;
         let mut rows = Vec::new();
         let mut shape = None;
@@ -169,4 +169,50 @@ impl LatentShards {
 
 fn single(values: Vec<f64>) -> Vec<f32> {
     values.into_iter().map(|v| v as f32).collect()
+}
+
+/// The name of a file with its numbers filled up with zeros: shard 1000 comes behind shard 999, and not behind shard 100.
+fn filled(file: &Path) -> String {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let (mut filled, mut rest) = (String::new(), &*name);
+    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+        let (text, numbered) = rest.split_at(start);
+        let end = numbered.find(|c: char| !c.is_ascii_digit()).unwrap_or(numbered.len());
+        let (number, behind) = numbered.split_at(end);
+        filled.push_str(text);
+        filled.push_str(&format!("{number:0>20}"));
+        rest = behind;
+    }
+    filled.push_str(rest);
+    filled
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tempfile::TempDir;
+    use tintype::weights::{Dtype, TensorView, write_safetensors};
+
+    use super::*;
+
+    #[test]
+    fn shards_are_in_the_order_of_their_numbers() {
+        let folder = TempDir::new().expect("a folder");
+        for (rank, shard) in [(1, 0), (0, 1000), (0, 999), (100, 3), (0, 100)] {
+            let latents = || TensorView::from_f32(vec![1, 1, 1, 1], &[0.0]).expect("one value");
+            let label = i64::from(10_000 * rank + shard).to_le_bytes().to_vec();
+            let label = TensorView::from_bytes(Dtype::I64, vec![1], label).expect("one value");
+            let tensors = BTreeMap::from([
+                ("latents".to_string(), latents()),
+                ("latents_flip".to_string(), latents()),
+                ("labels".to_string(), label),
+            ]);
+            let bytes = write_safetensors(&tensors, &BTreeMap::new()).expect("it fits");
+            let name = format!("latents_rank{rank:02}_shard{shard:03}.safetensors");
+            std::fs::write(folder.path().join(name), bytes).expect("it is written");
+        }
+        let shards = LatentShards::open(folder.path()).expect("shards");
+        assert_eq!(shards.labels(), [100, 999, 1000, 10_000, 1_000_003]);
+    }
 }

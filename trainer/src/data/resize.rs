@@ -1,7 +1,7 @@
-//! The teachers' inputs, resized as their authors do it; the resizing itself is the library's.
+//! The teachers' inputs, resized as their authors do it.
 
-pub use tintype::image::{IMAGENET_MEAN, IMAGENET_STD};
-pub use tintype::resize::{Method, resize, window};
+use tintype::image::{IMAGENET_MEAN, IMAGENET_STD};
+use tintype::resize::{Method, resize};
 
 /// REPA's teacher input: 8-bit planes `[B, 3, side, side]` → ImageNet-normalised, **then**
 /// bicubically resized without antialias to `224·(side/256)`.

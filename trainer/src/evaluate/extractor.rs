@@ -10,8 +10,8 @@ use tintype::weights::{Weights, WeightsError, open};
 
 use super::preprocess::{Preprocess, unit_rows};
 use crate::network::clip::Clip;
-use crate::network::dinov2::{DinoV2, Interpolation};
 use crate::network::inception::{self, Inception};
+use tintype::model::dinov2::{DinoV2, Interpolation};
 
 /// Which feature extractor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn drift_detects_lower_precision() {
         let device = Device::flex();
-        let config = crate::network::dinov2::DinoConfig {
+        let config = tintype::model::dinov2::DinoConfig {
             embed_dim: 64,
             depth: 2,
             num_heads: 1,

@@ -1,8 +1,8 @@
 //! Preprocessing of 8-bit images for the feature extractors, as each reference tool does it.
 
-use tintype::image::Rgb;
+use tintype::image::{IMAGENET_MEAN, IMAGENET_STD, Rgb};
+use tintype::resize::{Method, resize};
 
-use crate::data::resize::{IMAGENET_MEAN, IMAGENET_STD, Method, resize};
 use crate::network::inception;
 
 /// Resizing and normalization for a feature extractor.

@@ -7,7 +7,6 @@ use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 use tintype::burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use tintype::image::{Rgb, Rounding, to_rgb};
-use tintype::model::dinov2::is_dinov2;
 use tintype::model::{Autoencoder, Decoder, autoencoder_config, rae};
 use tintype::noise::{ImageKey, Stream, normals};
 use tintype::weights::{Weights, load};
@@ -79,7 +78,7 @@ impl Reconstructor {
         device: &Device,
     ) -> Result<Self> {
         ensure!(
-            rae::is_decoder(vae) || !is_dinov2(vae),
+            rae::is_decoder(vae) || !rae::is_encoder(vae),
             "{} is the encoder of a RAE; name its decoder, too",
             vae.file
         );
@@ -89,6 +88,14 @@ impl Reconstructor {
             Autoencoder::Vae(config) => config.downsampling(), // the smallest
         };
         let encoder = ImageEncoder::load(vae, side, device)?;
+        if let ImageEncoder::Rae(network) = &encoder {
+            let [made, taken] = [network.latent_channels(), autoencoder.latent_channels()];
+            ensure!(
+                made == taken,
+                "{}: the encoder makes latents of {made} channels and the decoder takes {taken}",
+                vae.file
+            );
+        }
         let half = autoencoder.decoder_part(vae.clone());
         ensure!(
             !half.tensors.is_empty(),

@@ -7,5 +7,3 @@ pub mod inception;
 pub mod lpips;
 pub mod patchgan;
 pub mod vgg;
-
-pub use tintype::model::dinov2;

@@ -11,7 +11,6 @@ use tintype::burn::tensor::{Device, FloatDType};
 use tintype::diffusion::flow::Interpolant;
 use tintype::diffusion::loss::mean_squared_error;
 use tintype::diffusion::time_shift::{shift_time, truncated_logit_normal};
-use tintype::generate::LatentStats;
 use tintype::model::ditdh::{DitDh, DitDhConfig};
 use tintype::noise::{ImageKey, Stream, normals, uniforms};
 use tintype::weights::with_trained;
@@ -155,7 +154,7 @@ impl Objective for DitDhObjective {
             let choice = uniforms(key, Stream::Choice, 0, 2);
             let flipped = self.loss.flips && self.latents.has_flips() && choice[1] < 0.5;
             let mut latent = self.latents.draw(sample, self.seed, flipped)?;
-            normalise(&mut latent, &self.latents.stats);
+            self.latents.stats.normalize_values(&mut latent);
             let noise = normals(key, Stream::Noise, 0, latent.len());
             let uniform = uniforms(key, Stream::Time, 0, 1)[0];
             let t = shift_time(self.loss.time_dist_type.time(uniform), shift);
@@ -212,17 +211,6 @@ impl Objective for DitDhObjective {
     }
 }
 
-/// Normalises a latent by statistics of each channel, or of each of its values.
-fn normalise(latent: &mut [f32], stats: &LatentStats) {
-    let alike = latent.len() / stats.mean.len();
-    let of_each = stats.mean.iter().zip(&stats.std);
-    for (values, (mean, std)) in latent.chunks_exact_mut(alike).zip(of_each) {
-        for v in values {
-            *v = (*v - mean) / std;
-        }
-    }
-}
-
 /// Mean squared error of the velocity of some samples.
 ///
 /// # Shapes
@@ -262,8 +250,6 @@ pub fn check_data(model: &DitDhConfig, latents: &Latents) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use tintype::weights::{TensorView, Weights};
-
     use super::*;
 
     #[test]
@@ -288,23 +274,5 @@ mod tests {
             let error = read(text).expect_err(text);
             assert!(error.contains("loss.time_dist_type"), "{error}");
         }
-    }
-
-    #[test]
-    fn latents_are_normalised_by_channel_or_by_value() {
-        let normalised = |shape: &[usize], mean: &[f32], std: &[f32]| {
-            let view = |values: &[f32]| {
-                TensorView::from_f32(shape.to_vec(), values).expect("as many as the shape")
-            };
-            let tensors = [("mean".to_string(), view(mean)), ("std".to_string(), view(std))].into();
-            let file = Weights { file: "statistics".into(), tensors, ..Weights::default() };
-            let mut latent = [1.0, 2.0, 3.0, 4.0];
-            normalise(&mut latent, &LatentStats::from_weights(&file).expect("statistics"));
-            latent
-        };
-        let of_channels = normalised(&[1, 2, 1, 1], &[1.0, 3.0], &[1.0, 2.0]);
-        assert_eq!(of_channels, [0.0, 1.0, 0.0, 0.5]);
-        let of_values = normalised(&[2, 1, 2], &[1.0, 1.0, 1.0, 0.0], &[1.0, 2.0, 4.0, 8.0]);
-        assert_eq!(of_values, [0.0, 0.5, 0.5, 0.5]);
     }
 }

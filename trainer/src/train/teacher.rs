@@ -11,7 +11,7 @@ use super::epoch_sampler::SampleIndex;
 use super::host::Values;
 use crate::data::resize::{repa_teacher_input, vf_teacher_input};
 use crate::data::store::ImageStore;
-use crate::network::dinov2::{DinoV2, Interpolation};
+use tintype::model::dinov2::{DinoV2, Interpolation};
 
 /// A frozen teacher.
 pub struct Teacher {

@@ -6,8 +6,8 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 use tintype::image::Rgb;
+use tintype::model::dinov2::DinoConfig;
 use tintype::weights::{Weights, open};
-use tintype_trainer::network::dinov2::DinoConfig;
 
 /// The program.
 pub const TINTYPE: &str = env!("CARGO_BIN_EXE_tintype");

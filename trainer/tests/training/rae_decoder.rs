@@ -1,10 +1,10 @@
 //! RAE's decoder: trained against a discriminator on the tokens of a frozen DINOv2.
 
 use tintype::burn::tensor::{Device, FloatDType};
+use tintype::model::dinov2::DinoConfig;
 use tintype::model::rae::RaeDecoderConfig;
 use tintype::noise::{ImageKey, Stream, normals};
 use tintype::weights::{TensorView, load, snapshot, write_safetensors};
-use tintype_trainer::network::dinov2::DinoConfig;
 
 use crate::common::{Workspace, names, tiny_dino};
 use crate::runs::{FILES, values};

@@ -34,12 +34,17 @@ const STACKED: [(&[&str], &str); 2] = [
     (&[".mlp.gate.", ".mlp.up."], ".mlp.w12."),
 ];
 
-/// Ends of the names of the first block's LayerScale, the authors' and transformers', which other ViTs do not have.
+/// Names of the first block's LayerScale, the authors' and transformers', which other ViTs do not have.
 const LAYER_SCALE: [&str; 2] = ["blocks.0.ls1.gamma", "encoder.layer.0.layer_scale1.lambda1"];
+/// Prefixes that transformers' classes give all names. Under another one DINOv2 is a part of something else, as the
+/// teacher is in checkpoints of a VA-VAE.
+const CLASSES: [&str; 2] = ["dinov2_with_registers.", "dinov2."];
 
 /// Whether tensors are a DINOv2's, as its authors, transformers or timm name them.
 pub fn is_dinov2(weights: &Weights) -> bool {
-    weights.tensors.keys().any(|name| LAYER_SCALE.iter().any(|end| name.ends_with(end)))
+    let is_under =
+        |prefix: &str| LAYER_SCALE.iter().any(|name| weights.contains(&format!("{prefix}{name}")));
+    is_under("") || CLASSES.into_iter().any(is_under)
 }
 
 /// The weights under the authors' names, without the mask token, which only training has a use for.
@@ -50,8 +55,7 @@ pub fn is_dinov2(weights: &Weights) -> bool {
 pub fn official(mut weights: Weights) -> Result<Weights, WeightsError> {
     let transformers = weights.tensors.keys().any(|name| name.contains("embeddings.cls_token"));
     let rename = |name: String| -> String {
-        let name = name.strip_prefix("dinov2_with_registers.").unwrap_or(&name);
-        let name = name.strip_prefix("dinov2.").unwrap_or(name);
+        let name = CLASSES.iter().find_map(|class| name.strip_prefix(class)).unwrap_or(&name);
         if !transformers {
             return name.replace("reg_token", "register_tokens");
         }
@@ -118,7 +122,7 @@ fn class_row(weights: &mut Weights) -> Result<(), WeightsError> {
         return Ok(());
     };
     let [_, rows, d] = [table.shape[0], table.shape[1], table.shape[2]];
-    if rows.isqrt().pow(2) != rows {
+    if rows == 0 || rows.isqrt().pow(2) != rows {
         return Ok(());
     }
     let mut values = vec![0.0; d];
@@ -176,6 +180,39 @@ mod tests {
         let all = Tensor::cat(vec![out.registers.unwrap(), out.patches], 1);
         let class = out.class.into_data().iter::<f32>().collect::<Vec<f32>>();
         [class, all.into_data().iter::<f32>().collect()].concat()
+    }
+
+    fn under(prefix: &str, tensors: BTreeMap<String, TensorView>) -> Weights {
+        let named = tensors.into_iter().map(|(name, view)| (format!("{prefix}{name}"), view));
+        Weights { file: "test".into(), tensors: named.collect(), ..Weights::default() }
+    }
+
+    #[test]
+    fn a_teacher_does_not_make_a_checkpoint_a_dinov2() {
+        for (prefix, is_one) in
+            [("", true), ("dinov2_with_registers.", true), ("foundation_model.model.", false)]
+        {
+            assert_eq!(is_dinov2(&under(prefix, authors())), is_one, "{prefix}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_blocks_or_places_is_refused() {
+        let refused = |tensors: BTreeMap<String, TensorView>| {
+            let network = DinoV2::from_weights(under("", tensors), None, &Device::flex());
+            network.expect_err("it is no DINOv2").to_string()
+        };
+        // Blocks in chunks have names of their own.
+        let chunks = authors().into_iter().map(|(name, view)| match name.strip_prefix("blocks.") {
+            Some(rest) => (format!("blocks.0.{rest}"), view),
+            None => (name, view),
+        });
+        let error = refused(chunks.collect());
+        assert!(error.contains("no blocks"), "{error}");
+        let mut empty = authors();
+        let table = TensorView::from_f32(vec![1, 0, usize::MAX / 8], &[]).unwrap();
+        empty.insert("pos_embed".into(), table);
+        assert!(refused(empty).contains("not a DINOv2"));
     }
 
     /// Rows `from..to` of an axis-0 stack.

@@ -104,7 +104,7 @@ impl DinoConfig {
     ///
     /// # Errors
     ///
-    /// [`InvalidConfig`] if the width does not divide into heads, or an image has no patch.
+    /// [`InvalidConfig`] if there are no blocks, the width does not divide into heads, or an image has no patch.
     pub fn init(&self, device: &Device) -> Result<DinoV2, InvalidConfig> {
         let d = self.embed_dim;
         ensure!(
@@ -113,6 +113,7 @@ impl DinoConfig {
             self.num_heads
         );
         ensure!((1..=1 << 20).contains(&d), "embed_dim {d} is not in 1…2²⁰");
+        ensure!(self.depth > 0, "it has no blocks");
         ensure!(
             self.patch_size > 0 && self.img_size >= self.patch_size,
             "an image of {} pixels has no patch of {}",
@@ -211,7 +212,8 @@ impl DinoV2 {
     /// # Errors
     ///
     /// * [`WeightsError::Format`]: a part of a stacked tensor is missing.
-    /// * [`WeightsError::Config`]: the width does not divide into heads of 64, or an image has no patch.
+    /// * [`WeightsError::Config`]: there are no blocks, the width does not divide into heads of 64, or an image has no
+    ///   patch.
     pub fn inspect(
         weights: Weights,
         device: &Device,

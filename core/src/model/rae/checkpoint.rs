@@ -16,6 +16,11 @@ pub fn is_decoder(weights: &Weights) -> bool {
     weights.contains(CLASS_TOKEN) || is_whole(weights)
 }
 
+/// Whether an encoder that is a DINOv2 is there, alone or in a checkpoint of training.
+pub fn is_encoder(weights: &Weights) -> bool {
+    is_dinov2(&encoder_part(weights.clone()))
+}
+
 fn is_whole(weights: &Weights) -> bool {
     weights.contains(&format!("{DECODER}{CLASS_TOKEN}"))
 }
@@ -37,12 +42,14 @@ pub fn encoder_part(weights: Weights) -> Weights {
 }
 
 /// With the names of a checkpoint of training, so that halves of two files can be put together; other files than a
-/// decoder's and a DINOv2's as they are.
-pub fn as_whole(weights: Weights) -> Weights {
-    let prefix = match (weights.contains(CLASS_TOKEN), is_decoder(&weights)) {
-        (true, _) => DECODER,
-        (false, false) if is_dinov2(&weights) => ENCODER,
-        _ => return weights,
-    };
-    weights.above(prefix)
+/// decoder's and a DINOv2's as they are. A configuration in the metadata stays if it is the decoder's.
+pub fn as_whole(mut weights: Weights) -> Weights {
+    if weights.contains(CLASS_TOKEN) {
+        return weights.above(DECODER);
+    }
+    if is_decoder(&weights) || !is_dinov2(&weights) {
+        return weights;
+    }
+    weights.metadata.remove("config");
+    weights.above(ENCODER)
 }

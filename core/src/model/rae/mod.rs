@@ -9,7 +9,7 @@ mod config;
 mod decoder;
 mod encoder;
 
-pub use checkpoint::{as_whole, decoder_part, encoder_part, is_decoder};
+pub use checkpoint::{as_whole, decoder_part, encoder_part, is_decoder, is_encoder};
 pub use config::RaeDecoderConfig;
 #[cfg(feature = "files")]
 pub(crate) use config::describes_decoder;

@@ -4,8 +4,8 @@
 use tintype::burn::tensor::{Device, Tensor};
 use tintype::noise::{ImageKey, Stream, uniforms};
 
-use crate::data::resize::window;
 use crate::train::host::Values;
+use tintype::resize::window;
 
 /// Share of the area that a crop has, from and to.
 const AREA: [f64; 2] = [0.08, 1.0];

@@ -14,7 +14,6 @@ use super::training::levels;
 use super::{
     FrozenEncoder, Inputs, Networks, RaeDecoderLoss, RaeDecoderTraining, check_data, generator_pass,
 };
-use crate::network::dinov2::DinoConfig;
 use crate::network::patchgan::generator_loss;
 use crate::train::adamw::{AdamWConfig, norm_of};
 use crate::train::adversary::fresh_discriminator;
@@ -26,6 +25,7 @@ use crate::train::epoch_sampler::EpochSampler;
 use crate::train::host::Values;
 use crate::train::trainer::Trainer;
 use crate::train::vae::tests::{IMAGES, SIDE, numbers, store, with_large_activations};
+use tintype::model::dinov2::DinoConfig;
 
 const CHANNELS: usize = 64;
 const LAST: &str = "decoder_pred.weight";
