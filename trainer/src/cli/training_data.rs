@@ -15,7 +15,7 @@ use tintype::model::pmf::PmfConfig;
 use tintype::model::rae::RaeDecoderConfig;
 use tintype::model::vavae::VaeConfig;
 
-use super::watchers::{check_evaluation, check_guidance};
+use super::watchers::{check_evaluation, check_guidance, check_unguided};
 use crate::data::store::ImageStore;
 use crate::train::classes::check_classes;
 use crate::train::config::{
@@ -204,11 +204,14 @@ pub fn of_pmf(recipe: &Recipe<PmfConfig, PmfLoss, PmfData>) -> Result<Arc<ImageS
 ///
 /// As [`check`].
 pub fn of_jit(recipe: &Recipe<JitConfig, JitLoss, ImageData>) -> Result<Arc<ImageStore>> {
-    recipe.model.validate()?;
+    let model = &recipe.model;
+    model.validate()?;
     let images = image_store(&recipe.data.images)?;
-    jit::check_data(&recipe.model, &images)?;
-    // Nobody trains the null class then.
-    check_guidance(recipe, recipe.loss.label_drop_prob == 0.0)?;
+    jit::check_data(model, &images)?;
+    // Nobody trains the null class then, and `generate` guides published sizes by it.
+    if recipe.loss.label_drop_prob == 0.0 {
+        check_unguided(recipe, model.default_settings().guidance.scale)?;
+    }
     Ok(images)
 }
 

@@ -85,14 +85,26 @@ pub fn check_evaluation<M, L, D>(recipe: &Recipe<M, L, D>, on_latents: bool) -> 
 ///
 /// If they are.
 pub fn check_guidance<M, L, D>(recipe: &Recipe<M, L, D>, needs_class: bool) -> Result<()> {
+    match needs_class {
+        true => check_unguided(recipe, 1.0),
+        false => Ok(()),
+    }
+}
+
+/// Checks that samples are not guided, of which those without a scale have the `usual` one.
+///
+/// # Errors
+///
+/// If they are.
+pub fn check_unguided<M, L, D>(recipe: &Recipe<M, L, D>, usual: f64) -> Result<()> {
     for (key, cfg) in [
-        ("preview", recipe.preview.as_ref().and_then(|preview| preview.cfg)),
-        ("evaluate", recipe.evaluate.as_ref().and_then(|evaluate| evaluate.cfg)),
+        ("preview", recipe.preview.as_ref().map(|preview| preview.cfg.unwrap_or(usual))),
+        ("evaluate", recipe.evaluate.as_ref().map(|evaluate| evaluate.cfg.unwrap_or(usual))),
     ] {
         let cfg = cfg.unwrap_or(1.0);
         ensure!(
-            cfg == 1.0 || !needs_class,
-            "{key}.cfg {cfg} is not possible: without class dropout the network has no unconditional prediction"
+            cfg == 1.0,
+            "{key}.cfg {cfg} is not possible: without class dropout the network has no unconditional prediction; set {key}.cfg = 1"
         );
     }
     Ok(())

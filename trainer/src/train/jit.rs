@@ -219,7 +219,26 @@ pub fn check_data(model: &JitConfig, images: &ImageStore) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use tintype::weights::{Flat, TensorView, Weights, computing_in, layout, load};
+
     use super::*;
+    use crate::train::adamw::norm_of;
+
+    const SMALL: JitConfig = JitConfig {
+        input_size: 8,
+        patch_size: 4,
+        in_channels: 3,
+        hidden_size: 16,
+        depth: 3,
+        num_heads: 2,
+        mlp_ratio: 4.0,
+        bottleneck_dim: 6,
+        in_context_len: 2,
+        in_context_start: 1,
+        num_classes: 3,
+        noise_scale: 1.0,
+        t_eps: 0.05,
+    };
 
     #[test]
     fn rows_are_mirrored() {
@@ -250,6 +269,57 @@ mod tests {
         }
         for name in ["blocks.0.norm1.weight", "blocks.0.attn.q_norm.weight", "x.proj2.bias"] {
             assert!(!decays(name), "{name}");
+        }
+    }
+
+    /// A small network with random weights, so that every part of it matters.
+    fn network(device: &Device) -> Jit {
+        let tensor = |(seed, (name, shape)): (usize, (String, Vec<usize>))| {
+            let values =
+                normals(ImageKey::new(1, seed as u64), Stream::Noise, 0, shape.iter().product());
+            let values: Vec<f32> = values.iter().map(|v| v * 0.2).collect();
+            (name, TensorView::from_f32(shape, &values).expect("as many as the shape"))
+        };
+        let network = SMALL.init(device).expect("valid");
+        let tensors = layout(&network).into_iter().enumerate().map(tensor).collect();
+        let weights = Weights { file: "test".into(), tensors, ..Weights::default() };
+        load(network, &weights, FloatDType::F32, device).expect("it fits").network
+    }
+
+    /// The class is in the condition of all blocks and in the tokens that enter behind the first ones: between them
+    /// recomputation cuts the graph.
+    #[test]
+    fn recomputation_gives_the_same_gradients() {
+        let device = Device::flex().autodiff();
+        let network = network(&device);
+        let values = |seed| normals(ImageKey::new(2, seed), Stream::Noise, 0, 4 * 3 * 8 * 8);
+        let gradients = |precision, recompute| {
+            let batch = Batch {
+                images: Values::new(values(0), [4, 3, 8, 8]),
+                noise: Values::new(values(1), [4, 3, 8, 8]),
+                t: vec![0.1, 0.3, 0.6, 0.97],
+                labels: vec![0, 1, 2, 3],
+                weight: 0.25,
+                dropout: None,
+            };
+            let computing = match precision {
+                FloatDType::F32 => network.clone(),
+                _ => computing_in(&network, precision),
+            };
+            let (settings, compute) = (JitLoss::default(), Compute { precision, recompute });
+            loss(&computing, SMALL.depth, batch, &settings, compute, &device).gradients(&network)
+        };
+        for (precision, tolerance) in [(FloatDType::F32, 1e-4), (FloatDType::BF16, 0.05)] {
+            let (kept, again) = (gradients(precision, false), gradients(precision, true));
+            assert_eq!(kept.keys().collect::<Vec<_>>(), again.keys().collect::<Vec<_>>());
+            let norm = |name: &str, x: Tensor<1>| norm_of(&Flat::from([(name.to_string(), x)]));
+            let all = norm_of(&kept);
+            for (name, kept) in kept {
+                let apart = norm(&name, again[&name].clone() - kept.clone());
+                let size = norm(&name, kept);
+                let most = tolerance * (size + 1e-3 * all);
+                assert!(apart <= most, "{name} in {precision:?}: {apart} of {size}");
+            }
         }
     }
 }

@@ -344,6 +344,12 @@ decay = 0.9999
             let said = Config::parse(&text.replace(from, to)).expect_err(to).to_string();
             assert!(said.contains(key), "{to}: {said}");
         }
+        // A middle half of three blocks is none.
+        let dropping = text.replace("[run]", "[loss]\nproj_dropout = 0.2\n[run]");
+        assert!(Config::parse(&dropping).is_ok());
+        let shallow = dropping.replace("depth = 4", "depth = 3");
+        let said = Config::parse(&shallow).expect_err("no block drops").to_string();
+        assert!(said.contains("loss.proj_dropout has no effect"), "{said}");
     }
 
     #[test]

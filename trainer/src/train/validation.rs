@@ -26,14 +26,19 @@ const UNUSED: [(&str, &str, &[&str]); 8] = [
 ];
 
 /// Settings of losses that need one of these files.
-const OF_FILES: [(&str, &[&str]); 4] = [
+const OF_FILES: [(&str, &[&str]); 5] = [
     ("loss.lpips_weight", &["data.lpips"]),
+    ("loss.perceptual_weight", &["data.lpips"]),
     ("loss.convnext_weight", &["data.convnext"]),
     ("loss.perceptual_max_t", &["data.lpips", "data.convnext"]),
     ("loss.perceptual_side", &["data.lpips", "data.convnext"]),
 ];
 
-/// Refuses settings that the recipe does not use, or not without a file that is not given.
+/// Settings of a discriminator, which is not there where `loss.disc_weight` is 0.
+const OF_DISCRIMINATOR: [&str; 4] =
+    ["loss.disc_start", "loss.disc_upd_start", "loss.disc_channels", "loss.diff_augment"];
+
+/// Refuses settings that the recipe does not use, or not without a file or a network that is not there.
 ///
 /// # Errors
 ///
@@ -53,6 +58,12 @@ pub fn refuse_unused(table: &Value) -> Result<()> {
             "{key} has no effect without {}",
             files.join(" or ")
         );
+    }
+    let disc_weight = table.get("loss").and_then(|loss| loss.get("disc_weight"));
+    if disc_weight.and_then(Value::as_f64) == Some(0.0) {
+        for key in OF_DISCRIMINATOR {
+            ensure!(!is_given(key), "{key} has no effect with loss.disc_weight = 0; remove it");
+        }
     }
     Ok(())
 }
@@ -312,7 +323,12 @@ fn check_losses(config: &Config) -> Result<()> {
         ensure!(value >= 0.0, "{key} = {value} is negative");
     }
     if let Config::Jit(r) = config {
-        ensure!(r.loss.proj_dropout < 1.0, "loss.proj_dropout = 1 leaves nothing to train");
+        let (rate, depth) = (r.loss.proj_dropout, r.model.depth);
+        ensure!(rate < 1.0, "loss.proj_dropout = 1 leaves nothing to train");
+        ensure!(
+            rate == 0.0 || depth >= 4,
+            "loss.proj_dropout has no effect with model.depth = {depth}: from 4 blocks on, those in the middle drop"
+        );
     }
     Ok(())
 }
@@ -378,6 +394,12 @@ mod tests {
             ),
             ("[run]", "[loss]\nnoise_tau = -0.1\n[run]", "loss.noise_tau"),
             ("[run]", "[loss]\nnoise_tua = 0.1\n[run]", "did you mean noise_tau"),
+            ("[run]", "[loss]\nperceptual_weight = 0.5\n[run]", "loss.perceptual_weight"),
+            (
+                "[run]",
+                "[loss]\ndisc_weight = 0\ndisc_start = 20_000\n[run]",
+                "loss.disc_start has no effect",
+            ),
         ] {
             let said = refused(from, to);
             assert!(said.contains(key), "{to}: {said}");

@@ -83,6 +83,12 @@ fn jit_trains_on_pixels() {
     workspace.write("undropped.toml", &undropped);
     let refused = workspace.refused("train undropped.toml --out undropped --device cpu --quiet");
     assert!(refused.contains("preview.cfg 2"), "{refused}");
+    // Previews of a published size are guided by default.
+    let published = jit("label_drop_prob = 0.0", "", "[preview]\nevery = 9")
+        .replace("patch_size = 4\nhidden_size = 32", "patch_size = 16\nhidden_size = 768");
+    workspace.write("published.toml", &published);
+    let refused = workspace.refused("train published.toml --out published --device cpu --quiet");
+    assert!(refused.contains("preview.cfg 3"), "{refused}");
 }
 
 #[test]

@@ -128,14 +128,15 @@ impl Jit {
         self.forward_through(x, t, y, &mut run_blocks)
     }
 
-    /// [`forward`](Self::forward) with another way to run the blocks: those before the in-context tokens, then those
-    /// behind.
+    /// [`forward`](Self::forward) with another way to run the blocks.
     ///
     /// # Shapes
     ///
     /// * `x`: the state at time t, `[B, C, S, S]`
     /// * `t`: `[B]` in 0…1 (**0 is noise**)
     /// * `y`: `[B]`, each a class or the null class
+    /// * `run`: of `[B, N, D]` and `[B, D]`; with in-context tokens without blocks of the label `[B, 1, D]` and `[B, D]`,
+    ///   then of `[B, N, D]` and of `[B, M + N, D]`, each with `[B, D]`
     /// * returns `[B, C, S, S]`
     ///
     /// # Panics
@@ -223,26 +224,25 @@ impl Jit {
         run: RunBlocks<'_>,
     ) -> Tensor<3> {
         let device = x.device();
-        let c = silu(self.t_embedder.forward(t) + self.y_embedder.forward(y.clone())); // [B, D]
+        let label = self.y_embedder.forward(y); // [B, D]
+        let c = silu(self.t_embedder.forward(t) + label.clone()); // [B, D]
         let h = self.patches(x) + self.pos_embed.val(); // [B, N, D]
-        let patches = h.dims()[1];
-        let first = match &self.in_context_posemb {
-            Some(_) => self.in_context_start,
-            None => self.blocks.len(),
+        let (h, c) = match &self.in_context_posemb {
+            None => run(&self.blocks, Some(&self.rope(0, &device)), h, c),
+            Some(positions) => {
+                let patches = h.dims()[1];
+                // No blocks: where `run` cuts the graph of gradients, the label, which is used on both sides of the first
+                // row of blocks, lies in front of one cut.
+                let (label, c) = run(&[], None, label.unsqueeze_dim(1), c); // [B, 1, D] and [B, D]
+                let (before, behind) = self.blocks.split_at(self.in_context_start);
+                let (h, c) = run(before, Some(&self.rope(0, &device)), h, c); // [B, N, D]
+                let context = label + positions.val(); // [B, M, D], the class alone, without the time
+                let tokens = context.dims()[1];
+                let h = Tensor::cat(vec![context, h], 1); // [B, M + N, D]
+                let (h, c) = run(behind, Some(&self.rope(tokens, &device)), h, c);
+                (h.narrow(1, tokens, patches), c) // [B, N, D]
+            }
         };
-        let (before, behind) = self.blocks.split_at(first);
-        let (mut h, mut c) = run(before, Some(&self.rope(0, &device)), h, c); // [B, N, D]
-        if let Some(positions) = &self.in_context_posemb {
-            // The class alone, without the time. Its row is read anew: recomputation differentiates what lies before
-            // each row of blocks on its own.
-            let label: Tensor<3> = self.y_embedder.forward(y).unsqueeze_dim(1); // [B, 1, D]
-            let context = label + positions.val(); // [B, M, D]
-            let rope = self.rope(context.dims()[1], &device);
-            h = Tensor::cat(vec![context, h], 1); // [B, M + N, D]
-            (h, c) = run(behind, Some(&rope), h, c);
-            let all = h.dims()[1];
-            h = h.narrow(1, all - patches, patches); // [B, N, D]
-        }
         self.final_layer.head(self.final_layer.modulate(h, c)) // [B, N, p²·C]
     }
 

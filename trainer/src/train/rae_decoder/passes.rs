@@ -47,7 +47,10 @@ pub(super) fn signed(x: Tensor<4>) -> Tensor<4> {
 }
 
 /// The generator's half of a step: `|x̂ − x| + w·LPIPS`, and from `disc_start` on `+ disc_weight·λ·g` with `g = −mean D(x̂)`
-/// and `λ = ‖∇rec‖/‖∇g‖`. All are means over the batch. The discriminator is not in training here.
+/// and `λ = ‖∇rec‖/‖∇g‖`. All are means over the batch.
+///
+/// The discriminator does not change here. Its norms take the statistics of the batch, as where it learns: those of the
+/// authors' discriminator have no others.
 ///
 /// # Shapes
 ///
@@ -82,7 +85,8 @@ pub fn generator_pass(
 
     if loss.is_adversarial(step) {
         let seen = augmented(signed(image.clone()), &changes);
-        let g = generator_loss(discriminator.forward(seen));
+        let (logits, _) = discriminator.train_forward(seen, false);
+        let g = generator_loss(logits);
         let of_g = gradient_at(&image, &g.backward());
         let last = |gradient: &Tensor<4>| {
             let image = decoder.image_of_features(leaf(features.clone()));

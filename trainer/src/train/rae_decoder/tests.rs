@@ -73,7 +73,8 @@ fn the_pass_has_the_gradients_of_the_weighed_losses() {
         (image - images.clone()).abs().mean() + distance.mean() * 0.7
     };
     let of_rec = flat_gradients(&decoder, &reconstruction().backward());
-    let g = generator_loss(discriminator.forward(augmented(signed(image()), &changes)));
+    let seen = augmented(signed(image()), &changes);
+    let g = generator_loss(discriminator.train_forward(seen, false).0);
     let of_g = flat_gradients(&decoder, &g.backward());
     let norm =
         |gradients: &Flat| norm_of(&Flat::from([(LAST.to_string(), gradients[LAST].clone())]));
