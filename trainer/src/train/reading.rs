@@ -363,8 +363,6 @@ decay = 0.9999
         assert_eq!([0, 4, 7].map(|step| recipe.optimizer.lr_at(step)), [1e-4, 1e-4, 0.5e-4]);
         for (key, from, to) in [
             ("loss.time_dist_type", "[run]", "[loss]\ntime_dist_type = \"lognorm\"\n[run]"),
-            ("time_dist_shift_dim", "depth =", "time_dist_shift_dim = 0\ndepth ="),
-            ("time_dist_shift_base", "depth =", "time_dist_shift_base = -1\ndepth ="),
             ("loss.freeze_embedding", "[run]", "[loss]\nfreeze_embedding = true\n[run]"),
             ("data.teacher", "[run]", "teacher = \"x\"\n[run]"),
             ("optimizer.warmup_from", "lr = 1e-4", full),
