@@ -13,9 +13,9 @@ use tintype::nn::block::run_blocks;
 use tintype::weights::{layout, views};
 use tintype_trainer::train::adamw::AdamWConfig;
 use tintype_trainer::train::classes::drop_class;
-use tintype_trainer::train::ditdh::{self, Batch, DitDhLoss};
+use tintype_trainer::train::ditdh::{self, DitDhLoss, Draws};
 use tintype_trainer::train::ema::EmaConfig;
-use tintype_trainer::train::host::{classes, vector};
+use tintype_trainer::train::host::{Values, classes, vector};
 use tintype_trainer::train::schedule::WarmUp;
 
 use super::diffusion_transformers::check_all_gradients;
@@ -46,26 +46,26 @@ fn times(golden: &Golden, prefix: &str, settings: &DitDhLoss) -> Result<Vec<f64>
     Ok(uniforms.into_iter().map(|u| settings.time_dist_type.time(u)).collect())
 }
 
-/// Those samples.
+/// The latents of those samples, and what is drawn for them.
 fn batch(
     golden: &Golden,
     prefix: &str,
     model: &DitDhConfig,
     settings: &DitDhLoss,
-) -> Result<Batch> {
+) -> Result<(Values<4>, Draws)> {
     let input = |name: &str| format!("{prefix}.{name}");
     let uniforms = golden.values(&input("label_uniforms"))?;
     let (rate, null) = (model.class_dropout_prob, model.num_classes);
     let labels = labels(golden, &input("y"))?.into_iter().zip(uniforms);
     let labels: Vec<usize> = labels.map(|(label, u)| drop_class(label, u, rate, null)).collect();
     let (times, shift) = (times(golden, prefix, settings)?, model.shift());
-    Ok(Batch {
-        data: values4(golden, &input("x1"))?,
+    let draws = Draws {
         noise: values4(golden, &input("x0"))?,
         t: times.into_iter().map(|t| shift_time(t, shift) as f32).collect(),
         weight: 1.0 / labels.len() as f64,
         labels,
-    })
+    };
+    Ok((values4(golden, &input("x1"))?, draws))
 }
 
 /// Compares what a file of this family expects.
@@ -79,21 +79,21 @@ pub fn loss(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let device = &device.clone().autodiff();
     let (network, model, settings) = parts(&golden, device)?;
     checks.values("out.t_unshifted", &times(&golden, "in", &settings)?, TABLE)?;
-    let batch = batch(&golden, "in", &model, &settings)?;
-    let told: Vec<f64> = batch.labels.iter().map(|&label| label as f64).collect();
+    let (latents, draws) = batch(&golden, "in", &model, &settings)?;
+    let told: Vec<f64> = draws.labels.iter().map(|&label| label as f64).collect();
     checks.values("out.labels_dropped", &told, Tolerance::Exact)?;
-    let t = vector(&batch.t, device);
+    let t = vector(&draws.t, device);
     checks.tensor("out.t", &t, TABLE)?;
     // What the objective only sums.
-    let (x1, x0) = (batch.data.clone().tensor(device), batch.noise.clone().tensor(device));
-    let (xt, target) = Interpolant::Linear.interpolate(x1, x0, t.clone());
+    let (x1, x0) = (latents.tensor(device), draws.noise.clone().tensor(device));
+    let (xt, target) = Interpolant::Linear.interpolate(x1.clone(), x0, t.clone());
     checks.tensor("out.xt", &xt, FORWARD)?;
     checks.tensor("out.target", &target, FORWARD)?;
-    let y = classes(&batch.labels, device);
+    let y = classes(&draws.labels, device);
     let pred = network.forward_through(xt, t, y, &mut run_blocks);
     checks.tensor("out.pred", &pred, FORWARD)?;
     checks.tensor("out.loss_per_sample", &mean_squared_error(pred, target), LOSS)?;
-    let loss = ditdh::loss(&network, batch, PLAIN, device);
+    let loss = ditdh::loss(&network, x1, draws, PLAIN, device);
     checks.tensor("out.total", &loss.total, LOSS)?;
     let found = views(&loss.gradients(&network), &layout(&network));
     check_all_gradients(checks, &golden, &found, "out.grad.", GRADIENT)
@@ -123,8 +123,9 @@ pub fn three_steps(path: &Path, device: &Device, checks: &mut Checks) -> Result<
     for (step, expected) in optim["lr"].as_array().context("no steps")?.iter().enumerate() {
         let (lr, expected) = (optimizer.lr_at(step as u64), number(expected)?);
         ensure!((lr - expected).abs() < 1e-12, "a learning rate of {lr}, not {expected}");
-        let batch = batch(&golden, &format!("in.step{step}"), &model, &settings)?;
-        let loss = ditdh::loss(&stepper.network, batch, PLAIN, device);
+        let (latents, draws) = batch(&golden, &format!("in.step{step}"), &model, &settings)?;
+        let latents = latents.tensor(device);
+        let loss = ditdh::loss(&stepper.network, latents, draws, PLAIN, device);
         checks.tensor(&format!("out.step{step}.total"), &loss.total, LOSS)?;
         let norm = stepper.step_with(loss, lr)?;
         let name = format!("out.step{step}.grad_norm");

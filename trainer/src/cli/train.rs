@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use tintype::burn::tensor::{Device, FloatDType};
@@ -12,7 +13,7 @@ use super::interrupt::on_interrupt;
 use super::numbers::at_least;
 use super::output::check_folder;
 use super::published::{DownloadArgs, FileOptions, Library};
-use super::training_data::{self, LatentSet};
+use super::training_data::{self, DitDhSet, LatentSet};
 use super::watchers::watchers;
 use crate::network::convnext::ConvNextV2;
 use crate::network::lpips::Lpips;
@@ -22,10 +23,11 @@ use crate::train::checkpoint;
 use crate::train::classes::warning;
 use crate::train::comm::Comm;
 use crate::train::config::{
-    Activations, Config, ImageData, LatentData, PmfData, RaeDecoderData, Recipe, RunConfig, VaeData,
+    Activations, Config, DitDhData, ImageData, LatentData, PmfData, RaeDecoderData, Recipe,
+    RunConfig, VaeData,
 };
 use crate::train::diffusion::{DiffusionTrainer, Steps, Watchers, fresh};
-use crate::train::ditdh::{DitDhLoss, DitDhObjective};
+use crate::train::ditdh::{self, DitDhLoss, DitDhObjective};
 use crate::train::epoch_sampler::EpochSampler;
 use crate::train::hdit::{HDiTLoss, HDiTObjective};
 use crate::train::hidit::{HiDiTLoss, HiDiTObjective};
@@ -39,6 +41,7 @@ use crate::train::meanflow::pmf::{self, PmfLoss, PmfObjective};
 use crate::train::meanflow::products::{MAX_ERROR, error_of_products};
 use crate::train::objective::{Compute, Objective};
 use crate::train::rae_decoder::{self, FrozenEncoder, RaeDecoderLoss, RaeDecoderTraining};
+use crate::train::rae_latents::{EncodedImages, RaeLatents};
 use crate::train::ranks::{check_batch, check_free, train};
 use crate::train::run::{Ended, Run};
 use crate::train::teacher::Teacher;
@@ -152,10 +155,15 @@ fn name_files<'a>(config: &'a mut Config, out: &Path, options: &mut FileOptions<
         }
         Config::HDiT(recipe) => name_shared_files(recipe, Role::Network, out, options).map(|_| ()),
         Config::Jit(recipe) => name_shared_files(recipe, Role::Network, out, options).map(|_| ()),
-        Config::DitDh(recipe) => {
-            let data = name_shared_files(recipe, Role::Network, out, options)?;
-            options.file("data.stats", Role::Statistics, &mut data.stats)
-        }
+        Config::DitDh(recipe) => match name_shared_files(recipe, Role::Network, out, options)? {
+            DitDhData::Cached(data) => {
+                options.file("data.stats", Role::Statistics, &mut data.stats)
+            }
+            DitDhData::Encoded(data) => {
+                options.needed("data.encoder", Role::DinoV2, &mut data.encoder)?;
+                options.needed("data.stats", Role::Statistics, &mut data.stats)
+            }
+        },
         Config::MeanFlow(recipe) => {
             let data = name_shared_files(recipe, Role::Network, out, options)?;
             options.file("data.stats", Role::Statistics, &mut data.stats)
@@ -258,7 +266,8 @@ fn notes(config: &Config) -> Vec<&'static str> {
             }
         }
         Config::DitDh(r) => {
-            if r.loss.flips && has_no_flips(&r.data) {
+            let cannot_flip = matches!(&r.data, DitDhData::Cached(data) if has_no_flips(data));
+            if r.loss.flips && cannot_flip {
                 notes.push(NO_FLIPS);
             }
             if r.preview.as_ref().is_some_and(|p| p.vae.is_none()) {
@@ -551,18 +560,28 @@ fn jit_system(
 }
 
 fn ditdh_system(
-    recipe: &Recipe<DitDhConfig, DitDhLoss, LatentData>,
+    recipe: &Recipe<DitDhConfig, DitDhLoss, DitDhData>,
     origin: &Origin,
     comm: &Comm,
     device: &Device,
 ) -> Result<Box<dyn Trainer>> {
-    let (run, data, model) = (&recipe.run, &recipe.data, recipe.model.clone());
-    let set = training_data::of_ditdh(recipe, data.stats.as_deref())?;
-    let (classes, latents) = (set.classes(), set.latents);
-    warn(comm, &latents.labels, model.num_classes);
+    let (run, model) = (&recipe.run, recipe.model.clone());
+    let (classes, latents) = match training_data::of_ditdh(recipe, recipe.data.stats())? {
+        DitDhSet::Cached(set) => (set.classes(), RaeLatents::Cached(set.latents)),
+        DitDhSet::Encoded { data, images, stats } => {
+            let (size, plain) = (data.encoder_input_size, device.clone().inner());
+            let encoder = FrozenEncoder::open(&data.encoder, model.input_size, size, &plain)?;
+            let classes = images.description.classes.clone();
+            let stats = stats.context("data.stats is missing")?;
+            let wanted = ditdh::shape(&model);
+            let encoded = EncodedImages::new(images, encoder, stats, wanted)?;
+            (classes, RaeLatents::Encoded(Arc::new(encoded)))
+        }
+    };
+    warn(comm, latents.labels(), model.num_classes);
     let network = recipe.loss.trained(fresh(|d| model.init(d), run.seed, device)?);
-    let watchers = watchers(recipe, comm, true, Some(&latents.stats), device)?;
-    let sampler = epoch_sampler(run, &latents.labels);
+    let watchers = watchers(recipe, comm, true, Some(latents.stats()), device)?;
+    let sampler = epoch_sampler(run, latents.labels());
     let objective = DitDhObjective { model, loss: recipe.loss, latents, seed: run.seed };
     let parts = Parts { objective, network, sampler, watchers, classes };
     diffusion(recipe, parts, origin, comm, device, |_| false)

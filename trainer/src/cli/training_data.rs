@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use tintype::generate::LatentStats;
 use tintype::model::DiffusionModel;
 use tintype::model::ditdh::DitDhConfig;
 use tintype::model::hdit::HDiTConfig;
@@ -19,7 +20,7 @@ use super::watchers::{check_evaluation, check_guidance, check_unguided};
 use crate::data::store::ImageStore;
 use crate::train::classes::check_classes;
 use crate::train::config::{
-    Config, ImageData, LatentData, PmfData, RaeDecoderData, Recipe, VaeData,
+    Config, DitDhData, EncodedData, ImageData, LatentData, PmfData, RaeDecoderData, Recipe, VaeData,
 };
 use crate::train::ditdh::{self, DitDhLoss};
 use crate::train::hdit::{self, HDiTLoss};
@@ -51,6 +52,17 @@ impl LatentSet {
     pub fn classes(&self) -> Vec<String> {
         self.images.as_ref().map_or(Vec::new(), |images| images.description.classes.clone())
     }
+}
+
+/// What a DiT-DH learns.
+pub enum DitDhSet<'a> {
+    Cached(LatentSet),
+    /// Images; neither their encoder nor the statistics of its latents need be here yet.
+    Encoded {
+        data: &'a EncodedData,
+        images: Arc<ImageStore>,
+        stats: Option<LatentStats>,
+    },
 }
 
 fn image_store(path: &Path) -> Result<Arc<ImageStore>> {
@@ -90,7 +102,7 @@ pub fn check(config: &Config) -> Result<()> {
             check_evaluation(recipe, false)
         }
         Config::DitDh(recipe) => {
-            of_ditdh(recipe, here(&recipe.data.stats))?;
+            of_ditdh(recipe, recipe.data.stats().filter(|path| path.exists()))?;
             check_evaluation(recipe, true)
         }
         Config::Vae(recipe) => of_vae(recipe).map(|_| ()),
@@ -220,15 +232,26 @@ pub fn of_jit(recipe: &Recipe<JitConfig, JitLoss, ImageData>) -> Result<Arc<Imag
 /// # Errors
 ///
 /// As [`check`].
-pub fn of_ditdh(
-    recipe: &Recipe<DitDhConfig, DitDhLoss, LatentData>,
+pub fn of_ditdh<'a>(
+    recipe: &'a Recipe<DitDhConfig, DitDhLoss, DitDhData>,
     stats: Option<&Path>,
-) -> Result<LatentSet> {
-    recipe.model.validate()?;
-    let set = LatentSet::open(&recipe.data, stats)?;
-    ditdh::check_data(&recipe.model, &set.latents)?;
-    check_guidance(recipe, recipe.model.needs_class())?;
-    Ok(set)
+) -> Result<DitDhSet<'a>> {
+    let model = &recipe.model;
+    model.validate()?;
+    check_guidance(recipe, model.needs_class())?;
+    Ok(match &recipe.data {
+        DitDhData::Cached(data) => {
+            let set = LatentSet::open(data, stats)?;
+            ditdh::check_data(model, &set.latents)?;
+            DitDhSet::Cached(set)
+        }
+        DitDhData::Encoded(data) => {
+            let images = image_store(&data.images)?;
+            ditdh::check_images(model, &images, data.encoder_input_size)?;
+            let stats = stats.map(|path| ditdh::open_statistics(model, path)).transpose()?;
+            DitDhSet::Encoded { data, images, stats }
+        }
+    })
 }
 
 /// The data of an autoencoder.

@@ -8,7 +8,7 @@ use tintype::model::vavae::VaeEncoder;
 use tintype::weights::{Weights, load};
 
 /// Side in pixels of a patch of RAE's images, where no decoder says it.
-const RAE_PATCH: usize = 16;
+pub const RAE_PATCH: usize = 16;
 /// The same of what its encoder sees: DINOv2's. Both have the same tokens.
 const DINO_PATCH: usize = 14;
 

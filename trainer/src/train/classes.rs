@@ -16,6 +16,24 @@ pub fn check_classes(labels: &[Option<usize>], num_classes: usize) -> Result<()>
     Ok(())
 }
 
+/// Checks that the network has a null class where labels are dropped or missing.
+///
+/// # Errors
+///
+/// If it has none, because `class_dropout_prob` is 0, and a label would be replaced by it.
+pub fn check_null_class(
+    labels: &[Option<usize>],
+    dropout: f64,
+    class_dropout_prob: f64,
+) -> Result<()> {
+    let replaced = dropout > 0.0 || labels.iter().any(Option::is_none);
+    ensure!(
+        class_dropout_prob > 0.0 || !replaced,
+        "labels are dropped or missing, but model.class_dropout_prob is 0: the network has no null class"
+    );
+    Ok(())
+}
+
 /// The class that a network is told: the null class `num_classes` where a uniform number is below `rate`.
 pub fn drop_class(label: usize, u: f64, rate: f64, num_classes: usize) -> usize {
     if u < rate { num_classes } else { label }

@@ -28,7 +28,8 @@ use super::meanflow::pmf::PmfLoss;
 use super::preview::PreviewConfig;
 use super::rae_decoder::RaeDecoderLoss;
 pub use super::tables::{
-    Activations, ImageData, Init, LatentData, PmfData, RaeDecoderData, RunConfig, VaeData,
+    Activations, DitDhData, EncodedData, ImageData, Init, LatentData, PmfData, RaeDecoderData,
+    RunConfig, VaeData,
 };
 use super::vae::VaeLoss;
 
@@ -49,7 +50,7 @@ pub enum Config {
     /// JiT.
     Jit(Recipe<JitConfig, JitLoss, ImageData>),
     /// DiT-DH.
-    DitDh(Recipe<DitDhConfig, DitDhLoss, LatentData>),
+    DitDh(Recipe<DitDhConfig, DitDhLoss, DitDhData>),
     /// VA-VAE.
     Vae(Recipe<VaeConfig, VaeLoss, VaeData>),
     /// RAE's decoder.

@@ -1,28 +1,32 @@
-//! DiT-DH's training on latents of a representation autoencoder (RAE, arXiv 2510.11690): velocities at times that are
-//! shifted towards the noise by the number of a latent's values. Its clock: t = 0 is data, t = 1 is noise.
+//! DiT-DH's training on latents of a representation autoencoder (RAE, arXiv 2510.11690), cached or encoded as it trains:
+//! velocities at times that are shifted towards the noise by the number of a latent's values. Its clock: t = 0 is data,
+//! t = 1 is noise.
 
-use std::sync::Arc;
+use std::path::Path;
 
 use anyhow::{Result, ensure};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tintype::burn::tensor::{Device, FloatDType};
+use tintype::burn::tensor::{Device, FloatDType, Tensor};
 use tintype::diffusion::flow::Interpolant;
 use tintype::diffusion::loss::mean_squared_error;
 use tintype::diffusion::time_shift::{shift_time, truncated_logit_normal};
 use tintype::model::ditdh::{DitDh, DitDhConfig};
 use tintype::noise::{ImageKey, Stream, normals, uniforms};
-use tintype::weights::with_trained;
+use tintype::weights::{open, with_trained};
 
 use super::adamw::{Group, Groups};
-use super::classes::{check_classes, drop_class};
+use super::classes::{check_classes, check_null_class, drop_class};
 use super::epoch_sampler::SampleIndex;
 use super::host::{Values, classes, vector};
 use super::latents::Latents;
 use super::objective::{Compute, Loss, Objective};
+use super::rae_latents::{Collated, RaeLatents};
 use super::recompute::Tape;
 use super::record::DataRecord;
+use crate::data::encoder::RAE_PATCH;
+use crate::data::store::ImageStore;
 
 /// The last time before the shift.
 const LAST: f64 = 0.999;
@@ -122,17 +126,23 @@ pub struct DitDhObjective {
     pub model: DitDhConfig,
     /// The losses.
     pub loss: DitDhLoss,
-    /// Cached latents.
-    pub latents: Arc<Latents>,
+    /// Latents, cached or made of images.
+    pub latents: RaeLatents,
     /// Seed of all random numbers.
     pub seed: u64,
 }
 
 /// Host values of some samples.
 pub struct Batch {
-    /// Normalised latents, `[B, C, h, w]`.
-    pub data: Values<4>,
-    /// Noise.
+    /// Their latents, or what these are made of.
+    pub latents: Collated,
+    /// What is drawn for them.
+    pub draws: Draws,
+}
+
+/// What is drawn for some samples.
+pub struct Draws {
+    /// Noise, `[B, C, h, w]`.
     pub noise: Values<4>,
     /// Shifted times.
     pub t: Vec<f32>,
@@ -147,40 +157,40 @@ impl Objective for DitDhObjective {
     type Batch = Batch;
 
     fn collate(&self, samples: &[SampleIndex], _step: u64, batch: usize) -> Result<Batch> {
-        let [c, h, w] = self.latents.shape;
+        let (shape, labelled) = (self.latents.shape(), self.latents.labels());
+        let can_flip = self.loss.flips && self.latents.has_flips();
         let shift = self.model.shift();
-        let one = |&sample: &SampleIndex| -> Result<_> {
+        let one = |sample: &SampleIndex| {
             let key = ImageKey::new(self.seed, sample.global_index);
             let choice = uniforms(key, Stream::Choice, 0, 2);
-            let flipped = self.loss.flips && self.latents.has_flips() && choice[1] < 0.5;
-            let mut latent = self.latents.draw(sample, self.seed, flipped)?;
-            self.latents.stats.normalize_values(&mut latent);
-            let noise = normals(key, Stream::Noise, 0, latent.len());
+            let noise = normals(key, Stream::Noise, 0, shape.iter().product());
             let uniform = uniforms(key, Stream::Time, 0, 1)[0];
             let t = shift_time(self.loss.time_dist_type.time(uniform), shift);
             let (rate, null) = (self.model.class_dropout_prob, self.model.num_classes);
-            let label = match self.latents.labels[sample.item] {
+            let label = match labelled[sample.item] {
                 Some(label) => drop_class(label, choice[0], rate, null),
                 None => null,
             };
-            Ok((latent, noise, t as f32, label))
+            (can_flip && choice[1] < 0.5, noise, t as f32, label)
         };
-        let parts: Vec<_> = samples.par_iter().map(one).collect::<Result<_>>()?;
-        let shape = [samples.len(), c, h, w];
-        let (mut data, mut noise) = (Vec::new(), Vec::new());
+        let parts: Vec<_> = samples.par_iter().map(one).collect();
+        let (mut flips, mut noise) = (Vec::new(), Vec::new());
         let (mut t, mut labels) = (Vec::new(), Vec::new());
-        for (latent, eps, time, label) in parts {
-            data.extend(latent);
+        for (flipped, eps, time, label) in parts {
+            flips.push(flipped);
             noise.extend(eps);
             t.push(time);
             labels.push(label);
         }
+        let [c, h, w] = shape;
         Ok(Batch {
-            data: Values::new(data, shape),
-            noise: Values::new(noise, shape),
-            t,
-            labels,
-            weight: 1.0 / batch as f64,
+            latents: self.latents.collate(samples, &flips, self.seed)?,
+            draws: Draws {
+                noise: Values::new(noise, [samples.len(), c, h, w]),
+                t,
+                labels,
+                weight: 1.0 / batch as f64,
+            },
         })
     }
 
@@ -191,7 +201,8 @@ impl Objective for DitDhObjective {
         compute: Compute,
         device: &Device,
     ) -> Result<Loss> {
-        Ok(loss(network, batch, compute, device))
+        let latents = batch.latents.tensor(device);
+        Ok(loss(network, latents, batch.draws, compute, device))
     }
 
     fn groups(&self) -> Groups {
@@ -215,37 +226,88 @@ impl Objective for DitDhObjective {
 ///
 /// # Shapes
 ///
+/// * `latents`: `[B, C, h, w]`, normalised, on `device` or from off the graph
 /// * returns `[1]` in total
 ///
 /// # Panics
 ///
-/// If the batch does not fit the network.
-pub fn loss(network: &DitDh, batch: Batch, compute: Compute, device: &Device) -> Loss {
-    let t = vector(&batch.t, device);
-    let (data, noise) = (batch.data.tensor(device), batch.noise.tensor(device));
-    let (x_t, target) = Interpolant::Linear.interpolate(data, noise, t.clone());
-    let y = classes(&batch.labels, device);
+/// If the samples do not fit the network.
+pub fn loss(
+    network: &DitDh,
+    latents: Tensor<4>,
+    draws: Draws,
+    compute: Compute,
+    device: &Device,
+) -> Loss {
+    let (t, noise) = (vector(&draws.t, device), draws.noise.tensor(device));
+    let (x_t, target) = Interpolant::Linear.interpolate(latents, noise, t.clone());
+    let y = classes(&draws.labels, device);
     let mut tape = Tape::new(compute.recompute);
     let x_t = x_t.cast(compute.precision);
     let v = network.forward_through(x_t, t, y, &mut tape.dit()).cast(FloatDType::F32);
-    let total = mean_squared_error(v, target).sum() * batch.weight;
+    let total = mean_squared_error(v, target).sum() * draws.weight;
     Loss { total, terms: Vec::new(), tape: tape.into() }
 }
 
-/// Checks data against the network before anything is computed.
+/// Checks cached latents against the network before anything is computed.
 ///
 /// # Errors
 ///
 /// If the latents or the classes do not fit the network.
 pub fn check_data(model: &DitDhConfig, latents: &Latents) -> Result<()> {
-    let wanted = [model.in_channels, model.input_size, model.input_size];
+    let wanted = shape(model);
     ensure!(
         latents.shape == wanted,
         "the latents have shape {:?} and the network expects {wanted:?}",
         latents.shape
     );
-    check_classes(&latents.labels, model.num_classes)?;
-    latents.check_dropout(model.class_dropout_prob, model.class_dropout_prob)
+    check_labels(model, &latents.labels)
+}
+
+/// Checks images against the network before their encoder is here.
+///
+/// # Errors
+///
+/// If the images, resized to `encoder_input_size` or by the default, or the classes do not fit the network.
+pub fn check_images(
+    model: &DitDhConfig,
+    images: &ImageStore,
+    encoder_input_size: Option<usize>,
+) -> Result<()> {
+    let (side, grid) = (images.side(), model.input_size);
+    let wanted = RAE_PATCH * grid;
+    ensure!(
+        side == wanted || encoder_input_size.is_some(),
+        "the images have {side} pixels a side, and {grid} by {grid} latents are those of {wanted}; prepare images of that size, or set data.encoder_input_size"
+    );
+    check_labels(model, images.labels())
+}
+
+/// Opens statistics of the network's latents.
+///
+/// # Errors
+///
+/// If the file cannot be read, or the statistics are those of other latents.
+pub fn open_statistics(model: &DitDhConfig, path: &Path) -> Result<LatentStats> {
+    let stats = LatentStats::from_weights(&open(path)?)?;
+    let wanted = shape(model);
+    ensure!(
+        stats.fits(wanted),
+        "data.stats {}: the statistics have shape {:?} and the network's latents {wanted:?}",
+        path.display(),
+        stats.shape
+    );
+    Ok(stats)
+}
+
+/// Shape `[C, h, w]` of the network's latents.
+pub fn shape(model: &DitDhConfig) -> [usize; 3] {
+    [model.in_channels, model.input_size, model.input_size]
+}
+
+fn check_labels(model: &DitDhConfig, labels: &[Option<usize>]) -> Result<()> {
+    check_classes(labels, model.num_classes)?;
+    check_null_class(labels, model.class_dropout_prob, model.class_dropout_prob)
 }
 
 #[cfg(test)]

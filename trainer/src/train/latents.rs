@@ -8,6 +8,7 @@ use tintype::generate::LatentStats;
 use tintype::noise::{ImageKey, Stream, normals};
 use tintype::weights::open;
 
+use super::classes::check_null_class;
 use super::epoch_sampler::SampleIndex;
 use super::record::{DataRecord, labels};
 use crate::data::encode::STATS_FILE;
@@ -170,12 +171,7 @@ impl Latents {
     ///
     /// If it has none, because `class_dropout_prob` is 0, and a label would be replaced by it.
     pub fn check_dropout(&self, dropout: f64, class_dropout_prob: f64) -> Result<()> {
-        let replaced = dropout > 0.0 || self.labels.iter().any(Option::is_none);
-        ensure!(
-            class_dropout_prob > 0.0 || !replaced,
-            "labels are dropped or missing, but model.class_dropout_prob is 0: the network has no null class"
-        );
-        Ok(())
+        check_null_class(&self.labels, dropout, class_dropout_prob)
     }
 
     /// Whether there are latents of flipped images.

@@ -30,6 +30,7 @@ pub mod prefetch;
 pub mod preview;
 mod progress;
 pub mod rae_decoder;
+pub mod rae_latents;
 pub mod random_crop;
 pub mod ranks;
 mod reading;

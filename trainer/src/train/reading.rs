@@ -135,6 +135,7 @@ fn rae_decoder(name: &str) -> Option<RaeDecoderConfig> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::config::DitDhData;
     use crate::train::ditdh::{DitDhLoss, TimeDistribution};
     use crate::train::jit::JitLoss;
     use crate::train::meanflow::draws::MeanFlowLoss;
@@ -374,6 +375,35 @@ decay = 0.9999
         ] {
             let said = Config::parse(&text.replace(from, to)).expect_err(to).to_string();
             assert!(said.contains(key), "{to}: {said}");
+        }
+    }
+
+    #[test]
+    fn ditdh_takes_cached_latents_or_images_and_their_encoder() {
+        let text = small("ditdh", "hidden_size = [32, 48]\ndepth = [2, 1]\nnum_heads = [2, 2]");
+        let read = |lines: &str| Config::parse(&text.replace("latents = \"latents\"", lines));
+        let images = "images = \"store\"\nencoder = \"dino.pth\"\nencoder_input_size = 42";
+        let config = read(&format!("{images}\nstats = \"stat.pt\"")).expect("it is read");
+        assert_eq!(config.recorded().expect("values")["data"]["encoder_input_size"], 42);
+        let Config::DitDh(recipe) = config else { panic!("ditdh") };
+        assert_eq!(recipe.data.stats(), Some(Path::new("stat.pt")));
+        let DitDhData::Encoded(data) = recipe.data else { panic!("images") };
+        assert_eq!((data.images, data.encoder_input_size), ("store".into(), Some(42)));
+        let cached = read("latents = \"latents\"\nimages = \"store\"").expect("it is read");
+        let Config::DitDh(recipe) = cached else { panic!("ditdh") };
+        assert_eq!(recipe.data.stats(), None);
+        let DitDhData::Cached(data) = recipe.data else { panic!("latents") };
+        assert_eq!((data.latents, data.images), ("latents".into(), Some("store".into())));
+        for (lines, words) in [
+            ("images = \"store\"", "neither data.latents nor data.encoder"),
+            ("encoder = \"x\"\nstats = \"x\"", "set data.images"),
+            (images, "set data.stats"),
+            ("latents = \"x\"\nencoder = \"x\"", "data.encoder has no effect"),
+            ("latents = \"x\"\nencoder_input_size = 42", "data.encoder_input_size has no effect"),
+            ("latents = \"x\"\nencoder_size = 42", "data.encoder_size"),
+        ] {
+            let said = read(lines).expect_err(lines).to_string();
+            assert!(said.contains(words), "{lines}: {said}");
         }
     }
 

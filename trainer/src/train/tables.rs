@@ -1,6 +1,6 @@
 //! The tables of a training configuration that are no network, loss or optimizer.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +87,100 @@ pub struct LatentData {
     /// REPA's teacher, `dinov2_vitb14_pretrain.pth`; no alignment without it.
     #[serde(default)]
     pub teacher: Option<PathBuf>,
+}
+
+/// Data of DiT-DH: cached latents, or images that are encoded as the network trains.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "DitDhTable", into = "DitDhTable")]
+pub enum DitDhData {
+    /// The table has `latents`.
+    Cached(LatentData),
+    /// It has `images` and their `encoder`.
+    Encoded(EncodedData),
+}
+
+/// Images, and what makes latents of them in training.
+#[derive(Clone, Debug)]
+pub struct EncodedData {
+    /// The store.
+    pub images: PathBuf,
+    /// RAE's encoder, a DINOv2 with registers: `facebook/dinov2-with-registers-base` or the authors' file.
+    pub encoder: PathBuf,
+    /// Side that images are resized to for the encoder; default: 14 pixels for each of the network's tokens, 224 of 256.
+    pub encoder_input_size: Option<usize>,
+    /// Statistics of the latents: RAE's `stat.pt`, or those that `tintype encode` writes.
+    pub stats: PathBuf,
+}
+
+impl DitDhData {
+    /// The file of the statistics, where one is named.
+    pub fn stats(&self) -> Option<&Path> {
+        match self {
+            Self::Cached(data) => data.stats.as_deref(),
+            Self::Encoded(data) => Some(&data.stats),
+        }
+    }
+}
+
+/// The keys of both kinds of DiT-DH's data.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct DitDhTable {
+    latents: Option<PathBuf>,
+    stats: Option<PathBuf>,
+    images: Option<PathBuf>,
+    encoder: Option<PathBuf>,
+    encoder_input_size: Option<usize>,
+}
+
+impl TryFrom<DitDhTable> for DitDhData {
+    type Error = &'static str;
+
+    fn try_from(table: DitDhTable) -> Result<Self, Self::Error> {
+        let DitDhTable { latents, stats, images, encoder, encoder_input_size } = table;
+        match (latents, encoder) {
+            (Some(_), Some(_)) => Err(
+                "data.encoder has no effect beside data.latents, which are encoded already; remove one of them",
+            ),
+            (None, None) => Err(
+                "there is neither data.latents nor data.encoder, which makes latents of data.images",
+            ),
+            (Some(_), None) if encoder_input_size.is_some() => {
+                Err("data.encoder_input_size has no effect without data.encoder")
+            }
+            (Some(latents), None) => {
+                Ok(Self::Cached(LatentData { latents, stats, images, teacher: None }))
+            }
+            (None, Some(encoder)) => {
+                let images = images.ok_or(
+                    "data.encoder needs images; set data.images to the store that it encodes",
+                )?;
+                let stats = stats.ok_or(
+                    "data.encoder needs statistics of its latents; set data.stats to RAE's stat.pt, or to the latents_stats.pt that `tintype encode` writes",
+                )?;
+                Ok(Self::Encoded(EncodedData { images, encoder, encoder_input_size, stats }))
+            }
+        }
+    }
+}
+
+impl From<DitDhData> for DitDhTable {
+    fn from(data: DitDhData) -> Self {
+        match data {
+            DitDhData::Cached(LatentData { latents, stats, images, teacher: _ }) => {
+                Self { latents: Some(latents), stats, images, ..Self::default() }
+            }
+            DitDhData::Encoded(EncodedData { images, encoder, encoder_input_size, stats }) => {
+                Self {
+                    latents: None,
+                    stats: Some(stats),
+                    images: Some(images),
+                    encoder: Some(encoder),
+                    encoder_input_size,
+                }
+            }
+        }
+    }
 }
 
 /// Data of pixel-space diffusion.

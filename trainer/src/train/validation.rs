@@ -14,7 +14,7 @@ const OF_SAMPLES: &[&str] =
     &["evaluate", "init.reinit", "preview.count", "preview.steps", "preview.cfg", "preview.vae"];
 
 /// Settings that a recipe does not use, though they have a place in its tables; with what the recipe is in words.
-const UNUSED: [(&str, &str, &[&str]); 8] = [
+const UNUSED: [(&str, &str, &[&str]); 7] = [
     ("vae", "the vae recipe", OF_SAMPLES),
     ("rae-decoder", "the rae-decoder recipe", OF_SAMPLES),
     ("hdit", "the hdit recipe", &["preview.vae", "evaluate.vae"]),
@@ -22,7 +22,6 @@ const UNUSED: [(&str, &str, &[&str]); 8] = [
     ("meanflow", "iMF", &["data.teacher"]),
     ("pmf", "pMF", &["preview.vae", "evaluate.vae"]),
     ("jit", "the jit recipe", &["preview.vae", "evaluate.vae"]),
-    ("ditdh", "the ditdh recipe", &["data.teacher"]),
 ];
 
 /// Settings of losses that need one of these files.

@@ -156,6 +156,30 @@ betas = [0.9, 0.95]
 decay = 0.9
 "#;
 
+/// The configuration of a DiT-DH on images of another size, with an encoder that is not here.
+const DITDH: &str = r#"
+recipe = "ditdh"
+[model]
+input_size = 3
+in_channels = 64
+hidden_size = [32, 32]
+depth = [1, 1]
+num_heads = [2, 2]
+num_classes = 3
+[data]
+images = "store"
+encoder = "hub:me/dino/dino.pth"
+stats = "hub:me/dino/stat.pt"
+[run]
+steps = 1
+batch = 2
+[optimizer]
+lr = 1e-4
+betas = [0.9, 0.95]
+[ema]
+decay = 0.9
+"#;
+
 #[test]
 fn data_outputs_and_runs_of_train() {
     let scene = Scene::new();
@@ -173,6 +197,7 @@ fn data_outputs_and_runs_of_train() {
     let teacher = format!("{store}\nteacher = \"hub:me/dino/dino.pth\"");
     write("other.toml", training(&teacher, "batch = 2\nseed = 1", ""));
     write("pmf.toml", PMF.into());
+    write("ditdh.toml", DITDH.into());
     scene.succeeds("train plain.toml --out run --device cpu --quiet");
     let commands = [
         ("train whole.toml --out taken/x", "--out taken/x cannot be written"),
@@ -183,6 +208,7 @@ fn data_outputs_and_runs_of_train() {
         ("train vgg.toml --out x", "LPIPS needs both data.vgg and data.lpips"),
         ("train names.toml --out x", "init.names no.txt: there is no such file"),
         ("train pmf.toml --out x", "loss.perceptual_side = 40 is not a multiple of 32"),
+        ("train ditdh.toml --out x", "3 by 3 latents are those of 48"),
     ];
     refused(&scene, &commands);
 }

@@ -8,6 +8,7 @@ mod loss_networks;
 mod meanflow;
 mod pipeline;
 mod rae_decoder;
+mod rae_latents;
 mod runs;
 mod settings;
 #[cfg(unix)]

@@ -209,7 +209,7 @@ fn a_run_keeps_several_averages() {
 }
 
 /// A tiny DINOv2 with random weights.
-fn write_extractor(workspace: &Workspace) {
+pub fn write_extractor(workspace: &Workspace) {
     let dino = tiny_dino(224);
     let random = |(name, view): (String, TensorView)| {
         let key = ImageKey::new(view.len() as u64, 0);

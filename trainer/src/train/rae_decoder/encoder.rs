@@ -1,4 +1,4 @@
-//! The frozen encoder.
+//! The frozen encoder, of the decoder's training and of networks' on its latents.
 
 use std::path::Path;
 
@@ -13,13 +13,15 @@ const PATCH: usize = 14;
 /// RAE's encoder, off the graph.
 pub struct FrozenEncoder {
     network: RaeEncoder,
+    /// Shape `[C, h, w]` of a latent.
+    pub shape: [usize; 3],
     /// Of its weights, which a run keeps.
-    pub(super) fingerprint: String,
+    pub fingerprint: String,
 }
 
 impl FrozenEncoder {
-    /// Loads a published DINOv2 with registers. Images are resized for it to `input_size` pixels a side; without one, so
-    /// that there are `grid²` tokens.
+    /// Loads a published DINOv2 with registers, in float32. Images are resized for it to `input_size` pixels a side;
+    /// without one, so that there are `grid²` tokens.
     ///
     /// # Errors
     ///
@@ -33,7 +35,10 @@ impl FrozenEncoder {
         let weights = open(path)?;
         let fingerprint = weights.fingerprint();
         let side = input_size.unwrap_or(PATCH * grid);
-        Ok(Self { network: RaeEncoder::from_weights(weights, side, device)?, fingerprint })
+        let network = RaeEncoder::from_weights(weights, side, device)?;
+        let tokens = side / network.patch();
+        let shape = [network.latent_channels(), tokens, tokens];
+        Ok(Self { network, shape, fingerprint })
     }
 
     /// The latents of images in 0…1, without noise.

@@ -84,13 +84,10 @@ impl RaeDecoderTraining {
         device: &Device,
     ) -> Result<Self> {
         let Networks { encoder, decoder, discriminator, lpips } = networks;
-        let side = model.image_size();
-        let blank = Tensor::zeros([1, 3, side, side], &device.clone().inner());
-        let [_, c, h, w] = encoder.encode(blank).dims();
         ensure!(
-            [c, h, w] == latent(&model),
+            encoder.shape == latent(&model),
             "the encoder's latents have shape {:?} and the decoder takes {:?}; set data.encoder_input_size or model.latent_channels",
-            [c, h, w],
+            encoder.shape,
             latent(&model)
         );
         let own = flat(&decoder, Which::All);
