@@ -35,7 +35,7 @@ pub struct Ask {
     pub cfg_interval: Option<[f64; 2]>,
     /// How many channels guidance acts on.
     pub cfg_channels: Option<usize>,
-    /// LightningDiT's time shift.
+    /// Time shift of a flow, as LightningDiT's: below 1, more of the steps at high noise; 0 is none.
     pub shift: Option<f64>,
     /// Grid of a flow's times, by the command line's name.
     pub times: Option<String>,
