@@ -31,7 +31,7 @@ pub struct Ask {
     pub sampler: Option<String>,
     /// Guidance scale; 1 is off, 0 leaves the class out.
     pub cfg: Option<f64>,
-    /// The times that guidance acts in, 1 is noise.
+    /// The times that guidance acts in, 1 is noise; of a denoiser noise levels.
     pub cfg_interval: Option<[f64; 2]>,
     /// How many channels guidance acts on.
     pub cfg_channels: Option<usize>,
