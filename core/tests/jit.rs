@@ -398,6 +398,7 @@ mod averages {
         ] {
             assert_eq!(weights.metadata["section"], name);
             assert_eq!(weights.tensors["w"].shape, [values]);
+            assert_eq!(weights.averages(), ["model_ema1", "model_ema2"]);
         }
         let error = refused(&path, 3);
         let expected = r#"it holds no average 3; its averages are "model_ema1", "model_ema2""#;
@@ -414,6 +415,7 @@ mod averages {
         let raw = folder.path().join("raw.pt");
         std::fs::write(&raw, checkpoint(&entries[..1])).expect("it is written");
         assert!(refused(&raw, 1).ends_with("it holds no averaged weights"));
+        assert!(open(&raw).expect("it opens").averages().is_empty());
     }
 
     #[test]

@@ -38,6 +38,7 @@ export type FromWorker =
 /** A model's files, in the browser's storage or memory. */
 export interface ModelFiles {
   model?: NamedFile;
+  average?: number | undefined;
   vae?: NamedFile;
   stats?: NamedFile;
   config?: string | undefined;

@@ -12,11 +12,13 @@ export interface RemoteFile {
 export type Weights = string | URL | RemoteFile | File;
 
 export interface LoadOptions {
-  /** The network's weights: `.safetensors` (read piece by piece) or `.pt` (read at once). */
+  /** The network's weights: `.safetensors` (read piece by piece) or `.pt` and `.pth` (read at once). */
   model: Weights;
-  /** The autoencoder of a latent model. */
+  /** Which average of a PyTorch file that holds several, counted from 1 (`info.averages`); the first by default. */
+  average?: number;
+  /** The autoencoder of a latent model; of a RAE its decoder. */
   vae?: Weights;
-  /** Statistics of the latents, where the network does not hold them (LightningDiT). */
+  /** Statistics of the latents, where the network does not hold them (LightningDiT, DiT-DH). */
   stats?: Weights;
   /** Configuration of the network as text, where its weights do not hold it. */
   config?: string;
@@ -93,8 +95,10 @@ export interface Quality {
 }
 
 export interface ModelInfo {
-  /** Hi-DiT, SiT, LightningDiT, DiT-DH, HDiT, JiT, iMF, pMF. */
+  /** Hi-DiT, SiT, LightningDiT, DiT-DH, JiT, HDiT, iMF, pMF. */
   architecture: string;
+  /** Averages that the network's file holds, in the order of their numbers; empty where there is nothing to choose. */
+  averages: string[];
   /** Fingerprint of the network's weights. */
   fingerprint: string;
   /** The classes by name, with synonyms after commas, in the order of their numbers. */
@@ -190,10 +194,10 @@ export interface Request {
   sampler?: string;
   /** Guidance scale; 1 is off, 0 leaves the class out. */
   cfg?: number;
-  /** The times that guidance acts in; 1 is noise. */
+  /** The times that guidance acts in, 1 is noise; of HDiT noise levels. */
   cfgInterval?: [number, number];
   cfgChannels?: number;
-  /** LightningDiT's time shift. */
+  /** Time shift of a flow, as LightningDiT's: below 1, more of the steps at high noise; 0 is none. */
   shift?: number;
   /** Where a flow's steps lie; `uniform` by default. */
   times?: "uniform" | "logit-normal" | "karras";

@@ -60,9 +60,13 @@ let pressed = 0;
 
 // ---- Models ----
 
+/** Gets the files of a model, each time it is loaded. */
+type Find = () => Promise<Omit<LoadOptions, "device" | "precision">>;
+
 /** Loads a model in place of the one before; the page says what goes on, and what went wrong. `settings` are those
- * to begin with, where they are not the network's own. */
-function load(name: string, find: () => Promise<Omit<LoadOptions, "device" | "precision">>, settings: Request = {}): Promise<void> {
+ * to begin with, where they are not the network's own; `average` is the number of one that its file holds. `then` comes
+ * once the model is there. */
+function load(name: string, find: Find, settings: Request = {}, average = 1, then = () => {}): Promise<void> {
   const abort = new AbortController();
   const attempt = async () => {
     $("loading").hidden = false;
@@ -77,6 +81,8 @@ function load(name: string, find: () => Promise<Omit<LoadOptions, "device" | "pr
     try {
       const load: LoadOptions = {
         ...(await find()),
+        // Only some files hold several, and others have none to choose.
+        ...(average > 1 && { average }),
         device: (options.get("device") as LoadOptions["device"]) ?? "auto",
         precision: (options.get("precision") as LoadOptions["precision"]) ?? undefined,
         cores: options.get("cores") === "1" ? 1 : 2,
@@ -87,16 +93,36 @@ function load(name: string, find: () => Promise<Omit<LoadOptions, "device" | "pr
       else tintype = await Tintype.load(load);
       tintype.onCores = coresChanged;
       loaded(name, settings);
+      averages(average, (other) => reload(name, find, settings, other));
+      then();
     } catch (error) {
       broken(error as Error);
       $("empty").textContent = "No model is loaded.";
-      notice((error as Error).message, "Try again", () => void load(name, find, settings));
+      notice((error as Error).message, "Try again", () => void load(name, find, settings, average, then));
     } finally {
       $("loading").hidden = true;
     }
   };
   loading = attempt();
   return loading;
+}
+
+/** The same model with another average; class and settings stay. */
+function reload(name: string, find: Find, settings: Request, average: number) {
+  const [request, chosen] = [form.request(), picker.chosen];
+  void load(name, find, settings, average, () => {
+    form.fill(request);
+    if (chosen !== null) picker.choose(chosen);
+  });
+}
+
+/** Offers the averages that the model's file holds; `choose` gets the number of another one. */
+function averages(loaded: number, choose: (number: number) => void) {
+  const { averages } = tintype!.info;
+  const select = $<HTMLSelectElement>("average");
+  $("average-row").hidden = averages.length === 0;
+  select.replaceChildren(...averages.map((name, i) => new Option(name, String(i + 1), false, i + 1 === loaded)));
+  select.onchange = () => choose(Number(select.value));
 }
 
 function progress(name: string, progress: Progress | null) {

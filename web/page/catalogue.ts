@@ -38,6 +38,9 @@ interface Licence {
   commercial?: boolean | null;
 }
 
+/** Guidance that is off. */
+const UNGUIDED: Origin["settings"]["guidance"] = { scale: 1, low: 0, high: 1, channels: null };
+
 /** What a model is loaded from; other roles are of no use to a page. */
 const PARTS = { network: "model", config: "config", autoencoder: "vae", statistics: "stats" } as const;
 export type Part = (typeof PARTS)[keyof typeof PARTS];
@@ -90,15 +93,19 @@ function describe(entry: Entry, entries: ReadonlyMap<string, Entry>, hub: string
     if (file.role in PARTS && !used.some(({ role }) => role === file.role)) used.push(file);
   }
   const network = entry.files?.find(({ role }) => role === "network");
+  // Another network's guidance is not what this one's own would be at the same scale.
+  const isGuided = entry.files?.some(({ role }) => role === "guide") ?? false;
+  const warnings = [...all.map(warning), isGuided ? `The authors of ${entry.title} guide it by a second network, which a page does not load: guidance is off at first.` : ""];
+  const { sampling } = entry;
   return {
     name: entry.name,
     title: entry.title,
-    facts: facts(entry),
+    facts: facts(entry, isGuided),
     page: entry.page ?? (network && hubPage(network.address, hub)) ?? "",
-    warning: all.map(warning).filter(Boolean).join(" "),
+    warning: warnings.filter(Boolean).join(" "),
     files: used.map((file) => fileOf(file, hub)),
     obstacle: network ? obstacle(used, hub) : "The names of its files are not known; its page has them.",
-    settings: entry.sampling ?? null,
+    settings: (sampling && isGuided ? { ...sampling, guidance: UNGUIDED } : sampling) ?? null,
   };
 }
 
@@ -115,10 +122,11 @@ function obstacle(files: readonly FileEntry[], hub: string): string {
   return addresses.size < files.length ? "One file holds network and autoencoder, and a page does not take it apart; use the desktop app." : "";
 }
 
-function facts({ architecture, image_size: image, classes, results = [], licence }: Entry): string {
-  // With guidance where it was measured with guidance; that of the entry's own settings before others.
+function facts({ architecture, image_size: image, classes, results = [], licence }: Entry, isGuided: boolean): string {
+  // With guidance where it was measured with guidance, but for that of another network; that of the entry's own settings
+  // before others.
   const of = (guided: boolean) => results.filter((r) => r.guided === guided).sort((a, b) => Number(!!a.note) - Number(!!b.note))[0];
-  const best = of(true) ?? of(false);
+  const best = (isGuided ? undefined : of(true)) ?? of(false);
   return [
     architecture,
     image && `${image} × ${image}`,
@@ -168,7 +176,8 @@ function isAtOnce({ name }: PublishedFile): boolean {
   return /\.(pt|pth|ckpt|bin)$/i.test(name);
 }
 
-/** Bytes of the engine's 4 GiB that a model may take: the rest is for what a picture takes. */
+/** Bytes of the engine's 4 GiB that a model may take: the rest is for what a picture takes. The engine asks again once it
+ * has the files, by their dtypes (src/room.rs). */
 const ROOM = 3 * 2 ** 30;
 
 /** Why a model does not fit into a tab; "" where it does, as far as sizes are known. */
@@ -180,7 +189,8 @@ export function tooLarge(files: readonly PublishedFile[], { largest, largestAtOn
     }
     if (bytes > largest) return `${size(bytes)}: does not fit into a tab; use the desktop app.`;
   }
-  // What is read at once lies in the engine's memory, and so do weights that the processor computes with.
+  // What is read at once lies in the engine's memory, and so do weights that the processor computes with: autoencoders are
+  // published in float32, in which they compute.
   const held = files.reduce((sum, file) => sum + (sizeOf(file) ?? 0) * (Number(isAtOnce(file)) + Number(device === "cpu")), 0);
   const tab = device === "cpu" ? "a tab that computes on the processor" : "a tab";
   return held > ROOM ? `${size(held)} of memory: does not fit into ${tab}; use the desktop app.` : "";

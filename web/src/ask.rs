@@ -31,11 +31,11 @@ pub struct Ask {
     pub sampler: Option<String>,
     /// Guidance scale; 1 is off, 0 leaves the class out.
     pub cfg: Option<f64>,
-    /// The times that guidance acts in, 1 is noise.
+    /// The times that guidance acts in, 1 is noise; of a denoiser noise levels.
     pub cfg_interval: Option<[f64; 2]>,
     /// How many channels guidance acts on.
     pub cfg_channels: Option<usize>,
-    /// LightningDiT's time shift.
+    /// Time shift of a flow, as LightningDiT's: below 1, more of the steps at high noise; 0 is none.
     pub shift: Option<f64>,
     /// Grid of a flow's times, by the command line's name.
     pub times: Option<String>,

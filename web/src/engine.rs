@@ -21,6 +21,7 @@ use crate::ask::Ask;
 use crate::face::sentence;
 use crate::file::BrowserFile;
 use crate::half::{self, HalfObject};
+use crate::room::{self, ROOM};
 use crate::session::{Session, SessionError, Update};
 use crate::turn::others_first;
 
@@ -30,10 +31,12 @@ extern "C" {
     #[wasm_bindgen(js_namespace = globalThis, js_name = tintypeEngineFailed)]
     fn engine_failed(message: &str);
 
-    /// A model's files: `{ model, vae, stats, config, precision }`.
+    /// A model's files: `{ model, average, vae, stats, config, precision }`.
     pub type Files;
     #[wasm_bindgen(method, getter)]
     fn model(this: &Files) -> NamedFile;
+    #[wasm_bindgen(method, getter)]
+    fn average(this: &Files) -> Option<u32>;
     #[wasm_bindgen(method, getter)]
     fn vae(this: &Files) -> Option<NamedFile>;
     #[wasm_bindgen(method, getter)]
@@ -89,7 +92,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// If a picture is being made, a file cannot be read, the parts do not fit each other, or the
+    /// If a picture is being made, a file cannot be read, the parts do not fit each other or the memory, or the
     /// GPU fails.
     pub fn load(&self, files: &Files, progress: &Function) -> Result<JsValue, JsError> {
         let busy = || JsError::new("a picture is in the making; stop it first");
@@ -97,24 +100,34 @@ impl Engine {
         // Two models at once may not fit.
         *session = None;
         let failed = |e: &(dyn std::error::Error + 'static)| JsError::new(&sentence(e));
-        let open = |file: NamedFile| {
+        // Of files that lie in the engine's memory as a whole.
+        let held = Cell::new(0u64);
+        let open = |file: NamedFile, average: Option<u32>| {
             let (name, progress) = (JsValue::from(file.name()), progress.clone());
             let told = move |bytes: f64| {
                 // Progress is only told; a page that is gone needs none.
                 let _ = progress.call2(&JsValue::NULL, &name, &bytes.into());
             };
             let unreadable = |reason: String| JsError::new(&format!("{}: {reason}", file.name()));
-            let source = BrowserFile::new(file.blob(), told).map_err(unreadable)?;
-            Weights::from_source(Arc::new(source), &file.name()).map_err(|e| failed(&e))
+            let source = Arc::new(BrowserFile::new(file.blob(), told).map_err(unreadable)?);
+            let opened = match average {
+                Some(number) => {
+                    Weights::average_from_source(source.clone(), &file.name(), number as usize)
+                }
+                None => Weights::from_source(source.clone(), &file.name()),
+            };
+            held.set(held.get() + source.largest() as u64);
+            opened.map_err(|e| failed(&e))
         };
-        let mut model = open(files.model())?;
+        let mut model = open(files.model(), files.average())?;
         if let Some(config) = files.config() {
             model.metadata.insert("config".into(), config);
         }
-        let vae = files.vae().map(open).transpose()?;
-        let stats = files.stats().map(open).transpose()?;
+        let other = |file: Option<NamedFile>| file.map(|file| open(file, None)).transpose();
+        let (vae, stats) = (other(files.vae())?, other(files.stats())?);
         let wish = files.precision().map(|name| name.parse()).transpose();
         let parts = Parts { model: &model, vae: vae.as_ref(), stats: stats.as_ref(), guide: None };
+        room::check(parts, held.get(), &self.found, ROOM).map_err(|e| failed(&e))?;
         let loaded = Session::load(parts, wish.map_err(|e| failed(&e))?, &self.found);
         let loaded = session.insert(loaded.map_err(|e| failed(&e))?);
         // A GPU is faster than two processors.

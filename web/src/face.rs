@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use tintype::face::{self, Face, Remedy};
+use tintype::generate::{LoadError, bytes};
 use tintype::settings::Setting;
 use tintype::weights::Part;
 
@@ -62,6 +63,14 @@ pub const fn field(setting: Setting) -> &'static str {
 
 /// An error of the library in a sentence.
 pub fn sentence(error: &(dyn Error + 'static)) -> String {
+    if let Some(LoadError::Memory { needed, free, .. }) = error.downcast_ref() {
+        return format!(
+            "the model takes {} of memory, and a page has room for {}; convert PyTorch files to safetensors with \
+             `tintype convert`, in f16 where it can be, use a browser with a GPU, or the desktop app",
+            bytes(*needed),
+            bytes(*free)
+        );
+    }
     face::sentence(error, &Page)
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use tintype::diffusion::guidance::Guidance;
 use tintype::generate::{Sampler, Settings};
 use tintype::model::{Architecture, Process};
-use tintype::settings::{KarrasOptions, Setting, TimeGrid};
+use tintype::settings::{KarrasOptions, Range, Setting, TimeGrid};
 
 use crate::face::field;
 
@@ -52,12 +52,22 @@ impl Field {
             name: field(setting),
             label: setting.name(),
             summary: setting.summary(),
-            range: setting.range().map(|range| [range.min, range.max]),
+            range: range(setting, architecture),
             choices: choices(setting, architecture),
             default: default(setting, architecture),
             applies,
         })
     }
+}
+
+/// What the numbers may be: the ends of guidance are a flow's times, or a denoiser's noise levels, which have no end.
+fn range(setting: Setting, architecture: &Architecture) -> Option<[f64; 2]> {
+    let is_flow = !matches!(architecture.process(), Process::Denoiser { .. });
+    let range = match setting {
+        Setting::GuidanceInterval if is_flow => Range { min: 0.0, max: 1.0 },
+        _ => setting.range()?,
+    };
+    Some([range.min, range.max])
 }
 
 fn choices(setting: Setting, architecture: &Architecture) -> Vec<&'static str> {

@@ -22,6 +22,8 @@ pub struct BrowserFile {
     /// Told how many bytes were read so far.
     progress: Box<dyn Fn(f64)>,
     read: Cell<f64>,
+    /// The most that was asked for at once.
+    largest: Cell<usize>,
 }
 
 #[cfg(target_feature = "atomics")]
@@ -45,7 +47,14 @@ impl BrowserFile {
         let size = addressable(blob.size())?;
         let reader = FileReaderSync::new();
         let reader = reader.map_err(|_| "files can only be read in a worker")?;
-        Ok(Self { blob, reader, size, progress: Box::new(progress), read: Cell::new(0.0) })
+        let progress = Box::new(progress);
+        Ok(Self { blob, reader, size, progress, read: Cell::new(0.0), largest: Cell::new(0) })
+    }
+
+    /// Bytes of the largest piece that was asked for so far: once it is open, all of a PyTorch file, and the header of a
+    /// safetensors file.
+    pub fn largest(&self) -> usize {
+        self.largest.get()
     }
 }
 
@@ -62,6 +71,7 @@ impl Source for BrowserFile {
                 reason.unwrap_or_else(|| "no reason given".into())
             ))
         };
+        self.largest.set(self.largest.get().max(into.len()));
         let mut at = start as f64;
         for into in into.chunks_mut(PIECE) {
             let end = at + into.len() as f64;

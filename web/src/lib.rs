@@ -3,7 +3,7 @@
 //!
 //! * [`session`] — a loaded model that makes pictures; nothing in it is a browser's
 //! * [`ask`] — what a page asks for, in JavaScript's spelling; [`fields`] — what it can ask for of a network;
-//!   [`face`] — errors in its words
+//!   [`room`] — whether a model fits; [`face`] — errors in its words
 //! * `engine` — the session as JavaScript sees it; the page's side of it is `web/engine/`; `half` — what two engines
 //!   that share a picture say to each other
 //!
@@ -13,6 +13,7 @@
 pub mod ask;
 pub mod face;
 pub mod fields;
+pub mod room;
 pub mod session;
 
 // Asked in browsers alone, and tested everywhere.

@@ -31,6 +31,7 @@ pub struct Session {
     precision: Precision,
     batch: usize,
     map: LatentMap,
+    averages: Vec<String>,
     unused: Vec<String>,
 }
 
@@ -38,8 +39,10 @@ pub struct Session {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Info {
-    /// The network: Hi-DiT, SiT, LightningDiT, DiT-DH, HDiT, JiT, iMF, pMF.
+    /// The network: Hi-DiT, SiT, LightningDiT, DiT-DH, JiT, HDiT, iMF, pMF.
     pub architecture: &'static str,
+    /// Averages that its file holds, in the order of their numbers; empty where there is nothing to choose.
+    pub averages: Vec<String>,
     /// Fingerprint of its weights.
     pub fingerprint: String,
     /// The classes by name, in the order of their numbers.
@@ -173,6 +176,7 @@ impl Session {
             precision,
             batch: if found.kind == Kind::Processor { 1 } else { GPU_BATCH },
             map: LatentMap::new(pipeline.latent_channels().unwrap_or(0)),
+            averages: parts.model.averages(),
             unused: unused.collect(),
             pipeline,
         })
@@ -200,6 +204,7 @@ impl Session {
         let ranges = Setting::ALL.into_iter().filter_map(range);
         Info {
             architecture: architecture.name(),
+            averages: self.averages.clone(),
             fingerprint: self.fingerprints.model.clone(),
             classes: (0..labels.len()).map(|class| labels.name(class)).collect(),
             image_size: self.pipeline.image_size(),

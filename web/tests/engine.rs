@@ -12,7 +12,9 @@ use tintype::generate::{ImageSpec, LoadError, Origin, Parts, Sampler, Settings};
 use tintype::image::Rgb;
 use tintype::labels::Labels;
 use tintype::model::Architecture;
+use tintype::model::ditdh::DitDhConfig;
 use tintype::model::hidit::HiDiTConfig;
+use tintype::model::jit::JitConfig;
 use tintype::model::meanflow::Shape;
 use tintype::model::pmf::PmfConfig;
 use tintype::model::sit::SiTConfig;
@@ -21,9 +23,11 @@ use tintype::precision::Precision;
 use tintype::sampler::Stop;
 use tintype::settings::{Problem, Setting};
 use tintype::weights::{Source, TensorView, Weights, WeightsError, write_safetensors};
+use tintype_test_models::pickles::{checkpoint, section};
 use tintype_test_models::{configs, tensors};
 use tintype_web::ask::{Ask, Class};
 use tintype_web::fields::fields;
+use tintype_web::room;
 use tintype_web::session::{Preset, Session, Update};
 use tintype_web::{Checksum, networks};
 
@@ -63,6 +67,15 @@ fn pmf() -> PmfConfig {
         ..configs::pmf().shape
     };
     PmfConfig { shape, pca_channels: 4, noise_scale: 1.0 }
+}
+
+fn jit() -> JitConfig {
+    JitConfig { num_classes: 3, ..configs::jit() }
+}
+
+/// Of the latents of [`configs::rae`].
+fn ditdh() -> DitDhConfig {
+    DitDhConfig { in_channels: 64, input_size: 2, num_classes: 3, ..configs::ditdh() }
 }
 
 /// Weights by a formula, as a file.
@@ -212,6 +225,7 @@ fn a_network_has_fields_for_what_acts_on_its_samplers() {
     let [hdit, sit] = ["hdit-imagenet-256", "sit-s-1"].map(preset);
     let without_classes = preset("hdit-ffhq-1024");
     let (hidit, pmf) = (Architecture::from(hidit()), Architecture::from(pmf()));
+    let (jit, ditdh) = (Architecture::from(jit()), Architecture::from(ditdh()));
     for (architecture, sampler, times, expected) in [
         (
             &hdit,
@@ -238,6 +252,8 @@ fn a_network_has_fields_for_what_acts_on_its_samplers() {
         (&hidit, "dpmpp-2m", "logit-normal", "cfgInterval shift times cfgAdaptive"),
         (&hidit, "euler-maruyama", "uniform", "cfgInterval cfgAdaptive"),
         (&pmf, "mean-flow", "uniform", "cfgInterval"),
+        (&jit, "heun", "uniform", "cfgInterval shift times cfgAdaptive"),
+        (&ditdh, "euler", "uniform", "cfgInterval shift times cfgAdaptive"),
     ] {
         let fields = fields(architecture);
         let acts = |grids: &Vec<&str>| grids.contains(&times);
@@ -254,6 +270,12 @@ fn a_network_has_fields_for_what_acts_on_its_samplers() {
         (lowest.default, interval.default),
         (vec![Some(0.01)], vec![Some(0.0), Some(f64::MAX)])
     );
+    assert_eq!(interval.range, Some([0.0, f64::INFINITY]), "noise levels");
+    let of_jit = |name| fields(&jit).into_iter().find(|field| field.name == name);
+    let interval = of_jit("cfgInterval").expect("a field");
+    // Its authors guide from 0.1 on, where 0 is noise.
+    assert_eq!((interval.range, interval.default), (Some([0.0, 1.0]), vec![Some(0.0), Some(0.9)]));
+    assert_eq!(of_jit("s_noise"), None, "its noise is the network's");
     let times = fields(&sit).into_iter().find(|field| field.name == "times").expect("a field");
     assert_eq!((times.choices[0], times.choices.len(), times.range), ("uniform", 3, None));
 
@@ -433,6 +455,121 @@ fn one_step_models_can_follow_changes() {
     assert!(difference(&middle, &start) > 1.0 && difference(&middle, &end) > 1.0);
 }
 
+#[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
+#[cfg_attr(not(target_family = "wasm"), test)]
+fn a_jit_is_guided_within_its_authors_times() {
+    let bytes = file(&jit().init(&Device::flex()).expect("valid"), &jit());
+    let model = Weights::from_bytes(bytes, "model").expect("it reads");
+    let parts = Parts { model: &model, vae: None, stats: None, guide: None };
+    let mut session = Session::load(parts, None, &processor()).expect("it loads");
+    let info = session.info();
+    assert_eq!((info.architecture, info.image_size, info.gate), ("JiT", [16, 16], None));
+    let defaults = info.defaults;
+    assert_eq!((defaults.sampler.as_str(), defaults.steps), ("heun", 50));
+    assert_eq!(defaults.cfg_interval, [0.0, 0.9]);
+    assert!(info.guided && !info.one_step && info.averages.is_empty());
+
+    let ask = |cfg| {
+        let class = Some(Class::Number(2));
+        Ask { class, seed: 5, steps: Some(4), cfg: Some(cfg), ..Ask::default() }
+    };
+    let mut picture = |ask: &Ask| {
+        let (updates, done) = run(&mut session, ask, None);
+        assert!(done);
+        pictures(updates).remove(0)
+    };
+    let (plain, guided) = (picture(&ask(1.0)), picture(&ask(4.0)));
+    assert_eq!(guided.0.settings.guidance.high, 0.9);
+    assert_ne!(plain.1, guided.1);
+    // None of the four steps asks between these times.
+    let never = Ask { cfg_interval: Some([0.8, 0.9]), ..ask(4.0) };
+    assert_eq!(picture(&never).1, plain.1);
+}
+
+/// Statistics of the latents of [`configs::rae`] at each position, with variances from `low` on.
+fn statistics_file(low: f32) -> Vec<u8> {
+    let of = |low: f32| {
+        let values: Vec<f32> =
+            (0..64 * 2 * 2).map(|i| low + (i * 37 % 101) as f32 / 100.0).collect();
+        TensorView::from_f32(vec![64, 2, 2], &values).expect("as many as the shape")
+    };
+    let tensors = [("mean".to_string(), of(0.0)), ("var".to_string(), of(low))];
+    write_safetensors(&tensors.into(), &Default::default()).expect("it writes")
+}
+
+#[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
+#[cfg_attr(not(target_family = "wasm"), test)]
+fn a_dit_dh_makes_pictures_with_the_decoder_and_the_statistics_of_a_rae() {
+    let device = Device::flex();
+    let open = |bytes: Vec<u8>, name: &str| Weights::from_bytes(bytes, name).expect("it reads");
+    let model = open(file(&ditdh().init(&device).expect("valid"), &ditdh()), "model");
+    let rae = configs::rae();
+    let vae = open(file(&rae.init(&device).expect("valid"), &rae), "vae");
+    let stats = [0.5, 4.0].map(|low| open(statistics_file(low), "stats"));
+    let parts = |number: usize| Parts {
+        model: &model,
+        vae: Some(&vae),
+        stats: Some(&stats[number]),
+        guide: None,
+    };
+    let load = |parts: Parts<'_>| Session::load(parts, None, &processor());
+    let mut session = load(parts(0)).expect("it loads");
+    let info = session.info();
+    assert_eq!((info.architecture, info.image_size), ("DiT-DH", [32, 32]));
+    let defaults = info.defaults;
+    assert_eq!((defaults.sampler.as_str(), defaults.steps, defaults.cfg), ("euler", 49, 1.0));
+    assert!(info.guided && info.unused.is_empty(), "{:?}", info.unused);
+
+    let picture = |session: &mut Session, seed: u64| {
+        let ask = Ask { class: Some(Class::Number(1)), seed, steps: Some(3), ..Ask::default() };
+        let (updates, done) = run(session, &ask, None);
+        assert!(done);
+        for update in &updates {
+            if let Update::Step { previews, .. } = update {
+                assert_eq!((previews.len(), previews[0].width), (1, 32));
+            }
+        }
+        pictures(updates).remove(0)
+    };
+    let (origin, image, _, png) = picture(&mut session, 1);
+    assert_eq!(Origin::read(&png).expect("it carries them"), origin);
+    assert!(origin.weights.statistics.is_some());
+    assert!(difference(&image, &picture(&mut session, 2).1) > 1.0, "two seeds are two pictures");
+    let mut other = load(parts(1)).expect("it loads");
+    assert_ne!(picture(&mut other, 1).1, image, "statistics are of the latents");
+
+    let refused = |parts| tintype_web::face::sentence(&load(parts).expect_err("a file is missing"));
+    let without = refused(Parts { stats: None, ..parts(0) });
+    assert!(without.ends_with("give its file as `stats`"), "{without}");
+    let without = refused(Parts { vae: None, ..parts(0) });
+    assert!(without.ends_with("give its file as `vae`"), "{without}");
+}
+
+#[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
+#[cfg_attr(not(target_family = "wasm"), test)]
+fn a_model_that_has_no_room_is_refused() {
+    let model = Weights::from_bytes(model_file(), "model").expect("it reads");
+    let vae = Weights::from_bytes(vae_file(), "vae").expect("it reads");
+    let half = |view: &TensorView| view.converted(tintype::weights::Dtype::F16).expect("small");
+    let tensors = vae.tensors.iter().map(|(name, view)| (name.clone(), half(view))).collect();
+    let halved = Weights { tensors, ..vae.clone() };
+    let parts = |vae| Parts { model: &model, vae: Some(vae), stats: None, guide: None };
+    let needed = |vae| parts(vae).needed(Precision::F32, &Device::flex()).expect("it is known");
+    assert_eq!(needed(&halved), needed(&vae), "autoencoders compute in float32");
+
+    let on_processor = processor();
+    let check = |held, found: &Found, room| room::check(parts(&halved), held, found, room);
+    let room = needed(&vae) + 100;
+    assert!(check(100, &on_processor, room).is_ok());
+    let error = check(101, &on_processor, room).expect_err("a byte too many");
+    let sentence = tintype_web::face::sentence(&error);
+    assert!(sentence.contains("of memory, and a page has room for"), "{sentence}");
+    // A GPU has a memory of its own, and files that are read at once lie in the engine's.
+    let on_gpu = Found { kind: tintype::device::Kind::Discrete, ..processor() };
+    assert!(check(100, &on_gpu, 100).is_ok());
+    assert!(check(101, &on_gpu, 100).is_err());
+}
+
 /// A file that is read piece by piece, and that can vanish.
 struct Pieces(Vec<u8>, usize);
 
@@ -472,6 +609,25 @@ fn weights_load_piece_by_piece() {
     assert!(trouble(cut, usize::MAX).contains("size does not match its header"));
     assert!(trouble(b"<!doctype html><p>404".to_vec(), usize::MAX).contains("an HTML page"));
     assert!(trouble(Vec::new(), usize::MAX).contains("empty"));
+}
+
+#[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]
+#[cfg_attr(not(target_family = "wasm"), test)]
+fn averages_of_a_checkpoint_are_told_and_chosen_by_number() {
+    let network = section(&jit().init(&Device::flex()).expect("valid"));
+    let names = ["model", "model_ema1", "model_ema2"];
+    let bytes = checkpoint(&names.map(|name| (name, network.clone())));
+    let open = |number| {
+        let source = Arc::new(Pieces(bytes.clone(), usize::MAX));
+        Weights::average_from_source(source, "checkpoint-last.pth", number)
+    };
+    let model = open(2).expect("it reads");
+    assert_eq!(model.metadata["section"], "model_ema2");
+    let parts = Parts { model: &model, vae: None, stats: None, guide: None };
+    let session = Session::load(parts, None, &processor()).expect("it loads");
+    assert_eq!(session.info().averages, ["model_ema1", "model_ema2"]);
+    let error = open(3).expect_err("there are two").to_string();
+    assert!(error.contains("it holds no average 3"), "{error}");
 }
 
 #[cfg_attr(target_family = "wasm", wasm_bindgen_test::wasm_bindgen_test)]

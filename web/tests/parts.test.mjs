@@ -179,6 +179,15 @@ test("dropped files are told apart by what is in them", async () => {
   assert.deepEqual(await sort(pt), { vae: pt[0], model: pt[1], stats: pt[2] });
   const bin = new File([""], "diffusion_pytorch_model.bin"); // only autoencoders of diffusers are known
   assert.deepEqual(await sort([bin, model]), { model, vae: bin });
+  // A RAE's files, of which the decoder is told by a tensor: it is called as networks are.
+  const pickle = (name, tensor) => new File(["PK", Buffer.alloc(3000), tensor], name);
+  const rae = [pickle("stage2_model.pt", "s_embedder.proj.weight"), pickle("model.pt", "trainable_cls_token"), pickle("stat.pt", "mean")];
+  assert.deepEqual(await sort(rae), { model: rae[0], vae: rae[1], stats: rae[2] });
+  const converted = [file("g.safetensors", ["decoder_embed.bias", "trainable_cls_token"]), file("h.safetensors", ["var"])];
+  assert.deepEqual(await sort([...converted, model]), { model, vae: converted[0], stats: converted[1] });
+  const [yaml, json] = [new File(["stage_2:"], "sampling.yaml"), new File(["{}"], "config.json")];
+  assert.deepEqual(await sort([model, yaml]), { model, config: "stage_2:" });
+  await assert.rejects(sort([model, yaml, json]), /Both sampling\.yaml and config\.json look like the network's configuration/);
   await assert.rejects(sort([vae]), /weights are missing/);
   await assert.rejects(sort([model, file("d.safetensors", ["blocks.0"])]), /Both a\.safetensors and d\.safetensors look like the network/);
   await assert.rejects(sort([new File(["ten bytes!"], "e.safetensors")]), /e\.safetensors is damaged/);
@@ -265,6 +274,28 @@ test("the smallest one-step models fit into a tab, the largest do not", () => {
   }
   assert.equal(words("pmf-l-16", 1.65e9, "webgpu"), "");
   assert.match(words("pmf-l-16", 1.65e9, "cpu"), /^3\.3 GB of memory: does not fit into a tab that computes on the processor/);
+});
+
+test("a RAE's network and decoder do not fit into a tab as they are published, and its guide is not loaded", () => {
+  const models = new Map(published(catalogue, ["DiT-DH", "JiT"], "https://h.example").map((model) => [model.name, model]));
+  const rae = models.get("rae-ditdh-xl-256");
+  assert.deepEqual(rae.files.map(({ part, name }) => [part, name]), [["model", "stage2_model.pt"], ["vae", "model.pt"], ["stats", "stat.pt"]]);
+  assert.equal(rae.obstacle, "");
+  // Published with another network's guidance, which this one's own is not.
+  assert.equal(rae.facts, "DiT-DH · 256 × 256 · 1000 classes · FID 1.51 · MIT");
+  assert.match(rae.warning, /second network, which a page does not load: guidance is off at first\.$/);
+  assert.deepEqual([rae.settings.steps, rae.settings.guidance.scale], [49, 1]);
+  // Of weights in float32, as a page hears of them when it asks.
+  const words = (network, device) => tooLarge(rae.files.map((file) => ({ ...file, bytes: { model: network, vae: 1.66e9, stats: 1.6e6 }[file.part] })), ABILITIES, device);
+  assert.match(words(3.35e9, "webgpu"), /^3\.35 GB: does not fit into a tab, which reads PyTorch's files at once/);
+  // Beside the decoder not even the guide fits on the processor, nor the decoder alone.
+  assert.equal(words(0.79e9, "webgpu"), "");
+  assert.match(words(0.79e9, "cpu"), /^4\.9 GB of memory: does not fit into a tab that computes on the processor/);
+  assert.match(words(0, "cpu"), /^3\.32 GB of memory/);
+
+  const jit = models.get("jit-b-16");
+  assert.equal(jit.obstacle, "The names of its files are not known; its page has them.");
+  assert.deepEqual([jit.settings.sampler, jit.settings.guidance.high, jit.page], ["heun", 0.9, "https://github.com/LTH14/JiT"]);
 });
 
 test("times of pictures follow evaluations, and what was measured", () => {

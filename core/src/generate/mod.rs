@@ -14,6 +14,7 @@ mod latent_map;
 mod latent_stats;
 mod load;
 mod mean_flow;
+mod memory;
 #[cfg(feature = "files")]
 mod model_files;
 mod observer;

@@ -14,12 +14,8 @@ use crate::model::{Architecture, autoencoder_config, detect, notes};
 use crate::precision::Precision;
 use crate::weights::{
     Rename, Report, Weights, WeightsError, autoencoder_in, compare, open, open_autoencoder,
-    open_average, parameter_count, renamed,
+    open_average, renamed,
 };
-
-/// Activations of a residual block that are there at once: what enters it and is added at its end, what enters its
-/// convolution, and what comes out.
-const ACTIVATIONS: usize = 3;
 
 /// The folders of networks in a whole pipeline's.
 const PARTS_OF_NETWORKS: [&str; 2] = ["transformer", "unet"];
@@ -290,31 +286,12 @@ impl ModelFiles {
         Ok(())
     }
 
-    /// Bytes that one image takes on a device: the parameters of the network and its guide, as they are loaded; those
-    /// of the decoder alone, `4·n`; and three times the decoder's largest activation, `4·n` for each. What
-    /// else the files hold is not loaded, and a network's activations are a few per cent of its parameters.
+    /// Bytes that one image takes on a device ([`Parts::needed`]).
     ///
     /// # Errors
     ///
-    /// [`LoadError::Weights`] and [`LoadError::IncompatibleParts`] as [`inspect`](Self::inspect).
+    /// As [`Parts::needed`].
     pub fn needed(&self, precision: Precision, device: &Device) -> Result<u64, LoadError> {
-        let invalid = |e| LoadError::Weights(WeightsError::Config(e));
-        let architecture = detect(&self.model)?;
-        let memory = |architecture: &Architecture, weights| -> Result<usize, LoadError> {
-            let untrained = architecture.untrained(device).map_err(invalid)?;
-            Ok(untrained.memory(weights, precision.dtype(), device))
-        };
-        let guide = match (guide_of(&architecture, self.parts())?, &self.guide) {
-            (Some(guide), Some(weights)) => memory(&guide, weights)?,
-            _ => 0,
-        };
-        let network = memory(&architecture, &self.model)?.saturating_add(guide);
-        let Some(weights) = &self.vae else { return Ok(network as u64) };
-        let config = autoencoder_config(weights)?;
-        let decoder = parameter_count(&config.init_decoder(device).map_err(invalid)?);
-        let [_, h, w] = architecture.state_shape();
-        let activations = config.largest_activation([h, w]).saturating_mul(ACTIVATIONS);
-        let decoder = decoder.saturating_add(activations).saturating_mul(4);
-        Ok(network.saturating_add(decoder) as u64)
+        self.parts().needed(precision, device)
     }
 }

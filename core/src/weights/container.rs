@@ -42,6 +42,20 @@ impl Weights {
         from_diffusers(Self::as_stored(Bytes::Source(source), file, None)?, None)
     }
 
+    /// The same of one of the averages that a PyTorch file holds ([`averages`](Self::averages)), counted from 1.
+    ///
+    /// # Errors
+    ///
+    /// * [`WeightsError::Format`] where it has no such average, which names those that there are
+    /// * all of [`from_source`](Self::from_source)
+    pub fn average_from_source(
+        source: Arc<dyn Source>,
+        file: &str,
+        number: usize,
+    ) -> Result<Self, WeightsError> {
+        from_diffusers(Self::as_stored(Bytes::Source(source), file, Some(number))?, None)
+    }
+
     /// Under the names that the file has; of a PyTorch file the average of a number, where one is asked for.
     pub(super) fn as_stored(
         bytes: Bytes,

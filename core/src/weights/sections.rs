@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use serde_json::json;
+
 use super::pickle::Node;
 use super::prefixes::{OF_AUTOENCODER, bare};
 use super::pytorch::{self, Container};
 use super::rebuild::tensor;
 use super::source::Memory;
-use super::store::{AVERAGES_NOT_READ, LEFT_OUT, RAW, TensorView, Weights};
+use super::store::{AVERAGES, AVERAGES_NOT_READ, LEFT_OUT, RAW, TensorView, Weights};
 use super::training;
 
 /// Deepest dictionary in a dictionary that is searched for tensors.
@@ -163,6 +165,7 @@ impl Sections {
     ) -> Result<Weights, String> {
         let raw = self.raw();
         let averages = self.averages(raw.as_deref());
+        let several = (averages.len() > 1).then(|| json!(averages).to_string());
         let chosen = match average {
             Some(number) => Some(numbered(&averages, number)?),
             None => averages.into_iter().next().or(raw),
@@ -189,6 +192,9 @@ impl Sections {
             section = section.renamed(|name| name.strip_prefix(prefix))?;
         }
         let mut metadata = self.metadata;
+        if let Some(averages) = several {
+            metadata.insert(AVERAGES.into(), averages);
+        }
         if !section.others.is_empty() {
             metadata.insert(LEFT_OUT.into(), listed(section.others.iter()));
         }

@@ -12,6 +12,8 @@ use super::source::Bytes;
 /// Sections of a training checkpoint with the weights as training left them.
 pub(super) const RAW: [&str; 6] =
     ["state_dict", "model", "model_state_dict", "net", "params", "generator"];
+/// Key of the metadata with the paths of all averages that can be chosen, as a JSON list, where there are several.
+pub(super) const AVERAGES: &str = "averages";
 /// Key of the metadata that names averaged weights that were not understood.
 pub(super) const AVERAGES_NOT_READ: &str = "averages_not_read";
 /// Key of the metadata that names a value of the configuration that cannot be read.
@@ -484,6 +486,14 @@ impl Weights {
         }
     }
 
+    /// The paths of the averages that a PyTorch file holds, in the order of their numbers; empty where it holds fewer
+    /// than two, and of other files.
+    pub fn averages(&self) -> Vec<String> {
+        let listed = self.metadata.get(AVERAGES).map(|list| serde_json::from_str(list));
+        // Somebody else's text under that key names none.
+        listed.and_then(Result::ok).unwrap_or_default()
+    }
+
     /// The name of a value that cannot be read, where there would be a configuration but for that.
     pub(crate) fn unreadable_config(&self) -> Option<&str> {
         let key = self.metadata.get(CONFIG_UNREADABLE)?;
@@ -493,6 +503,7 @@ impl Weights {
     /// Takes what the metadata say of this file alone, and names what it holds beside the tensors that were
     /// read, where it does: numbers, lists and dictionaries.
     pub fn take_left_out(&mut self) -> Option<String> {
+        self.metadata.remove(AVERAGES);
         self.metadata.remove(AVERAGES_NOT_READ);
         self.metadata.remove(LEFT_OUT)
     }
