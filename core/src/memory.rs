@@ -1,4 +1,4 @@
-//! Keeping memory that tensors will ask for again.
+//! Keeping memory that tensors will ask for again, and giving it back.
 
 /// Lets the C library keep what tensors free, for the next ones: up to 256 MiB, and blocks of up to 64 MiB.
 ///
@@ -16,5 +16,15 @@ pub fn keep_freed_memory() {
             libc::mallopt(libc::M_TRIM_THRESHOLD, 256 * MIB);
             libc::mallopt(libc::M_TOP_PAD, 16 * MIB);
         }
+    }
+}
+
+/// Gives what tensors have freed back to the system, as far as the C library can. To be called where a network has gone
+/// and another one comes: the system counts what is kept as used, so that the next one would not seem to fit.
+pub fn give_back_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: `malloc_trim` takes a number and locks the heap itself.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }

@@ -231,7 +231,12 @@ fn sort(files: &[PathBuf], present: ModelPaths) -> Vec<Answer> {
                 continue;
             }
         };
-        *slot = Some(path.clone());
+        if let Some(before) = slot.replace(path.clone()) {
+            let [before, path] = [&before, path].map(|path| file_name(path));
+            let trouble =
+                format!("{before} is left out: {path} is of the same kind. Drop one of them.");
+            answers.push(Answer::Useless(trouble));
+        }
     }
     if dropped != ModelPaths::default() {
         answers.push(Answer::Paths(joined(dropped, present)));
@@ -292,6 +297,11 @@ mod tests {
             panic!("{answers:?}")
         };
         assert!(trouble.contains("README.md"), "{trouble}");
+        let twice = sort(&[network.clone(), vae.clone(), network.clone()], ModelPaths::default());
+        let [Answer::Useless(trouble), Answer::Paths(_)] = twice.as_slice() else {
+            panic!("{twice:?}")
+        };
+        assert!(trouble.contains("hidit.safetensors is left out"), "{trouble}");
         let wanted = ModelPaths { model: Some(network), vae: Some(vae), ..Default::default() };
         assert_eq!(*found, wanted);
         let library = crate::browser::empty();

@@ -101,13 +101,18 @@ impl Queue {
         self.running.take_if(|job| job.id == id)
     }
 
-    /// Puts what a job did not finish in front of the queue, for another device.
+    /// Puts what a job did not finish in front of the queue, for another device, unless it was cancelled. Those that
+    /// wait for the same device go there, too.
     pub fn again(&mut self, mut job: Job, device: &str) {
+        for other in &mut self.waiting {
+            if other.choice.device == job.choice.device {
+                other.choice.device = device.into();
+            }
+        }
         job.images.drain(..job.done.min(job.images.len()));
         job.done = 0;
         job.choice.device = device.into();
-        job.cancelled = Arc::default();
-        if !job.images.is_empty() {
+        if !job.images.is_empty() && !job.cancelled.load(Ordering::Relaxed) {
             self.waiting.push_front(job);
         }
     }
@@ -206,11 +211,21 @@ mod tests {
     #[test]
     fn what_a_lost_device_left_is_made_elsewhere() {
         let mut queue = queue_of(&["a", "b"]);
+        let other = Choice { device: "wgpu:1".into(), ..Choice::default() };
+        let spec = ImageSpec::new(Some(1), 9, 0);
+        queue.add("c".into(), other, settings(), vec![spec]);
         let work = queue.next(Path::new("out")).expect("work");
         queue.picture(work.job);
         let job = queue.end(work.job).expect("it ran");
         queue.again(job, "cpu");
+        let devices: Vec<&str> = queue.waiting().map(|job| job.choice.device.as_str()).collect();
+        assert_eq!(devices, ["cpu", "cpu", "wgpu:1"]);
         let work = queue.next(Path::new("out")).expect("work");
         assert_eq!((work.images.len(), work.choice.device.as_str()), (1, "cpu"));
+        // What was cancelled is not begun again.
+        queue.cancel(work.job);
+        let job = queue.end(work.job).expect("it ran");
+        queue.again(job, "cpu");
+        assert_eq!(names(&queue), ["b", "c"]);
     }
 }

@@ -16,6 +16,9 @@ const LARGEST_DOT: usize = 4;
 /// Letters of a line beside a row; a longer one is cut.
 const LONGEST: usize = 48;
 
+/// Pixels of the largest sheet that is worth its memory: 384 megabytes, and as many for its pictures.
+pub const MOST_PIXELS: usize = 128_000_000;
+
 /// A row of a sheet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Row {
@@ -42,20 +45,47 @@ impl Layout {
         let pictures = || rows.iter().flat_map(|row| &row.pictures);
         let width = pictures().map(|picture| picture.width).max().unwrap_or(0);
         let height = pictures().map(|picture| picture.height).max().unwrap_or(0);
-        let dot = (width.min(height) / CELL_OF_DOT).clamp(1, LARGEST_DOT);
         let lines = rows.iter().map(|row| row.caption.len()).max().unwrap_or(0);
         let letters = rows.iter().flat_map(|row| &row.caption).map(|line| line.chars().count());
-        let letters = letters.max().unwrap_or(0).min(LONGEST);
+        Self::new([width, height], lines, letters.max().unwrap_or(0), !heads.is_empty())
+    }
+
+    /// * `cell`: width and height of the largest picture
+    /// * `lines`, `letters`: of the largest caption
+    fn new(cell: [usize; 2], lines: usize, letters: usize, has_heads: bool) -> Self {
+        let [width, height] = cell;
+        let dot = (width.min(height) / CELL_OF_DOT).clamp(1, LARGEST_DOT);
+        let letters = letters.min(LONGEST);
         let gap = GAP * dot;
         let left = if letters == 0 { gap } else { letters * ADVANCE * dot + 2 * gap };
-        let top = if heads.is_empty() { gap } else { LINE * dot + gap };
+        let top = if has_heads { LINE * dot + gap } else { gap };
         Self {
-            cell: [width, height],
+            cell,
             dot,
             origin: [left, top],
             pitch: [width + gap, height.max(lines * LINE * dot) + gap],
         }
     }
+
+    /// Width and height of a sheet of so many columns and rows.
+    fn size(&self, counts: [usize; 2]) -> [usize; 2] {
+        let gap = GAP * self.dot;
+        [0, 1].map(|k| {
+            let cells = counts[k].saturating_mul(self.pitch[k]).max(gap);
+            self.origin[k].saturating_add(cells)
+        })
+    }
+}
+
+/// Pixels of a sheet with heads and with captions of the longest lines, so that one beyond [`MOST_PIXELS`] can be
+/// refused before its pictures are made.
+///
+/// * `counts`: columns and rows
+/// * `cell`: width and height of the largest picture
+/// * `lines`: lines of a caption
+pub fn pixels(counts: [usize; 2], cell: [usize; 2], lines: usize) -> usize {
+    let [width, height] = Layout::new(cell, lines, LONGEST, true).size(counts);
+    width.saturating_mul(height)
 }
 
 /// Draws rows of pictures on white, with their captions in black.
@@ -71,10 +101,10 @@ impl Layout {
 /// If a picture has fewer pixels than its width and height say.
 pub fn draw(heads: &[String], rows: &[Row]) -> Rgb {
     let columns = rows.iter().map(|row| row.pictures.len()).max().unwrap_or(0);
-    let Layout { cell, dot, origin, pitch } = Layout::of(heads, rows);
+    let layout = Layout::of(heads, rows);
+    let [width, height] = layout.size([columns, rows.len()]);
+    let Layout { cell, dot, origin, pitch } = layout;
     let gap = GAP * dot;
-    let width = origin[0] + (columns * pitch[0]).max(gap);
-    let height = origin[1] + (rows.len() * pitch[1]).max(gap);
     let mut sheet = Rgb::white(width, height);
     for (column, head) in heads.iter().take(columns).enumerate() {
         let at = [origin[0] + column * pitch[0], gap / 2];
@@ -205,6 +235,18 @@ mod tests {
         assert_eq!([cut("abc", 2), cut("abc", 1), cut("abc", 0)], ["..", ".", ""]);
         let long = draw(&[], &[row(&[&"x".repeat(1000)], &[grey(1, 1, 0)])]);
         assert_eq!(long.width, LONGEST * ADVANCE + 2 * GAP + 1 + GAP);
+    }
+
+    #[test]
+    fn pixels_are_known_before_the_pictures() {
+        let caption = "x".repeat(LONGEST);
+        for side in [16, 128, 300] {
+            let pictures = [0, 1, 2].map(|value| grey(side, side, value));
+            let rows = [row(&[&caption, "y"], &pictures), row(&[], &pictures)];
+            let sheet = draw(&["head".into()], &rows);
+            assert_eq!(pixels([3, 2], [side, side], 2), sheet.width * sheet.height, "{side}");
+        }
+        assert_eq!(pixels([usize::MAX, 1], [1, 1], 1), usize::MAX);
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Models side by side: pictures of one class and one seed from each, and what they cost.
 //!
 //! * [`Row`] — a model, whose pictures are a job of the queue like any other; [`Stage`] — what it is at
-//! * [`sheet`] — all pictures in one
+//! * `sheet` — all pictures in one
 //!
-//! The class is one name for all: each model looks it up among its own, where it may have another number, or be
-//! missing.
+//! The class is one text for all: each model looks it up among its own, as the command line does ([`Labels::find`]). It
+//! may have another number there, mean several, or be missing.
 
 mod row;
 mod sheet;
@@ -15,21 +15,20 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use eframe::egui;
-use tintype::files::write_whole;
 use tintype::generate::{ImageSpec, ModelPaths, Settings};
-use tintype::labels::Labels;
+use tintype::labels::{LabelError, Labels};
 use tintype::settings::Quality;
 
 use crate::engine::Outcome;
-use crate::face;
 use crate::form::random_seed;
 use crate::model::{Answer, Model};
 use crate::queue::Queue;
 use crate::text;
 
 pub use row::{Picture, Row, Run, Stage};
-pub use sheet::sheet;
 
+/// Numbers of classes that a row lists at most.
+const LISTED: usize = 4;
 /// Names that are suggested at most.
 const SUGGESTED: usize = 8;
 
@@ -150,13 +149,14 @@ impl Comparison {
         self.sought = Some(self.query.clone());
     }
 
-    /// Names of classes that what is typed may mean; none where a model has a class of just that name.
+    /// Names of classes that what is typed may mean; none where a model has a class of just that name, or every model
+    /// knows what is meant.
     pub fn suggested(&self) -> &[String] {
         &self.suggested
     }
 
-    /// Takes the first suggestion, as Enter does in the picker, where no model has a class of just that name.
-    /// While models are read, one may still have.
+    /// Takes the first suggestion where there is one, as Enter does in the picker. While models are read, one may still
+    /// have a class of just that name.
     pub fn settle(&mut self) {
         self.look_up();
         let is_reading = self.rows.iter().any(|row| row.model.is_none());
@@ -218,7 +218,7 @@ impl Comparison {
         self.rows.iter_mut().filter_map(|row| row.run.as_mut()).find(|run| run.job == job)
     }
 
-    /// A job has one more picture; `memory` is what its weights take, in bytes.
+    /// A job has one more picture; `memory` is what its model needs, in bytes.
     pub fn picture(&mut self, job: u64, picture: Picture, memory: u64) {
         if let Some(run) = self.run_of(job) {
             run.pictures.push(picture);
@@ -234,7 +234,9 @@ impl Comparison {
             Outcome::Done => Stage::Done,
             Outcome::Cancelled => Stage::Stopped,
             Outcome::Failed(trouble) => Stage::Failed(trouble.clone()),
-            Outcome::DeviceLost(reason) => Stage::Failed(face::failed_device(reason)),
+            Outcome::DeviceLost(reason) => {
+                Stage::Failed(format!("the computation failed ({reason})"))
+            }
         });
         true
     }
@@ -275,14 +277,12 @@ impl Comparison {
         self.rows.iter().filter_map(|row| row.run.as_ref()).any(|run| !run.pictures.is_empty())
     }
 
-    /// Writes the [`sheet`] of all pictures, in a thread of its own; [`saved`](Self::saved) tells when it is there.
+    /// Writes the sheet of all pictures, in a thread of its own; [`saved`](Self::saved) tells when it is there.
     pub fn save(&self, path: PathBuf) {
-        let (sheet, outbox, ctx) =
-            (sheet(&self.rows, self.quality), self.outbox.clone(), self.ctx.clone());
+        let lines = sheet::lines(&self.rows, self.quality);
+        let (outbox, ctx) = (self.outbox.clone(), self.ctx.clone());
         std::thread::spawn(move || {
-            let png = sheet.to_png(&[]).map_err(|e| e.to_string());
-            let written = png
-                .and_then(|png| write_whole(&path, &png).map_err(|e| format!("{e}: {}", e.source)));
+            let written = sheet::write(&lines, &path);
             // A closed window is not told.
             let _ = outbox.send(written.map(|()| path));
             ctx.request_repaint();
@@ -296,7 +296,7 @@ impl Comparison {
 }
 
 /// The class of a name, or why there is none; `None` before a name is typed. A model without classes makes pictures
-/// where none is asked for. Parts of names mean nothing here: in each model they would mean another class.
+/// where none is asked for.
 fn class_of(labels: &Labels, name: &str) -> Option<Result<Option<usize>, String>> {
     if labels.is_empty() {
         return Some(if name.is_empty() { Ok(None) } else { Err("has no classes".into()) });
@@ -304,15 +304,27 @@ fn class_of(labels: &Labels, name: &str) -> Option<Result<Option<usize>, String>
     if name.is_empty() {
         return None;
     }
-    Some(match labels.called(name).as_slice() {
-        [] => Err(format!("does not know “{name}”")),
-        [class] => Ok(Some(*class)),
-        several => {
-            let numbers: Vec<String> = several.iter().map(usize::to_string).collect();
-            let (n, numbers) = (several.len(), numbers.join(", "));
-            Err(format!("has {n} classes called “{name}”: type a number, {numbers}"))
+    Some(labels.find(name).map(Some).map_err(|error| trouble(error, name)))
+}
+
+/// Why a name means no class of a model; reads on after the model's name.
+fn trouble(error: LabelError, name: &str) -> String {
+    let several = |sign: &str, candidates: &[(usize, String)]| {
+        let numbers = candidates.iter().map(|(class, _)| format!("{sign}{class}"));
+        let (n, numbers) = (candidates.len(), numbers.collect::<Vec<_>>().join(" or "));
+        match n <= LISTED {
+            true => format!("has {n} classes that “{name}” may mean: type {numbers}"),
+            false => format!("has {n} classes that “{name}” may mean"),
         }
-    })
+    };
+    match error {
+        LabelError::Unknown { .. } => format!("does not know “{name}”"),
+        LabelError::Ambiguous { candidates, .. } => several("", &candidates),
+        LabelError::AmbiguousNumbers { candidates, .. } => several("#", &candidates),
+        LabelError::OutOfRange { number, first, last } => {
+            format!("has no class {number}; they run from {first} to {last}")
+        }
+    }
 }
 
 /// First synonyms of classes that a name may mean, the closest of every model before the second ones.
@@ -324,7 +336,9 @@ fn suggestions(rows: &[Row], name: &str) -> Vec<String> {
             lists.push(&model.inspection.labels);
         }
     }
-    if name.is_empty() || lists.iter().any(|labels| !labels.called(name).is_empty()) {
+    let is_name = lists.iter().any(|labels| !labels.called(name).is_empty());
+    let mut with_classes = lists.iter().filter(|labels| !labels.is_empty());
+    if name.is_empty() || is_name || with_classes.all(|labels| labels.find(name).is_ok()) {
         return Vec::new();
     }
     let hits: Vec<Vec<(usize, &str)>> = lists.iter().map(|labels| labels.search(name)).collect();

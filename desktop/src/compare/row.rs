@@ -44,7 +44,7 @@ pub struct Run {
     pub(super) ending: Option<Stage>,
     /// Seconds that all of them took, without the loading of the model.
     pub(super) seconds: f64,
-    /// Bytes that the weights take on the device, known with the first picture.
+    /// Bytes of the weights on the device and of what decoding one picture takes, known with the first picture.
     pub(super) memory: u64,
 }
 
@@ -117,12 +117,29 @@ impl Row {
     /// What stands beside its pictures, a line each: how they are made, or would be in this quality, which they are,
     /// and what they cost.
     pub fn captions(&self, quality: Quality) -> Vec<String> {
-        match &self.run {
-            Some(run) => {
-                [Some(how(&run.settings)), run.which(), run.cost()].into_iter().flatten().collect()
+        let [how, which, cost] = match &self.run {
+            Some(run) => [Some(how(&run.settings)), run.which(), run.cost()],
+            None => {
+                let how = self.model().map(|model| how(&settings(model, quality)));
+                [how, self.class_title(), None]
             }
-            None => self.model().map(|model| how(&settings(model, quality))).into_iter().collect(),
-        }
+        };
+        [how, which, cost].into_iter().flatten().collect()
+    }
+
+    /// The class of the name that is typed, so that a part of a name is seen to mean it.
+    fn class_title(&self) -> Option<String> {
+        let class = (*self.class.as_ref()?.as_ref().ok()?)?;
+        Some(class_title(class, &self.model()?.inspection.labels.name(class)))
+    }
+}
+
+/// A class by the model's own number and name: "class 207: golden retriever".
+fn class_title(class: usize, name: &str) -> String {
+    let (number, name) = (class.to_string(), text::short(name));
+    match name == number {
+        true => format!("class {number}"),
+        false => format!("class {number}: {name}"),
     }
 }
 
@@ -154,18 +171,21 @@ impl Run {
         }
     }
 
-    /// The class by the model's own number, and the seed.
+    /// The class and the seeds: "class 207: golden retriever, seeds 7 to 10".
     fn which(&self) -> Option<String> {
-        let first = self.specs.first()?;
-        let number = first.class.map(|class| class.to_string());
-        // Classes without names are known by their numbers alone.
-        let is_named = number.as_deref() != self.class_name.as_deref().map(text::short);
-        let number = number.filter(|_| is_named).map(|number| format!("class {number}: "));
-        Some(number.unwrap_or_default() + &self.title(first))
+        let (first, last) = (self.specs.first()?, self.specs.last()?);
+        let seeds = match self.specs.len() {
+            1 => text::seed(first),
+            _ => format!("seeds {} to {}", first.seed, last.seed),
+        };
+        Some(match first.class.zip(self.class_name.as_deref()) {
+            Some((class, name)) => format!("{}, {seeds}", class_title(class, name)),
+            None => seeds,
+        })
     }
 
     /// Evaluations, seconds and memory, once the first picture is made: "16 evaluations (NFE) · 2.1 s · 30.8 MiB of
-    /// weights".
+    /// memory".
     fn cost(&self) -> Option<String> {
         let evaluations = || self.pictures.iter().map(|picture| picture.evaluations);
         let evaluations = match (evaluations().min()?, evaluations().max()?) {
@@ -178,7 +198,7 @@ impl Run {
             1 => ("", seconds),
             n => (" each", seconds.map(|seconds| format!("{seconds} for {n} pictures"))),
         };
-        let memory = format!("{} of weights", bytes(self.memory));
+        let memory = format!("{} of memory", bytes(self.memory));
         let parts = [Some(evaluations + each), seconds, Some(memory)];
         Some(parts.into_iter().flatten().collect::<Vec<_>>().join(" · "))
     }
@@ -188,6 +208,12 @@ impl Picture {
     /// A picture of the gallery.
     pub fn new(id: u64, evaluations: usize, image: Arc<egui::ColorImage>) -> Self {
         Self { id, evaluations, shown: Shown::new(image.clone()), image }
+    }
+
+    /// Its width and height.
+    pub fn size(&self) -> egui::Vec2 {
+        let [width, height] = self.image.size;
+        egui::vec2(width as f32, height as f32)
     }
 
     /// Its texture, made on the first call.

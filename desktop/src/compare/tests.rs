@@ -77,7 +77,7 @@ fn a_class_is_looked_up_by_name_in_every_model() {
     ];
     let mut comparison = comparison(&models, " golden retriever ");
     let mut queue = Queue::default();
-    let several = "has 2 classes called “golden retriever”: type a number, 0, 1";
+    let several = "has 2 classes that “golden retriever” may mean: type 0 or 1";
     let [unknown, classless, several] =
         ["does not know “golden retriever”", "has no classes", several].map(left_out);
     let expected = [Stage::Ready, Stage::Ready, unknown, classless, several];
@@ -106,7 +106,37 @@ fn a_class_is_looked_up_by_name_in_every_model() {
     assert_eq!(comparison.rows()[2].stage(&queue), Stage::Ready);
     comparison.query = "9".into();
     comparison.look_up();
-    assert_eq!(comparison.rows()[2].stage(&queue), left_out("does not know “9”"));
+    assert_eq!(
+        comparison.rows()[2].stage(&queue),
+        left_out("has no class 9; they run from 0 to 1")
+    );
+}
+
+#[test]
+fn a_part_of_a_name_means_the_one_class_that_has_it() {
+    let models: [(&str, &[&str]); 3] =
+        [("a", &["tench, Tinca tinca", "fruit"]), ("b", &["fruit"]), ("c", &["1", "2"])];
+    let mut some = comparison(&models[..2], "fru");
+    some.settle();
+    assert_eq!((some.query.as_str(), some.suggested().len()), ("fru", 0));
+    let queue = Queue::default();
+    assert_eq!(stages(&some, &queue), [Stage::Ready, Stage::Ready]);
+    let class = |comparison: &Comparison, row: usize| {
+        comparison.rows()[row].captions(Quality::Best).get(1).cloned()
+    };
+    let seen = [class(&some, 0), class(&some, 1)];
+    assert_eq!(seen, ["class 1: fruit", "class 0: fruit"].map(|class| Some(class.to_string())));
+    // A place in the list, and a class that is called by a number.
+    let places = comparison(&models, "#1");
+    let none = left_out("has no class 1; they run from 0 to 0");
+    assert_eq!(stages(&places, &queue), [Stage::Ready, none, Stage::Ready]);
+    assert_eq!(class(&places, 2).as_deref(), Some("class 1: 2"));
+    // Many classes are counted, and suggested.
+    let many: Vec<String> = (0..9).map(|n| format!("dog {n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let dogs = comparison(&[("dogs", many.as_slice())], "dog");
+    assert_eq!(stages(&dogs, &queue), [left_out("has 9 classes that “dog” may mean")]);
+    assert_eq!(dogs.suggested()[0], "dog 0");
 }
 
 #[test]
@@ -186,9 +216,10 @@ fn a_row_goes_from_the_queue_to_its_end() {
     queue.end(work.job);
     comparison.end(work.job, &Outcome::Done, 1.5);
     let captions = comparison.rows()[0].captions(Quality::Best);
-    let cost = "16 evaluations (NFE) each · 2.5 s for 2 pictures · 1.0 MiB of weights";
+    let cost = "16 evaluations (NFE) each · 2.5 s for 2 pictures · 1.0 MiB of memory";
     assert_eq!(captions[2], cost);
-    assert!(captions[1].starts_with("class 0: fruit, seed "), "{captions:?}");
+    let seed = comparison.seed;
+    assert_eq!(captions[1], format!("class 0: fruit, seeds {seed} to {}", seed + 1));
 
     // One fails and goes on to the next, which somebody takes out of the queue.
     let work = queue.next(Path::new("out")).expect("work");
@@ -233,7 +264,8 @@ fn a_sheet_has_the_pictures_of_all_rows() {
     comparison.picture(jobs[2], picture(30, 1, 16), 0);
     // Cells of 16 pixels with 8 between them, behind the captions; the second row has no picture, and the picture of 8
     // pixels is enlarged.
-    let sheet = sheet(comparison.rows(), comparison.quality);
+    let lines = sheet::lines(comparison.rows(), comparison.quality);
+    let sheet = sheet::draw(&lines).expect("it is small");
     let (left, pitch) = (sheet.width - 48, (sheet.height - 8) / 2);
     let at = |x: usize, y: usize| sheet.pixels[(y * sheet.width + left + x) * 3];
     assert_eq!([at(0, 8), at(15, 23), at(24, 8)], [10, 10, 255]);
@@ -253,4 +285,12 @@ fn a_sheet_has_the_pictures_of_all_rows() {
     assert_eq!((read.width() as usize, read.height() as usize), (sheet.width, sheet.height));
     let blocked = written(&file.join("inside.png")).expect_err("that is a file");
     assert!(blocked.contains("inside.png"), "{blocked}");
+
+    let small = Arc::new(egui::ColorImage::filled([16, 16], egui::Color32::BLACK));
+    for id in 0..100_000 {
+        comparison.picture(jobs[2], Picture::new(id, 1, small.clone()), 0);
+    }
+    let lines = sheet::lines(comparison.rows(), comparison.quality);
+    let refused = sheet::draw(&lines).expect_err("it is too large");
+    assert!(refused.contains("128 million are the most"), "{refused}");
 }

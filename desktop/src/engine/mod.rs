@@ -1,7 +1,6 @@
 //! The thread that loads networks and computes. GPU work stays on one thread, and the window's never
 //! waits for it: orders go in by one channel, updates come out by another.
 
-mod memory;
 mod preview;
 mod saving;
 mod stopwatch;
@@ -160,7 +159,7 @@ pub struct Made {
     pub pace: Option<Pace>,
     /// Evaluations of the network; a guided one is two.
     pub evaluations: usize,
-    /// Bytes that the weights take on the device.
+    /// Bytes of the weights on the device and of what decoding one picture takes, not measured.
     pub memory: u64,
 }
 

@@ -12,11 +12,11 @@ use tintype::generate::{
     Event, Fingerprints, GenerateError, LatentMap, ModelFiles, Origin, Picture, Pipeline, Request,
     Settings,
 };
+use tintype::memory::give_back_freed_memory;
 use tintype::precision::Precision;
 use tintype::sampler::Stop;
 use tintype_shaders::present::Presenter;
 
-use super::memory::of_weights;
 use super::preview::{Frames, colour_image};
 use super::saving::save;
 use super::stopwatch::Stopwatch;
@@ -115,7 +115,7 @@ struct Loaded {
     pipeline: Pipeline,
     fingerprints: Fingerprints,
     device: String,
-    /// Bytes of its weights there.
+    /// Bytes that it needs there ([`ModelFiles::needed`]).
     memory: u64,
     map: LatentMap,
     presenter: Option<Arc<Presenter>>,
@@ -133,10 +133,20 @@ impl Worker {
         if self.loaded.as_ref().is_some_and(|loaded| loaded.choice == *choice) {
             return Ok(());
         }
-        // Two models at once may not fit.
-        self.loaded = None;
+        // Two models at once may not fit. A device that is lost has nothing to free.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.unload()));
         let result = catch_unwind(AssertUnwindSafe(|| self.load_anew(choice)));
         result.unwrap_or_else(|panic| Err(face::failed_device(&text::panic_message(&*panic))))
+    }
+
+    /// Frees the networks, and what is kept of their memory: the next ones need other sizes.
+    fn unload(&mut self) {
+        if let Some(Loaded { pipeline, .. }) = self.loaded.take() {
+            let device = pipeline.device().clone();
+            drop(pipeline);
+            device.memory_cleanup();
+            give_back_freed_memory();
+        }
     }
 
     fn load_anew(&mut self, choice: &Choice) -> Result<(), String> {
@@ -148,8 +158,8 @@ impl Worker {
         };
         let files = ModelFiles::open(&choice.paths).map_err(|e| face::load_error(&e))?;
         let pipeline = files.load(choice.precision, &found).map_err(|e| face::load_error(&e))?;
-        let memory = of_weights(&files, choice.precision.dtype(), &found.device)
-            .map_err(|e| face::load_error(&e))?;
+        let needed = files.needed(choice.precision, &found.device);
+        let memory = needed.map_err(|e| face::load_error(&e))?;
         let precisions = Precision::ALL.into_iter().filter(|p| p.on(&found.device).is_ok());
         self.tell.tell(Update::Ready(Ready {
             choice: choice.clone(),

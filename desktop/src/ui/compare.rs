@@ -66,7 +66,8 @@ fn title(ui: &mut egui::Ui, actions: &mut Vec<Action>) {
 /// The class, and the names that what is typed may mean.
 fn class(comparison: &mut Comparison, ui: &mut egui::Ui) {
     let id = comparison.search_id();
-    let words = ["Class of all models", "Class: its name, which each model looks up for itself"];
+    let words =
+        ["Class of all models", "Class: name or number, which each model looks up for itself"];
     let Comparison { query, wants_focus, .. } = comparison;
     search_field::show(ui, id, words, query, wants_focus);
     let suggested = comparison.suggested().to_vec();
@@ -86,7 +87,8 @@ fn class(comparison: &mut Comparison, ui: &mut egui::Ui) {
 fn wanted(comparison: &mut Comparison, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
     ui.horizontal_wrapped(|ui| {
         let name = ui.label("Seed");
-        let tip = "The number that all noise comes from, the same for every model";
+        let tip = "The number that all noise comes from: the same noise for models whose latents or \
+                   pixels have the same shape";
         let seed = ui.add(egui::DragValue::new(&mut comparison.seed).speed(1.0));
         seed.labelled_by(name.id).on_hover_text(tip);
         if ui.small_button("New").on_hover_text("Another seed").clicked() {
@@ -186,7 +188,10 @@ fn captions(
             }
             ui.with_layout(egui::Layout::left_to_right(egui::Align::Center), |ui| {
                 let name = RichText::new(&row.name).strong();
-                ui.add(egui::Label::new(name).truncate()).on_hover_text(&row.name);
+                // Two runs have files of one name.
+                let path = row.paths.model.as_ref().map(|path| path.display().to_string());
+                let whole = path.unwrap_or_else(|| row.name.clone());
+                ui.add(egui::Label::new(name).truncate()).on_hover_text(whole);
             });
         });
     });
@@ -263,9 +268,10 @@ fn pictures(row: &mut Row, develop: &Develop, ui: &mut egui::Ui, actions: &mut V
         let title = format!("{}, {}", run.title(&run.specs[at]), row.name);
         let id = ui.scope_id().with(("compared", at));
         if let Some(finished) = run.pictures.get_mut(at) {
-            let texture = finished.texture(ui.ctx());
-            let rect = fit(texture.size, cell);
-            paint(ui, texture.id, rect);
+            let rect = fit(finished.size(), cell);
+            if ui.is_rect_visible(rect) {
+                paint(ui, finished.texture(ui.ctx()).id, rect);
+            }
             let response = ui.interact(rect, id, Sense::click());
             let does = format!("Show {title}");
             response.widget_info(|| {

@@ -2,15 +2,20 @@
 //! program and a small HDiT of ImageNet's classes.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use eframe::egui::{Event, Key, Modifiers, Pos2, Rect};
 use egui_kittest::kittest::Queryable;
+use serde_json::json;
+use tintype::burn::tensor::Device;
 use tintype::generate::Origin;
+use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::settings::Quality;
+use tintype::weights::write_safetensors;
 use tintype_desktop::action::{Action, View};
 use tintype_desktop::app::App;
 use tintype_desktop::compare::Stage;
+use tintype_test_models::{configs, rae, tensors};
 
 use super::bench::{Bench, STEPS, settings, sized};
 use super::live::act;
@@ -91,7 +96,7 @@ fn models_make_the_same_class_and_seed_one_after_the_other() {
         let [how, _, cost] = captions.as_slice() else { panic!("{captions:?}") };
         assert!(how.contains(" · 8 steps · "), "{how}");
         assert!(cost.contains(" evaluations (NFE) · ") && cost.contains(" s · "), "{cost}");
-        assert!(cost.ends_with("iB of weights"), "{cost}");
+        assert!(cost.ends_with("iB of memory"), "{cost}");
         bench.harness.get_by_label(cost);
     }
     assert_eq!(bench.harness.query_all_by_label_contains(" · 8 steps · ").count(), 2);
@@ -137,6 +142,40 @@ fn a_model_that_cannot_is_told_in_its_row_and_the_others_go_on() {
     bench.harness.get_by_label("does not know “tiger cat”");
     bench.harness.get_by_label("3 models: 1 finished, 1 failed, 1 left out");
     assert_eq!(origins(&bench).len(), 1);
+}
+
+/// A network on the latents of a RAE, its decoder and its statistics.
+fn rae_files(folder: &Path) -> [PathBuf; 3] {
+    let config = LightningDiTConfig { in_channels: 64, input_size: 2, ..configs::lightningdit() };
+    let network = config.init(&Device::flex()).expect("valid");
+    let metadata = [("config".to_string(), json!(config).to_string())].into();
+    let network = write_safetensors(&tensors(&network, 0.4, |_| false), &metadata);
+    let write = |name: &str, content: &[u8]| {
+        let path = folder.join(name);
+        std::fs::write(&path, content).expect("it is written");
+        path
+    };
+    std::fs::create_dir(folder.join("decoder")).expect("a folder");
+    write("decoder/config.json", rae::decoder_json().as_bytes());
+    [
+        write("network.safetensors", &network.expect("it writes")),
+        write("decoder/model.pt", &rae::decoder_file()),
+        write("stat.pt", &rae::statistics_file([64, 2, 2])),
+    ]
+}
+
+#[test]
+fn a_model_on_the_latents_of_a_rae_is_compared() {
+    let mut bench = bench([1180.0, 780.0]);
+    let files = rae_files(bench.folder.path());
+    bench.drop_files(&files.each_ref().map(PathBuf::as_path));
+    bench.until("added", |app| app.comparison().rows().len() == 1);
+    click(&mut bench, "Draft");
+    type_class(&mut bench, "5");
+    click(&mut bench, "Start");
+    bench.idle();
+    assert_eq!(stages(bench.harness.state()), [Stage::Done], "{:?}", bench.notices());
+    bench.harness.get_by_label("1 model: 1 finished");
 }
 
 #[test]

@@ -7,12 +7,14 @@ mod spec;
 mod table;
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Value, json};
 use tintype::device;
 use tintype::generate::Settings;
-use tintype::image::{Rgb, sheet};
+use tintype::image::Rgb;
+use tintype::image::sheet::{self, MOST_PIXELS};
 use tintype::labels::{Labels, printable, short};
 use tintype::precision::Precision;
 use tintype::settings::Setting;
@@ -20,28 +22,24 @@ use tintype::settings::Setting;
 use self::candidate::{Asked, Candidate, classes};
 use self::measure::{Measured, Measuring};
 use self::spec::Spec;
-use self::table::table;
+use self::table::{LINES, table};
 use super::Outcome;
 use super::events::Reporter;
 use super::face::sentence_among_models;
-use super::generate::Quality;
 use super::interrupt::on_interrupt;
 use super::numbers::{at_least, seed, whole};
 use super::output::{Output, Place};
 use super::published::{DownloadArgs, FileOptions, Library, entry_named};
-use super::sampling::SamplingArgs;
+use super::sampling::{Quality, SamplingArgs};
 
 /// Key of the text in a picture that says how its rows were made.
 const PNG_KEY: &str = "tintype-compare";
 
-/// Millions of pixels that all images may have together: 400 megabytes as images, and as many as a sheet.
-const MOST_MILLIONS: usize = 128;
-
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Models to compare, a row each: a published model's name, an address, the path of a checkpoint, or `emoji`,
-    /// which is inside the program. KEY=VALUE after commas give it other files (config, names, vae, stats, guide),
-    /// settings (quality, steps, sampler, times, shift, cfg, cfg-interval=LOW:HIGH, cfg-channels, tau) and a label:
+    /// which is inside the program. KEY=VALUE after commas give it other files (config, ema, names, vae, stats, guide),
+    /// settings (quality, steps, sampler, cfg, cfg-interval=LOW:HIGH and all others of the options below) and a label:
     /// last.pt,vae=vae.pt,steps=20,label=mine
     #[arg(value_name = "MODEL", required = true)]
     models: Vec<String>,
@@ -112,7 +110,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let models = candidates.len();
     let steps = candidates.iter().map(|candidate| candidate.model.all_steps(&asked)).sum();
     let reporter = Reporter::new(steps, args.json);
-    let interrupted = on_interrupt("stopping after this step; there will be no picture")?;
+    let interrupted = on_interrupt("stopping after this step; there will be no picture of all")?;
     let batch = args.batch.unwrap_or(if chosen.found.id == "cpu" { 1 } else { 8 });
     let measuring =
         Measuring { asked: &asked, batch, reporter: &reporter, interrupted: &interrupted };
@@ -148,7 +146,7 @@ pub fn run(args: Args) -> Result<Outcome> {
 
 /// What there is to say where rows are missing.
 fn incomplete(done: usize, models: usize) -> String {
-    format!("{done} of {models} models are done; there is no picture of them")
+    format!("{done} of {models} models are done; there is no picture of all")
 }
 
 /// Measures one model after the other; rows that are done stay where one fails.
@@ -158,9 +156,12 @@ fn measure_all(
     output: &mut Output,
     rows: &mut Vec<Measured>,
 ) -> Result<Outcome> {
-    let Measuring { asked, reporter, .. } = *measuring;
+    let Measuring { asked, reporter, interrupted, .. } = *measuring;
     let mut before = 0;
     for candidate in candidates {
+        if interrupted.load(Ordering::Relaxed) {
+            return Ok(Outcome::Interrupted);
+        }
         let name = candidate.model.name.clone();
         let steps = candidate.model.all_steps(asked);
         reporter.message(format!("loading {} on {}", printable(&name), asked.found.id));
@@ -223,16 +224,17 @@ fn before_downloads(spec: &Spec, library: &Library, asked: &Asked<'_>) -> Result
     Ok(entry.and_then(|entry| entry.sampling))
 }
 
-/// Refuses a sheet that no memory should have to hold.
+/// Refuses a picture that no memory should have to hold.
 fn check_size(args: &Args, candidates: &[Candidate]) -> Result<()> {
     let side = |k: usize| candidates.iter().map(|c| c.model.image_size[k]).max().unwrap_or(0);
     let columns = args.classes.len().max(1).saturating_mul(args.count);
-    let images = columns.saturating_mul(candidates.len());
-    let millions = images.saturating_mul(side(0)).saturating_mul(side(1)) / 1_000_000;
+    let pixels = sheet::pixels([columns, candidates.len()], [0, 1].map(side), LINES);
     ensure!(
-        millions <= MOST_MILLIONS,
-        "--count {}: the picture would have {millions} million pixels; {MOST_MILLIONS} million are the most",
-        args.count
+        pixels <= MOST_PIXELS,
+        "{} × {columns} images with captions are a picture of {} million pixels; {} million are the most",
+        candidates.len(),
+        pixels / 1_000_000,
+        MOST_PIXELS / 1_000_000
     );
     Ok(())
 }

@@ -68,6 +68,11 @@ impl Face for AmongModels {
     }
 }
 
+/// The key of a setting of one model among several: that of its option without dashes.
+pub fn key(setting: Setting) -> &'static str {
+    AmongModels.setting(setting)
+}
+
 /// Formats an error and its causes on one line.
 pub fn sentence(error: &Error) -> String {
     in_words_of(&CommandLine, error)

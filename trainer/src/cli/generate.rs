@@ -27,7 +27,7 @@ use super::model::PartsArgs;
 use super::numbers::{at_least, seed, whole};
 use super::output::{Output, Place};
 use super::published::{DownloadArgs, FileOptions, Library};
-use super::sampling::SamplingArgs;
+use super::sampling::{Quality, SamplingArgs};
 
 /// White pixels between the images of a grid.
 const GAP: usize = 4;
@@ -85,24 +85,6 @@ pub struct Args {
     json: bool,
 }
 
-/// The library's [`settings::Quality`] by name.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-pub enum Quality {
-    Draft,
-    Good,
-    Best,
-}
-
-impl Quality {
-    pub fn of_library(self) -> settings::Quality {
-        match self {
-            Self::Draft => settings::Quality::Draft,
-            Self::Good => settings::Quality::Good,
-            Self::Best => settings::Quality::Best,
-        }
-    }
-}
-
 /// Runs the command.
 ///
 /// # Errors
@@ -134,7 +116,7 @@ pub fn run(mut args: Args) -> Result<Outcome> {
     let architecture = tintype::model::detect(&files.model)?;
     let mut settings = match &origin {
         Some(origin) => origin.settings,
-        None => wanted_settings(&args, &architecture, published.settings)?,
+        None => args.sampling.of_network(&architecture, published.settings, args.quality)?,
     };
     settings.keep_latent = args.compare;
     let guide = files.guide.as_ref().map(tintype::model::detect).transpose()?;
@@ -380,20 +362,6 @@ fn ends(args: &Args) -> Result<Option<[u64; 2]>> {
     Ok(Some([from, to]))
 }
 
-/// The settings of the command line, and where it is silent the authors'.
-fn wanted_settings(
-    args: &Args,
-    architecture: &Architecture,
-    published: Option<Settings>,
-) -> Result<Settings> {
-    let usual = published.unwrap_or_else(|| architecture.default_settings());
-    let usual = match args.quality {
-        Some(quality) => quality.of_library().apply(usual, architecture),
-        None => usual,
-    };
-    args.sampling.settings(usual)
-}
-
 fn check_compare(args: &Args, architecture: &Architecture) -> Result<()> {
     if args.compare && architecture.process().gate().is_none() {
         bail!("--compare needs a Hi-DiT, which generates both pixels and a latent");
@@ -417,7 +385,8 @@ fn check_before_downloads(args: &Args, library: &Library, place: &Place) -> Resu
         let network = &preset.architecture;
         let guide = library.has_guide(entry, &args.parts)?.then_some(network);
         check_compare(args, network)?;
-        wanted_settings(args, network, entry.sampling)?.validate_with(network, guide)?;
+        let settings = args.sampling.of_network(network, entry.sampling, args.quality)?;
+        settings.validate_with(network, guide)?;
     }
     if entry.classes == Some(1000) {
         specs(args, &tintype::labels::Labels::imagenet())?;

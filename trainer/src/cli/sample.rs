@@ -116,8 +116,7 @@ pub fn run(mut args: Args) -> Result<Outcome> {
         }
     }
     let architecture = tintype::model::detect(&files.model)?;
-    let usual = published.settings.unwrap_or_else(|| architecture.default_settings());
-    let settings = args.sampling.settings(usual)?;
+    let settings = args.sampling.of_network(&architecture, published.settings, None)?;
     let guide = files.guide.as_ref().map(tintype::model::detect).transpose()?;
     settings.validate_with(&architecture, guide.as_ref())?;
     if files.guide.is_some() && settings.guidance.scale == 1.0 {

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use tintype::diffusion::guidance::Guidance;
 use tintype::generate::{Sampler, Settings};
-use tintype::settings::{KarrasOptions, Problem, Setting, TimeGrid};
+use tintype::model::Architecture;
+use tintype::settings::{self, KarrasOptions, Problem, Setting, TimeGrid};
 
 use super::face::help;
 use super::numbers::whole;
@@ -31,6 +32,24 @@ pub struct SamplingArgs {
     pub karras: KarrasArgs,
     #[arg(long, help = format!("{} [default: the network's own]", help(Setting::GateTime)), allow_negative_numbers = true)]
     pub tau: Option<f64>,
+}
+
+/// The library's [`settings::Quality`] by name.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Quality {
+    Draft,
+    Good,
+    Best,
+}
+
+impl Quality {
+    fn of_library(self) -> settings::Quality {
+        match self {
+            Self::Draft => settings::Quality::Draft,
+            Self::Good => settings::Quality::Good,
+            Self::Best => settings::Quality::Best,
+        }
+    }
 }
 
 /// Options of k-diffusion's samplers, under its names.
@@ -104,6 +123,25 @@ impl SamplingArgs {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Settings of a network: what is given, and where that is silent its authors'.
+    ///
+    /// * `published`: the authors', where the model is published and says so
+    /// * `quality`: steps and sampler in their place
+    ///
+    /// # Errors
+    ///
+    /// As [`settings`](Self::settings).
+    pub fn of_network(
+        &self,
+        network: &Architecture,
+        published: Option<Settings>,
+        quality: Option<Quality>,
+    ) -> Result<Settings> {
+        let usual = published.unwrap_or_else(|| network.default_settings());
+        let usual = quality.map_or(usual, |quality| quality.of_library().apply(usual, network));
+        self.settings(usual)
     }
 
     /// Settings, overridden by the command line.

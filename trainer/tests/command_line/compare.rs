@@ -101,7 +101,7 @@ fn images_of_several_models_are_those_of_generate() {
 fn a_table_says_what_each_model_took() {
     let workspace = workspace();
     let said = workspace.succeeds(&format!(
-        "compare second.safetensors,label=first second.safetensors,steps=3,cfg=1 {} --class 5 --class 7 --count 2 \
+        "compare second.safetensors,label=first second.safetensors,steps=3,cfg=1,s-churn=2 {} --class 5 --class 7 --count 2 \
          --steps 2 --sampler euler --device cpu",
         imagenet()
     ));
@@ -117,6 +117,7 @@ fn a_table_says_what_each_model_took() {
     // Two evaluations of a guided step, and one of the other's.
     has("first ", &["16x16", "euler", "2", "1.3", "4"]);
     has("second.safetensors ", &["16x16", "euler", "3", "1", "3"]);
+    has("second.safetensors ", &["s-churn", "2"]);
     assert!(said.contains("batch size 1: compare.png"), "{said}");
     // A number may be another class elsewhere.
     let note =
@@ -150,6 +151,7 @@ fn what_a_model_cannot_do_is_refused_before_any_image() {
         ("emoji emoji,stepz=3 --class heart", "there is no key stepz; the keys are model, config"),
         ("emoji emoji,steps=few --class heart", "steps=few is not a whole number"),
         ("emoji no.pt,label=mine --class heart", "mine: no.pt"),
+        ("emoji emoji,ema=2 --class heart", "it holds no averages to choose from"),
         ("emoji imf-b-2,cfg=0.5 --class 3", "imf-b-2: cfg 0.5 is not 1 or more"),
         ("emoji --class heart --count 100000", "128 million are the most"),
         ("emoji --class heart --out x.jpg", "only .png files are written"),

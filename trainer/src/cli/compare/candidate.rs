@@ -3,11 +3,13 @@
 use anyhow::{Result, bail};
 use tintype::device::Found;
 use tintype::generate::{Fingerprints, ImageSpec, Inspection, ModelFiles, Origin, Settings, bytes};
-use tintype::labels::Labels;
+use tintype::labels::{Labels, printable};
 use tintype::model::{Architecture, detect};
 use tintype::precision::Precision;
+use tintype::settings::{Setting, TimeGrid};
 
 use super::spec::Spec;
+use crate::cli::face::key;
 
 /// What is asked of every model.
 pub struct Asked<'a> {
@@ -38,7 +40,8 @@ pub struct Model {
     pub image_size: [usize; 2],
     /// How it samples.
     pub settings: Settings,
-    /// Bytes of its weights on the device and of what decoding one image takes ([`ModelFiles::needed`]).
+    /// Bytes of its weights on the device and of what decoding one image takes, not measured
+    /// ([`ModelFiles::needed`]).
     pub memory: u64,
     /// Its classes.
     pub labels: Labels,
@@ -73,13 +76,14 @@ impl Candidate {
         let guide = files.guide.as_ref().map(detect).transpose()?;
         settings.validate_with(&architecture, guide.as_ref())?;
         if files.guide.is_some() && settings.guidance.scale == 1.0 {
-            eprintln!("note: {}: its guide is not used: guidance is off at cfg 1", spec.name);
+            let name = printable(&spec.name);
+            eprintln!("note: {name}: its guide is not used: guidance is off at cfg 1");
             files.guide = None;
         }
         for (given, what) in [(&spec.parts.vae, "vae"), (&spec.parts.stats, "stats")] {
             if given.is_some() && architecture.latent_space().is_none() {
-                let network = architecture.name();
-                eprintln!("note: {}: {what} is not used: {network} makes pixels", spec.name);
+                let (name, network) = (printable(&spec.name), architecture.name());
+                eprintln!("note: {name}: {what} is not used: {network} makes pixels");
             }
         }
         files.check_memory(asked.precision, asked.found)?;
@@ -126,11 +130,6 @@ impl Model {
         }
     }
 
-    /// Network and parameters: "SiT, 675.1 M".
-    pub fn network(&self) -> String {
-        format!("{}, {}", self.architecture.name(), self.parameters())
-    }
-
     /// Parameters in millions, or thousands of a small network.
     pub fn parameters(&self) -> String {
         match self.parameters {
@@ -166,6 +165,23 @@ impl Model {
         }
     }
 
+    /// What else is set of its sampling, by key: "cfg-channels 3, shift 0.3"; empty where nothing is.
+    pub fn others(&self) -> String {
+        let Settings { guidance, shift, times, agreement, karras, tau, .. } = self.settings;
+        let numbers = [
+            (Setting::GuidanceChannels, guidance.channels.map(|channels| channels as f64)),
+            (Setting::GuidanceAgreement, agreement),
+            (Setting::TimeShift, Some(shift).filter(|shift| *shift != 0.0)),
+            (Setting::GateTime, tau),
+        ];
+        let numbers = numbers.into_iter().filter_map(|(setting, value)| Some((setting, value?)));
+        let numbers = numbers
+            .chain(karras.given())
+            .map(|(setting, value)| format!("{} {}", key(setting), (value * 1e4).round() / 1e4));
+        let times = (times != TimeGrid::Uniform).then(|| format!("times {}", times.name()));
+        times.into_iter().chain(numbers).collect::<Vec<_>>().join(", ")
+    }
+
     /// Memory in words.
     pub fn memory(&self) -> String {
         bytes(self.memory)
@@ -190,7 +206,7 @@ pub fn classes(names: &[String], labels: &Labels) -> Result<Vec<Option<usize>>> 
 mod tests {
     use tintype::diffusion::guidance::Guidance;
     use tintype::preset;
-    use tintype::settings::Sampler;
+    use tintype::settings::{KarrasOptions, Sampler};
 
     use super::*;
 
@@ -218,9 +234,11 @@ mod tests {
     #[test]
     fn a_model_is_described_as_the_papers_do() {
         let sit = model("sit-xl-1", |usual| usual);
-        assert_eq!([sit.network(), sit.size()], ["SiT, 675.1 M", "256x256"]);
+        assert_eq!([sit.parameters(), sit.size()], ["675.1 M", "256x256"]);
         assert_eq!([sit.steps(), sit.guidance()], ["250", "2.4 in 0-0.73"]);
-        assert_eq!(sit.memory(), "3.0 GiB");
+        assert_eq!([sit.memory(), sit.others()], ["3.0 GiB", ""]);
+        let published = model("lightningdit-xl-1", |usual| usual);
+        assert_eq!(published.others(), "cfg-channels 3, shift 0.3");
         let adaptive = model("sit-xl-1", |usual| Settings { sampler: Sampler::Dopri5, ..usual });
         assert_eq!(adaptive.steps(), "adaptive");
         let all = model("sit-xl-1", |usual| Settings { guidance: Guidance::new(4.0), ..usual });
@@ -234,6 +252,13 @@ mod tests {
         let off = Guidance { scale: 1.0, ..low };
         let hdit = model("hdit-imagenet-256", |usual| Settings { guidance: off, ..usual });
         assert_eq!(hdit.guidance(), "1");
+        let karras = KarrasOptions { eta: Some(0.5), rho: Some(5.0), ..KarrasOptions::NONE };
+        let hdit = model("hdit-imagenet-256", |usual| Settings { karras, ..usual });
+        assert_eq!(hdit.others(), "eta 0.5, rho 5");
+        let karras = KarrasOptions { sigma_max: Some(60.0), ..KarrasOptions::NONE };
+        let times = TimeGrid::Karras;
+        let spaced = model("sit-xl-1", |usual| Settings { times, karras, ..usual });
+        assert_eq!(spaced.others(), "times karras, sigma-max 60");
         let small = Model { parameters: 59_432, ..hdit };
         assert_eq!(small.parameters(), "59.4 K");
     }

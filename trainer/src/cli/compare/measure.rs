@@ -7,6 +7,7 @@ use anyhow::Result;
 use serde_json::json;
 use tintype::generate::{Event, GenerateError, ImageSpec, Picture, Pipeline, Request, Settings};
 use tintype::labels::printable;
+use tintype::memory::give_back_freed_memory;
 use tintype::sampler::Stop;
 use tintype::settings::{KarrasOptions, Sampler};
 
@@ -69,6 +70,7 @@ impl Measuring<'_> {
         if !is_processor && !self.warm_up(&pipeline, &model, &images, before)? {
             return Ok(None);
         }
+        self.reporter.message(printable(&model.name));
         let started = Instant::now();
         let mut pictures = Vec::with_capacity(images.len());
         for images in images.chunks(self.batch) {
@@ -81,8 +83,9 @@ impl Measuring<'_> {
         let seconds = started.elapsed().as_secs_f64();
         let peak = peak::read().filter(|_| is_watched);
         drop(pipeline);
-        // A GPU's pools keep what is freed, and the next model may need other sizes.
+        // The next model may need other sizes than those that are kept.
         found.device.memory_cleanup();
+        give_back_freed_memory();
         Ok(Some(Measured { model, pictures, seconds, load_seconds, peak }))
     }
 
@@ -95,12 +98,13 @@ impl Measuring<'_> {
         images: &[ImageSpec],
         before: u64,
     ) -> Result<bool> {
+        self.reporter.message(format!("{}, warm-up", printable(&model.name)));
+        self.reporter.event("warm-up", json!({"name": model.name}));
         let settings = few_steps(model.settings);
         let first = &images[..images.len().min(self.batch)];
         let last = images.chunks(self.batch).last().filter(|last| last.len() != first.len());
         for images in std::iter::once(first).chain(last) {
-            let name = format!("{}, warm-up", model.name);
-            if self.make(pipeline, &name, settings, images, before)?.is_none() {
+            if self.make(pipeline, &model.name, settings, images, before)?.is_none() {
                 return Ok(false);
             }
         }
@@ -118,7 +122,6 @@ impl Measuring<'_> {
     ) -> Result<Option<Vec<Picture>>> {
         let request = Request { settings, images: images.to_vec() };
         let mut pictures = Vec::with_capacity(images.len());
-        self.reporter.message(printable(name));
         let result = pollster::block_on(pipeline.generate(&request, &mut async |event: Event<
             '_,
         >| {

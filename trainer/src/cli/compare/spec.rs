@@ -8,17 +8,17 @@ use clap::ValueEnum;
 use tintype::generate::Settings;
 use tintype::model::Architecture;
 
-use crate::cli::generate::Quality;
 use crate::cli::model::PartsArgs;
-use crate::cli::sampling::SamplingArgs;
+use crate::cli::sampling::{Quality, SamplingArgs};
 
 /// What the model inside the program is called.
 const EMBEDDED: &str = "emoji";
 
 /// Every key: files, the label, settings.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 26] = [
     "model",
     "config",
+    "ema",
     "names",
     "vae",
     "stats",
@@ -32,7 +32,16 @@ const KEYS: [&str; 16] = [
     "cfg",
     "cfg-interval",
     "cfg-channels",
+    "cfg-adaptive",
     "tau",
+    "eta",
+    "s-noise",
+    "s-churn",
+    "s-tmin",
+    "s-tmax",
+    "rho",
+    "sigma-min",
+    "sigma-max",
 ];
 
 /// A model and what it is to be compared with.
@@ -130,6 +139,10 @@ impl Spec {
                 parts.model.model = path().filter(|_| !is_embedded);
             }
             "config" => parts.model.config = path(),
+            "ema" => {
+                let number = |value: &str| value.parse::<usize>().ok().filter(|number| *number > 0);
+                parts.model.average.ema = Some(read(key, value, "a whole number from 1", number)?);
+            }
             "names" => parts.model.names.names = path(),
             "vae" => parts.vae = path(),
             "stats" => parts.stats = path(),
@@ -145,7 +158,16 @@ impl Spec {
             "cfg-channels" => sampling.cfg_channels = Some(whole(key, value)?),
             "cfg" => sampling.cfg = Some(number(key, value)?),
             "shift" => sampling.shift = Some(number(key, value)?),
+            "cfg-adaptive" => sampling.cfg_adaptive = Some(number(key, value)?),
             "tau" => sampling.tau = Some(number(key, value)?),
+            "eta" => sampling.karras.eta = Some(number(key, value)?),
+            "s-noise" => sampling.karras.s_noise = Some(number(key, value)?),
+            "s-churn" => sampling.karras.s_churn = Some(number(key, value)?),
+            "s-tmin" => sampling.karras.s_tmin = Some(number(key, value)?),
+            "s-tmax" => sampling.karras.s_tmax = Some(number(key, value)?),
+            "rho" => sampling.karras.rho = Some(number(key, value)?),
+            "sigma-min" => sampling.karras.sigma_min = Some(number(key, value)?),
+            "sigma-max" => sampling.karras.sigma_max = Some(number(key, value)?),
             "cfg-interval" => {
                 let ends = |value: &str| {
                     let (low, high) = value.split_once(':')?;
@@ -170,12 +192,7 @@ impl Spec {
         architecture: &Architecture,
         published: Option<Settings>,
     ) -> Result<Settings> {
-        let usual = published.unwrap_or_else(|| architecture.default_settings());
-        let usual = match self.quality {
-            Some(quality) => quality.of_library().apply(usual, architecture),
-            None => usual,
-        };
-        self.sampling.settings(usual)
+        self.sampling.of_network(architecture, published, self.quality)
     }
 }
 
@@ -227,6 +244,7 @@ fn number(key: &'static str, value: &str) -> Result<f64, SpecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::sampling::KarrasArgs;
 
     fn parsed(text: &str) -> Spec {
         Spec::parse(text, &SamplingArgs::default(), None).expect(text)
@@ -257,20 +275,29 @@ mod tests {
 
     #[test]
     fn files_and_settings_have_keys() {
-        let text = "m.pt,vae=v.pt,stats=s.pt,guide=g.pt,config=c.yaml,names=n.txt,label=heun, twice,steps=20,\
-            sampler=heun,cfg=2.5,cfg-interval=0.1:0.9,cfg-channels=3,shift=0.3,times=karras,tau=0.4,quality=good";
+        let text = "m.pt,vae=v.pt,stats=s.pt,guide=g.pt,config=c.yaml,ema=2,names=n.txt,label=heun, twice,steps=20,\
+            sampler=heun,cfg=2.5,cfg-interval=0.1:0.9,cfg-channels=3,shift=0.3,times=karras,tau=0.4,quality=good,\
+            cfg-adaptive=0.99,eta=0,s-noise=1,s-churn=2,s-tmin=3,s-tmax=4,rho=5,sigma-min=6,sigma-max=7";
         let Spec { name, parts, quality, sampling, .. } = parsed(text);
         assert_eq!(name, "heun, twice");
         let paths = parts.paths();
         let path = |name: &str| Some(PathBuf::from(name));
         assert_eq!([paths.model, paths.vae, paths.stats], ["m.pt", "v.pt", "s.pt"].map(path));
         assert_eq!([paths.guide, paths.config, paths.names], ["g.pt", "c.yaml", "n.txt"].map(path));
+        assert_eq!(paths.average, Some(2));
         assert!(matches!(quality, Some(Quality::Good)));
         assert_eq!((sampling.steps, sampling.sampler.as_deref()), (Some(20), Some("heun")));
         assert_eq!((sampling.cfg, sampling.cfg_channels), (Some(2.5), Some(3)));
         assert_eq!(sampling.cfg_interval, Some(vec![0.1, 0.9]));
         assert_eq!((sampling.shift, sampling.tau), (Some(0.3), Some(0.4)));
-        assert_eq!(sampling.times.as_deref(), Some("karras"));
+        assert_eq!(
+            (sampling.times.as_deref(), sampling.cfg_adaptive),
+            (Some("karras"), Some(0.99))
+        );
+        let KarrasArgs { eta, s_noise, s_churn, s_tmin, s_tmax, rho, sigma_min, sigma_max } =
+            sampling.karras;
+        let numbers = [eta, s_noise, s_churn, s_tmin, s_tmax, rho, sigma_min, sigma_max];
+        assert_eq!(numbers, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0].map(Some));
     }
 
     #[test]
@@ -319,6 +346,7 @@ mod tests {
         for (text, sentence) in [
             ("m.pt,steps=2.5", "steps=2.5 is not a whole number"),
             ("m.pt,steps=-1", "steps=-1 is not a whole number"),
+            ("m.pt,ema=0", "ema=0 is not a whole number from 1"),
             ("m.pt,cfg=two", "cfg=two is not a number"),
             ("m.pt,cfg-interval=0.5", "cfg-interval=0.5 is not an interval LOW:HIGH"),
             ("m.pt,cfg-interval=0:x", "cfg-interval=0:x is not an interval LOW:HIGH"),

@@ -7,8 +7,11 @@ use tintype::labels::printable;
 use super::candidate::Asked;
 use super::measure::Measured;
 
+/// Lines of a caption at most.
+pub const LINES: usize = 9;
+
 /// Columns of the table; those of words are left-aligned, those of numbers right-aligned.
-const COLUMNS: [(&str, bool); 11] = [
+const COLUMNS: [(&str, bool); 12] = [
     ("model", true),
     ("parameters", false),
     ("image", false),
@@ -20,6 +23,7 @@ const COLUMNS: [(&str, bool); 11] = [
     ("load s", false),
     ("memory", false),
     ("peak RAM", false),
+    ("other settings", true),
 ];
 
 impl Measured {
@@ -55,22 +59,27 @@ impl Measured {
             seconds(self.load_seconds),
             model.memory(),
             self.peak(),
+            model.others(),
         ]
     }
 
     /// What stands beside its pictures.
     pub fn caption(&self) -> Vec<String> {
         let model = &self.model;
-        vec![
+        let steps = model.steps();
+        let unit = if steps == "1" { "step" } else { "steps" };
+        let lines: [String; LINES] = [
             model.name.clone(),
-            model.network(),
-            model.size(),
-            format!("{}, {} steps", model.settings.sampler.name(), model.steps()),
+            format!("{}, {} parameters", model.architecture.name(), model.parameters()),
+            format!("{} pixels", model.size()),
+            format!("{}, {steps} {unit}", model.settings.sampler.name()),
             format!("cfg {}", model.guidance()),
-            format!("{} NFE", self.evaluations()),
+            model.others(),
+            format!("NFE {}", self.evaluations()),
             format!("{} s/image", seconds(self.seconds_per_image())),
-            model.memory(),
-        ]
+            format!("{} of memory", model.memory()),
+        ];
+        lines.into_iter().filter(|line| !line.is_empty()).collect()
     }
 
     /// All of it for programs. `origin` is what `generate` would write into the first picture; the others differ from
@@ -146,7 +155,7 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "model         parameters  image  sampler  steps  cfg   NFE  s/image  load s   memory  peak RAM",
+                "model         parameters  image  sampler  steps  cfg   NFE  s/image  load s   memory  peak RAM  other settings",
                 "lightningdit              16x16                       1234                   3.0 GiB",
             ]
         );
