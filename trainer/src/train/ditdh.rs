@@ -12,6 +12,7 @@ use tintype::burn::tensor::{Device, FloatDType, Tensor};
 use tintype::diffusion::flow::Interpolant;
 use tintype::diffusion::loss::mean_squared_error;
 use tintype::diffusion::time_shift::{shift_time, truncated_logit_normal};
+use tintype::generate::LatentStats;
 use tintype::model::ditdh::{DitDh, DitDhConfig};
 use tintype::noise::{ImageKey, Stream, normals, uniforms};
 use tintype::weights::{open, with_trained};
