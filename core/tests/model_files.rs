@@ -110,16 +110,20 @@ fn prediction_in(
 /// Tables of rotations and frequencies stay in float32 beside layers of 16 bits.
 #[test]
 fn networks_compute_in_16_bits_on_the_processor() {
-    fn of<M: Module>(network: &M) -> Weights {
-        Weights { tensors: tensors(network, 0.4, |_| false), ..Weights::default() }
+    fn of<M: Module>(network: &M, scale: f32) -> Weights {
+        Weights { tensors: tensors(network, scale, |_| false), ..Weights::default() }
     }
     let device = Device::flex();
     let qk_norm = LightningDiTConfig { use_qknorm: true, ..lightningdit() };
     let networks = [
-        (of(&lightningdit().init(&device).expect("valid")), Architecture::from(lightningdit())),
-        (of(&qk_norm.init(&device).expect("valid")), Architecture::from(qk_norm)),
-        (of(&ditdh().init(&device).expect("valid")), Architecture::from(ditdh())),
-        (of(&jit().init(&device).expect("valid")), Architecture::from(jit())),
+        (
+            of(&lightningdit().init(&device).expect("valid"), 0.4),
+            Architecture::from(lightningdit()),
+        ),
+        (of(&qk_norm.init(&device).expect("valid"), 0.4), Architecture::from(qk_norm)),
+        // Its condition of each token is not normalised, and leaves the range of f16 with larger weights.
+        (of(&ditdh().init(&device).expect("valid"), 0.1), Architecture::from(ditdh())),
+        (of(&jit().init(&device).expect("valid"), 0.4), Architecture::from(jit())),
     ];
     let norm = |values: &[f32]| values.iter().map(|v| f64::from(v * v)).sum::<f64>().sqrt();
     for (weights, architecture) in networks {
