@@ -379,8 +379,11 @@ fn rae_encodes_and_reconstructs() {
     // No seed decides: there is no posterior.
     let again = workspace.succeeds(&format!("{encode} --out latents --seed 1"));
     assert!(again.contains("(0 of them new)"), "{again}");
-    let error = workspace.refused(&format!("{encode} --out latents.h5"));
-    assert!(error.contains("moments of posteriors") && error.contains("shards"), "{error}");
+    for half in ["encoder.pth", "decoder"] {
+        let line = format!("encode store --vae {half} --out latents.h5 --device cpu");
+        let error = workspace.refused(&line);
+        assert!(error.contains("moments of posteriors") && error.contains("shards"), "{error}");
+    }
     assert!(!workspace.path("latents.h5").exists());
     let error = workspace.refused("encode store --vae decoder --out other --device cpu");
     assert!(error.contains("decoder alone") && error.contains("dinov2-b-reg"), "{error}");

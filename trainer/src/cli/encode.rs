@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use serde_json::json;
+use tintype::catalogue::Role;
 use tintype::device;
 use tintype::weights::open_autoencoder;
 
@@ -15,8 +16,8 @@ use super::interrupt::on_interrupt;
 use super::model::NamesArgs;
 use super::numbers::{at_least, seed};
 use super::published::{DownloadArgs, FileOptions, Library};
-use crate::data::encode::{Encoder, Outcome as Encoded, Plan, to_hdf5, to_shards};
-use crate::data::encoder::ImageEncoder;
+use crate::data::encode::{Encoder, Outcome as Encoded, Plan, no_moments, to_hdf5, to_shards};
+use crate::data::encoder::{ImageEncoder, is_rae};
 use crate::data::prepare::Progress;
 use crate::data::store::ImageStore;
 use crate::rank::Rank;
@@ -69,10 +70,17 @@ pub fn run(mut args: Args) -> Result<Outcome> {
     let library = Library::of_process();
     let mut options = FileOptions::new(&library);
     options.local("--names", args.names.names.as_deref());
-    options.encoder("--vae", &mut args.vae)?;
+    let hdf5 = args.out.extension().is_some_and(|e| e == "h5");
+    let role = options.encoder("--vae", &mut args.vae)?;
+    if hdf5 && role == Role::DinoV2 {
+        return Err(no_moments(&args.out));
+    }
     options.resolve(args.download, args.json)?;
     let started = Instant::now();
     let weights = args.names.apply(open_autoencoder(&args.vae)?)?;
+    if hdf5 && is_rae(&weights) {
+        return Err(no_moments(&args.out));
+    }
     let encoder = Encoder {
         network: ImageEncoder::load(&weights, store.side(), &chosen.found.device)?,
         fingerprint: weights.fingerprint(),
@@ -88,7 +96,6 @@ pub fn run(mut args: Args) -> Result<Outcome> {
     let reporter = Reporter::counting(store.len() as u64, "images", args.json);
     reporter.message(format!("encoding on {}", chosen.found.id));
     let progress = Progress::default();
-    let hdf5 = args.out.extension().is_some_and(|e| e == "h5");
     let work = || match hdf5 {
         true => to_hdf5(&store, &encoder, &plan, &progress),
         false => to_shards(&store, &encoder, &plan, &progress),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use tintype::burn::tensor::{Device, Tensor, TensorData};
 use tintype::files::{Identity, write_durably};
 use tintype::generate::bytes;
@@ -270,6 +270,14 @@ fn write_statistics(folder: &Path, of_channels: bool) -> Result<()> {
     Ok(write_durably(&folder.join(STATS_FILE), &pt::to_bytes(&entries)?)?)
 }
 
+/// Why the latents of a RAE do not become an `.h5` file.
+pub fn no_moments(out: &Path) -> anyhow::Error {
+    anyhow!(
+        "{}: an .h5 file holds the moments of posteriors, and a RAE's latents have none; write shards to a folder",
+        out.display()
+    )
+}
+
 /// Encodes mean and standard deviation of every image's posterior, in REPA-E's and Hi-DiT's format.
 ///
 /// # Errors
@@ -293,10 +301,7 @@ pub fn to_hdf5(
         "an .h5 file is written by a single process; use one process, or write shards to a folder"
     );
     let ImageEncoder::Vae(network) = &encoder.network else {
-        bail!(
-            "{}: an .h5 file holds the moments of posteriors, and a RAE's latents have none; write shards to a folder",
-            plan.out.display()
-        );
+        return Err(no_moments(&plan.out));
     };
     let identity = identity(store, encoder, "posterior moments");
     let Some(writer) = Hdf5Writer::open(&plan.out, &identity, plan.other)? else {

@@ -30,7 +30,7 @@ impl ImageEncoder {
     ///
     /// If the weights hold no encoder or do not fit it, or the side of the images does not.
     pub fn load(weights: &Weights, side: usize, device: &Device) -> Result<Self> {
-        if rae::is_decoder(weights) || rae::is_encoder(weights) {
+        if is_rae(weights) {
             return Self::of_rae(weights, side, device).map(Self::Rae);
         }
         let config = vae_config(weights)?;
@@ -93,6 +93,11 @@ impl ImageEncoder {
             Self::Rae(network) => network.forward(images * 0.5 + 0.5),
         }
     }
+}
+
+/// Whether weights are a half of a RAE, or both.
+pub fn is_rae(weights: &Weights) -> bool {
+    rae::is_decoder(weights) || rae::is_encoder(weights)
 }
 
 fn check_side(side: usize, downsampling: usize) -> Result<()> {

@@ -212,3 +212,14 @@ fn data_outputs_and_runs_of_train() {
     ];
     refused(&scene, &commands);
 }
+
+#[test]
+fn moments_of_what_has_none() {
+    let scene = Scene::new();
+    scene.succeeds("prepare images --out store --size 16");
+    let commands = [
+        ("encode store --vae rae --out x.h5", "x.h5: an .h5 file holds the moments of posteriors"),
+        ("encode store --vae dinov2-b-reg --out x.h5", "a RAE's latents have none"),
+    ];
+    refused(&scene, &commands);
+}

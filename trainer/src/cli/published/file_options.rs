@@ -194,15 +194,17 @@ impl<'a> FileOptions<'a> {
         self.path(option, role, &value, move |path| *place = path)
     }
 
-    /// The weights that encode images, of an option that is always given: an autoencoder's, or the DINOv2 of a RAE.
+    /// The weights that encode images, of an option that is always given: an autoencoder's, or the DINOv2 of a RAE. Returns
+    /// which of them.
     ///
     /// # Errors
     ///
     /// As [`file`](Self::file).
-    pub fn encoder(&mut self, option: &str, place: &'a mut PathBuf) -> Result<()> {
+    pub fn encoder(&mut self, option: &str, place: &'a mut PathBuf) -> Result<Role> {
         let roles = autoencoder_roles(self.library, place)?;
         let role = roles.last().copied().unwrap_or(Role::Autoencoder);
-        self.needed(option, role, place)
+        self.needed(option, role, place)?;
+        Ok(role)
     }
 
     fn path(
