@@ -366,14 +366,14 @@ fn rae_encodes_and_reconstructs() {
     let shards = LatentShards::open(&workspace.path("latents")).expect("shards");
     assert_eq!((shards.len(), shards.shape), (24, [64, 2, 2]));
     assert_ne!(shards.latent(0, false), shards.latent(0, true));
-    // Mean and variance of each position, which normalise the latents.
+    // Mean and variance of each position, which normalise the latents and those of the flips.
     let stored = open(&workspace.path("latents/latents_stats.pt")).expect("statistics");
     assert_eq!(stored.tensors["var"].shape, [64, 2, 2]);
     let stats = LatentStats::from_weights(&stored).expect("statistics");
-    let normal = shards.normalised(&stats, 1.0, false);
+    let normal = [false, true].map(|flipped| shards.normalised(&stats, 1.0, flipped)).concat();
     for position in 0..64 * 4 {
         let values = normal.iter().skip(position).step_by(64 * 4);
-        let mean = values.map(|&v| f64::from(v)).sum::<f64>() / 24.0;
+        let mean = values.map(|&v| f64::from(v)).sum::<f64>() / 48.0;
         assert!(mean.abs() < 1e-3, "{position}: {mean}");
     }
     // No seed decides: there is no posterior.

@@ -76,7 +76,7 @@ pub fn latent_shards(path: &Path, checks: &mut Checks) -> Result<()> {
     let shards = LatentShards::open(&folder)?;
     let labels: Vec<f64> = shards.labels().iter().map(|&l| l as f64).collect();
     checks.values("out.labels", &labels, Tolerance::Exact)?;
-    let stats = shards.statistics();
+    let stats = shards.statistics()?;
     let wide = |v: &[f32]| -> Vec<f64> { v.iter().map(|&v| v as f64).collect() };
     checks.values("out.mean", &wide(&stats.mean), Tolerance::Absolute(1e-6))?;
     checks.values("out.std", &wide(&stats.std), Tolerance::Absolute(1e-6))?;

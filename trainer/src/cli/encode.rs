@@ -16,7 +16,9 @@ use super::interrupt::on_interrupt;
 use super::model::NamesArgs;
 use super::numbers::{at_least, seed};
 use super::published::{DownloadArgs, FileOptions, Library};
-use crate::data::encode::{Encoder, Outcome as Encoded, Plan, no_moments, to_hdf5, to_shards};
+use crate::data::encode::{
+    Encoder, Outcome as Encoded, Plan, no_moments, to_hdf5, to_shards, write_statistics,
+};
 use crate::data::encoder::{ImageEncoder, is_rae};
 use crate::data::prepare::Progress;
 use crate::data::store::ImageStore;
@@ -96,9 +98,16 @@ pub fn run(mut args: Args) -> Result<Outcome> {
     let reporter = Reporter::counting(store.len() as u64, "images", args.json);
     reporter.message(format!("encoding on {}", chosen.found.id));
     let progress = Progress::default();
-    let work = || match hdf5 {
-        true => to_hdf5(&store, &encoder, &plan, &progress),
-        false => to_shards(&store, &encoder, &plan, &progress),
+    let work = || -> Result<Encoded> {
+        if hdf5 {
+            return to_hdf5(&store, &encoder, &plan, &progress);
+        }
+        let outcome = to_shards(&store, &encoder, &plan, &progress)?;
+        if outcome == Encoded::Done {
+            reporter.message("statistics of the latents".into());
+            write_statistics(&plan.out, &encoder.network)?;
+        }
+        Ok(outcome)
     };
     let outcome = force::offered(reporter.watch(&progress, &interrupted, work))?;
     let seconds = started.elapsed().as_secs_f64();

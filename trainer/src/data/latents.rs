@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::running::{ConstantChannel, Running, of_channels};
 use super::source::filter::in_hidden;
 use tintype::generate::LatentStats;
 use tintype::weights::{Weights, WeightsError, open};
@@ -110,47 +111,38 @@ impl LatentShards {
 
     /// Per-channel mean and **unbiased** standard deviation of the unflipped latents: of all, or of
     /// 10,000 evenly spaced ones where there are more.
-    pub fn statistics(&self) -> LatentStats {
-        let [c, h, w] = self.shape;
-        let [mean, squares] = self.moments(c);
-        let n = (self.counted() * h * w) as f64;
-        let deviation = |squares: f64| (squares / (n - 1.0)).sqrt() as f32;
-        LatentStats::of_channels(single(mean), squares.into_iter().map(deviation).collect())
+    ///
+    /// # Errors
+    ///
+    /// If a channel is constant.
+    pub fn statistics(&self) -> Result<LatentStats, ConstantChannel> {
+        of_channels(&self.running(self.shape[0], &[false]))
     }
 
-    /// Mean and **population** variance of each position of the unflipped latents, `[C, h, w]`, as RAE's statistics:
-    /// of all, or of 10,000 evenly spaced ones where there are more.
+    /// Mean and **population** variance of each position of latents and of those of the flipped images, which weigh the
+    /// same, `[C, h, w]`: RAE's statistics, whose images are flipped at random. Of all, or of 10,000 evenly spaced images
+    /// where there are more.
     pub fn moments_of_positions(&self) -> [Vec<f32>; 2] {
-        let n = self.counted() as f64;
-        let [mean, squares] = self.moments(self.shape.iter().product());
-        [single(mean), squares.into_iter().map(|squares| (squares / n) as f32).collect()]
+        let positions = self.running(self.shape.iter().product(), &[false, true]);
+        let all = |value: fn(&Running) -> f32| positions.iter().map(value).collect();
+        [all(Running::mean), all(Running::population_variance)]
     }
 
-    /// How many latents statistics are computed of.
-    fn counted(&self) -> usize {
-        self.len().min(10_000)
-    }
-
-    /// Means, and sums of squared differences from them, of `groups` equal parts of a latent.
-    fn moments(&self, groups: usize) -> [Vec<f64>; 2] {
-        let (count, size) = (self.counted(), self.shape.iter().product::<usize>());
-        let each = size / groups.max(1);
+    /// What `groups` equal parts of a latent hold, each read once.
+    fn running(&self, groups: usize, flips: &[bool]) -> Vec<Running> {
+        let (count, size) = (self.len().min(10_000), self.shape.iter().product::<usize>());
+        let each = (size / groups.max(1)).max(1);
+        let mut all = vec![Running::default(); groups];
         // One latent at a time: those of a RAE have 200,000 values.
-        let add = |sums: &mut [f64], value: &dyn Fn(usize, f64) -> f64| {
-            for i in 0..count {
-                let latent = self.latent(i * self.len() / count, false);
-                for (at, v) in latent.into_iter().enumerate() {
-                    sums[at / each] += value(at / each, v as f64);
+        for i in 0..count {
+            for &flipped in flips {
+                let latent = self.latent(i * self.len() / count, flipped);
+                for (group, values) in all.iter_mut().zip(latent.chunks_exact(each)) {
+                    values.iter().for_each(|&value| group.add(value));
                 }
             }
-        };
-        let mut mean = vec![0.0f64; groups];
-        add(&mut mean, &|_, v| v);
-        let n = (count * each) as f64;
-        mean.iter_mut().for_each(|sum| *sum /= n);
-        let mut squares = vec![0.0f64; groups];
-        add(&mut squares, &|group, v| (v - mean[group]).powi(2));
-        [mean, squares]
+        }
+        all
     }
 
     /// `(z − mean)/std · multiplier` of every latent.
@@ -165,10 +157,6 @@ impl LatentShards {
         }
         all.into_iter().map(|v| v * multiplier).collect()
     }
-}
-
-fn single(values: Vec<f64>) -> Vec<f32> {
-    values.into_iter().map(|v| v as f32).collect()
 }
 
 /// The name of a file with its numbers filled up with zeros: shard 1000 comes behind shard 999, and not behind shard 100.
@@ -196,23 +184,61 @@ mod tests {
 
     use super::*;
 
+    /// A shard of latents `[n, C, 1, w]` and those of the flipped images.
+    fn write(
+        folder: &TempDir,
+        name: &str,
+        [c, w]: [usize; 2],
+        latents: [&[f32]; 2],
+        labels: &[i64],
+    ) {
+        let [latents, flipped] = latents.map(|values| {
+            TensorView::from_f32(vec![labels.len(), c, 1, w], values).expect("as many values")
+        });
+        let bytes = labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+        let labels = TensorView::from_bytes(Dtype::I64, vec![labels.len()], bytes);
+        let tensors = BTreeMap::from([
+            ("latents".to_string(), latents),
+            ("latents_flip".to_string(), flipped),
+            ("labels".to_string(), labels.expect("as many labels")),
+        ]);
+        let bytes = write_safetensors(&tensors, &BTreeMap::new()).expect("it fits");
+        std::fs::write(folder.path().join(name), bytes).expect("it is written");
+    }
+
     #[test]
     fn shards_are_in_the_order_of_their_numbers() {
         let folder = TempDir::new().expect("a folder");
         for (rank, shard) in [(1, 0), (0, 1000), (0, 999), (100, 3), (0, 100)] {
-            let latents = || TensorView::from_f32(vec![1, 1, 1, 1], &[0.0]).expect("one value");
-            let label = i64::from(10_000 * rank + shard).to_le_bytes().to_vec();
-            let label = TensorView::from_bytes(Dtype::I64, vec![1], label).expect("one value");
-            let tensors = BTreeMap::from([
-                ("latents".to_string(), latents()),
-                ("latents_flip".to_string(), latents()),
-                ("labels".to_string(), label),
-            ]);
-            let bytes = write_safetensors(&tensors, &BTreeMap::new()).expect("it fits");
             let name = format!("latents_rank{rank:02}_shard{shard:03}.safetensors");
-            std::fs::write(folder.path().join(name), bytes).expect("it is written");
+            write(&folder, &name, [1, 1], [&[0.0], &[0.0]], &[10_000 * rank + shard]);
         }
         let shards = LatentShards::open(folder.path()).expect("shards");
         assert_eq!(shards.labels(), [100, 999, 1000, 10_000, 1_000_003]);
+    }
+
+    #[test]
+    fn statistics_of_positions_are_over_flips_too() {
+        let folder = TempDir::new().expect("a folder");
+        write(&folder, "0.safetensors", [1, 2], [&[0.0, 4.0], &[4.0, 2.0]], &[0]);
+        write(&folder, "1.safetensors", [1, 2], [&[2.0, 6.0], &[6.0, 0.0]], &[0]);
+        let shards = LatentShards::open(folder.path()).expect("shards");
+        // Of 0, 4, 2 and 6, and of 4, 2, 6 and 0.
+        assert_eq!(shards.moments_of_positions(), [vec![3.0; 2], vec![5.0; 2]]);
+        let stats = shards.statistics().expect("it varies");
+        assert_eq!((stats.mean, stats.shape), (vec![3.0], [1, 1, 1]));
+        assert!((stats.std[0].powi(2) - 20.0 / 3.0).abs() < 1e-5, "{}", stats.std[0]);
+    }
+
+    #[test]
+    fn a_constant_channel_has_no_statistics_and_a_constant_position_has() {
+        let folder = TempDir::new().expect("a folder");
+        let values: &[f32] = &[0.0, 1.0, 0.5, 0.5, 0.0, 1.0, 0.5, 0.5];
+        write(&folder, "0.safetensors", [2, 2], [values; 2], &[0, 1]);
+        let shards = LatentShards::open(folder.path()).expect("shards");
+        let error = shards.statistics().expect_err("channel 1 is constant").to_string();
+        assert!(error.contains("channel 1") && error.contains("0.5 everywhere"), "{error}");
+        // Readers add to the variance.
+        assert_eq!(shards.moments_of_positions(), [vec![0.0, 1.0, 0.5, 0.5], vec![0.0; 4]]);
     }
 }

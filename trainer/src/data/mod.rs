@@ -14,5 +14,6 @@ pub mod npz;
 pub mod prepare;
 pub mod pt;
 pub mod resize;
+pub mod running;
 pub mod source;
 pub mod store;

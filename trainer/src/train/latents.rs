@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tintype::generate::LatentStats;
 use tintype::noise::{ImageKey, Stream, normals};
 use tintype::weights::open;
@@ -14,6 +14,7 @@ use super::record::{DataRecord, labels};
 use crate::data::encode::STATS_FILE;
 use crate::data::hdf5::Hdf5Store;
 use crate::data::latents::LatentShards;
+use crate::data::running::{Running, of_channels};
 
 /// How many latents a run records a checksum of.
 const CHECKED: usize = 64;
@@ -42,8 +43,8 @@ impl Latents {
     ///
     /// # Errors
     ///
-    /// If a file cannot be read, there are no latents, their shape is not `[C, h, w]`, or the
-    /// statistics are those of other latents.
+    /// If a file cannot be read, there are no latents, their shape is not `[C, h, w]`, the statistics are those of other
+    /// latents, or a channel is constant of which they are computed.
     pub fn open(path: &Path, stats: Option<&Path>) -> Result<Self> {
         let label = |l: i64| usize::try_from(l).ok();
         let beside = path.join(STATS_FILE);
@@ -66,13 +67,19 @@ impl Latents {
             let shape = [shape[0] / 2, shape[1], shape[2]];
             let stats = match given {
                 Some(stats) => stats,
-                None => moment_statistics(&store, shape)?,
+                None => {
+                    moment_statistics(&store, shape).with_context(|| path.display().to_string())?
+                }
             };
             Self { kind: Kind::Moments(store), labels, shape, stats }
         } else {
             let shards = LatentShards::open(path)?;
+            ensure!(!shards.is_empty(), "{} has no latents", path.display());
             let labels = shards.labels().into_iter().map(label).collect();
-            let stats = given.unwrap_or_else(|| shards.statistics());
+            let stats = match given {
+                Some(stats) => stats,
+                None => shards.statistics().with_context(|| path.display().to_string())?,
+            };
             Self { shape: shards.shape, kind: Kind::Samples(shards), labels, stats }
         };
         ensure!(
@@ -81,7 +88,6 @@ impl Latents {
             latents.shape,
             latents.stats.shape
         );
-        ensure!(!latents.is_empty(), "{} has no latents", path.display());
         let stats = latents.stats.mean.iter().chain(&latents.stats.std);
         if !stats.clone().all(|v| v.is_finite()) {
             // Statistics of latents that are not finite: name one.
@@ -199,23 +205,15 @@ fn moments(store: &Hdf5Store, name: &str, [c, h, w]: [usize; 3]) -> Result<Vec<f
 /// evenly spaced items.
 fn moment_statistics(store: &Hdf5Store, [c, h, w]: [usize; 3]) -> Result<LatentStats> {
     let count = store.items.len().min(10_000);
-    let (mut sum, mut squares) = (vec![0.0f64; c], vec![0.0f64; c]);
+    let mut channels = vec![Running::default(); c];
     for i in 0..count {
         let moments = moments(store, &store.items[i * store.items.len() / count], [c, h, w])?;
         let (mean, std) = moments.split_at(c * h * w);
-        for (at, (m, s)) in mean.iter().zip(std).enumerate() {
-            let (m, s) = (*m as f64, *s as f64);
-            sum[at / (h * w)] += m;
-            squares[at / (h * w)] += m * m + s * s;
+        for (at, (&mean, &std)) in mean.iter().zip(std).enumerate() {
+            channels[at / (h * w)].add_drawn(mean, std);
         }
     }
-    let n = (count * h * w) as f64;
-    let mean: Vec<f64> = sum.iter().map(|s| s / n).collect();
-    let variance = squares.iter().zip(&mean).map(|(s, m)| (s - n * m * m) / (n - 1.0));
-    Ok(LatentStats::of_channels(
-        mean.iter().map(|&m| m as f32).collect(),
-        variance.map(|v| v.max(0.0).sqrt() as f32).collect(),
-    ))
+    Ok(of_channels(&channels)?)
 }
 
 #[cfg(test)]
