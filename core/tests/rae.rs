@@ -115,8 +115,8 @@ fn a_decoder_is_recognised_and_says_what_its_tensors_do_not() {
     for (text, word) in [
         (r#"{"decoder_hidden_size": 32}"#, "decoder_hidden_size is 32, not 16"),
         (r#"{"decoder_num_attention_heads": 3}"#, "3 heads"),
-        (r#"{"hidden_act": "relu"}"#, "relu"),
-        (r#"{"layer_norm_eps": 0.0}"#, "layer_norm_eps"),
+        (r#"{"model_type": "vit_mae", "hidden_act": "relu"}"#, "relu"),
+        (r#"{"model_type": "vit_mae", "layer_norm_eps": 0.0}"#, "layer_norm_eps"),
         ("{", "configuration"),
     ] {
         let error = autoencoder_config(&configured(alone.clone(), text)).expect_err(word);
@@ -130,6 +130,12 @@ fn a_decoder_is_recognised_and_says_what_its_tensors_do_not() {
         ..configs::rae()
     };
     assert_eq!(RaeDecoderConfig::of(&of_decoder(&wide)).expect("a decoder"), wide);
+    // The configuration of something else tells nothing.
+    let of_another = r#"{"hidden_size": 1152, "layer_norm_eps": 1e-5, "hidden_act": "relu"}"#;
+    let found = RaeDecoderConfig::of(&configured(of_decoder(&wide), of_another));
+    assert_eq!(found.expect("a decoder"), wide);
+    let error = autoencoder_config(&configured(alone, of_another)).expect_err("no heads");
+    assert!(error.to_string().contains("heads of width 16"), "{error}");
 }
 
 #[test]

@@ -144,7 +144,7 @@ fn in_our_names(weights: Weights, path: &Path) -> Result<Weights, WeightsError> 
         return from_diffusers(weights, config.as_deref());
     }
     if rae::is_decoder(&weights)
-        && !weights.metadata.contains_key("config")
+        && weights.metadata.get("config").is_none_or(|text| !rae::describes_decoder(text))
         && let Some(config) = config_beside(path, rae::describes_decoder)?
     {
         weights.metadata.insert("config".into(), config);

@@ -95,7 +95,7 @@ impl RaeDecoderConfig {
 
     /// The configuration of a decoder in a checkpoint, which its shapes tell but for the number of heads and the eps.
     /// These are in the metadata (key `config`: transformers' `config.json`, whose `patch_size` is a text that means
-    /// nothing, or this library's), or those of the published widths.
+    /// nothing, or this library's; one of something else is not read), or those of the published widths.
     ///
     /// # Errors
     ///
@@ -201,7 +201,8 @@ impl RaeDecoderConfig {
 
 /// What the tensors of a decoder of this width, of so many blocks and with MLPs so wide do not tell.
 fn untold(weights: &Weights, [width, layers, inner]: [usize; 3]) -> Result<Untold, WeightsError> {
-    let Some(text) = metadata(weights) else {
+    // A file may carry the configuration of something else, whose heads and eps are not the decoder's.
+    let Some(text) = metadata(weights).filter(|text| describes_decoder(text)) else {
         let Some(heads) = published_heads(width) else {
             let reason = format!(
                 "the number of heads of width {width} cannot be told from the weights; put the decoder's config.json \
@@ -238,8 +239,10 @@ fn untold(weights: &Weights, [width, layers, inner]: [usize; 3]) -> Result<Untol
 }
 
 /// Whether the text of a `config.json` describes a decoder; what cannot be read might.
-#[cfg(feature = "files")]
 pub(crate) fn describes_decoder(text: &str) -> bool {
     let Ok(config) = serde_json::from_str::<serde_json::Value>(text) else { return true };
-    config.get("decoder_hidden_size").is_some() || config["model_type"] == "vit_mae"
+    let has = |key: &str| config.get(key).is_some();
+    has("decoder_hidden_size")
+        || has("decoder_num_attention_heads")
+        || config["model_type"] == "vit_mae"
 }
