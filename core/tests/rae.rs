@@ -17,7 +17,8 @@ use tintype::model::rae::{
 };
 use tintype::model::{Autoencoder, Decoder, autoencoder_config, detect};
 use tintype::weights::{
-    TensorView, Weights, WeightsError, load, open, open_autoencoder, parameter_count,
+    TensorView, Weights, WeightsError, is_autoencoder_config, load, open, open_autoencoder,
+    parameter_count,
 };
 use tintype_test_models::{configs, rae, tensors};
 
@@ -136,6 +137,25 @@ fn a_decoder_is_recognised_and_says_what_its_tensors_do_not() {
     assert_eq!(found.expect("a decoder"), wide);
     let error = autoencoder_config(&configured(alone, of_another)).expect_err("no heads");
     assert!(error.to_string().contains("heads of width 16"), "{error}");
+}
+
+#[test]
+fn the_configuration_of_an_autoencoder_is_told_by_its_keys() {
+    let own = serde_json::json!(configs::rae()).to_string();
+    for text in [
+        rae::decoder_json().as_str(),
+        own.as_str(),
+        r#"{"_class_name": "AutoencoderKL"}"#,
+        r#"{"block_out_channels": [128, 256]}"#,
+    ] {
+        assert!(is_autoencoder_config(text), "{text}");
+    }
+    let network = serde_json::json!(configs::ditdh()).to_string();
+    for text in
+        [network.as_str(), r#"{"_class_name": "DiTTransformer2DModel"}"#, "null", "{", "a: 1"]
+    {
+        assert!(!is_autoencoder_config(text), "{text}");
+    }
 }
 
 #[test]

@@ -113,6 +113,7 @@ fn start(args: &Args) -> Start {
         average: None,
         config: args.config.clone(),
         vae: args.vae.clone(),
+        vae_config: None,
         stats: args.stats.clone(),
         guide: None,
         names: args.names.clone(),

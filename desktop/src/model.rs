@@ -8,9 +8,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use eframe::egui;
 use tintype::burn::tensor::Device;
 use tintype::generate::{Inspection, LatentStats, ModelFiles, ModelPaths, Origin, Settings};
-use tintype::model::{Architecture, Process, autoencoder_config, detect};
+use tintype::model::{Architecture, Process, autoencoder_config, detect, rae};
 use tintype::settings::InvalidSetting;
-use tintype::weights::{WeightsError, open};
+use tintype::weights::{WeightsError, is_autoencoder_config, open, open_autoencoder};
 
 use crate::browser::{Library, published_settings};
 use crate::face;
@@ -188,13 +188,19 @@ enum Kind {
     Autoencoder,
     Statistics,
     Configuration,
+    AutoencoderConfiguration,
 }
 
 fn kind(path: &Path) -> Result<Kind, String> {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
     let is_index = path.to_string_lossy().ends_with(".index.json");
     if !is_index && ["json", "yaml", "yml"].contains(&extension.as_str()) {
-        return Ok(Kind::Configuration);
+        let is_of_autoencoder =
+            std::fs::read_to_string(path).is_ok_and(|text| is_autoencoder_config(&text));
+        return Ok(match is_of_autoencoder {
+            true => Kind::AutoencoderConfiguration,
+            false => Kind::Configuration,
+        });
     }
     let weights = open(path).map_err(|e| face::sentence(&e))?;
     match detect(&weights) {
@@ -206,6 +212,24 @@ fn kind(path: &Path) -> Result<Kind, String> {
         Err(_) if LatentStats::from_weights(&weights).is_ok() => Ok(Kind::Statistics),
         Err(e) => Err(face::sentence(&e)),
     }
+}
+
+/// Why the configuration of an autoencoder is left out; `None` where the autoencoder's weights do not tell theirs.
+fn left_out(config: &Path, vae: Option<&Path>) -> Option<String> {
+    let config = file_name(config);
+    let Some(vae) = vae else {
+        return Some(format!(
+            "{config} describes an autoencoder, and there is none. Drop it together with its weights."
+        ));
+    };
+    // What cannot be opened is said when the model is looked at.
+    let weights = open_autoencoder(vae).ok()?;
+    let is_told = match rae::is_decoder(&weights) {
+        true => autoencoder_config(&weights).is_ok(),
+        false => weights.metadata.contains_key("config"),
+    };
+    let vae = file_name(vae);
+    is_told.then(|| format!("{config} is not needed: the configuration of {vae} is known."))
 }
 
 fn sort(files: &[PathBuf], present: ModelPaths) -> Vec<Answer> {
@@ -226,6 +250,7 @@ fn sort(files: &[PathBuf], present: ModelPaths) -> Vec<Answer> {
             Ok(Kind::Autoencoder) => &mut dropped.vae,
             Ok(Kind::Statistics) => &mut dropped.stats,
             Ok(Kind::Configuration) => &mut dropped.config,
+            Ok(Kind::AutoencoderConfiguration) => &mut dropped.vae_config,
             Err(trouble) => {
                 answers.push(Answer::Useless(trouble));
                 continue;
@@ -238,6 +263,13 @@ fn sort(files: &[PathBuf], present: ModelPaths) -> Vec<Answer> {
             answers.push(Answer::Useless(trouble));
         }
     }
+    if let Some(config) = dropped.vae_config.take() {
+        let vae = joined(dropped.clone(), present.clone()).vae;
+        match left_out(&config, vae.as_deref()) {
+            Some(trouble) => answers.push(Answer::Useless(trouble)),
+            None => dropped.vae_config = Some(config),
+        }
+    }
     if dropped != ModelPaths::default() {
         answers.push(Answer::Paths(joined(dropped, present)));
     }
@@ -248,11 +280,14 @@ fn sort(files: &[PathBuf], present: ModelPaths) -> Vec<Answer> {
 pub fn joined(new: ModelPaths, present: ModelPaths) -> ModelPaths {
     let keep = new.model.is_none() || present.model.is_none();
     let present = if keep { present } else { ModelPaths::default() };
+    // The configuration of another autoencoder is of no use to a new one.
+    let vae_config = present.vae_config.filter(|_| new.vae.is_none());
     ModelPaths {
         model: new.model.or(present.model),
         average: new.average.or(present.average),
         config: new.config.or(present.config),
         vae: new.vae.or(present.vae),
+        vae_config: new.vae_config.or(vae_config),
         stats: new.stats.or(present.stats),
         guide: new.guide.or(present.guide),
         names: new.names.or(present.names),
@@ -266,6 +301,9 @@ pub fn file_name(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tintype::model::Autoencoder;
+    use tintype_test_models::{configs, rae as rae_files};
+
     use super::*;
 
     fn paths(model: Option<&str>, vae: Option<&str>) -> ModelPaths {
@@ -283,7 +321,10 @@ mod tests {
         assert_eq!(joined(paths(Some("a"), None), early), paths(Some("a"), Some("v")));
         // Another network leaves the old one's parts behind.
         let both = paths(Some("a"), Some("v"));
-        assert_eq!(joined(paths(Some("b"), None), both), paths(Some("b"), None));
+        assert_eq!(joined(paths(Some("b"), None), both.clone()), paths(Some("b"), None));
+        // So does another autoencoder the old one's configuration.
+        let configured = ModelPaths { vae_config: Some("c".into()), ..both };
+        assert_eq!(joined(paths(None, Some("w")), configured), paths(Some("a"), Some("w")));
     }
 
     #[test]
@@ -310,5 +351,36 @@ mod tests {
         let alone = ModelPaths { vae: None, ..wanted };
         let trouble = inspect(&alone, &library).expect_err("no autoencoder");
         assert!(trouble.contains("“Autoencoder…”"), "{trouble}");
+    }
+
+    #[test]
+    fn the_configuration_of_an_autoencoder_is_for_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, content: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            std::fs::write(&path, content).expect("it is written");
+            path
+        };
+        let decoder = write("decoder/model.pt", &rae_files::decoder_file());
+        let config = write("elsewhere/config.json", rae_files::decoder_json().as_bytes());
+        let alone = sort(std::slice::from_ref(&config), ModelPaths::default());
+        let [Answer::Useless(trouble)] = alone.as_slice() else { panic!("{alone:?}") };
+        assert!(trouble.contains("config.json describes an autoencoder"), "{trouble}");
+        // Nothing else tells the number of heads.
+        let both = sort(&[config, decoder.clone()], ModelPaths::default());
+        let [Answer::Paths(found)] = both.as_slice() else { panic!("{both:?}") };
+        assert!(found.config.is_none() && found.vae_config.is_some(), "{found:?}");
+        let vae = ModelFiles::open(found).expect("it opens").vae.expect("an autoencoder");
+        let expected = Autoencoder::Rae(configs::rae());
+        assert_eq!(autoencoder_config(&vae).expect("with heads"), expected);
+        // Beside the weights it is read without being named.
+        let beside = write("decoder/config.json", rae_files::decoder_json().as_bytes());
+        let both = sort(&[beside, decoder.clone()], ModelPaths::default());
+        let [Answer::Useless(trouble), Answer::Paths(found)] = both.as_slice() else {
+            panic!("{both:?}")
+        };
+        assert_eq!(trouble, "config.json is not needed: the configuration of model.pt is known.");
+        assert_eq!(*found, ModelPaths { vae: Some(decoder), ..ModelPaths::default() });
     }
 }

@@ -42,6 +42,7 @@ export interface ModelFiles {
   vae?: NamedFile;
   stats?: NamedFile;
   config?: string | undefined;
+  vaeConfig?: string | undefined;
   precision?: LoadOptions["precision"];
 }
 

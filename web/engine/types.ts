@@ -22,6 +22,8 @@ export interface LoadOptions {
   stats?: Weights;
   /** Configuration of the network as text, where its weights do not hold it. */
   config?: string;
+  /** Configuration of the autoencoder as text: diffusers' or transformers' `config.json`, where its weights do not tell all. */
+  vaeConfig?: string;
   /** Where to compute; `auto` takes a GPU, and the processor where there is none. */
   device?: "auto" | "webgpu" | "cpu";
   /** Dtype of the network; by default that of the weights where the GPU has it, else `f32`.

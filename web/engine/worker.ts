@@ -78,8 +78,8 @@ async function load(id: number, options: WorkerLoadOptions) {
     const total = sizes.reduce((a, b) => a + b);
     const read = new Map<string, number>();
     let told = 0;
-    const { average, config, precision } = options;
-    const all: ModelFiles = { ...files, average, config, precision };
+    const { average, config, vaeConfig, precision } = options;
+    const all: ModelFiles = { ...files, average, config, vaeConfig, precision };
     // It has the model before, and there may be no memory for three.
     pair?.close();
     const info = engine.load(all, (name: string, bytes: number) => {

@@ -2,10 +2,10 @@
 
 import type { LoadOptions } from "../engine/index.js";
 
-type Role = "model" | "vae" | "stats" | "config";
+type Role = "model" | "vae" | "stats" | "config" | "vaeConfig";
 
 /** Load options for the files of a model; the error is a sentence. */
-export async function sort(files: readonly File[]): Promise<Pick<LoadOptions, "model" | "vae" | "stats" | "config">> {
+export async function sort(files: readonly File[]): Promise<Pick<LoadOptions, Role>> {
   const sorted: Partial<Record<Role, File>> = {};
   for (const file of files) {
     const role = await roleOf(file);
@@ -13,9 +13,10 @@ export async function sort(files: readonly File[]): Promise<Pick<LoadOptions, "m
     if (other) throw new Error(`Both ${other.name} and ${file.name} look like ${NAMES[role]}. Drop one of each.`);
     sorted[role] = file;
   }
-  const { model, config, ...rest } = sorted;
+  const { model, config, vaeConfig, ...rest } = sorted;
   if (!model) throw new Error("The network's weights are missing. Drop them together with the autoencoder.");
-  return { model, ...rest, ...(config && { config: await config.text() }) };
+  if (vaeConfig && !rest.vae) throw new Error(`${vaeConfig.name} describes an autoencoder, and there is none. Drop it together with its weights.`);
+  return { model, ...rest, ...(config && { config: await config.text() }), ...(vaeConfig && { vaeConfig: await vaeConfig.text() }) };
 }
 
 const NAMES: Record<Role, string> = {
@@ -23,6 +24,7 @@ const NAMES: Record<Role, string> = {
   vae: "the autoencoder",
   stats: "the statistics of the latents",
   config: "the network's configuration",
+  vaeConfig: "the autoencoder's configuration",
 };
 
 /** A tensor of every decoder of a RAE, and of nothing else. */
@@ -30,7 +32,7 @@ const RAE = "trainable_cls_token";
 
 /** Looks at the names of a file's tensors. */
 async function roleOf(file: File): Promise<Role> {
-  if (/\.(json|ya?ml)$/i.test(file.name)) return "config";
+  if (/\.(json|ya?ml)$/i.test(file.name)) return (await isOfAutoencoder(file)) ? "vaeConfig" : "config";
   if (/\.(pt|ckpt|pth|bin)$/i.test(file.name)) return (await isRae(file)) ? "vae" : byName(file.name);
   if (!/\.safetensors$/i.test(file.name)) {
     throw new Error(`${file.name} is no model: weights end in .safetensors, .pt or .pth, configurations in .json or .yaml.`);
@@ -46,6 +48,20 @@ async function roleOf(file: File): Promise<Role> {
   if (names.some((name) => /^(decoder|post_quant_conv)\./.test(name) || name === RAE)) return "vae";
   if (names.some((name) => ["latents_scale", "mean", "var"].includes(name))) return "stats";
   return "model";
+}
+
+/** Whether a configuration is diffusers' of an autoencoder, or transformers' ViT-MAE, which a RAE's decoder is. */
+async function isOfAutoencoder(file: File): Promise<boolean> {
+  let config: Record<string, unknown>;
+  try {
+    config = ((JSON.parse(await file.text()) as unknown) ?? {}) as Record<string, unknown>;
+  } catch {
+    return false; // YAML
+  }
+  const { _class_name: name, block_out_channels: widths, model_type: type } = config;
+  const isDiffusers = typeof name === "string" ? /Autoencoder|VQ/.test(name) : widths !== undefined;
+  const { decoder_hidden_size: width, decoder_num_attention_heads: heads } = config;
+  return isDiffusers || type === "vit_mae" || width !== undefined || heads !== undefined;
 }
 
 /** By what a PyTorch file is called: its tensors are for the engine to read. */

@@ -31,7 +31,7 @@ extern "C" {
     #[wasm_bindgen(js_namespace = globalThis, js_name = tintypeEngineFailed)]
     fn engine_failed(message: &str);
 
-    /// A model's files: `{ model, average, vae, stats, config, precision }`.
+    /// A model's files: `{ model, average, vae, stats, config, vaeConfig, precision }`.
     pub type Files;
     #[wasm_bindgen(method, getter)]
     fn model(this: &Files) -> NamedFile;
@@ -43,6 +43,8 @@ extern "C" {
     fn stats(this: &Files) -> Option<NamedFile>;
     #[wasm_bindgen(method, getter)]
     fn config(this: &Files) -> Option<String>;
+    #[wasm_bindgen(method, getter, js_name = vaeConfig)]
+    fn vae_config(this: &Files) -> Option<String>;
     #[wasm_bindgen(method, getter)]
     fn precision(this: &Files) -> Option<String>;
 
@@ -124,7 +126,10 @@ impl Engine {
             model.metadata.insert("config".into(), config);
         }
         let other = |file: Option<NamedFile>| file.map(|file| open(file, None)).transpose();
-        let (vae, stats) = (other(files.vae())?, other(files.stats())?);
+        let (mut vae, stats) = (other(files.vae())?, other(files.stats())?);
+        if let (Some(vae), Some(config)) = (&mut vae, files.vae_config()) {
+            vae.set_config(&config);
+        }
         let wish = files.precision().map(|name| name.parse()).transpose();
         let parts = Parts { model: &model, vae: vae.as_ref(), stats: stats.as_ref(), guide: None };
         room::check(parts, held.get(), &self.found, ROOM).map_err(|e| failed(&e))?;

@@ -188,6 +188,20 @@ test("dropped files are told apart by what is in them", async () => {
   const [yaml, json] = [new File(["stage_2:"], "sampling.yaml"), new File(["{}"], "config.json")];
   assert.deepEqual(await sort([model, yaml]), { model, config: "stage_2:" });
   await assert.rejects(sort([model, yaml, json]), /Both sampling\.yaml and config\.json look like the network's configuration/);
+  // The configuration of an autoencoder is for it, and not for the network.
+  const configOf = (config) => new File([JSON.stringify(config)], "config.json");
+  for (const config of [
+    { _class_name: "AutoencoderKL", block_out_channels: [128] },
+    { block_out_channels: [128] },
+    { model_type: "vit_mae", hidden_size: 768 },
+    { decoder_hidden_size: 16, decoder_num_attention_heads: 2 },
+  ]) {
+    assert.deepEqual(await sort([model, configOf(config), vae]), { model, vae, vaeConfig: JSON.stringify(config) });
+    await assert.rejects(sort([model, configOf(config)]), /config\.json describes an autoencoder, and there is none/);
+  }
+  for (const config of [{ hidden_size: 1152 }, { _class_name: "DiTTransformer2DModel", block_out_channels: [128] }, null]) {
+    assert.deepEqual(await sort([model, configOf(config), vae]), { model, vae, config: JSON.stringify(config) });
+  }
   await assert.rejects(sort([vae]), /weights are missing/);
   await assert.rejects(sort([model, file("d.safetensors", ["blocks.0"])]), /Both a\.safetensors and d\.safetensors look like the network/);
   await assert.rejects(sort([new File(["ten bytes!"], "e.safetensors")]), /e\.safetensors is damaged/);

@@ -26,6 +26,11 @@ fn part_of_pipeline(path: &Path, names: &[&str]) -> PathBuf {
     folders.find(|folder| folder.is_dir()).unwrap_or_else(|| path.to_path_buf())
 }
 
+fn text_of(path: &Path) -> Result<String, WeightsError> {
+    std::fs::read_to_string(path)
+        .map_err(|source| WeightsError::Io { path: path.display().to_string(), source })
+}
+
 /// Where a model is. Without a network's file it is the emoji model inside the program.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -38,6 +43,8 @@ pub struct ModelPaths {
     pub config: Option<PathBuf>,
     /// The autoencoder of a latent model, in place of one in the network's own file.
     pub vae: Option<PathBuf>,
+    /// Configuration of the autoencoder, in place of what its weights and the `config.json` beside them say.
+    pub vae_config: Option<PathBuf>,
     /// Statistics of the latents.
     pub stats: Option<PathBuf>,
     /// Weights of the network of autoguidance.
@@ -105,9 +112,7 @@ impl ModelFiles {
             }
         };
         if let Some(path) = &paths.config {
-            let io = |source| WeightsError::Io { path: path.display().to_string(), source };
-            let text = std::fs::read_to_string(path).map_err(io)?;
-            files.model.metadata.insert("config".into(), text);
+            files.model.metadata.insert("config".into(), text_of(path)?);
         }
         match (&paths.vae, &model) {
             (Some(path), _) => {
@@ -119,6 +124,9 @@ impl ModelFiles {
                 files.vae = own.map(|vae| renamed(vae, &mut names)).transpose()?;
             }
             _ => {}
+        }
+        if let (Some(path), Some(vae)) = (&paths.vae_config, &mut files.vae) {
+            vae.set_config(&text_of(path)?);
         }
         if let Some(path) = &paths.stats {
             files.stats = Some(open(path)?);

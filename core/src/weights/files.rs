@@ -262,6 +262,13 @@ fn config_beside(file: &Path, describes: fn(&str) -> bool) -> Result<Option<Stri
     Ok(Some(text).filter(|text| describes(text)))
 }
 
+/// Whether the text of a configuration is that of an autoencoder, and of no network: diffusers' words, or those of
+/// transformers' ViT-MAE, which a RAE's decoder is.
+pub fn is_autoencoder_config(text: &str) -> bool {
+    let is_json = serde_json::from_str::<serde_json::Value>(text).is_ok();
+    is_json && (describes_autoencoder(text) || rae::describes_decoder(text))
+}
+
 /// A file's tensors under the names that they have there; of a PyTorch file the average of a number, where one is asked
 /// for.
 fn stored(path: &Path, average: Option<usize>) -> Result<Weights, WeightsError> {

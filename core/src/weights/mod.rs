@@ -33,7 +33,9 @@ mod training;
 pub use diffusers::from_diffusers;
 pub use dtypes::memory_for_inference;
 #[cfg(feature = "files")]
-pub use files::{autoencoder_in, open, open_autoencoder, open_average, renamed};
+pub use files::{
+    autoencoder_in, is_autoencoder_config, open, open_autoencoder, open_average, renamed,
+};
 #[cfg(feature = "autodiff")]
 pub use flat::{
     Flat, Which, computing_in, flat, flat_gradients, gradients, take_flat, views, with_flat,

@@ -197,7 +197,9 @@ impl App {
                 let new = ModelPaths { model: Some(path), ..Default::default() };
                 paths = crate::model::joined(new, paths);
             }
-            Purpose::Autoencoder => paths.vae = Some(path),
+            Purpose::Autoencoder => {
+                paths = ModelPaths { vae: Some(path), vae_config: None, ..paths };
+            }
             Purpose::Statistics => paths.stats = Some(path),
             Purpose::Configuration => paths.config = Some(path),
             Purpose::Guide => paths.guide = Some(path),
