@@ -151,10 +151,10 @@ mod tests {
         normals(key, Stream::Noise, 0, n).iter().map(|v| v * 0.2).collect()
     }
 
-    /// A small network with registers and SwiGLU under the authors' names.
-    fn authors() -> BTreeMap<String, TensorView> {
-        let config = DinoConfig {
-            embed_dim: 64,
+    /// A small network with registers and SwiGLU, of one head.
+    fn of_width(embed_dim: usize) -> DinoConfig {
+        DinoConfig {
+            embed_dim,
             depth: 2,
             num_heads: 1,
             patch_size: 14,
@@ -162,12 +162,16 @@ mod tests {
             img_size: 42,
             registers: 4,
             swiglu: true,
-        };
+        }
+    }
+
+    /// Its weights under the authors' names.
+    fn authors() -> BTreeMap<String, TensorView> {
         let random = |(i, (name, view)): (usize, (String, TensorView))| {
             let values = normal(i as u64, view.len());
             (name, TensorView::from_f32(view.shape.clone(), &values).unwrap())
         };
-        let network = config.init(&Device::flex()).unwrap();
+        let network = of_width(64).init(&Device::flex()).unwrap();
         snapshot(&network).into_iter().enumerate().map(random).collect()
     }
 
@@ -213,6 +217,18 @@ mod tests {
         let table = TensorView::from_f32(vec![1, 0, usize::MAX / 8], &[]).unwrap();
         empty.insert("pos_embed".into(), table);
         assert!(refused(empty).contains("not a DINOv2"));
+    }
+
+    #[test]
+    fn a_width_that_is_no_multiple_of_64_needs_its_heads() {
+        let config = DinoConfig { num_heads: 3, ..of_width(96) };
+        let network = config.init(&Device::flex()).unwrap();
+        let weights = under("", snapshot(&network));
+        let error = DinoConfig::of(&weights, None).expect_err("64 and a half").to_string();
+        assert!(error.contains("width 96 is not a multiple of 64"), "{error}");
+        assert!(DinoV2::inspect(weights.clone(), &Device::flex()).is_err());
+        assert_eq!(DinoConfig::of(&weights, Some(3)).unwrap(), Some(config));
+        assert!(DinoV2::from_weights(weights, Some(3), &Device::flex()).is_ok());
     }
 
     /// Rows `from..to` of an axis-0 stack.

@@ -81,8 +81,28 @@ impl DinoConfig {
         (self.mlp_ratio * self.embed_dim * 2 / 3).div_ceil(8) * 8
     }
 
-    /// The size of a checkpoint under the authors' names, from its shapes.
-    pub fn of(weights: &Weights) -> Option<Self> {
+    /// The size of a checkpoint under the authors' names, from its shapes; `None` where it has not the tensors of a DINOv2.
+    ///
+    /// * `heads`: where they are not 64 wide
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::Format`] where the width does not divide into heads of 64 and their number is not given.
+    pub fn of(weights: &Weights, heads: Option<usize>) -> Result<Option<Self>, WeightsError> {
+        let Some(config) = Self::of_shapes(weights) else { return Ok(None) };
+        let width = config.embed_dim;
+        if heads.is_none() && !width.is_multiple_of(HEAD) {
+            let problem = format!(
+                "its width {width} is not a multiple of {HEAD}, the width of a head, and does not tell their number"
+            );
+            return Err(WeightsError::Format { file: weights.file.clone(), problem });
+        }
+        let num_heads = heads.unwrap_or(config.num_heads);
+        Ok(Some(Self { num_heads, ..config }))
+    }
+
+    /// With heads of 64.
+    fn of_shapes(weights: &Weights) -> Option<Self> {
         let shape = |name: &str| weights.tensors.get(name).map(|view| view.shape.clone());
         let embed_dim = *shape("cls_token")?.last()?;
         let rows = *shape("pos_embed")?.get(1)?;
@@ -197,10 +217,9 @@ impl DinoV2 {
     ) -> Result<Self, WeightsError> {
         let weights = checkpoint::official(weights)?;
         let wrong = |problem: String| WeightsError::Format { file: weights.file.clone(), problem };
-        let mut config = DinoConfig::of(&weights).ok_or_else(|| {
+        let config = DinoConfig::of(&weights, heads)?.ok_or_else(|| {
             wrong("not a DINOv2: it lacks cls_token, pos_embed or patch_embed".into())
         })?;
-        config.num_heads = heads.unwrap_or(config.num_heads);
         let mut network = config.init(device).map_err(|e| wrong(e.to_string()))?;
         network.norm = network.norm.filter(|_| is_affine);
         Ok(load(network, &weights, FloatDType::F32, device)?.network.no_grad())
@@ -211,9 +230,8 @@ impl DinoV2 {
     ///
     /// # Errors
     ///
-    /// * [`WeightsError::Format`]: a part of a stacked tensor is missing.
-    /// * [`WeightsError::Config`]: there are no blocks, the width does not divide into heads of 64, or an image has no
-    ///   patch.
+    /// * [`WeightsError::Format`]: a part of a stacked tensor is missing, or the width does not divide into heads of 64.
+    /// * [`WeightsError::Config`]: there are no blocks, or an image has no patch.
     pub fn inspect(
         weights: Weights,
         device: &Device,
@@ -222,7 +240,7 @@ impl DinoV2 {
             return Ok(None);
         }
         let weights = checkpoint::official(weights)?;
-        let Some(config) = DinoConfig::of(&weights) else { return Ok(None) };
+        let Some(config) = DinoConfig::of(&weights, None)? else { return Ok(None) };
         let mut network = config.init(device)?;
         // A checkpoint of RAE's training has none.
         network.norm = network.norm.filter(|_| weights.contains("norm.weight"));
