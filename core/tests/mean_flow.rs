@@ -308,6 +308,13 @@ fn a_network_that_is_none_is_refused() {
     assert!(message(|shape| shape.input_size = 30).contains("input_size 30"));
     assert!(message(|shape| shape.aux_head_depth = 4).contains("aux_head_depth 4"));
     assert!(message(|shape| shape.num_cfg_tokens = 0).contains("tokens"));
+    assert!(
+        message(|shape| shape.input_size = 1 << 40).contains("input_size 1099511627776 is above")
+    );
+    assert!(message(|shape| shape.in_channels = usize::MAX).contains("in_channels"));
+    assert!(message(|shape| shape.hidden_size <<= 40).contains("hidden_size"));
+    assert!(message(|shape| shape.mlp_hidden = usize::MAX).contains("mlp_hidden"));
+    assert!(message(|shape| shape.num_classes = usize::MAX).contains("num_classes"));
     let pmf = |change: fn(&mut PmfConfig)| {
         let mut config = pmf();
         change(&mut config);
@@ -315,5 +322,6 @@ fn a_network_that_is_none_is_refused() {
     };
     assert!(pmf(|config| config.noise_scale = 0.0).contains("noise_scale"));
     assert!(pmf(|config| config.pca_channels = 0).contains("pca_channels"));
+    assert!(pmf(|config| config.pca_channels = usize::MAX).contains("is above"));
     assert!(pmf(|config| config.shape.num_heads = 12).contains("divisible by 4"));
 }

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::sit::{SiT, SiTConfig, sit_config, tell_dropout};
 use super::tensors::{metadata, parse, shape, typed};
 use super::{
-    Architecture, DiffusionModel, Family, InvalidConfig, LatentSpace, Network, Process, Untrained,
-    ensure,
+    Architecture, DiffusionModel, Family, InvalidConfig, LatentSpace, MAX_SIDE, Network, Process,
+    Untrained, bounded, ensure,
 };
 use crate::diffusion::guidance::Guidance;
 use crate::nn::activation::silu;
@@ -63,6 +63,7 @@ impl HiDiTConfig {
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         self.sit.validate()?;
         let Self { image, pixel_patch, .. } = *self;
+        bounded([("image", image, MAX_SIDE)])?;
         ensure!(
             self.sit.latent_norm && !self.sit.noise_at_zero,
             "a Hi-DiT holds the statistics of its latents (latent_norm) and has noise at t = 1"

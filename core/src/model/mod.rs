@@ -44,3 +44,13 @@ const MAX_DEPTH: usize = 4096;
 const MAX_WIDTH: usize = 1 << 20;
 /// Largest side of an image or a latent, in its pixels.
 const MAX_SIDE: usize = 1 << 16;
+
+/// Refuses sizes above the most that they may be.
+///
+/// * `sizes`: name, value and the most of each
+fn bounded<const N: usize>(sizes: [(&str, usize, usize); N]) -> Result<(), InvalidConfig> {
+    for (name, value, most) in sizes {
+        ensure!(value <= most, "{name} {value} is above {most}");
+    }
+    Ok(())
+}

@@ -15,8 +15,8 @@ use super::meanflow::{
 };
 use super::tensors::shape;
 use super::{
-    Architecture, DiffusionModel, Family, InvalidConfig, LatentSpace, Network, Process, Untrained,
-    ensure,
+    Architecture, DiffusionModel, Family, InvalidConfig, LatentSpace, MAX_WIDTH, Network, Process,
+    Untrained, bounded, ensure,
 };
 use crate::diffusion::guidance::Guidance;
 use crate::image::Rounding;
@@ -78,6 +78,7 @@ impl PmfConfig {
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         self.shape.validate(4)?;
         ensure!(self.pca_channels > 0, "pca_channels must be positive");
+        bounded([("pca_channels", self.pca_channels, MAX_WIDTH)])?;
         ensure!(
             self.noise_scale > 0.0 && self.noise_scale.is_finite(),
             "noise_scale must be positive"

@@ -8,7 +8,7 @@ use crate::diffusion::guidance::Guidance;
 use crate::diffusion::time_shift::{BASE_DIMENSION, dimension_shift};
 use crate::model::{
     Clock, DiffusionModel, InvalidConfig, LatentSpace, MAX_DEPTH, MAX_SIDE, MAX_WIDTH, Process,
-    Untrained, ensure,
+    Untrained, bounded, ensure,
 };
 use crate::settings::{Sampler, Settings};
 
@@ -169,13 +169,11 @@ impl DitDhConfig {
             self.input_size > 0 && self.in_channels > 0,
             "input_size and in_channels must be positive"
         );
-        for (name, value, most) in [
+        bounded([
             ("input_size", self.input_size, MAX_SIDE),
             ("in_channels", self.in_channels, MAX_WIDTH),
             ("num_classes", self.num_classes, MAX_WIDTH),
-        ] {
-            ensure!(value <= most, "{name} {value} is above {most}");
-        }
+        ])?;
         for (hidden_size, heads) in self.hidden_size.into_iter().zip(self.num_heads) {
             ensure!(
                 (1..=MAX_WIDTH).contains(&hidden_size),

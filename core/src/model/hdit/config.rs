@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::diffusion::guidance::Guidance;
 use crate::model::tensors::{metadata, needs_configuration};
 use crate::model::{
-    Architecture, DiffusionModel, Family, InvalidConfig, LatentSpace, MAX_DEPTH, Process,
-    Untrained, ensure,
+    Architecture, DiffusionModel, Family, InvalidConfig, LatentSpace, MAX_DEPTH, MAX_SIDE,
+    MAX_WIDTH, Process, Untrained, bounded, ensure,
 };
 use crate::settings::{Sampler, Settings};
 use crate::weights::{Weights, WeightsError};
@@ -248,6 +248,17 @@ impl HDiTConfig {
             listed("dropout_rate", Some(rates.len()))?;
         }
         ensure!(self.input_channels > 0, "input_channels must be positive");
+        let largest = |sizes: &[usize]| sizes.iter().copied().max().unwrap_or(0);
+        bounded([
+            ("input_channels", self.input_channels, MAX_WIDTH),
+            ("input_size", largest(&self.input_size), MAX_SIDE),
+            ("widths:", largest(&self.widths), MAX_WIDTH),
+            ("d_ffs:", self.d_ffs.as_deref().map_or(0, largest), MAX_WIDTH),
+            ("mapping_width", self.mapping_width, MAX_WIDTH),
+            ("mapping_d_ff", self.mapping_d_ff.unwrap_or(0), MAX_WIDTH),
+            ("mapping_cond_dim", self.mapping_cond_dim, MAX_WIDTH),
+            ("num_classes", self.num_classes, MAX_WIDTH),
+        ])?;
         let (mapping, d_ff) = (self.mapping_width, self.mapping_d_ff);
         ensure!(
             mapping > 0 && mapping.is_multiple_of(2) && d_ff != Some(0),
@@ -404,6 +415,14 @@ mod tests {
         assert!(message(|c| c.input_channels = 0).contains("input_channels"));
         assert!(message(|c| c.mapping_width = 0).contains("mapping_width"));
         assert!(message(|c| c.mapping_d_ff = Some(0)).contains("mapping_width"));
+        assert!(message(|c| c.input_size = [1 << 40; 2]).contains("input_size 1099511627776 is"));
+        assert!(message(|c| c.widths[2] = usize::MAX).contains("widths:"));
+        assert!(message(|c| c.d_ffs = Some(vec![1, 1, usize::MAX])).contains("d_ffs:"));
+        assert!(message(|c| c.input_channels = usize::MAX).contains("input_channels"));
+        assert!(message(|c| c.mapping_width = 1 << 40).contains("mapping_width 1099511627776"));
+        assert!(message(|c| c.mapping_d_ff = Some(usize::MAX)).contains("mapping_d_ff"));
+        assert!(message(|c| c.mapping_cond_dim = usize::MAX).contains("mapping_cond_dim"));
+        assert!(message(|c| c.num_classes = usize::MAX).contains("num_classes"));
         assert!(HDiTConfig::from_json("{}").expect_err("empty").0.contains("model"));
         let other = r#"{"model": {"type": "image_v1"}}"#;
         assert!(HDiTConfig::from_json(other).expect_err("other").0.contains("image_v1"));

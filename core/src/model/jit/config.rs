@@ -8,7 +8,7 @@ use crate::diffusion::guidance::{Guidance, Interval};
 use crate::image::Rounding;
 use crate::model::{
     Clock, DiffusionModel, InvalidConfig, LatentSpace, MAX_DEPTH, MAX_SIDE, MAX_WIDTH, Process,
-    Untrained, ensure,
+    Untrained, bounded, ensure,
 };
 use crate::nn::embedding::TimestepEmbedder;
 use crate::settings::{Sampler, Settings};
@@ -158,15 +158,13 @@ impl JitConfig {
             "in_channels, bottleneck_dim and depth must be positive"
         );
         ensure!(depth <= MAX_DEPTH, "depth {depth} is above {MAX_DEPTH}");
-        for (name, value, most) in [
+        bounded([
             ("input_size", input_size, MAX_SIDE),
             ("in_channels", self.in_channels, MAX_WIDTH),
             ("hidden_size", hidden_size, MAX_WIDTH),
             ("bottleneck_dim", self.bottleneck_dim, MAX_WIDTH),
             ("num_classes", self.num_classes, MAX_WIDTH),
-        ] {
-            ensure!(value <= most, "{name} {value} is above {most}");
-        }
+        ])?;
         let mlp = hidden_size as f64 * self.mlp_ratio;
         ensure!(
             (2.0..=MAX_WIDTH as f64).contains(&mlp),

@@ -7,7 +7,8 @@ use super::FAMILY;
 use crate::diffusion::guidance::Guidance;
 use crate::image::Rounding;
 use crate::model::{
-    Clock, DiffusionModel, InvalidConfig, LatentSpace, MAX_DEPTH, Process, Untrained, ensure,
+    Clock, DiffusionModel, InvalidConfig, LatentSpace, MAX_DEPTH, MAX_SIDE, MAX_WIDTH, Process,
+    Untrained, bounded, ensure,
 };
 use crate::settings::{Sampler, Settings};
 
@@ -132,7 +133,14 @@ impl LightningDiTConfig {
             hidden_size / num_heads
         );
         ensure!(self.in_channels > 0 && self.depth > 0, "in_channels and depth must be positive");
-        ensure!(self.depth <= MAX_DEPTH, "depth {} is above {MAX_DEPTH}", self.depth);
+        bounded([
+            ("depth", self.depth, MAX_DEPTH),
+            ("input_size", input_size, MAX_SIDE),
+            ("in_channels", self.in_channels, MAX_WIDTH),
+            ("hidden_size", hidden_size, MAX_WIDTH),
+            ("hidden_size · mlp_ratio", (hidden_size as f64 * self.mlp_ratio) as usize, MAX_WIDTH),
+            ("num_classes", self.num_classes, MAX_WIDTH),
+        ])?;
         ensure!(self.mlp_ratio > 0.0 && self.mlp_ratio.is_finite(), "mlp_ratio must be positive");
         ensure!(
             (0.0..=1.0).contains(&self.class_dropout_prob),
@@ -231,10 +239,20 @@ sample:
     }
 
     #[test]
-    fn a_network_without_width_is_refused() {
+    fn a_network_without_width_or_of_an_absurd_one_is_refused() {
         let config = LightningDiTConfig::variant("LightningDiT-B/1").expect("a variant");
-        let without = LightningDiTConfig { hidden_size: 0, ..config };
+        let without = LightningDiTConfig { hidden_size: 0, ..config.clone() };
         assert!(without.validate().expect_err("no width").0.contains("hidden_size 0"));
+        for (name, vast) in [
+            ("input_size", LightningDiTConfig { input_size: 1 << 40, ..config.clone() }),
+            ("in_channels", LightningDiTConfig { in_channels: 1 << 40, ..config.clone() }),
+            ("hidden_size", LightningDiTConfig { hidden_size: 12 << 40, ..config.clone() }),
+            ("hidden_size · mlp_ratio", LightningDiTConfig { mlp_ratio: 1e12, ..config.clone() }),
+            ("num_classes", LightningDiTConfig { num_classes: usize::MAX, ..config }),
+        ] {
+            let refused = vast.validate().expect_err("absurd").0;
+            assert!(refused.starts_with(name) && refused.contains("is above"), "{refused}");
+        }
     }
 
     #[test]

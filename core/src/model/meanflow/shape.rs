@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::model::tensors::{count, metadata, parse, shape, typed};
-use crate::model::{InvalidConfig, MAX_DEPTH, ensure};
+use crate::model::{InvalidConfig, MAX_DEPTH, MAX_SIDE, MAX_WIDTH, bounded, ensure};
 use crate::nn::embedding::TimestepEmbedder;
 use crate::weights::{Weights, WeightsError};
 
@@ -157,7 +157,14 @@ impl Shape {
             self.in_channels > 0 && self.mlp_hidden > 0,
             "in_channels and mlp_hidden must be positive"
         );
-        ensure!(depth <= MAX_DEPTH, "depth {depth} is above {MAX_DEPTH}");
+        bounded([
+            ("depth", depth, MAX_DEPTH),
+            ("input_size", input_size, MAX_SIDE),
+            ("in_channels", self.in_channels, MAX_WIDTH),
+            ("hidden_size", hidden_size, MAX_WIDTH),
+            ("mlp_hidden", self.mlp_hidden, MAX_WIDTH),
+            ("num_classes", self.num_classes, MAX_WIDTH),
+        ])?;
         ensure!(
             (1..=depth).contains(&self.aux_head_depth),
             "aux_head_depth {} is not in 1…{depth}",

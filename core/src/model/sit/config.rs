@@ -7,7 +7,8 @@ use super::FAMILY;
 use crate::diffusion::guidance::Guidance;
 use crate::model::vavae::VaeConfig;
 use crate::model::{
-    Clock, DiffusionModel, InvalidConfig, LatentSpace, MAX_DEPTH, Process, Untrained, ensure,
+    Clock, DiffusionModel, InvalidConfig, LatentSpace, MAX_DEPTH, MAX_SIDE, MAX_WIDTH, Process,
+    Untrained, bounded, ensure,
 };
 use crate::settings::{Sampler, Settings};
 
@@ -150,7 +151,16 @@ impl SiTConfig {
             "hidden_size {hidden_size} is not a positive multiple of 4"
         );
         ensure!(self.in_channels > 0 && depth > 0, "in_channels and depth must be positive");
-        ensure!(depth <= MAX_DEPTH, "depth {depth} is above {MAX_DEPTH}");
+        bounded([
+            ("depth", depth, MAX_DEPTH),
+            ("input_size", input_size, MAX_SIDE),
+            ("in_channels", self.in_channels, MAX_WIDTH),
+            ("hidden_size", hidden_size, MAX_WIDTH),
+            ("hidden_size · mlp_ratio", (hidden_size as f64 * self.mlp_ratio) as usize, MAX_WIDTH),
+            ("num_classes", self.num_classes, MAX_WIDTH),
+            ("projector_dim", self.projector_dim, MAX_WIDTH),
+            ("z_dims", self.z_dims.iter().copied().max().unwrap_or(0), MAX_WIDTH),
+        ])?;
         let projectors = self.z_dims.len();
         ensure!(projectors <= MAX_DEPTH, "z_dims lists {projectors} teachers, above {MAX_DEPTH}");
         ensure!(
@@ -247,5 +257,27 @@ mod tests {
         let without = |config: SiTConfig| config.validate().expect_err("no width").0;
         assert!(without(SiTConfig { hidden_size: 0, ..small.clone() }).contains("hidden_size 0"));
         assert!(without(SiTConfig { z_dims: vec![0], ..small }).contains("projector"));
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused_by_name() {
+        let small = SiTConfig::variant("S", 1).expect("a variant");
+        let vast = usize::MAX / 4 * 4;
+        let message = |change: &dyn Fn(&mut SiTConfig)| {
+            let mut config = small.clone();
+            change(&mut config);
+            config.validate().expect_err("absurd").0
+        };
+        for (name, refused) in [
+            ("input_size", message(&|config| config.input_size = vast)),
+            ("in_channels", message(&|config| config.in_channels = vast)),
+            ("hidden_size", message(&|config| (config.hidden_size, config.num_heads) = (vast, 1))),
+            ("hidden_size · mlp_ratio", message(&|config| config.mlp_ratio = 1e12)),
+            ("num_classes", message(&|config| config.num_classes = vast)),
+            ("projector_dim", message(&|config| config.projector_dim = vast)),
+            ("z_dims", message(&|config| config.z_dims = vec![768, vast])),
+        ] {
+            assert!(refused.starts_with(name) && refused.contains("is above"), "{refused}");
+        }
     }
 }
