@@ -194,7 +194,7 @@ fn candidates(args: &Args, asked: &Asked<'_>) -> Result<Vec<Candidate>> {
     for spec in &specs {
         published.push(among_models(&spec.name, before_downloads(spec, &library, asked))?);
     }
-    let mut options = FileOptions::new(&library);
+    let mut options = FileOptions::of_keys(&library);
     for Spec { name, parts, .. } in &mut specs {
         among_models(name, options.parts(parts))?;
     }

@@ -33,6 +33,8 @@ fn settings_outputs_and_paths_of_generate_and_sample() {
         ("sample --model tiny-joint --count 12 --out x --vae no.pt", "--vae no.pt: there is no"),
         ("generate 3 --model tiny-joint --tau 2", "--tau 2 is not between 0 and 1"),
         ("generate 3 --model tiny-joint --names no.txt", "--names no.txt: there is no such file"),
+        ("compare emoji tiny-joint,vae=no.pt --class 3", "vae=no.pt: there is no such file"),
+        ("compare emoji tiny-vae --class 3", "model=tiny-vae: it is not a network"),
         ("generate 3 4 --model tiny-joint --grid 0 --out x.png", "need a folder or a grid"),
         ("generate 3 --model tiny-joint --out taken/x", "--out taken/x cannot be written"),
     ];

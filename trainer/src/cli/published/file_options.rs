@@ -1,5 +1,6 @@
 //! Options that take a file, the name of a published one, or an address.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
@@ -31,6 +32,8 @@ pub struct FileOptions<'a> {
     slots: Vec<Slot<'a>>,
     /// Files and folders that are given as paths, with their options.
     local: Vec<(String, PathBuf)>,
+    /// Whether options are keys, `vae=FILE` in place of `--vae FILE`.
+    keys: bool,
     published: Published,
 }
 
@@ -66,21 +69,35 @@ pub fn autoencoder_roles(library: &Library, value: &Path) -> Result<Vec<Role>> {
     Ok(if roles.is_empty() { vec![Role::Autoencoder] } else { roles })
 }
 
-/// An entry has to be a network that this version has.
-fn check_network(option: &str, entry: &Entry) -> Result<()> {
+/// An entry has to be a network that this version has; `given` is the option with its value.
+fn check_network(given: &str, entry: &Entry) -> Result<()> {
     if entry.kind != Kind::Network {
-        bail!("{option} {}: it is not a network ({})", entry.name, entry.kind.name());
+        bail!("{given}: it is not a network ({})", entry.kind.name());
     }
     if !entry.is_supported() {
         let architecture = entry.architecture.as_deref().unwrap_or("it");
-        bail!("{option} {}: this version does not have {architecture} yet", entry.name);
+        bail!("{given}: this version does not have {architecture} yet");
     }
     Ok(())
 }
 
 impl<'a> FileOptions<'a> {
     pub fn new(library: &'a Library) -> Self {
-        Self { library, slots: Vec::new(), local: Vec::new(), published: Published::default() }
+        let (slots, local, published) = (Vec::new(), Vec::new(), Published::default());
+        Self { library, slots, local, keys: false, published }
+    }
+
+    /// Of a command that has keys in place of options.
+    pub fn of_keys(library: &'a Library) -> Self {
+        Self { keys: true, ..Self::new(library) }
+    }
+
+    /// An option with its value, as it is given.
+    fn given(&self, option: &str, value: impl Display) -> String {
+        match self.keys {
+            true => format!("{}={value}", option.trim_start_matches('-')),
+            false => format!("{option} {value}"),
+        }
     }
 
     /// A network's option, with its autoencoder, its statistics and its guide where none are given.
@@ -113,7 +130,7 @@ impl<'a> FileOptions<'a> {
     /// The file of a name that guides: its guide, else the network itself.
     fn role_of_guide(&self, value: &Path) -> Result<Role> {
         let Some(entry) = entry_named(self.library, value)? else { return Ok(Role::Network) };
-        check_network("--guide", entry)?;
+        check_network(&self.given("--guide", &entry.name), entry)?;
         let guide = self.library.catalogue()?.file(entry, Role::Guide);
         Ok(guide.map_or(Role::Network, |_| Role::Guide))
     }
@@ -152,7 +169,7 @@ impl<'a> FileOptions<'a> {
         let Some(value) = model.clone() else { return Ok(None) };
         let entry = entry_named(self.library, &value)?;
         if let Some(entry) = entry {
-            check_network("--model", entry)?;
+            check_network(&self.given("--model", &entry.name), entry)?;
             if let (None, Some(file)) = (&config, entry.file(Role::Config)) {
                 self.slot(Some(entry), file, move |path| *config = Some(path));
             }
@@ -228,10 +245,11 @@ impl<'a> FileOptions<'a> {
             return Ok(());
         };
         let Some(found) = library.catalogue()?.file(entry, role) else {
+            let given = self.given(option, &entry.name);
             let notes = entry.notes.join(" ");
             match entry.files.is_empty() {
-                true => bail!("{option} {}: it cannot be fetched by name. {notes}", entry.name),
-                false => bail!("{option} {}: it has no file for this option", entry.name),
+                true => bail!("{given}: it cannot be fetched by name. {notes}"),
+                false => bail!("{given}: it has no file for this option"),
             }
         };
         self.published_file(found, set);
@@ -284,7 +302,8 @@ impl<'a> FileOptions<'a> {
         }
         if !missing.is_empty() {
             for (option, path) in &self.local {
-                ensure!(path.exists(), "{option} {}: there is no such file", path.display());
+                let given = self.given(option, path.display());
+                ensure!(path.exists(), "{given}: there is no such file");
             }
             // Without a network the message is what is missing, and not a question that leads nowhere.
             if !downloader.environment().offline {
