@@ -94,22 +94,24 @@ impl<const D: usize> Tape<D> {
         let mut behind = vec![gradients];
         for row in self.rows.into_iter().rev() {
             let (h, c) = &row.after;
-            let Some(mut of_tokens) = total(h, &behind) else { continue };
             let mut of_condition = total(c, &behind);
-            for (block, input) in row.blocks.into_iter().rev() {
-                let (x, c) = (leaf(input), leaf(c.clone().inner()));
-                let y = block(x.clone(), c.clone());
-                let gradients = (y * Tensor::from_inner(of_tokens)).sum().backward();
-                add(&mut out, flat_gradients(network, &gradients));
-                of_tokens = x.grad(&gradients).expect("blocks are residual");
-                of_condition = sum(of_condition, c.grad(&gradients));
-            }
-            // Across the cut, into the graph in front of it.
+            let of_tokens = total(h, &behind).map(|of_last| {
+                row.blocks.into_iter().rev().fold(of_last, |of_tokens, (block, input)| {
+                    let (x, c) = (leaf(input), leaf(c.clone().inner()));
+                    let y = block(x.clone(), c.clone());
+                    let gradients = (y * Tensor::from_inner(of_tokens)).sum().backward();
+                    add(&mut out, flat_gradients(network, &gradients));
+                    let before = of_condition.take();
+                    of_condition = sum(before, c.grad(&gradients));
+                    x.grad(&gradients).expect("blocks are residual")
+                })
+            });
+            // Across the cut, into the graph in front of it: either may be without a gradient.
             let (h, c) = row.before;
-            let mut carried = (h * Tensor::from_inner(of_tokens)).sum();
-            if let Some(of_condition) = of_condition {
-                carried = carried + (c * Tensor::from_inner(of_condition)).sum();
-            }
+            let of_tokens = of_tokens.map(|gradient| (h * Tensor::from_inner(gradient)).sum());
+            let of_condition =
+                of_condition.map(|gradient| (c * Tensor::from_inner(gradient)).sum());
+            let Some(carried) = sum(of_tokens, of_condition) else { continue };
             let gradients = carried.backward();
             add(&mut out, flat_gradients(network, &gradients));
             behind.push(gradients);
@@ -212,5 +214,70 @@ pub fn add(all: &mut Flat, more: Flat) {
             None => gradient,
         };
         all.insert(name, sum);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tintype::burn; // the derive names it
+    use tintype::burn::module::{Initializer, Param};
+    use tintype::burn::tensor::Device;
+
+    use super::*;
+
+    /// What the tokens, the condition and one block are made of.
+    #[derive(Module, Debug)]
+    struct Parts {
+        tokens: Param<Tensor<3>>,
+        condition: Param<Tensor<2>>,
+        weight: Param<Tensor<1>>,
+    }
+
+    /// A residual block.
+    fn forward(h: Tensor<3>, c: Tensor<2>, weight: Tensor<1>) -> Tensor<3> {
+        let [c, weight]: [Tensor<3>; 2] = [c.reshape([1, 1, 2]), weight.reshape([1, 1, 2])];
+        h + c * weight
+    }
+
+    /// Gradients of a loss of tokens and condition behind the block.
+    fn gradients(
+        recomputes: bool,
+        loss: fn(Tensor<3>, Tensor<2>) -> Tensor<1>,
+    ) -> Vec<(String, Vec<f32>)> {
+        let device = Device::flex().autodiff();
+        let init = Initializer::Constant { value: 2.0 };
+        let parts = Parts {
+            tokens: init.init([1, 1, 2], &device),
+            condition: init.init([1, 2], &device),
+            weight: init.init([2], &device),
+        };
+        let (h, c, weight) = (parts.tokens.val(), parts.condition.val() * 3.0, parts.weight.val());
+        let mut tape = Tape::new(recomputes);
+        let (h, c) = match recomputes {
+            true => {
+                let plain = weight.clone().inner();
+                let block: Block<3> = Arc::new(move |h, c| forward(h, c, weight.clone()));
+                tape.record(vec![block], move |_, h, c| forward(h, c, plain.clone()), h, c)
+            }
+            false => (forward(h, c.clone(), weight), c),
+        };
+        let found = tape.backward(&parts, loss(h, c).backward());
+        let values = |gradient: Tensor<1>| gradient.into_data().iter::<f32>().collect();
+        found.into_iter().map(|(name, gradient)| (name, values(gradient))).collect()
+    }
+
+    #[test]
+    fn gradients_of_tokens_and_condition_cross_the_cuts_together_and_alone() {
+        let of_both = |h: Tensor<3>, c: Tensor<2>| h.square().sum() + c.square().sum();
+        let expected = gradients(false, of_both);
+        assert_eq!(expected.len(), 3, "{expected:?}");
+        assert_eq!(gradients(true, of_both), expected);
+        // 2 · 6 · 3; neither tokens nor block are in it.
+        let of_condition = |_: Tensor<3>, c: Tensor<2>| c.square().sum();
+        let alone = vec![("condition".to_string(), vec![36.0f32; 2])];
+        assert_eq!(gradients(false, of_condition), alone);
+        assert_eq!(gradients(true, of_condition), alone);
+        let of_tokens = |h: Tensor<3>, _: Tensor<2>| h.square().sum();
+        assert_eq!(gradients(true, of_tokens), gradients(false, of_tokens));
     }
 }
