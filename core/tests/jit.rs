@@ -433,11 +433,15 @@ mod averages {
             for place in [folder.path(), step.as_path()] {
                 let weights = open_average(place, number).expect("it opens");
                 assert_eq!(weights.tensors["w"].to_f32(), [value]);
+                assert_eq!(weights.averages(), ["ema.safetensors", "ema_2.safetensors"]);
             }
         }
         let error = refused(folder.path(), 3);
         let expected = "it holds no average 3; its averages are ema.safetensors, ema_2.safetensors";
         assert!(error.ends_with(expected), "{error}");
+        let names = |path: &Path| open(path).expect("it opens").averages();
+        assert_eq!(names(folder.path()), ["ema.safetensors", "ema_2.safetensors"]);
+        assert!(names(&step.join("ema.safetensors")).is_empty());
         let alone = refused(&step.join("ema.safetensors"), 1);
         assert!(alone.ends_with("it holds no averages to choose from"), "{alone}");
     }

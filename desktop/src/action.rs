@@ -88,6 +88,8 @@ pub enum Action {
     StartComparison,
     StopComparison,
     NewComparisonSeed,
+    /// Opens one of the averages that the model's file holds, counted from 1.
+    Average(usize),
     /// Guides the model by the network in this file, or by its own prediction without a class.
     Guide(Option<PathBuf>),
     OpenPage(String),

@@ -3,6 +3,7 @@
 //! * [`app`] — the app's state and the one place that changes it; [`action`] — what can be asked of it
 //! * [`engine`] — the thread that loads networks and computes, and the only one that does
 //! * [`model`] — what is in the files that people bring; [`queue`] — what waits to be made
+//! * [`average`] — averages (EMA) of the weights, where a file holds several
 //! * [`browser`] — published models: which are here, and which are being downloaded
 //! * [`compare`] — one class and seed from several models
 //! * [`gallery`] — finished pictures, in memory and on disk
@@ -18,6 +19,7 @@
 
 pub mod action;
 pub mod app;
+pub mod average;
 pub mod browser;
 pub mod compare;
 pub mod dialogs;

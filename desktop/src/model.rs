@@ -12,6 +12,7 @@ use tintype::model::{Architecture, Process, autoencoder_config, detect, rae};
 use tintype::settings::InvalidSetting;
 use tintype::weights::{WeightsError, is_autoencoder_config, open, open_autoencoder};
 
+use crate::average::{Average, averages};
 use crate::browser::{Library, published_settings};
 use crate::face;
 
@@ -27,6 +28,8 @@ pub struct Model {
     pub fingerprint: String,
     /// What people call it.
     pub name: String,
+    /// Averages of the weights that its network's file holds, where there are several.
+    pub averages: Vec<Average>,
     /// Values in its network's file.
     pub values: usize,
     /// What it is.
@@ -156,7 +159,8 @@ fn answer(question: Question, library: &Library) -> Vec<Answer> {
     }
 }
 
-fn inspect(paths: &ModelPaths, library: &Library) -> Result<Model, String> {
+/// A model that would load, or why it would not.
+pub(crate) fn inspect(paths: &ModelPaths, library: &Library) -> Result<Model, String> {
     let files = ModelFiles::open(paths).map_err(|e| face::load_error(&e))?;
     let inspection = files.inspect(&Device::flex()).map_err(|e| face::load_error(&e))?;
     let entry = paths.model.as_deref().and_then(|path| library.entry_of(path));
@@ -174,6 +178,7 @@ fn inspect(paths: &ModelPaths, library: &Library) -> Result<Model, String> {
     Ok(Model {
         paths: paths.clone(),
         fingerprint: files.model.fingerprint(),
+        averages: averages(paths, &files),
         name,
         values: files.model.tensors.values().map(|tensor| tensor.len()).sum(),
         defaults: published.unwrap_or_else(|| inspection.architecture.default_settings()),

@@ -62,7 +62,7 @@ pub struct Preferences {
     pub choice: Choice,
     /// Seed, count and classes.
     pub form: Form,
-    /// By fingerprint.
+    /// By fingerprint; averages of one file by that of the first.
     pub models: BTreeMap<String, OfModel>,
 }
 
@@ -147,6 +147,7 @@ mod tests {
         assert_eq!(Preferences::load(&path).1, None, "a first start is no trouble");
         let mut preferences = Preferences { theme: Theme::Dark, ..Preferences::default() };
         preferences.form.seed = 42;
+        preferences.choice.paths.average = Some(2);
         let of_model = preferences.models.entry("abc".into()).or_default();
         of_model.toggle_favourite(3);
         (0..20).for_each(|class| of_model.made(class % 10));

@@ -1,8 +1,8 @@
 //! Training, evaluation and the command line of Tintype.
 //!
 //! * [`data`] — image stores, latents, augmentation, and the formats of other tools
-//! * [`train`] — the four training recipes; [`samples`] — sets of samples on disk
-//! * [`network`] — frozen networks and the discriminator: DINOv2, CLIP, Inception, LPIPS, PatchGAN;
+//! * [`train`] — the training recipes; [`samples`] — sets of samples on disk
+//! * [`network`] — frozen networks and the discriminator: Inception, CLIP, LPIPS, ConvNeXt V2, PatchGAN;
 //!   [`loss`] — losses computed from them
 //! * [`evaluate`] — evaluation metrics
 //! * [`cli`] — the `tintype` program

@@ -15,7 +15,7 @@ pub struct Parts<'a> {
     pub model: &'a Weights,
     /// The autoencoder; pixel models need none.
     pub vae: Option<&'a Weights>,
-    /// Statistics of the latents, where the network does not hold them (LightningDiT, REPA, e2e VAEs).
+    /// Statistics of the latents, where the network does not hold them (LightningDiT, DiT-DH, REPA, e2e VAEs).
     pub stats: Option<&'a Weights>,
     /// The network of autoguidance, whose prediction takes the place of the unconditional one: a smaller or earlier
     /// one of the same kind.

@@ -32,7 +32,7 @@ pub enum Decoder {
 }
 
 impl Autoencoder {
-    /// Its name.
+    /// The name of its kind.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Vae(_) => "VA-VAE",
@@ -64,7 +64,7 @@ impl Autoencoder {
         }
     }
 
-    /// How many times smaller than the image the latent is.
+    /// Pixels of the image for each latent pixel of a side: 16 for a RAE.
     pub fn downsampling(&self) -> usize {
         match self {
             Self::Vae(config) => config.downsampling(),
@@ -125,8 +125,10 @@ impl Decoder {
 ///
 /// # Errors
 ///
-/// As [`vae_config`]; of a RAE [`WeightsError::Format`] where they are its encoder alone, do not make a decoder, or do not
-/// tell its number of heads and no configuration does, and [`WeightsError::Config`] where they describe none.
+/// * As [`vae_config`].
+/// * Of a RAE [`WeightsError::Format`]: the file is its encoder alone, its tensors do not make a decoder, or nothing tells
+///   the number of heads.
+/// * Of a RAE [`WeightsError::Config`]: its numbers describe no decoder.
 pub fn autoencoder_config(weights: &Weights) -> Result<Autoencoder, WeightsError> {
     if rae::is_decoder(weights) {
         return RaeDecoderConfig::of(weights).map(Autoencoder::Rae);

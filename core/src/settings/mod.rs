@@ -26,9 +26,9 @@ pub struct Settings {
     pub steps: usize,
     /// Classifier-free guidance.
     pub guidance: Guidance,
-    /// LightningDiT's time shift s of a flow's times, 0 or more; 0 for none. On its clock (0 is noise) times
-    /// become `s·t/(1 + (s − 1)·t)`, so that below 1 more of them lie near the noise. Samplers with times of
-    /// their own do without ([`Sampler::takes_times`]).
+    /// The time shift s of a flow, 0 or more; 0 for none. On LightningDiT's clock (0 is noise) times
+    /// become `s·t/(1 + (s − 1)·t)`, so that below 1 more of them lie near the noise; DiT-DH, whose clock runs the
+    /// other way, shifts by 1/s. Samplers with times of their own do without ([`Sampler::takes_times`]).
     #[serde(default)]
     pub shift: f64,
     /// Where a flow's steps lie. Not of [`Sampler::EulerMaruyama`], nor of [`Sampler::Dopri5`], which chooses.

@@ -21,7 +21,7 @@ pub enum Setting {
     GuidanceInterval,
     /// Leading channels that guidance acts on, 1 or more.
     GuidanceChannels,
-    /// LightningDiT's time shift, 0 or more; 0 is none.
+    /// Time shift of a flow (LightningDiT, DiT-DH), 0 or more: below 1, more of the steps at high noise; 0 is none.
     TimeShift,
     /// Time in 0…1 (1 is noise) below which Hi-DiT's pixel stream is active, τ in the paper.
     GateTime,
@@ -146,7 +146,7 @@ impl Setting {
                 "Apply guidance only to the first channels (LightningDiT's published FIDs use 3)"
             }
             Self::TimeShift => {
-                "LightningDiT's time shift: more of the steps at high noise; 0 is off"
+                "Time shift of a flow: below 1, more of the steps at high noise; 0 is off"
             }
             Self::GateTime => "Time below which Hi-DiT's pixel stream is active",
             Self::Precision => "Dtype of the network; the autoencoder always computes in f32",

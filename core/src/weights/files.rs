@@ -5,13 +5,15 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::json;
+
 use super::WeightsError;
 use super::diffusers::{describes_autoencoder, from_diffusers, is_diffusers};
 use super::prefixes::{OF_AUTOENCODER, unwrapped};
 use super::pytorch::is_pytorch;
 use super::rename::Rename;
 use super::source::Bytes;
-use super::store::Weights;
+use super::store::{AVERAGES, Weights};
 use crate::model::rae;
 
 /// Names of weights in a folder, the preferred ones first: forms of one network.
@@ -54,7 +56,7 @@ const INDEX: &str = ".safetensors.index.json";
 ///   of no supported container, or a shard lacks a tensor of the index
 pub fn open(path: &Path) -> Result<Weights, WeightsError> {
     if path.is_dir() {
-        return open_folder(path, open);
+        return open_folder(path, |found| Ok(with_averages(open(found)?, found)));
     }
     let is_index = path.to_string_lossy().ends_with(".index.json");
     let weights = if is_index { open_sharded(path)? } else { stored(path, None)? };
@@ -81,19 +83,40 @@ pub fn open_average(path: &Path, number: usize) -> Result<Weights, WeightsError>
 
 /// An average of a training run, which has a file for each, beside the first of them.
 fn open_of_run(first: &Path, number: usize) -> Result<Weights, WeightsError> {
-    let name = |number: usize| match number {
+    let path = first.with_file_name(name_in_run(number));
+    if path.is_file() {
+        return Ok(with_averages(open(&path)?, first));
+    }
+    let names = names_of_run(first).join(", ");
+    let file = first.parent().unwrap_or(first).display().to_string();
+    let problem = format!("it holds no average {number}; its averages are {names}");
+    Err(WeightsError::Format { file, problem })
+}
+
+/// The file of an average of a training run.
+fn name_in_run(number: usize) -> String {
+    match number {
         1 => WEIGHTS[0].to_string(),
         _ => format!("ema_{number}.safetensors"),
-    };
-    let path = first.with_file_name(name(number));
-    if path.is_file() {
-        return open(&path);
     }
+}
+
+/// The files of the averages of a training run, in the order of their numbers.
+fn names_of_run(first: &Path) -> Vec<String> {
     let is_there = |name: &String| first.with_file_name(name).is_file();
-    let names: Vec<String> = (1..).map(name).take_while(is_there).collect();
-    let file = first.parent().unwrap_or(first).display().to_string();
-    let problem = format!("it holds no average {number}; its averages are {}", names.join(", "));
-    Err(WeightsError::Format { file, problem })
+    (1..).map(name_in_run).take_while(is_there).collect()
+}
+
+/// Names the averages that there are to choose from where `found`, by which a folder was opened, is the first of several
+/// of a training run.
+fn with_averages(mut weights: Weights, found: &Path) -> Weights {
+    if found.ends_with(WEIGHTS[0]) {
+        let names = names_of_run(found);
+        if names.len() > 1 {
+            weights.metadata.insert(AVERAGES.into(), json!(names).to_string());
+        }
+    }
+    weights
 }
 
 /// Opens an autoencoder, as [`open`] does; from a checkpoint of joint training, which opens as its network, takes

@@ -486,8 +486,8 @@ impl Weights {
         }
     }
 
-    /// The paths of the averages that a PyTorch file holds, in the order of their numbers; empty where it holds fewer
-    /// than two, and of other files.
+    /// The averages that a checkpoint holds, in the order of their numbers: their paths in a PyTorch file, and the files of a
+    /// training run that was opened by its folder. Empty where there are fewer than two, and of other files.
     pub fn averages(&self) -> Vec<String> {
         let listed = self.metadata.get(AVERAGES).map(|list| serde_json::from_str(list));
         // Somebody else's text under that key names none.

@@ -81,6 +81,7 @@ impl App {
             Action::StartComparison => self.compare_models(),
             Action::StopComparison => self.stop_comparison(),
             Action::NewComparisonSeed => self.comparison.seed = random_seed(),
+            Action::Average(number) => self.set_average(number),
             Action::Guide(guide) => {
                 let present = self.preferences.choice.paths.clone();
                 self.set_paths(ModelPaths { guide, ..present });
@@ -163,7 +164,7 @@ impl App {
     }
 
     pub(super) fn edit_model(&mut self) -> Option<&mut OfModel> {
-        let key = self.model()?.fingerprint.clone();
+        let key = self.model()?.key().to_string();
         Some(self.preferences.models.entry(key).or_default())
     }
 
@@ -207,6 +208,12 @@ impl App {
     fn other_seed(&mut self, id: u64) {
         let Some(origin) = self.origin(id) else { return };
         let Some(model) = self.model() else { return };
+        if let Some(number) = model.other_average(&origin.weights.model) {
+            self.notices.info(format!(
+                "The picture was made with average {number} of this model; choose that one first."
+            ));
+            return;
+        }
         if origin.weights.model != model.fingerprint {
             self.notices.info("The picture was made with another model; open that one first.");
             return;

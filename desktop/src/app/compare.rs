@@ -5,11 +5,13 @@ use tintype::generate::ModelPaths;
 
 use super::App;
 use crate::browser::Section;
+use crate::compare::Row;
 use crate::engine::Choice;
 use crate::model::{Answer, EMBEDDED, Model};
 
 impl App {
-    /// Models that can be added: the one inside the program, published ones on this machine, and the open one.
+    /// Models that can be added: the one inside the program, published ones on this machine, the open one, and other
+    /// averages of a file.
     pub(crate) fn candidates(&self) -> Vec<(String, ModelPaths)> {
         let is_inside = cfg!(feature = "embedded-model");
         let inside = is_inside.then(|| (EMBEDDED.to_string(), ModelPaths::default()));
@@ -18,9 +20,10 @@ impl App {
             cards.filter(|card| card.kind == Kind::Network && card.section() == Section::Here);
         let published =
             here.filter_map(|card| Some((card.title.clone(), card.status.as_ref()?.paths.clone())));
-        let open = self.model().map(|model| (model.name.clone(), model.paths.clone()));
+        let compared = self.comparison.rows().iter().filter_map(Row::model);
+        let known = self.model().into_iter().chain(compared).flat_map(Model::variants);
         let mut candidates: Vec<(String, ModelPaths)> = Vec::new();
-        for (name, paths) in inside.into_iter().chain(published).chain(open) {
+        for (name, paths) in inside.into_iter().chain(published).chain(known) {
             let is_there = candidates.iter().any(|(_, other)| *other == paths);
             if !is_there && !self.comparison.has(&paths) {
                 candidates.push((name, paths));

@@ -7,6 +7,7 @@ use tintype::generate::{ModelPaths, Origin};
 
 use super::{App, Chosen, Networks};
 use crate::action::{Action, View};
+use crate::average::with_average;
 use crate::compare::Picture;
 use crate::dialogs::{Answer as DialogAnswer, Purpose};
 use crate::engine::{Made, Outcome, Update};
@@ -21,8 +22,10 @@ impl App {
             Answer::Model(model) if model.paths == self.preferences.choice.paths => {
                 let classes = model.inspection.labels.len();
                 self.preferences.form.classes.retain(|class| *class < classes);
-                self.notices.withdraw(|action| *action == Action::EmbeddedModel);
-                let (name, paths) = (model.name.clone(), model.paths.clone());
+                let is_of_trouble =
+                    |action: &Action| matches!(action, Action::EmbeddedModel | Action::Average(_));
+                self.notices.withdraw(is_of_trouble);
+                let (name, paths) = (model.title(), model.paths.clone());
                 self.chosen = Chosen::Model(model);
                 // Whoever opens a model there wants to compare it.
                 if self.view == View::CompareModels {
@@ -40,8 +43,13 @@ impl App {
                 self.set_paths(ModelPaths { guide: None, ..paths });
             }
             Answer::Trouble(paths, trouble) if paths == self.preferences.choice.paths => {
-                let way_out = paths.model.is_some() || paths.vae.is_some();
-                let way_out = way_out.then_some(("Use the emoji model", Action::EmbeddedModel));
+                let way_out = match &paths {
+                    ModelPaths { average: Some(_), .. } => {
+                        Some(("Use the first average", Action::Average(1)))
+                    }
+                    ModelPaths { model: None, vae: None, .. } => None,
+                    _ => Some(("Use the emoji model", Action::EmbeddedModel)),
+                };
                 self.notices.add(Severity::Trouble, trouble.clone(), way_out);
                 self.chosen = Chosen::Trouble(trouble);
             }
@@ -59,14 +67,24 @@ impl App {
         self.inspector.inspect(paths);
     }
 
-    /// Takes over how a picture was made.
+    /// Opens an average of the network's file, counted from 1.
+    pub(super) fn set_average(&mut self, number: usize) {
+        self.set_paths(with_average(&self.preferences.choice.paths, number));
+    }
+
+    /// Takes over how a picture was made. Where that was with another average of the model's file, that one is opened.
     pub(super) fn restore(&mut self, origin: &Origin) {
         let Some(model) = self.model() else { return };
         let settings = fitted(origin.settings, model);
         let class = origin.spec.class.filter(|class| *class < model.inspection.labels.len());
-        let is_same = origin.weights.model == model.fingerprint;
+        let average = model.other_average(&origin.weights.model);
+        let is_same = average.is_some() || origin.weights.model == model.fingerprint;
         let sentence = match (is_same, settings == origin.settings) {
             (true, _) if !model.has_guide_of(origin) => other_guide(origin),
+            (true, _) if average.is_some() => {
+                "These are the picture's settings, class and seed now, and its average of the \
+                 weights is opened."
+            }
             (true, _) => "These are the picture's settings, class and seed now.",
             (false, true) => {
                 "The picture was made with another model: its settings are here, the picture will \
@@ -83,6 +101,9 @@ impl App {
         form.take_seeds(origin.spec);
         if let Some(class) = class {
             form.classes = vec![class];
+        }
+        if let Some(number) = average {
+            self.set_average(number);
         }
     }
 

@@ -173,7 +173,7 @@ impl App {
 
     /// What is remembered of the model.
     pub fn of_model(&self) -> Option<&OfModel> {
-        self.preferences.models.get(&self.model()?.fingerprint)
+        self.preferences.models.get(self.model()?.key())
     }
 
     /// Where the networks run, once they are loaded.
@@ -206,7 +206,7 @@ impl App {
 
     fn set_settings(&mut self, settings: Settings) {
         let Some(model) = self.model() else { return };
-        let (key, defaults) = (model.fingerprint.clone(), model.defaults);
+        let (key, defaults) = (model.key().to_string(), model.defaults);
         let of_model = self.preferences.models.entry(key).or_default();
         of_model.settings = (settings != defaults).then_some(settings);
     }

@@ -44,9 +44,9 @@ impl App {
     /// Whether a published model is the chosen one.
     pub(crate) fn is_open(&self, card: &Card) -> bool {
         let present = &self.preferences.choice.paths;
-        // Another guide makes it no other model.
-        let unguided = |paths: &ModelPaths| ModelPaths { guide: None, ..paths.clone() };
-        paths_of(card, present).is_some_and(|paths| unguided(&paths) == unguided(present))
+        // Another guide or average makes it no other model.
+        let bare = |paths: &ModelPaths| ModelPaths { guide: None, average: None, ..paths.clone() };
+        paths_of(card, present).is_some_and(|paths| bare(&paths) == bare(present))
     }
 
     /// Published networks on this machine that may guide the chosen one, by title and file.

@@ -113,7 +113,7 @@ impl Comparison {
         };
         if let Some(row) = self.rows.iter_mut().find(|row| row.paths == *paths) {
             if let Ok(model) = &model {
-                row.name.clone_from(&model.name);
+                row.name = model.title();
             }
             row.model = Some(model);
             self.sought = None;

@@ -20,6 +20,7 @@ fn model(name: &str, classes: &[&str]) -> Answer {
         paths: paths(name),
         fingerprint: name.into(),
         name: name.into(),
+        averages: Vec::new(),
         values: 1,
         defaults: architecture.default_settings(),
         inspection: Inspection {
@@ -110,6 +111,26 @@ fn a_class_is_looked_up_by_name_in_every_model() {
         comparison.rows()[2].stage(&queue),
         left_out("has no class 9; they run from 0 to 1")
     );
+}
+
+#[test]
+fn averages_of_a_file_have_rows_of_their_own() {
+    let mut comparison = Comparison::new(egui::Context::default());
+    for average in [None, Some(2)] {
+        let paths = ModelPaths { average, ..paths("a") };
+        assert!(comparison.add("a".into(), paths.clone()));
+        assert!(!comparison.add("again".into(), paths.clone()));
+        let Answer::Model(mut read) = model("a", &["fruit"]) else { panic!("a model") };
+        read.paths = paths;
+        comparison.read(&Answer::Model(read));
+    }
+    comparison.query = "fruit".into();
+    comparison.look_up();
+    let mut queue = Queue::default();
+    begin(&mut comparison, &mut queue);
+    let jobs: Vec<_> =
+        queue.waiting().map(|job| (job.name.as_str(), job.choice.paths.average)).collect();
+    assert_eq!(jobs, [("fruit: a", None), ("fruit: a, average 2", Some(2))]);
 }
 
 #[test]

@@ -163,8 +163,8 @@ fn candidates(app: &App, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
         });
     });
     menu.response.on_hover_text(
-        "The model inside the program, published ones on this machine, and the open one; files that \
-         are dropped here are added, too",
+        "The model inside the program, published ones on this machine, the open one, and other \
+         averages of a file; files that are dropped here are added, too",
     );
 }
 

@@ -9,7 +9,7 @@ use tintype::model::Architecture;
 use tintype::precision::Precision;
 use tintype::settings::{Quality, Setting};
 
-use super::{more, second_seed};
+use super::{average, more, second_seed};
 use crate::action::Action;
 use crate::app::{App, Chosen, Networks};
 use crate::dialogs::Purpose;
@@ -348,6 +348,7 @@ fn model(app: &App, ui: &mut Ui, actions: &mut Vec<Action>) {
                 model.values as f64 / 1e6
             );
             ui.add(egui::Label::new(RichText::new(kind).weak()).wrap());
+            average::show(model, ui, actions);
             for note in &inspection.notes {
                 ui.add(egui::Label::new(RichText::new(note).weak()).wrap());
             }

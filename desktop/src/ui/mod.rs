@@ -1,5 +1,6 @@
 //! What is seen, a file a panel.
 
+mod average;
 mod compare;
 mod controls;
 mod develop;

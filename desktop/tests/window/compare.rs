@@ -32,7 +32,7 @@ fn bench(size: [f32; 2]) -> Bench {
     bench
 }
 
-fn click(bench: &mut Bench, name: &str) {
+pub fn click(bench: &mut Bench, name: &str) {
     bench.harness.get_by_label(name).click();
     bench.harness.run_steps(3);
 }
@@ -52,19 +52,19 @@ fn drop_network(bench: &mut Bench, file: &Path) {
 }
 
 /// Types a class, wherever the keyboard is.
-fn type_class(bench: &mut Bench, class: &str) {
+pub fn type_class(bench: &mut Bench, class: &str) {
     bench.harness.get_by_label("Class of all models").focus();
     bench.harness.step();
     bench.harness.event(Event::Text(class.into()));
     bench.harness.run_steps(2);
 }
 
-fn stages(app: &App) -> Vec<Stage> {
+pub fn stages(app: &App) -> Vec<Stage> {
     app.comparison().rows().iter().map(|row| row.stage(app.queue())).collect()
 }
 
 /// How the pictures of the gallery were made, the first one first.
-fn origins(bench: &Bench) -> Vec<Origin> {
+pub fn origins(bench: &Bench) -> Vec<Origin> {
     let entries = bench.harness.state().gallery().entries().iter().rev();
     entries.map(|entry| entry.origin.clone().expect("it was made here")).collect()
 }

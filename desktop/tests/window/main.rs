@@ -1,6 +1,7 @@
 //! The real app in a harness that stands in for a window.
 #![recursion_limit = "256"]
 
+mod average;
 mod bench;
 mod compare;
 mod live;

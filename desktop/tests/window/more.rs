@@ -30,7 +30,7 @@ fn bench(adapt: impl FnOnce(&mut Start)) -> Bench {
 }
 
 /// Moves a slider.
-fn set(bench: &mut Bench, slider: &str, value: f64) {
+pub fn set(bench: &mut Bench, slider: &str, value: f64) {
     let slider = bench.harness.get_by_role_and_label(Role::Slider, slider);
     slider.set_value_accesskit(value);
     bench.harness.run_steps(2);
@@ -50,7 +50,7 @@ fn fill(bench: &mut Bench, field: &str, text: &str) {
 }
 
 /// Takes something from a list.
-fn choose(bench: &mut Bench, list: &str, name: &str) {
+pub fn choose(bench: &mut Bench, list: &str, name: &str) {
     bench.harness.get_by_role_and_label(Role::ComboBox, list).click();
     bench.harness.run_steps(3);
     bench.harness.get_by_label(name).click();
@@ -58,12 +58,12 @@ fn choose(bench: &mut Bench, list: &str, name: &str) {
 }
 
 /// Whether something is in the window.
-fn has(bench: &Bench, label: &str) -> bool {
+pub fn has(bench: &Bench, label: &str) -> bool {
     bench.harness.query_by_label(label).is_some()
 }
 
 /// Makes a picture: how it was made, and its pixels.
-fn picture(bench: &mut Bench) -> (Origin, Vec<Color32>) {
+pub fn picture(bench: &mut Bench) -> (Origin, Vec<Color32>) {
     act(bench, Action::Generate);
     bench.idle();
     let gallery = bench.harness.state().gallery();

@@ -38,9 +38,9 @@ const PNG_KEY: &str = "tintype-compare";
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Models to compare, a row each: a published model's name, an address, the path of a checkpoint, or `emoji`,
-    /// which is inside the program. KEY=VALUE after commas give it other files (config, ema, names, vae, stats, guide),
-    /// settings (quality, steps, sampler, cfg, cfg-interval=LOW:HIGH and all others of the options below) and a label:
-    /// last.pt,vae=vae.pt,steps=20,label=mine
+    /// which is inside the program. KEY=VALUE after commas give it other files (config, names, vae, stats, guide), another
+    /// average of its file (ema), settings (quality, steps, sampler, cfg, cfg-interval=LOW:HIGH and all others of the
+    /// options below) and a label: last.pt,vae=vae.pt,steps=20,label=mine
     #[arg(value_name = "MODEL", required = true)]
     models: Vec<String>,
     /// Class of the images, by name, synonym, part of a name or number; each gets columns of its own. Every model has

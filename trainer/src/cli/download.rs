@@ -13,7 +13,7 @@ use super::published::{DownloadArgs, Library, Watched, all_fetched, ask};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Names of published models (`tintype models`), each with the autoencoder and the statistics that it needs, or
+    /// Names of published models (`tintype models`), each with the autoencoder, statistics and guide that it needs, or
     /// addresses: hub:OWNER/REPO/PATH[@REVISION], https://…
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,

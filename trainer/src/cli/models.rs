@@ -148,7 +148,7 @@ fn listing(library: &Library, catalogue: &Catalogue, found: &[&Entry]) -> String
         text.push('\n');
     }
     text.push_str(
-        "size: with autoencoder and statistics. FID: as published, guided.\n\
+        "size: with autoencoder, statistics and guide. FID: as published, guided.\n\
          Names, sizes and digests are verified where another source than the download states them.\n\
          `tintype models NAME` shows all that is known of a model, `tintype download NAME` fetches it.\n",
     );

@@ -11,11 +11,11 @@ use super::preprocess::Preprocess;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
-    /// ADM's evaluator (DiT, SiT, LightningDiT, REPA-E): FID, sFID, IS, precision and recall
+    /// ADM's evaluator (DiT, SiT, LightningDiT, REPA-E, RAE): FID, sFID, IS, precision and recall
     Adm,
     /// pytorch-fid (LightningDiT's in-loop FID, rFID): FID
     PytorchFid,
-    /// torch-fidelity (MAR, JiT, Hi-DiT): FID, IS, KID, precision and recall
+    /// torch-fidelity (MAR, JiT, Hi-DiT, iMF, pMF): FID, IS, KID, precision and recall
     TorchFidelity,
     /// clean-fid: FID, KID
     CleanFid,

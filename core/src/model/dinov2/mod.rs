@@ -28,17 +28,17 @@ const EPS: f64 = 1e-6;
 /// Shape of a DINOv2.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DinoConfig {
-    /// Width.
+    /// Width D, divisible by `num_heads`.
     pub embed_dim: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub depth: usize,
-    /// Heads.
+    /// Number of attention heads.
     pub num_heads: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
     /// Width of the MLP over the width.
     pub mlp_ratio: usize,
-    /// Image side that the position table was trained for.
+    /// Image side in pixels that the position table was trained for.
     pub img_size: usize,
     /// Register tokens: 4 in the `reg4` checkpoints, else 0.
     #[serde(default)]

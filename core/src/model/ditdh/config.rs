@@ -24,7 +24,7 @@ pub struct DitDhConfig {
     pub in_channels: usize,
     /// Widths D₀ and D₁, each divisible by its number of heads.
     pub hidden_size: [usize; 2],
-    /// Blocks.
+    /// Numbers of blocks.
     pub depth: [usize; 2],
     /// Attention heads, whose sizes are divisible by 4.
     pub num_heads: [usize; 2],
@@ -82,7 +82,7 @@ fn yes() -> bool {
 
 impl DitDhConfig {
     /// A size of the backbone, "S", "B" or "XL", with the head of 2 blocks of width 2048, on DINOv2-B's 768 channels of
-    /// side `input_size`: 16 for images of 256², 32 for 512².
+    /// side `input_size`: 16 for images of 256², 32 for 512². `None` for other sizes.
     pub fn variant(size: &str, input_size: usize) -> Option<Self> {
         let (depth, hidden_size, num_heads) = match size {
             "S" => (12, 384, 6),
@@ -111,7 +111,7 @@ impl DitDhConfig {
         })
     }
 
-    /// The time shift s ≥ 0 towards the noise, √(dim/base) (arXiv 2510.11690).
+    /// The time shift s = √(dim/base), positive: above 1 towards the noise, below 1 towards the data (arXiv 2510.11690).
     pub fn shift(&self) -> f64 {
         let [dim, base] = self.shift_sizes();
         dimension_shift(dim, base)

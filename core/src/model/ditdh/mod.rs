@@ -128,7 +128,7 @@ impl DitDh {
     ///
     /// * `x`: `[B, C, S, S]`
     /// * `t`: `[B]` in 0…1 (1 is noise)
-    /// * `y`: `[B]`
+    /// * `y`: `[B]`, each a class or, where labels are dropped in training, the null class
     /// * returns `[B, C, S, S]`
     ///
     /// # Panics
@@ -146,7 +146,7 @@ impl DitDh {
     ///
     /// * `x`: `[B, C, S, S]`
     /// * `t`: `[B]` in 0…1 (1 is noise)
-    /// * `y`: `[B]`
+    /// * `y`: `[B]`, each a class or, where labels are dropped in training, the null class
     /// * `run`: of `[B, N, D₀]` and `[B, D₀]`, then of `[B, N, D₁]` and `[B·N, D₁]`; before these, without blocks, of the
     ///   time `[B, 1, D₀]` and `[B, D₀]`
     /// * returns `[B, C, S, S]`
@@ -182,7 +182,7 @@ impl DitDh {
     ///
     /// * `x`: `[B, C, S, S]`
     /// * `t`: `[B]` in 0…1 (1 is noise)
-    /// * `y`: `[B]`
+    /// * `y`: `[B]`, each a class or, where labels are dropped in training, the null class
     /// * returns [`Trace`], whose fields state theirs
     ///
     /// # Panics

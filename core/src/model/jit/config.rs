@@ -25,7 +25,7 @@ pub struct JitConfig {
     pub in_channels: usize,
     /// Width D, divisible by `num_heads`; the size of a head is divisible by 4.
     pub hidden_size: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub depth: usize,
     /// Attention heads.
     pub num_heads: usize,
@@ -100,7 +100,8 @@ pub(super) fn usual_noise_scale(input_size: usize) -> f64 {
 }
 
 impl JitConfig {
-    /// A published size, "B", "L" or "H", with patches of 16 for images of 256², or of 32 for 512², such as "B/16".
+    /// A published size, "B", "L" or "H", with patches of 16 for images of 256² or of 32 for 512²: "B/16". `None` for other
+    /// names.
     pub fn variant(name: &str) -> Option<Self> {
         let (size, patch) = name.split_once('/')?;
         let (depth, hidden_size, num_heads, bottleneck_dim) = match size {

@@ -24,13 +24,13 @@ pub struct RaeDecoderConfig {
     pub latent_channels: usize,
     /// Tokens of a side.
     pub grid: usize,
-    /// Side of a token's patch in pixels.
+    /// Side of the patch that a token becomes, in pixels.
     pub patch_size: usize,
     /// Width, divisible by 4 and by the number of heads.
     pub decoder_hidden_size: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub decoder_num_hidden_layers: usize,
-    /// Heads.
+    /// Number of heads, of which the width is a multiple.
     pub decoder_num_attention_heads: usize,
     /// Width of the MLP.
     pub decoder_intermediate_size: usize,
@@ -72,7 +72,7 @@ fn published_heads(width: usize) -> Option<usize> {
 
 impl RaeDecoderConfig {
     /// A size of the authors', "B", "L" or "XL" (the released one), for images of this side, which is a multiple
-    /// of 16, and latents of DINOv2-B.
+    /// of 16, and latents of DINOv2-B. `None` for other sizes.
     pub fn variant(size: &str, image_size: usize) -> Option<Self> {
         let [layers, width, inner] = match size {
             "B" => [12, 768, 3072],

@@ -51,7 +51,7 @@ impl RaeDecoder {
         }
     }
 
-    /// The image, about 0…1 (neither squashed nor clamped), of latents before their normalisation. On another grid than
+    /// The image, about 0…1 (not clamped), of latents without normalisation, as the encoder gives them. On another grid than
     /// the decoder's the embedded tokens are resized bilinearly.
     ///
     /// # Shapes
