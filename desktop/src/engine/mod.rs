@@ -58,7 +58,7 @@ pub struct Work {
 #[derive(Debug)]
 enum Order {
     /// Load this, so that the first picture need not wait for it.
-    Prepare(Choice),
+    Prepare(Box<Choice>),
     /// Make these.
     Work(Box<Work>),
     /// The window is gone.
@@ -207,7 +207,7 @@ impl Engine {
 
     /// Loads networks ahead of the first picture.
     pub fn prepare(&self, choice: Choice) {
-        let _ = self.orders.send(Order::Prepare(choice));
+        let _ = self.orders.send(Order::Prepare(Box::new(choice)));
     }
 
     /// Makes pictures.
