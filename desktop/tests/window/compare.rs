@@ -41,6 +41,7 @@ pub fn click(bench: &mut Bench, name: &str) {
 fn add_emoji(bench: &mut Bench) {
     click(bench, "Add a model");
     click(bench, EMOJI);
+    bench.until("read", |app| app.comparison().rows().iter().all(|row| row.model().is_some()));
 }
 
 /// Drops a network on the window, which opens and adds it.
