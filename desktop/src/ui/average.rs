@@ -9,7 +9,7 @@ use crate::model::Model;
 /// Points that the list is wide.
 const LIST: f32 = 140.0;
 
-/// The averages by the names that the file has; nothing where there is nothing to choose.
+/// The averages by the names that the file has; shown only where there are several.
 pub(super) fn show(model: &Model, ui: &mut Ui, actions: &mut Vec<Action>) {
     if model.averages.is_empty() {
         return;

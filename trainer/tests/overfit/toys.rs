@@ -1,4 +1,4 @@
-//! JiT on pixels and DiT-DH on latents learn one image of each class by heart.
+//! JiT on pixels and DiT-DH on latents overfit one image of each class.
 
 use std::path::Path;
 

@@ -157,7 +157,7 @@ impl RaeDecoderTraining {
         self.batches.as_ref().context("it was just made")?.next()
     }
 
-    /// What happens to the pictures that the discriminator sees; nothing where they are not augmented.
+    /// What happens to the pictures that the discriminator sees; absent without augmentation.
     fn changes(&self, keys: &[ImageKey], look: Look) -> Vec<Change> {
         let drawn = |&key: &ImageKey| Change::drawn(key, look, self.side());
         match self.loss.diff_augment {
