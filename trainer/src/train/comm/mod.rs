@@ -3,11 +3,15 @@
 //! On CUDA through Burn's collectives (NCCL), elsewhere through host memory. Either way every rank
 //! gets the same bits, so replicas never drift apart.
 
+mod error;
+
 use std::ops::AddAssign;
 use std::sync::{Arc, Barrier, Mutex};
 
 use tintype::burn::tensor::{Device, Tensor, TensorData};
 use tintype::weights::Flat;
+
+pub use self::error::CommError;
 
 /// The communicator of a rank.
 #[derive(Clone, Debug)]
