@@ -99,7 +99,9 @@ pub use attention::{
 pub use images::{
     convolution, convolution_relu, group_norm_silu, max_pool, mean_pool, upsample_convolution,
 };
-pub use optimizer::{AdamWStep, AdamWUpdate, adamw, adamw_all, lerp, sum_of_squares};
+pub use optimizer::{
+    AdamWStep, AdamWUpdate, AdamWUpdated, StepGuard, adamw_all, lerp, sum_of_squares,
+};
 
 /// `x Wᵀ + b`. The weight may be of another float type than the rest: it is converted to that of `x`.
 ///

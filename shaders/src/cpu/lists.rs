@@ -7,6 +7,7 @@ use burn_flex::{Flex, FlexTensor};
 use super::tensor::{create, float32, wrap};
 use super::vectors::vectorized;
 use super::{for_each, math};
+use crate::StepGuard;
 
 /// Most values of a piece.
 pub(super) const PIECE: usize = 1 << 14;
@@ -25,12 +26,20 @@ pub(super) fn own(x: Tensor<1>) -> FlexTensor {
     x.try_into_primitive::<Flex>().expect("`takes` said yes").to_contiguous()
 }
 
-/// `a ← a + share·(b − a)` of each average and its value.
+/// `a ← a + share·(b − a)` of each average and its value, unless one of the guard's numbers is not finite.
 ///
 /// # Panics
 ///
 /// If [`takes`] says no, or the sizes differ.
-pub(crate) fn lerp(averages: Vec<Tensor<1>>, values: Vec<Tensor<1>>, share: f64) -> Vec<Tensor<1>> {
+pub(crate) fn lerp(
+    averages: Vec<Tensor<1>>,
+    values: Vec<Tensor<1>>,
+    share: f64,
+    guard: &StepGuard,
+) -> Vec<Tensor<1>> {
+    if guard.read().is_none() {
+        return averages;
+    }
     let share = share as f32;
     let [mut averages, values] =
         [averages, values].map(|list| -> Vec<FlexTensor> { list.into_iter().map(own).collect() });
@@ -40,19 +49,22 @@ pub(crate) fn lerp(averages: Vec<Tensor<1>>, values: Vec<Tensor<1>>, share: f64)
         assert_eq!(average.len(), value.len(), "the sizes of an average and of its value");
         pieces.extend(average.chunks_mut(PIECE).zip(value.chunks(PIECE)));
     }
-    for_each(pieces, |_, (average, value)| {
-        let count = average.len();
-        let value = &value[..count];
-        vectorized(
-            #[inline(always)]
-            || {
-                for i in 0..count {
-                    average[i] += (value[i] - average[i]) * share;
-                }
-            },
-        );
-    });
+    for_each(pieces, |_, (average, value)| approach(average, value, share));
     averages.into_iter().map(|x| Tensor::from_dispatch(wrap(x))).collect()
+}
+
+/// `a ← a + share·(b − a)` of a piece.
+pub(super) fn approach(average: &mut [f32], value: &[f32], share: f32) {
+    let count = average.len();
+    let value = &value[..count];
+    vectorized(
+        #[inline(always)]
+        || {
+            for i in 0..count {
+                average[i] += (value[i] - average[i]) * share;
+            }
+        },
+    );
 }
 
 /// The sum of the squares of all values, `[1]`: in float32 inside of pieces, in float64 over them.

@@ -3,6 +3,7 @@
 use burn::backend::{BackendTensor, DispatchKindConversion, DispatchTensor, DispatchTensorKind};
 use burn::tensor::{DType, Shape};
 use burn_backend::{Backend, BackendTypes, TensorMetadata};
+use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeRuntime};
 use cubecl::prelude::BufferArg;
@@ -34,8 +35,15 @@ pub(crate) trait Kernel: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// What it makes of such inputs.
     fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec>;
 
-    /// Starts it. The outputs are contiguous and not initialised. Neither they nor the inputs have more than
-    /// [`MOST`] values, so that places in them fit 32 bits.
+    /// How many of the first inputs it writes over. They are its outputs, in their order; where something else refers to
+    /// the memory of one, a copy of it is. 0 for kernels whose outputs have memory of their own.
+    fn overwrites(&self) -> usize {
+        0
+    }
+
+    /// Starts it. The outputs are contiguous and not initialised, unless it [writes over](Self::overwrites) them: then
+    /// they are not among the inputs. Neither they nor the inputs have more than [`MOST`] values, so that places in them
+    /// fit 32 bits.
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>);
 }
 
@@ -59,20 +67,61 @@ pub(crate) fn run<K: Kernel, const M: usize>(
     kernel: K,
     inputs: Vec<DispatchTensor>,
 ) -> Option<[DispatchTensor; M]> {
+    run_all(kernel, inputs)?.try_into().ok()
+}
+
+/// [`run`] of a kernel with any number of outputs.
+pub(crate) fn run_all<K: Kernel>(
+    kernel: K,
+    inputs: Vec<DispatchTensor>,
+) -> Option<Vec<DispatchTensor>> {
     #[allow(unreachable_patterns)] // where every backend is a GPU
-    let outputs = match inputs.first()?.kind {
+    match inputs.first()?.kind {
         #[cfg(feature = "wgpu")]
-        DispatchTensorKind::Wgpu(_) => on::<burn::backend::Wgpu, K>(kernel, inputs)?,
+        DispatchTensorKind::Wgpu(_) => on::<burn::backend::Wgpu, K>(kernel, inputs),
         #[cfg(feature = "vulkan")]
-        DispatchTensorKind::Vulkan(_) => on::<burn::backend::Vulkan, K>(kernel, inputs)?,
+        DispatchTensorKind::Vulkan(_) => on::<burn::backend::Vulkan, K>(kernel, inputs),
         #[cfg(feature = "cuda")]
-        DispatchTensorKind::Cuda(_) => on::<burn::backend::Cuda, K>(kernel, inputs)?,
-        _ => return None,
-    };
-    outputs.try_into().ok()
+        DispatchTensorKind::Cuda(_) => on::<burn::backend::Cuda, K>(kernel, inputs),
+        _ => None,
+    }
+}
+
+/// Whether [`run`] takes inputs of a kernel whose outputs are not larger than they. Who gives away the only tensors of
+/// some memory asks before: what `run` does not take is lost.
+pub(crate) fn takes(inputs: Vec<DispatchTensor>) -> bool {
+    let Some(first) = inputs.first() else { return false };
+    #[allow(unreachable_patterns)] // where every backend is a GPU
+    match first.kind {
+        #[cfg(feature = "wgpu")]
+        DispatchTensorKind::Wgpu(_) => floats::<burn::backend::Wgpu>(inputs).is_some(),
+        #[cfg(feature = "vulkan")]
+        DispatchTensorKind::Vulkan(_) => floats::<burn::backend::Vulkan>(inputs).is_some(),
+        #[cfg(feature = "cuda")]
+        DispatchTensorKind::Cuda(_) => floats::<burn::backend::Cuda>(inputs).is_some(),
+        _ => false,
+    }
 }
 
 fn on<B: Gpu, K: Kernel>(kernel: K, inputs: Vec<DispatchTensor>) -> Option<Vec<DispatchTensor>>
+where
+    DispatchTensor: DispatchKindConversion<B>,
+{
+    let (inputs, specs) = floats::<B>(inputs)?;
+    if !are_countable(&kernel.outputs(&specs)) {
+        return None;
+    }
+    let outputs = B::run(kernel, inputs);
+    Some(
+        outputs
+            .into_iter()
+            .map(|tensor| DispatchTensor::from_backend(BackendTensor::<B>::Float(tensor)))
+            .collect(),
+    )
+}
+
+/// Inputs as tensors of a backend, and what they are; `None` if kernels do not take one of them.
+fn floats<B: Gpu>(inputs: Vec<DispatchTensor>) -> Option<(Vec<Floats<B>>, Vec<TensorSpec>)>
 where
     DispatchTensor: DispatchKindConversion<B>,
 {
@@ -84,16 +133,7 @@ where
     let inputs = inputs.into_iter().map(float).collect::<Option<Vec<_>>>()?;
     let specs: Vec<TensorSpec> =
         inputs.iter().map(|x| TensorSpec::new(x.shape(), x.dtype())).collect();
-    if !are_countable(&specs) || !are_countable(&kernel.outputs(&specs)) {
-        return None;
-    }
-    let outputs = B::run(kernel, inputs);
-    Some(
-        outputs
-            .into_iter()
-            .map(|tensor| DispatchTensor::from_backend(BackendTensor::<B>::Float(tensor)))
-            .collect(),
-    )
+    are_countable(&specs).then_some((inputs, specs))
 }
 
 fn supported(tensor: &impl TensorMetadata) -> bool {
@@ -121,13 +161,28 @@ impl<R: CubeRuntime> Gpu for CubeBackend<R> {
     }
 }
 
-/// Allocates what a kernel writes, and starts it.
-fn start<R: CubeRuntime, K: Kernel>(kernel: &K, inputs: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>> {
-    let forms = TensorSpec::of(&inputs);
-    let allocated = |spec: TensorSpec| alloc(&inputs[0], spec.shape, spec.dtype);
-    let outputs: Vec<_> = kernel.outputs(&forms).into_iter().map(allocated).collect();
+/// Allocates what a kernel writes, unless it writes over its inputs, and starts it.
+fn start<R: CubeRuntime, K: Kernel>(
+    kernel: &K,
+    mut inputs: Vec<CubeTensor<R>>,
+) -> Vec<CubeTensor<R>> {
+    let outputs: Vec<_> = match kernel.overwrites() {
+        0 => {
+            let forms = TensorSpec::of(&inputs);
+            let allocated = |spec: TensorSpec| alloc(&inputs[0], spec.shape, spec.dtype);
+            kernel.outputs(&forms).into_iter().map(allocated).collect()
+        }
+        // One by one: of two that share memory, the second one has it alone once the first one is a copy.
+        written => inputs.drain(..written).map(unshared).collect(),
+    };
     kernel.launch(inputs, outputs.clone());
     outputs
+}
+
+/// A contiguous tensor whose memory nothing else refers to: the tensor itself, if it is one, or a copy.
+fn unshared<R: CubeRuntime>(tensor: CubeTensor<R>) -> CubeTensor<R> {
+    let tensor = into_contiguous(tensor);
+    if tensor.can_mut() { tensor } else { tensor.copy() }
 }
 
 /// A contiguous tensor, not initialised, on the device of another.

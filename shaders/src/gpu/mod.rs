@@ -3,6 +3,7 @@
 pub(crate) mod activation;
 pub(crate) mod adamw;
 pub(crate) mod attention;
+pub(crate) mod averages;
 mod bridge;
 mod columns;
 pub(crate) mod convolution;
@@ -25,6 +26,7 @@ mod prepare;
 pub(crate) mod qkv;
 mod rows;
 mod softmax;
+pub(crate) mod squares;
 mod tile;
 mod view;
 

@@ -13,7 +13,7 @@ use burn::tensor::module::{avg_pool2d, conv2d, interpolate, max_pool2d};
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{DType, FloatDType, Tensor};
 
-use crate::{AdamWStep, Normalization};
+use crate::{AdamWUpdate, AdamWUpdated, Normalization, StepGuard};
 
 /// See [`crate::linear`].
 pub fn linear<const D: usize>(
@@ -162,26 +162,47 @@ pub fn group_norm_silu(
     silu(y * weight.reshape([1, c, 1, 1]) + bias.reshape([1, c, 1, 1]))
 }
 
-/// See [`crate::adamw`].
-pub fn adamw(
-    parameter: Tensor<1>,
-    gradient: Tensor<1>,
-    [first, second]: [Tensor<1>; 2],
-    step: AdamWStep,
-) -> (Tensor<1>, [Tensor<1>; 2]) {
+/// See [`crate::adamw_all`]; the host waits for the guard's numbers.
+pub fn adamw_all(updates: Vec<AdamWUpdate>, guard: &StepGuard) -> Vec<AdamWUpdated> {
+    let scale = guard.read();
+    let after = updates.into_iter().map(|update| match scale {
+        Some(scale) => adamw(update, scale),
+        None => update.unchanged(),
+    });
+    after.collect()
+}
+
+/// The step of one parameter with `scale` times its gradient.
+fn adamw(update: AdamWUpdate, scale: f64) -> AdamWUpdated {
+    let AdamWUpdate { parameter, gradient, moments: [first, second], averages, step } = update;
     let [beta1, beta2] = step.betas;
-    let gradient = gradient * step.scale;
+    let gradient = gradient * scale;
     let first = first * beta1 + gradient.clone() * (1.0 - beta1);
     let second = second * beta2 + gradient.square() * (1.0 - beta2);
     let denominator = second.clone().sqrt() * step.root + step.eps;
     let parameter = parameter * step.decay - first.clone() / denominator * step.rate;
-    (parameter, [first, second])
+    let moved = |(average, share)| approach(average, parameter.clone(), share);
+    let averages = averages.into_iter().map(moved).collect();
+    AdamWUpdated { parameter, moments: [first, second], averages }
 }
 
-/// See [`crate::lerp`].
-pub fn lerp(averages: Vec<Tensor<1>>, values: Vec<Tensor<1>>, share: f64) -> Vec<Tensor<1>> {
+/// See [`crate::lerp`]; the host waits for the guard's numbers.
+pub fn lerp(
+    averages: Vec<Tensor<1>>,
+    values: Vec<Tensor<1>>,
+    share: f64,
+    guard: &StepGuard,
+) -> Vec<Tensor<1>> {
+    if guard.read().is_none() {
+        return averages;
+    }
     let pairs = averages.into_iter().zip(values);
-    pairs.map(|(average, value)| average.clone() + (value - average) * share).collect()
+    pairs.map(|(average, value)| approach(average, value, share)).collect()
+}
+
+/// `average + share·(value − average)`
+fn approach(average: Tensor<1>, value: Tensor<1>, share: f64) -> Tensor<1> {
+    average.clone() + (value - average) * share
 }
 
 /// See [`crate::sum_of_squares`].
