@@ -1,4 +1,4 @@
-//! The scripts of `configs/launch`, with launchers in place of Slurm's and PyTorch's that start the ranks by `mpirun`.
+//! The scripts of `docs/launch`, with launchers in place of Slurm's and PyTorch's that start the ranks by `mpirun`.
 //!
 //! They know the options that the real ones have, and refuse others as those do.
 
@@ -67,9 +67,9 @@ exec MPIRUN -n 2 sh -c '
   exec "$@"' sh "$@"
 "#;
 
-/// A script of `configs/launch`.
+/// A script of `docs/launch`.
 fn script(name: &str) -> String {
-    format!("{}/configs/launch/{name}.sh", env!("CARGO_MANIFEST_DIR"))
+    format!("{}/../docs/launch/{name}.sh", env!("CARGO_MANIFEST_DIR"))
 }
 
 #[test]

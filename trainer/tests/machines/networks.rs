@@ -80,7 +80,9 @@ impl Machines {
     }
 
     /// Starts a rank on each machine; `line` is one as in [`Workspace::command`].
-    fn start(&self, mpirun: &Mpirun, workspace: &Workspace, line: &str) -> Running {
+    ///
+    /// * `more`: options of the launcher
+    fn start(&self, mpirun: &Mpirun, workspace: &Workspace, more: &[&str], line: &str) -> Running {
         let [a, b] = &self.namespaces;
         // In place of ssh, so it is called with a host and a command.
         let agent = workspace.path("agent");
@@ -100,7 +102,7 @@ exec ip netns exec {b} unshare --uts sh -c '{NAMED}' sh {host} sh -c "$*"
         for (name, value) in PARAMETERS {
             command.args(["--mca", name, value]);
         }
-        command.args(["--host", &ADDRESSES.join(",")]);
+        command.args(["--host", &ADDRESSES.join(",")]).args(more);
         command.args(["-n", "2", "sh", "-c", NOTED, "sh", TINTYPE]).args(line.split(' '));
         Running::start(command, workspace)
     }
@@ -140,7 +142,7 @@ fn two_machines_make_the_bits_of_one() {
     workspace.write("run.toml", &hdit("", ""));
     workspace.succeeds("train run.toml --out threads --device cpu,cpu --quiet");
     let line = "train run.toml --out launched --device cpu --quiet";
-    let ended = machines.start(&mpirun, &workspace, line).ends();
+    let ended = machines.start(&mpirun, &workspace, &[], line).ends();
     let errors = [0, 1].map(|rank| noted(&workspace, "errors", rank));
     assert_eq!(ended.code, Some(0), "{} {errors:?}", ended.said);
     let hosts = [0, 1].map(|rank| noted(&workspace, "host", rank).trim().to_string());
@@ -155,7 +157,10 @@ fn a_cut_cable_ends_the_ranks_of_both_machines() {
     let workspace = Workspace::prepared();
     workspace.write("run.toml", &hdit("", ""));
     let line = "train run.toml --out run --device cpu --quiet --steps 1000000 --timeout 5";
-    let mut run = machines.start(&mpirun, &workspace, line);
+    // By these the ranks have a connection besides MPI.
+    let meeting = [format!("MASTER_ADDR={}", ADDRESSES[0]), "MASTER_PORT=29500".into()];
+    let more = ["-x", &meeting[0], "-x", &meeting[1]];
+    let mut run = machines.start(&mpirun, &workspace, &more, line);
     run.until("first steps", || lines(&workspace, "run") > 2);
     let processes = [run.process(0), run.process(1)];
     let far = machines.namespaces[1].as_str();
@@ -165,7 +170,10 @@ fn a_cut_cable_ends_the_ranks_of_both_machines() {
     processes.into_iter().for_each(until_gone);
     let errors = [0, 1].map(|rank| noted(&workspace, "errors", rank));
     for (rank, errors) in errors.iter().enumerate() {
-        let is_reason = |line: &str| line.starts_with("error: ") && line.contains("waited 5 s");
+        let lost = format!("rank {} on {}", 1 - rank, HOSTS[1 - rank]);
+        let is_reason = |line: &str| {
+            line.starts_with("error: ") && (line.contains("waited 5 s") || line.contains(&lost))
+        };
         assert!(errors.lines().any(is_reason), "rank {rank}: {errors:?}; {}", ended.said);
     }
 }
