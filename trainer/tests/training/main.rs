@@ -34,7 +34,10 @@ fn data_parallelism_accumulation_and_recomputation_change_nothing() {
     }
     let mut launched = workspace.command("train one.toml --out x --device cpu");
     let output = launched.env("RANK", "0").env("WORLD_SIZE", "2").output().expect("it starts");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("start it once"));
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "one of two processes, and nobody started the other");
+    let is_reason = |line: &str| line.starts_with("error: ") && line.contains("mpirun");
+    assert!(errors.lines().any(is_reason), "{errors}");
     let refused = workspace.refused("train one.toml --out three --device cpu,cpu,cpu --quiet");
     assert!(refused.contains("run.batch = 8"), "{refused}");
 }
