@@ -33,7 +33,7 @@ pub struct WriteError {
 /// [`WriteError`] where the folder is missing or read-only, the disk is full, …; the old file is then still
 /// there.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
-    write(path, bytes, false)
+    write(path, |file| file.write_all(bytes), false)
 }
 
 /// [`write_whole`] that returns once file and name have reached the disk: both survive a loss of power.
@@ -43,14 +43,30 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
 /// [`WriteError`] as [`write_whole`], or where the disk does not confirm; a new file may then be there
 /// already.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
-    write(path, bytes, true)
+    write(path, |file| file.write_all(bytes), true)
 }
 
-fn write(path: &Path, bytes: &[u8], durably: bool) -> Result<(), WriteError> {
+/// [`write_durably`] of what `stream` writes, so that a large file need not lie in memory as a whole.
+///
+/// # Errors
+///
+/// [`WriteError`] as [`write_durably`], or with the error of `stream`.
+pub fn stream_durably(
+    path: &Path,
+    stream: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<(), WriteError> {
+    write(path, stream, true)
+}
+
+fn write(
+    path: &Path,
+    stream: impl FnOnce(&mut File) -> io::Result<()>,
+    durably: bool,
+) -> Result<(), WriteError> {
     let temporary = temporary_name(path);
     let written = File::create_new(&temporary)
         .and_then(|mut file| {
-            file.write_all(bytes)?;
+            stream(&mut file)?;
             if durably { file.sync_all() } else { Ok(()) }
         })
         .and_then(|()| std::fs::rename(&temporary, path))
@@ -134,6 +150,23 @@ mod tests {
         let error = write_durably(&path, b"new").expect_err("a folder is there");
         assert!(error.to_string().ends_with("taken cannot be written"), "{error}");
         assert!(write_whole(&folder.path().join("no/such/x"), b"new").is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn a_stream_that_breaks_off_leaves_the_old_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x");
+        let bytes = || std::fs::read(&path).expect("it is there");
+        stream_durably(&path, |file| (0..3u8).try_for_each(|i| file.write_all(&[i; 2])))
+            .expect("it writes");
+        assert_eq!(bytes(), [0, 0, 1, 1, 2, 2]);
+        let broken = stream_durably(&path, |file| {
+            file.write_all(b"new")?;
+            Err(io::Error::other("the source is gone"))
+        });
+        assert_eq!(broken.expect_err("it broke off").source.to_string(), "the source is gone");
+        assert_eq!(bytes(), [0, 0, 1, 1, 2, 2]);
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
     }
 }

@@ -1,6 +1,6 @@
 //! `tintype prepare`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -106,7 +106,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         reporter.line("the shards of this process are done; those of other processes are not");
         return Ok(Outcome::Done);
     }
-    let store = verified(&args.out, &reporter)?;
+    let store = verified(&args.out, &outcome.read, &reporter)?;
     if args.hdf5 {
         let path = args.out.join("images.h5");
         let written = images_to_hdf5(&store, &path, plan.other, &Progress::default());
@@ -184,10 +184,10 @@ fn rename_classes(classes: &mut [String], file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Opens the store and verifies its checksums.
-fn verified(folder: &Path, reporter: &Reporter) -> Result<ImageStore> {
+/// Opens the store and verifies the checksums of what has not been read yet.
+fn verified(folder: &Path, read: &BTreeSet<String>, reporter: &Reporter) -> Result<ImageStore> {
     let store = ImageStore::open(folder)?;
     reporter.message("verifying".into());
-    store.verify()?;
+    store.verify_except(read)?;
     Ok(store)
 }

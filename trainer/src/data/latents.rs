@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::rows::Rows;
 use super::running::{ConstantChannel, Running, of_channels};
 use super::source::filter::in_hidden;
 use tintype::generate::LatentStats;
@@ -11,7 +12,7 @@ use tintype::weights::{Weights, WeightsError, open};
 #[derive(Debug)]
 pub struct LatentShards {
     shards: Vec<Weights>,
-    rows: Vec<usize>,
+    rows: Rows,
     /// Shape of one latent.
     pub shape: [usize; 3],
 }
@@ -36,7 +37,7 @@ impl LatentShards {
         files.retain(|f| f.file_name().is_some_and(|name| is_shard(&name.to_string_lossy())));
         files.sort_by_cached_key(|file| (filled(file), file.clone()));
         let shards = files.iter().map(|f| open(f)).collect::<Result<Vec<_>, _>>()?;
-        let mut rows = Vec::new();
+        let mut rows = Rows::default();
         let mut shape = None;
         for shard in &shards {
             let get = |name: &str| shard.tensors.get(name).map(|view| view.shape.clone());
@@ -60,7 +61,7 @@ impl LatentShards {
 
     /// Number of latents.
     pub fn len(&self) -> usize {
-        self.rows.iter().sum()
+        self.rows.len()
     }
 
     /// Whether the dataset is empty.
@@ -76,26 +77,18 @@ impl LatentShards {
     pub fn latent(&self, index: usize, flipped: bool) -> Vec<f32> {
         let name = if flipped { "latents_flip" } else { "latents" };
         let size: usize = self.shape.iter().product();
-        let mut first = index;
-        for (shard, &rows) in self.shards.iter().zip(&self.rows) {
-            if first < rows {
-                return shard.tensors[name].row_f32(first, size);
-            }
-            first -= rows;
-        }
-        panic!("latent {index} of {}", self.len())
+        let Some((shard, row)) = self.rows.place(index) else {
+            panic!("latent {index} of {}", self.len());
+        };
+        self.shards[shard].tensors[name].row_f32(row, size)
     }
 
     /// What an item is called in a message: its shard and its row.
     pub fn name(&self, index: usize) -> String {
-        let mut row = index;
-        for (shard, &rows) in self.shards.iter().zip(&self.rows) {
-            if row < rows {
-                return format!("latent {row} of {}", shard.file);
-            }
-            row -= rows;
+        match self.rows.place(index) {
+            Some((shard, row)) => format!("latent {row} of {}", self.shards[shard].file),
+            None => format!("latent {index}"),
         }
-        format!("latent {index}")
     }
 
     /// All labels in order.

@@ -1,10 +1,13 @@
-//! Files of an output in a folder: whose work they are, and what a killed process left of them.
+//! Files of an output in a folder: how shards are written, whose work they are, and what a killed process left of them.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use tintype::files::{Identity, IdentityError, sync_folder};
-use tintype::weights::open;
+use tintype::files::{Identity, IdentityError, stream_durably, sync_folder};
+use tintype::weights::{SaveError, TensorView, open, write_safetensors_to};
 
 /// What happens to an output of another making.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,6 +112,47 @@ pub fn check_shards(
 /// The key of a shard's metadata, and the attribute of an `.h5` file, with its identity as JSON.
 pub const IDENTITY: &str = "identity";
 
+/// Streams tensors and metadata into a shard, and returns the CRC-32C of its file once that has reached the disk.
+///
+/// # Errors
+///
+/// If the shard cannot be written; one that was there before is whole then.
+pub fn write_shard(
+    path: &Path,
+    tensors: &BTreeMap<String, TensorView>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<u32> {
+    let mut crc32c = 0;
+    stream_durably(path, |file| {
+        let mut out = Summed { file, crc32c: 0 };
+        write_safetensors_to(&mut out, tensors, metadata).map_err(|e| match e {
+            SaveError::Io(source) => source,
+            format => io::Error::other(format),
+        })?;
+        crc32c = out.crc32c;
+        Ok(())
+    })?;
+    Ok(crc32c)
+}
+
+/// A file and the checksum of what has been written to it.
+struct Summed<'a> {
+    file: &'a mut File,
+    crc32c: u32,
+}
+
+impl Write for Summed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(bytes)?;
+        self.crc32c = crc32c::crc32c_append(self.crc32c, &bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 /// Removes the temporary files that killed processes left of files whose name `is_own`; only while no other
 /// process writes them.
 ///
@@ -142,6 +186,7 @@ pub fn is_numbered(name: &str, before: &str, after: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use tintype::files::temporary_name;
+    use tintype::weights::write_safetensors;
 
     use super::*;
 
@@ -166,5 +211,20 @@ mod tests {
         for name in [".png", "a.png", "1.png.tmp", "-1.png"] {
             assert!(!is_numbered(name, "", ".png"), "{name}");
         }
+    }
+
+    #[test]
+    fn a_shard_is_written_with_the_checksum_of_its_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x.safetensors");
+        let values: Vec<f32> = (0..3000).map(|i| i as f32).collect();
+        let view = TensorView::from_f32(vec![30, 100], &values).expect("as many values");
+        let tensors = BTreeMap::from([("x".to_string(), view)]);
+        let metadata = BTreeMap::from([(IDENTITY.to_string(), "{}".to_string())]);
+        let crc32c = write_shard(&path, &tensors, &metadata).expect("it is written");
+        let bytes = std::fs::read(&path).expect("it is there");
+        assert_eq!(bytes, write_safetensors(&tensors, &metadata).expect("it fits"));
+        assert_eq!(crc32c, crc32c::crc32c(&bytes));
+        assert!(write_shard(&folder.path().join("no/x"), &tensors, &metadata).is_err());
     }
 }

@@ -1,18 +1,21 @@
 //! From encoded images to a store: decode, crop, write, shard by shard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 
 use rayon::prelude::*;
 use tintype::files::{Identity, write_durably};
 use tintype::image::Rgb;
-use tintype::weights::{Dtype, TensorView, open, write_safetensors};
+use tintype::weights::{Dtype, TensorView, open};
 
 use super::crop::center_crop;
 use super::fingerprint::Fingerprint;
 use super::jpeg;
-use super::made::{IDENTITY, Other, check_shards, create_folder, is_numbered, remove, sweep};
+use super::made::{
+    IDENTITY, Other, check_shards, create_folder, is_numbered, remove, sweep, write_shard,
+};
 use super::source::{Item, Skipped, Source};
 use super::store::{Description, STORE_FILE, Shard, file_crc32c};
 
@@ -51,6 +54,9 @@ pub struct Outcome {
     pub enlarged: usize,
     /// Shards of an earlier run.
     pub resumed: usize,
+    /// Files of shards that this run has read as a whole, since others wrote them; their checksums are right. Those
+    /// that this run wrote have the checksums of what was written.
+    pub read: BTreeSet<String>,
     /// Whether all shards of all ranks are complete.
     pub complete: bool,
 }
@@ -92,9 +98,19 @@ impl Progress {
 ///
 /// If [`Plan::side`] or [`Plan::world`] is 0.
 pub fn prepare(source: &Source, plan: &Plan, progress: &Progress) -> anyhow::Result<Outcome> {
-    create_folder(&plan.out)?;
     let image_bytes = plan.side * plan.side * 3;
     let per_shard = (SHARD_BYTES / image_bytes).clamp(1, 10_000);
+    prepare_shards(source, plan, per_shard, progress)
+}
+
+/// [`prepare`] with so many images in a shard.
+fn prepare_shards(
+    source: &Source,
+    plan: &Plan,
+    per_shard: usize,
+    progress: &Progress,
+) -> anyhow::Result<Outcome> {
+    create_folder(&plan.out)?;
     let identity = Identity::default()
         .with("source", source.fingerprint().to_string())
         .with("images", source.items.len())
@@ -104,36 +120,74 @@ pub fn prepare(source: &Source, plan: &Plan, progress: &Progress) -> anyhow::Res
     claim(source, plan, &identity)?;
     let identity_text = identity.text();
     let chunks: Vec<&[Item]> = source.items.chunks(per_shard).collect();
+    let mut checksums = Checksums::default();
     let mut resumed = 0;
-    for (number, items) in chunks.iter().enumerate() {
-        let path = plan.out.join(shard_name(number));
-        // A damaged one is made again.
-        let is_intact = || match recorded.get(&shard_name(number)) {
-            Some(checksum) => file_crc32c(&path).is_ok_and(|found| found == *checksum),
-            None => true,
-        };
-        if finished(&path, &identity_text).is_some() && is_intact() {
-            resumed += 1;
-            progress.resume(items.len());
-            continue;
+    std::thread::scope(|scope| -> anyhow::Result<()> {
+        // While a shard is written, the next one is decoded: there are two in memory.
+        let mut writing: Option<(usize, ScopedJoinHandle<'_, anyhow::Result<u32>>)> = None;
+        for (number, items) in chunks.iter().enumerate() {
+            if progress.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let is_own = number % plan.world == plan.rank;
+            let path = plan.out.join(shard_name(number));
+            // Each process looks into its own: all of them together are read once.
+            let recorded = recorded.get(&number).filter(|_| is_own);
+            if finished(&path, &identity_text).is_some() && is_intact(&path, recorded) {
+                resumed += 1;
+                progress.resume(items.len());
+                checksums.read.extend(recorded.map(|checksum| (number, *checksum)));
+                continue;
+            }
+            if !is_own {
+                continue;
+            }
+            let Some(shard) = decode_shard(source, items, plan.side, progress) else {
+                break; // stopped
+            };
+            // A disk that is slower than decoding makes it wait here.
+            if let Some((number, writer)) = writing.take() {
+                checksums.written.insert(number, joined(writer)?);
+            }
+            let identity = &identity_text;
+            let writer = scope.spawn(move || shard.write(&path, plan.side, identity));
+            writing = Some((number, writer));
         }
-        if number % plan.world != plan.rank {
-            continue;
+        if let Some((number, writer)) = writing {
+            checksums.written.insert(number, joined(writer)?);
         }
-        let Some(bytes) = encode_shard(source, items, plan.side, &identity_text, progress)? else {
-            break; // stopped
-        };
-        write_durably(&path, &bytes)?;
-    }
-    describe(source, plan, &identity, chunks.len(), resumed)
+        Ok(())
+    })?;
+    describe(source, plan, &identity, checksums, (chunks.len(), resumed), progress)
 }
 
-/// The checksums of an earlier store's shards.
-fn recorded_checksums(out: &Path) -> BTreeMap<String, u32> {
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// CRC-32C of shards by their numbers.
+#[derive(Default)]
+struct Checksums {
+    /// Of those that this run has written, as they were written.
+    written: BTreeMap<usize, u32>,
+    /// Of files that this run has read.
+    read: BTreeMap<usize, u32>,
+}
+
+/// The checksums of an earlier store's shards by their numbers.
+fn recorded_checksums(out: &Path) -> BTreeMap<usize, u32> {
     let text = std::fs::read(out.join(STORE_FILE)).unwrap_or_default();
     let description: Option<Description> = serde_json::from_slice(&text).ok();
-    let shards = description.into_iter().flat_map(|description| description.shards);
-    shards.map(|shard| (shard.file, shard.crc32c)).collect()
+    let shards = description.into_iter().flat_map(|description| description.shards).enumerate();
+    shards
+        .filter(|(number, shard)| shard.file == shard_name(*number))
+        .map(|(number, shard)| (number, shard.crc32c))
+        .collect()
+}
+
+/// Whether a file has the checksum that is recorded of it. A damaged one is made again.
+fn is_intact(path: &Path, recorded: Option<&u32>) -> bool {
+    recorded.is_none_or(|recorded| file_crc32c(path).is_ok_and(|found| found == *recorded))
 }
 
 /// The identity of a whole store: that of its shards, and the names of the classes.
@@ -193,57 +247,78 @@ fn finished(path: &Path, identity: &str) -> Option<Finished> {
     })
 }
 
-/// The contents of a shard; `None` if cancelled.
-fn encode_shard(
+/// The decoded images of a shard.
+struct Decoded {
+    /// `[n, side, side, 3]`
+    pixels: Vec<u8>,
+    /// `[n]`; −1 for none.
+    labels: Vec<i64>,
+    skipped: Vec<Skipped>,
+    enlarged: usize,
+}
+
+/// Decodes a shard's images, each into its place; `None` if cancelled.
+fn decode_shard(
     source: &Source,
     items: &[Item],
     side: usize,
-    identity: &str,
     progress: &Progress,
-) -> anyhow::Result<Option<Vec<u8>>> {
+) -> Option<Decoded> {
+    let image_bytes = side * side * 3;
+    let mut pixels = vec![0u8; items.len() * image_bytes];
     let enlarged = AtomicUsize::new(0);
-    let decoded: Vec<Option<Result<Rgb, String>>> = items
-        .par_iter()
-        .map(|item| {
-            if progress.stop.load(Ordering::Relaxed) {
-                return None;
+    let one = |(pixels, item): (&mut [u8], &Item)| {
+        if progress.stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        let image = source.read(item).map_err(|e| e.problem().to_string());
+        let image = image.and_then(|bytes| decode(&bytes)).map(|image| {
+            let smaller = image.width.min(image.height) < side;
+            enlarged.fetch_add(usize::from(smaller), Ordering::Relaxed);
+            pixels.copy_from_slice(&center_crop(&image, side).pixels);
+        });
+        progress.images.fetch_add(1, Ordering::Relaxed);
+        Some(image)
+    };
+    let decoded: Vec<Option<Result<(), String>>> =
+        pixels.par_chunks_exact_mut(image_bytes).zip(items).map(one).collect();
+    let (mut labels, mut skipped) = (Vec::new(), Vec::new());
+    for (at, (item, image)) in items.iter().zip(decoded).enumerate() {
+        match image? {
+            Ok(()) => {
+                // It moves up to the ones before.
+                let to = labels.len() * image_bytes;
+                if labels.len() < at {
+                    pixels.copy_within(at * image_bytes..(at + 1) * image_bytes, to);
+                }
+                labels.push(item.label.map_or(-1, |label| label as i64));
             }
-            let image = source.read(item).map_err(|e| e.problem().to_string());
-            let image = image.and_then(|bytes| decode(&bytes)).map(|image| {
-                let smaller = image.width.min(image.height) < side;
-                enlarged.fetch_add(usize::from(smaller), Ordering::Relaxed);
-                center_crop(&image, side)
-            });
-            progress.images.fetch_add(1, Ordering::Relaxed);
-            Some(image)
-        })
-        .collect();
-    let (mut pixels, mut labels, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
-    for (item, image) in items.iter().zip(decoded) {
-        match image {
-            None => return Ok(None),
-            Some(Ok(image)) => {
-                pixels.extend_from_slice(&image.pixels);
-                labels.push(item.label.map_or(-1, |l| l as i64));
-            }
-            Some(Err(reason)) => skipped.push(Skipped { name: item.name.clone(), reason }),
+            Err(reason) => skipped.push(Skipped { name: item.name.clone(), reason }),
         }
     }
-    let n = labels.len();
-    let labels: Vec<u8> = labels.iter().flat_map(|l: &i64| l.to_le_bytes()).collect();
-    let view = |dtype, shape: &[usize], bytes| {
-        TensorView::from_bytes(dtype, shape.to_vec(), bytes).map_err(anyhow::Error::msg)
-    };
-    let tensors = BTreeMap::from([
-        ("images".to_string(), view(Dtype::U8, &[n, side, side, 3], pixels)?),
-        ("labels".to_string(), view(Dtype::I64, &[n], labels)?),
-    ]);
-    let metadata = BTreeMap::from([
-        (IDENTITY.to_string(), identity.to_string()),
-        ("skipped".to_string(), serde_json::to_string(&skipped)?),
-        ("enlarged".to_string(), enlarged.into_inner().to_string()),
-    ]);
-    write_safetensors(&tensors, &metadata).map(Some).map_err(anyhow::Error::msg)
+    pixels.truncate(labels.len() * image_bytes);
+    Some(Decoded { pixels, labels, skipped, enlarged: enlarged.into_inner() })
+}
+
+impl Decoded {
+    /// Writes the shard; returns the checksum of its file.
+    fn write(self, path: &Path, side: usize, identity: &str) -> anyhow::Result<u32> {
+        let n = self.labels.len();
+        let labels: Vec<u8> = self.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+        let view = |dtype, shape: &[usize], bytes| {
+            TensorView::from_bytes(dtype, shape.to_vec(), bytes).map_err(anyhow::Error::msg)
+        };
+        let tensors = BTreeMap::from([
+            ("images".to_string(), view(Dtype::U8, &[n, side, side, 3], self.pixels)?),
+            ("labels".to_string(), view(Dtype::I64, &[n], labels)?),
+        ]);
+        let metadata = BTreeMap::from([
+            (IDENTITY.to_string(), identity.to_string()),
+            ("skipped".to_string(), serde_json::to_string(&self.skipped)?),
+            ("enlarged".to_string(), self.enlarged.to_string()),
+        ]);
+        write_shard(path, &tensors, &metadata)
+    }
 }
 
 /// Decodes an image to 8-bit RGB; transparency is dropped as Pillow's `convert("RGB")` does.
@@ -278,29 +353,35 @@ pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
     Ok(Rgb { width, height, pixels: image.into_raw() })
 }
 
-/// Writes the description once every shard is there, after reading all of them back.
+/// Writes the description once every shard is there. Shards whose checksums are not known are read for them.
 fn describe(
     source: &Source,
     plan: &Plan,
     identity: &Identity,
-    count: usize,
-    resumed: usize,
+    checksums: Checksums,
+    (count, resumed): (usize, usize),
+    progress: &Progress,
 ) -> anyhow::Result<Outcome> {
     let identity_text = identity.text();
-    let skipped = source.skipped.clone();
-    let mut outcome = Outcome { images: 0, skipped, enlarged: 0, resumed, complete: true };
-    let mut shards = Vec::new();
+    let Checksums { written, mut read } = checksums;
+    let mut outcome = Outcome {
+        images: 0,
+        skipped: source.skipped.clone(),
+        enlarged: 0,
+        resumed,
+        read: BTreeSet::new(),
+        complete: true,
+    };
+    let mut counts = Vec::new();
     for number in 0..count {
-        let path = plan.out.join(shard_name(number));
-        let Some(shard) = finished(&path, &identity_text) else {
+        let Some(shard) = finished(&plan.out.join(shard_name(number)), &identity_text) else {
             outcome.complete = false;
             continue;
         };
-        let count = shard.images;
-        outcome.images += count;
+        outcome.images += shard.images;
         outcome.skipped.extend(shard.skipped);
         outcome.enlarged += shard.enlarged;
-        shards.push(Shard { file: shard_name(number), count, crc32c: file_crc32c(&path)? });
+        counts.push(shard.images);
     }
     if !outcome.complete {
         return Ok(outcome);
@@ -313,6 +394,24 @@ fn describe(
         let n = outcome.skipped.len();
         anyhow::bail!("none of the {n} images can be read; the first is {name}: {reason}");
     }
+    let mut shards = Vec::new();
+    for (number, count) in counts.into_iter().enumerate() {
+        let file = shard_name(number);
+        let known = written.get(&number).or_else(|| read.get(&number)).copied();
+        let crc32c = match known {
+            Some(crc32c) => crc32c,
+            None if progress.stop.load(Ordering::Relaxed) => {
+                outcome.complete = false;
+                return Ok(outcome);
+            }
+            None => file_crc32c(&plan.out.join(&file))?,
+        };
+        if !written.contains_key(&number) {
+            read.insert(number, crc32c);
+        }
+        shards.push(Shard { file, count, crc32c });
+    }
+    outcome.read = read.keys().map(|number| shard_name(*number)).collect();
     let mut skipped_by_reason = BTreeMap::new();
     for Skipped { reason, .. } in &outcome.skipped {
         *skipped_by_reason.entry(reason.clone()).or_default() += 1;
@@ -334,4 +433,177 @@ fn describe(
     write_durably(&plan.out.join(SKIPPED_FILE), list.as_bytes())?;
     write_durably(&plan.out.join(STORE_FILE), &serde_json::to_vec_pretty(&description)?)?;
     Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+    use tintype::weights::write_safetensors;
+
+    use super::*;
+    use crate::data::made::names;
+    use crate::data::source::Options;
+    use crate::data::store::ImageStore;
+
+    const SIDE: usize = 8;
+    const COUNT: usize = 7;
+    const PER_SHARD: usize = 3;
+    /// An image in a shard with others, and all of a shard.
+    const DAMAGED: [usize; 2] = [1, 6];
+    /// Half a file.
+    const HALF: &[u8] = b"P6";
+
+    fn picture(i: usize) -> Rgb {
+        let (width, height) = (5 + 2 * i, 12);
+        let pixels = (0..width * height * 3).map(|at| (at * (i + 3) % 251) as u8).collect();
+        Rgb { width, height, pixels }
+    }
+
+    fn name(i: usize) -> String {
+        format!("{}/{i}.ppm", ["a", "b"][i / 4])
+    }
+
+    /// Images in two classes, and an empty folder for a store.
+    fn sources() -> (TempDir, Source, Plan) {
+        let place = TempDir::new().expect("a folder");
+        for i in 0..COUNT {
+            let Rgb { width, height, pixels } = picture(i);
+            let header = format!("P6 {width} {height} 255\n");
+            let whole = [header.as_bytes(), &pixels].concat();
+            let file = place.path().join("images").join(name(i));
+            std::fs::create_dir_all(file.parent().expect("a parent")).expect("a folder");
+            let bytes = if DAMAGED.contains(&i) { HALF } else { &whole };
+            std::fs::write(file, bytes).expect("it is written");
+        }
+        let images = place.path().join("images");
+        let source = Source::open(&images, &Options::default()).expect("a source");
+        let out = place.path().join("store");
+        let plan = Plan { side: SIDE, out, rank: 0, world: 1, other: Other::Refuse };
+        (place, source, plan)
+    }
+
+    fn run(source: &Source, plan: &Plan) -> anyhow::Result<Outcome> {
+        prepare_shards(source, plan, PER_SHARD, &Progress::default())
+    }
+
+    fn contents(out: &Path) -> BTreeMap<String, Vec<u8>> {
+        let one = |name: String| {
+            let bytes = std::fs::read(out.join(&name)).expect("it is there");
+            (name, bytes)
+        };
+        names(out).expect("a folder").into_iter().map(one).collect()
+    }
+
+    fn files(numbers: &[usize]) -> BTreeSet<String> {
+        numbers.iter().map(|number| shard_name(*number)).collect()
+    }
+
+    /// The bytes of a shard, made image by image.
+    fn shard(source: &Source, number: usize) -> Vec<u8> {
+        let items = number * PER_SHARD..COUNT.min((number + 1) * PER_SHARD);
+        let (bad, good): (Vec<usize>, Vec<usize>) = items.partition(|i| DAMAGED.contains(i));
+        let pixels = good.iter().flat_map(|i| center_crop(&picture(*i), SIDE).pixels).collect();
+        let labels = good.iter().flat_map(|i| ((i / 4) as i64).to_le_bytes()).collect();
+        let reason = decode(HALF).expect_err("half a file");
+        let skipped = |i: &usize| Skipped { name: name(*i), reason: reason.clone() };
+        let skipped: Vec<Skipped> = bad.iter().map(skipped).collect();
+        let enlarged = good.iter().filter(|i| picture(**i).width < SIDE).count();
+        let identity = Identity::default()
+            .with("source", source.fingerprint().to_string())
+            .with("images", COUNT)
+            .with("side", SIDE)
+            .with("images_per_shard", PER_SHARD);
+        let (n, view) = (good.len(), TensorView::from_bytes);
+        let images = view(Dtype::U8, vec![n, SIDE, SIDE, 3], pixels).expect("as many bytes");
+        let labels = view(Dtype::I64, vec![n], labels).expect("as many bytes");
+        let tensors = [("images".to_string(), images), ("labels".to_string(), labels)];
+        let metadata = [
+            (IDENTITY.to_string(), identity.text()),
+            ("skipped".to_string(), serde_json::to_string(&skipped).expect("JSON")),
+            ("enlarged".to_string(), enlarged.to_string()),
+        ];
+        write_safetensors(&tensors.into(), &metadata.into()).expect("it fits")
+    }
+
+    #[test]
+    fn shards_hold_what_can_be_read_and_are_read_again_once() {
+        let (_place, source, plan) = sources();
+        let first = run(&source, &plan).expect("it is prepared");
+        assert!(first.complete && first.read.is_empty());
+        let counts = (first.images, first.skipped.len(), first.enlarged, first.resumed);
+        assert_eq!(counts, (5, 2, 1, 0));
+        let whole = contents(&plan.out);
+        let there: Vec<&str> = whole.keys().map(String::as_str).collect();
+        let shards = [0, 1, 2].map(shard_name);
+        assert_eq!(there[..3], shards);
+        assert_eq!(there[3..], [SKIPPED_FILE, STORE_FILE]);
+        for (number, file) in shards.iter().enumerate() {
+            assert!(whole[file] == shard(&source, number), "{file}");
+        }
+        let store = ImageStore::open(&plan.out).expect("a store");
+        assert_eq!(store.labels(), [0usize, 0, 0, 1, 1].map(Some));
+        for (index, i) in [0, 2, 3, 4, 5].into_iter().enumerate() {
+            assert_eq!(store.image(index), center_crop(&picture(i), SIDE));
+        }
+        store.verify().expect("what was written has the checksums of what was to be written");
+        drop(store);
+
+        // What is done is compared with its checksums.
+        let again = run(&source, &plan).expect("it is done");
+        assert_eq!((again.resumed, again.read), (3, files(&[0, 1, 2])));
+        assert!(again.complete && contents(&plan.out) == whole);
+        // A killed process left no checksums, and half of its work.
+        std::fs::remove_file(plan.out.join(STORE_FILE)).expect("it was there");
+        std::fs::remove_file(plan.out.join(shard_name(1))).expect("it was there");
+        let resumed = run(&source, &plan).expect("it is prepared");
+        assert_eq!((resumed.resumed, resumed.read), (2, files(&[0, 2])));
+        assert!(resumed.complete && contents(&plan.out) == whole);
+        // A damaged shard is made again.
+        let mut damaged = whole[&shard_name(0)].clone();
+        *damaged.last_mut().expect("it is not empty") ^= 1;
+        std::fs::write(plan.out.join(shard_name(0)), damaged).expect("it is written");
+        let repaired = run(&source, &plan).expect("it is prepared");
+        assert_eq!((repaired.resumed, repaired.read), (2, files(&[1, 2])));
+        assert!(repaired.complete && contents(&plan.out) == whole);
+    }
+
+    #[test]
+    fn processes_share_the_shards() {
+        let (_place, source, plan) = sources();
+        run(&source, &plan).expect("it is prepared");
+        let whole = contents(&plan.out);
+        std::fs::remove_dir_all(&plan.out).expect("it was there");
+        let [first, second] = [0, 1].map(|rank| Plan { rank, world: 2, ..plan.clone() });
+        let outcome = run(&source, &first).expect("its shards are written");
+        assert!(!outcome.complete && outcome.read.is_empty());
+        let there: BTreeSet<String> = names(&plan.out).expect("a folder").into_iter().collect();
+        assert_eq!(there, files(&[0, 2]));
+        let outcome = run(&source, &second).expect("it is prepared");
+        assert_eq!((outcome.complete, outcome.resumed), (true, 2));
+        assert_eq!(outcome.read, files(&[0, 2]));
+        assert!(contents(&plan.out) == whole);
+    }
+
+    #[test]
+    fn a_shard_that_cannot_be_written_ends_the_work_and_what_is_done_stays() {
+        let (_place, source, plan) = sources();
+        let taken = plan.out.join(shard_name(1));
+        std::fs::create_dir_all(taken.join("in the way")).expect("a folder");
+        let error = run(&source, &plan).expect_err("a folder is there").to_string();
+        assert!(error.contains("images_00001.safetensors cannot be written"), "{error}");
+        std::fs::remove_dir_all(&taken).expect("it was there");
+        let done = BTreeMap::from([(shard_name(0), shard(&source, 0))]);
+        assert!(contents(&plan.out) == done);
+        let outcome = run(&source, &plan).expect("it is prepared");
+        assert_eq!((outcome.resumed, outcome.read), (1, files(&[0])));
+    }
+
+    #[test]
+    fn what_is_cancelled_writes_nothing_more() {
+        let (_place, source, plan) = sources();
+        let progress = Progress::default();
+        progress.stop.store(true, Ordering::Relaxed);
+        let outcome = prepare_shards(&source, &plan, PER_SHARD, &progress).expect("it stops");
+        assert!(!outcome.complete && contents(&plan.out).is_empty());
+    }
 }

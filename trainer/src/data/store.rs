@@ -4,7 +4,7 @@
 //! `store.json` describes the store; `images_00000.safetensors` and so on hold `images`
 //! `[n, side, side, 3]` (RGB) and `labels` `[n]` (−1 for none).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use tintype::image::Rgb;
 use tintype::weights::{Dtype, TensorView, Weights, WeightsError, open};
 
 use super::fingerprint::Fingerprint;
+use super::rows::Rows;
 
 /// The description of a store.
 pub const STORE_FILE: &str = "store.json";
@@ -89,6 +90,7 @@ pub struct ImageStore {
     /// Its description.
     pub description: Description,
     shards: Vec<Weights>,
+    rows: Rows,
     labels: Vec<Option<usize>>,
 }
 
@@ -115,7 +117,7 @@ impl ImageStore {
         })?;
         let description: Description = serde_json::from_str(&text)
             .map_err(|e| damaged(&file, format!("not a description of a store: {e}")))?;
-        let (mut shards, mut labels) = (Vec::new(), Vec::new());
+        let (mut shards, mut labels, mut rows) = (Vec::new(), Vec::new(), Rows::default());
         for shard in &description.shards {
             let path = folder.join(&shard.file);
             let weights = open(&path)?;
@@ -131,9 +133,10 @@ impl ImageStore {
                 ));
             }
             labels.extend(stored.to_i64().into_iter().map(|l| usize::try_from(l).ok()));
+            rows.push(shard.count);
             shards.push(weights);
         }
-        Ok(Self { folder: folder.into(), description, shards, labels })
+        Ok(Self { folder: folder.into(), description, shards, rows, labels })
     }
 
     /// Tells stores apart by the checksums of their shards, and so by their pixels, labels and sources.
@@ -181,15 +184,11 @@ impl ImageStore {
     /// If `index` is not below [`len`](Self::len).
     pub fn pixels(&self, index: usize) -> &[u8] {
         let size = self.side() * self.side() * 3;
-        let mut first = index;
-        for (shard, described) in self.shards.iter().zip(&self.description.shards) {
-            if first < described.count {
-                let slice = shard.tensors["images"].slice(first * size, size);
-                return slice.expect("shapes were checked when the store was opened");
-            }
-            first -= described.count;
-        }
-        panic!("image {index} of {}", self.len())
+        let Some((shard, row)) = self.rows.place(index) else {
+            panic!("image {index} of {}", self.len());
+        };
+        let slice = self.shards[shard].tensors["images"].slice(row * size, size);
+        slice.expect("shapes were checked when the store was opened")
     }
 
     /// An image.
@@ -234,7 +233,16 @@ impl ImageStore {
     /// * [`StoreError::Io`]: a shard cannot be read.
     /// * [`StoreError::Damaged`]: the checksum of a shard is wrong.
     pub fn verify(&self) -> Result<(), StoreError> {
-        for shard in &self.description.shards {
+        self.verify_except(&BTreeSet::new())
+    }
+
+    /// [`verify`](Self::verify) of all shards but those in these files, which this process has read already.
+    ///
+    /// # Errors
+    ///
+    /// As [`verify`](Self::verify).
+    pub fn verify_except(&self, read: &BTreeSet<String>) -> Result<(), StoreError> {
+        for shard in self.description.shards.iter().filter(|shard| !read.contains(&shard.file)) {
             let path = self.folder.join(&shard.file);
             let crc = file_crc32c(&path)
                 .map_err(|source| StoreError::Io { file: path.display().to_string(), source })?;

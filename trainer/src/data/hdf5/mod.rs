@@ -1,7 +1,6 @@
 //! REPA-E's and Hi-DiT's HDF5 stores (`checkpoints` §3): tens to hundreds of gigabytes, read by position.
 
 mod index;
-mod positioned;
 mod writer;
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,11 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::fingerprint::Fingerprint;
 use super::made::IDENTITY;
+use super::positioned::Positioned;
 use super::source::filter::{Kind, kind};
 use super::source::labels::{Labels, from_json};
 use hdf5_pure::File;
 use index::Index;
-use positioned::Positioned;
 
 pub use writer::{GROUP, Hdf5Writer, Payload, item_name};
 

@@ -176,6 +176,8 @@ fn splits(folders: &[(&String, &Folder)]) -> Option<Vec<String>> {
     let classes: Vec<BTreeSet<&String>> = folders
         .iter()
         .map(|(_, folder)| folder.full().into_iter().map(|(name, _)| name).collect())
+        // Of ten thousand classes, every two would be compared.
+        .filter(|names: &BTreeSet<_>| names.len() > 1)
         .collect();
     let share = |a: &BTreeSet<&String>, b: &BTreeSet<&String>| a.intersection(b).count() > 1;
     let shared = classes.iter().enumerate().any(|(i, a)| classes[..i].iter().any(|b| share(a, b)));

@@ -1,27 +1,24 @@
 //! What lies in a folder or an archive.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 use zip::ZipArchive;
 
 use super::{SourceError, error};
 use crate::data::hdf5::Hdf5Store;
+use crate::data::positioned::{Part, Positioned};
 
 /// Where images are read from.
 pub(super) enum Container {
     /// Below a folder, and in tar archives.
     Files {
         root: PathBuf,
-        archives: Vec<(PathBuf, Mmap)>,
+        archives: Vec<Archive>,
     },
-    Zip(PathBuf, Box<ZipArchive<Cursor<Shared>>>),
+    Zip(PathBuf, Box<ZipArchive<Part>>),
     Hdf5(Box<Hdf5Store>),
 }
 
@@ -31,7 +28,7 @@ pub(super) enum Location {
     /// Below the folder.
     File(PathBuf),
     /// In one of the archives.
-    Range { archive: usize, start: usize, len: usize },
+    Range { archive: usize, start: u64, len: u64 },
     /// In the archive's list.
     Zip(usize),
     /// By its name in the store.
@@ -70,9 +67,10 @@ impl Listing {
     pub fn add_folders_of(&mut self, name: &str) {
         let mut path = name;
         while let Some((folder, _)) = path.rsplit_once('/') {
-            if !self.folders.insert(folder.to_string()) {
+            if self.folders.contains(folder) {
                 break;
             }
+            self.folders.insert(folder.to_string());
             path = folder;
         }
     }
@@ -97,36 +95,44 @@ impl Listing {
     }
 }
 
-/// A mapped file that several readers share.
-#[derive(Clone, Debug)]
-pub(super) struct Shared(pub Arc<Mmap>);
+/// Archives that are held open; a web dataset may have more shards than a process may have open files.
+const MOST_OPEN: usize = 64;
 
-impl AsRef<[u8]> for Shared {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
+/// A tar archive.
+pub(super) struct Archive {
+    pub path: PathBuf,
+    /// Absent of one that is opened for each item.
+    file: Option<Positioned>,
 }
 
-/// Maps a file.
-pub(super) fn map(path: &Path) -> Result<Mmap, SourceError> {
-    let file = File::open(path).map_err(|e| error(path, e))?;
-    // SAFETY: the archive must not shrink while it is read; it is the user's data set.
-    unsafe { Mmap::map(&file) }.map_err(|e| error(path, e))
+impl Archive {
+    /// The archive behind so many others.
+    pub fn new(path: PathBuf, file: Positioned, others: usize) -> Self {
+        Self { path, file: (others < MOST_OPEN).then_some(file) }
+    }
+
+    fn read(&self, start: u64, len: u64) -> io::Result<Vec<u8>> {
+        match &self.file {
+            Some(file) => file.read(start, len),
+            None => Positioned::open(&self.path)?.read(start, len),
+        }
+    }
 }
 
 impl Container {
     /// The bytes at a location.
-    pub fn read(&self, name: &str, location: &Location) -> Result<Cow<'_, [u8]>, SourceError> {
+    pub fn read(&self, name: &str, location: &Location) -> Result<Vec<u8>, SourceError> {
         match (self, location) {
             (Self::Files { root, .. }, Location::File(below)) => {
                 let path = root.join(below);
-                std::fs::read(&path).map(Cow::Owned).map_err(|e| error(&path, e))
+                std::fs::read(&path).map_err(|e| error(&path, e))
             }
             (Self::Hdf5(store), Location::Hdf5(name)) => {
-                store.bytes(name).map(Cow::Owned).map_err(|e| error(Path::new(name), e))
+                store.bytes(name).map_err(|e| error(Path::new(name), e))
             }
             (Self::Files { archives, .. }, Location::Range { archive, start, len }) => {
-                Ok(Cow::Borrowed(&archives[*archive].1[*start..start + len]))
+                let archive = &archives[*archive];
+                archive.read(*start, *len).map_err(|e| error(&archive.path, e))
             }
             (Self::Zip(path, archive), Location::Zip(index)) => {
                 let failed = |e: &dyn std::fmt::Display| error(&path.join(name), e);
@@ -134,7 +140,7 @@ impl Container {
                 let mut file = archive.by_index(*index).map_err(|e| failed(&e))?;
                 let mut bytes = Vec::new();
                 file.read_to_end(&mut bytes).map_err(|e| failed(&e))?;
-                Ok(Cow::Owned(bytes))
+                Ok(bytes)
             }
             _ => unreachable!("items are read from the container that listed them"),
         }

@@ -48,7 +48,7 @@ const SYSTEM: &[&str] = &[
 
 /// Whether a file or folder of this name is not one of the person's own.
 fn is_hidden(part: &str) -> bool {
-    part.starts_with('.') || SYSTEM.contains(&part.to_ascii_lowercase().as_str())
+    part.starts_with('.') || SYSTEM.iter().any(|name| name.eq_ignore_ascii_case(part))
 }
 
 /// Whether a name has a part that is hidden.

@@ -18,8 +18,11 @@ pub(super) fn list_folder(root: &Path) -> Result<(Container, Listing), SourceErr
             let entry = entry.map_err(|e| error(&folder, e))?;
             let (path, below) = (entry.path(), below.join(entry.file_name()));
             let name = slashed(&below);
-            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
-            if path.is_dir() {
+            // What is no link is known from the listing; a million questions to a network's server take minutes.
+            let kind = entry.file_type().ok();
+            let is_link = kind.is_some_and(|kind| kind.is_symlink());
+            let kind = kind.filter(|_| !is_link);
+            if kind.map_or_else(|| path.is_dir(), |kind| kind.is_dir()) {
                 let real = path.canonicalize().map_err(|e| error(&path, e))?;
                 if is_link && around.iter().any(|folder| folder.starts_with(&real)) {
                     listing.skip(name, "a link to a folder around it");
@@ -29,7 +32,7 @@ pub(super) fn list_folder(root: &Path) -> Result<(Container, Listing), SourceErr
                 folders.push((below, [around.as_slice(), &[real]].concat()));
             } else if is_link && !path.exists() {
                 listing.skip(name, "a link to a file that is not there");
-            } else if path.is_file() {
+            } else if kind.map_or_else(|| path.is_file(), |kind| kind.is_file()) {
                 listing.add(name, Location::File(below));
             } else {
                 listing.skip(name, "not a regular file");

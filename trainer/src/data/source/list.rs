@@ -59,7 +59,7 @@ fn with_archives(
         let prefix = &name[..name.len() - ".tar".len()];
         let before = inner.files.len();
         match tar::add_tar(&path, archives.len(), &format!("{prefix}/"), &mut inner) {
-            Ok(map) => archives.push((path, map)),
+            Ok(archive) => archives.push(archive),
             Err(e) if beside == 0 => return Err(e),
             Err(_) => {
                 have_images = false;

@@ -13,7 +13,6 @@ mod names;
 mod tar;
 mod zip;
 
-use std::borrow::Cow;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -201,7 +200,7 @@ impl Source {
     /// # Panics
     ///
     /// If `item` is of another source.
-    pub fn read(&self, item: &Item) -> Result<Cow<'_, [u8]>, SourceError> {
+    pub fn read(&self, item: &Item) -> Result<Vec<u8>, SourceError> {
         self.container.read(&item.name, &item.location)
     }
 
@@ -213,7 +212,7 @@ impl Source {
                     Location::File(below) => Some(root.join(below)),
                     _ => None,
                 };
-                let archives = archives.iter().map(|(path, _)| path.clone());
+                let archives = archives.iter().map(|archive| archive.path.clone());
                 self.items.iter().filter_map(file).chain(archives).collect()
             }
             Container::Zip(path, _) => vec![path.clone()],
@@ -233,10 +232,10 @@ impl Source {
         let stamp = |file: &PathBuf| {
             let mut stamp = Fingerprint::default();
             stamp.add_file(file);
-            stamp.to_string()
+            stamp
         };
-        let stamps: Vec<String> = self.files().par_iter().map(stamp).collect();
-        stamps.iter().for_each(|stamp| fingerprint.add(stamp));
+        let stamps: Vec<Fingerprint> = self.files().par_iter().map(stamp).collect();
+        stamps.iter().for_each(|stamp| fingerprint.add(&stamp.to_string()));
         fingerprint
     }
 }

@@ -1,22 +1,23 @@
 //! Tar archives, and archives of archives as ImageNet is packed.
 
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
 use tar::EntryType;
 
-use super::container::{Container, Listing, Location, map};
+use super::container::{Archive, Container, Listing, Location};
 use super::filter::{in_hidden, is_archive, is_tar};
 use super::links::Members;
 use super::names::{normal, readable};
 use super::{SourceError, error};
+use crate::data::positioned::Positioned;
+
+/// Members begin at multiples of this.
+const BLOCK: u64 = 512;
 
 /// Lists one archive.
 pub(super) fn list_tar(path: &Path) -> Result<(Container, Listing), SourceError> {
     let mut listing = Listing::default();
-    let map = add_tar(path, 0, "", &mut listing)?;
-    let archives = vec![(path.to_path_buf(), map)];
+    let archives = vec![add_tar(path, 0, "", &mut listing)?];
     Ok((Container::Files { root: PathBuf::new(), archives }, listing))
 }
 
@@ -26,25 +27,24 @@ pub(super) fn add_tar(
     number: usize,
     prefix: &str,
     listing: &mut Listing,
-) -> Result<Mmap, SourceError> {
-    let map = map(path)?;
-    let archive = Archive { path, map: &map, number };
-    archive.list(0, map.len(), prefix, true, listing)?;
-    Ok(map)
+) -> Result<Archive, SourceError> {
+    let file = Positioned::open(path).map_err(|e| error(path, e))?;
+    Listed { path, file: &file, number }.list(0, file.size(), prefix, true, listing)?;
+    Ok(Archive::new(path.into(), file, number))
 }
 
-struct Archive<'a> {
+struct Listed<'a> {
     path: &'a Path,
-    map: &'a Mmap,
+    file: &'a Positioned,
     number: usize,
 }
 
-impl Archive<'_> {
+impl Listed<'_> {
     /// Lists the archive in a range of the file. Archives inside become folders of their name.
     fn list(
         &self,
-        start: usize,
-        len: usize,
+        start: u64,
+        len: u64,
         prefix: &str,
         nested: bool,
         listing: &mut Listing,
@@ -53,16 +53,18 @@ impl Archive<'_> {
         // What an archive without an image is called is a class without one.
         listing.add_folders_of(prefix);
         let mut members = Members::default();
-        let mut archive = tar::Archive::new(Cursor::new(&self.map[start..start + len]));
-        for entry in archive.entries().map_err(damaged)? {
+        let mut archive = tar::Archive::new(self.file.part(start, len));
+        // Headers alone are read: the images of ImageNet are 140 GB.
+        for entry in archive.entries_with_seek().map_err(damaged)? {
             let entry = entry.map_err(damaged)?;
             let name = normal(&readable(&entry.path_bytes()));
             let target = || readable(&entry.link_name_bytes().unwrap_or_default());
             match entry.header().entry_type() {
                 EntryType::Regular | EntryType::Continuous => {
-                    let at = start + entry.raw_file_position() as usize;
-                    let size = entry.size() as usize;
-                    if at.checked_add(size).is_none_or(|end| end > start + len) {
+                    let (at, size) = (start + entry.raw_file_position(), entry.size());
+                    let end = size.checked_next_multiple_of(BLOCK);
+                    let end = end.and_then(|size| at.checked_add(size));
+                    if end.is_none_or(|end| end > start + len) {
                         let problem = format!("{name} ends beyond the archive; it is truncated");
                         return Err(error(self.path, problem));
                     }

@@ -1,24 +1,25 @@
 //! Zip archives, and links inside them.
 
 use std::collections::BTreeSet;
-use std::io::{Cursor, Read};
+use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
 
 use zip::ZipArchive;
 
-use super::container::{Container, Listing, Location, Shared, map};
+use super::container::{Container, Listing, Location};
 use super::links::Members;
 use super::names::normal;
 use super::{SourceError, error};
+use crate::data::positioned::Positioned;
 
 /// Lists a zip archive.
 pub(super) fn list_zip(path: &Path) -> Result<(Container, Listing), SourceError> {
-    let map = Shared(Arc::new(map(path)?));
-    let archive = ZipArchive::new(Cursor::new(map.clone()))
-        .map_err(|e| error(path, format!("damaged archive: {e}")))?;
-    let start = usize::try_from(archive.central_directory_start()).unwrap_or(usize::MAX);
-    let links = links_in_zip(map.as_ref().get(start..).unwrap_or_default());
+    let file = Positioned::open(path).map_err(|e| error(path, e))?;
+    let archive =
+        ZipArchive::new(file.whole()).map_err(|e| error(path, format!("damaged archive: {e}")))?;
+    let list = file.rest(archive.central_directory_start()).map_err(|e| error(path, e))?;
+    let links = links_in_zip(&list);
+    drop(list);
     let mut listing = Listing::default();
     let mut names = Vec::new();
     for index in 0..archive.len() {
