@@ -19,7 +19,7 @@ use crate::cpu::qkv::QkvAttention;
 use crate::cpu::upsample::UpsampleConvolution;
 use crate::gradient::{Operation, apply};
 use crate::preparation::Preparation;
-use crate::{AdamWStep, AdamWUpdate, AttentionKind, QkTransform, cpu, plain};
+use crate::{AdamWStep, AdamWUpdate, AttentionKind, QkTransform, StepGuard, cpu, plain};
 
 /// Held by tests of functions that choose a kernel, and alone by the test that switches kernels off.
 static SWITCH: RwLock<()> = RwLock::new(());
@@ -293,8 +293,8 @@ fn group_norms() {
 
 #[test]
 fn adamw_writes_to_what_nobody_else_holds() {
+    let _on = kernels();
     let step = AdamWStep {
-        scale: 0.6,
         betas: [0.9, 0.999],
         decay: 1.0 - 1e-4,
         rate: 1e-3 / (1.0 - 0.9f64.powi(3)),
@@ -305,17 +305,41 @@ fn adamw_writes_to_what_nobody_else_holds() {
         let row = |seed| -> Flat { values([n], seed) };
         let (p, g, first, second) = (row(1), row(2), row(3), row(4).abs());
         assert!(cpu::lists::takes([&p, &g, &first, &second]));
-        let moments = || [first.clone(), second.clone()];
-        let (parameter, gradient) = (p.clone(), g.clone());
-        let update = AdamWUpdate { parameter, gradient, moments: moments(), step };
-        let (found, [found_first, found_second]) = cpu::adamw::steps(vec![update]).remove(0);
+        let numbers = crate::sum_of_squares(vec![g.clone()]);
+        let guard = StepGuard { numbers, max_norm: Some(0.1) };
+        let update = || AdamWUpdate {
+            parameter: p.clone(),
+            gradient: g.clone(),
+            moments: [first.clone(), second.clone()],
+            averages: vec![(p.clone(), 0.1)],
+            step,
+        };
+        let found = crate::adamw_all(vec![update()], &guard).remove(0);
         p.clone().into_data().assert_eq(&row(1).into_data(), true);
         first.clone().into_data().assert_eq(&row(3).into_data(), true);
-        let (expected, [expected_first, expected_second]) = plain::adamw(p, g, moments(), step);
-        same(found, expected);
-        same(found_first, expected_first);
-        same(found_second, expected_second);
+        let expected = plain::adamw_all(vec![update()], &guard).remove(0);
+        same(found.parameter, expected.parameter);
+        for (found, expected) in found.moments.into_iter().zip(expected.moments) {
+            same(found, expected);
+        }
+        same(found.averages[0].clone(), expected.averages[0].clone());
     }
+}
+
+#[test]
+#[should_panic(expected = "the sizes of parameter, gradient, moments and averages")]
+fn adamw_refuses_other_sizes() {
+    let row = |n: usize| -> Flat { values([n], 1) };
+    let step = AdamWStep { betas: [0.9, 0.999], decay: 1.0, rate: 1e-3, root: 1.0, eps: 1e-8 };
+    let averages = vec![(row(4), 0.1)];
+    let update = AdamWUpdate {
+        parameter: row(3),
+        gradient: row(3),
+        moments: [row(3), row(3)],
+        averages,
+        step,
+    };
+    crate::adamw_all(vec![update], &StepGuard { numbers: row(1), max_norm: None });
 }
 
 #[test]

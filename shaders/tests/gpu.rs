@@ -4,6 +4,7 @@
 
 #[allow(dead_code)] // some are of kernels for the processor alone
 mod cases;
+mod optimizer;
 mod wgsl;
 
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData, Tolerance};
@@ -114,31 +115,6 @@ mod results_of_hardware {
         };
     }
     families!(norms, attention, packed_attention, group_norms, products);
-}
-
-#[test]
-fn adamw_steps() {
-    use tintype_shaders::{AdamWStep, adamw, plain};
-    let device = device();
-    let step = AdamWStep {
-        scale: 0.7,
-        betas: [0.9, 0.999],
-        decay: 1.0 - 1e-4,
-        rate: 1e-3 / (1.0 - 0.9f64.powi(3)),
-        root: 1.0 / (1.0 - 0.999f64.powi(3)).sqrt(),
-        eps: 1e-8,
-    };
-    for n in [1, 7, 1000, 4096] {
-        let row = |seed| -> Flat { Tensor::from_data(values([n], seed), &device) };
-        let (p, g, first, second) = (row(1), row(2), row(3), row(4).abs());
-        let moments = || [first.clone(), second.clone()];
-        let (a, [a1, a2]) = adamw(p.clone(), g.clone(), moments(), step);
-        let (b, [b1, b2]) = plain::adamw(p, g, moments(), step);
-        for (a, b) in [(a, b), (a1, b1), (a2, b2)] {
-            let tolerance = Tolerance::<f32>::rel_abs(1e-5, 1e-6);
-            a.into_data().assert_approx_eq::<f32>(&b.into_data(), tolerance);
-        }
-    }
 }
 
 #[test]

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
     use crate::cpu::adamw;
     use crate::tests::on;
-    use crate::{AdamWStep, AdamWUpdate, plain};
+    use crate::{AdamWStep, AdamWUpdate, AdamWUpdated, plain};
 
     /// Sizes around those of pieces, and small ones.
     const SIZES: [usize; 6] = [1, 7, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 5];
@@ -123,17 +123,62 @@ mod tests {
         values.into_iter().map(f32::to_bits).collect()
     }
 
+    fn guard(numbers: &[f32], max_norm: Option<f64>) -> StepGuard {
+        let numbers = TensorData::new(numbers.to_vec(), [numbers.len()]);
+        StepGuard { numbers: Tensor::from_data(numbers, &Device::flex()), max_norm }
+    }
+
+    /// Of each size one, with no EMA, one or two.
+    fn updates() -> Vec<AdamWUpdate> {
+        let step = |i: usize| AdamWStep {
+            betas: [0.9, 0.999],
+            decay: 1.0 - 1e-4 * i as f64,
+            rate: 1e-3 * (i + 1) as f64,
+            root: 3.0,
+            eps: 1e-8,
+        };
+        let update = |(i, &n): (usize, &usize)| AdamWUpdate {
+            parameter: row(n, i),
+            gradient: row(n, 10 + i),
+            moments: [row(n, 20 + i), row(n, 30 + i).abs()],
+            averages: (0..i % 3).map(|k| (row(n, 40 + i + k), 0.1 / (k + 1) as f64)).collect(),
+            step: step(i),
+        };
+        SIZES.iter().enumerate().map(update).collect()
+    }
+
+    /// All that a step writes, after it.
+    fn written(after: &AdamWUpdated) -> Vec<&Tensor<1>> {
+        let [first, second] = &after.moments;
+        [&after.parameter, first, second].into_iter().chain(&after.averages).collect()
+    }
+
+    fn all_bits(after: &[AdamWUpdated]) -> Vec<Vec<u32>> {
+        after.iter().flat_map(written).map(bits).collect()
+    }
+
+    fn places(after: &[AdamWUpdated]) -> Vec<*const u8> {
+        after.iter().flat_map(written).map(place).collect()
+    }
+
+    /// What a step that changes nothing would leave, in the memory of what it is given.
+    fn unchanged(given: &[AdamWUpdate]) -> Vec<AdamWUpdated> {
+        given.iter().map(|update| update.clone().unchanged()).collect()
+    }
+
     #[test]
     fn averages_are_the_plain_ones_in_place() {
         let share = 1.0 - 0.9999;
+        let guard = guard(&[1.0], None);
         let (averages, values) = (list(1), list(9));
-        let expected: Vec<_> = plain::lerp(list(1), list(9), share).iter().map(bits).collect();
+        let expected = plain::lerp(list(1), list(9), share, &guard);
+        let expected: Vec<_> = expected.iter().map(bits).collect();
         let before: Vec<_> = averages.iter().map(place).collect();
-        let found = lerp(averages, values.clone(), share);
+        let found = lerp(averages, values.clone(), share, &guard);
         assert_eq!(found.iter().map(bits).collect::<Vec<_>>(), expected);
         assert_eq!(found.iter().map(place).collect::<Vec<_>>(), before);
         // One that the values share memory with is left to them.
-        let same = lerp(values.clone(), list(1), 0.5);
+        let same = lerp(values.clone(), list(1), 0.5, &guard);
         assert!(same.iter().zip(&values).all(|(a, b)| place(a) != place(b)));
         assert_eq!(bits(&values[1]), bits(&row(7, 10)));
     }
@@ -141,7 +186,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "the sizes of an average and of its value")]
     fn averages_of_other_sizes_are_refused() {
-        lerp(vec![row(3, 1)], vec![row(4, 1)], 0.5);
+        lerp(vec![row(3, 1)], vec![row(4, 1)], 0.5, &guard(&[1.0], None));
     }
 
     #[test]
@@ -165,43 +210,72 @@ mod tests {
 
     #[test]
     fn steps_of_adamw_are_the_plain_ones_in_place() {
-        let step = |i: usize| AdamWStep {
-            scale: 0.3,
-            betas: [0.9, 0.999],
-            decay: 1.0 - 1e-4 * i as f64,
-            rate: 1e-3 * (i + 1) as f64,
-            root: 3.0,
-            eps: 1e-8,
-        };
-        let updates = || -> Vec<AdamWUpdate> {
-            let update = |(i, &n): (usize, &usize)| AdamWUpdate {
-                parameter: row(n, i),
-                gradient: row(n, 10 + i),
-                moments: [row(n, 20 + i), row(n, 30 + i).abs()],
-                step: step(i),
-            };
-            SIZES.iter().enumerate().map(update).collect()
-        };
-        type After = Vec<(Tensor<1>, [Tensor<1>; 2])>;
-        let all = |after: &After| -> Vec<Vec<u32>> {
-            after.iter().flat_map(|(p, [m, v])| [bits(p), bits(m), bits(v)]).collect()
-        };
-        let given = updates();
-        let before: Vec<_> =
-            given.iter().map(|u| [&u.parameter, &u.moments[0], &u.moments[1]].map(place)).collect();
-        let found: After = adamw::steps(given);
-        let after: Vec<_> = found.iter().map(|(p, [m, v])| [p, m, v].map(place)).collect();
-        assert_eq!(after, before);
-        for threads in [1, 3] {
-            assert_eq!(all(&on(threads, || adamw::steps(updates()))), all(&found));
-        }
-        for (update, (p, [m, v])) in updates().into_iter().zip(&found) {
-            let AdamWUpdate { parameter, gradient, moments, step } = update;
-            let (expected, [first, second]) = plain::adamw(parameter, gradient, moments, step);
-            for (found, expected) in [(p, expected), (m, first), (v, second)] {
-                let tolerance = burn::tensor::Tolerance::<f32>::rel_abs(2e-6, 1e-7);
-                found.to_data().assert_approx_eq::<f32>(&expected.into_data(), tolerance);
+        // Without clipping, to a norm that is not reached, and to a tenth.
+        for max_norm in [None, Some(3.0), Some(0.2)] {
+            let guard = || guard(&[4.0, 1.0], max_norm);
+            let given = updates();
+            let before = places(&unchanged(&given));
+            let found = adamw::steps(given, &guard());
+            assert_eq!(places(&found), before);
+            for threads in [1, 3] {
+                let again = on(threads, || adamw::steps(updates(), &guard()));
+                assert_eq!(all_bits(&again), all_bits(&found));
+            }
+            for (found, expected) in found.iter().zip(plain::adamw_all(updates(), &guard())) {
+                assert_eq!(found.averages.len(), expected.averages.len());
+                for (found, expected) in written(found).into_iter().zip(written(&expected)) {
+                    let tolerance = burn::tensor::Tolerance::<f32>::rel_abs(2e-6, 1e-7);
+                    found.to_data().assert_approx_eq::<f32>(&expected.to_data(), tolerance);
+                }
             }
         }
+    }
+
+    #[test]
+    fn an_average_moves_with_a_step_as_it_does_alone() {
+        let guard = guard(&[4.0], Some(1.0));
+        let mut count = 0;
+        for (found, update) in adamw::steps(updates(), &guard).iter().zip(updates()) {
+            for (together, (average, share)) in found.averages.iter().zip(update.averages) {
+                let value = found.parameter.clone();
+                let alone = lerp(vec![average], vec![value], share, &guard);
+                assert_eq!(bits(together), bits(&alone[0]));
+                count += 1;
+            }
+        }
+        assert_eq!(count, 6);
+    }
+
+    #[test]
+    fn what_is_not_finite_changes_nothing() {
+        for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for numbers in [[wrong, 1.0, 2.0], [1.0, 2.0, wrong]] {
+                let guard = guard(&numbers, Some(1.0));
+                let expected = all_bits(&unchanged(&updates()));
+                assert_eq!(all_bits(&adamw::steps(updates(), &guard)), expected);
+                assert_eq!(all_bits(&plain::adamw_all(updates(), &guard)), expected);
+                let expected: Vec<_> = list(1).iter().map(bits).collect();
+                for found in [lerp, plain::lerp].map(|f| f(list(1), list(9), 0.5, &guard)) {
+                    assert_eq!(found.iter().map(bits).collect::<Vec<_>>(), expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn clones_of_what_a_step_changes_keep_their_values() {
+        let given = updates();
+        // A parameter may be where its EMA began.
+        let together =
+            AdamWUpdate { averages: vec![(given[1].parameter.clone(), 0.5)], ..given[1].clone() };
+        let guard = guard(&[4.0], None);
+        let kept = unchanged(&given);
+        let found = adamw::steps(given, &guard);
+        assert_eq!(all_bits(&kept), all_bits(&unchanged(&updates())));
+        assert!(places(&found).iter().zip(places(&kept)).all(|(&a, b)| a != b));
+        let moved = adamw::steps(vec![together], &guard).remove(0);
+        assert_eq!(bits(&moved.parameter), bits(&found[1].parameter));
+        let expected = lerp(vec![row(7, 1)], vec![moved.parameter], 0.5, &guard);
+        assert_eq!(bits(&moved.averages[0]), bits(&expected[0]));
     }
 }

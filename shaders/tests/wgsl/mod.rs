@@ -8,6 +8,7 @@ use std::time::Duration;
 use burn::tensor::{Device, DeviceKind, Tensor, TensorData};
 use cubecl::config::compilation::CompilationLogLevel;
 use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+use tintype_shaders::{AdamWStep, AdamWUpdate, StepGuard, adamw_all, sum_of_squares};
 
 use super::cases::{self, Body, Flat};
 use super::flat;
@@ -80,15 +81,9 @@ fn kernels_are_valid_and_modest() {
         });
     }
     let one = || -> Flat { Tensor::ones([5], &device()) };
-    let step = tintype_shaders::AdamWStep {
-        scale: 0.7,
-        betas: [0.9, 0.999],
-        decay: 1.0,
-        rate: 1e-3,
-        root: 1.0,
-        eps: 1e-8,
-    };
-    tintype_shaders::adamw(one(), one(), [one(), one()], step).0.into_data();
+    for device in [device(), hardware()] {
+        optimize(&device);
+    }
     assert!(tintype_shaders::overwrite(one(), &one()), "both are on the GPU");
     let names = kernels();
     let sources = written(log(), &names);
@@ -101,6 +96,25 @@ fn kernels_are_valid_and_modest() {
                 !ALONE.contains(&name.as_str()) || !waits,
                 "units of {name} wait for each other"
             );
+        }
+    }
+}
+
+/// A step of an optimizer, without an EMA and with several.
+fn optimize(device: &Device) {
+    let one = || -> Flat { Tensor::ones([5], device) };
+    let guard = StepGuard { numbers: sum_of_squares(vec![one()]), max_norm: Some(1.0) };
+    for count in [0, 2] {
+        let update = AdamWUpdate {
+            parameter: one(),
+            gradient: one(),
+            moments: [one(), one()],
+            averages: (0..count).map(|_| (one(), 0.1)).collect(),
+            step: AdamWStep { betas: [0.9, 0.999], decay: 1.0, rate: 1e-3, root: 1.0, eps: 1e-8 },
+        };
+        let after = adamw_all(vec![update], &guard).remove(0);
+        for tensor in after.averages.into_iter().chain([after.parameter]) {
+            tensor.into_data();
         }
     }
 }
