@@ -71,11 +71,11 @@ pub(crate) fn run<K: Kernel, const M: usize>(
 }
 
 /// [`run`] of a kernel with any number of outputs.
+#[allow(unreachable_patterns)] // where every backend is a GPU
 pub(crate) fn run_all<K: Kernel>(
     kernel: K,
     inputs: Vec<DispatchTensor>,
 ) -> Option<Vec<DispatchTensor>> {
-    #[allow(unreachable_patterns)] // where every backend is a GPU
     match inputs.first()?.kind {
         #[cfg(feature = "wgpu")]
         DispatchTensorKind::Wgpu(_) => on::<burn::backend::Wgpu, K>(kernel, inputs),
@@ -89,9 +89,9 @@ pub(crate) fn run_all<K: Kernel>(
 
 /// Whether [`run`] takes inputs of a kernel whose outputs are not larger than they. Who gives away the only tensors of
 /// some memory asks before: what `run` does not take is lost.
+#[allow(unreachable_patterns)] // where every backend is a GPU
 pub(crate) fn takes(inputs: Vec<DispatchTensor>) -> bool {
     let Some(first) = inputs.first() else { return false };
-    #[allow(unreachable_patterns)] // where every backend is a GPU
     match first.kind {
         #[cfg(feature = "wgpu")]
         DispatchTensorKind::Wgpu(_) => floats::<burn::backend::Wgpu>(inputs).is_some(),
