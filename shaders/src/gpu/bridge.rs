@@ -35,15 +35,15 @@ pub(crate) trait Kernel: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// What it makes of such inputs.
     fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec>;
 
-    /// How many of the first inputs it writes over. They are its outputs, in their order; where something else refers to
+    /// How many of the first inputs it writes over. They are its outputs, in their order; where others refer to
     /// the memory of one, a copy of it is. 0 for kernels whose outputs have memory of their own.
     fn overwrites(&self) -> usize {
         0
     }
 
     /// Starts it. The outputs are contiguous and not initialised, unless it [writes over](Self::overwrites) them: then
-    /// they are not among the inputs. Neither they nor the inputs have more than [`MOST`] values, so that places in them
-    /// fit 32 bits.
+    /// they are not among the inputs. Neither they nor the inputs have more than [`MOST`] values, so that places
+    /// in them fit 32 bits.
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>);
 }
 
