@@ -9,7 +9,8 @@
 //! | three passes | 4 | 16 read, 12 written | 8 read, 4 written | 44 |
 //! | one pass after the norm | 4 | 16 read, 12 written | 4 read, 4 written | 40 |
 //!
-//! Of plain operations, each a pass of its own, the norm (square, sum) moves 12 and an EMA (difference, product, sum) 32.
+//! Of plain operations, each a pass of its own, the norm (square, sum) moves 12 and an EMA (difference, product,
+//! sum) 32.
 //! A parameter has 20 bytes (itself, its gradient, two moments, an EMA) before, during and after a step. Results in
 //! memory of their own take 12 more while they and what they replace exist, for the parameters that are under way.
 
@@ -35,7 +36,7 @@ pub struct StepGuard {
 
 impl StepGuard {
     /// The factor of the gradients for numbers that were read back, `min(1, max_norm / (norm + 1e-6))` as in
-    /// `clip_grad_norm_`; `None` where one of them is not finite, and the step changes nothing. It is computed in float64
+    /// `clip_grad_norm_`; `None` where one of them is not finite, and the step changes nothing. Computed in float64
     /// from a norm that is rounded to float32.
     pub fn scale(numbers: &[f32], max_norm: Option<f64>) -> Option<f64> {
         if !numbers.iter().all(|number| number.is_finite()) {
@@ -79,7 +80,7 @@ pub struct AdamWUpdate {
     pub gradient: Tensor<1>,
     /// The first and the second one, `[n]` each.
     pub moments: [Tensor<1>; 2],
-    /// EMAs of the parameter, `[n]` each, and the share `1 − decay` by which each moves to the parameter after the step.
+    /// EMAs of the parameter, `[n]` each, and the share `1 − decay` by which each moves to it after the step.
     pub averages: Vec<(Tensor<1>, f64)>,
     /// The numbers.
     pub step: AdamWStep,
@@ -113,7 +114,7 @@ pub struct AdamWUpdated {
 
 /// Parameters, their moments and their EMAs after a step of AdamW, where `s` is the guard's factor and `w` the share of
 /// an EMA `a`: `g ← s·g`, `m ← β₁m + (1 − β₁)g`, `v ← β₂v + (1 − β₂)g²`,
-/// `p ← decay·p − rate·m / (root·√v + eps)`, `a ← a + w·(p − a)`. All keep their bits where one of the guard's numbers is
+/// `p ← decay·p − rate·m / (root·√v + eps)`, `a ← a + w·(p − a)`. All keep their bits where a number of the guard is
 /// not finite.
 ///
 /// On the CPU and on GPUs they are updated in place where nobody else refers to them. On GPUs the guard's factor is

@@ -17,7 +17,7 @@ use crate::{AdamWStep, AdamWUpdate, AdamWUpdated, StepGuard};
 /// The exponent of a float32, all ones where it is infinite or NaN.
 const EXPONENT: u32 = 0x7F80_0000;
 
-/// Inputs: parameter, first and second moment and an EMA, if it has one, which are written; gradient, the guard's numbers.
+/// Inputs: parameter, first and second moment and an EMA, if it has one, which are written; gradient, guard.
 #[derive(Clone, Copy, Debug)]
 struct Update {
     step: AdamWStep,
@@ -117,7 +117,9 @@ pub(crate) fn step(update: AdamWUpdate, guard: &StepGuard) -> AdamWUpdated {
     let written = [parameter, first, second].into_iter().chain(average);
     let inputs = written.chain([gradient, guard.numbers.clone()]).map(Tensor::into_dispatch);
     let after = run_all(Update { step, max_norm, share }, inputs.collect());
-    let mut after = after.expect("`takes` said yes").into_iter().map(Tensor::<1>::from_dispatch);
+    let after = after.expect("`takes` said yes").into_iter().map(Tensor::from_dispatch);
+    let after: Vec<Tensor<1>> = after.collect();
+    let mut after = after.into_iter();
     let mut next = || after.next().expect("there is one of each that is written");
     let (parameter, moments) = (next(), [next(), next()]);
     let mut moved: Vec<Tensor<1>> = after.collect();

@@ -35,15 +35,15 @@ pub(crate) trait Kernel: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// What it makes of such inputs.
     fn outputs(&self, inputs: &[TensorSpec]) -> Vec<TensorSpec>;
 
-    /// How many of the first inputs it writes over. They are its outputs, in their order; where something else refers to
+    /// How many of the first inputs it writes over. They are its outputs, in their order; where others refer to
     /// the memory of one, a copy of it is. 0 for kernels whose outputs have memory of their own.
     fn overwrites(&self) -> usize {
         0
     }
 
     /// Starts it. The outputs are contiguous and not initialised, unless it [writes over](Self::overwrites) them: then
-    /// they are not among the inputs. Neither they nor the inputs have more than [`MOST`] values, so that places in them
-    /// fit 32 bits.
+    /// they are not among the inputs. Neither they nor the inputs have more than [`MOST`] values, so that places
+    /// in them fit 32 bits.
     fn launch<R: CubeRuntime>(&self, inputs: Vec<CubeTensor<R>>, outputs: Vec<CubeTensor<R>>);
 }
 
@@ -71,11 +71,11 @@ pub(crate) fn run<K: Kernel, const M: usize>(
 }
 
 /// [`run`] of a kernel with any number of outputs.
+#[allow(unreachable_patterns)] // where every backend is a GPU
 pub(crate) fn run_all<K: Kernel>(
     kernel: K,
     inputs: Vec<DispatchTensor>,
 ) -> Option<Vec<DispatchTensor>> {
-    #[allow(unreachable_patterns)] // where every backend is a GPU
     match inputs.first()?.kind {
         #[cfg(feature = "wgpu")]
         DispatchTensorKind::Wgpu(_) => on::<burn::backend::Wgpu, K>(kernel, inputs),
@@ -89,9 +89,9 @@ pub(crate) fn run_all<K: Kernel>(
 
 /// Whether [`run`] takes inputs of a kernel whose outputs are not larger than they. Who gives away the only tensors of
 /// some memory asks before: what `run` does not take is lost.
+#[allow(unreachable_patterns)] // where every backend is a GPU
 pub(crate) fn takes(inputs: Vec<DispatchTensor>) -> bool {
     let Some(first) = inputs.first() else { return false };
-    #[allow(unreachable_patterns)] // where every backend is a GPU
     match first.kind {
         #[cfg(feature = "wgpu")]
         DispatchTensorKind::Wgpu(_) => floats::<burn::backend::Wgpu>(inputs).is_some(),

@@ -95,7 +95,7 @@ impl Kernel for Squares {
     }
 }
 
-/// The sum of the squares of all values, `[1]`; `None` for tensors that are not of float32 on one GPU, and of no values.
+/// The sum of the squares of all values, `[1]`; `None` without values, and for tensors that are not float32 on one GPU.
 pub(crate) fn sum_of_squares(tensors: &[Tensor<1>]) -> Option<Tensor<1>> {
     let filled = tensors.iter().filter(|x| x.dims()[0] > 0);
     let inputs: Vec<DispatchTensor> = filled.map(|x| x.clone().into_dispatch()).collect();
@@ -107,7 +107,7 @@ pub(crate) fn sum_of_squares(tensors: &[Tensor<1>]) -> Option<Tensor<1>> {
     Some(Tensor::from_dispatch(sum))
 }
 
-/// The sums of blocks of `width·length` vectors, or of their squares. A unit adds up every `width`-th vector of its block.
+/// The sums of blocks of `width·length` vectors, or of their squares. A unit adds up every `width`-th vector of one.
 #[cube(launch_unchecked)]
 fn sums<N: Size>(
     x: &[Vector<f32, N>],
