@@ -326,3 +326,78 @@ fn anymaps_are_read_binary_and_as_text() {
     }
     assert!(decode(b"P6 2 2 255\nshort").is_err());
 }
+
+#[test]
+fn a_store_that_is_done_is_verified_and_repaired() {
+    let place = TempDir::new().expect("a folder");
+    let (tar, out) = (place.path().join("x.tar"), place.path().join("store"));
+    std::fs::write(&tar, tar_of(&files())).expect("it is written");
+    let arguments = [text(&tar), "--out", text(&out), "--size", "8", "--json"];
+    let shard = out.join("images_00000.safetensors");
+    let mut resumed = Vec::new();
+    let mut bytes = Vec::new();
+    for damage in [false, false, true] {
+        if damage {
+            let mut damaged = bytes.clone();
+            *damaged.last_mut().expect("it has pixels") ^= 1;
+            std::fs::write(&shard, &damaged).expect("it is written");
+            let error = ImageStore::open_verified(&out).expect_err("a wrong checksum").to_string();
+            assert!(error.contains("its checksum is wrong"), "{error}");
+        }
+        let (ok, said) = prepare(&arguments);
+        assert!(ok, "{said}");
+        let done = said.lines().find(|line| line.contains(r#""event":"done""#)).expect("an event");
+        let done: serde_json::Value = serde_json::from_str(done).expect("JSON");
+        resumed.push(done["resumed_shards"].as_u64());
+        check(&out);
+        let written = std::fs::read(&shard).expect("a shard");
+        assert!(bytes.is_empty() || written == bytes, "the same images are other bytes");
+        bytes = written;
+    }
+    assert_eq!(resumed, [Some(0), Some(1), Some(0)]);
+}
+
+#[test]
+fn more_archives_than_are_held_open_are_read() {
+    let place = TempDir::new().expect("a folder");
+    let png = |i: usize| {
+        let number = i.to_string();
+        picture(i % 6).to_png(&[("number", number.as_str())]).expect("a PNG")
+    };
+    for i in 0..70 {
+        let archive = place.path().join(format!("n{i:02}.tar"));
+        let images = [("0.png".to_string(), png(i)), ("1.png".to_string(), png(i + 1))];
+        std::fs::write(archive, tar_of(&images)).expect("it is written");
+    }
+    let source = Source::open(place.path(), &Options::default()).expect("a source");
+    assert_eq!((source.items.len(), source.classes.len()), (140, 70));
+    for (at, item) in source.items.iter().enumerate() {
+        assert_eq!(item.label, Some(at / 2));
+        assert!(source.read(item).expect("bytes") == png(at / 2 + at % 2), "{}", item.name);
+    }
+}
+
+#[test]
+fn archives_that_are_cut_are_refused() {
+    let place = TempDir::new().expect("a folder");
+    let path = place.path().join("x.tar");
+    // Padding and the blocks at the end, which are filled up.
+    let large = vec![7u8; 30_000];
+    let mut all = files();
+    all.push(("pear/notes.txt".into(), large));
+    let whole = tar_of(&all);
+    let last = whole.iter().rposition(|byte| *byte != 0).expect("it is not empty") + 1;
+    let open = |len: usize| {
+        std::fs::write(&path, &whole[..len]).expect("it is written");
+        Source::open(&path, &Options::default()).map(|source| source.items.len())
+    };
+    assert_eq!(open(whole.len()).expect("a source"), 6);
+    // Without its end it is whole, and without a part of the last file it is not.
+    assert_eq!(open(last.next_multiple_of(512)).expect("a source"), 6);
+    for len in [last, last - 1, last - 20_000] {
+        let error = open(len).expect_err("it is cut").to_string();
+        assert!(error.contains("pear/notes.txt ends beyond the archive"), "{error}");
+    }
+    let error = open(last - 30_000 - 100).expect_err("it is cut").to_string();
+    assert!(error.contains("damaged archive"), "{error}");
+}

@@ -10,12 +10,14 @@ use tintype::files::{Identity, write_durably};
 use tintype::generate::bytes;
 use tintype::image::Rgb;
 use tintype::noise::{ImageKey, Stream, normals};
-use tintype::weights::{Dtype, TensorView, open, write_safetensors};
+use tintype::weights::{Dtype, TensorView, open};
 
 use super::encoder::ImageEncoder;
 use super::hdf5::{GROUP, Hdf5Writer, Payload, item_name};
 use super::latents::LatentShards;
-use super::made::{IDENTITY, Other, check_shards, create_folder, is_numbered, remove, sweep};
+use super::made::{
+    IDENTITY, Other, check_shards, create_folder, is_numbered, remove, sweep, write_shard,
+};
 use super::prepare::Progress;
 use super::pt;
 use super::store::ImageStore;
@@ -130,18 +132,16 @@ pub fn to_shards(
     let mut complete = true;
     for rank in 0..plan.rank.world {
         for shard in shards(rank) {
-            let (path, items) = &shard;
             if is_there(&shard) {
-                progress.resume(items.len());
+                progress.resume(shard.1.len());
                 continue;
             }
             if rank != plan.rank.rank {
                 complete = false;
                 continue;
             }
-            match encode_shard(store, encoder, plan, items, &identity, progress)? {
-                Some(bytes) => write_durably(path, &bytes)?,
-                None => return Ok(Outcome::Stopped),
+            if !encode_shard(store, encoder, plan, &shard, &identity, [c, h, w], progress)? {
+                return Ok(Outcome::Stopped);
             }
         }
     }
@@ -186,58 +186,69 @@ fn is_finished(path: &Path, identity: &str, rows: usize) -> bool {
         && weights.tensors.get("labels").is_some_and(|labels| labels.len() == rows)
 }
 
+/// Encodes the images of a shard, whose latents are `[C, h, w]`, and writes it; tells whether it did, as it does unless
+/// it is cancelled.
 fn encode_shard(
     store: &ImageStore,
     encoder: &Encoder,
     plan: &Plan,
-    items: &[usize],
+    (path, items): &(PathBuf, Vec<usize>),
     identity: &str,
+    [c, h, w]: [usize; 3],
     progress: &Progress,
-) -> Result<Option<Vec<u8>>> {
+) -> Result<bool> {
     let side = store.side();
-    let mut samples = [Vec::new(), Vec::new()];
-    let mut shape = Vec::new();
-    for batch in items.chunks(plan.batch) {
+    // As the file holds them: of a RAE's, which are a gibibyte, there is no copy.
+    let latent_bytes = c * h * w * 4;
+    let mut samples = [false, true].map(|flipped| (flipped, vec![0u8; items.len() * latent_bytes]));
+    for (number, batch) in items.chunks(plan.batch).enumerate() {
         if progress.stop.load(Ordering::Relaxed) {
-            return Ok(None);
+            return Ok(false);
         }
-        for flipped in [false, true] {
+        for (flipped, bytes) in &mut samples {
             let images = batch.iter().flat_map(|&i| {
                 let planes = store.planes(i);
-                if flipped { mirror(&planes, side) } else { planes }
+                if *flipped { mirror(&planes, side) } else { planes }
             });
             let images = encoder.images(images.collect(), side);
             let z = encoder.network.latents(images, |[c, h, w]| {
                 let noise = |&i: &usize| {
                     let key = ImageKey::new(plan.seed, i as u64);
-                    normals(key, Stream::Posterior, u32::from(flipped), c * h * w)
+                    normals(key, Stream::Posterior, u32::from(*flipped), c * h * w)
                 };
                 batch.iter().flat_map(noise).collect()
             });
-            shape = z.dims()[1..].to_vec();
-            samples[usize::from(flipped)].extend(z.into_data().convert::<f32>().iter::<f32>());
+            let values = z.into_data().convert::<f32>();
+            let values =
+                values.as_slice::<f32>().map_err(|e| anyhow!("latents cannot be read: {e}"))?;
+            let places = bytes[number * plan.batch * latent_bytes..].chunks_exact_mut(4);
+            for (place, value) in places.zip(values) {
+                place.copy_from_slice(&value.to_le_bytes());
+            }
         }
         progress.images.fetch_add(batch.len() as u64, Ordering::Relaxed);
     }
-    shape.insert(0, items.len());
     let labels: Vec<u8> =
         items.iter().flat_map(|&i| store.label(i).map_or(-1, |l| l as i64).to_le_bytes()).collect();
-    let [straight, flipped] = samples;
-    let floats = |v: Vec<f32>| TensorView::from_f32(shape.clone(), &v).map_err(anyhow::Error::msg);
-    let labels = TensorView::from_bytes(Dtype::I64, vec![items.len()], labels);
+    let view = |dtype, shape: &[usize], bytes| {
+        TensorView::from_bytes(dtype, shape.to_vec(), bytes).map_err(anyhow::Error::msg)
+    };
+    let n = items.len();
+    let [(_, straight), (_, flipped)] = samples;
     let tensors = BTreeMap::from([
-        ("latents".to_string(), floats(straight)?),
-        ("latents_flip".to_string(), floats(flipped)?),
-        ("labels".to_string(), labels.map_err(anyhow::Error::msg)?),
+        ("latents".to_string(), view(Dtype::F32, &[n, c, h, w], straight)?),
+        ("latents_flip".to_string(), view(Dtype::F32, &[n, c, h, w], flipped)?),
+        ("labels".to_string(), view(Dtype::I64, &[n], labels)?),
     ]);
     // The keys that LightningDiT's own shards carry, and ours.
     let metadata = BTreeMap::from([
-        ("total_size".to_string(), items.len().to_string()),
+        ("total_size".to_string(), n.to_string()),
         ("dtype".to_string(), "torch.float32".to_string()),
         ("device".to_string(), "cpu".to_string()),
         (IDENTITY.to_string(), identity.to_string()),
     ]);
-    write_safetensors(&tensors, &metadata).map(Some).map_err(anyhow::Error::msg)
+    write_shard(path, &tensors, &metadata)?;
+    Ok(true)
 }
 
 /// The horizontal flip of planes `[3, side, side]`.

@@ -1,7 +1,7 @@
 //! Sampling of training items: a function of seed and global index alone, so that a run can stop
 //! anywhere, resume exactly and be distributed over any number of devices.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use tintype::noise::{ImageKey, Stream, uniforms};
 
@@ -12,8 +12,18 @@ pub struct EpochSampler {
     len: usize,
     /// Items of each class, if sampling is class-balanced.
     classes: Option<Vec<Vec<usize>>>,
-    /// The permutation of the current epoch.
-    epoch: Mutex<Option<(u64, Vec<u32>)>>,
+    /// The permutations that were drawn last.
+    epochs: Mutex<Vec<Epoch>>,
+}
+
+/// Permutations that are kept: at the end of an epoch, one reader of batches is in it and another in the next one.
+const KEPT: usize = 2;
+
+#[derive(Clone, Debug)]
+struct Epoch {
+    number: u64,
+    /// Its permutation.
+    items: Arc<[u32]>,
 }
 
 /// Indices of a sample of a batch.
@@ -39,7 +49,7 @@ impl SampleIndex {
 impl EpochSampler {
     /// Every item once per epoch, reshuffled each epoch.
     pub fn shuffled(seed: u64, len: usize) -> Self {
-        Self { seed, len, classes: None, epoch: Mutex::new(None) }
+        Self { seed, len, classes: None, epochs: Mutex::new(Vec::new()) }
     }
 
     /// Class-balanced: uniform over classes, then over the items of the class; unlabelled items are
@@ -54,7 +64,7 @@ impl EpochSampler {
         }
         classes.retain(|items| !items.is_empty());
         let classes = (!classes.is_empty()).then_some(classes);
-        Self { seed, len: labels.len(), classes, epoch: Mutex::new(None) }
+        Self { seed, len: labels.len(), classes, epochs: Mutex::new(Vec::new()) }
     }
 
     /// The samples `range` of the global batch of a step, counted from 0.
@@ -68,27 +78,44 @@ impl EpochSampler {
         batch: usize,
         range: std::ops::Range<usize>,
     ) -> Vec<SampleIndex> {
+        // Those of a batch are of one epoch or two.
+        let mut current = None;
         range
             .map(|index| {
                 let global_index = step * batch as u64 + index as u64;
-                SampleIndex { item: self.item(global_index), index, global_index }
+                let item = self.item(global_index, &mut current);
+                SampleIndex { item, index, global_index }
             })
             .collect()
     }
 
-    fn item(&self, global_index: u64) -> usize {
+    fn item(&self, global_index: u64, current: &mut Option<Epoch>) -> usize {
         let key = |image| ImageKey::new(self.seed, image);
         if let Some(classes) = &self.classes {
             let u = uniforms(key(global_index), Stream::Order, 0, 2);
             let items = &classes[(u[0] * classes.len() as f64) as usize];
             return items[(u[1] * items.len() as f64) as usize];
         }
-        let epoch = global_index / self.len as u64;
-        let mut cached = self.epoch.lock().unwrap_or_else(|poison| poison.into_inner());
-        if cached.as_ref().is_none_or(|(e, _)| *e != epoch) {
-            *cached = Some((epoch, self.permutation(epoch)));
+        let number = global_index / self.len as u64;
+        if current.as_ref().is_none_or(|epoch| epoch.number != number) {
+            *current = Some(self.epoch(number));
         }
-        cached.as_ref().map_or(0, |(_, p)| p[(global_index % self.len as u64) as usize] as usize)
+        let at = (global_index % self.len as u64) as usize;
+        current.as_ref().map_or(0, |epoch| epoch.items[at] as usize)
+    }
+
+    /// The permutation of an epoch: the first one who asks draws it, and others wait for it.
+    fn epoch(&self, number: u64) -> Epoch {
+        let mut kept = self.epochs.lock().unwrap_or_else(|poison| poison.into_inner());
+        if let Some(epoch) = kept.iter().find(|epoch| epoch.number == number) {
+            return epoch.clone();
+        }
+        if kept.len() == KEPT {
+            kept.remove(0);
+        }
+        let epoch = Epoch { number, items: self.permutation(number).into() };
+        kept.push(epoch.clone());
+        epoch
     }
 
     /// Fisher–Yates.
@@ -123,6 +150,29 @@ mod tests {
         assert_eq!(epoch(0), epoch(0));
         let parts = [sampler.batch(1, 5, 0..2), sampler.batch(1, 5, 2..5)].concat();
         assert_eq!(parts, sampler.batch(1, 5, 0..5));
+    }
+
+    #[test]
+    fn batches_are_the_same_in_any_order_and_from_any_thread() {
+        let items = |sampler: &EpochSampler, step| -> Vec<usize> {
+            sampler.batch(step, 4, 0..4).iter().map(|sample| sample.item).collect()
+        };
+        // Batches lie across epochs of 7 items, or several epochs in a batch.
+        for len in [7, 3, 100] {
+            let sampler = EpochSampler::shuffled(5, len);
+            let in_order: Vec<_> = (0..40).map(|step| items(&sampler, step)).collect();
+            let shared = EpochSampler::shuffled(5, len);
+            std::thread::scope(|scope| {
+                for reader in 0..4 {
+                    let (shared, in_order) = (&shared, &in_order);
+                    scope.spawn(move || {
+                        for step in (0..40).rev().filter(|step| step % 4 == reader) {
+                            assert_eq!(items(shared, step), in_order[step as usize], "{step}");
+                        }
+                    });
+                }
+            });
+        }
     }
 
     #[test]
