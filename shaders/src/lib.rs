@@ -27,6 +27,8 @@ pub mod present;
 mod software;
 
 pub use cache::keep_compiled_kernels;
+#[cfg(feature = "cuda")]
+pub use gpu::{CudaMemory, CudaMemoryError, cuda_memory, cuda_ordinal};
 #[cfg(feature = "wgpu")]
 pub use software::note_software_gpu;
 

@@ -30,6 +30,9 @@ pub(crate) mod squares;
 mod tile;
 mod view;
 
+#[cfg(feature = "cuda")]
+pub use cuda::memory::{CudaMemory, CudaMemoryError, cuda_memory, cuda_ordinal};
+
 use burn::backend::DispatchTensor;
 
 /// Whether a tensor is on a GPU that is a program on the processor, where units had better not wait for each other.

@@ -12,6 +12,8 @@ pub(super) mod convolution;
 mod launch;
 #[cfg(feature = "cuda")]
 pub(super) mod linear;
+#[cfg(feature = "cuda")]
+pub(super) mod memory;
 pub(super) mod product;
 #[cfg(feature = "cuda")]
 pub(super) mod self_test;
