@@ -14,8 +14,8 @@ pub struct Rank {
 }
 
 /// Variables of a launcher: rank, world size, rank on this machine.
-const LAUNCHERS: [[&str; 3]; 5] = [
-    ["RANK", "WORLD_SIZE", "LOCAL_RANK"], // torchrun
+pub(crate) const LAUNCHERS: [[&str; 3]; 5] = [
+    ["RANK", "WORLD_SIZE", "LOCAL_RANK"], // torchrun, or set by hand
     ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"], // srun (not sbatch's own shell)
     ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"], // Open MPI
     ["PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"], // MPICH, Intel MPI
