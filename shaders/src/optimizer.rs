@@ -47,11 +47,14 @@ impl StepGuard {
         Some(if factor < 1.0 { factor } else { 1.0 })
     }
 
+    /// Its numbers, for which the host waits.
+    pub fn read(&self) -> Vec<f32> {
+        self.numbers.to_data().convert::<f32>().iter::<f32>().collect()
+    }
+
     /// [`scale`](Self::scale) of its own numbers, for which the host waits.
-    pub(crate) fn read(&self) -> Option<f64> {
-        let numbers = self.numbers.to_data().convert::<f32>();
-        let numbers = numbers.try_to_vec::<f32>().expect("they were converted to float32");
-        Self::scale(&numbers, self.max_norm)
+    pub(crate) fn factor(&self) -> Option<f64> {
+        Self::scale(&self.read(), self.max_norm)
     }
 }
 
@@ -144,7 +147,8 @@ pub fn adamw_all(updates: Vec<AdamWUpdate>, guard: &StepGuard) -> Vec<AdamWUpdat
     }
     #[cfg(feature = "gpu")]
     if uses_kernels() && updates.iter().all(|update| gpu::adamw::takes(update.tensors(), guard)) {
-        return updates.into_iter().map(|update| gpu::adamw::step(update, guard)).collect();
+        let guard = gpu::guard::folded(guard);
+        return updates.into_iter().map(|update| gpu::adamw::step(update, &guard)).collect();
     }
     plain::adamw_all(updates, guard)
 }
@@ -176,8 +180,9 @@ pub fn lerp(
     #[cfg(feature = "gpu")]
     if uses_kernels() && averages.iter().zip(&values).all(|(a, b)| gpu::adamw::takes([a, b], guard))
     {
+        let guard = gpu::guard::folded(guard);
         let pairs = averages.into_iter().zip(values);
-        return pairs.map(|(a, b)| gpu::averages::lerp(a, b, share, guard)).collect();
+        return pairs.map(|(a, b)| gpu::averages::lerp(a, b, share, &guard)).collect();
     }
     plain::lerp(averages, values, share, guard)
 }

@@ -27,6 +27,12 @@ impl Launch {
         Self::from_variables(|name| std::env::var(name).ok())
     }
 
+    /// What lets a process in: `TINTYPE_TOKEN`, else what tells this launch from others.
+    pub fn token(&self) -> String {
+        let given = std::env::var("TINTYPE_TOKEN").ok().filter(|token| !token.is_empty());
+        given.or_else(|| self.id.clone()).unwrap_or_default()
+    }
+
     /// [`from_environment`](Self::from_environment) with a source of variables.
     ///
     /// # Errors
@@ -81,7 +87,7 @@ impl Launch {
                 address = Some(first_host(&list)?);
             }
             if port.is_none() {
-                port = slurm_port(&variable)?;
+                port = slurm_port(variable)?;
             }
         }
         match (&address, port) {

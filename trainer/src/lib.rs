@@ -14,6 +14,7 @@ pub mod bench;
 pub mod cli;
 pub mod data;
 pub mod evaluate;
+pub mod launch;
 pub mod loss;
 pub mod network;
 pub mod patience;

@@ -214,7 +214,8 @@ fn benchmarks_run_and_compare_with_and_without_kernels() {
     let only = ["--only", "pool", "--only", "ema"];
     let all = ["encode", "decode", "inception", "convolutions", "optimizer"];
     let networks = measured(&[&all[..], &only[..]].concat());
-    let expected = ["encode 1", "decode 1", "inception 1", "max pool 1", "average pool 1", "ema"];
+    let expected =
+        ["encode 1", "decode 1", "inception 1", "max pool 1", "average pool 1", "adamw and ema"];
     assert_eq!(networks, expected);
     let operations = measured(&["operations", "--network", "hdit-mnist"]);
     for name in ["attention, prepared 1", "softmax 1", "rope 1", "gelu mlp 1", "geglu mlp 1"] {

@@ -194,7 +194,7 @@ fn is_wgpu(device: &Device) -> bool {
 }
 
 /// Whether a device is the processor with its own kernels, and tracks no gradients.
-pub(crate) fn is_processor(device: &Device) -> bool {
+pub fn is_processor(device: &Device) -> bool {
     #[cfg(feature = "cpu")]
     return matches!(device.as_dispatch(), burn::backend::DispatchDevice::Flex(_));
     #[cfg(not(feature = "cpu"))]
@@ -205,7 +205,7 @@ pub(crate) fn is_processor(device: &Device) -> bool {
 }
 
 /// Whether a device is one of CUDA's.
-pub(crate) fn is_cuda(device: &Device) -> bool {
+pub fn is_cuda(device: &Device) -> bool {
     #[cfg(feature = "cuda")]
     return matches!(device.as_dispatch(), burn::backend::DispatchDevice::Cuda(_));
     #[cfg(not(feature = "cuda"))]

@@ -9,7 +9,6 @@ use burn::tensor::{FloatDType, Gradients, Tensor};
 use super::load::{layout, on_host};
 use super::names::{authors_name, is_float32};
 use super::store::TensorView;
-use crate::device::is_processor;
 
 /// One flat tensor a name, off the autodiff graph.
 pub type Flat = BTreeMap<String, Tensor<1>>;
@@ -53,9 +52,8 @@ pub fn flat<M: Module>(network: &M, which: Which) -> Flat {
     visitor.out
 }
 
-/// The values of the parameters that training changes, taken out of a network on the CPU, so that nobody else holds
-/// them and a step may write over them; elsewhere the network keeps them. It is of no use until [`with_flat`] gives it
-/// values again.
+/// The values of the parameters that training changes, taken out of a network, so that nobody else holds them and a step
+/// may write over them. The network is of no use until [`with_flat`] gives it values again.
 ///
 /// # Shapes
 ///
@@ -79,11 +77,8 @@ pub fn take_flat<M: Module>(network: &mut M) -> Flat {
             }
             let (device, shape) = (value.device().inner(), value.dims());
             self.out.insert(authors_name(&self.path), value.inner().flatten(0, D - 1));
-            if !is_processor(&device) {
-                return param;
-            }
             // Of the same shape, in the memory of one value.
-            let rest: Tensor<D> = Tensor::<D>::zeros([1usize; D], &device).expand(shape);
+            let rest: Tensor<D> = Tensor::<D>::empty([1usize; D], &device).expand(shape);
             Param::initialized(param.id, Tensor::from_inner(rest).require_grad())
         }
     }

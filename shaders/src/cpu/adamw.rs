@@ -55,7 +55,7 @@ struct Piece<'a> {
 ///
 /// If [`takes`](super::lists::takes) says no to a tensor, or the sizes of an update differ.
 pub(crate) fn steps(updates: Vec<AdamWUpdate>, guard: &StepGuard) -> Vec<AdamWUpdated> {
-    let Some(scale) = guard.read() else {
+    let Some(scale) = guard.factor() else {
         return updates.into_iter().map(AdamWUpdate::unchanged).collect();
     };
     let mut updates: Vec<Owned> = updates.into_iter().map(Owned::of).collect();

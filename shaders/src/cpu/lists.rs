@@ -37,7 +37,7 @@ pub(crate) fn lerp(
     share: f64,
     guard: &StepGuard,
 ) -> Vec<Tensor<1>> {
-    if guard.read().is_none() {
+    if guard.factor().is_none() {
         return averages;
     }
     let share = share as f32;

@@ -15,7 +15,7 @@ use crate::gradient::of_one_type;
 use crate::{AdamWStep, AdamWUpdate, AdamWUpdated, StepGuard};
 
 /// The exponent of a float32, all ones where it is infinite or NaN.
-const EXPONENT: u32 = 0x7F80_0000;
+pub(super) const EXPONENT: u32 = 0x7F80_0000;
 
 /// Inputs: parameter, first and second moment and an EMA, if it has one, which are written; gradient, guard.
 #[derive(Clone, Copy, Debug)]

@@ -14,6 +14,7 @@ mod dots;
 mod flash;
 pub(crate) mod gated;
 pub(crate) mod group_norm;
+pub(crate) mod guard;
 pub(crate) mod linear;
 #[cfg(feature = "wgpu")]
 mod matmul;

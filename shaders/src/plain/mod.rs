@@ -164,7 +164,7 @@ pub fn group_norm_silu(
 
 /// See [`crate::adamw_all`]; the host waits for the guard's numbers.
 pub fn adamw_all(updates: Vec<AdamWUpdate>, guard: &StepGuard) -> Vec<AdamWUpdated> {
-    let scale = guard.read();
+    let scale = guard.factor();
     let after = updates.into_iter().map(|update| match scale {
         Some(scale) => adamw(update, scale),
         None => update.unchanged(),
@@ -193,7 +193,7 @@ pub fn lerp(
     share: f64,
     guard: &StepGuard,
 ) -> Vec<Tensor<1>> {
-    if guard.read().is_none() {
+    if guard.factor().is_none() {
         return averages;
     }
     let pairs = averages.into_iter().zip(values);

@@ -17,7 +17,7 @@ use tintype::weights::{
     Flat, TensorView, Which, flat, layout, load, snapshot, take_flat, views, with_flat,
 };
 use tintype_trainer::network::patchgan::PatchGanConfig;
-use tintype_trainer::train::adamw::{AdamW, AdamWConfig, Group, Groups, clip_scale, global_norm};
+use tintype_trainer::train::adamw::{AdamW, AdamWConfig, Group, Groups, guard, norm};
 use tintype_trainer::train::adversary::discriminator_pass;
 use tintype_trainer::train::classes::drop_class;
 use tintype_trainer::train::ema::{Ema, EmaConfig};
@@ -45,7 +45,9 @@ pub(super) struct Stepper<M> {
     start: Flat,
     optimizer: AdamW,
     /// With what the file calls them.
-    emas: Vec<(&'static str, Ema)>,
+    /// What the file calls the averages.
+    averages: Vec<&'static str>,
+    emas: Vec<Ema>,
     /// Whether gradients of key biases are compared; without RoPE or a norm of the keys they are rounding noise.
     key_biases: bool,
 }
@@ -60,11 +62,10 @@ impl<M: Module> Stepper<M> {
         let start = flat(&network, Which::All);
         let optimizer = AdamW::new(optimizer, groups);
         // These averages do not count images.
-        let ema = |&(name, config): &(&'static str, EmaConfig)| {
-            (name, Ema::new(config, 1, start.clone()))
-        };
-        let emas = emas.iter().map(ema).collect();
-        Self { network, start, optimizer, emas, key_biases: false }
+        let of = |&(_, config): &(&'static str, EmaConfig)| Ema::new(config, 1, start.clone());
+        let (averages, emas) =
+            (emas.iter().map(|ema| ema.0).collect(), emas.iter().map(of).collect());
+        Self { network, start, optimizer, averages, emas, key_biases: false }
     }
 
     /// The same of a network whose key biases have gradients.
@@ -80,16 +81,17 @@ impl<M: Module> Stepper<M> {
     /// The same with another learning rate.
     pub(super) fn step_with(&mut self, loss: Loss, lr: f64) -> Result<f64> {
         let gradients = loss.gradients(&self.network);
-        let norm = global_norm(&gradients).context("no gradients")?;
-        let norm = norm.into_data().iter::<f64>().next().unwrap_or(f64::NAN);
-        let scale = clip_scale(norm, self.optimizer.config.max_grad_norm);
+        let guard = guard(&gradients, None, self.optimizer.config.max_grad_norm);
         let parameters = take_flat(&mut self.network);
-        let parameters = self.optimizer.update(parameters, &gradients, scale, lr);
+        let emas = &mut self.emas;
+        let parameters = self.optimizer.update(parameters, gradients, &guard, emas, lr);
         self.network = with_flat(self.network.clone(), &parameters);
         let values = flat(&self.network, Which::All);
-        for (_, ema) in &mut self.emas {
-            ema.update(&values);
+        for ema in emas {
+            ema.move_rest(&values, &guard);
+            ema.updates += 1;
         }
+        let norm = norm(&guard.read());
         Ok(norm)
     }
 
@@ -114,7 +116,7 @@ impl<M: Module> Stepper<M> {
             let label = format!("{name} (change)");
             checks.against(&label, &moved(&values), &moved(&expected), CHANGE)?;
         }
-        for (ema, average) in &self.emas {
+        for (ema, average) in self.averages.iter().zip(&self.emas) {
             let average = views(&average.values, &shapes);
             for (name, parameter) in below(golden, &format!("out.step{step}.{ema}.")) {
                 checks.values(&name, &found(&average, &parameter, &name)?.0, PARAMETER)?;
@@ -216,7 +218,8 @@ pub fn muon(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     let mut parameters = tensors("in.param")?;
     for step in 0..number(&config["steps"])? as usize {
         let gradients = tensors(&format!("in.step{step}.grad"))?;
-        parameters = optimizer.update(parameters, &gradients, 1.0, lr);
+        let free = guard(&gradients, None, None);
+        parameters = optimizer.update(parameters, gradients, &free, &mut [], lr);
         for (name, parameter) in &parameters {
             let label = format!("out.step{step}.param.{name}");
             let now: Vec<f64> = parameter.to_data().iter::<f64>().collect();
@@ -427,7 +430,7 @@ pub fn hdit(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
         let sigma_data = model.sigma_data;
         let loss = hdit::loss(&stepper.network, sigma_data, input, &settings, PLAIN, device);
         losses.extend(loss.total.to_data().iter::<f64>());
-        decays.push(ema.decay(stepper.emas[0].1.updates, batch));
+        decays.push(ema.decay(stepper.emas[0].updates, batch));
         norms.push(stepper.step(loss)?);
     }
     checks.values("out.sigma", &sigmas, Tolerance::Stated)?;
@@ -438,7 +441,7 @@ pub fn hdit(path: &Path, device: &Device, checks: &mut Checks) -> Result<()> {
     checks.values("out.grad_norm", &norms, Tolerance::Stated)?;
     checks.values("out.ema_decay", &decays, Tolerance::Stated)?;
     let (now, ema) =
-        (snapshot(&stepper.network), views(&stepper.emas[0].1.values, &layout(&stepper.network)));
+        (snapshot(&stepper.network), views(&stepper.emas[0].values, &layout(&stepper.network)));
     let names: Vec<String> = golden.outputs().cloned().collect();
     for name in names {
         if let Some(parameter) = name.strip_prefix("out.final.") {

@@ -5,7 +5,7 @@ use tintype::burn::tensor::Tensor;
 use tintype::weights::{Flat, Which, flat, flat_gradients, take_flat, with_flat};
 
 use super::{Bench, Measurement};
-use crate::train::adamw::{AdamW, AdamWConfig, Group, clip_scale, global_norm};
+use crate::train::adamw::{AdamW, AdamWConfig, Group, guard};
 use crate::train::ema::{Ema, EmaConfig};
 
 /// A network and its optimizer.
@@ -26,25 +26,24 @@ impl<M: AutodiffModule> Step<M> {
 
     pub(super) fn run(&mut self, loss: impl FnOnce(&M) -> Tensor<1>) {
         let gradients = flat_gradients(&self.network, &loss(&self.network).backward());
-        self.update(&gradients, scale(&gradients));
+        self.update(gradients, &mut []);
     }
 
-    fn update(&mut self, gradients: &Flat, scale: f64) {
+    /// Gradient norm, clipping, AdamW and the EMAs.
+    fn update(&mut self, gradients: Flat, emas: &mut [Ema]) {
+        let guard = guard(&gradients, None, self.optimizer.config.max_grad_norm);
         let parameters = take_flat(&mut self.network);
-        let parameters = self.optimizer.update(parameters, gradients, scale, 1e-4);
+        let parameters = self.optimizer.update(parameters, gradients, &guard, emas, 1e-4);
         self.network = with_flat(self.network.clone(), &parameters);
+        if !emas.is_empty() {
+            let values = flat(&self.network, Which::All);
+            emas.iter_mut().for_each(|ema| ema.move_rest(&values, &guard));
+        }
     }
 }
 
-/// What gradients are multiplied by for a global norm of 1 at most.
-fn scale(gradients: &Flat) -> f64 {
-    let norm = global_norm(gradients)
-        .map_or(0.0, |norm| norm.into_data().convert::<f32>().iter::<f64>().next().unwrap_or(0.0));
-    clip_scale(norm, Some(1.0))
-}
-
-/// Clipping by the global norm (the norm; AdamW multiplies by the scale), AdamW and the EMA, in float32, those that are
-/// wanted.
+/// What follows the gradients, in float32: their global norm, AdamW with the norm and clipping, and the same with an EMA;
+/// those that are wanted.
 pub(super) fn after_gradients<M: AutodiffModule>(
     bench: &Bench,
     mut step: Step<M>,
@@ -60,12 +59,14 @@ pub(super) fn after_gradients<M: AutodiffModule>(
     let mut add = |name: &str, bytes: f64, call: &mut dyn FnMut()| {
         found.extend(bench.operation(name.into(), 0.0, bytes, call));
     };
-    add("gradient norm and clip", bytes(&gradients), &mut || {
-        scale(&gradients);
+    add("gradient norm", bytes(&gradients), &mut || {
+        guard(&gradients, None, Some(1.0));
     });
-    let clips = scale(&gradients);
-    add("adamw", 7.0 * bytes(&gradients), &mut || step.update(&gradients, clips));
-    let mut ema = Ema::new(EmaConfig::Constant { decay: 0.9999 }, 1, all.clone());
-    add("ema", 3.0 * bytes(&all), &mut || ema.update(&all));
+    // The norm reads the gradients. A step reads them again, reads and writes parameters and moments, and then the EMA.
+    add("adamw", 8.0 * bytes(&gradients), &mut || step.update(gradients.clone(), &mut []));
+    let mut emas = [Ema::new(EmaConfig::Constant { decay: 0.9999 }, 1, all)];
+    add("adamw and ema", 10.0 * bytes(&gradients), &mut || {
+        step.update(gradients.clone(), &mut emas);
+    });
     found
 }

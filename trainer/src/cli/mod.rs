@@ -144,14 +144,14 @@ enum Outcome {
     Interrupted,
 }
 
-/// The device of a rank: `auto` and `cuda` select the GPU of its local rank.
+/// The device of a rank: `auto` and `cuda` select the GPU of its local rank, or the only one that the launcher lets it
+/// see.
 fn local_device(asked: &str, rank: crate::rank::Rank) -> String {
-    let several = rank.world > 1 && cfg!(feature = "cuda");
-    match asked {
-        "cuda" if several => format!("cuda:{}", rank.local),
-        "auto" if several && tintype::device::list().iter().any(|d| d.id.starts_with("cuda")) => {
-            format!("cuda:{}", rank.local)
-        }
-        _ => asked.into(),
+    let several = rank.world > 1 && cfg!(feature = "cuda") && ["auto", "cuda"].contains(&asked);
+    let gpus = || tintype::device::list().iter().filter(|d| d.id.starts_with("cuda")).count();
+    match if several { gpus() } else { 0 } {
+        0 => asked.into(),
+        1 => "cuda:0".into(),
+        _ => format!("cuda:{}", rank.local),
     }
 }

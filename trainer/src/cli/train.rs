@@ -4,21 +4,26 @@ mod systems;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tintype::burn::tensor::Device;
 use tintype::device;
 
 use self::systems::build;
-use super::Outcome;
+use super::face::sentence;
 use super::interrupt::on_interrupt;
 use super::numbers::at_least;
 use super::output::check_folder;
 use super::published::{DownloadArgs, FileOptions, Library};
 use super::training_data;
+use super::{Outcome, local_device};
+use crate::launch::Launch;
 use crate::rank::Rank;
 use crate::train::checkpoint;
+use crate::train::comm::{CommError, Group};
 use crate::train::config::{Activations, Config, DitDhData, LatentData, Recipe, RunConfig};
+use crate::train::critical;
 use crate::train::init::Origin;
 use crate::train::ranks::{check_batch, check_free, train};
 use crate::train::run::{Ended, Run};
@@ -37,6 +42,9 @@ pub struct Args {
     /// Override the number of training steps
     #[arg(long, value_parser = at_least::<u64>(0), allow_negative_numbers = true)]
     steps: Option<u64>,
+    /// With several processes: how long a rank waits for the others, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = at_least::<u64>(1), allow_negative_numbers = true)]
+    timeout: u64,
     /// Disable the progress bar
     #[arg(long)]
     quiet: bool,
@@ -54,25 +62,33 @@ pub fn run(args: Args) -> Result<Outcome> {
     if let Some(steps) = args.steps {
         config.set_steps(steps);
     }
-    ensure!(
-        Rank::from_environment()?.world == 1,
-        "one process trains on all devices of a machine; start it once, with --device cuda:0,cuda:1"
-    );
+    let rank = Rank::from_environment()?;
+    let names = match (rank.world, args.device.as_slice()) {
+        (1, names) => names.to_vec(),
+        (_, [name]) => vec![local_device(name, rank)],
+        (world, names) => bail!(
+            "this is one of {world} processes, each of which trains on one device, and --device names {}",
+            names.len()
+        ),
+    };
     let mut devices = Vec::new();
-    for name in &args.device {
+    for name in &names {
         let chosen = device::choose(name)?.found;
         check_precision(config.run(), &chosen.device)?;
         devices.push(chosen.device.autodiff());
     }
+    let ranks = devices.len() * rank.world;
+    check_batch(config.run(), ranks)?;
     let given = config.clone();
     let library = Library::of_process();
     let mut options = FileOptions::new(&library);
     name_files(&mut config, &args.out, &mut options)?;
-    if options.has_missing() {
-        check_before_downloads(&given, &args.out, devices.len())?;
+    if options.has_missing() && rank.rank == 0 {
+        check_before_downloads(&given, &args.out, ranks)?;
     }
     options.resolve(args.download, false)?;
-    for note in notes(&config) {
+    let is_first = rank.rank == 0;
+    for note in notes(&config).iter().filter(|_| is_first) {
         let _ = writeln!(std::io::stderr(), "note: {note}");
     }
     let message =
@@ -81,17 +97,38 @@ pub fn run(args: Args) -> Result<Outcome> {
         config: given,
         out: args.out.clone(),
         interrupted: on_interrupt(message)?,
-        quiet: args.quiet,
+        quiet: args.quiet || !is_first,
+    };
+    let limit = Duration::from_secs(args.timeout);
+    let mut group = match devices.pop() {
+        Some(device) if rank.world > 1 => {
+            let launch = Launch::from_environment()?.context("no launcher's variables are set")?;
+            Group::of_processes(rank, &launch, device, &args.out, limit, lost)?
+        }
+        last => {
+            devices.extend(last);
+            Group::of_devices(devices, limit)?
+        }
     };
     let origin = Origin::new(&args.out);
-    let ended = train(&run, &devices, move |comm, device| build(&config, &origin, comm, device))?;
-    match ended {
+    let ended = train(&run, &mut group, move |comm, device| build(&config, &origin, comm, device));
+    group.end(ended.as_ref().err().map(sentence).as_deref());
+    match ended? {
         Ended::Interrupted => Ok(Outcome::Interrupted),
         Ended::Done => {
-            println!("{}: {}", args.out.display(), done(&run)?);
+            if is_first {
+                println!("{}: {}", args.out.display(), done(&run)?);
+            }
             Ok(Outcome::Done)
         }
     }
+}
+
+/// Ends this process where the other ranks are lost: what it computes for them cannot be finished.
+fn lost(error: CommError) -> ! {
+    let _ = writeln!(std::io::stderr(), "error: {error}");
+    let _whole = critical::begin();
+    std::process::exit(1)
 }
 
 /// What can be refused before gigabytes are fetched: a folder that cannot be written, is in use or has a run of other

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tintype::burn::tensor::{Device, Tensor, TensorData};
-use tintype::shaders::{AdamWStep, AdamWUpdate, adamw_all, sum_of_squares};
+use tintype::shaders::{
+    AdamWStep, AdamWUpdate, AdamWUpdated, StepGuard, adamw_all, sum_of_squares,
+};
 use tintype::weights::{Dtype, Flat, TensorView, Weights, views};
 
+use super::ema::Ema;
 use super::muon::{self, Adam, muon};
 use super::schedule::{Schedule, WarmUp};
 
@@ -175,12 +178,20 @@ pub struct AdamW {
     /// Shapes `[out, in]` of the matrices that Muon steps.
     matrices: BTreeMap<String, [usize; 2]>,
     moments: BTreeMap<String, Moments>,
+    /// The parameters of the last step.
+    last: Vec<String>,
 }
 
 impl AdamW {
     /// An optimizer with empty state.
     pub fn new(config: AdamWConfig, groups: Groups) -> Self {
-        Self { config, groups, matrices: BTreeMap::new(), moments: BTreeMap::new() }
+        Self {
+            config,
+            groups,
+            matrices: BTreeMap::new(),
+            moments: BTreeMap::new(),
+            last: Vec::new(),
+        }
     }
 
     /// The same with Muon for these matrices, of shape `[out, in]`, where the settings want it.
@@ -193,8 +204,11 @@ impl AdamW {
         self.matrices.get(name).copied().filter(|_| self.config.muon)
     }
 
-    /// Returns the parameters after a step with `scale` times the gradients; those without a gradient keep their
-    /// values and have no state. On the CPU, parameters that nobody else refers to are written in place.
+    /// Returns the parameters after a step with these gradients, and moves the EMAs of those that have one; parameters
+    /// without a gradient keep their values and have no state. Where a number of `guard` is not finite all stay as they
+    /// are, and [`take_back`](Self::take_back) has to follow. Parameters that nobody else refers to are written in place.
+    ///
+    /// Muon reads the numbers of `guard` first; AdamW leaves them on the device.
     ///
     /// # Shapes
     ///
@@ -205,30 +219,63 @@ impl AdamW {
     ///
     /// If a gradient has another size than its parameter, or a matrix of
     /// [`with_matrices`](Self::with_matrices).
-    pub fn update(&mut self, parameters: Flat, gradients: &Flat, scale: f64, lr: f64) -> Flat {
+    pub fn update(
+        &mut self,
+        parameters: Flat,
+        mut gradients: Flat,
+        guard: &StepGuard,
+        emas: &mut [Ema],
+        lr: f64,
+    ) -> Flat {
+        self.last.clear();
         let mut after = Flat::new();
+        if self.config.muon {
+            let numbers = guard.read();
+            let Some(scale) = StepGuard::scale(&numbers, guard.max_norm) else { return parameters };
+            for (name, p) in parameters {
+                let p = match gradients.remove(&name) {
+                    None => p,
+                    Some(g) => self.muon_step(&name, p, scaled(g, scale), lr),
+                };
+                after.insert(name, p);
+            }
+            return after;
+        }
         let (mut names, mut updates) = (Vec::new(), Vec::new());
         for (name, p) in parameters {
-            match gradients.get(&name) {
+            match gradients.remove(&name) {
                 None => {
                     after.insert(name, p);
                 }
-                Some(g) if self.config.muon => {
-                    let p = self.muon_step(&name, p, scaled(g.clone(), scale), lr);
-                    after.insert(name, p);
-                }
                 Some(g) => {
-                    let (update, steps) = self.adamw_step(&name, p, g.clone(), scale, lr);
+                    let (mut update, steps) = self.adamw_step(&name, p, g, lr);
+                    update.averages = emas.iter_mut().filter_map(|ema| ema.take(&name)).collect();
                     updates.push(update);
                     names.push((name, steps));
                 }
             }
         }
-        for ((name, steps), (p, [first, second])) in names.into_iter().zip(adamw_all(updates)) {
+        for ((name, steps), updated) in names.into_iter().zip(adamw_all(updates, guard)) {
+            let AdamWUpdated { parameter, moments: [first, second], averages } = updated;
+            for (ema, average) in emas.iter_mut().zip(averages) {
+                ema.put(&name, average);
+            }
             self.moments.insert(name.clone(), Moments { first, second: Some(second), steps });
-            after.insert(name, p);
+            after.insert(name.clone(), parameter);
+            self.last.push(name);
         }
         after
+    }
+
+    /// Forgets that the last step was made, since its guard did not let it change anything.
+    pub fn take_back(&mut self) {
+        for name in self.last.drain(..) {
+            let Some(moments) = self.moments.get_mut(&name) else { continue };
+            moments.steps -= 1;
+            if moments.steps == 0 {
+                self.moments.remove(&name);
+            }
+        }
     }
 
     /// The learning rate of a parameter and what weight decay multiplies it by.
@@ -250,7 +297,6 @@ impl AdamW {
         name: &str,
         parameter: Tensor<1>,
         gradient: Tensor<1>,
-        scale: f64,
         lr: f64,
     ) -> (AdamWUpdate, u64) {
         let AdamWConfig { betas: [beta1, beta2], eps, .. } = self.config;
@@ -260,14 +306,15 @@ impl AdamW {
         let n = (steps + 1) as i32;
         let (bias1, bias2) = (1.0 - beta1.powi(n), 1.0 - beta2.powi(n));
         let step = AdamWStep {
-            scale,
             betas: [beta1, beta2],
             decay,
             rate: lr / bias1,
             root: 1.0 / bias2.sqrt(),
             eps,
         };
-        (AdamWUpdate { parameter, gradient, moments: [first, second], step }, steps + 1)
+        let moments = [first, second];
+        let averages = Vec::new();
+        (AdamWUpdate { parameter, gradient, moments, averages, step }, steps + 1)
     }
 
     /// The step of Muon, or of its Adam, and the parameter after it.
@@ -407,23 +454,34 @@ impl AdamW {
     }
 }
 
-/// The global L2 norm of gradients, `[1]` on their device.
-pub fn global_norm(gradients: &Flat) -> Option<Tensor<1>> {
+/// What lets a step happen: the global norm of its gradients, and other numbers that must be finite.
+///
+/// # Shapes
+///
+/// * `gradients`: `[n]` a name
+/// * `numbers`: `[k]`
+pub fn guard(gradients: &Flat, numbers: Option<Tensor<1>>, max_norm: Option<f64>) -> StepGuard {
     let gradients: Vec<_> = gradients.values().cloned().collect();
-    (!gradients.is_empty()).then(|| sum_of_squares(gradients).sqrt())
+    let squares = match (gradients.is_empty(), &numbers) {
+        (false, _) => sum_of_squares(gradients),
+        (true, Some(numbers)) => Tensor::zeros([1], &numbers.device()),
+        (true, None) => Tensor::zeros([1], &Device::flex()),
+    };
+    let numbers = match numbers {
+        Some(numbers) => Tensor::cat(vec![squares, numbers], 0), // [1 + k]
+        None => squares,
+    };
+    StepGuard { numbers, max_norm }
+}
+
+/// The global L2 norm of gradients from the numbers of a guard.
+pub fn norm(numbers: &[f32]) -> f64 {
+    f64::from(numbers.first().map_or(0.0, |squares| squares.sqrt()))
 }
 
 /// The global L2 norm of gradients, read back; 0 of none.
 pub fn norm_of(gradients: &Flat) -> f64 {
-    let norm = global_norm(gradients).map(|norm| norm.into_data().convert::<f32>());
-    norm.and_then(|norm| norm.iter::<f64>().next()).unwrap_or(0.0)
-}
-
-/// What gradients of a global norm are multiplied by, `min(1, max/(norm + 1e-6))` as in `clip_grad_norm_`: 1 where
-/// they are not clipped.
-pub fn clip_scale(norm: f64, max: Option<f64>) -> f64 {
-    let factor = max.map_or(1.0, |max| max / (norm + 1e-6));
-    if factor < 1.0 { factor } else { 1.0 }
+    norm(&guard(gradients, None, None).read())
 }
 
 /// A gradient that is clipped; one that is not costs nothing.
@@ -434,33 +492,78 @@ fn scaled(g: Tensor<1>, scale: f64) -> Tensor<1> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::ema::EmaConfig;
 
     #[test]
     fn clipping_is_part_of_a_step() {
-        assert_eq!(clip_scale(1e9, None), 1.0);
-        assert_eq!(clip_scale(0.5, Some(1.0)), 1.0);
-        assert_eq!(clip_scale(f64::NAN, Some(1.0)), 1.0);
-        assert_eq!(clip_scale(4.0, Some(1.0)), 1.0 / (4.0 + 1e-6));
         let row = |v: [f32; 3]| Tensor::<1>::from_floats(v, &Device::flex());
         let of = |v: [f32; 3]| Flat::from([("a".to_string(), row(v))]);
         let gradients = of([3.0, -7.0, 0.1]);
-        let norm = global_norm(&gradients).expect("there is one").into_data();
-        let norm = norm.iter::<f64>().next().expect("one number");
+        let norm = norm_of(&gradients);
         assert!((norm - 58.01f64.sqrt()).abs() < 1e-5, "{norm}");
-        assert!(global_norm(&Flat::new()).is_none());
-        let scale = clip_scale(norm, Some(0.25));
+        assert_eq!(norm_of(&Flat::new()), 0.0);
+        let clipping = guard(&gradients, None, Some(0.25));
+        let scale = StepGuard::scale(&clipping.read(), Some(0.25)).expect("it is finite");
         for muon in [false, true] {
             let config = AdamWConfig { muon, ..AdamWConfig::new(0.1, [0.9, 0.999]) };
             let [mut inside, mut before] = [0, 1].map(|_| AdamW::new(config, |_| Group::PLAIN));
             let (mut a, mut b) = (of([1.0, 2.0, 3.0]), of([1.0, 2.0, 3.0]));
             for _ in 0..3 {
                 let clipped = Flat::from([("a".to_string(), gradients["a"].clone() * scale)]);
-                a = inside.update(a, &gradients, scale, 0.1);
-                b = before.update(b, &clipped, 1.0, 0.1);
+                let free = guard(&clipped, None, None);
+                a = inside.update(a, gradients.clone(), &clipping, &mut [], 0.1);
+                b = before.update(b, clipped, &free, &mut [], 0.1);
             }
             a["a"].to_data().assert_eq(&b["a"].to_data(), true);
             let moments = |adam: &AdamW| adam.to_tensors()["second.a"].to_f32();
             assert_eq!(moments(&inside), moments(&before));
+        }
+    }
+
+    #[test]
+    fn a_step_that_is_not_finite_leaves_no_trace() {
+        let row = |v: [f32; 2]| Tensor::<1>::from_floats(v, &Device::flex());
+        let of = |v: [f32; 2]| Flat::from([("a".to_string(), row(v))]);
+        let bits =
+            |x: &Tensor<1>| -> Vec<u32> { x.to_data().iter::<f32>().map(f32::to_bits).collect() };
+        for muon in [false, true] {
+            let config = AdamWConfig { muon, ..AdamWConfig::new(0.1, [0.9, 0.999]) };
+            let run = |bad: &[usize]| {
+                let mut adam = AdamW::new(config, |_| Group::PLAIN);
+                let mut ema = [Ema::new(EmaConfig::Constant { decay: 0.5 }, 1, of([1.0, 2.0]))];
+                let mut p = of([1.0, 2.0]);
+                for step in 0..5 {
+                    let is_bad = bad.contains(&step);
+                    let g = of(if is_bad { [1.0, f32::NAN] } else { [0.5, -3.0] });
+                    // A loss can be at fault alone, too.
+                    let loss = if step == 0 && is_bad { f32::INFINITY } else { 1.0 };
+                    let loss = Tensor::from_floats([loss], &Device::flex());
+                    let guard = guard(&g, Some(loss), Some(1.0));
+                    p = adam.update(p, g, &guard, &mut ema, 0.1);
+                    ema[0].move_rest(&p, &guard);
+                    match StepGuard::scale(&guard.read(), None).is_some() {
+                        true => ema[0].updates += 1,
+                        false => adam.take_back(),
+                    }
+                }
+                (bits(&p["a"]), bits(&ema[0].values["a"]), ema[0].updates, adam.to_tensors())
+            };
+            let (p, average, updates, state) = run(&[0, 3]);
+            let mut three = AdamW::new(config, |_| Group::PLAIN);
+            let mut expected = of([1.0, 2.0]);
+            for _ in 0..3 {
+                let g = of([0.5, -3.0]);
+                let guard = guard(&g, None, Some(1.0));
+                expected = three.update(expected, g, &guard, &mut [], 0.1);
+            }
+            assert_eq!((p, updates), (bits(&expected["a"]), 3));
+            assert_eq!(state["steps.a"].to_i64(), [3]);
+            assert_eq!(state["first.a"].to_f32(), three.to_tensors()["first.a"].to_f32());
+            assert!(average.iter().all(|&bits| f32::from_bits(bits).is_finite()));
+            // All of them bad: no state at all.
+            let (p, average, updates, state) = run(&[0, 1, 2, 3, 4]);
+            let start = bits(&row([1.0, 2.0]));
+            assert_eq!((p, average, updates, state.len()), (start.clone(), start, 0, 0));
         }
     }
 
@@ -479,7 +582,8 @@ mod tests {
         };
         // Nothing was stepped: nothing to restore.
         assert_eq!(new().restore(&saved(&adam), &parameters, &device), Ok(()));
-        adam.update(parameters.clone(), &parameters, 1.0, 0.1);
+        let free = guard(&parameters, None, None);
+        adam.update(parameters.clone(), parameters.clone(), &free, &mut [], 0.1);
         let whole = saved(&adam);
         assert_eq!(new().restore(&whole, &parameters, &device), Ok(()));
         let without = |names: &[&str]| {

@@ -5,19 +5,23 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use tintype::burn::tensor::{Device, FloatDType, Tensor};
+use tintype::shaders::StepGuard;
 use tintype::weights::{
     Flat, Weights, Which, flat, flat_gradients, load, open, snapshot, take_flat, with_flat,
 };
 
-use super::adamw::{AdamW, AdamWConfig, Group, clip_scale, norm_of};
+use super::adamw::{AdamW, AdamWConfig, Group, guard, norm};
 use super::checkpoint::TensorFile;
-use super::comm::Comm;
+use super::comm::{Comm, CommError};
 use super::diffusion::fresh;
 use super::init::DISCRIMINATOR;
 use crate::network::patchgan::{PatchGan, PatchGanConfig, hinge_loss};
 
 /// The file with the moments of its optimizer.
 const OPTIMIZER: &str = "optimizer-discriminator.safetensors";
+
+/// What the names of its weights begin with among those of a trainer.
+const WEIGHTS: &str = "discriminator.";
 
 /// Outputs of a discriminator pass.
 #[derive(Debug)]
@@ -60,17 +64,24 @@ pub fn discriminator_pass(
 pub struct Lesson {
     /// Loss, mean logits and the gradients' norm by name.
     pub values: Vec<(String, f64)>,
+    /// Whether a rank was asked to stop.
+    pub stop: bool,
     gradients: Flat,
-    norm: f64,
+    guard: StepGuard,
     network: PatchGan,
 }
 
 impl Lesson {
     /// The lesson of real images and of reconstructions, as [`discriminator_pass`] takes them. All ranks call it.
     ///
+    /// * `max_norm`: its gradients are clipped to
     /// # Shapes
     ///
     /// * `images`, `reconstruction`: `[B, 3, H, W]` in −1…1
+    ///
+    /// # Errors
+    ///
+    /// If another rank cannot be reached.
     ///
     /// # Panics
     ///
@@ -80,15 +91,16 @@ impl Lesson {
         images: Tensor<4>,
         reconstruction: Tensor<4>,
         comm: &Comm,
-    ) -> Self {
+        max_norm: Option<f64>,
+    ) -> Result<Self, CommError> {
         let pass = discriminator_pass(discriminator, images, reconstruction);
         let [real, fake] = pass.logits;
         let losses = vec![("disc_loss", pass.loss), ("logits_real", real), ("logits_fake", fake)];
-        let mut values = comm.mean_losses(losses);
-        let gradients = comm.mean(pass.gradients);
-        let norm = norm_of(&gradients);
-        values.push(("disc_grad_norm".into(), norm));
-        Self { values, gradients, norm, network: pass.discriminator }
+        let (mut values, stop) = comm.mean_losses(losses)?;
+        let gradients = comm.mean(pass.gradients)?;
+        let guard = guard(&gradients, None, max_norm);
+        values.push(("disc_grad_norm".into(), norm(&guard.read())));
+        Ok(Self { values, stop, gradients, guard, network: pass.discriminator })
     }
 
     /// Whether all of it is finite; the same on all ranks.
@@ -113,10 +125,9 @@ impl Adversary {
 
     /// One optimizer step.
     pub fn learn(&mut self, lesson: Lesson, lr: f64) {
-        let Lesson { gradients, norm, mut network, .. } = lesson;
-        let scale = clip_scale(norm, self.optimizer.config.max_grad_norm);
+        let Lesson { gradients, guard, mut network, .. } = lesson;
         let parameters = take_flat(&mut network);
-        let parameters = self.optimizer.update(parameters, &gradients, scale, lr);
+        let parameters = self.optimizer.update(parameters, gradients, &guard, &mut [], lr);
         self.network = with_flat(network, &parameters);
     }
 
@@ -129,6 +140,25 @@ impl Adversary {
             TensorFile { name: DISCRIMINATOR, tensors: network, metadata: format },
             TensorFile { name: OPTIMIZER, tensors: moments, metadata },
         ]
+    }
+
+    /// Its weights, `[n]` a name, which begins with `discriminator.`.
+    pub fn weights(&self, which: Which) -> Flat {
+        let named = |(name, value)| (format!("{WEIGHTS}{name}"), value);
+        flat(&self.network, which).into_iter().map(named).collect()
+    }
+
+    /// Takes those of [`weights`](Self::weights) among others.
+    pub fn set_weights(&mut self, weights: &Flat) {
+        let own = weights.iter().filter_map(|(name, value)| {
+            Some((name.strip_prefix(WEIGHTS)?.to_string(), value.clone()))
+        });
+        self.network = with_flat(self.network.clone(), &own.collect());
+    }
+
+    /// The norm that its gradients are clipped to.
+    pub fn max_norm(&self) -> Option<f64> {
+        self.optimizer.config.max_grad_norm
     }
 
     /// Takes the discriminator of a file.

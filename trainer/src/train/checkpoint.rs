@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tintype::files::{sync_folder, write_durably};
@@ -21,6 +22,8 @@ pub const FOLDER: &str = "checkpoints";
 const STATE_FILE: &str = "state.json";
 /// How often the latest checkpoint of a run in training is looked for.
 const TRIES: usize = 20;
+/// How long a machine's view of a shared folder may be old.
+const VISIBLE: Duration = Duration::from_secs(60);
 
 /// The state of a run besides tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -206,6 +209,27 @@ pub fn latest(run: &Path) -> Result<Option<(PathBuf, State)>> {
         }
     }
     bail!("the checkpoints of {} are deleted while they are read", run.display())
+}
+
+/// The checkpoint of a step that rank 0 has found, for a rank of another machine, whose view of a shared folder may be a
+/// minute old.
+///
+/// # Errors
+///
+/// If it does not appear, or its state cannot be read.
+pub fn of_rank_0(run: &Path, step: u64) -> Result<(PathBuf, State)> {
+    let path = of_step(run, step);
+    let begun = Instant::now();
+    while !exists(run, step) && begun.elapsed() < VISIBLE {
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    ensure!(
+        exists(run, step),
+        "rank 0 resumes {}, which is not there on this machine; --out has to be a folder that all machines share",
+        path.display()
+    );
+    let state = read_state(&path)?;
+    Ok((path, state))
 }
 
 /// Removes what a killed process left of a checkpoint. Only for the owner of a run, while it writes none.

@@ -106,6 +106,28 @@ impl Config {
         self.shared().evaluate.map(|e| e.every)
     }
 
+    /// Whether samples are evaluated after so many steps.
+    pub fn evaluates_at(&self, step: u64) -> bool {
+        let due = |every: u64| step == self.run().steps || step.is_multiple_of(every);
+        self.evaluate_every().is_some_and(due)
+    }
+
+    /// Whether something looks at the weights after so many steps: a checkpoint, a preview, an evaluation, or the end.
+    pub fn is_due(&self, step: u64) -> bool {
+        let every =
+            [Some(self.run().checkpoint_every), self.preview_every(), self.evaluate_every()];
+        step == self.run().steps || every.into_iter().flatten().any(|n| step.is_multiple_of(n))
+    }
+
+    /// All settings.
+    ///
+    /// # Errors
+    ///
+    /// If a path is not Unicode.
+    pub fn whole(&self) -> Result<Value> {
+        Ok(serde_json::to_value(self)?)
+    }
+
     /// The settings that must stay when a run is resumed, by table. Free are steps, the intervals of log,
     /// checkpoints, previews and evaluations, what is kept, devices and what changes only the rounding.
     ///

@@ -1,6 +1,6 @@
 //! The trainer of diffusion networks: gradients, clipping, AdamW, EMA.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -9,22 +9,24 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tintype::burn::module::Module;
 use tintype::burn::tensor::{Device, FloatDType, Tensor};
-use tintype::device::seeded;
+use tintype::device::{is_processor, seeded};
 use tintype::image::Rgb;
+use tintype::shaders::StepGuard;
 use tintype::weights::{
     Flat, Weights, Which, computing_in, flat, layout, load, open, snapshot, take_flat, views,
     with_flat,
 };
 
-use super::adamw::{AdamW, AdamWConfig, clip_scale, norm_of};
+use super::adamw::{AdamW, AdamWConfig, guard, norm};
 use super::checkpoint::TensorFile;
-use super::comm::Comm;
+use super::comm::{Comm, Gathered, Numbers, Pieces, Reduction};
 use super::ema::{self, Ema, EmaConfig};
 use super::epoch_sampler::EpochSampler;
 use super::evaluate::SampleEvaluator;
-use super::objective::{Compute, Objective};
+use super::objective::{Compute, Loss, Objective};
 use super::prefetch::Prefetch;
 use super::preview::Previewer;
+use super::readback::Readback;
 use super::recompute::add;
 use super::record::DataRecord;
 use super::trainer::{Report, Trainer};
@@ -66,6 +68,22 @@ pub struct DiffusionTrainer<O: Objective> {
     /// What was taken from `init.from`.
     pub(super) initialized: Option<String>,
     metadata: BTreeMap<String, String>,
+    /// In how many pieces gradients come.
+    pieces: Pieces,
+    in_flight: Option<InFlight>,
+    /// How steps ended that were resolved and not told yet.
+    reports: VecDeque<Report>,
+}
+
+/// A step whose numbers are on their way.
+#[derive(Debug)]
+struct InFlight {
+    names: Vec<&'static str>,
+    /// Of each rank and micro-batch.
+    losses: Gathered,
+    /// Those of the guard: the sum of the gradients' squares, then `losses`.
+    numbers: Readback,
+    lr: f64,
 }
 
 impl<O: Objective> DiffusionTrainer<O> {
@@ -116,6 +134,9 @@ impl<O: Objective> DiffusionTrainer<O> {
             watchers,
             initialized: None,
             metadata,
+            pieces: Pieces::new(),
+            in_flight: None,
+            reports: VecDeque::new(),
         })
     }
 
@@ -140,34 +161,65 @@ impl<O: Objective> DiffusionTrainer<O> {
         })
     }
 
-    /// Gradients of the whole step over all devices, and the losses by name.
-    fn gradients(&mut self, step: u64) -> Result<(Flat, Vec<(&'static str, f64)>)> {
-        let Steps { accumulate, compute, .. } = self.steps;
-        let mut gradients = Flat::new();
-        let mut names = vec!["loss"];
-        let mut parts: Vec<Tensor<1>> = Vec::new();
-        for _ in 0..accumulate {
-            let batch = self.next_batch(step)?;
-            let network = match compute.precision {
-                FloatDType::F32 => self.network.clone(),
-                precision => computing_in(&self.network, precision),
-            };
-            let loss = self.objective.loss(&network, batch, compute, &self.device)?;
-            let mut values = vec![loss.total.clone().inner()];
-            names.truncate(1);
-            for (name, term) in &loss.terms {
-                names.push(name);
-                values.push(term.clone().inner());
-            }
-            let values = Tensor::cat(values, 0);
-            parts.push(values);
-            add(&mut gradients, loss.gradients(&self.network));
+    /// Gradients of the whole step over all ranks, and the losses of each rank's micro-batches with their names.
+    fn gradients(&mut self, step: u64) -> Result<(Flat, Vec<&'static str>, Gathered)> {
+        let (mut names, mut losses) = (Vec::new(), Vec::new());
+        let mut before = Flat::new();
+        for _ in 1..self.steps.accumulate {
+            let loss = self.micro_batch(step, &mut names, &mut losses)?;
+            add(&mut before, loss.gradients(&self.network));
         }
-        let gradients = self.comm.sum(gradients);
-        let sums = parts.into_iter().reduce(|a, b| a + b).context("a step has micro-batches")?;
-        let sums: Vec<f64> = sums.into_data().convert::<f32>().iter::<f64>().collect();
-        let sums = self.comm.sum_numbers(&sums);
-        Ok((gradients, names.into_iter().zip(sums).collect()))
+        // Of the last micro-batch, the sum over ranks begins while earlier blocks are still being differentiated.
+        let loss = self.micro_batch(step, &mut names, &mut losses)?;
+        let mut sum = Reduction::new(&self.comm, &mut self.pieces, before);
+        loss.gradients_in_pieces(&self.network, &mut |piece| sum.add(piece));
+        let gradients = sum.finish()?;
+        let losses = Tensor::cat(losses, 0).cast(FloatDType::F32); // [accumulate·names]
+        Ok((gradients, names, self.comm.gather(losses)?))
+    }
+
+    /// The loss of the next micro-batch. Its terms are added to `losses`, `[1]` each, in the order of `names`.
+    fn micro_batch(
+        &mut self,
+        step: u64,
+        names: &mut Vec<&'static str>,
+        losses: &mut Vec<Tensor<1>>,
+    ) -> Result<Loss> {
+        let compute = self.steps.compute;
+        let batch = self.next_batch(step)?;
+        let network = match compute.precision {
+            FloatDType::F32 => self.network.clone(),
+            precision => computing_in(&self.network, precision),
+        };
+        let loss = self.objective.loss(&network, batch, compute, &self.device)?;
+        *names = vec!["loss"];
+        losses.push(loss.total.clone().inner());
+        for (name, term) in &loss.terms {
+            names.push(name);
+            losses.push(term.clone().inner());
+        }
+        Ok(loss)
+    }
+
+    /// Reads how the step in flight ended, if there is one.
+    fn resolve(&mut self) {
+        let Some(InFlight { names, losses, numbers, lr }) = self.in_flight.take() else { return };
+        let numbers = numbers.wait();
+        let made = StepGuard::scale(&numbers, None).is_some();
+        match made {
+            // A step that changes nothing does not move the averages, either.
+            true => self.emas.iter_mut().for_each(|ema| ema.updates += 1),
+            false => self.optimizer.take_back(),
+        }
+        let Numbers { sums, stop } = losses.decode(&numbers[1..]);
+        let mut values: Vec<(String, f64)> =
+            names.iter().map(|name| (name.to_string(), 0.0)).collect();
+        for micro_batch in sums.chunks(names.len()) {
+            values.iter_mut().zip(micro_batch).for_each(|((_, sum), loss)| *sum += loss);
+        }
+        values.push(("grad_norm".into(), norm(&numbers)));
+        values.push(("lr".into(), lr));
+        self.reports.push_back(Report { values, skipped: !made, stop });
     }
 
     fn next_batch(&mut self, step: u64) -> Result<O::Batch> {
@@ -190,29 +242,44 @@ impl<O: Objective> DiffusionTrainer<O> {
 }
 
 impl<O: Objective> Trainer for DiffusionTrainer<O> {
-    fn step(&mut self, step: u64) -> Result<Report> {
-        let (gradients, losses) = self.gradients(step)?;
-        let norm = norm_of(&gradients);
-        let finite = norm.is_finite() && losses.iter().all(|(_, v)| v.is_finite());
+    fn step(&mut self, step: u64) -> Result<()> {
+        let (gradients, names, losses) = self.gradients(step)?;
+        // How the step before ended decides the bias corrections and decays of this one. The device has both of this one's
+        // passes to do meanwhile.
+        self.resolve();
+        let AdamWConfig { max_grad_norm, .. } = self.optimizer.config;
         let lr = self.optimizer.config.lr_at(step);
-        if finite {
-            let scale = clip_scale(norm, self.optimizer.config.max_grad_norm);
-            let parameters = take_flat(&mut self.network);
-            let parameters = self.optimizer.update(parameters, &gradients, scale, lr);
-            self.network = with_flat(self.network.clone(), &parameters);
-        }
-        // A step that changes nothing does not move the averages, either.
-        if finite && self.comm.rank == 0 {
+        let guard = guard(&gradients, Some(losses.values.clone()), max_grad_norm);
+        let numbers = Readback::begin(guard.numbers.clone());
+        let parameters = take_flat(&mut self.network);
+        let parameters = self.optimizer.update(parameters, gradients, &guard, &mut self.emas, lr);
+        self.network = with_flat(self.network.clone(), &parameters);
+        drop(parameters);
+        if !self.emas.is_empty() {
             let values = flat(&self.network, Which::All);
-            for ema in &mut self.emas {
-                ema.update(&values);
-            }
+            self.emas.iter_mut().for_each(|ema| ema.move_rest(&values, &guard));
         }
-        let mut values: Vec<(String, f64)> =
-            losses.into_iter().map(|(name, v)| (name.to_string(), v)).collect();
-        values.push(("grad_norm".into(), norm));
-        values.push(("lr".into(), lr));
-        Ok(Report { values, skipped: !finite })
+        self.in_flight = Some(InFlight { names, losses, numbers, lr });
+        Ok(())
+    }
+
+    fn runs_ahead(&self) -> bool {
+        self.comm.stays_on_device() && !is_processor(&self.plain_device())
+    }
+
+    fn settle(&mut self) -> Result<Report> {
+        if self.reports.is_empty() {
+            self.resolve();
+        }
+        self.reports.pop_front().context("all steps were settled")
+    }
+
+    fn weights(&self, which: Which) -> Flat {
+        flat(&self.network, which)
+    }
+
+    fn set_weights(&mut self, weights: Flat) {
+        self.network = with_flat(self.network.clone(), &weights);
     }
 
     fn save(&self) -> Result<Vec<TensorFile>> {

@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use tintype::burn::tensor::{Tensor, TensorData};
 use tintype::diffusion::karras::ema_decay;
-use tintype::shaders::lerp;
+use tintype::shaders::{StepGuard, lerp};
 use tintype::weights::{Flat, Weights, open, views};
 
 use super::checkpoint::TensorFile;
@@ -101,17 +101,19 @@ pub struct Ema {
     pub values: Flat,
     /// Updates so far.
     pub updates: u64,
+    /// Parameters whose averages the present step has moved.
+    moved: BTreeSet<String>,
 }
 
 impl Ema {
     /// Initializes the EMA with the network's values; a step has `batch` images.
     pub fn new(config: EmaConfig, batch: usize, values: Flat) -> Self {
-        Self { config, batch, values, updates: 0 }
+        Self { config, batch, values, updates: 0, moved: BTreeSet::new() }
     }
 
     /// The same EMA of other values after so many updates.
     pub fn begun_with(&self, values: Flat, updates: u64) -> Self {
-        Self { values, updates, ..*self }
+        Self { values, updates, moved: BTreeSet::new(), ..*self }
     }
 
     /// The same EMA with the values of a file, but the network's `own` for the tensors of `kept`, after as many updates
@@ -150,17 +152,43 @@ impl Ema {
         Ok(self.begun_with(own, updates))
     }
 
-    /// `ema ← ema + (1 − d)·(p − ema)` for parameters and float buffers.
-    pub fn update(&mut self, values: &Flat) {
-        let share = 1.0 - self.config.decay(self.updates, self.batch);
-        // Taken out, so that nobody else holds what is written.
-        let taken = values.iter().filter_map(|(name, new)| {
-            let old = self.values.remove(name)?;
-            Some((name.clone(), (old, new.clone())))
-        });
+    /// `1 − d` of the next update, `ema ← ema + (1 − d)·(p − ema)`.
+    fn share(&self) -> f64 {
+        1.0 - self.config.decay(self.updates, self.batch)
+    }
+
+    /// The average of a parameter and the share by which it moves, for a step that moves both at once. Taken out, so that
+    /// nobody else holds what is written.
+    pub fn take(&mut self, name: &str) -> Option<(Tensor<1>, f64)> {
+        let share = self.share();
+        let average = self.values.remove(name)?;
+        self.moved.insert(name.into());
+        Some((average, share))
+    }
+
+    /// Puts the average of a parameter back.
+    pub fn put(&mut self, name: &str, average: Tensor<1>) {
+        self.values.insert(name.into(), average);
+    }
+
+    /// Moves the averages that no step has moved together with its parameter: those of buffers, and of parameters without
+    /// a gradient. The caller then counts the update, if the guard lets it happen.
+    ///
+    /// # Shapes
+    ///
+    /// * `values`: `[n]` a name; one without an average is left out
+    pub fn move_rest(&mut self, values: &Flat, guard: &StepGuard) {
+        let share = self.share();
+        let moved = std::mem::take(&mut self.moved);
+        let taken =
+            values.iter().filter(|(name, _)| !moved.contains(*name)).filter_map(|(name, new)| {
+                let old = self.values.remove(name)?;
+                Some((name.clone(), (old, new.clone())))
+            });
         let (names, (old, new)): (Vec<_>, (Vec<_>, Vec<_>)) = taken.unzip();
-        self.values.extend(names.into_iter().zip(lerp(old, new, share)));
-        self.updates += 1;
+        if !names.is_empty() {
+            self.values.extend(names.into_iter().zip(lerp(old, new, share, guard)));
+        }
     }
 }
 
@@ -214,13 +242,26 @@ mod tests {
         let of = |v: [f32; 2], name: &str| (name.to_string(), row(v));
         let start = Flat::from([of([1.0, 2.0], "a"), of([5.0, 6.0], "b")]);
         let mut ema = Ema::new(EmaConfig::Constant { decay: 0.75 }, 1, start.clone());
-        ema.update(&Flat::from([of([3.0, -2.0], "a"), of([9.0, 9.0], "c")]));
+        let numbers = |v: f32| Tensor::from_floats([v], &Device::flex());
+        let guard = |v: f32| StepGuard { numbers: numbers(v), max_norm: None };
+        let values = Flat::from([of([3.0, -2.0], "a"), of([9.0, 9.0], "c")]);
+        ema.move_rest(&values, &guard(f32::NAN));
+        ema.move_rest(&values, &guard(1.0));
+        ema.updates += 1;
         let found = |values: &Flat, name: &str| -> Vec<f32> {
             values[name].to_data().iter::<f32>().collect()
         };
         let [a, b] = ["a", "b"].map(|name| found(&ema.values, name));
         assert_eq!((a, b, ema.updates), (vec![1.5, 1.0], vec![5.0, 6.0], 1));
         assert_eq!(ema.values.len(), 2);
+        // One that a step has moved rests here.
+        let (average, share) = ema.take("a").expect("it has one");
+        assert_eq!((ema.values.len(), share), (1, 0.25));
+        ema.put("a", average);
+        ema.move_rest(&values, &guard(1.0));
+        assert_eq!(found(&ema.values, "a"), [1.5, 1.0]);
+        ema.move_rest(&values, &guard(1.0));
+        assert_eq!(found(&ema.values, "a"), [1.875, 0.25]);
         // The network's own values stay.
         assert_eq!(found(&start, "a"), [1.0, 2.0]);
     }

@@ -44,6 +44,8 @@ impl<'a> Housekeeping<'a> {
     /// After a step; `stop` if it is the last one because somebody asked. Tells how the run ends if this was its last
     /// step: interrupted where an evaluation is left.
     ///
+    /// * `is_settled`: no later step has begun, so the weights are those after this one
+    ///
     /// # Errors
     ///
     /// If the checkpoint at the end, or where the run is stopped, cannot be written.
@@ -52,6 +54,7 @@ impl<'a> Housekeeping<'a> {
         system: &mut dyn Trainer,
         state: &mut State,
         report: &Report,
+        is_settled: bool,
         stop: bool,
     ) -> Result<Ended> {
         let run = self.run;
@@ -59,7 +62,7 @@ impl<'a> Housekeeping<'a> {
         let (step, end) = (state.step, state.step == config.steps);
         let due = move |every: u64| end || step.is_multiple_of(every);
         self.progress.step(state, report, config.log_every, &mut self.warnings);
-        let evaluates = run.config.evaluate_every().is_some_and(due);
+        let evaluates = run.config.evaluates_at(step);
         state.owes_evaluation |= evaluates;
         self.saver.poll(&mut self.warnings);
         // The checkpoint first: what follows may take long, and fail.
@@ -75,7 +78,7 @@ impl<'a> Housekeeping<'a> {
                 self.check_lock();
                 self.saver.owe();
             }
-            if self.saver.is_due(report.skipped) {
+            if is_settled && self.saver.is_due(report.skipped) {
                 self.saver.wait(&mut self.warnings);
                 let files = guarded("copying the checkpoint", || system.save());
                 let started =
@@ -98,6 +101,11 @@ impl<'a> Housekeeping<'a> {
             self.warnings.say(&format!("{n} evaluation{s} failed"));
         }
         Ok(self.ended(state))
+    }
+
+    /// Whether a checkpoint is to be taken as soon as no step is in flight.
+    pub fn waits_for_checkpoint(&self) -> bool {
+        self.saver.is_due(false)
     }
 
     /// Before the first step: the evaluation that an interruption left. Tells how a run ends that has no more steps.

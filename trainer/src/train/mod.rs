@@ -33,6 +33,7 @@ pub mod rae_decoder;
 pub mod rae_latents;
 pub mod random_crop;
 pub mod ranks;
+mod readback;
 mod reading;
 pub mod recipe;
 pub mod recompute;

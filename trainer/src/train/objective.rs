@@ -7,7 +7,7 @@ use tintype::burn::tensor::{Device, FloatDType, Tensor};
 
 use super::adamw::Groups;
 use super::epoch_sampler::SampleIndex;
-use super::recompute::AnyTape;
+use super::recompute::{AnyTape, add};
 use super::record::DataRecord;
 use tintype::weights::Flat;
 
@@ -26,10 +26,18 @@ pub struct Loss {
 impl Loss {
     /// The gradients of a network's parameters by name.
     pub fn gradients<M: Module>(self, network: &M) -> Flat {
+        let mut all = Flat::new();
+        self.gradients_in_pieces(network, &mut |piece| add(&mut all, piece));
+        all
+    }
+
+    /// The same as they come, with recomputation block by block; a name may come several times, and its gradient is the
+    /// sum.
+    pub fn gradients_in_pieces<M: Module>(self, network: &M, each: &mut dyn FnMut(Flat)) {
         let gradients = self.total.backward();
         match self.tape {
-            AnyTape::Dit(tape) => tape.backward(network, gradients),
-            AnyTape::HDiT(tape) => tape.backward(network, gradients),
+            AnyTape::Dit(tape) => tape.backward_in_pieces(network, gradients, each),
+            AnyTape::HDiT(tape) => tape.backward_in_pieces(network, gradients, each),
         }
     }
 }

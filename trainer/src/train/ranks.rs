@@ -1,4 +1,4 @@
-//! The training loop: one thread a device, step after step.
+//! The training loop of each rank, step after step.
 
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -6,11 +6,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 use tintype::burn::tensor::Device;
 use tintype::files::{Lock, LockError};
+use tintype::weights::Which;
 
 use super::checkpoint::{self, State};
-use super::comm::Comm;
+use super::comm::{Comm, Group};
 use super::config::RunConfig;
 use super::critical;
 use super::housekeeping::Housekeeping;
@@ -18,13 +20,15 @@ use super::record::Record;
 use super::run::{Ended, LOCK, Run};
 use super::trainer::{Report, Trainer};
 
-/// Trains data-parallel, one thread per device; `build` creates a rank's trainer.
+/// Trains data-parallel: the ranks of this process, one thread per device, with those of other processes; `build` creates
+/// a rank's trainer. The process with rank 0 owns the folder and writes into it, all others read.
 ///
 /// # Errors
 ///
 /// * [`RunError::Held`]: another process trains into the folder.
-/// * The folder cannot be written, or `run.batch` does not divide into devices and micro-batches.
+/// * The folder cannot be written, or `run.batch` does not divide into ranks and micro-batches.
 /// * A system cannot be built, or a checkpoint there is of another network, seed or batch.
+/// * Ranks have other settings or data than rank 0, or cannot be reached.
 /// * A step fails, or the checkpoint at the end cannot be written. Of earlier ones, previews and the log, failures
 ///   are warnings.
 /// * [`RunError::Diverged`]: [`MOST_SKIPPED`] steps in a row had losses or gradients that are not finite.
@@ -35,30 +39,23 @@ use super::trainer::{Report, Trainer};
 /// If a rank panics.
 pub fn train(
     run: &Run,
-    devices: &[Device],
+    group: &mut Group,
     build: impl Fn(&Comm, &Device) -> Result<Box<dyn Trainer>> + Send + Sync + 'static,
 ) -> Result<Ended> {
-    std::fs::create_dir_all(&run.out)
-        .with_context(|| format!("--out {} cannot be written", run.out.display()))?;
-    check_batch(run.config.run(), devices.len())?;
-    let _owner = lock(&run.out)?;
-    if let Err(error) = checkpoint::tidy(&run.out) {
-        let _ = writeln!(io::stderr(), "warning: {error:#}");
-    }
-    #[cfg(feature = "cuda")]
-    let _collectives = (devices.len() > 1).then(|| {
-        use tintype::burn::tensor::distributed as d;
-        let config = d::DistributedConfig { all_reduce_op: d::ReduceOperation::Sum };
-        let devices = devices.iter().map(|device| device.clone().inner()).collect();
-        d::DistributedContext::init(devices, config)
-    });
+    check_batch(run.config.run(), group.world())?;
+    let _owner = match group.leads() {
+        true => own(&run.out)?,
+        false => None,
+    };
+    let limit = group.limit();
     // Trainers are built one after the other: the CPU's random generator, which initializes weights,
     // is global to the process.
     let build = Arc::new(Mutex::new(build));
     let (sender, ends) = std::sync::mpsc::channel();
-    for (comm, device) in Comm::group(devices).into_iter().zip(devices.to_vec()) {
+    for (seat, device) in group.take_seats() {
         let (run, build, sender) = (run.clone(), build.clone(), sender.clone());
         let work = move || {
+            let comm = seat.take(&device, limit)?;
             let system = {
                 let build = build.lock().unwrap_or_else(|poison| poison.into_inner());
                 build(&comm, &device)
@@ -92,13 +89,24 @@ pub fn train(
     Ok(ended)
 }
 
-/// Checks that a batch divides into devices and micro-batches.
+/// Takes the folder of a run, and removes what a killed process left there of a checkpoint.
+fn own(out: &Path) -> Result<Option<Lock>> {
+    std::fs::create_dir_all(out)
+        .with_context(|| format!("--out {} cannot be written", out.display()))?;
+    let owner = lock(out)?;
+    if let Err(error) = checkpoint::tidy(out) {
+        let _ = writeln!(io::stderr(), "warning: {error:#}");
+    }
+    Ok(owner)
+}
+
+/// Checks that a batch divides into ranks and micro-batches.
 ///
 /// # Errors
 ///
 /// If it does not.
-pub fn check_batch(run: &RunConfig, devices: usize) -> Result<()> {
-    let (batch, parts) = (run.batch, devices * run.accumulate);
+pub fn check_batch(run: &RunConfig, ranks: usize) -> Result<()> {
+    let (batch, parts) = (run.batch, ranks * run.accumulate);
     ensure!(
         batch.is_multiple_of(parts),
         "run.batch = {batch} is not a multiple of {parts} (devices times accumulate)"
@@ -185,26 +193,8 @@ struct Rank<'a> {
 
 impl Rank<'_> {
     fn train(mut self) -> Result<Ended> {
+        let (mut state, note) = self.begin()?;
         let config = self.run.config.run();
-        let mut state = State {
-            step: 0,
-            skipped: 0,
-            architecture: self.system.architecture(),
-            seed: config.seed,
-            batch: config.batch,
-            record: Some(self.record()?),
-            owes_evaluation: false,
-        };
-        let note = match checkpoint::latest(&self.run.out)? {
-            Some((path, found)) => {
-                let note = checkpoint::check_same(&found, &state, &path, config.allow_changes)?;
-                self.system.restore(&path)?;
-                // From here on the settings of now are those of the run.
-                state = State { record: state.record, ..found };
-                note
-            }
-            None => self.system.initialized().map(String::from),
-        };
         let mut housekeeping = match self.comm.rank {
             0 => Some(Housekeeping::open(self.run, &state, self.system.macs(), &self.device)),
             _ => None,
@@ -213,46 +203,154 @@ impl Rank<'_> {
             housekeeping.note(state.step, &note);
         }
         let mut ended = Ended::Done;
-        if let Some(housekeeping) = &mut housekeeping {
-            ended = housekeeping.catch_up(self.system.as_mut(), &mut state);
+        if state.owes_evaluation || state.step >= config.steps {
+            if let Some(housekeeping) = &mut housekeeping {
+                ended = housekeeping.catch_up(self.system.as_mut(), &mut state);
+            }
+            self.comm.barrier()?;
         }
-        let mut in_a_row = 0;
-        while state.step < config.steps {
-            let report = match self.system.step(state.step) {
-                Ok(report) => report,
-                Err(error) => {
+        let runs_ahead = self.system.runs_ahead();
+        let (mut begun, mut in_a_row) = (state.step, 0);
+        // The last step, once somebody asked to stop.
+        let mut last = None;
+        while state.step < last.unwrap_or(config.steps) {
+            let end = last.unwrap_or(config.steps);
+            if begun < end {
+                if self.run.interrupted.load(Ordering::Relaxed) {
+                    self.comm.ask_to_stop();
+                }
+                if let Err(error) = self.system.step(begun) {
                     if let Some(housekeeping) = &mut housekeeping {
+                        while state.step < begun {
+                            count(&self.system.settle()?, &mut state, &mut in_a_row);
+                        }
                         housekeeping.rescue(self.system.as_ref(), &state, in_a_row > 0);
                     }
                     return Err(error);
                 }
-            };
-            state.step += 1;
-            state.skipped += u64::from(report.skipped);
-            in_a_row = if report.skipped { in_a_row + 1 } else { 0 };
-            if in_a_row >= MOST_SKIPPED {
-                return Err(diverged(state.step, &report).into());
+                begun += 1;
             }
-            let asked = self.run.interrupted.load(Ordering::Relaxed) && self.comm.rank == 0;
-            let stop = self.comm.sum_numbers(&[f64::from(u8::from(asked))])[0] > 0.0;
-            if let Some(housekeeping) = &mut housekeeping {
-                ended = housekeeping.step(self.system.as_mut(), &mut state, &report, stop)?;
-            }
-            if stop && state.step < config.steps {
-                return Ok(Ended::Interrupted);
+            // What looks at the weights needs them as they are after the step that it counts.
+            let waits = housekeeping.as_ref().is_some_and(Housekeeping::waits_for_checkpoint);
+            let may_run_ahead = |step: u64| runs_ahead && !self.run.config.is_due(step);
+            let ahead = u64::from(may_run_ahead(begun) && !waits && begun < end);
+            while begun - state.step > ahead {
+                let report = self.system.settle()?;
+                count(&report, &mut state, &mut in_a_row);
+                if in_a_row >= MOST_SKIPPED {
+                    return Err(diverged(state.step, &report).into());
+                }
+                let asked = match self.comm.world {
+                    1 => self.run.interrupted.load(Ordering::Relaxed),
+                    _ => report.stop,
+                };
+                // The same step on all ranks, of which some may have begun the next one.
+                if asked && last.is_none() {
+                    let next = state.step + u64::from(may_run_ahead(state.step));
+                    last = Some(next.min(config.steps));
+                }
+                let stop = last == Some(state.step);
+                let is_settled = begun == state.step;
+                if stop || self.run.config.is_due(state.step) {
+                    self.check_replicas(state.step)?;
+                }
+                if let Some(housekeeping) = &mut housekeeping {
+                    let system = self.system.as_mut();
+                    ended = housekeeping.step(system, &mut state, &report, is_settled, stop)?;
+                }
+                // Rank 0 may take long over an evaluation, and over the last checkpoint, which none is to outlive.
+                let is_last = stop || state.step == config.steps;
+                if is_last || self.run.config.evaluates_at(state.step) {
+                    self.comm.barrier()?;
+                }
             }
         }
-        // Of the others' ends, none is to come before the first rank's checkpoint.
+        if last.is_some_and(|last| last < config.steps) {
+            return Ok(Ended::Interrupted);
+        }
         if self.comm.rank == 0 && state.step > 0 && state.skipped >= state.step {
             return Err(RunError::Skipped { steps: state.step }.into());
         }
         Ok(ended)
     }
 
+    /// The state from which the run begins or goes on, the same on all ranks, and what is to be said about it.
+    fn begin(&mut self) -> Result<(State, Option<String>)> {
+        let config = self.run.config.run();
+        let record = self.record()?;
+        self.comm.same(&json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "config": self.run.config.whole()?,
+            "data": record.data,
+        }))?;
+        let state = State {
+            step: 0,
+            skipped: 0,
+            architecture: self.system.architecture(),
+            seed: config.seed,
+            batch: config.batch,
+            record: Some(record),
+            owes_evaluation: false,
+        };
+        let found = match self.comm.rank {
+            0 => checkpoint::latest(&self.run.out)?,
+            _ => None,
+        };
+        // The others may see an older listing of a shared folder.
+        let step = found.as_ref().map(|(_, state)| state.step);
+        let step: Option<u64> =
+            serde_json::from_str(&self.comm.text_of_first(serde_json::to_string(&step)?)?)?;
+        let found = match (found, step) {
+            (None, Some(step)) => Some(checkpoint::of_rank_0(&self.run.out, step)?),
+            (found, _) => found,
+        };
+        let (state, note) = match found {
+            Some((path, found)) => {
+                let note = checkpoint::check_same(&found, &state, &path, config.allow_changes)?;
+                self.system.restore(&path)?;
+                // From here on the settings of now are those of the run.
+                (State { record: state.record, ..found }, note)
+            }
+            None => (state, self.system.initialized().map(String::from)),
+        };
+        if self.comm.world > 1 {
+            // Fresh weights are drawn on the processor, whose vector code differs between machines.
+            let weights = self.comm.broadcast(self.system.weights(Which::All))?;
+            self.system.set_weights(weights);
+        }
+        Ok((state, note))
+    }
+
+    /// Checks that all ranks have the same weights, before they are saved or shown.
+    fn check_replicas(&self, step: u64) -> Result<()> {
+        if self.comm.world == 1 {
+            return Ok(());
+        }
+        let mut checksum = 0;
+        for weight in self.system.weights(Which::Trainable).into_values() {
+            for value in weight.into_data().convert::<f32>().iter::<f32>() {
+                checksum = crc32c::crc32c_append(checksum, &value.to_le_bytes());
+            }
+        }
+        let own = json!({ "weights with the checksum": format!("{checksum:08x}") });
+        self.comm.same(&own).with_context(|| {
+            format!(
+                "after step {step} the ranks' weights differ; all need the same model of processor or GPU, and driver"
+            )
+        })
+    }
+
     /// What the run records of its data and settings.
     fn record(&self) -> Result<Record> {
         Ok(Record { settings: self.run.config.recorded()?, data: self.system.data() })
     }
+}
+
+/// Counts a step that has ended.
+fn count(report: &Report, state: &mut State, in_a_row: &mut u64) {
+    state.step += 1;
+    state.skipped += u64::from(report.skipped);
+    *in_a_row = if report.skipped { *in_a_row + 1 } else { 0 };
 }
 
 fn diverged(step: u64, report: &Report) -> RunError {

@@ -164,6 +164,9 @@ decay = 0.9999
         let mut count = 0;
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "toml") {
+                continue;
+            }
             Config::read(&path).unwrap_or_else(|e| panic!("{e:#}"));
             count += 1;
         }

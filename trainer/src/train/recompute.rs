@@ -90,7 +90,28 @@ impl<const D: usize> Tape<D> {
     ///
     /// If a block does not pass a gradient to its input.
     pub fn backward<M: Module>(self, network: &M, gradients: Gradients) -> Flat {
-        let mut out = flat_gradients(network, &gradients);
+        let mut all = Flat::new();
+        self.backward_in_pieces(network, gradients, &mut |piece| add(&mut all, piece));
+        all
+    }
+
+    /// [`backward`](Self::backward) that gives the gradients away as they come, from the last block to the first: a name
+    /// that several parts of the network share comes several times, and the gradient is the sum.
+    ///
+    /// # Shapes
+    ///
+    /// * `each` takes gradients `[n]` a name
+    ///
+    /// # Panics
+    ///
+    /// If a block does not pass a gradient to its input.
+    pub fn backward_in_pieces<M: Module>(
+        self,
+        network: &M,
+        gradients: Gradients,
+        each: &mut dyn FnMut(Flat),
+    ) {
+        each(flat_gradients(network, &gradients));
         let mut behind = vec![gradients];
         for row in self.rows.into_iter().rev() {
             let (h, c) = &row.after;
@@ -100,7 +121,7 @@ impl<const D: usize> Tape<D> {
                     let (x, c) = (leaf(input), leaf(c.clone().inner()));
                     let y = block(x.clone(), c.clone());
                     let gradients = (y * Tensor::from_inner(of_tokens)).sum().backward();
-                    add(&mut out, flat_gradients(network, &gradients));
+                    each(flat_gradients(network, &gradients));
                     let before = of_condition.take();
                     of_condition = sum(before, c.grad(&gradients));
                     x.grad(&gradients).expect("blocks are residual")
@@ -113,10 +134,9 @@ impl<const D: usize> Tape<D> {
                 of_condition.map(|gradient| (c * Tensor::from_inner(gradient)).sum());
             let Some(carried) = sum(of_tokens, of_condition) else { continue };
             let gradients = carried.backward();
-            add(&mut out, flat_gradients(network, &gradients));
+            each(flat_gradients(network, &gradients));
             behind.push(gradients);
         }
-        out
     }
 }
 

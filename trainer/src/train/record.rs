@@ -66,7 +66,7 @@ impl Record {
         compare("", Some(&self.settings), Some(&now.settings), New::Ignored, &mut found);
         let data = |record: &Self| json!({ "data": record.data });
         compare("", Some(&data(self)), Some(&data(now)), New::Ignored, &mut found);
-        found
+        told(found)
     }
 }
 
@@ -74,7 +74,18 @@ impl Record {
 pub fn differences(then: &Value, now: &Value) -> Vec<String> {
     let mut found = Vec::new();
     compare("", Some(then), Some(now), New::Compared, &mut found);
-    found
+    told(found)
+}
+
+/// The first difference between two tables: its name and what is there in each of them.
+pub fn first_difference(a: &Value, b: &Value) -> Option<[String; 3]> {
+    let mut found = Vec::new();
+    compare("", Some(a), Some(b), New::Compared, &mut found);
+    found.into_iter().next()
+}
+
+fn told(found: Vec<[String; 3]>) -> Vec<String> {
+    found.into_iter().map(|[name, then, now]| format!("{name} {then} → {now}")).collect()
 }
 
 /// What becomes of keys that a table did not have then.
@@ -91,7 +102,7 @@ fn compare(
     then: Option<&Value>,
     now: Option<&Value>,
     new: New,
-    found: &mut Vec<String>,
+    found: &mut Vec<[String; 3]>,
 ) {
     let is_table = then.is_some_and(Value::is_object);
     let given = |value: &&Value| !value.is_null();
@@ -110,7 +121,7 @@ fn compare(
         }
         _ => {
             let show = |value: Option<&Value>| value.map_or("none".into(), Value::to_string);
-            found.push(format!("{name} {} → {}", show(then), show(now)));
+            found.push([name.to_string(), show(then), show(now)]);
         }
     }
 }

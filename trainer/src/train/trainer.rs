@@ -6,29 +6,51 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Result;
 use serde_json::Value;
 use tintype::image::Rgb;
+use tintype::weights::{Flat, Which};
 
 use super::checkpoint::TensorFile;
 use super::record::DataRecord;
 
 /// The result of a step.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     /// Losses, gradient norm, learning rate by name, over the global batch.
     pub values: Vec<(String, f64)>,
-    /// Whether the update was skipped because gradients were not finite.
+    /// Whether the update was skipped because losses or gradients were not finite.
     pub skipped: bool,
+    /// Whether a rank was asked to stop; of a single rank never.
+    pub stop: bool,
 }
 
 /// A trainer: its networks, optimizers and data on one device.
 pub trait Trainer {
-    /// One optimizer step, `step` counted from 0.
+    /// Begins an optimizer step, `step` counted from 0. On a GPU it may return while the device still works; then
+    /// [`settle`](Self::settle) tells how it ended.
     ///
     /// # Errors
     ///
-    /// If the data of the step cannot be read.
-    fn step(&mut self, step: u64) -> Result<Report>;
+    /// If the data of the step cannot be read, or another rank cannot be reached.
+    fn step(&mut self, step: u64) -> Result<()>;
 
-    /// The files of a checkpoint: a copy, which is written while later steps are done.
+    /// Whether the next step may begin before this one is settled, since the device works through them meanwhile.
+    fn runs_ahead(&self) -> bool {
+        false
+    }
+
+    /// How the oldest step ended that was begun and not told yet; waits for the device if it must.
+    ///
+    /// # Errors
+    ///
+    /// If all were told.
+    fn settle(&mut self) -> Result<Report>;
+
+    /// The weights, `[n]` a name. Those that training changes by gradients are the same on all ranks after each step.
+    fn weights(&self, which: Which) -> Flat;
+
+    /// Takes weights in place of those of [`weights`](Self::weights).
+    fn set_weights(&mut self, weights: Flat);
+
+    /// The files of a checkpoint: a copy, which is written while later steps are done. All steps were settled.
     ///
     /// # Errors
     ///

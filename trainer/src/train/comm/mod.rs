@@ -1,17 +1,42 @@
-//! All-reduce over data-parallel devices, one thread per device in one process.
+//! What the ranks of a data-parallel run tell each other: sums of gradients, losses, first weights.
 //!
-//! On CUDA through Burn's collectives (NCCL), elsewhere through host memory. Either way every rank
-//! gets the same bits, so replicas never drift apart.
+//! A rank is a thread of this process or a process of its own. Gradients are summed by NCCL on CUDA, elsewhere through
+//! host memory: between threads directly, between processes by MPI. On the host sums run in rank order. Every rank gets
+//! the same bits, so replicas never drift apart.
 
 mod error;
+mod group;
+#[cfg(any(feature = "cuda", feature = "mpi", test))]
+mod meeting;
+#[cfg(feature = "mpi")]
+mod mpi;
+#[cfg(any(feature = "cuda", test))]
+mod nccl;
+mod numbers;
+mod reduction;
+mod seat;
+mod threads;
+#[cfg(any(feature = "cuda", feature = "mpi", test))]
+mod watch;
 
-use std::ops::AddAssign;
-use std::sync::{Arc, Barrier, Mutex};
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tintype::burn::tensor::{Device, Tensor, TensorData};
+use serde_json::Value;
+#[cfg(feature = "cuda")]
+use tintype::burn::tensor::Device;
+use tintype::burn::tensor::{Tensor, TensorData};
 use tintype::weights::Flat;
 
 pub use self::error::CommError;
+pub use self::group::Group;
+pub use self::numbers::{Gathered, Numbers};
+pub use self::reduction::{Pieces, Reduction};
+pub use self::seat::Seat;
+use self::threads::Threads;
+use super::record::first_difference;
 
 /// The communicator of a rank.
 #[derive(Clone, Debug)]
@@ -20,42 +45,80 @@ pub struct Comm {
     pub rank: usize,
     /// World size.
     pub world: usize,
-    shared: Arc<Shared>,
+    engine: Engine,
+    /// Whether this rank was asked to stop, which all hear with the next [`gather`](Self::gather).
+    asked: Arc<AtomicBool>,
+    /// Checksums of names that all ranks have exchanged.
+    checked: Arc<Mutex<BTreeSet<u32>>>,
 }
 
-#[derive(Debug)]
-struct Shared {
-    barrier: Barrier,
-    tensors: Slots<f32>,
-    numbers: Slots<f64>,
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
-    devices: Vec<Device>,
+/// What carries it to the other ranks.
+#[derive(Clone, Debug)]
+enum Engine {
+    /// There are none.
+    Alone,
+    /// Threads of this process, or processes by MPI.
+    Host(Arc<dyn HostEngine>),
+    /// GPUs.
+    #[cfg(feature = "cuda")]
+    Nccl(Arc<nccl::Nccl>),
 }
 
-/// What each rank adds, a list of vectors.
-type Slots<T> = Mutex<Vec<Vec<Vec<T>>>>;
+/// A sum that has begun.
+enum Pending {
+    /// It is done.
+    Summed(Flat),
+    #[cfg(feature = "cuda")]
+    Nccl(nccl::Pending),
+}
+
+/// A communicator through host memory. All ranks call the same operations in the same order.
+trait HostEngine: Debug + Send + Sync {
+    /// The bytes of every rank, in rank order.
+    fn all_gather(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, CommError>;
+
+    /// The sum of all ranks' values, added in rank order; all have as many.
+    fn sum(&self, own: Vec<f32>) -> Result<Vec<f32>, CommError>;
+
+    /// Rank 0's values; all have as many.
+    fn broadcast(&self, own: Vec<f32>) -> Result<Vec<f32>, CommError>;
+}
+
+/// Values of a bucket of gradients on the host: 128 MiB.
+const BUCKET: usize = 32 << 20;
 
 impl Comm {
-    /// The communicators of a group, one per device.
-    pub fn group(devices: &[Device]) -> Vec<Self> {
-        let world = devices.len();
-        let shared = Arc::new(Shared {
-            barrier: Barrier::new(world),
-            tensors: Mutex::new(vec![Vec::new(); world]),
-            numbers: Mutex::new(vec![Vec::new(); world]),
-            devices: devices.iter().map(|d| d.clone().inner()).collect(),
-        });
-        (0..world).map(|rank| Self { rank, world, shared: shared.clone() }).collect()
+    fn new(rank: usize, world: usize, engine: Engine) -> Self {
+        Self { rank, world, engine, asked: Arc::default(), checked: Arc::default() }
+    }
+
+    /// The communicators of so many threads of this process.
+    pub fn threads(world: usize) -> Vec<Self> {
+        let of = |engine: Threads| Self::new(engine.rank(), world, Engine::Host(Arc::new(engine)));
+        match world {
+            1 => vec![Self::alone()],
+            _ => Threads::group(world).into_iter().map(of).collect(),
+        }
     }
 
     /// A group of one.
     pub fn alone() -> Self {
-        Self::group(&[Device::flex()]).remove(0)
+        Self::new(0, 1, Engine::Alone)
     }
 
     /// This rank's share of a global batch.
     pub fn share(&self, batch: usize) -> std::ops::Range<usize> {
         batch * self.rank / self.world..batch * (self.rank + 1) / self.world
+    }
+
+    /// Whether what is exchanged stays on the device, so that the host can run ahead of it.
+    pub fn stays_on_device(&self) -> bool {
+        !matches!(self.engine, Engine::Host(_))
+    }
+
+    /// Lets the others know that this rank was asked to stop: all hear it with the numbers of the next step.
+    pub fn ask_to_stop(&self) {
+        self.asked.store(true, Ordering::Relaxed);
     }
 
     /// All-reduces tensors by sum. All ranks call it with the same names and shapes.
@@ -64,121 +127,276 @@ impl Comm {
     ///
     /// * `tensors`: `[n]` a name
     /// * returns the same
-    pub fn sum(&self, tensors: Flat) -> Flat {
-        if self.world == 1 {
-            return tensors;
+    ///
+    /// # Errors
+    ///
+    /// If names or lengths differ between ranks, or a rank cannot be reached.
+    pub fn sum(&self, tensors: Flat) -> Result<Flat, CommError> {
+        match &self.engine {
+            Engine::Alone => Ok(tensors),
+            Engine::Host(engine) => {
+                self.check_names(&tensors)?;
+                self.on_host(tensors, |values| engine.sum(values))
+            }
+            #[cfg(feature = "cuda")]
+            Engine::Nccl(engine) => {
+                self.check_names(&tensors)?;
+                engine.sum(tensors)
+            }
         }
-        #[cfg(feature = "cuda")]
-        if tensors.values().next().is_some_and(|t| is_cuda(&t.device())) {
-            use tintype::burn::tensor::distributed::{ReduceOperation, all_reduce};
-            let reduced = tensors.into_iter().map(|(name, tensor)| {
-                let devices = self.shared.devices.clone();
-                (name, all_reduce(tensor, ReduceOperation::Sum, devices))
-            });
-            let reduced: Vec<_> = reduced.collect();
-            return reduced.into_iter().map(|(name, tensor)| (name, tensor.resolve())).collect();
-        }
-        let device = tensors.values().next().map(Tensor::device);
-        let values = tensors
-            .values()
-            .map(|t| t.to_data().convert::<f32>().iter::<f32>().collect())
-            .collect();
-        let sums = self.sum_on_host(&self.shared.tensors, values);
-        let Some(device) = device else { return tensors };
-        let names = tensors.into_keys();
-        names
-            .zip(sums)
-            .map(|(name, v)| {
-                let n = v.len();
-                (name, Tensor::from_data(TensorData::new(v, [n]), &device))
-            })
-            .collect()
     }
 
-    /// The mean of gradients over devices, as in PyTorch's DDP. All ranks call it with the same names and shapes.
+    /// [`sum`](Self::sum) of a bucket that goes on beside the device's work until [`finish_sum`](Self::finish_sum).
+    fn begin_sum(&self, bucket: Flat) -> Result<Pending, CommError> {
+        #[cfg(feature = "cuda")]
+        if let Engine::Nccl(engine) = &self.engine {
+            self.check_names(&bucket)?;
+            return engine.begin(bucket).map(Pending::Nccl);
+        }
+        self.sum(bucket).map(Pending::Summed)
+    }
+
+    fn finish_sum(&self, pending: Pending) -> Result<Flat, CommError> {
+        match (pending, &self.engine) {
+            (Pending::Summed(sums), _) => Ok(sums),
+            #[cfg(feature = "cuda")]
+            (Pending::Nccl(pending), Engine::Nccl(engine)) => engine.finish(pending),
+            #[cfg(feature = "cuda")]
+            (Pending::Nccl(_), _) => unreachable!("NCCL alone begins such sums"),
+        }
+    }
+
+    /// The mean of gradients over ranks, as in PyTorch's DDP. All ranks call it with the same names and shapes.
     ///
     /// # Shapes
     ///
     /// * `gradients`: `[n]` a name
     /// * returns the same
-    pub fn mean(&self, gradients: Flat) -> Flat {
-        if self.world == 1 {
-            return gradients;
-        }
+    ///
+    /// # Errors
+    ///
+    /// As [`sum`](Self::sum).
+    pub fn mean(&self, gradients: Flat) -> Result<Flat, CommError> {
         let share = 1.0 / self.world as f64;
-        self.sum(gradients).into_iter().map(|(name, sum)| (name, sum * share)).collect()
+        let sums = self.sum(gradients)?;
+        Ok(match self.world {
+            1 => sums,
+            _ => sums.into_iter().map(|(name, sum)| (name, sum * share)).collect(),
+        })
     }
 
-    /// The means of losses over devices, read back at once.
+    /// Rank 0's tensors on all ranks, which have the same names and shapes.
+    ///
+    /// # Shapes
+    ///
+    /// * `tensors`: `[n]` a name
+    /// * returns the same
+    ///
+    /// # Errors
+    ///
+    /// As [`sum`](Self::sum).
+    pub fn broadcast(&self, tensors: Flat) -> Result<Flat, CommError> {
+        match &self.engine {
+            Engine::Alone => Ok(tensors),
+            Engine::Host(engine) => {
+                self.check_names(&tensors)?;
+                self.on_host(tensors, |values| engine.broadcast(values))
+            }
+            #[cfg(feature = "cuda")]
+            Engine::Nccl(engine) => {
+                self.check_names(&tensors)?;
+                engine.broadcast(tensors)
+            }
+        }
+    }
+
+    /// Numbers of all ranks, such as losses, which stay on the device until they are read. They carry the wish of a rank
+    /// to stop.
+    ///
+    /// # Shapes
+    ///
+    /// * `own`: `[k]`, float32
+    ///
+    /// # Errors
+    ///
+    /// If a rank cannot be reached.
+    pub fn gather(&self, own: Tensor<1>) -> Result<Gathered, CommError> {
+        let device = own.device();
+        let asked = || f32::from(u8::from(self.asked.load(Ordering::Relaxed)));
+        let each = own.dims()[0];
+        let values = match &self.engine {
+            Engine::Alone => return Ok(Gathered::alone(own)),
+            Engine::Host(engine) => {
+                let own = own.into_data().convert::<f32>();
+                let own: Vec<u8> =
+                    own.iter::<f32>().chain([asked()]).flat_map(f32::to_le_bytes).collect();
+                let all = engine.all_gather(own)?;
+                let values: Vec<f32> = all.iter().flat_map(|rank| floats(rank)).collect();
+                let n = values.len();
+                Tensor::from_data(TensorData::new(values, [n]), &device) // [world·(k + 1)]
+            }
+            #[cfg(feature = "cuda")]
+            Engine::Nccl(engine) => {
+                let asked = Tensor::from_floats([asked()], &device);
+                engine.gather(Tensor::cat(vec![own, asked], 0))?
+            }
+        };
+        Ok(Gathered::of(values, self.world, each))
+    }
+
+    /// Means of losses over ranks, read back at once.
     ///
     /// # Shapes
     ///
     /// * `losses`: `[1]` a name, and at least one
     ///
+    /// # Errors
+    ///
+    /// As [`gather`](Self::gather).
+    ///
     /// # Panics
     ///
     /// If there are none.
-    pub fn mean_losses(&self, losses: Vec<(&str, Tensor<1>)>) -> Vec<(String, f64)> {
-        let (names, losses): (Vec<_>, Vec<_>) = losses.into_iter().unzip();
-        let numbers = Tensor::cat(losses, 0).into_data().convert::<f32>();
-        let numbers: Vec<f64> = numbers.iter::<f64>().collect();
-        let sums = self.sum_numbers(&numbers).into_iter();
-        let mean = |(name, sum): (&str, f64)| (name.to_string(), sum / self.world as f64);
-        names.into_iter().zip(sums).map(mean).collect()
-    }
-
-    /// All-reduces numbers by sum, in float64.
-    pub fn sum_numbers(&self, numbers: &[f64]) -> Vec<f64> {
-        self.sum_on_host(&self.shared.numbers, vec![numbers.to_vec()]).remove(0)
-    }
-
-    /// Sums in rank order, so that all ranks get the same result.
-    fn sum_on_host<T: Copy + AddAssign>(
+    pub fn mean_losses(
         &self,
-        slots: &Slots<T>,
-        values: Vec<Vec<T>>,
-    ) -> Vec<Vec<T>> {
-        if self.world == 1 {
-            return values;
-        }
-        let slots = || slots.lock().unwrap_or_else(|poison| poison.into_inner());
-        slots()[self.rank] = values;
-        self.shared.barrier.wait();
-        let sums = {
-            let slots = slots();
-            let mut sums = slots[0].clone();
-            for other in &slots[1..] {
-                for (sum, part) in sums.iter_mut().flatten().zip(other.iter().flatten()) {
-                    *sum += *part;
-                }
+        losses: Vec<(&str, Tensor<1>)>,
+    ) -> Result<(Vec<(String, f64)>, bool), CommError> {
+        let (names, losses): (Vec<_>, Vec<_>) = losses.into_iter().unzip();
+        let Numbers { sums, stop } = self.gather(Tensor::cat(losses, 0))?.read();
+        let mean = |(name, sum): (&str, f64)| (name.to_string(), sum / self.world as f64);
+        Ok((names.into_iter().zip(sums).map(mean).collect(), stop))
+    }
+
+    /// Waits for all ranks.
+    ///
+    /// # Errors
+    ///
+    /// If a rank cannot be reached.
+    pub fn barrier(&self) -> Result<(), CommError> {
+        self.all_gather(Vec::new()).map(drop)
+    }
+
+    /// A text of rank 0, on all ranks.
+    ///
+    /// # Errors
+    ///
+    /// If a rank cannot be reached.
+    pub fn text_of_first(&self, own: String) -> Result<String, CommError> {
+        let own = if self.rank == 0 { own } else { String::new() };
+        let first = self.all_gather(own.into_bytes())?.swap_remove(0);
+        Ok(String::from_utf8_lossy(&first).into_owned())
+    }
+
+    /// The text of every rank, in rank order.
+    ///
+    /// # Errors
+    ///
+    /// If a rank cannot be reached.
+    pub fn texts(&self, own: String) -> Result<Vec<String>, CommError> {
+        let all = self.all_gather(own.into_bytes())?;
+        Ok(all.iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect())
+    }
+
+    /// Checks that all ranks have the same values.
+    ///
+    /// # Errors
+    ///
+    /// [`CommError::Differs`] with the first field and the first rank that differ from rank 0's, on all ranks.
+    pub fn same(&self, own: &Value) -> Result<(), CommError> {
+        let all = self.all_gather(own.to_string().into_bytes())?;
+        let parsed = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap_or(Value::Null);
+        let first = parsed(&all[0]);
+        for (rank, other) in all.iter().enumerate().skip(1) {
+            if let Some([field, ours, theirs]) = first_difference(&first, &parsed(other)) {
+                return Err(CommError::Differs { field, rank, theirs, ours });
             }
-            sums
-        };
-        self.shared.barrier.wait(); // nobody writes its slot before all have read
-        sums
+        }
+        Ok(())
+    }
+
+    /// The bytes of every rank, in rank order.
+    fn all_gather(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, CommError> {
+        match &self.engine {
+            Engine::Alone => Ok(vec![own]),
+            Engine::Host(engine) => engine.all_gather(own),
+            #[cfg(feature = "cuda")]
+            Engine::Nccl(engine) => engine.all_gather(own),
+        }
+    }
+
+    /// Checks that all ranks are about to exchange the same tensors, whose values would be mixed otherwise.
+    fn check_names(&self, tensors: &Flat) -> Result<(), CommError> {
+        let list: Value =
+            tensors.iter().map(|(name, x)| (name.clone(), Value::from(x.dims()[0]))).collect();
+        let own = crc32c::crc32c(list.to_string().as_bytes());
+        // GPUs would wait for each other; there the names of the first step are compared.
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.stays_on_device() && checked.contains(&own) {
+            return Ok(());
+        }
+        checked.insert(own);
+        let all = self.all_gather(own.to_le_bytes().to_vec())?;
+        match all.iter().all(|other| *other == all[0]) {
+            true => Ok(()),
+            false => self.same(&list),
+        }
+    }
+
+    /// Takes tensors through an operation on the host, bucket by bucket.
+    fn on_host(
+        &self,
+        tensors: Flat,
+        operation: impl Fn(Vec<f32>) -> Result<Vec<f32>, CommError>,
+    ) -> Result<Flat, CommError> {
+        let mut after = Flat::new();
+        for bucket in buckets(tensors) {
+            let device = bucket[0].1.device();
+            let mut values = Vec::with_capacity(bucket.iter().map(|(_, x)| x.dims()[0]).sum());
+            let mut lengths = Vec::with_capacity(bucket.len());
+            for (name, tensor) in bucket {
+                lengths.push((name, tensor.dims()[0]));
+                values.extend(tensor.into_data().convert::<f32>().iter::<f32>());
+            }
+            let mut rest = operation(values)?.into_iter();
+            for (name, n) in lengths {
+                let values: Vec<f32> = rest.by_ref().take(n).collect();
+                after.insert(name, Tensor::from_data(TensorData::new(values, [n]), &device));
+            }
+        }
+        Ok(after)
     }
 }
 
+/// Tensors in buckets of about [`BUCKET`] values, in the order of their names.
+fn buckets(tensors: Flat) -> Vec<Vec<(String, Tensor<1>)>> {
+    let mut buckets: Vec<Vec<(String, Tensor<1>)>> = Vec::new();
+    let mut room = 0;
+    for (name, tensor) in tensors {
+        let n = tensor.dims()[0];
+        match buckets.last_mut() {
+            Some(last) if n <= room => {
+                last.push((name, tensor));
+                room -= n;
+            }
+            _ => {
+                buckets.push(vec![(name, tensor)]);
+                room = BUCKET.saturating_sub(n);
+            }
+        }
+    }
+    buckets
+}
+
+/// Whether a device is one of CUDA's; one that tracks gradients is the same.
 #[cfg(feature = "cuda")]
 fn is_cuda(device: &Device) -> bool {
-    matches!(device.clone().inner().as_dispatch(), tintype::burn::backend::DispatchDevice::Cuda(_))
+    tintype::device::is_cuda(&device.clone().inner())
+}
+
+/// Float32 numbers from their bytes.
+fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_summed_in_float64() {
-        // Neither is a float32.
-        let numbers = [16_777_217.0, 0.1];
-        let ranks = Comm::group(&[Device::flex(), Device::flex()]);
-        let sums: Vec<Vec<f64>> = std::thread::scope(|scope| {
-            let ranks: Vec<_> =
-                ranks.iter().map(|comm| scope.spawn(move || comm.sum_numbers(&numbers))).collect();
-            ranks.into_iter().map(|rank| rank.join().expect("it ends")).collect()
-        });
-        assert_eq!(sums, vec![vec![33_554_434.0, 0.2]; 2]);
-        assert_eq!(Comm::alone().sum_numbers(&numbers), numbers);
-    }
-}
+mod tests;

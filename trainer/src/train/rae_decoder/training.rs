@@ -1,6 +1,6 @@
 //! The trainer of RAE's decoder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tintype::burn::tensor::{Device, FloatDType, Tensor};
 use tintype::image::{Rgb, Rounding, to_rgb};
 use tintype::model::rae::{RaeDecoder, RaeDecoderConfig, decoder_part, noised};
 use tintype::noise::ImageKey;
-use tintype::weights::{Which, flat, layout, load, open, snapshot, take_flat, with_flat};
+use tintype::weights::{Flat, Which, flat, layout, load, open, snapshot, take_flat, with_flat};
 
 use super::batch::{Batch, Noise, pictures};
 use super::passes::signed;
@@ -19,10 +19,10 @@ use super::{FrozenEncoder, Inputs, RaeDecoderLoss, generator_pass};
 use crate::data::store::ImageStore;
 use crate::network::lpips::{Lpips, Perceptual};
 use crate::network::patchgan::PatchGan;
-use crate::train::adamw::{AdamW, AdamWConfig, Group, clip_scale, norm_of};
+use crate::train::adamw::{AdamW, AdamWConfig, Group, guard, norm};
 use crate::train::adversary::{Adversary, Lesson};
 use crate::train::checkpoint::TensorFile;
-use crate::train::comm::Comm;
+use crate::train::comm::{Comm, CommError};
 use crate::train::diff_augment::{Change, Look, augmented};
 use crate::train::ema::{self, Ema, EmaConfig};
 use crate::train::epoch_sampler::{EpochSampler, SampleIndex};
@@ -65,6 +65,7 @@ pub struct RaeDecoderTraining {
     batches: Option<Prefetch<Batch>>,
     /// What was taken from `init.from`.
     initialized: Option<String>,
+    reports: VecDeque<Report>,
 }
 
 impl RaeDecoderTraining {
@@ -109,6 +110,7 @@ impl RaeDecoderTraining {
             device: device.clone(),
             batches: None,
             initialized: None,
+            reports: VecDeque::new(),
         })
     }
 
@@ -168,11 +170,17 @@ impl RaeDecoderTraining {
 
     /// What the discriminator learns from a batch: of a fresh reconstruction, by the new weights, without noise and in
     /// 8-bit levels.
-    fn lesson(&self, images: Tensor<4>, z: Tensor<4>, keys: &[ImageKey]) -> Lesson {
+    fn lesson(
+        &self,
+        images: Tensor<4>,
+        z: Tensor<4>,
+        keys: &[ImageKey],
+    ) -> Result<Lesson, CommError> {
         let fake = signed(levels(self.decoder.valid().forward(z)));
         let fake = augmented(fake, &self.changes(keys, Look::Fake));
-        let real = augmented(signed(images), &self.changes(keys, Look::Real));
-        Lesson::new(&self.adversary.network, Tensor::from_inner(real), fake, &self.comm)
+        let real = Tensor::from_inner(augmented(signed(images), &self.changes(keys, Look::Real)));
+        let max_norm = self.adversary.max_norm();
+        Lesson::new(&self.adversary.network, real, fake, &self.comm, max_norm)
     }
 
     /// The decoder as images are made with it.
@@ -201,7 +209,7 @@ pub(super) fn levels(x: Tensor<4>) -> Tensor<4> {
 }
 
 impl Trainer for RaeDecoderTraining {
-    fn step(&mut self, step: u64) -> Result<Report> {
+    fn step(&mut self, step: u64) -> Result<()> {
         let Batch { images, noise, keys } = self.next_batch(step)?;
         let plain = self.plain_device();
         let images = images.tensor(&plain); // [B, 3, S, S]
@@ -222,11 +230,12 @@ impl Trainer for RaeDecoderTraining {
         };
         let opponent = &self.adversary.network;
         let pass = generator_pass(&self.decoder, opponent, inputs, &self.loss, step);
-        let gradients = self.comm.mean(pass.gradients);
-        let mut values = self.comm.mean_losses(pass.values);
+        let gradients = self.comm.mean(pass.gradients)?;
+        let (mut values, mut stop) = self.comm.mean_losses(pass.values)?;
         let AdamWConfig { max_grad_norm, .. } = self.optimizer.config;
         let lr = self.optimizer.config.lr_at(step);
-        let norm = norm_of(&gradients);
+        let generator = guard(&gradients, None, max_grad_norm);
+        let norm = norm(&generator.read());
         let mut finite = norm.is_finite() && values.iter().all(|(_, v)| v.is_finite());
         values.push(("grad_norm".into(), norm));
         if finite {
@@ -234,12 +243,12 @@ impl Trainer for RaeDecoderTraining {
             // The discriminator sees the new weights; should its gradients not be finite, neither network changes.
             let before = own_step.map(|_| (self.decoder.clone(), self.optimizer.clone()));
             let parameters = take_flat(&mut self.decoder);
-            let scale = clip_scale(norm, max_grad_norm);
-            let parameters = self.optimizer.update(parameters, &gradients, scale, lr);
+            let parameters = self.optimizer.update(parameters, gradients, &generator, &mut [], lr);
             self.decoder = with_flat(self.decoder.clone(), &parameters);
             if let (Some(own_step), Some(before)) = (own_step, before) {
-                let lesson = self.lesson(images, z, &keys);
+                let lesson = self.lesson(images, z, &keys)?;
                 finite = lesson.is_finite();
+                stop |= lesson.stop;
                 values.extend(lesson.values.iter().cloned());
                 match finite {
                     true => {
@@ -255,11 +264,28 @@ impl Trainer for RaeDecoderTraining {
         if finite && !self.emas.is_empty() {
             let now = flat(&self.decoder, Which::All);
             for ema in &mut self.emas {
-                ema.update(&now);
+                ema.move_rest(&now, &generator);
+                ema.updates += 1;
             }
         }
         values.push(("lr".into(), lr));
-        Ok(Report { values, skipped: !finite })
+        self.reports.push_back(Report { values, skipped: !finite, stop });
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<Report> {
+        self.reports.pop_front().context("all steps were settled")
+    }
+
+    fn weights(&self, which: Which) -> Flat {
+        let mut weights = flat(&self.decoder, which);
+        weights.extend(self.adversary.weights(which));
+        weights
+    }
+
+    fn set_weights(&mut self, weights: Flat) {
+        self.adversary.set_weights(&weights);
+        self.decoder = with_flat(self.decoder.clone(), &weights);
     }
 
     fn save(&self) -> Result<Vec<TensorFile>> {

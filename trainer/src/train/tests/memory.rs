@@ -99,6 +99,7 @@ fn trainer() -> Result<DiffusionTrainer<Zero>> {
         &device,
     )?;
     trainer.step(0)?;
+    trainer.settle()?;
     Ok(trainer)
 }
 

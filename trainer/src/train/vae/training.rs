@@ -1,23 +1,23 @@
 //! The trainer of the autoencoder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tintype::burn::module::AutodiffModule;
 use tintype::burn::tensor::{Device, FloatDType, Tensor};
 use tintype::image::{Rgb, Rounding, to_rgb};
 use tintype::model::vavae::VaeConfig;
 use tintype::noise::{ImageKey, Stream, normals};
-use tintype::weights::{Weights, Which, load, open};
+use tintype::weights::{Flat, Weights, Which, load, open};
 
 use super::{Inputs, Networks, VaeLoss, generator_pass, macs};
 use crate::data::store::ImageStore;
 use crate::network::lpips::{Lpips, Perceptual};
 use crate::network::patchgan::PatchGan;
-use crate::train::adamw::{AdamW, AdamWConfig, Group, clip_scale, norm_of};
+use crate::train::adamw::{AdamW, AdamWConfig, Group, guard, norm};
 use crate::train::adversary::{Adversary, Lesson};
 use crate::train::checkpoint::TensorFile;
 use crate::train::comm::Comm;
@@ -56,6 +56,7 @@ pub struct VaeTraining {
     batches: Option<Prefetch<HostBatch>>,
     /// What was taken from `init.from`.
     initialized: Option<String>,
+    reports: VecDeque<Report>,
 }
 
 struct HostBatch {
@@ -111,6 +112,7 @@ impl VaeTraining {
             device: device.clone(),
             batches: None,
             initialized: None,
+            reports: VecDeque::new(),
         })
     }
 
@@ -214,7 +216,7 @@ fn with_prefix(weights: &Weights, prefix: &str) -> Option<Weights> {
 }
 
 impl Trainer for VaeTraining {
-    fn step(&mut self, step: u64) -> Result<Report> {
+    fn step(&mut self, step: u64) -> Result<()> {
         let batch = self.next_batch(step)?;
         let features = match &self.loss_networks.teacher {
             Some(teacher) => {
@@ -237,25 +239,28 @@ impl Trainer for VaeTraining {
         let count = 2 * step; // of both optimizers, as the reference counts
         let opponent = &self.adversary.network;
         let pass = generator_pass(&self.networks, opponent, inputs, &self.loss, count);
-        let gradients = self.comm.mean(pass.gradients);
-        let mut values = self.comm.mean_losses(pass.values);
+        let gradients = self.comm.mean(pass.gradients)?;
+        let (mut values, mut stop) = self.comm.mean_losses(pass.values)?;
         let AdamWConfig { max_grad_norm, .. } = self.optimizer.config;
         let lr = self.optimizer.config.lr_at(step);
-        let norm = norm_of(&gradients);
+        let guard = guard(&gradients, None, max_grad_norm);
+        let norm = norm(&guard.read());
         let mut finite = norm.is_finite() && values.iter().all(|(_, v)| v.is_finite());
         values.push(("grad_norm".into(), norm));
         // Both networks change, or neither. The discriminator's pass needs nothing of the autoencoder's update.
         let mut lesson = None;
         if finite && self.loss.disc_weight > 0.0 && count + 1 >= self.loss.disc_start {
-            let new = Lesson::new(&pass.discriminator, images, pass.reconstruction, &self.comm);
+            let (comm, max_norm) = (&self.comm, self.adversary.max_norm());
+            let new =
+                Lesson::new(&pass.discriminator, images, pass.reconstruction, comm, max_norm)?;
             finite = new.is_finite();
+            stop |= new.stop;
             values.extend(new.values.iter().cloned());
             lesson = Some(new);
         }
         if finite {
             let parameters = self.networks.autoencoder_values(Which::Trainable);
-            let scale = clip_scale(norm, max_grad_norm);
-            let parameters = self.optimizer.update(parameters, &gradients, scale, lr);
+            let parameters = self.optimizer.update(parameters, gradients, &guard, &mut [], lr);
             self.networks = self.networks.clone().with_autoencoder(&parameters);
             match lesson {
                 Some(lesson) => self.adversary.learn(lesson, lr),
@@ -264,7 +269,23 @@ impl Trainer for VaeTraining {
             }
         }
         values.push(("lr".into(), lr));
-        Ok(Report { values, skipped: !finite })
+        self.reports.push_back(Report { values, skipped: !finite, stop });
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<Report> {
+        self.reports.pop_front().context("all steps were settled")
+    }
+
+    fn weights(&self, which: Which) -> Flat {
+        let mut weights = self.networks.autoencoder_values(which);
+        weights.extend(self.adversary.weights(which));
+        weights
+    }
+
+    fn set_weights(&mut self, weights: Flat) {
+        self.adversary.set_weights(&weights);
+        self.networks = self.networks.clone().with_autoencoder(&weights);
     }
 
     fn save(&self) -> Result<Vec<TensorFile>> {

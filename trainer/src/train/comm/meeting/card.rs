@@ -1,5 +1,7 @@
 //! What the processes say to each other before they are let in.
 
+use std::hash::{BuildHasher, RandomState};
+
 use serde::{Deserialize, Serialize};
 
 use super::super::CommError;
@@ -118,4 +120,10 @@ impl From<Refusal> for CommError {
 pub(super) fn is_same_token(a: &str, b: &str) -> bool {
     let differing = a.bytes().zip(b.bytes()).fold(0, |differing, (a, b)| differing | (a ^ b));
     a.len() == b.len() && std::hint::black_box(differing) == 0
+}
+
+/// Letters that nobody guesses: the keys of a hasher come from the system's random numbers.
+pub fn random_token() -> String {
+    let keys = RandomState::new();
+    (0..4u64).map(|part| format!("{:016x}", keys.hash_one(part))).collect()
 }

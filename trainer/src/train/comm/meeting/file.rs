@@ -1,7 +1,6 @@
 //! Meeting by a file in the run's folder, which every rank reaches: rank 0 writes there where it listens, and a random
 //! token. Whoever may read the file may come.
 
-use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use tintype::files::temporary_name;
 use super::super::CommError;
 use super::super::watch::Watch;
 use super::join::{Coming, Target};
+use super::random_token;
 use super::{Card, Listening, PACE, VERSION, host_name};
 
 /// The folder in a run's with such files.
@@ -106,12 +106,6 @@ fn listen() -> Result<Listening, CommError> {
         listening.place += ", which only this machine reaches";
     }
     Ok(listening)
-}
-
-/// Letters that nobody guesses: the keys of a hasher come from the system's random numbers.
-fn random_token() -> String {
-    let keys = RandomState::new();
-    (0..4u64).map(|part| format!("{:016x}", keys.hash_one(part))).collect()
 }
 
 /// Where rank 0 says that it is.

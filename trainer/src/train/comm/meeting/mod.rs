@@ -5,6 +5,7 @@
 //! all else, so the network must be trusted.
 
 mod card;
+#[cfg(any(feature = "cuda", test))]
 mod file;
 mod host;
 mod join;
@@ -15,7 +16,8 @@ pub(super) mod wire;
 
 use std::time::Duration;
 
-pub use self::card::Card;
+pub use self::card::{Card, random_token};
+#[cfg(any(feature = "cuda", test))]
 pub use self::file::{join_by_file, receive_by_file};
 pub use self::host::host_name;
 pub use self::join::join;

@@ -88,7 +88,7 @@ fn a_silent_rank_is_named() {
         let other = watches.remove(silent);
         let (_watching, told) = start(watches.remove(0), silence);
         let error = lost(silent, "was not heard of for 0.2 s");
-        assert_eq!(all(&told), [error.clone()]);
+        assert_eq!(all(&told), std::slice::from_ref(&error));
         let (_watching, told) = start(other, LIMIT);
         // Rank 0 tells the silent one what became of it.
         let heard = if silent == 1 { error } else { lost(1, "ended without a word") };
