@@ -18,6 +18,7 @@ use tintype::model::vavae::VaeConfig;
 
 use super::watchers::{check_evaluation, check_guidance, check_unguided};
 use crate::data::store::ImageStore;
+use crate::rank::Rank;
 use crate::train::classes::check_classes;
 use crate::train::config::{
     Config, DitDhData, EncodedData, ImageData, LatentData, PmfData, RaeDecoderData, Recipe, VaeData,
@@ -65,8 +66,13 @@ pub enum DitDhSet<'a> {
     },
 }
 
+/// An image store, whose checksums one process of each machine verifies.
 fn image_store(path: &Path) -> Result<Arc<ImageStore>> {
-    Ok(Arc::new(ImageStore::open_verified(path)?))
+    let store = match Rank::from_environment()?.local {
+        0 => ImageStore::open_verified(path)?,
+        _ => ImageStore::open(path)?,
+    };
+    Ok(Arc::new(store))
 }
 
 /// Opens the data of a configuration and checks it, before anything is fetched. Statistics that are named, and not given

@@ -258,9 +258,8 @@ impl Rank<'_> {
                     let system = self.system.as_mut();
                     ended = housekeeping.step(system, &mut state, &report, is_settled, stop)?;
                 }
-                // Rank 0 may take long over an evaluation, and over the last checkpoint, which none is to outlive.
-                let is_last = stop || state.step == config.steps;
-                if is_last || self.run.config.evaluates_at(state.step) {
+                // Rank 0 may take long over a checkpoint, a preview or an evaluation. None is to outlive the last one.
+                if stop || self.run.config.is_due(state.step) {
                     self.comm.barrier()?;
                 }
             }

@@ -75,7 +75,9 @@ enum Pending {
 /// A communicator through host memory. All ranks call the same operations in the same order.
 trait HostEngine: Debug + Send + Sync {
     /// The bytes of every rank, in rank order.
-    fn all_gather(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, CommError>;
+    ///
+    /// * `patient`: the others may take as long as they like, unless they are lost
+    fn all_gather(&self, own: Vec<u8>, patient: bool) -> Result<Vec<Vec<u8>>, CommError>;
 
     /// The sum of all ranks' values, added in rank order; all have as many.
     fn sum(&self, own: Vec<f32>) -> Result<Vec<f32>, CommError>;
@@ -230,7 +232,7 @@ impl Comm {
                 let own = own.into_data().convert::<f32>();
                 let own: Vec<u8> =
                     own.iter::<f32>().chain([asked()]).flat_map(f32::to_le_bytes).collect();
-                let all = engine.all_gather(own)?;
+                let all = engine.all_gather(own, false)?;
                 let values: Vec<f32> = all.iter().flat_map(|rank| floats(rank)).collect();
                 let n = values.len();
                 Tensor::from_data(TensorData::new(values, [n]), &device) // [world·(k + 1)]
@@ -267,13 +269,13 @@ impl Comm {
         Ok((names.into_iter().zip(sums).map(mean).collect(), stop))
     }
 
-    /// Waits for all ranks.
+    /// Waits for all ranks, however long it takes: rank 0 may come from an evaluation.
     ///
     /// # Errors
     ///
     /// If a rank cannot be reached.
     pub fn barrier(&self) -> Result<(), CommError> {
-        self.all_gather(Vec::new()).map(drop)
+        self.gather_bytes(Vec::new(), true).map(drop)
     }
 
     /// A text of rank 0, on all ranks.
@@ -316,11 +318,15 @@ impl Comm {
 
     /// The bytes of every rank, in rank order.
     fn all_gather(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, CommError> {
+        self.gather_bytes(own, false)
+    }
+
+    fn gather_bytes(&self, own: Vec<u8>, patient: bool) -> Result<Vec<Vec<u8>>, CommError> {
         match &self.engine {
             Engine::Alone => Ok(vec![own]),
-            Engine::Host(engine) => engine.all_gather(own),
+            Engine::Host(engine) => engine.all_gather(own, patient),
             #[cfg(feature = "cuda")]
-            Engine::Nccl(engine) => engine.all_gather(own),
+            Engine::Nccl(engine) => engine.all_gather(own, patient),
         }
     }
 

@@ -84,8 +84,13 @@ impl Mpi {
     }
 
     /// Waits for an operation.
-    fn wait<'a, D: ?Sized>(
+    fn wait<'a, D: ?Sized>(&self, what: &'static str, request: Request<'a, D, &LocalScope<'a>>) {
+        self.wait_for(self.limit, what, request);
+    }
+
+    fn wait_for<'a, D: ?Sized>(
         &self,
+        limit: Duration,
         what: &'static str,
         mut request: Request<'a, D, &LocalScope<'a>>,
     ) {
@@ -96,8 +101,8 @@ impl Mpi {
                 Err(request) => request,
             };
             let waited = begun.elapsed();
-            if waited > self.limit {
-                (self.fatal)(CommError::TimedOut { what, limit: self.limit });
+            if waited > limit {
+                (self.fatal)(CommError::TimedOut { what, limit });
             }
             if waited > SPIN {
                 std::thread::sleep(PAUSE);
@@ -136,12 +141,14 @@ impl Mpi {
 }
 
 impl HostEngine for Mpi {
-    fn all_gather(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, CommError> {
+    fn all_gather(&self, own: Vec<u8>, patient: bool) -> Result<Vec<Vec<u8>>, CommError> {
+        let limit = if patient { Duration::MAX } else { self.limit };
         let comm = SimpleCommunicator::world();
         let mut lengths = vec![0u64; self.world];
         let length = [own.len() as u64];
         scope(|scope| {
-            self.wait(
+            self.wait_for(
+                limit,
                 "exchange numbers",
                 comm.immediate_all_gather_into(scope, &length[..], &mut lengths[..]),
             );
@@ -157,7 +164,8 @@ impl HostEngine for Mpi {
         let mut all = vec![0u8; total as usize];
         let mut partition = PartitionMut::new(&mut all[..], &counts[..], &places[..]);
         scope(|scope| {
-            self.wait(
+            self.wait_for(
+                limit,
                 "exchange numbers",
                 comm.immediate_all_gather_varcount_into(scope, &own[..], &mut partition),
             );

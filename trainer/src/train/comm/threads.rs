@@ -49,7 +49,7 @@ impl Threads {
 }
 
 impl HostEngine for Threads {
-    fn all_gather(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, CommError> {
+    fn all_gather(&self, own: Vec<u8>, _patient: bool) -> Result<Vec<Vec<u8>>, CommError> {
         Ok(self.exchange(&self.shared.bytes, own, <[_]>::to_vec))
     }
 

@@ -67,7 +67,7 @@ fn exchange(rank: usize, folder: &Path) {
         Tensor::<1>::from_data(data, (&device, DType::F32))
     };
     let bytes: [&[u8]; 2] = [b"rank 0", b""];
-    assert_eq!(nccl.all_gather(bytes[rank].to_vec()).expect("they exchange"), bytes);
+    assert_eq!(nccl.all_gather(bytes[rank].to_vec(), false).expect("they exchange"), bytes);
 
     // Two buckets.
     let long = vec![rank as f32; nccl.bucket / size_of::<f32>()];

@@ -159,7 +159,7 @@ impl Nccl {
     ///
     /// As [`sum`](Self::sum).
     pub(crate) fn gather(&self, own: Tensor<1>) -> Result<Tensor<1>, CommError> {
-        Ok(self.start(Kind::Gather, vec![own])?.end()?.remove(0))
+        Ok(self.start(Kind::Gather, vec![own], false)?.end()?.remove(0))
     }
 
     /// Rank 0's tensors; all ranks call it with the same names and lengths.
@@ -178,16 +178,24 @@ impl Nccl {
 
     /// The bytes of every rank, in rank order; lengths may differ. Few bytes: each takes four on the way.
     ///
+    /// * `patient`: the others may take as long as they like
+    ///
     /// # Errors
     ///
     /// As [`sum`](Self::sum).
-    pub(crate) fn all_gather(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, CommError> {
+    pub(crate) fn all_gather(
+        &self,
+        own: Vec<u8>,
+        patient: bool,
+    ) -> Result<Vec<Vec<u8>>, CommError> {
         bytes::exchange(own, self.world, |values| {
             let count = values.len();
             let options = (&self.device, DType::F32);
             let own = Tensor::from_data(TensorData::new(values, [count]), options);
             let all = self
-                .gather(own)?
+                .start(Kind::Gather, vec![own], patient)?
+                .end()?
+                .remove(0)
                 .try_into_data()
                 .map_err(|error| CommError::Engine { engine: CUDA, problem: error.to_string() })?;
             Ok(all.iter::<f32>().collect())
@@ -213,11 +221,16 @@ impl Nccl {
 
     fn start_named(&self, kind: Kind, tensors: Flat) -> Result<Pending, CommError> {
         let (names, tensors) = tensors.into_iter().unzip();
-        Ok(Pending { names, operation: self.start(kind, tensors)? })
+        Ok(Pending { names, operation: self.start(kind, tensors, false)? })
     }
 
     /// Hands tensors over to the thread that calls NCCL.
-    fn start(&self, kind: Kind, inputs: Vec<Tensor<1>>) -> Result<Operation, CommError> {
+    fn start(
+        &self,
+        kind: Kind,
+        inputs: Vec<Tensor<1>>,
+        patient: bool,
+    ) -> Result<Operation, CommError> {
         if let Some(error) = self.worker.failure() {
             return Err(error);
         }
@@ -239,7 +252,7 @@ impl Nccl {
         let (from, to) = addresses.split_at(counts.len());
         let parts = from.iter().zip(to).zip(&counts);
         let parts = parts.map(|((&input, &output), &count)| Part { input, output, count });
-        let request = Request { kind, parts: parts.collect(), ready, keep };
+        let request = Request { kind, parts: parts.collect(), ready, keep, patient };
         Ok(Operation { outputs, outcome: Some(self.worker.ask(request)) })
     }
 }

@@ -321,7 +321,7 @@ fn after_a_failure_nothing_is_called_but_abort_once() {
     assert_eq!(nccl.begin(tensors(&[1])).err().as_ref(), Some(&error));
     assert_eq!(nccl.sum(tensors(&[1])).err().as_ref(), Some(&error));
     assert_eq!(nccl.broadcast(tensors(&[1])).err().as_ref(), Some(&error));
-    assert_eq!(nccl.all_gather(vec![1]).err().as_ref(), Some(&error));
+    assert_eq!(nccl.all_gather(vec![1], false).err().as_ref(), Some(&error));
     assert_eq!(places(), 2, "no memory is taken any more");
     drop(nccl);
     let mut calls = calls(&log);

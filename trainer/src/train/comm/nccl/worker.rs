@@ -61,6 +61,8 @@ pub(super) struct Request {
     pub ready: Ready,
     /// Keeps the memory at the addresses.
     pub keep: Box<dyn Any + Send>,
+    /// Whether the other ranks may take as long as they like.
+    pub patient: bool,
 }
 
 /// How a request ended.
@@ -168,12 +170,13 @@ impl Engine {
     /// Serves requests one after the other until nobody can ask any more. After a failure all fail as the first did.
     fn serve(mut self, requests: Receiver<(Request, Sender<Outcome>)>) {
         for (request, answer) in requests {
-            let Request { kind, parts, ready, keep } = request;
+            let Request { kind, parts, ready, keep, patient } = request;
             if let Some(error) = self.failure.get() {
                 drop(answer.send(Err(error.clone())));
                 continue;
             }
-            match self.run(kind, &parts, ready) {
+            let limit = if patient { Duration::MAX } else { self.limit };
+            match self.run(kind, &parts, ready, limit) {
                 Ok(()) => {
                     // First, so that who waits for the outputs may compute in them in place.
                     drop(keep);
@@ -194,7 +197,7 @@ impl Engine {
         }
     }
 
-    fn run(&mut self, kind: Kind, parts: &[Part], ready: Ready) -> Outcome {
+    fn run(&mut self, kind: Kind, parts: &[Part], ready: Ready, limit: Duration) -> Outcome {
         pollster::block_on(ready).map_err(|problem| CommError::Engine { engine: CUDA, problem })?;
         let started = Instant::now();
         self.calls.group_start()?;
@@ -206,7 +209,6 @@ impl Engine {
         // In any case: within an open group nothing is aborted.
         let ended = self.calls.group_end();
         called.and(ended)?;
-        let limit = self.limit;
         // The event must lie behind the launch.
         self.poll(kind.what(), started, limit, |calls| calls.is_ready())?;
         self.calls.record()?;
