@@ -1,5 +1,5 @@
 //! Ranks that notice when one of them ends: the connections of the [meeting](super::meeting) stay open, and every
-//! rank sends a word each second. Rank 0 hears all others and tells them what it hears.
+//! rank sends a sign of life each second. Rank 0 hears all others and tells them what it hears.
 
 #[cfg(test)]
 mod tests;
@@ -18,16 +18,16 @@ use super::meeting::wire::Wire;
 const BEAT: Duration = Duration::from_secs(1);
 /// How often it is looked for what has come.
 const TICK: Duration = Duration::from_millis(50);
-/// How long the others may take to close their ends after a last word.
+/// How long the others may take to close their ends after a last message.
 const PARTING: Duration = Duration::from_secs(1);
-/// How long a last word may take, with what the watching thread does before.
+/// How long a last message may take, with what the watching thread does before.
 const ORDER: Duration = Duration::from_secs(5);
 /// Letters of an error that are told to others.
 const MOST_OF_SENTENCE: usize = 4000;
 
 /// What ranks say to each other.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-enum Word {
+enum Message {
     /// A sign of life.
     Beat,
     /// This rank is done.
@@ -84,12 +84,12 @@ impl Peer {
     /// Hears all that has come.
     fn hear(&mut self, silence: Duration) -> Heard {
         loop {
-            match self.wire.receive::<Word>() {
-                Ok(Some(Word::Beat)) => self.heard = Instant::now(),
-                Ok(Some(Word::Goodbye)) => return Heard::Goodbye,
+            match self.wire.receive::<Message>() {
+                Ok(Some(Message::Beat)) => self.heard = Instant::now(),
+                Ok(Some(Message::Goodbye)) => return Heard::Goodbye,
                 // Only rank 0 speaks of others.
-                Ok(Some(Word::Lost(loss))) if self.rank == 0 => return Heard::Lost(loss),
-                Ok(Some(Word::Lost(loss))) => return self.lost(loss.what),
+                Ok(Some(Message::Lost(loss))) if self.rank == 0 => return Heard::Lost(loss),
+                Ok(Some(Message::Lost(loss))) => return self.lost(loss.what),
                 Ok(None) if self.heard.elapsed() > silence => {
                     let seconds = silence.as_secs_f64();
                     return self.lost(format!("was not heard of for {seconds} s"));
@@ -124,7 +124,7 @@ pub struct Watch {
     peers: Vec<Peer>,
 }
 
-/// A last word of this rank, and where it is told that the others have it.
+/// A last message of this rank, and where it is told that the others have it.
 #[derive(Debug)]
 struct Order {
     /// The error with which this rank fails; `None` if it is done.
@@ -150,7 +150,7 @@ impl Watch {
     ///
     /// * `silence`: how long a rank may send no sign of life, such as 30 s
     /// * `lost`: called once, in that thread, with [`CommError::Lost`] when a rank ends without goodbye, fails or is
-    ///   silent; all other ranks hear of it, too. Not called after this rank's own last word.
+    ///   silent; all other ranks hear of it, too. Not called after this rank's own last message.
     pub fn start(self, silence: Duration, lost: impl Fn(CommError) + Send + 'static) -> Watching {
         let (orders, receiver) = mpsc::channel();
         std::thread::spawn(move || {
@@ -177,13 +177,13 @@ impl Watch {
                 Err(RecvTimeoutError::Disconnected) => return None,
             };
             if let Some(Order { failed: None, done }) = order {
-                self.part(&Word::Goodbye);
+                self.leave(&Message::Goodbye);
                 let _ = done.send(());
                 return None;
             }
             // Before an error of this rank: the loss of another may be why it fails.
             if let Some(loss) = self.hear(silence) {
-                self.part(&Word::Lost(loss.clone()));
+                self.leave(&Message::Lost(loss.clone()));
                 return Some(loss);
             }
             if self.rank != 0 && self.peers.is_empty() {
@@ -192,7 +192,11 @@ impl Watch {
             if let Some(Order { failed: Some(sentence), done }) = order {
                 let sentence: String = sentence.chars().take(MOST_OF_SENTENCE).collect();
                 let (rank, host) = (self.rank, self.host.clone());
-                self.part(&Word::Lost(Loss { rank, host, what: format!("failed: {sentence}") }));
+                self.leave(&Message::Lost(Loss {
+                    rank,
+                    host,
+                    what: format!("failed: {sentence}"),
+                }));
                 let _ = done.send(());
                 return None;
             }
@@ -200,7 +204,7 @@ impl Watch {
                 for peer in &mut self.peers {
                     // A rank that takes nothing is not sent more. A broken connection will be heard.
                     if peer.flush() {
-                        let _ = peer.wire.send(&Word::Beat);
+                        let _ = peer.wire.send(&Message::Beat);
                     }
                 }
                 beaten = Some(Instant::now());
@@ -221,7 +225,7 @@ impl Watch {
                     let mut peer = self.peers.remove(at);
                     if self.rank == 0 {
                         // Should it still live, it learns why the others have ended.
-                        let _ = peer.wire.send(&Word::Lost(loss.clone()));
+                        let _ = peer.wire.send(&Message::Lost(loss.clone()));
                     }
                     return Some(loss);
                 }
@@ -230,18 +234,18 @@ impl Watch {
         None
     }
 
-    /// Says a last word. The others close their ends when they have it; whoever closes first might destroy what is on
-    /// its way.
-    fn part(&mut self, word: &Word) {
+    /// Sends a last message. The others close their ends when they have it; whoever closes first might destroy what
+    /// is on its way.
+    fn leave(&mut self, message: &Message) {
         for peer in &mut self.peers {
-            let _ = peer.wire.send(word);
+            let _ = peer.wire.send(message);
         }
         let begun = Instant::now();
         while !self.peers.is_empty() && begun.elapsed() < PARTING {
             self.peers.retain_mut(|peer| {
                 peer.flush();
-                // Another last word is as good as a closed end.
-                matches!(peer.wire.receive::<Word>(), Ok(None | Some(Word::Beat)))
+                // Another last message is as good as a closed end.
+                matches!(peer.wire.receive::<Message>(), Ok(None | Some(Message::Beat)))
             });
             sleep(Duration::from_millis(5));
         }

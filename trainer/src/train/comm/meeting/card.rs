@@ -100,9 +100,9 @@ pub(super) enum Refusal {
     /// It differs from rank 0; nobody is let in then.
     Differs { field: String, rank: usize, theirs: String, ours: String },
     /// Another reason for which nobody is let in, as a sentence.
-    Nobody(String),
+    ForAll(String),
     /// It belongs to another launch or another run; the others are waited for.
-    Stranger(String),
+    Foreign(String),
 }
 
 impl From<Refusal> for CommError {
@@ -111,7 +111,7 @@ impl From<Refusal> for CommError {
             Refusal::Differs { field, rank, theirs, ours } => {
                 Self::Differs { field, rank, theirs, ours }
             }
-            Refusal::Nobody(sentence) | Refusal::Stranger(sentence) => Self::Meeting(sentence),
+            Refusal::ForAll(sentence) | Refusal::Foreign(sentence) => Self::Meeting(sentence),
         }
     }
 }

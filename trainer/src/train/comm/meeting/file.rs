@@ -11,7 +11,7 @@ use tintype::files::temporary_name;
 
 use super::super::CommError;
 use super::super::watch::Watch;
-use super::join::{Coming, Target};
+use super::join::{Joining, Target};
 use super::random_token;
 use super::{Card, Listening, PACE, VERSION, host_name};
 
@@ -64,7 +64,7 @@ pub fn join_by_file(
     note: impl Fn(&str),
 ) -> Result<(Vec<u8>, Watch), CommError> {
     let file = file_of(run, &card)?;
-    Coming { card: &card, limit, pace: PACE, note: &note, patient: true }.until_met(|| read(&file))
+    Joining { card: &card, limit, pace: PACE, note: &note, patient: true }.until_met(|| read(&file))
 }
 
 /// The file of a launch.

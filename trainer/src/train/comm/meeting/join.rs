@@ -44,12 +44,12 @@ pub fn join(
     note: impl Fn(&str),
 ) -> Result<(Vec<u8>, Watch), CommError> {
     let target = Target { address: address.into(), port, token: token.into() };
-    Coming { card: &card, limit, pace: PACE, note: &note, patient: false }
+    Joining { card: &card, limit, pace: PACE, note: &note, patient: false }
         .until_met(|| Ok(target.clone()))
 }
 
 /// A rank on its way.
-pub(super) struct Coming<'a> {
+pub(super) struct Joining<'a> {
     pub card: &'a Card,
     pub limit: Duration,
     pub pace: Pace,
@@ -75,7 +75,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-impl Coming<'_> {
+impl Joining<'_> {
     /// Tries until all ranks have come.
     ///
     /// * `find`: where rank 0 is now, or what is missing of it: `has not written …`
@@ -137,7 +137,7 @@ impl Coming<'_> {
                         Watch::new(self.card.rank, self.card.host.clone(), peers),
                     ));
                 }
-                Some(Answer::Refused(Refusal::Stranger(why))) if self.patient => {
+                Some(Answer::Refused(Refusal::Foreign(why))) if self.patient => {
                     return Err(Failure::Again(why));
                 }
                 Some(Answer::Refused(refusal)) => return Err(Failure::Final(refusal.into())),

@@ -15,7 +15,7 @@ use super::wire::Wire;
 use super::{HINT, MOST_OF_CARD, MOST_OF_PAYLOAD, PACE, Pace, TICK, VERSION, place};
 
 /// Connections without a card that are kept at once, besides one for each rank.
-const STRANGERS: usize = 64;
+const MOST_PENDING: usize = 64;
 /// Ranks that are named before "and N more".
 const NAMED: usize = 8;
 
@@ -23,7 +23,7 @@ const NAMED: usize = 8;
 #[derive(Debug)]
 pub struct Listening {
     listener: TcpListener,
-    /// Where.
+    /// The address and port.
     pub(super) here: SocketAddr,
     /// Where, for messages.
     pub(super) place: String,
@@ -88,30 +88,30 @@ impl Listening {
             let length = payload.len();
             return Err(CommError::Meeting(format!("{length} bytes are too many for an answer")));
         }
-        let mut door = Door {
+        let mut meeting = Meeting {
             listener,
             card: &card,
             token,
             place: &place,
             pace,
             note: &note,
-            strangers: Vec::new(),
-            guests: BTreeMap::new(),
+            pending: Vec::new(),
+            joined: BTreeMap::new(),
             refusal: None,
             refused: 0,
         };
-        let guests = door.wait(limit)?;
+        let joined = meeting.wait(limit)?;
         // Nobody is waited for any more.
-        drop(door);
+        drop(meeting);
         let welcome = Answer::Welcome { host: card.host.clone(), payload: payload.to_vec() };
         let mut peers = Vec::new();
-        for (rank, mut guest) in guests {
+        for (number, mut rank) in joined {
             // Whether it is still there, the watch will see.
-            let _ = guest.wire.send(&welcome);
-            peers.push(Peer::new(rank, guest.card.host, guest.wire));
+            let _ = rank.wire.send(&welcome);
+            peers.push(Peer::new(number, rank.card.host, rank.wire));
         }
         let begun = Instant::now();
-        while peers.iter_mut().map(Peer::flush).filter(|all| !all).count() > 0
+        while peers.iter_mut().map(Peer::flush).filter(|done| !done).count() > 0
             && begun.elapsed() < pace.card
         {
             sleep(TICK);
@@ -121,44 +121,44 @@ impl Listening {
 }
 
 /// A connection that has shown no card yet.
-struct Stranger {
+struct Pending {
     wire: Wire,
     from: SocketAddr,
     since: Instant,
 }
 
 /// A rank that has come.
-struct Guest {
+struct Joined {
     wire: Wire,
     card: Card,
 }
 
-impl Guest {
+impl Joined {
     /// Whether it has closed its connection.
     fn is_gone(&mut self) -> bool {
         self.wire.receive::<Value>().is_err()
     }
 }
 
-/// Who is at the door, and who is in.
-struct Door<'a> {
+/// Who has yet to show a card, and who has been let in.
+struct Meeting<'a> {
     listener: TcpListener,
     card: &'a Card,
     token: &'a str,
     place: &'a str,
     pace: Pace,
     note: &'a dyn Fn(&str),
-    strangers: Vec<Stranger>,
-    guests: BTreeMap<usize, Guest>,
+    pending: Vec<Pending>,
+    joined: BTreeMap<usize, Joined>,
     /// Why nobody is let in.
     refusal: Option<Refusal>,
     /// How many processes of this launch know that.
     refused: usize,
 }
 
-impl Door<'_> {
+impl Meeting<'_> {
     /// Waits for all ranks.
-    fn wait(&mut self, limit: Duration) -> Result<BTreeMap<usize, Guest>, CommError> {
+    fn wait(&mut self, limit: Duration) -> Result<BTreeMap<usize, Joined>, CommError> {
         let begun = Instant::now();
         let mut noted = Vec::new();
         loop {
@@ -171,7 +171,7 @@ impl Door<'_> {
             }
             let missing = self.missing();
             if missing.is_empty() {
-                return Ok(std::mem::take(&mut self.guests));
+                return Ok(std::mem::take(&mut self.joined));
             }
             let (world, place) = (self.card.world, self.place);
             let ranks = named(&missing);
@@ -184,7 +184,7 @@ impl Door<'_> {
             }
             if begun.elapsed() >= limit {
                 let limit = limit.as_secs_f64();
-                let refusal = Refusal::Nobody(format!(
+                let refusal = Refusal::ForAll(format!(
                     "{ranks} of {world} did not come to {place} within {limit} s; {HINT}"
                 ));
                 self.dismiss(&refusal);
@@ -196,27 +196,27 @@ impl Door<'_> {
 
     /// The ranks that have not come.
     fn missing(&self) -> Vec<usize> {
-        (1..self.card.world).filter(|rank| !self.guests.contains_key(rank)).collect()
+        (1..self.card.world).filter(|rank| !self.joined.contains_key(rank)).collect()
     }
 
     /// Takes the connections that have come.
     fn accept(&mut self) {
         // Other errors than that nobody is there pass by, or the limit ends the wait.
         while let Ok((stream, from)) = self.listener.accept() {
-            let free = self.strangers.len() < STRANGERS + self.card.world;
+            let free = self.pending.len() < MOST_PENDING + self.card.world;
             if free && let Ok(wire) = Wire::new(stream, MOST_OF_CARD) {
-                self.strangers.push(Stranger { wire, from, since: Instant::now() });
+                self.pending.push(Pending { wire, from, since: Instant::now() });
             }
         }
     }
 
     /// Reads the cards that have come. Whoever sends something else, or nothing for too long, is cut off.
     fn read_cards(&mut self) {
-        for mut stranger in std::mem::take(&mut self.strangers) {
-            match stranger.wire.receive::<Hello<Value>>() {
-                Ok(Some(hello)) => self.judge(hello, stranger),
-                Ok(None) if stranger.since.elapsed() < self.pace.card => {
-                    self.strangers.push(stranger);
+        for mut pending in std::mem::take(&mut self.pending) {
+            match pending.wire.receive::<Hello<Value>>() {
+                Ok(Some(hello)) => self.judge(hello, pending),
+                Ok(None) if pending.since.elapsed() < self.pace.card => {
+                    self.pending.push(pending);
                 }
                 Ok(None) | Err(_) => {}
             }
@@ -224,20 +224,20 @@ impl Door<'_> {
     }
 
     /// Lets a process in or refuses it.
-    fn judge(&mut self, hello: Hello<Value>, stranger: Stranger) {
-        let Stranger { mut wire, from, .. } = stranger;
+    fn judge(&mut self, hello: Hello<Value>, pending: Pending) {
+        let Pending { mut wire, from, .. } = pending;
         let place = self.place;
         if !is_same_token(&hello.token, self.token) {
             (self.note)(&format!("a process at {from} was turned away: it has another token"));
             let sentence =
                 format!("rank 0 at {place} has another token, as of another launch or run");
-            return refuse(wire, Refusal::Stranger(sentence));
+            return refuse(wire, Refusal::Foreign(sentence));
         }
         let card = match serde_json::from_value::<Card>(hello.card) {
             Ok(card) if hello.version == VERSION => card,
             _ => {
                 let sentence = format!("a process at {from} is of another version than rank 0");
-                return self.refuse_all(wire, Refusal::Nobody(sentence));
+                return self.refuse_all(wire, Refusal::ForAll(sentence));
             }
         };
         if card.launch != self.card.launch {
@@ -246,13 +246,13 @@ impl Door<'_> {
             let (theirs, ours) = (launch(&card), launch(self.card));
             let sentence =
                 format!("rank 0 at {place} is of launch {ours}, this process of {theirs}");
-            return refuse(wire, Refusal::Stranger(sentence));
+            return refuse(wire, Refusal::Foreign(sentence));
         }
         match self.refusal.clone().or_else(|| self.problem(&card)) {
             Some(refusal) => self.refuse_all(wire, refusal),
             None => {
                 if wire.send(&Answer::Heard).is_ok() {
-                    self.guests.insert(card.rank, Guest { wire, card });
+                    self.joined.insert(card.rank, Joined { wire, card });
                 }
             }
         }
@@ -273,28 +273,28 @@ impl Door<'_> {
         }
         if rank >= card.world {
             let (world, process) = (card.world, card.process());
-            return Some(Refusal::Nobody(format!(
+            return Some(Refusal::ForAll(format!(
                 "process {process} has rank {rank} of {world}; ranks run from 0"
             )));
         }
         // Its connection broke, and it comes again.
-        if self.guests.get_mut(&rank).is_some_and(Guest::is_gone) {
-            self.guests.remove(&rank);
+        if self.joined.get_mut(&rank).is_some_and(Joined::is_gone) {
+            self.joined.remove(&rank);
         }
         let same = match rank {
             0 => Some(self.card),
-            _ => self.guests.get(&rank).map(|guest| &guest.card),
+            _ => self.joined.get(&rank).map(|joined| &joined.card),
         };
         same.map(|same| {
-            let (one, other) = (same.process(), card.process());
-            Refusal::Nobody(format!("two processes have rank {rank}: {one} and {other}"))
+            let (first, second) = (same.process(), card.process());
+            Refusal::ForAll(format!("two processes have rank {rank}: {first} and {second}"))
         })
     }
 
     /// Tells those who are in why it comes to nothing.
     fn dismiss(&mut self, refusal: &Refusal) {
-        for guest in std::mem::take(&mut self.guests).into_values() {
-            refuse(guest.wire, refusal.clone());
+        for rank in std::mem::take(&mut self.joined).into_values() {
+            refuse(rank.wire, refusal.clone());
             self.refused += 1;
         }
     }

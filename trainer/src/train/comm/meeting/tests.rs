@@ -7,14 +7,14 @@ use std::thread;
 use super::super::CommError;
 use super::super::watch::Watch;
 use super::card::{Answer, Hello, Refusal, is_same_token};
-use super::join::{Coming, Target};
+use super::join::{Joining, Target};
 use super::wire::Wire;
 use super::*;
 use crate::rank::Rank;
 
 /// So that a fault does not hang the tests.
 pub const LIMIT: Duration = Duration::from_secs(60);
-/// Where it is reached.
+/// Where the limit is reached.
 const SHORT: Duration = Duration::from_millis(200);
 /// An address that every machine has.
 pub const HERE: &str = "127.0.0.1";
@@ -29,10 +29,8 @@ fn here() -> Listening {
     Listening::at(HERE, 0).expect("a free port")
 }
 
-/// A port where nobody listens.
-fn deserted() -> u16 {
-    here().port()
-}
+/// A port where nobody listens: it needs a right, and its service is extinct.
+const DESERTED: u16 = 1;
 
 fn quiet(_: &str) {}
 
@@ -89,7 +87,7 @@ fn one_to_five_ranks_meet() {
 
 #[test]
 fn an_answer_may_be_long() {
-    let payload = vec![255; MOST_OF_PAYLOAD];
+    let payload = vec![255u8; MOST_OF_PAYLOAD];
     let listening = here();
     let port = listening.port();
     thread::scope(|scope| {
@@ -97,14 +95,15 @@ fn an_answer_may_be_long() {
         listening.receive(card(0, 2), TOKEN, &payload, LIMIT, quiet).expect("they meet");
         assert!(other.join().expect("it ends") == payload);
     });
-    let payload = vec![0; MOST_OF_PAYLOAD + 1];
+    let payload = vec![0u8; MOST_OF_PAYLOAD + 1];
     let met = here().receive(card(0, 2), TOKEN, &payload, LIMIT, quiet);
     assert!(met.expect_err("it is too long").to_string().contains("131073 bytes"));
 }
 
 #[test]
 fn who_does_not_belong_here_is_turned_away_alone() {
-    let listening = here();
+    let mut listening = here();
+    listening.pace.note = LIMIT;
     let port = listening.port();
     let (sender, notes) = mpsc::channel();
     thread::scope(|scope| {
@@ -187,7 +186,7 @@ fn a_process_of_another_version_is_told() {
     let met = listening.receive(card(0, 2), TOKEN, b"", LIMIT, quiet);
     let text = met.expect_err("the version is another").to_string();
     assert!(text.contains("is of another version than rank 0"), "{text}");
-    let Answer::Refused(Refusal::Nobody(sentence)) = answer(&mut wire) else {
+    let Answer::Refused(Refusal::ForAll(sentence)) = answer(&mut wire) else {
         panic!("it is let in");
     };
     assert!(text.ends_with(&sentence), "{text}");
@@ -217,7 +216,7 @@ fn missing_ranks_are_named() {
     let expected = format!(": ranks 1, 3 of 4 did not come to {HERE}:{port} within 0.2 s; ");
     assert!(text.contains(&expected) && text.contains("WORLD_SIZE"), "{text}");
     assert!(matches!(answer(&mut wire), Answer::Heard));
-    let Answer::Refused(Refusal::Nobody(sentence)) = answer(&mut wire) else {
+    let Answer::Refused(Refusal::ForAll(sentence)) = answer(&mut wire) else {
         panic!("it is let in");
     };
     assert!(text.ends_with(&sentence), "{text}");
@@ -225,7 +224,7 @@ fn missing_ranks_are_named() {
 
 #[test]
 fn a_missing_rank_0_is_named() {
-    let port = deserted();
+    let port = DESERTED;
     let met = join(HERE, port, card(1, 2), TOKEN, SHORT, quiet);
     let text = met.expect_err("nobody is there").to_string();
     let expected = format!(": waited 0.2 s for rank 0, which does not answer at {HERE}:{port} (");
@@ -249,10 +248,10 @@ fn who_is_waited_for_is_told_once() {
     let expected = format!("waiting for 1 of 2 processes (rank 1) at {HERE}:{port}");
     assert_eq!(notes.take(), [expected]);
     let pace = Pace { note: Duration::ZERO, ..PACE };
-    let port = deserted();
+    let port = DESERTED;
     let target = || Ok(Target { address: HERE.into(), port, token: TOKEN.into() });
-    let coming = Coming { card: &card(1, 2), limit: SHORT, pace, note: &note, patient: false };
-    coming.until_met(target).expect_err("nobody is there");
+    let joining = Joining { card: &card(1, 2), limit: SHORT, pace, note: &note, patient: false };
+    joining.until_met(target).expect_err("nobody is there");
     let notes = notes.take();
     let expected = format!("waiting for rank 0, which does not answer at {HERE}:{port} (");
     assert!(notes.len() == 1 && notes[0].starts_with(&expected), "{notes:?}");
@@ -260,7 +259,7 @@ fn who_is_waited_for_is_told_once() {
 
 /// Whether the other side closes a connection.
 fn is_closed(mut stream: &TcpStream) -> bool {
-    stream.set_read_timeout(Some(LIMIT)).expect("it is open");
+    let _ = stream.set_read_timeout(Some(LIMIT)); // which some systems refuse once it is closed
     let closed = [ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted];
     match stream.read(&mut [0]) {
         Ok(n) => n == 0,
@@ -351,9 +350,10 @@ fn files_of_earlier_launches_are_passed_over() {
         );
         std::fs::write(files.join(name), note.to_string()).expect("it is written");
     };
-    write("earlier", deserted());
-    write("launch", deserted());
-    let other = here();
+    write("earlier", DESERTED);
+    write("launch", DESERTED);
+    let mut other = here();
+    other.pace.note = LIMIT;
     let port = other.port();
     let (sender, notes) = mpsc::channel();
     thread::scope(|scope| {
