@@ -141,7 +141,9 @@ impl Mpi {
 }
 
 impl HostEngine for Mpi {
-    fn all_gather(&self, own: Vec<u8>, patient: bool) -> Result<Vec<Vec<u8>>, CommError> {
+    fn all_gather(&self, mut own: Vec<u8>, patient: bool) -> Result<Vec<Vec<u8>>, CommError> {
+        // Never nothing: where an empty vector of bytes begins is `MPI_IN_PLACE` to Open MPI.
+        own.push(0);
         let limit = if patient { Duration::MAX } else { self.limit };
         let comm = SimpleCommunicator::world();
         let mut lengths = vec![0u64; self.world];
@@ -170,7 +172,7 @@ impl HostEngine for Mpi {
                 comm.immediate_all_gather_varcount_into(scope, &own[..], &mut partition),
             );
         });
-        let of = |(&place, &count): (&i32, &i32)| all[place as usize..][..count as usize].to_vec();
+        let of = |(&place, &count): (&i32, &i32)| all[place as usize..][..count as usize - 1].to_vec();
         Ok(places.iter().zip(&counts).map(of).collect())
     }
 

@@ -32,7 +32,7 @@ preset = "hdit-cifar10"
 images = "none"
 [run]
 steps = 1
-batch = 1
+batch = 6
 checkpoint_every = 2
 keep_last = 1
 [optimizer]
