@@ -49,6 +49,27 @@ pub fn uses_kernels() -> bool {
     !PLAIN.load(Ordering::Relaxed)
 }
 
+/// Values of a tensor that are read back, in the order in which the device was given its work.
+///
+/// A future does nothing before it is polled. The first poll asks a GPU for the values, which it copies before it begins
+/// what it is given later, and leaves at once; the next poll waits.
+///
+/// # Shapes
+///
+/// * `x`: `[n]`, float32
+///
+/// # Errors
+///
+/// What the device says if it fails.
+pub async fn read_back(x: Tensor<1>) -> Result<Vec<f32>, String> {
+    #[cfg(feature = "gpu")]
+    if let Some(reading) = gpu::readback::read(&x) {
+        return reading.await;
+    }
+    let data = x.into_data_async().await.map_err(|error| error.to_string())?;
+    Ok(data.convert::<f32>().iter::<f32>().collect())
+}
+
 /// Kernels made for a particular GPU that failed their self-test in this process, by name, and whose work
 /// was left to slower ones: none where all is well.
 pub fn rejected_kernels() -> Vec<&'static str> {

@@ -2,10 +2,11 @@
 
 use burn::backend::{BackendTensor, DispatchKindConversion, DispatchTensor, DispatchTensorKind};
 use burn::tensor::{DType, Shape};
-use burn_backend::{Backend, BackendTypes, TensorMetadata};
+use burn_backend::{Backend, BackendTypes, StreamId, TensorMetadata};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeRuntime};
+
 use cubecl::prelude::BufferArg;
 
 /// Shape and type of a tensor.
@@ -182,7 +183,9 @@ fn start<R: CubeRuntime, K: Kernel>(
 /// A contiguous tensor whose memory nothing else refers to: the tensor itself, if it is one, or a copy.
 fn unshared<R: CubeRuntime>(tensor: CubeTensor<R>) -> CubeTensor<R> {
     let tensor = into_contiguous(tensor);
-    if tensor.can_mut() { tensor } else { tensor.copy() }
+    // Others wait for what is written by the stream that the memory is of, and by no other.
+    let is_here = tensor.handle.stream == StreamId::current();
+    if is_here && tensor.can_mut() { tensor } else { tensor.copy() }
 }
 
 /// A contiguous tensor, not initialised, on the device of another.

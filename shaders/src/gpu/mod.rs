@@ -25,6 +25,7 @@ pub(crate) mod overwrite;
 mod patches;
 mod prepare;
 pub(crate) mod qkv;
+pub(crate) mod readback;
 mod rows;
 mod softmax;
 pub(crate) mod squares;

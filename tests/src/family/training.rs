@@ -44,7 +44,6 @@ pub(super) struct Stepper<M> {
     pub(super) network: M,
     start: Flat,
     optimizer: AdamW,
-    /// With what the file calls them.
     /// What the file calls the averages.
     averages: Vec<&'static str>,
     emas: Vec<Ema>,

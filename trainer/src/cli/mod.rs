@@ -149,9 +149,10 @@ enum Outcome {
 fn local_device(asked: &str, rank: crate::rank::Rank) -> String {
     let several = rank.world > 1 && cfg!(feature = "cuda") && ["auto", "cuda"].contains(&asked);
     let gpus = || tintype::device::list().iter().filter(|d| d.id.starts_with("cuda")).count();
+    let chosen_by_launcher = std::env::var_os("CUDA_VISIBLE_DEVICES").is_some();
     match if several { gpus() } else { 0 } {
         0 => asked.into(),
-        1 => "cuda:0".into(),
+        1 if chosen_by_launcher => "cuda:0".into(),
         _ => format!("cuda:{}", rank.local),
     }
 }

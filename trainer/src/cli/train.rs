@@ -83,7 +83,12 @@ pub fn run(args: Args) -> Result<Outcome> {
     let library = Library::of_process();
     let mut options = FileOptions::new(&library);
     name_files(&mut config, &args.out, &mut options)?;
-    if options.has_missing() && rank.rank == 0 {
+    if options.has_missing() {
+        ensure!(
+            rank.world == 1,
+            "files that {} names are not on this machine; with several processes, fetch them before by `tintype download`, or give their paths",
+            args.config.display()
+        );
         check_before_downloads(&given, &args.out, ranks)?;
     }
     options.resolve(args.download, false)?;

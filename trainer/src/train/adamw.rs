@@ -250,6 +250,7 @@ impl AdamW {
                 Some(g) => {
                     let (mut update, steps) = self.adamw_step(&name, p, g, lr);
                     update.averages = emas.iter_mut().filter_map(|ema| ema.take(&name)).collect();
+                    debug_assert!([0, emas.len()].contains(&update.averages.len()));
                     updates.push(update);
                     names.push((name, steps));
                 }

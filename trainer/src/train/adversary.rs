@@ -75,6 +75,7 @@ impl Lesson {
     /// The lesson of real images and of reconstructions, as [`discriminator_pass`] takes them. All ranks call it.
     ///
     /// * `max_norm`: its gradients are clipped to
+    ///
     /// # Shapes
     ///
     /// * `images`, `reconstruction`: `[B, 3, H, W]` in −1…1

@@ -211,13 +211,14 @@ pub fn latest(run: &Path) -> Result<Option<(PathBuf, State)>> {
     bail!("the checkpoints of {} are deleted while they are read", run.display())
 }
 
-/// The checkpoint of a step that rank 0 has found, for a rank of another machine, whose view of a shared folder may be a
-/// minute old.
+/// The checkpoint with the state that rank 0 has found, for a rank of another machine, whose view of a shared folder may
+/// be a minute old.
 ///
 /// # Errors
 ///
-/// If it does not appear, or its state cannot be read.
-pub fn of_rank_0(run: &Path, step: u64) -> Result<(PathBuf, State)> {
+/// If it does not appear, its state cannot be read, or is that of another run.
+pub fn of_rank_0(run: &Path, state: &State) -> Result<PathBuf> {
+    let step = state.step;
     let path = of_step(run, step);
     let begun = Instant::now();
     while !exists(run, step) && begun.elapsed() < VISIBLE {
@@ -228,8 +229,14 @@ pub fn of_rank_0(run: &Path, step: u64) -> Result<(PathBuf, State)> {
         "rank 0 resumes {}, which is not there on this machine; --out has to be a folder that all machines share",
         path.display()
     );
-    let state = read_state(&path)?;
-    Ok((path, state))
+    // Whether an evaluation is owed is written again later.
+    let found = State { owes_evaluation: state.owes_evaluation, ..read_state(&path)? };
+    ensure!(
+        found == *state,
+        "{} is not the checkpoint that rank 0 resumes; --out has to be a folder that all machines share",
+        path.display()
+    );
+    Ok(path)
 }
 
 /// Removes what a killed process left of a checkpoint. Only for the owner of a run, while it writes none.

@@ -202,9 +202,11 @@ impl<O: Objective> DiffusionTrainer<O> {
     }
 
     /// Reads how the step in flight ended, if there is one.
-    fn resolve(&mut self) {
-        let Some(InFlight { names, losses, numbers, lr }) = self.in_flight.take() else { return };
-        let numbers = numbers.wait();
+    fn resolve(&mut self) -> Result<()> {
+        let Some(InFlight { names, losses, numbers, lr }) = self.in_flight.take() else {
+            return Ok(());
+        };
+        let numbers = numbers.wait()?;
         let made = StepGuard::scale(&numbers, None).is_some();
         match made {
             // A step that changes nothing does not move the averages, either.
@@ -220,6 +222,7 @@ impl<O: Objective> DiffusionTrainer<O> {
         values.push(("grad_norm".into(), norm(&numbers)));
         values.push(("lr".into(), lr));
         self.reports.push_back(Report { values, skipped: !made, stop });
+        Ok(())
     }
 
     fn next_batch(&mut self, step: u64) -> Result<O::Batch> {
@@ -244,13 +247,13 @@ impl<O: Objective> DiffusionTrainer<O> {
 impl<O: Objective> Trainer for DiffusionTrainer<O> {
     fn step(&mut self, step: u64) -> Result<()> {
         let (gradients, names, losses) = self.gradients(step)?;
-        // How the step before ended decides the bias corrections and decays of this one. The device has both of this one's
-        // passes to do meanwhile.
-        self.resolve();
         let AdamWConfig { max_grad_norm, .. } = self.optimizer.config;
         let lr = self.optimizer.config.lr_at(step);
         let guard = guard(&gradients, Some(losses.values.clone()), max_grad_norm);
         let numbers = Readback::begin(guard.numbers.clone());
+        // How the step before ended decides the bias corrections and decays of this one. The device has both of this one's
+        // passes to do meanwhile.
+        self.resolve()?;
         let parameters = take_flat(&mut self.network);
         let parameters = self.optimizer.update(parameters, gradients, &guard, &mut self.emas, lr);
         self.network = with_flat(self.network.clone(), &parameters);
@@ -269,7 +272,7 @@ impl<O: Objective> Trainer for DiffusionTrainer<O> {
 
     fn settle(&mut self) -> Result<Report> {
         if self.reports.is_empty() {
-            self.resolve();
+            self.resolve()?;
         }
         self.reports.pop_front().context("all steps were settled")
     }

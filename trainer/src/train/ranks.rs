@@ -1,6 +1,7 @@
 //! The training loop of each rank, step after step.
 
 use std::io::{self, ErrorKind, Write};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -54,8 +55,9 @@ pub fn train(
     let (sender, ends) = std::sync::mpsc::channel();
     for (seat, device) in group.take_seats() {
         let (run, build, sender) = (run.clone(), build.clone(), sender.clone());
-        let work = move || {
+        let work = move |kept: &mut Option<Comm>| {
             let comm = seat.take(&device, limit)?;
+            *kept = Some(comm.clone());
             let system = {
                 let build = build.lock().unwrap_or_else(|poison| poison.into_inner());
                 build(&comm, &device)
@@ -67,7 +69,9 @@ pub fn train(
         std::thread::Builder::new()
             .name("training".into())
             .spawn(move || {
-                let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+                // To leave a communicator may take long after a failure, which is told first.
+                let mut comm = None;
+                let end = std::panic::catch_unwind(AssertUnwindSafe(|| work(&mut comm)));
                 let _ = sender.send(end);
             })
             .context("a training thread cannot start")?;
@@ -109,7 +113,7 @@ pub fn check_batch(run: &RunConfig, ranks: usize) -> Result<()> {
     let (batch, parts) = (run.batch, ranks * run.accumulate);
     ensure!(
         batch.is_multiple_of(parts),
-        "run.batch = {batch} is not a multiple of {parts} (devices times accumulate)"
+        "run.batch = {batch} is not a multiple of {parts} (devices or processes, times accumulate)"
     );
     Ok(())
 }
@@ -222,7 +226,10 @@ impl Rank<'_> {
                 if let Err(error) = self.system.step(begun) {
                     if let Some(housekeeping) = &mut housekeeping {
                         while state.step < begun {
-                            count(&self.system.settle()?, &mut state, &mut in_a_row);
+                            let report = self.system.settle()?;
+                            count(&report, &mut state, &mut in_a_row);
+                            let system = self.system.as_mut();
+                            housekeeping.step(system, &mut state, &report, false, false)?;
                         }
                         housekeeping.rescue(self.system.as_ref(), &state, in_a_row > 0);
                     }
@@ -251,7 +258,10 @@ impl Rank<'_> {
                 }
                 let stop = last == Some(state.step);
                 let is_settled = begun == state.step;
-                if stop || self.run.config.is_due(state.step) {
+                if stop
+                    || state.step == config.steps
+                    || state.step.is_multiple_of(config.checkpoint_every)
+                {
                     self.check_replicas(state.step)?;
                 }
                 if let Some(housekeeping) = &mut housekeeping {
@@ -267,7 +277,7 @@ impl Rank<'_> {
         if last.is_some_and(|last| last < config.steps) {
             return Ok(Ended::Interrupted);
         }
-        if self.comm.rank == 0 && state.step > 0 && state.skipped >= state.step {
+        if state.step > 0 && state.skipped >= state.step {
             return Err(RunError::Skipped { steps: state.step }.into());
         }
         Ok(ended)
@@ -277,6 +287,8 @@ impl Rank<'_> {
     fn begin(&mut self) -> Result<(State, Option<String>)> {
         let config = self.run.config.run();
         let record = self.record()?;
+        // Some verify data or load more networks than others.
+        self.comm.barrier()?;
         self.comm.same(&json!({
             "version": env!("CARGO_PKG_VERSION"),
             "config": self.run.config.whole()?,
@@ -296,11 +308,10 @@ impl Rank<'_> {
             _ => None,
         };
         // The others may see an older listing of a shared folder.
-        let step = found.as_ref().map(|(_, state)| state.step);
-        let step: Option<u64> =
-            serde_json::from_str(&self.comm.text_of_first(serde_json::to_string(&step)?)?)?;
-        let found = match (found, step) {
-            (None, Some(step)) => Some(checkpoint::of_rank_0(&self.run.out, step)?),
+        let of_first = serde_json::to_string(&found.as_ref().map(|(_, state)| state))?;
+        let of_first: Option<State> = serde_json::from_str(&self.comm.text_of_first(of_first)?)?;
+        let found = match (found, of_first) {
+            (None, Some(state)) => Some((checkpoint::of_rank_0(&self.run.out, &state)?, state)),
             (found, _) => found,
         };
         let (state, note) = match found {
@@ -313,6 +324,7 @@ impl Rank<'_> {
             None => (state, self.system.initialized().map(String::from)),
         };
         if self.comm.world > 1 {
+            self.comm.barrier()?;
             // Fresh weights are drawn on the processor, whose vector code differs between machines.
             let weights = self.comm.broadcast(self.system.weights(Which::All))?;
             self.system.set_weights(weights);
@@ -327,9 +339,7 @@ impl Rank<'_> {
         }
         let mut checksum = 0;
         for weight in self.system.weights(Which::Trainable).into_values() {
-            for value in weight.into_data().convert::<f32>().iter::<f32>() {
-                checksum = crc32c::crc32c_append(checksum, &value.to_le_bytes());
-            }
+            checksum = crc32c::crc32c_append(checksum, weight.into_data().as_bytes());
         }
         let own = json!({ "weights with the checksum": format!("{checksum:08x}") });
         self.comm.same(&own).with_context(|| {

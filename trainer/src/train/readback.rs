@@ -6,14 +6,16 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use tintype::burn::tensor::{Tensor, TensorData};
+use anyhow::{Result, anyhow};
+use tintype::burn::tensor::Tensor;
+use tintype::shaders::read_back;
 
 /// A tensor that is being read back.
 pub struct Readback(State);
 
 enum State {
-    Coming(Pin<Box<dyn Future<Output = TensorData>>>),
-    Here(TensorData),
+    Coming(Pin<Box<dyn Future<Output = Result<Vec<f32>, String>>>>),
+    Here(Result<Vec<f32>, String>),
 }
 
 impl fmt::Debug for Readback {
@@ -27,31 +29,26 @@ impl Readback {
     ///
     /// # Shapes
     ///
-    /// * `tensor`: `[n]`
-    ///
-    /// # Panics
-    ///
-    /// If the device fails.
+    /// * `tensor`: `[n]`, float32
     pub fn begin(tensor: Tensor<1>) -> Self {
-        let mut coming: Pin<Box<dyn Future<Output = TensorData>>> =
-            Box::pin(async move { tensor.into_data_async().await.expect("the device works") });
+        let mut coming: Pin<Box<dyn Future<Output = _>>> = Box::pin(read_back(tensor));
         // A future does nothing before it is polled: this sends the request.
         match coming.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(data) => Self(State::Here(data)),
+            Poll::Ready(values) => Self(State::Here(values)),
             Poll::Pending => Self(State::Coming(coming)),
         }
     }
 
     /// Waits for the values.
     ///
-    /// # Panics
+    /// # Errors
     ///
     /// If the device fails.
-    pub fn wait(self) -> Vec<f32> {
-        let data = match self.0 {
-            State::Here(data) => data,
+    pub fn wait(self) -> Result<Vec<f32>> {
+        let values = match self.0 {
+            State::Here(values) => values,
             State::Coming(coming) => pollster::block_on(coming),
         };
-        data.convert::<f32>().iter::<f32>().collect()
+        values.map_err(|error| anyhow!("the device failed: {error}"))
     }
 }

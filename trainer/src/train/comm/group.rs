@@ -119,18 +119,32 @@ impl Group {
     ///
     /// * `error`: what it fails with
     #[cfg_attr(not(any(feature = "cuda", feature = "mpi")), allow(unused_variables))]
-    pub fn end(self, error: Option<&str>) {
+    pub fn end(mut self, error: Option<&str>) {
+        self.leave(error);
+    }
+
+    #[cfg_attr(not(any(feature = "cuda", feature = "mpi")), allow(unused_variables))]
+    fn leave(&mut self, error: Option<&str>) {
         #[cfg(any(feature = "cuda", feature = "mpi"))]
-        if let Some(watching) = self.watching {
+        if let Some(watching) = self.watching.take() {
             match error {
                 Some(error) => watching.fail(error),
                 None => watching.goodbye(),
             }
         }
         #[cfg(feature = "mpi")]
-        if let (Some(session), Some(_)) = (self.session, error) {
+        if let Some(session) = self.session.take()
+            && error.is_some()
+        {
             session.forget();
         }
+    }
+}
+
+impl Drop for Group {
+    /// Of a process that panics; [`end`](Self::end) has left already.
+    fn drop(&mut self) {
+        self.leave(Some("it panicked"));
     }
 }
 
@@ -175,13 +189,10 @@ mod by_mpi {
             }
             let engine = Arc::new(Mpi::new(&session, limit, lost));
             let comm = Comm::new(own, world, Engine::Host(engine));
-            let watching = watched(&comm, launch, limit, lost)?;
-            Ok(Self {
-                world,
-                watching,
-                session: Some(session),
-                ..Self::new(vec![(Seat::Ready(comm), device)], limit)
-            })
+            let mut group = Self::new(vec![(Seat::Ready(comm.clone()), device)], limit);
+            (group.world, group.session) = (world, Some(session));
+            group.watching = watched(&comm, launch, limit, lost)?;
+            Ok(group)
         }
     }
 
@@ -226,7 +237,7 @@ mod by_mpi {
             _ => {
                 if comm.rank == 0 {
                     note(&format!(
-                        "the ranks cannot connect to rank 0 at {address}, so it is left to MPI to notice one that dies; MASTER_ADDR sets the address"
+                        "the ranks cannot connect to rank 0 at {address}, so it is left to MPI to notice one that dies; MASTER_ADDR and MASTER_PORT set the address"
                     ));
                 }
                 Ok(None)
@@ -251,6 +262,7 @@ mod by_nccl {
             limit: Duration,
             lost: Lost,
         ) -> Result<Self, CommError> {
+            Nccl::prepare()?;
             let Rank { rank: own, world, .. } = rank;
             let card = Card::new(rank, launch.id.clone(), Vec::new());
             let token = launch.token();
@@ -274,7 +286,9 @@ mod by_nccl {
             })?;
             let watching = watch.start(SILENCE.min(limit), move |error| lost(error));
             let seat = Seat::Nccl { id, rank: own, world };
-            Ok(Self { world, watching: Some(watching), ..Self::new(vec![(seat, device)], limit) })
+            let mut group = Self::new(vec![(seat, device)], limit);
+            (group.world, group.watching) = (world, Some(watching));
+            Ok(group)
         }
     }
 }

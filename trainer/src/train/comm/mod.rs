@@ -335,7 +335,7 @@ impl Comm {
         let list: Value =
             tensors.iter().map(|(name, x)| (name.clone(), Value::from(x.dims()[0]))).collect();
         let own = crc32c::crc32c(list.to_string().as_bytes());
-        // GPUs would wait for each other; there the names of the first step are compared.
+        // On GPUs the host would have to wait for the device, so each list of names is compared once.
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         if self.stays_on_device() && checked.contains(&own) {
             return Ok(());

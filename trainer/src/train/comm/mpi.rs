@@ -172,7 +172,8 @@ impl HostEngine for Mpi {
                 comm.immediate_all_gather_varcount_into(scope, &own[..], &mut partition),
             );
         });
-        let of = |(&place, &count): (&i32, &i32)| all[place as usize..][..count as usize - 1].to_vec();
+        let of =
+            |(&place, &count): (&i32, &i32)| all[place as usize..][..count as usize - 1].to_vec();
         Ok(places.iter().zip(&counts).map(of).collect())
     }
 

@@ -11,12 +11,17 @@ use crate::train::recompute::add;
 /// How many pieces each gradient of a step comes in, as the step before found it.
 pub type Pieces = BTreeMap<String, usize>;
 
+/// Most buckets that are on their way.
+const IN_FLIGHT: usize = 4;
+
 /// The sum of the gradients of one step. A gradient goes to the other ranks, in a bucket with others, as soon as its last
 /// piece has come.
 pub struct Reduction<'a> {
     comm: &'a Comm,
     pieces: &'a mut Pieces,
     seen: Pieces,
+    /// Names in the order of their pieces; a name comes once for each.
+    order: Vec<String>,
     /// Those of which pieces may still come.
     open: Flat,
     /// Those that are whole.
@@ -24,6 +29,7 @@ pub struct Reduction<'a> {
     /// Values in the bucket.
     values: usize,
     begun: Vec<Pending>,
+    sums: Flat,
     error: Option<CommError>,
 }
 
@@ -36,10 +42,12 @@ impl<'a> Reduction<'a> {
             comm,
             pieces,
             seen: Pieces::new(),
+            order: Vec::new(),
             open: before,
             bucket: Flat::new(),
             values: 0,
             begun: Vec::new(),
+            sums: Flat::new(),
             error: None,
         }
     }
@@ -52,6 +60,7 @@ impl<'a> Reduction<'a> {
     pub fn add(&mut self, more: Flat) {
         let names: Vec<String> = more.keys().cloned().collect();
         add(&mut self.open, more);
+        self.order.extend(names.iter().cloned());
         for name in names {
             let seen = self.seen.entry(name.clone()).or_default();
             *seen += 1;
@@ -79,9 +88,15 @@ impl<'a> Reduction<'a> {
         if bucket.is_empty() || self.error.is_some() {
             return;
         }
-        match self.comm.begin_sum(bucket) {
-            Ok(pending) => self.begun.push(pending),
-            Err(error) => self.error = Some(error),
+        // Each bucket has a copy of its size on a GPU.
+        let oldest = (self.begun.len() == IN_FLIGHT).then(|| self.begun.remove(0));
+        let done = oldest.map(|oldest| self.comm.finish_sum(oldest)).transpose();
+        match (done, self.comm.begin_sum(bucket)) {
+            (Ok(done), Ok(pending)) => {
+                self.sums.extend(done.into_iter().flatten());
+                self.begun.push(pending);
+            }
+            (Err(error), _) | (_, Err(error)) => self.error = Some(error),
         }
     }
 
@@ -95,20 +110,37 @@ impl<'a> Reduction<'a> {
     ///
     /// As [`Comm::sum`].
     pub fn finish(mut self) -> Result<Flat, CommError> {
+        if self.pieces.is_empty() {
+            self.push_all();
+        }
         self.begin();
-        let mut sums = Flat::new();
         for pending in std::mem::take(&mut self.begun) {
-            sums.extend(self.comm.finish_sum(pending)?);
+            self.sums.extend(self.comm.finish_sum(pending)?);
         }
         if let Some(error) = self.error {
             return Err(error);
         }
-        // In the first step all are here; later only pieces that come more often than in the step before.
+        // Pieces that came more often than in the step before, and gradients that came in none.
         if !self.open.is_empty() {
-            add(&mut sums, self.comm.sum(self.open)?);
+            add(&mut self.sums, self.comm.sum(self.open)?);
         }
         *self.pieces = self.seen;
-        Ok(sums)
+        Ok(self.sums)
+    }
+
+    /// Of the first step, of which none was known to be whole: in the order of their last pieces, so that the buckets are
+    /// those of later steps, and a resumed run has the bits of one that was never stopped.
+    fn push_all(&mut self) {
+        let mut last: BTreeMap<String, usize> = BTreeMap::new();
+        last.extend(self.order.drain(..).enumerate().map(|(place, name)| (name, place)));
+        let mut names: Vec<(usize, String)> =
+            last.into_iter().map(|(name, place)| (place, name)).collect();
+        names.sort();
+        for (_, name) in names {
+            if let Some(gradient) = self.open.remove(&name) {
+                self.push(name, gradient);
+            }
+        }
     }
 }
 

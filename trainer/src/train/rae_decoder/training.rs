@@ -246,7 +246,13 @@ impl Trainer for RaeDecoderTraining {
             let parameters = self.optimizer.update(parameters, gradients, &generator, &mut [], lr);
             self.decoder = with_flat(self.decoder.clone(), &parameters);
             if let (Some(own_step), Some(before)) = (own_step, before) {
-                let lesson = self.lesson(images, z, &keys)?;
+                let lesson = match self.lesson(images, z, &keys) {
+                    Ok(lesson) => lesson,
+                    Err(error) => {
+                        (self.decoder, self.optimizer) = before;
+                        return Err(error.into());
+                    }
+                };
                 finite = lesson.is_finite();
                 stop |= lesson.stop;
                 values.extend(lesson.values.iter().cloned());

@@ -41,7 +41,7 @@ betas = [0.9, 0.99]
 [ema]
 decay = 0.9
 [preview]
-every = 1
+every = 2
 [evaluate]
 every = 2
 reference = "none"

@@ -73,6 +73,16 @@ struct Operation {
 }
 
 impl Nccl {
+    /// Looks for the libraries and sets what NCCL reads from the environment: before other threads start.
+    ///
+    /// # Errors
+    ///
+    /// If there is no driver or no NCCL.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn prepare() -> Result<(), CommError> {
+        real::prepare()
+    }
+
     /// The id by which the ranks of one communicator find each other; made on rank 0, whose process must live until
     /// all have joined.
     ///

@@ -14,10 +14,13 @@ use super::Placed;
 use super::calls::{CUDA, Calls, Fault, NCCL, missing};
 
 /// Variables of NCCL that this program prefers to its defaults; the user's own values stay.
-const PREFERRED: [(&str, &str); 2] = [
+const PREFERRED: [(&str, &str); 3] = [
     // In-network reduction (NVLS) adds in an order that varies, so a repeated run would get other bits. Rings and
     // trees add in the same order each time, on the same machines.
     ("NCCL_ALGO", "^NVLS,NVLSTree"),
+    // Between GPUs of one process NCCL up to 2.22 would write into each other's tensors directly, which the driver only
+    // allows for memory that was allocated for that.
+    ("NCCL_P2P_DIRECT_DISABLE", "1"),
     // Calls return at once where NCCL first has to connect to other ranks, so that the limit holds there, too.
     ("NCCL_COMM_BLOCKING", "0"),
 ];
@@ -75,7 +78,7 @@ pub(super) fn place(tensors: &[Tensor<1>]) -> Result<Placed, CommError> {
 }
 
 /// Looks for the libraries, of which cudarc would panic at the first call, and sets what NCCL reads at its first.
-fn prepare() -> Result<(), CommError> {
+pub(super) fn prepare() -> Result<(), CommError> {
     // SAFETY: loading NVIDIA's driver runs its initialisers, as Burn does.
     if !unsafe { driver::sys::is_culib_present() } {
         let problem = "NVIDIA's driver was not found".to_owned();
