@@ -55,10 +55,11 @@ pub struct Outcome {
     pub enlarged: usize,
     /// Shards of an earlier run.
     pub resumed: usize,
-    /// Files of shards that others wrote and this run has read as a whole: they have the checksums that were recorded of
-    /// them, or there were none and they are recorded as they were found.
+    /// Files of shards that others wrote and this run has read as a whole: they have the checksums that were recorded
+    /// of them, or there were none and they are recorded as they were found.
     pub read: BTreeSet<String>,
-    /// How many of those are recorded as they were found: shards of an earlier run that was ended, or of another process.
+    /// How many of those are recorded as they were found: shards of another process, or of an earlier run that was not
+    /// finished.
     pub as_found: usize,
     /// Whether all shards of all ranks are complete.
     pub complete: bool,
@@ -95,8 +96,8 @@ impl Progress {
 /// * There are shards or a description in the folder that were made from another source or for another side
 ///   ([`IdentityError`](tintype::files::IdentityError)), unless [`Plan::other`] lets them be removed.
 /// * The folder, a shard, `skipped.txt` or the description cannot be written or read back.
-/// * An image cannot be read: the disk fails, or the file has gone or changed since it was listed. One that is damaged is
-///   left out.
+/// * An image cannot be read: the disk fails, or the file has gone or changed since it was listed. One that is damaged
+///   is left out.
 /// * None of the images can be decoded.
 ///
 /// # Panics
@@ -267,8 +268,8 @@ struct Decoded {
     enlarged: usize,
 }
 
-/// Decodes a shard's images, each into its place; `None` if cancelled. An image that is damaged is left out; a disk that
-/// fails is an error, since a shard without the images that it kept back would count as finished.
+/// Decodes a shard's images, each into its place; `None` if cancelled. An image that is damaged is left out; a disk
+/// that fails is an error, since a shard without the images that it kept back would count as finished.
 fn decode_shard(
     source: &Source,
     items: &[Item],

@@ -140,7 +140,7 @@ fn of_sparse(entry: &mut Entry<'_, impl Read>, name: &str) -> io::Result<Option<
     Ok((!records.is_empty()).then(|| named.unwrap_or_else(|| name.into())))
 }
 
-/// Checks how an archive of `len` bytes ends, whose reader is where its members end; `last` is the name of the last one.
+/// Checks how an archive of `len` bytes ends, whose reader is where its members end; `last` is the name of the last.
 fn check_end(mut rest: Part, len: u64, last: &str) -> io::Result<()> {
     let at = rest.stream_position()?;
     if at > len {
@@ -148,7 +148,7 @@ fn check_end(mut rest: Part, len: u64, last: &str) -> io::Result<()> {
     }
     // What is behind the end would be lost without a word.
     let mut is_more = len - at > MOST_PADDING;
-    let mut bytes = vec![0; 64 << 10];
+    let mut bytes = vec![0u8; 64 << 10];
     while !is_more {
         match rest.read(&mut bytes)? {
             0 => return Ok(()),
