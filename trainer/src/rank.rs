@@ -32,15 +32,26 @@ impl Rank {
     ///
     /// If a launcher's variable is not a number, or the rank is not below the world size.
     pub fn from_environment() -> Result<Self> {
-        Self::from_variables(|name| std::env::var(name).ok())
+        Self::from_variables(|name| std::env::var(name).ok()).map(|(rank, _)| rank)
     }
 
-    /// [`from_environment`](Self::from_environment) with a source of variables.
+    /// Whether this process is known to be another than the first of its machine. It is not known where the launcher
+    /// tells no local rank, and each process may be on a machine of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_environment`](Self::from_environment).
+    pub fn is_later_on_machine() -> Result<bool> {
+        let (_, local) = Self::from_variables(|name| std::env::var(name).ok())?;
+        Ok(local.is_some_and(|local| local > 0))
+    }
+
+    /// The rank from a source of variables, and the local rank if they tell it.
     ///
     /// # Errors
     ///
     /// If a launcher's variable is not a number, or the rank is not below the world size.
-    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<(Self, Option<usize>)> {
         for [rank, world, local] in LAUNCHERS {
             let (Some(rank_text), Some(world_text)) = (variable(rank), variable(world)) else {
                 continue;
@@ -56,13 +67,11 @@ impl Rank {
             if rank_number >= world_number {
                 bail!("{rank} is {rank_number} and {world} {world_number}; ranks run from 0");
             }
-            let local = match variable(local) {
-                Some(text) => number(local, &text)?,
-                None => rank_number,
-            };
-            return Ok(Self { rank: rank_number, world: world_number, local });
+            let told = variable(local).map(|text| number(local, &text)).transpose()?;
+            let local = told.unwrap_or(rank_number);
+            return Ok((Self { rank: rank_number, world: world_number, local }, told));
         }
-        Ok(Self::ALONE)
+        Ok((Self::ALONE, Some(0)))
     }
 
     /// This process's contiguous part of `n` items.
@@ -79,10 +88,26 @@ impl Rank {
 mod tests {
     use super::*;
 
-    fn with(variables: &[(&str, &str)]) -> Result<Rank> {
+    /// The rank, and the local rank if it is told.
+    fn told(variables: &[(&str, &str)]) -> Result<(Rank, Option<usize>)> {
         Rank::from_variables(|name| {
             variables.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string())
         })
+    }
+
+    fn with(variables: &[(&str, &str)]) -> Result<Rank> {
+        told(variables).map(|(rank, _)| rank)
+    }
+
+    #[test]
+    fn a_local_rank_is_known_where_it_is_told() {
+        let local = |variables: &[(&str, &str)]| told(variables).expect("numbers").1;
+        assert_eq!(local(&[]), Some(0));
+        // On a second machine, this is the first process.
+        let second = [("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")];
+        assert_eq!(local(&second), Some(0));
+        assert_eq!(local(&second[..2]), None);
+        assert_eq!(local(&[second[0], second[1], ("LOCAL_RANK", "3")]), Some(3));
     }
 
     #[test]

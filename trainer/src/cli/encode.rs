@@ -16,12 +16,12 @@ use super::interrupt::on_interrupt;
 use super::model::NamesArgs;
 use super::numbers::{at_least, seed};
 use super::published::{DownloadArgs, FileOptions, Library};
+use super::training_data::image_store;
 use crate::data::encode::{
     Encoder, Outcome as Encoded, Plan, no_moments, to_hdf5, to_shards, write_statistics,
 };
 use crate::data::encoder::{ImageEncoder, is_rae};
 use crate::data::prepare::Progress;
-use crate::data::store::ImageStore;
 use crate::rank::Rank;
 
 #[derive(Debug, clap::Args)]
@@ -64,7 +64,7 @@ pub struct Args {
 /// If the store, the autoencoder or the device is not usable, or the latents cannot be written.
 pub fn run(mut args: Args) -> Result<Outcome> {
     let rank = Rank::from_environment()?;
-    let store = ImageStore::open_verified(&args.store)?;
+    let store = image_store(&args.store)?;
     if store.is_empty() {
         bail!("{} has no images", args.store.display());
     }

@@ -132,19 +132,32 @@ pub fn run(args: Args) -> Result<Outcome> {
         json!({"images": outcome.images, "classes": classes, "skipped": outcome.skipped.len(),
                "skipped_by_reason": store.description.skipped_by_reason, "hidden": source.hidden,
                "enlarged": outcome.enlarged, "labelled_by": source.labelled_by,
-               "resumed_shards": outcome.resumed, "seconds": seconds}),
+               "resumed_shards": outcome.resumed, "shards_recorded_as_found": outcome.as_found,
+               "seconds": seconds}),
     );
     reporter.line(&format!(
-        "{}: {} of {} x {} in {}, {} skipped, {} ignored, checksums verified, {seconds:.1} s",
+        "{}: {} of {} x {} in {}, {} skipped, {} ignored, {}, {seconds:.1} s",
         args.out.display(),
         counted(outcome.images, "image", "images"),
         args.size,
         args.size,
         counted(classes, "class", "classes"),
         outcome.skipped.len(),
-        counted(source.hidden, "hidden file", "hidden files")
+        counted(source.hidden, "hidden file", "hidden files"),
+        verification(store.description.shards.len(), outcome.as_found)
     ));
     Ok(Outcome::Done)
+}
+
+/// What is known of the checksums of so many shards. Of some there were none to compare with.
+fn verification(shards: usize, as_found: usize) -> String {
+    let found = counted(as_found, "shard", "shards");
+    let found = format!("{found} of earlier runs or other processes recorded as found");
+    match as_found {
+        0 => "checksums verified".into(),
+        all if all == shards => found,
+        _ => format!("checksums verified, {found}"),
+    }
 }
 
 fn counted(n: usize, one: &str, many: &str) -> String {
@@ -190,4 +203,17 @@ fn verified(folder: &Path, read: &BTreeSet<String>, reporter: &Reporter) -> Resu
     reporter.message("verifying".into());
     store.verify_except(read)?;
     Ok(store)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_compared_is_not_called_verified() {
+        assert_eq!(verification(3, 0), "checksums verified");
+        let one = "1 shard of earlier runs or other processes recorded as found";
+        assert_eq!(verification(3, 1), format!("checksums verified, {one}"));
+        assert_eq!(verification(1, 1), one);
+    }
 }

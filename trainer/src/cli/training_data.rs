@@ -66,11 +66,16 @@ pub enum DitDhSet<'a> {
     },
 }
 
-/// An image store, whose checksums one process of each machine verifies.
-fn image_store(path: &Path) -> Result<Arc<ImageStore>> {
-    let store = match Rank::from_environment()?.local {
-        0 => ImageStore::open_verified(path)?,
-        _ => ImageStore::open(path)?,
+/// An image store, whose checksums one process of each machine verifies; each does where they do not know which is the
+/// first.
+///
+/// # Errors
+///
+/// If it cannot be opened, a checksum is wrong, or a launcher's variable is not a number.
+pub fn image_store(path: &Path) -> Result<Arc<ImageStore>> {
+    let store = match Rank::is_later_on_machine()? {
+        true => ImageStore::open(path)?,
+        false => ImageStore::open_verified(path)?,
     };
     Ok(Arc::new(store))
 }

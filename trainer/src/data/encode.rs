@@ -221,6 +221,13 @@ fn encode_shard(
             let values = z.into_data().convert::<f32>();
             let values =
                 values.as_slice::<f32>().map_err(|e| anyhow!("latents cannot be read: {e}"))?;
+            // Places without a value would stay zeros.
+            ensure!(
+                values.len() * 4 == batch.len() * latent_bytes,
+                "the encoder gave {} values for {} latents of {c} x {h} x {w}",
+                values.len(),
+                batch.len()
+            );
             let places = bytes[number * plan.batch * latent_bytes..].chunks_exact_mut(4);
             for (place, value) in places.zip(values) {
                 place.copy_from_slice(&value.to_le_bytes());

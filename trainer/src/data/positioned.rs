@@ -4,11 +4,51 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use hdf5_pure::{FormatError, Source};
 
 /// Bytes that a [`Part`] reads at once: the header of an archive's member and some more, and not the member.
 const WINDOW: usize = 8 << 10;
+/// Most bytes of a file or a member that are read into memory. No image has more: what says so is damaged, or none.
+pub(super) const MOST_BYTES: u64 = 2 << 30;
+
+/// Why a file cannot be read, whatever is in it.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error("{0}")]
+    System(io::Error),
+    #[error("it has become shorter since it was opened")]
+    Shorter,
+    #[error("its size or its time of modification has changed since it was listed")]
+    Changed,
+}
+
+/// Whether an error is one of the system, the disk or a file that changes, and not of what is in the file.
+pub(super) fn is_of_system(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Unreadable>())
+}
+
+/// Marks an error of the system. Its kind is none of those that readers of archives look at.
+fn unreadable(error: io::Error) -> io::Error {
+    io::Error::other(match error.kind() {
+        io::ErrorKind::UnexpectedEof => Unreadable::Shorter,
+        _ => Unreadable::System(error),
+    })
+}
+
+/// The refusal of more than [`MOST_BYTES`].
+pub(super) fn too_long(len: u64) -> io::Error {
+    let problem = format!("it has {len} bytes, and at most 2 GiB are read into memory");
+    io::Error::new(io::ErrorKind::InvalidData, problem)
+}
+
+/// What tells a file from another that has taken its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    len: u64,
+    modified: Option<SystemTime>,
+}
 
 /// A file read by position, and never as a whole.
 ///
@@ -18,56 +58,78 @@ const WINDOW: usize = 8 << 10;
 #[derive(Clone, Debug)]
 pub(super) struct Positioned {
     file: Arc<File>,
-    len: u64,
+    stamp: Stamp,
 }
 
 impl Positioned {
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let len = file.metadata()?.len();
-        Ok(Self { file: Arc::new(file), len })
+        let file = File::open(path).map_err(unreadable)?;
+        let metadata = file.metadata().map_err(unreadable)?;
+        let stamp = Stamp { len: metadata.len(), modified: metadata.modified().ok() };
+        Ok(Self { file: Arc::new(file), stamp })
     }
 
-    /// The `len` bytes from `at` on.
+    /// Opens a file again, which is an error if it has become another.
+    pub fn reopen(path: &Path, stamp: Stamp) -> io::Result<Self> {
+        let file = Self::open(path)?;
+        match file.stamp == stamp {
+            true => Ok(file),
+            false => Err(io::Error::other(Unreadable::Changed)),
+        }
+    }
+
+    /// What [`reopen`](Self::reopen) compares.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// The `len` bytes from `at` on; at most [`MOST_BYTES`].
     pub fn read(&self, at: u64, len: u64) -> io::Result<Vec<u8>> {
-        let end = at.checked_add(len).filter(|end| *end <= self.len);
-        let (Some(_), Ok(len)) = (end, usize::try_from(len)) else {
+        if at.checked_add(len).is_none_or(|end| end > self.stamp.len) {
             return Err(io::ErrorKind::UnexpectedEof.into());
-        };
-        let mut bytes = vec![0; len];
+        }
+        let count = usize::try_from(len).ok().filter(|_| len <= MOST_BYTES);
+        let mut bytes = vec![0; count.ok_or_else(|| too_long(len))?];
         read_exact_at(&self.file, &mut bytes, at)?;
         Ok(bytes)
     }
 
     /// Its bytes in all.
     pub fn size(&self) -> u64 {
-        self.len
+        self.stamp.len
     }
 
     /// The bytes from `at` to the end; none if it ends before.
     pub fn rest(&self, at: u64) -> io::Result<Vec<u8>> {
-        let at = at.min(self.len);
-        self.read(at, self.len - at)
+        let at = at.min(self.stamp.len);
+        self.read(at, self.stamp.len - at)
     }
 
     /// Up to `len` bytes from `start` on, as a stream.
     pub fn part(&self, start: u64, len: u64) -> Part {
-        let len = len.min(self.len.saturating_sub(start));
+        let len = len.min(self.stamp.len.saturating_sub(start));
         Part { file: self.clone(), start, len, at: 0, window: Vec::new(), window_at: 0 }
     }
 
     /// All of it as a stream.
     pub fn whole(&self) -> Part {
-        self.part(0, self.len)
+        self.part(0, self.stamp.len)
     }
 }
 
 impl Source for Positioned {
     fn len(&self) -> u64 {
-        self.len
+        self.stamp.len
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), FormatError> {
+        // A place that is not in the file is an error of its format.
+        let end = offset.saturating_add(buf.len() as u64);
+        if end > self.stamp.len {
+            let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+            let (expected, available) = (count(end), count(self.stamp.len));
+            return Err(FormatError::UnexpectedEof { expected, available });
+        }
         read_exact_at(&self.file, buf, offset).map_err(|e| FormatError::Source(e.to_string()))
     }
 }
@@ -132,13 +194,17 @@ impl Seek for Part {
     }
 }
 
-#[cfg(unix)]
 fn read_exact_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+    fill_at(file, bytes, at).map_err(unreadable)
+}
+
+#[cfg(unix)]
+fn fill_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, bytes, at)
 }
 
 #[cfg(windows)]
-fn read_exact_at(file: &File, mut bytes: &mut [u8], mut at: u64) -> io::Result<()> {
+fn fill_at(file: &File, mut bytes: &mut [u8], mut at: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match std::os::windows::fs::FileExt::seek_read(file, bytes, at) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -154,7 +220,7 @@ fn read_exact_at(file: &File, mut bytes: &mut [u8], mut at: u64) -> io::Result<(
 }
 
 #[cfg(not(any(unix, windows)))]
-fn read_exact_at(_: &File, _: &mut [u8], _: u64) -> io::Result<()> {
+fn fill_at(_: &File, _: &mut [u8], _: u64) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
@@ -197,5 +263,64 @@ mod tests {
         let mut whole = Vec::new();
         file.whole().read_to_end(&mut whole).expect("it is read");
         assert!(whole == bytes);
+    }
+
+    #[test]
+    fn errors_of_the_system_are_told_from_those_of_what_is_in_a_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x");
+        let missing = Positioned::open(&path).expect_err("it is not there");
+        assert!(is_of_system(&missing), "{missing}");
+        std::fs::write(&path, vec![7; 3 * WINDOW]).expect("it is written");
+        let file = Positioned::open(&path).expect("it opens");
+        let behind = file.read(1, 3 * WINDOW as u64).expect_err("a byte more than there is");
+        assert!(!is_of_system(&behind), "{behind}");
+        let mut buffer = [0u8; 2];
+        let behind = Source::read_at(&file, 3 * WINDOW as u64 - 1, &mut buffer);
+        assert!(matches!(behind, Err(FormatError::UnexpectedEof { .. })), "{behind:?}");
+
+        let other = File::options().write(true).open(&path).expect("it opens");
+        other.set_len(WINDOW as u64).expect("it is cut");
+        for error in [
+            file.read(WINDOW as u64 - 1, 2).expect_err("it is cut"),
+            file.whole().read_to_end(&mut Vec::new()).expect_err("it is cut"),
+        ] {
+            assert!(is_of_system(&error), "{error}");
+            assert!(error.to_string().contains("shorter"), "{error}");
+        }
+        let behind = Source::read_at(&file, WINDOW as u64, &mut buffer);
+        assert!(matches!(behind, Err(FormatError::Source(_))), "{behind:?}");
+    }
+
+    #[test]
+    fn only_the_same_file_is_opened_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x");
+        std::fs::write(&path, "one").expect("it is written");
+        let stamp = Positioned::open(&path).expect("it opens").stamp();
+        let again = Positioned::reopen(&path, stamp).expect("it is the same");
+        assert_eq!(again.read(0, 3).expect("three bytes"), b"one");
+        std::fs::write(&path, "three").expect("it is written");
+        let error = Positioned::reopen(&path, stamp).expect_err("it is longer");
+        assert!(is_of_system(&error) && error.to_string().contains("has changed"), "{error}");
+        std::fs::write(&path, "two").expect("it is written");
+        let file = File::options().write(true).open(&path).expect("it is there");
+        let later = std::time::UNIX_EPOCH + std::time::Duration::from_secs(7);
+        file.set_modified(later).expect("a time");
+        let error = Positioned::reopen(&path, stamp).expect_err("it is of another time");
+        assert!(is_of_system(&error), "{error}");
+    }
+
+    // Where a hole in a file takes no room.
+    #[cfg(unix)]
+    #[test]
+    fn no_more_is_read_than_an_image_has() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x");
+        File::create(&path).and_then(|file| file.set_len(3 << 30)).expect("a hole");
+        let file = Positioned::open(&path).expect("it opens");
+        let error = file.read(0, MOST_BYTES + 1).expect_err("it is too much");
+        assert!(!is_of_system(&error) && error.to_string().contains("2 GiB"), "{error}");
+        assert_eq!(file.read(MOST_BYTES, 2).expect("two bytes"), [0, 0]);
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::ScopedJoinHandle;
 
+use anyhow::Context;
 use rayon::prelude::*;
 use tintype::files::{Identity, write_durably};
 use tintype::image::Rgb;
@@ -54,9 +55,12 @@ pub struct Outcome {
     pub enlarged: usize,
     /// Shards of an earlier run.
     pub resumed: usize,
-    /// Files of shards that this run has read as a whole, since others wrote them; their checksums are right. Those
-    /// that this run wrote have the checksums of what was written.
+    /// Files of shards that others wrote and this run has read as a whole: they have the checksums that were recorded
+    /// of them, or there were none and they are recorded as they were found.
     pub read: BTreeSet<String>,
+    /// How many of those are recorded as they were found: shards of another process, or of an earlier run that was not
+    /// finished.
+    pub as_found: usize,
     /// Whether all shards of all ranks are complete.
     pub complete: bool,
 }
@@ -92,6 +96,8 @@ impl Progress {
 /// * There are shards or a description in the folder that were made from another source or for another side
 ///   ([`IdentityError`](tintype::files::IdentityError)), unless [`Plan::other`] lets them be removed.
 /// * The folder, a shard, `skipped.txt` or the description cannot be written or read back.
+/// * An image cannot be read: the disk fails, or the file has gone or changed since it was listed. One that is damaged
+///   is left out.
 /// * None of the images can be decoded.
 ///
 /// # Panics
@@ -116,8 +122,9 @@ fn prepare_shards(
         .with("images", source.items.len())
         .with("side", plan.side)
         .with("images_per_shard", per_shard);
-    let recorded = recorded_checksums(&plan.out);
     claim(source, plan, &identity)?;
+    // Of a store of another making, nothing is left now.
+    let recorded = recorded_checksums(&plan.out);
     let identity_text = identity.text();
     let chunks: Vec<&[Item]> = source.items.chunks(per_shard).collect();
     let mut checksums = Checksums::default();
@@ -131,18 +138,19 @@ fn prepare_shards(
             }
             let is_own = number % plan.world == plan.rank;
             let path = plan.out.join(shard_name(number));
-            // Each process looks into its own: all of them together are read once.
-            let recorded = recorded.get(&number).filter(|_| is_own);
-            if finished(&path, &identity_text).is_some() && is_intact(&path, recorded) {
+            // Each process compares its own with what is recorded, and makes those again that differ. What is recorded
+            // of others is kept, and compared by whoever verifies the whole store.
+            let own = recorded.get(&number).filter(|_| is_own);
+            if finished(&path, &identity_text).is_some() && is_intact(&path, own) {
                 resumed += 1;
                 progress.resume(items.len());
-                checksums.read.extend(recorded.map(|checksum| (number, *checksum)));
+                checksums.read.extend(own.map(|checksum| (number, *checksum)));
                 continue;
             }
             if !is_own {
                 continue;
             }
-            let Some(shard) = decode_shard(source, items, plan.side, progress) else {
+            let Some(shard) = decode_shard(source, items, plan.side, progress)? else {
                 break; // stopped
             };
             // A disk that is slower than decoding makes it wait here.
@@ -158,6 +166,7 @@ fn prepare_shards(
         }
         Ok(())
     })?;
+    checksums.recorded = recorded;
     describe(source, plan, &identity, checksums, (chunks.len(), resumed), progress)
 }
 
@@ -170,8 +179,10 @@ fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 struct Checksums {
     /// Of those that this run has written, as they were written.
     written: BTreeMap<usize, u32>,
-    /// Of files that this run has read.
+    /// Of files that this run has read and that have them.
     read: BTreeMap<usize, u32>,
+    /// In the description of an earlier run.
+    recorded: BTreeMap<usize, u32>,
 }
 
 /// The checksums of an earlier store's shards by their numbers.
@@ -257,34 +268,44 @@ struct Decoded {
     enlarged: usize,
 }
 
-/// Decodes a shard's images, each into its place; `None` if cancelled.
+/// Decodes a shard's images, each into its place; `None` if cancelled. An image that is damaged is left out; a disk
+/// that fails is an error, since a shard without the images that it kept back would count as finished.
 fn decode_shard(
     source: &Source,
     items: &[Item],
     side: usize,
     progress: &Progress,
-) -> Option<Decoded> {
+) -> anyhow::Result<Option<Decoded>> {
     let image_bytes = side * side * 3;
     let mut pixels = vec![0u8; items.len() * image_bytes];
     let enlarged = AtomicUsize::new(0);
     let one = |(pixels, item): (&mut [u8], &Item)| {
         if progress.stop.load(Ordering::Relaxed) {
-            return None;
+            return Ok(None);
         }
-        let image = source.read(item).map_err(|e| e.problem().to_string());
-        let image = image.and_then(|bytes| decode(&bytes)).map(|image| {
+        let encoded = match source.read(item) {
+            Err(e) if e.is_of_system() => {
+                let name = &item.name;
+                return Err(
+                    anyhow::Error::new(e).context(format!("the image {name} cannot be read"))
+                );
+            }
+            encoded => encoded.map_err(|e| e.problem().to_string()),
+        };
+        let image = encoded.and_then(|bytes| decode(&bytes)).map(|image| {
             let smaller = image.width.min(image.height) < side;
             enlarged.fetch_add(usize::from(smaller), Ordering::Relaxed);
             pixels.copy_from_slice(&center_crop(&image, side).pixels);
         });
         progress.images.fetch_add(1, Ordering::Relaxed);
-        Some(image)
+        Ok(Some(image))
     };
-    let decoded: Vec<Option<Result<(), String>>> =
+    let decoded: anyhow::Result<Vec<Option<Result<(), String>>>> =
         pixels.par_chunks_exact_mut(image_bytes).zip(items).map(one).collect();
     let (mut labels, mut skipped) = (Vec::new(), Vec::new());
-    for (at, (item, image)) in items.iter().zip(decoded).enumerate() {
-        match image? {
+    for (at, (item, image)) in items.iter().zip(decoded?).enumerate() {
+        let Some(image) = image else { return Ok(None) };
+        match image {
             Ok(()) => {
                 // It moves up to the ones before.
                 let to = labels.len() * image_bytes;
@@ -297,7 +318,7 @@ fn decode_shard(
         }
     }
     pixels.truncate(labels.len() * image_bytes);
-    Some(Decoded { pixels, labels, skipped, enlarged: enlarged.into_inner() })
+    Ok(Some(Decoded { pixels, labels, skipped, enlarged: enlarged.into_inner() }))
 }
 
 impl Decoded {
@@ -353,7 +374,7 @@ pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
     Ok(Rgb { width, height, pixels: image.into_raw() })
 }
 
-/// Writes the description once every shard is there. Shards whose checksums are not known are read for them.
+/// Writes the description once every shard is there. Shards of which no checksum is known are read for one.
 fn describe(
     source: &Source,
     plan: &Plan,
@@ -363,13 +384,14 @@ fn describe(
     progress: &Progress,
 ) -> anyhow::Result<Outcome> {
     let identity_text = identity.text();
-    let Checksums { written, mut read } = checksums;
+    let Checksums { written, mut read, recorded } = checksums;
     let mut outcome = Outcome {
         images: 0,
         skipped: source.skipped.clone(),
         enlarged: 0,
         resumed,
         read: BTreeSet::new(),
+        as_found: 0,
         complete: true,
     };
     let mut counts = Vec::new();
@@ -398,17 +420,23 @@ fn describe(
     for (number, count) in counts.into_iter().enumerate() {
         let file = shard_name(number);
         let known = written.get(&number).or_else(|| read.get(&number)).copied();
-        let crc32c = match known {
-            Some(crc32c) => crc32c,
-            None if progress.stop.load(Ordering::Relaxed) => {
+        let crc32c = match (known, recorded.get(&number)) {
+            (Some(crc32c), _) => crc32c,
+            _ if progress.stop.load(Ordering::Relaxed) => {
                 outcome.complete = false;
                 return Ok(outcome);
             }
-            None => file_crc32c(&plan.out.join(&file))?,
+            // A fresh one of a file that is damaged would bless the damage.
+            (None, Some(recorded)) => *recorded,
+            (None, None) => {
+                let path = plan.out.join(&file);
+                let found = file_crc32c(&path)
+                    .with_context(|| format!("{} cannot be read", path.display()))?;
+                read.insert(number, found);
+                outcome.as_found += 1;
+                found
+            }
         };
-        if !written.contains_key(&number) {
-            read.insert(number, crc32c);
-        }
         shards.push(Shard { file, count, crc32c });
     }
     outcome.read = read.keys().map(|number| shard_name(*number)).collect();
@@ -550,20 +578,20 @@ mod tests {
 
         // What is done is compared with its checksums.
         let again = run(&source, &plan).expect("it is done");
-        assert_eq!((again.resumed, again.read), (3, files(&[0, 1, 2])));
+        assert_eq!((again.resumed, again.as_found, again.read), (3, 0, files(&[0, 1, 2])));
         assert!(again.complete && contents(&plan.out) == whole);
         // A killed process left no checksums, and half of its work.
         std::fs::remove_file(plan.out.join(STORE_FILE)).expect("it was there");
         std::fs::remove_file(plan.out.join(shard_name(1))).expect("it was there");
         let resumed = run(&source, &plan).expect("it is prepared");
-        assert_eq!((resumed.resumed, resumed.read), (2, files(&[0, 2])));
+        assert_eq!((resumed.resumed, resumed.as_found, resumed.read), (2, 2, files(&[0, 2])));
         assert!(resumed.complete && contents(&plan.out) == whole);
         // A damaged shard is made again.
         let mut damaged = whole[&shard_name(0)].clone();
         *damaged.last_mut().expect("it is not empty") ^= 1;
         std::fs::write(plan.out.join(shard_name(0)), damaged).expect("it is written");
         let repaired = run(&source, &plan).expect("it is prepared");
-        assert_eq!((repaired.resumed, repaired.read), (2, files(&[1, 2])));
+        assert_eq!((repaired.resumed, repaired.as_found, repaired.read), (2, 0, files(&[1, 2])));
         assert!(repaired.complete && contents(&plan.out) == whole);
     }
 
@@ -579,11 +607,53 @@ mod tests {
         let there: BTreeSet<String> = names(&plan.out).expect("a folder").into_iter().collect();
         assert_eq!(there, files(&[0, 2]));
         let outcome = run(&source, &second).expect("it is prepared");
-        assert_eq!((outcome.complete, outcome.resumed), (true, 2));
+        assert_eq!((outcome.complete, outcome.resumed, outcome.as_found), (true, 2, 2));
         assert_eq!(outcome.read, files(&[0, 2]));
         assert!(contents(&plan.out) == whole);
     }
 
+    #[test]
+    fn damage_in_a_shard_of_another_process_is_not_recorded() {
+        let (_place, source, plan) = sources();
+        run(&source, &plan).expect("it is prepared");
+        let whole = contents(&plan.out);
+        let mut damaged = whole[&shard_name(1)].clone();
+        *damaged.last_mut().expect("it is not empty") ^= 1;
+        std::fs::write(plan.out.join(shard_name(1)), damaged).expect("it is written");
+        let [first, second] = [0, 1].map(|rank| Plan { rank, world: 2, ..plan.clone() });
+        let outcome = run(&source, &first).expect("its own shards are there");
+        assert_eq!((outcome.complete, outcome.resumed, outcome.as_found), (true, 3, 0));
+        assert_eq!(outcome.read, files(&[0, 2]));
+        let store = ImageStore::open(&plan.out).expect("a store");
+        let error = store.verify_except(&outcome.read).expect_err("a wrong checksum").to_string();
+        assert!(error.contains(&shard_name(1)), "{error}");
+        assert!(error.contains("its checksum is wrong"), "{error}");
+        drop(store);
+        // The one whose shard it is makes it again.
+        let outcome = run(&source, &second).expect("it is prepared");
+        assert_eq!((outcome.complete, outcome.resumed, outcome.as_found), (true, 2, 0));
+        assert!(outcome.read.is_empty() && contents(&plan.out) == whole);
+        let store = ImageStore::open(&plan.out).expect("a store");
+        store.verify_except(&outcome.read).expect("it is whole again");
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_read_ends_the_work() {
+        let (place, source, plan) = sources();
+        let file = place.path().join("images").join(name(4));
+        let away = place.path().join("away");
+        std::fs::rename(&file, &away).expect("it was there");
+        let error = format!("{:#}", run(&source, &plan).expect_err("it was listed"));
+        assert!(error.contains("the image b/4.ppm cannot be read"), "{error}");
+        let there = names(&plan.out).expect("a folder");
+        assert_eq!(there, [shard_name(0)], "the shard before is kept");
+        // It is back, unlike the fingerprint that the shard has.
+        std::fs::rename(&away, &file).expect("it is away");
+        let plan = Plan { other: Other::Remove, ..plan };
+        let outcome = run(&source, &plan).expect("it is prepared");
+        let counts = (outcome.images, outcome.skipped.len(), outcome.resumed);
+        assert_eq!(counts, (COUNT - DAMAGED.len(), DAMAGED.len(), 0));
+    }
     #[test]
     fn a_shard_that_cannot_be_written_ends_the_work_and_what_is_done_stays() {
         let (_place, source, plan) = sources();

@@ -236,7 +236,8 @@ impl ImageStore {
         self.verify_except(&BTreeSet::new())
     }
 
-    /// [`verify`](Self::verify) of all shards but those in these files, which this process has read already.
+    /// [`verify`](Self::verify) of all shards but those in these files: the caller has read each of them as a whole,
+    /// and found the checksum that the description has, or recorded the one that it found.
     ///
     /// # Errors
     ///

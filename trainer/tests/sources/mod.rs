@@ -1,6 +1,7 @@
 //! Data sets as people have them: which files are images, and what their labels are. `cases/` holds inputs that
 //! people brought.
 
+mod archives;
 #[cfg(target_os = "linux")]
 mod big;
 

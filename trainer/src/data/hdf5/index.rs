@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use super::Failure;
 use hdf5_pure::{Dataset, Error, File, Group, Layout, make_f32_type};
 
 /// A data set whose values lie in one piece.
@@ -32,7 +33,7 @@ pub(super) struct Index {
 
 struct Listed {
     group: Group,
-    members: OnceLock<Result<Members, String>>,
+    members: OnceLock<Result<Members, Failure>>,
 }
 
 impl Index {
@@ -45,11 +46,11 @@ impl Index {
     }
 
     /// The place of an item; `None` if it is not stored in one piece, or not there.
-    pub fn place(&self, item: &str) -> Result<Option<&Place>, String> {
+    pub fn place(&self, item: &str) -> Result<Option<&Place>, Failure> {
         let (folder, name) = item.rsplit_once('/').unwrap_or(("", item));
         let Some(Listed { group, members }) = self.groups.get(folder) else { return Ok(None) };
-        let members = members.get_or_init(|| list(group).map_err(|e| e.to_string()));
-        let members = members.as_ref().map_err(String::clone)?;
+        let members = members.get_or_init(|| list(group).map_err(Failure::from));
+        let members = members.as_ref().map_err(Failure::clone)?;
         let found = members.binary_search_by(|(member, _)| (**member).cmp(name));
         Ok(found.ok().and_then(|at| members[at].1.as_ref()))
     }

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::fingerprint::Fingerprint;
 use super::made::IDENTITY;
-use super::positioned::Positioned;
+use super::positioned::{Positioned, is_of_system};
 use super::source::filter::{Kind, kind};
 use super::source::labels::{Labels, from_json};
-use hdf5_pure::File;
+use hdf5_pure::{Error, File, FormatError};
 use index::Index;
 
 pub use writer::{GROUP, Hdf5Writer, Payload, item_name};
@@ -23,6 +23,35 @@ pub use writer::{GROUP, Hdf5Writer, Payload, item_name};
 pub struct StoreError {
     file: String,
     problem: String,
+    /// Whether it is an error of the system or the disk.
+    of_system: bool,
+}
+
+impl StoreError {
+    /// Whether it is an error of the system or the disk, and not of what is in the store.
+    pub(in crate::data) fn is_of_system(&self) -> bool {
+        self.of_system
+    }
+}
+
+/// Why an item cannot be read.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    reason: String,
+    of_system: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Self {
+        let of_system = matches!(e, Error::Io(_) | Error::Format(FormatError::Source(_)));
+        Self { reason: e.to_string(), of_system }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(e: std::io::Error) -> Self {
+        Self { of_system: is_of_system(&e), reason: e.to_string() }
+    }
 }
 
 /// A store of images or latent moments: an `.h5` file with its `_h5.json` list of names.
@@ -46,7 +75,7 @@ impl Hdf5Store {
     /// [`StoreError`] if the file or its list cannot be read.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let name = path.display().to_string();
-        let wrap = |problem: String| StoreError { file: name.clone(), problem };
+        let wrap = |problem: String| StoreError { file: name.clone(), problem, of_system: false };
         let bytes = Positioned::open(path).map_err(|e| wrap(e.to_string()))?;
         let file = File::from_source(bytes.clone()).map_err(|e| wrap(e.to_string()))?;
         let index = Index::new(&file).map_err(|e| wrap(e.to_string()))?;
@@ -95,8 +124,11 @@ impl Hdf5Store {
     ///
     /// [`StoreError`] if `dataset.json` is missing or has no list of labels.
     pub fn labels(&self) -> Result<Option<&BTreeMap<String, Option<usize>>>, StoreError> {
-        let problem =
-            |problem: &String| StoreError { file: self.name.clone(), problem: problem.clone() };
+        let problem = |problem: &String| StoreError {
+            file: self.name.clone(),
+            problem: problem.clone(),
+            of_system: false,
+        };
         self.labels.as_ref().map(Option::as_ref).map_err(problem)
     }
 
@@ -146,8 +178,10 @@ impl Hdf5Store {
         Ok((values, shape.into_iter().map(|d| d as usize).collect()))
     }
 
-    fn problem(&self, item: &str, e: impl std::fmt::Display) -> StoreError {
-        StoreError { file: self.name.clone(), problem: format!("{item} cannot be read: {e}") }
+    fn problem(&self, item: &str, e: impl Into<Failure>) -> StoreError {
+        let Failure { reason, of_system } = e.into();
+        let problem = format!("{item} cannot be read: {reason}");
+        StoreError { file: self.name.clone(), problem, of_system }
     }
 }
 
@@ -159,16 +193,19 @@ pub(in crate::data) fn list_of(path: &Path) -> PathBuf {
 
 /// A file for reading by position.
 fn streamed(path: &Path) -> Result<File, StoreError> {
-    let wrap = |e: String| StoreError { file: path.display().to_string(), problem: e };
+    let wrap =
+        |e: String| StoreError { file: path.display().to_string(), problem: e, of_system: false };
     let bytes = Positioned::open(path).map_err(|e| wrap(e.to_string()))?;
     File::from_source(bytes).map_err(|e| wrap(e.to_string()))
 }
 
 /// The identity that a file carries as JSON in an attribute of its root, which other readers pass over.
 fn identity_of(path: &Path) -> Result<Option<String>, StoreError> {
-    let attributes = streamed(path)?
-        .root()
-        .attrs()
-        .map_err(|e| StoreError { file: path.display().to_string(), problem: e.to_string() })?;
+    let wrap = |problem: String| StoreError {
+        file: path.display().to_string(),
+        problem,
+        of_system: false,
+    };
+    let attributes = streamed(path)?.root().attrs().map_err(|e| wrap(e.to_string()))?;
     Ok(attributes.get(IDENTITY).and_then(|value| value.as_str()).map(String::from))
 }

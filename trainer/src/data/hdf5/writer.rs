@@ -149,7 +149,8 @@ impl Hdf5Writer {
     }
 
     fn problem(&self, e: impl std::fmt::Display) -> StoreError {
-        StoreError { file: self.partial.display().to_string(), problem: e.to_string() }
+        let (file, problem) = (self.partial.display().to_string(), e.to_string());
+        StoreError { file, problem, of_system: false }
     }
 }
 

@@ -3,20 +3,22 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use zip::ZipArchive;
+use zip::result::ZipError;
 
-use super::{SourceError, error};
+use super::{SourceError, error, failed, unreadable};
 use crate::data::hdf5::Hdf5Store;
-use crate::data::positioned::{Part, Positioned};
+use crate::data::positioned::{MOST_BYTES, Part, Positioned, Stamp, too_long};
 
 /// Where images are read from.
 pub(super) enum Container {
     /// Below a folder, and in tar archives.
     Files {
         root: PathBuf,
-        archives: Vec<Archive>,
+        archives: Archives,
     },
     Zip(PathBuf, Box<ZipArchive<Part>>),
     Hdf5(Box<Hdf5Store>),
@@ -95,27 +97,76 @@ impl Listing {
     }
 }
 
-/// Archives that are held open; a web dataset may have more shards than a process may have open files.
+/// Archives that are open at a time; a web dataset may have more shards than a process may have open files.
 const MOST_OPEN: usize = 64;
 
-/// A tar archive.
-pub(super) struct Archive {
-    pub path: PathBuf,
-    /// Absent of one that is opened for each item.
-    file: Option<Positioned>,
+/// Tar archives by their numbers.
+#[derive(Default)]
+pub(super) struct Archives {
+    listed: Vec<(PathBuf, Stamp)>,
+    /// Those that were used last, with the latest at the end.
+    open: Mutex<Vec<(usize, Positioned)>>,
 }
 
-impl Archive {
-    /// The archive behind so many others.
-    pub fn new(path: PathBuf, file: Positioned, others: usize) -> Self {
-        Self { path, file: (others < MOST_OPEN).then_some(file) }
+impl Archives {
+    /// How many there are, and so the number of the next one.
+    pub fn count(&self) -> usize {
+        self.listed.len()
     }
 
-    fn read(&self, start: u64, len: u64) -> io::Result<Vec<u8>> {
-        match &self.file {
-            Some(file) => file.read(start, len),
-            None => Positioned::open(&self.path)?.read(start, len),
+    /// Their paths in order.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.listed.iter().map(|(path, _)| path.as_path())
+    }
+
+    /// Adds one.
+    pub fn push(&mut self, path: PathBuf, file: Positioned) {
+        let number = self.count();
+        self.listed.push((path, file.stamp()));
+        self.keep(number, file);
+    }
+
+    fn open(&self) -> MutexGuard<'_, Vec<(usize, Positioned)>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps one open in place of the one that was not used for the longest time.
+    fn keep(&self, number: usize, file: Positioned) {
+        let mut open = self.open();
+        // Another thread may have opened it meanwhile.
+        if open.iter().any(|(kept, _)| *kept == number) {
+            return;
         }
+        if open.len() >= MOST_OPEN {
+            open.remove(0);
+        }
+        open.push((number, file));
+    }
+
+    /// One that is open.
+    fn kept(&self, number: usize) -> Option<Positioned> {
+        let mut open = self.open();
+        let at = open.iter().rposition(|(kept, _)| *kept == number)?;
+        open[at..].rotate_left(1);
+        open.last().map(|(_, file)| file.clone())
+    }
+
+    /// Bytes of an archive.
+    fn read(&self, number: usize, start: u64, len: u64) -> Result<Vec<u8>, SourceError> {
+        let (path, stamp) = &self.listed[number];
+        let read = || {
+            let file = match self.kept(number) {
+                Some(file) => file,
+                None => {
+                    // The others do not wait for a server to open it.
+                    let file = Positioned::reopen(path, *stamp)?;
+                    self.keep(number, file.clone());
+                    file
+                }
+            };
+            file.read(start, len)
+        };
+        read().map_err(|e: io::Error| failed(path, &e))
     }
 }
 
@@ -125,24 +176,66 @@ impl Container {
         match (self, location) {
             (Self::Files { root, .. }, Location::File(below)) => {
                 let path = root.join(below);
-                std::fs::read(&path).map_err(|e| error(&path, e))
+                std::fs::read(&path).map_err(|e| unreadable(&path, e))
             }
-            (Self::Hdf5(store), Location::Hdf5(name)) => {
-                store.bytes(name).map_err(|e| error(Path::new(name), e))
-            }
+            (Self::Hdf5(store), Location::Hdf5(name)) => store.bytes(name).map_err(|e| {
+                let of_system = e.is_of_system();
+                SourceError { of_system, ..error(Path::new(name), e) }
+            }),
             (Self::Files { archives, .. }, Location::Range { archive, start, len }) => {
-                let archive = &archives[*archive];
-                archive.read(*start, *len).map_err(|e| error(&archive.path, e))
+                archives.read(*archive, *start, *len)
             }
             (Self::Zip(path, archive), Location::Zip(index)) => {
-                let failed = |e: &dyn std::fmt::Display| error(&path.join(name), e);
+                let path = path.join(name);
                 let mut archive = archive.clone(); // shares the list of files
-                let mut file = archive.by_index(*index).map_err(|e| failed(&e))?;
+                let mut file = archive.by_index(*index).map_err(|e| match e {
+                    ZipError::Io(e) => failed(&path, &e),
+                    e => error(&path, e),
+                })?;
+                // More than it says to have is an error of the archive.
+                if file.size() > MOST_BYTES {
+                    return Err(error(&path, too_long(file.size())));
+                }
                 let mut bytes = Vec::new();
-                file.read_to_end(&mut bytes).map_err(|e| failed(&e))?;
+                file.read_to_end(&mut bytes).map_err(|e| failed(&path, &e))?;
                 Ok(bytes)
             }
             _ => unreachable!("items are read from the container that listed them"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_archives_that_were_used_last_stay_open() {
+        let place = tempfile::tempdir().expect("a folder");
+        let path = |i: usize| place.path().join(format!("{i:03}.tar"));
+        let count = MOST_OPEN + 3;
+        let mut archives = Archives::default();
+        for i in 0..count {
+            std::fs::write(path(i), format!("{i:03}")).expect("it is written");
+            archives.push(path(i), Positioned::open(&path(i)).expect("it opens"));
+        }
+        let numbers = || archives.open().iter().map(|(number, _)| *number).collect::<Vec<_>>();
+        assert_eq!(numbers(), (3..count).collect::<Vec<_>>());
+        let read = |i: usize| archives.read(i, 0, 3).map_err(|e| e.to_string());
+        // One that is open comes to the end, and one that is not takes the place of the first.
+        assert_eq!(read(3), Ok(b"003".to_vec()));
+        assert_eq!(read(0), Ok(b"000".to_vec()));
+        let expected: Vec<usize> = (5..count).chain([3, 0]).collect();
+        assert_eq!(numbers(), expected);
+        assert!(archives.paths().eq((0..count).map(path)));
+        // Nothing but what was listed is read.
+        std::fs::write(path(1), "another").expect("it is written");
+        std::fs::remove_file(path(2)).expect("it was there");
+        for i in [1, 2] {
+            let error = archives.read(i, 0, 3).expect_err("it is not what was listed");
+            assert!(error.is_of_system(), "{error}");
+            assert!(error.to_string().contains(&format!("{i:03}.tar")), "{error}");
+        }
+        assert_eq!(numbers(), expected);
     }
 }

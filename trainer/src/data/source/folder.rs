@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::container::{Container, Listing, Location};
+use super::container::{Archives, Container, Listing, Location};
 use super::names::readable;
 use super::{SourceError, error};
 
@@ -39,7 +39,7 @@ pub(super) fn list_folder(root: &Path) -> Result<(Container, Listing), SourceErr
             }
         }
     }
-    Ok((Container::Files { root: root.into(), archives: Vec::new() }, listing))
+    Ok((Container::Files { root: root.into(), archives: Archives::default() }, listing))
 }
 
 /// A path's parts with `/` between them.

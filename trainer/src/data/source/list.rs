@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::container::{Container, Listing, Location};
+use super::container::{Archives, Container, Listing, Location};
 use super::filter::{Kind, in_hidden, is_tar, kind};
 use super::folder::list_folder;
 use super::names::normal_of_any;
@@ -49,7 +49,7 @@ fn with_archives(
     tars.sort_by(|a, b| a.0.cmp(&b.0));
     let beside = images(&listing.files);
     let mut inner = Listing::default();
-    let mut archives = Vec::new();
+    let mut archives = Archives::default();
     let mut have_images = true;
     for (name, location) in &tars {
         let path = match location {
@@ -58,9 +58,9 @@ fn with_archives(
         };
         let prefix = &name[..name.len() - ".tar".len()];
         let before = inner.files.len();
-        match tar::add_tar(&path, archives.len(), &format!("{prefix}/"), &mut inner) {
-            Ok(archive) => archives.push(archive),
-            Err(e) if beside == 0 => return Err(e),
+        match tar::add_tar(&path, archives.count(), &format!("{prefix}/"), &mut inner) {
+            Ok(file) => archives.push(path, file),
+            Err(e) if beside == 0 || e.is_of_system() => return Err(e),
             Err(_) => {
                 have_images = false;
                 break;

@@ -20,6 +20,7 @@ use rayon::prelude::*;
 
 use super::fingerprint::Fingerprint;
 use super::hdf5::list_of;
+use super::positioned::is_of_system;
 use container::{Container, Listing, Location};
 use filter::{Kind, in_hidden, is_magic, kind};
 use labelling::lists_above;
@@ -33,6 +34,8 @@ pub use container::Skipped;
 pub struct SourceError {
     file: String,
     problem: String,
+    /// Whether it is an error of the system or the disk.
+    of_system: bool,
 }
 
 impl SourceError {
@@ -40,10 +43,28 @@ impl SourceError {
     pub(in crate::data) fn problem(&self) -> &str {
         &self.problem
     }
+
+    /// Whether it is an error of the system, of the disk or of a file that has changed, and not of what is in the
+    /// file.
+    pub(in crate::data) fn is_of_system(&self) -> bool {
+        self.of_system
+    }
 }
 
+/// An error of what is in a file.
 fn error(file: &Path, problem: impl std::fmt::Display) -> SourceError {
-    SourceError { file: file.display().to_string(), problem: problem.to_string() }
+    let (file, problem) = (file.display().to_string(), problem.to_string());
+    SourceError { file, problem, of_system: false }
+}
+
+/// An error of the system.
+fn unreadable(file: &Path, problem: impl std::fmt::Display) -> SourceError {
+    SourceError { of_system: true, ..error(file, problem) }
+}
+
+/// An error of either kind.
+fn failed(file: &Path, e: &std::io::Error) -> SourceError {
+    SourceError { of_system: is_of_system(e), ..error(file, e) }
 }
 
 /// How a source is read.
@@ -212,7 +233,7 @@ impl Source {
                     Location::File(below) => Some(root.join(below)),
                     _ => None,
                 };
-                let archives = archives.iter().map(|archive| archive.path.clone());
+                let archives = archives.paths().map(PathBuf::from);
                 self.items.iter().filter_map(file).chain(archives).collect()
             }
             Container::Zip(path, _) => vec![path.clone()],

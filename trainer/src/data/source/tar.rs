@@ -1,40 +1,48 @@
 //! Tar archives, and archives of archives as ImageNet is packed.
 
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use tar::EntryType;
+use tar::{Entry, EntryType};
 
-use super::container::{Archive, Container, Listing, Location};
+use super::container::{Archives, Container, Listing, Location};
 use super::filter::{in_hidden, is_archive, is_tar};
 use super::links::Members;
 use super::names::{normal, readable};
-use super::{SourceError, error};
-use crate::data::positioned::Positioned;
+use super::{SourceError, error, unreadable};
+use crate::data::positioned::{Part, Positioned, is_of_system};
 
 /// Members begin at multiples of this.
 const BLOCK: u64 = 512;
+/// Most bytes behind the end of an archive: those of the largest record that tapes have, and more.
+const MOST_PADDING: u64 = 4 << 20;
 
 /// Lists one archive.
 pub(super) fn list_tar(path: &Path) -> Result<(Container, Listing), SourceError> {
     let mut listing = Listing::default();
-    let archives = vec![add_tar(path, 0, "", &mut listing)?];
+    let mut archives = Archives::default();
+    archives.push(path.into(), add_tar(path, 0, "", &mut listing)?);
     Ok((Container::Files { root: PathBuf::new(), archives }, listing))
 }
 
-/// Adds an archive's contents below a prefix.
+/// Adds an archive's contents below a prefix, and gives its file.
 pub(super) fn add_tar(
     path: &Path,
     number: usize,
     prefix: &str,
     listing: &mut Listing,
-) -> Result<Archive, SourceError> {
-    let file = Positioned::open(path).map_err(|e| error(path, e))?;
-    Listed { path, file: &file, number }.list(0, file.size(), prefix, true, listing)?;
-    Ok(Archive::new(path.into(), file, number))
+) -> Result<Positioned, SourceError> {
+    let listed = Positioned::open(path).and_then(|file| {
+        Listed { file: &file, number }.list(0, file.size(), prefix, true, listing)?;
+        Ok(file)
+    });
+    listed.map_err(|e| match is_of_system(&e) {
+        true => unreadable(path, e),
+        false => error(path, format!("damaged archive: {e}")),
+    })
 }
 
 struct Listed<'a> {
-    path: &'a Path,
     file: &'a Positioned,
     number: usize,
 }
@@ -48,25 +56,31 @@ impl Listed<'_> {
         prefix: &str,
         nested: bool,
         listing: &mut Listing,
-    ) -> Result<(), SourceError> {
-        let damaged = |e: std::io::Error| error(self.path, format!("damaged archive: {e}"));
+    ) -> io::Result<()> {
         // What an archive without an image is called is a class without one.
         listing.add_folders_of(prefix);
         let mut members = Members::default();
+        let mut last = String::new();
         let mut archive = tar::Archive::new(self.file.part(start, len));
         // Headers alone are read: the images of ImageNet are 140 GB.
-        for entry in archive.entries_with_seek().map_err(damaged)? {
-            let entry = entry.map_err(damaged)?;
+        for entry in archive.entries_with_seek()? {
+            let mut entry = entry?;
             let name = normal(&readable(&entry.path_bytes()));
+            last.clone_from(&name);
+            let kind = entry.header().entry_type();
+            let is_file = matches!(kind, EntryType::Regular | EntryType::Continuous);
+            if is_file && let Some(name) = of_sparse(&mut entry, &name)? {
+                listing.skip(format!("{prefix}{name}"), SPARSE);
+                continue;
+            }
             let target = || readable(&entry.link_name_bytes().unwrap_or_default());
-            match entry.header().entry_type() {
+            match kind {
                 EntryType::Regular | EntryType::Continuous => {
                     let (at, size) = (start + entry.raw_file_position(), entry.size());
                     let end = size.checked_next_multiple_of(BLOCK);
                     let end = end.and_then(|size| at.checked_add(size));
                     if end.is_none_or(|end| end > start + len) {
-                        let problem = format!("{name} ends beyond the archive; it is truncated");
-                        return Err(error(self.path, problem));
+                        return Err(cut(&name));
                     }
                     if !in_hidden(&name) && is_archive(&name) {
                         if !is_tar(&name) {
@@ -78,8 +92,13 @@ impl Listed<'_> {
                         } else {
                             let inner = &name[..name.len() - ".tar".len()];
                             let inner = format!("{prefix}{inner}/");
-                            if self.list(at, size, &inner, false, listing).is_err() {
-                                listing.skip(format!("{prefix}{name}"), "a damaged archive");
+                            match self.list(at, size, &inner, false, listing) {
+                                Err(e) if is_of_system(&e) => return Err(e),
+                                Err(e) => {
+                                    let reason = format!("a damaged archive: {e}");
+                                    listing.skip(format!("{prefix}{name}"), reason);
+                                }
+                                Ok(()) => {}
                             }
                         }
                         continue;
@@ -98,11 +117,55 @@ impl Listed<'_> {
                     }
                 }
                 EntryType::XGlobalHeader | EntryType::XHeader => {}
-                EntryType::GNUSparse => listing.skip(format!("{prefix}{name}"), "a sparse file"),
+                EntryType::GNUSparse => listing.skip(format!("{prefix}{name}"), SPARSE),
                 _ => listing.skip(format!("{prefix}{name}"), "not a regular file"),
             }
         }
+        check_end(archive.into_inner(), len, &last)?;
         members.list(prefix, listing);
         Ok(())
     }
+}
+
+/// Why files with holes are left out.
+const SPARSE: &str = "a sparse file";
+
+/// The name of a member that PAX's records make a sparse file; its own may be one that GNU tar has made up.
+fn of_sparse(entry: &mut Entry<'_, impl Read>, name: &str) -> io::Result<Option<String>> {
+    let records = entry.pax_extensions()?.into_iter().flatten().filter_map(Result::ok);
+    let records: Vec<_> =
+        records.filter(|record| record.key_bytes().starts_with(b"GNU.sparse.")).collect();
+    let named = records.iter().find(|record| record.key_bytes() == b"GNU.sparse.name");
+    let named = named.map(|record| normal(&readable(record.value_bytes())));
+    Ok((!records.is_empty()).then(|| named.unwrap_or_else(|| name.into())))
+}
+
+/// Checks how an archive of `len` bytes ends, whose reader is where its members end; `last` is the name of the last.
+fn check_end(mut rest: Part, len: u64, last: &str) -> io::Result<()> {
+    let at = rest.stream_position()?;
+    if at > len {
+        return Err(cut(last));
+    }
+    // What is behind the end would be lost without a word.
+    let mut is_more = len - at > MOST_PADDING;
+    let mut bytes = vec![0u8; 64 << 10];
+    while !is_more {
+        match rest.read(&mut bytes)? {
+            0 => return Ok(()),
+            n => is_more = bytes[..n].iter().any(|byte| *byte != 0),
+        }
+    }
+    Err(damaged(
+        "it goes on behind its end, as several archives in one file do, or a part of a download; unpack it (tar \
+         --ignore-zeros), or download it again"
+            .into(),
+    ))
+}
+
+fn cut(name: &str) -> io::Error {
+    damaged(format!("{name} ends beyond the archive; it is truncated"))
+}
+
+fn damaged(problem: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, problem)
 }
