@@ -2,6 +2,7 @@
 //! run.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use tintype::burn::tensor::Device;
@@ -44,6 +45,7 @@ impl<'a> Housekeeping<'a> {
     /// After a step; `stop` if it is the last one because somebody asked. Tells how the run ends if this was its last
     /// step: interrupted where an evaluation is left.
     ///
+    /// * `took`: the time until the next step began
     /// * `is_settled`: no later step has begun, so the weights are those after this one
     ///
     /// # Errors
@@ -54,6 +56,7 @@ impl<'a> Housekeeping<'a> {
         system: &mut dyn Trainer,
         state: &mut State,
         report: &Report,
+        took: Duration,
         is_settled: bool,
         stop: bool,
     ) -> Result<Ended> {
@@ -61,7 +64,7 @@ impl<'a> Housekeeping<'a> {
         let config = run.config.run();
         let (step, end) = (state.step, state.step == config.steps);
         let due = move |every: u64| end || step.is_multiple_of(every);
-        self.progress.step(state, report, config.log_every, &mut self.warnings);
+        self.progress.step(state, report, took, config.log_every, &mut self.warnings);
         let evaluates = run.config.evaluates_at(step);
         state.owes_evaluation |= evaluates;
         self.saver.poll(&mut self.warnings);

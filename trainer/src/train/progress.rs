@@ -34,11 +34,10 @@ pub struct ProgressLogger {
     /// Peak FLOP/s of the device; 0 if unknown.
     peak: f64,
     device: Device,
-    /// Time and step of the last line of the log.
-    since: (Instant, u64),
+    /// Seconds of the steps since the last line of the log, and their number.
+    since: (f64, u64),
     /// Smoothed seconds per step.
     seconds: Option<f64>,
-    last: Instant,
     sums: Vec<(String, f64, u64)>,
     /// The last metrics of samples, for the message.
     evaluated: String,
@@ -73,9 +72,8 @@ impl ProgressLogger {
             flops: 6.0 * macs,
             peak,
             device: device.clone(),
-            since: (Instant::now(), state.step),
+            since: (0.0, 0),
             seconds: None,
-            last: Instant::now(),
             sums: Vec::new(),
             evaluated: String::new(),
         }
@@ -87,15 +85,18 @@ impl ProgressLogger {
     }
 
     /// After a step.
+    ///
+    /// * `took`: until the next one began
     pub fn step(
         &mut self,
         state: &State,
         report: &Report,
+        took: Duration,
         log_every: u64,
         warnings: &mut Warnings,
     ) {
-        let took = self.last.elapsed().as_secs_f64();
-        self.last = Instant::now();
+        let took = took.as_secs_f64();
+        self.since = (self.since.0 + took, self.since.1 + 1);
         let seconds = self.seconds.map_or(took, |s| 0.9 * s + 0.1 * took);
         self.seconds = Some(seconds);
         if !report.skipped {
@@ -143,9 +144,8 @@ impl ProgressLogger {
 
     /// Writes the means since the last line.
     fn write(&mut self, state: &State, memory: u64) -> Result<()> {
-        let (start, from) = self.since;
-        let seconds = start.elapsed().as_secs_f64();
-        let rate = ((state.step - from) * self.batch as u64) as f64 / seconds;
+        let (seconds, steps) = std::mem::take(&mut self.since);
+        let rate = (steps * self.batch as u64) as f64 / seconds;
         let mut values: Vec<(String, f64)> =
             self.sums.drain(..).map(|(name, sum, n)| (name, sum / n as f64)).collect();
         values.push(("images_per_second".into(), rate));
@@ -154,7 +154,6 @@ impl ProgressLogger {
         }
         values.push(("memory_bytes".into(), memory as f64));
         values.push(("skipped".into(), state.skipped as f64));
-        self.since = (Instant::now(), state.step);
         self.log()?.write(state.step, &values)
     }
 

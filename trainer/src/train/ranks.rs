@@ -1,10 +1,12 @@
 //! The training loop of each rank, step after step.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -215,6 +217,12 @@ impl Rank<'_> {
         }
         let runs_ahead = self.system.runs_ahead();
         let (mut begun, mut in_a_row) = (state.step, 0);
+        // When steps began that are not settled.
+        let mut starts = VecDeque::new();
+        let took = |starts: &mut VecDeque<Instant>| {
+            let start = starts.pop_front().unwrap_or_else(Instant::now);
+            starts.front().copied().unwrap_or_else(Instant::now).duration_since(start)
+        };
         // The last step, once somebody asked to stop.
         let mut last = None;
         while state.step < last.unwrap_or(config.steps) {
@@ -223,13 +231,14 @@ impl Rank<'_> {
                 if self.run.interrupted.load(Ordering::Relaxed) {
                     self.comm.ask_to_stop();
                 }
+                starts.push_back(Instant::now());
                 if let Err(error) = self.system.step(begun) {
                     if let Some(housekeeping) = &mut housekeeping {
                         while state.step < begun {
                             let report = self.system.settle()?;
                             count(&report, &mut state, &mut in_a_row);
-                            let system = self.system.as_mut();
-                            housekeeping.step(system, &mut state, &report, false, false)?;
+                            let (system, took) = (self.system.as_mut(), took(&mut starts));
+                            housekeeping.step(system, &mut state, &report, took, false, false)?;
                         }
                         housekeeping.rescue(self.system.as_ref(), &state, in_a_row > 0);
                     }
@@ -264,9 +273,11 @@ impl Rank<'_> {
                 {
                     self.check_replicas(state.step)?;
                 }
+                let took = took(&mut starts);
                 if let Some(housekeeping) = &mut housekeeping {
                     let system = self.system.as_mut();
-                    ended = housekeeping.step(system, &mut state, &report, is_settled, stop)?;
+                    ended =
+                        housekeeping.step(system, &mut state, &report, took, is_settled, stop)?;
                 }
                 // Rank 0 may take long over a checkpoint, a preview or an evaluation. None is to outlive the last one.
                 if stop || self.run.config.is_due(state.step) {
