@@ -170,24 +170,31 @@ def autoencoder():
 def after_gradients():
     """What `tintype bench optimizer` measures."""
 
-    def clipping():
-        parameters, _ = trainable(network())
-        for p in parameters:
-            p.grad = torch.rand_like(p) * 2 - 1
-        return lambda: torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-
-    def adamw():
+    def stepped(averages):
         parameters, optimizer = trainable(network())
         for p in parameters:
             p.grad = torch.rand_like(p) * 2 - 1
-        return optimizer.step
+        average = [p.detach().clone() for p in parameters]
 
-    def ema():
-        values = list(network().w.values())
-        average = [w.clone() for w in values]
-        return lambda: torch._foreach_lerp_(average, values, 1 - 0.9999)
+        def step():
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            if averages:
+                with torch.no_grad():
+                    torch._foreach_lerp_(average, parameters, 1 - 0.9999)
 
-    return [Line("gradient norm and clip", clipping), Line("adamw", adamw), forward("ema", ema)]
+        return step
+
+    def norm():
+        parameters, _ = trainable(network())
+        gradients = [torch.rand_like(p) * 2 - 1 for p in parameters]
+        return lambda: torch.nn.utils.get_total_norm(gradients)
+
+    return [
+        Line("gradient norm", norm),
+        Line("adamw", lambda: stepped(False)),
+        Line("adamw and ema", lambda: stepped(True)),
+    ]
 
 
 def lines(what, _network, batch):

@@ -127,6 +127,22 @@ fn clipping_scales_the_gradient() {
     assert_ne!(bits(&clipped.moments[0]), bits(&whole.moments[0]));
 }
 
+/// Rank 0 of a training alone has averages, and its weights have to stay those of the others.
+#[test]
+fn an_average_changes_no_bit_of_a_step() {
+    let device = device();
+    for n in SIZES {
+        let guard = guard(&[9.0, 1.0], Some(1.0), &device);
+        let found: Vec<_> = [0, 1, 2]
+            .map(|averages| stepped(update(n, averages, &device), &guard))
+            .iter()
+            .map(|after| all_bits(written(after)[..3].to_vec()))
+            .collect();
+        assert_eq!(found[0], found[1], "{n}");
+        assert_eq!(found[0], found[2], "{n}");
+    }
+}
+
 #[test]
 fn what_is_not_finite_changes_nothing() {
     let device = device();
