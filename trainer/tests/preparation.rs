@@ -9,8 +9,8 @@ use std::process::Command;
 use tempfile::TempDir;
 use tintype::image::Rgb;
 use tintype_trainer::data::crop::center_crop;
+use tintype_trainer::data::decode::decode;
 use tintype_trainer::data::hdf5::Hdf5Store;
-use tintype_trainer::data::prepare::decode;
 use tintype_trainer::data::source::{Options, Source};
 use tintype_trainer::data::store::ImageStore;
 

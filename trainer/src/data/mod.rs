@@ -3,6 +3,7 @@
 pub mod augment;
 pub mod batch;
 pub mod crop;
+pub mod decode;
 pub mod encode;
 pub mod encoder;
 pub mod fingerprint;

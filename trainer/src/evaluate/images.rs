@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use tintype::image::Rgb;
 
 use crate::data::batch::Batch;
+use crate::data::decode::decode;
 use crate::data::fingerprint::Fingerprint;
-use crate::data::prepare::decode;
 use crate::data::source::{Options, Skipped, Source};
 use crate::data::store::{ImageStore, STORE_FILE};
 
