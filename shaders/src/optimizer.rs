@@ -1,7 +1,7 @@
 //! What a step of training does to lists of tensors.
 //!
-//! On GPUs nothing here waits for the host: whether a step is made and how far its gradients are scaled down is read by
-//! the kernels themselves ([`StepGuard`]), and they write over what nobody else refers to. Bytes of memory traffic for
+//! On GPUs the host waits for nothing here: whether a step is made and how far its gradients are scaled down is read by
+//! the kernels themselves ([`StepGuard`]), and they write over what is not shared. Bytes of memory traffic for
 //! each parameter, in float32, with clipping and one EMA:
 //!
 //! | | norm | AdamW | EMA | all |
@@ -120,7 +120,7 @@ pub struct AdamWUpdated {
 /// `p ← decay·p − rate·m / (root·√v + eps)`, `a ← a + w·(p − a)`. All keep their bits where a number of the guard is
 /// not finite.
 ///
-/// On the CPU and on GPUs they are updated in place where nobody else refers to them. On GPUs the guard's factor is
+/// On the CPU and on GPUs they are updated in place where they are not shared. On GPUs the guard's factor is
 /// computed in float32, and the host waits for nothing.
 ///
 /// # Shapes
@@ -154,7 +154,7 @@ pub fn adamw_all(updates: Vec<AdamWUpdate>, guard: &StepGuard) -> Vec<AdamWUpdat
 }
 
 /// `a + share·(b − a)` of each average `a` and its value `b`, as an EMA moves; the averages themselves where one of the
-/// guard's numbers is not finite. On the CPU and on GPUs this happens in place where nobody else refers to an average.
+/// guard's numbers is not finite. On the CPU and on GPUs this happens in place where an average is not shared.
 ///
 /// # Shapes
 ///

@@ -103,7 +103,7 @@ pub(crate) fn takes<'a>(
         && bridge::takes(tensors.into_iter().chain([numbers]).collect())
 }
 
-/// A parameter, its moments and its EMAs after a step, in the memory of those before where nobody else refers to it.
+/// A parameter, its moments and its EMAs after a step, in the memory of those before where it is not shared.
 ///
 /// # Panics
 ///

@@ -57,7 +57,7 @@ impl Kernel for Lerp {
     }
 }
 
-/// `average + share·(value − average)`, in the memory of the average where nobody else refers to it.
+/// `average + share·(value − average)`, in the memory of the average where it is not shared.
 ///
 /// # Panics
 ///

@@ -42,7 +42,7 @@ pub struct Args {
     /// Override the number of training steps
     #[arg(long, value_parser = at_least::<u64>(0), allow_negative_numbers = true)]
     steps: Option<u64>,
-    /// With several processes: how long a rank waits for the others, in seconds
+    /// With several processes or GPUs: how long a rank waits for the others, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = at_least::<u64>(1), allow_negative_numbers = true)]
     timeout: u64,
     /// Disable the progress bar

@@ -129,7 +129,7 @@ impl AdamW {
 
     /// Returns the parameters after a step with these gradients, and moves the EMAs of those that have one; parameters
     /// without a gradient keep their values and have no state. Where a number of `guard` is not finite all stay as they
-    /// are, and [`take_back`](Self::take_back) has to follow. Parameters that nobody else refers to are written in place.
+    /// are, and [`take_back`](Self::take_back) has to follow. Parameters that are not shared are written in place.
     ///
     /// Muon reads the numbers of `guard` first; AdamW leaves them on the device.
     ///
@@ -209,7 +209,7 @@ impl AdamW {
         (lr, if group.decay { 1.0 - lr * self.config.weight_decay } else { 1.0 })
     }
 
-    /// The moments of a parameter, taken out of the state: while a step writes them, nobody else holds them.
+    /// The moments of a parameter, taken out of the state: while a step writes them, they are not shared.
     fn taken(&mut self, name: &str, g: &Tensor<1>) -> Moments {
         let new = || Moments { first: g.zeros_like(), second: None, steps: 0 };
         self.moments.remove(name).unwrap_or_else(new)

@@ -169,7 +169,8 @@ impl<O: Objective> DiffusionTrainer<O> {
             let loss = self.micro_batch(step, &mut names, &mut losses)?;
             add(&mut before, loss.gradients(&self.network));
         }
-        // Of the last micro-batch, the sum over ranks begins while earlier blocks are still being differentiated.
+        // With recomputation, the sum over ranks begins while earlier blocks of the last micro-batch are still being
+        // differentiated.
         let loss = self.micro_batch(step, &mut names, &mut losses)?;
         let mut sum = Reduction::new(&self.comm, &mut self.pieces, before);
         loss.gradients_in_pieces(&self.network, &mut |piece| sum.add(piece));
@@ -346,7 +347,7 @@ impl<O: Objective> Trainer for DiffusionTrainer<O> {
     }
 }
 
-/// Initializes a network from a seed, on the CPU so that it is the same on every device.
+/// Initializes a network from a seed, on the CPU so that it is the same on every device of a machine.
 ///
 /// # Errors
 ///

@@ -158,7 +158,7 @@ impl Ema {
     }
 
     /// The average of a parameter and the share by which it moves, for a step that moves both at once. Taken out, so that
-    /// nobody else holds what is written.
+    /// what is written is not shared.
     pub fn take(&mut self, name: &str) -> Option<(Tensor<1>, f64)> {
         let share = self.share();
         let average = self.values.remove(name)?;

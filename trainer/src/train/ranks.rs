@@ -174,7 +174,7 @@ fn settle(out: &Path, taken: Result<Lock, LockError>) -> Result<Option<Lock>> {
             let name = path.display();
             let _ = writeln!(
                 io::stderr(),
-                "warning: {name} cannot be locked ({source}); train in one process only"
+                "warning: {name} cannot be locked ({source}); start this run only once at a time"
             );
             Ok(None)
         }
@@ -223,7 +223,7 @@ impl Rank<'_> {
             let start = starts.pop_front().unwrap_or_else(Instant::now);
             starts.front().copied().unwrap_or_else(Instant::now).duration_since(start)
         };
-        // The last step, once somebody asked to stop.
+        // The last step, once a rank was asked to stop.
         let mut last = None;
         while state.step < last.unwrap_or(config.steps) {
             let end = last.unwrap_or(config.steps);

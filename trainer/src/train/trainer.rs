@@ -29,7 +29,7 @@ pub trait Trainer {
     ///
     /// # Errors
     ///
-    /// If the data of the step cannot be read, or another rank cannot be reached.
+    /// If the data of the step cannot be read, another rank cannot be reached, or the device fails.
     fn step(&mut self, step: u64) -> Result<()>;
 
     /// Whether the next step may begin before this one is settled, since the device works through them meanwhile.
@@ -41,7 +41,7 @@ pub trait Trainer {
     ///
     /// # Errors
     ///
-    /// If all were told.
+    /// If all were told, or the device fails.
     fn settle(&mut self) -> Result<Report>;
 
     /// The weights, `[n]` a name. Those that training changes by gradients are the same on all ranks after each step.
@@ -50,7 +50,7 @@ pub trait Trainer {
     /// Takes weights in place of those of [`weights`](Self::weights).
     fn set_weights(&mut self, weights: Flat);
 
-    /// The files of a checkpoint: a copy, which is written while later steps are done. All steps were settled.
+    /// The files of a checkpoint: a copy, which is written while later steps are done. The caller has settled all steps.
     ///
     /// # Errors
     ///

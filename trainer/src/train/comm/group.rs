@@ -36,7 +36,7 @@ pub struct Group {
 impl Group {
     /// One rank for each device, all of this process.
     ///
-    /// * `limit`: how long they wait for each other
+    /// * `limit`: how long GPUs wait for each other
     ///
     /// # Errors
     ///
@@ -64,11 +64,11 @@ impl Group {
     ///
     /// * `run`: the run's folder, in which they find each other where the launcher does not say where rank 0 is
     /// * `limit`: how long they wait for each other
-    /// * `lost`: called when a rank ends without notice
+    /// * `lost`: called when another rank ends, fails or falls silent, and under MPI at the limit
     ///
     /// # Errors
     ///
-    /// If they do not meet, differ in their version, or neither NCCL nor MPI can be used.
+    /// If they do not meet, differ in world size or version, or neither NCCL nor MPI can be used.
     pub fn of_processes(
         rank: Rank,
         launch: &Launch,

@@ -86,7 +86,7 @@ trait HostEngine: Debug + Send + Sync {
     fn broadcast(&self, own: Vec<f32>) -> Result<Vec<f32>, CommError>;
 }
 
-/// Values of a bucket of gradients on the host: 128 MiB.
+/// Values of a bucket of gradients: 128 MiB of float32.
 const BUCKET: usize = 32 << 20;
 
 impl Comm {

@@ -142,7 +142,7 @@ impl Mpi {
 
 impl HostEngine for Mpi {
     fn all_gather(&self, mut own: Vec<u8>, patient: bool) -> Result<Vec<Vec<u8>>, CommError> {
-        // Never nothing: where an empty vector of bytes begins is `MPI_IN_PLACE` to Open MPI.
+        // Never empty: where an empty vector of bytes begins is `MPI_IN_PLACE` to Open MPI.
         own.push(0);
         let limit = if patient { Duration::MAX } else { self.limit };
         let comm = SimpleCommunicator::world();

@@ -14,8 +14,8 @@ pub type Pieces = BTreeMap<String, usize>;
 /// Most buckets that are on their way.
 const IN_FLIGHT: usize = 4;
 
-/// The sum of the gradients of one step. A gradient goes to the other ranks, in a bucket with others, as soon as its last
-/// piece has come.
+/// The sum of the gradients of one step. A gradient goes to the other ranks, in a bucket with others, once its last piece
+/// has come and the bucket is full; in the first step after all have come.
 pub struct Reduction<'a> {
     comm: &'a Comm,
     pieces: &'a mut Pieces,

@@ -116,7 +116,7 @@ impl Joining<'_> {
         let stream = connect(&target.address, target.port, left.min(self.pace.card))?;
         let mut wire = Wire::new(stream, MOST_OF_ANSWER)?;
         wire.send(&Hello { version: VERSION, token: target.token.clone(), card: self.card })?;
-        // Somebody else may listen there, who never answers.
+        // Another program may listen there that never answers.
         let mut patience = left.min(self.pace.card);
         let mut since = Instant::now();
         let mut heard = false;

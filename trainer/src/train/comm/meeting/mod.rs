@@ -23,7 +23,7 @@ pub use self::host::host_name;
 pub use self::join::join;
 pub use self::receive::Listening;
 
-/// Of the messages; all processes need the same.
+/// Version of the messages; all processes need the same.
 const VERSION: u32 = 1;
 /// Bytes of the longest card.
 const MOST_OF_CARD: usize = 1 << 16;

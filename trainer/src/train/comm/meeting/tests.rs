@@ -229,7 +229,7 @@ fn a_missing_rank_0_is_named() {
     let text = met.expect_err("nobody is there").to_string();
     let expected = format!(": waited 0.2 s for rank 0, which does not answer at {HERE}:{port} (");
     assert!(text.contains(&expected) && text.contains("WORLD_SIZE"), "{text}");
-    // Somebody listens, who does not know such a message.
+    // A program listens that does not know such a message.
     let other = TcpListener::bind((HERE, 0)).expect("a free port");
     let port = other.local_addr().expect("an address").port();
     let met = join(HERE, port, card(1, 2), TOKEN, SHORT, quiet);

@@ -1,7 +1,7 @@
-//! Collective operations between processes with a CUDA device each, by NCCL: sums of gradients while the backward
+//! Collective operations between ranks with a CUDA device each, by NCCL: sums of gradients while the backward
 //! pass goes on, and what else ranks exchange.
 //!
-//! Burn's streams cannot be had, so NCCL's work is ordered against Burn's by events that the host waits for: a thread
+//! Burn gives no access to its streams, so NCCL's work is ordered against Burn's by events that the host waits for: a thread
 //! of its own waits until the inputs are computed, then launches, and whoever wants the outputs waits until the
 //! device has written them. The memory of both is kept until then.
 
@@ -73,7 +73,7 @@ struct Operation {
 }
 
 impl Nccl {
-    /// Looks for the libraries and sets what NCCL reads from the environment: before other threads start.
+    /// Looks for the libraries and sets what NCCL reads from the environment, before its first call.
     ///
     /// # Errors
     ///

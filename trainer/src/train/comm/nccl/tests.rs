@@ -358,7 +358,7 @@ fn connections_are_looked_after_while_the_device_works() {
 
 #[test]
 fn what_does_not_end_is_given_up() {
-    let wanted = CommError::TimedOut { what: "sum tensors", limit: SHORT };
+    let wanted = CommError::TimedOut { what: "sum gradients", limit: SHORT };
     let launch = [Call::GroupStart, Call::Sum(part(1, 2, 2)), Call::GroupEnd];
     // On the device.
     let recorder = Recorder { done: |_| false, ..Recorder::new(&Log::default()) };

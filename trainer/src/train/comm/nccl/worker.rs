@@ -35,9 +35,9 @@ impl Kind {
     /// What the other ranks are waited for to do.
     fn what(self) -> &'static str {
         match self {
-            Self::Sum => "sum tensors",
-            Self::Gather => "exchange values",
-            Self::Broadcast => "take rank 0's tensors",
+            Self::Sum => "sum gradients",
+            Self::Gather => "exchange numbers",
+            Self::Broadcast => "receive weights",
         }
     }
 }
