@@ -2,8 +2,6 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::rank::LAUNCHERS;
-
 /// How the processes of one launch find each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
@@ -40,17 +38,12 @@ impl Launch {
     /// As that.
     fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
         let variable = |name: &str| variable(name).filter(|text| !text.trim().is_empty());
-        // The launcher from which `Rank` has its numbers.
-        let launched = LAUNCHERS
-            .iter()
-            .find(|[rank, world, _]| variable(rank).is_some() && variable(world).is_some());
-        let Some([rank, ..]) = launched else { return Ok(None) };
-        let (launcher, id) = match *rank {
+        // From which `Rank` has its numbers, too.
+        let Some([rank, ..]) = crate::rank::launcher(variable) else { return Ok(None) };
+        let (launcher, id) = match rank {
             "RANK" => match variable("TORCHELASTIC_RUN_ID") {
-                Some(run) => {
-                    let restart = variable("TORCHELASTIC_RESTART_COUNT");
-                    ("torchrun", Some(format!("{run}.{}", or_zero(restart))))
-                }
+                // Not with `TORCHELASTIC_RESTART_COUNT`, which machines count apart.
+                Some(run) => ("torchrun", Some(run)),
                 None => ("RANK and WORLD_SIZE", None),
             },
             "SLURM_PROCID" => {
@@ -216,7 +209,7 @@ mod tests {
             ("TORCHELASTIC_RESTART_COUNT", "2"),
         ];
         let found = launch(&more(BY_HAND, &elastic));
-        assert_eq!(found, expected("torchrun", Some(("node1", 29_501)), Some("abc.2")));
+        assert_eq!(found, expected("torchrun", Some(("node1", 29_501)), Some("abc")));
         let last = [("MASTER_ADDR", "a"), ("MASTER_PORT", "65535"), ("TORCHELASTIC_RUN_ID", "x")];
         assert!(error(&more(BY_HAND, &last)).contains("MASTER_PORT"));
     }

@@ -14,13 +14,26 @@ pub struct Rank {
 }
 
 /// Variables of a launcher: rank, world size, rank on this machine.
-pub(crate) const LAUNCHERS: [[&str; 3]; 5] = [
+const LAUNCHERS: [[&str; 3]; 5] = [
     ["RANK", "WORLD_SIZE", "LOCAL_RANK"], // torchrun, or set by hand
-    ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"], // srun (not sbatch's own shell)
     ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"], // Open MPI
     ["PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"], // MPICH, Intel MPI
     ["MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK"], // MVAPICH
+    ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"], // srun (not sbatch's own shell)
 ];
+
+/// The launcher that started this process. Inside of a Slurm job mpirun's processes inherit srun's variables, so it comes
+/// before; but srun itself may set `PMI_RANK` without the local rank that mpirun tells.
+pub(crate) fn launcher(variable: impl Fn(&str) -> Option<String>) -> Option<[&'static str; 3]> {
+    let tells = |names: &[&str]| names.iter().all(|name| variable(name).is_some());
+    let [by_hand, rest @ ..] = LAUNCHERS;
+    let whole = rest.iter().find(|names| tells(&names[..]));
+    let partly = || rest.iter().find(|names| tells(&names[..2])).copied();
+    match tells(&by_hand[..2]) {
+        true => Some(by_hand),
+        false => whole.copied().or_else(partly),
+    }
+}
 
 impl Rank {
     /// A single process.
@@ -52,10 +65,9 @@ impl Rank {
     ///
     /// If a launcher's variable is not a number, or the rank is not below the world size.
     fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<(Self, Option<usize>)> {
-        for [rank, world, local] in LAUNCHERS {
-            let (Some(rank_text), Some(world_text)) = (variable(rank), variable(world)) else {
-                continue;
-            };
+        if let Some([rank, world, local]) = launcher(&variable) {
+            let text = |name: &str| variable(name).unwrap_or_default();
+            let (rank_text, world_text) = (text(rank), text(world));
             let number = |name: &str, text: &str| -> Result<usize> {
                 match text.trim().parse() {
                     Ok(n) => Ok(n),
@@ -122,6 +134,20 @@ mod tests {
         assert_eq!(with(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")]).unwrap(), Rank::ALONE);
         let mpi = [("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "2")];
         assert_eq!(with(&mpi).unwrap(), rank(1, 2, 1));
+        // mpirun in a shell that srun started.
+        let shell = [("SLURM_PROCID", "0"), ("SLURM_STEP_NUM_TASKS", "1"), ("SLURM_LOCALID", "0")];
+        let ompi = [
+            ("OMPI_COMM_WORLD_RANK", "3"),
+            ("OMPI_COMM_WORLD_SIZE", "4"),
+            ("OMPI_COMM_WORLD_LOCAL_RANK", "1"),
+        ];
+        assert_eq!(with(&[&shell[..], &ompi].concat()).unwrap(), rank(3, 4, 1));
+        let hydra = [("PMI_RANK", "3"), ("PMI_SIZE", "4"), ("MPI_LOCALRANKID", "1")];
+        assert_eq!(with(&[&shell[..], &hydra].concat()).unwrap(), rank(3, 4, 1));
+        // srun with PMI.
+        let pmi = [("PMI_RANK", "2"), ("PMI_SIZE", "4")];
+        assert_eq!(with(&[&srun[..], &pmi].concat()).unwrap(), rank(2, 4, 0));
+        assert_eq!(with(&pmi).unwrap(), rank(2, 4, 2));
         let error = with(&[("RANK", "x"), ("WORLD_SIZE", "8")]).unwrap_err().to_string();
         assert!(error.contains("RANK"), "{error}");
         assert!(with(&[("RANK", "8"), ("WORLD_SIZE", "8")]).is_err());

@@ -96,7 +96,7 @@ pub(crate) fn takes<'a>(
 ) -> bool {
     let tensors: Vec<_> = tensors.into_iter().map(|x| x.clone().into_dispatch()).collect();
     let numbers = guard.numbers.clone().into_dispatch();
-    let filled = tensors.iter().all(|x| x.shape().num_elements() > 0);
+    let filled = tensors.iter().chain([&numbers]).all(|x| x.shape().num_elements() > 0);
     filled
         && of_one_type(&tensors)
         && numbers.dtype() == DType::F32

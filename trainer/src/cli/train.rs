@@ -96,14 +96,6 @@ pub fn run(args: Args) -> Result<Outcome> {
     for note in notes(&config).iter().filter(|_| is_first) {
         let _ = writeln!(std::io::stderr(), "note: {note}");
     }
-    let message =
-        "stopping after this step and writing a checkpoint; run the same command to resume";
-    let run = Run {
-        config: given,
-        out: args.out.clone(),
-        interrupted: on_interrupt(message)?,
-        quiet: args.quiet || !is_first,
-    };
     let limit = Duration::from_secs(args.timeout);
     let mut group = match devices.pop() {
         Some(device) if rank.world > 1 => {
@@ -114,6 +106,15 @@ pub fn run(args: Args) -> Result<Outcome> {
             devices.extend(last);
             Group::of_devices(devices, limit)?
         }
+    };
+    // Before, a signal ends the process, which may wait for others that do not come.
+    let message =
+        "stopping after this step and writing a checkpoint; run the same command to resume";
+    let run = Run {
+        config: given,
+        out: args.out.clone(),
+        interrupted: on_interrupt(message)?,
+        quiet: args.quiet || !is_first,
     };
     let origin = Origin::new(&args.out);
     let ended = train(&run, &mut group, move |comm, device| build(&config, &origin, comm, device));
@@ -133,6 +134,17 @@ pub fn run(args: Args) -> Result<Outcome> {
 fn lost(error: CommError) -> ! {
     let _ = writeln!(std::io::stderr(), "error: {error}");
     let _whole = critical::begin();
+    end_process()
+}
+
+/// Ends this process at once: what runs at its usual end, of CUDA and MPI, may wait for threads that wait for other ranks.
+fn end_process() -> ! {
+    #[cfg(unix)]
+    // SAFETY: it does not return, and standard error has no buffer.
+    unsafe {
+        libc::_exit(1)
+    }
+    #[cfg(not(unix))]
     std::process::exit(1)
 }
 

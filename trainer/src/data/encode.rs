@@ -129,22 +129,16 @@ pub fn to_shards(
     let missing = (0..plan.rank.world).flat_map(&shards).filter(|shard| !is_there(shard));
     let images: usize = missing.map(|(_, items)| items.len()).sum();
     check_space(plan, images as u64 * (2 * 4 * c * h * w + 8) as u64)?;
-    let mut complete = true;
-    for rank in 0..plan.rank.world {
-        for shard in shards(rank) {
-            if is_there(&shard) {
-                progress.resume(shard.1.len());
-                continue;
-            }
-            if rank != plan.rank.rank {
-                complete = false;
-                continue;
-            }
-            if !encode_shard(store, encoder, plan, &shard, &identity, [c, h, w], progress)? {
-                return Ok(Outcome::Stopped);
-            }
+    for shard in shards(plan.rank.rank) {
+        if is_there(&shard) {
+            progress.resume(shard.1.len());
+        } else if !encode_shard(store, encoder, plan, &shard, &identity, [c, h, w], progress)? {
+            return Ok(Outcome::Stopped);
         }
     }
+    // Of processes that started together, the last one finds all of them.
+    let others = (0..plan.rank.world).filter(|&rank| rank != plan.rank.rank);
+    let complete = others.flat_map(&shards).all(|shard| is_there(&shard));
     Ok(if complete { Outcome::Done } else { Outcome::Partial })
 }
 

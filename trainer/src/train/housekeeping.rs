@@ -45,7 +45,7 @@ impl<'a> Housekeeping<'a> {
     /// After a step; `stop` if it is the last one because somebody asked. Tells how the run ends if this was its last
     /// step: interrupted where an evaluation is left.
     ///
-    /// * `took`: the time until the next step began
+    /// * `took`: the time that it took the device
     /// * `is_settled`: no later step has begun, so the weights are those after this one
     ///
     /// # Errors
@@ -103,7 +103,7 @@ impl<'a> Housekeeping<'a> {
             let (n, s) = (self.failed, if self.failed == 1 { "" } else { "s" });
             self.warnings.say(&format!("{n} evaluation{s} failed"));
         }
-        Ok(self.ended(state))
+        Ok(self.ended(state, stop))
     }
 
     /// Whether a checkpoint is to be taken as soon as no step is in flight.
@@ -116,7 +116,7 @@ impl<'a> Housekeeping<'a> {
         if state.owes_evaluation && self.run.config.evaluate_every().is_some() {
             self.evaluate(system, state);
         }
-        self.ended(state)
+        self.ended(state, false)
     }
 
     /// After a step that failed: keeps what was reached before, unless its steps were skipped (`skipped`).
@@ -134,8 +134,9 @@ impl<'a> Housekeeping<'a> {
         }
     }
 
-    fn ended(&self, state: &State) -> Ended {
-        let stopped = self.run.interrupted.load(Ordering::Relaxed);
+    /// * `stop`: a rank was asked to stop
+    fn ended(&self, state: &State, stop: bool) -> Ended {
+        let stopped = stop || self.run.interrupted.load(Ordering::Relaxed);
         match stopped && state.owes_evaluation && self.run.config.evaluate_every().is_some() {
             true => Ended::Interrupted,
             false => Ended::Done,

@@ -86,7 +86,7 @@ impl ProgressLogger {
 
     /// After a step.
     ///
-    /// * `took`: until the next one began
+    /// * `took`: the time that it took the device
     pub fn step(
         &mut self,
         state: &State,

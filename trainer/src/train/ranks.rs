@@ -1,6 +1,5 @@
 //! The training loop of each rank, step after step.
 
-use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -83,8 +82,8 @@ pub fn train(
     let mut ended = Ended::Done;
     for end in ends {
         if !matches!(end, Ok(Ok(_))) {
-            // Rank 0 may be writing a checkpoint, which the end of the process would cut.
-            drop(critical::begin());
+            // Rank 0 may be writing a checkpoint, which the end of the process would cut, and is to begin no other.
+            std::mem::forget(critical::begin());
         }
         // The panic hook has already reported the panic.
         let end = end.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -217,12 +216,8 @@ impl Rank<'_> {
         }
         let runs_ahead = self.system.runs_ahead();
         let (mut begun, mut in_a_row) = (state.step, 0);
-        // When steps began that are not settled.
-        let mut starts = VecDeque::new();
-        let took = |starts: &mut VecDeque<Instant>| {
-            let start = starts.pop_front().unwrap_or_else(Instant::now);
-            starts.front().copied().unwrap_or_else(Instant::now).duration_since(start)
-        };
+        // When the device began with the step that is settled next.
+        let mut since = Instant::now();
         // The last step, once a rank was asked to stop.
         let mut last = None;
         while state.step < last.unwrap_or(config.steps) {
@@ -231,13 +226,16 @@ impl Rank<'_> {
                 if self.run.interrupted.load(Ordering::Relaxed) {
                     self.comm.ask_to_stop();
                 }
-                starts.push_back(Instant::now());
+                if begun == state.step {
+                    since = Instant::now();
+                }
                 if let Err(error) = self.system.step(begun) {
                     if let Some(housekeeping) = &mut housekeeping {
                         while state.step < begun {
-                            let report = self.system.settle()?;
+                            // Where that fails, too, the device does, and the first error says why.
+                            let Ok(report) = self.system.settle() else { return Err(error) };
                             count(&report, &mut state, &mut in_a_row);
-                            let (system, took) = (self.system.as_mut(), took(&mut starts));
+                            let (system, took) = (self.system.as_mut(), since.elapsed());
                             housekeeping.step(system, &mut state, &report, took, false, false)?;
                         }
                         housekeeping.rescue(self.system.as_ref(), &state, in_a_row > 0);
@@ -252,6 +250,8 @@ impl Rank<'_> {
             let ahead = u64::from(may_run_ahead(begun) && !waits && begun < end);
             while begun - state.step > ahead {
                 let report = self.system.settle()?;
+                let took = since.elapsed();
+                since = Instant::now();
                 count(&report, &mut state, &mut in_a_row);
                 if in_a_row >= MOST_SKIPPED {
                     return Err(diverged(state.step, &report).into());
@@ -273,7 +273,6 @@ impl Rank<'_> {
                 {
                     self.check_replicas(state.step)?;
                 }
-                let took = took(&mut starts);
                 if let Some(housekeeping) = &mut housekeeping {
                     let system = self.system.as_mut();
                     ended =

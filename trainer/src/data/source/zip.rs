@@ -5,18 +5,21 @@ use std::io::Read;
 use std::path::Path;
 
 use zip::ZipArchive;
+use zip::result::ZipError;
 
 use super::container::{Container, Listing, Location};
 use super::links::Members;
 use super::names::normal;
-use super::{SourceError, error};
-use crate::data::positioned::Positioned;
+use super::{SourceError, error, failed};
+use crate::data::positioned::{Positioned, is_of_system};
 
 /// Lists a zip archive.
 pub(super) fn list_zip(path: &Path) -> Result<(Container, Listing), SourceError> {
     let file = Positioned::open(path).map_err(|e| error(path, e))?;
-    let archive =
-        ZipArchive::new(file.whole()).map_err(|e| error(path, format!("damaged archive: {e}")))?;
+    let archive = ZipArchive::new(file.whole()).map_err(|e| match e {
+        ZipError::Io(e) if is_of_system(&e) => failed(path, &e),
+        e => error(path, format!("damaged archive: {e}")),
+    })?;
     let list = file.rest(archive.central_directory_start()).map_err(|e| error(path, e))?;
     let links = links_in_zip(&list);
     drop(list);
@@ -44,13 +47,14 @@ pub(super) fn list_zip(path: &Path) -> Result<(Container, Listing), SourceError>
         } else if links.contains(raw.as_bytes()) {
             let mut target = String::new();
             let mut archive = archive.clone(); // shares the list of files
-            let read = archive.by_index(index).ok().and_then(|file| {
+            let read = archive.by_index(index).and_then(|file| {
                 // Longer than any path is.
-                file.take(1 << 16).read_to_string(&mut target).ok()
+                Ok(file.take(1 << 16).read_to_string(&mut target)?)
             });
             match read {
-                Some(_) => members.symbolic(name, &target),
-                None => listing.skip(name, "a symbolic link"),
+                Ok(_) => members.symbolic(name, &target),
+                Err(ZipError::Io(e)) if is_of_system(&e) => return Err(failed(path, &e)),
+                Err(_) => listing.skip(name, "a symbolic link"),
             }
         } else {
             members.file(name, Location::Zip(index));

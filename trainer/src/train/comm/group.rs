@@ -191,19 +191,14 @@ mod by_mpi {
             let comm = Comm::new(own, world, Engine::Host(engine));
             let mut group = Self::new(vec![(Seat::Ready(comm.clone()), device)], limit);
             (group.world, group.session) = (world, Some(session));
-            group.watching = watched(&comm, launch, limit, lost)?;
+            group.watching = watched(&comm, launch, lost)?;
             Ok(group)
         }
     }
 
     /// A connection from each rank to rank 0, by which it is noticed that one ends; `None`, with a note, where there is no
     /// way from one to the other but MPI's own.
-    fn watched(
-        comm: &Comm,
-        launch: &Launch,
-        limit: Duration,
-        lost: Lost,
-    ) -> Result<Option<Watching>, CommError> {
+    fn watched(comm: &Comm, launch: &Launch, lost: Lost) -> Result<Option<Watching>, CommError> {
         let hosts = comm.texts(host_name())?;
         let address = match &launch.address {
             Some(address) => address.clone(),
@@ -212,7 +207,7 @@ mod by_mpi {
         };
         let is_known = (address.as_str(), 0).to_socket_addrs().is_ok();
         let listening = match comm.rank {
-            0 if is_known => Listening::at(&address, 0).ok(),
+            0 if is_known => Listening::at(&address, launch.port.unwrap_or(0)).ok(),
             _ => None,
         };
         let token = random_token();
@@ -232,7 +227,7 @@ mod by_mpi {
         let all = comm.texts(if watch.is_some() { "watched" } else { "" }.to_string())?;
         match watch {
             Some(watch) if all.iter().all(|rank| !rank.is_empty()) => {
-                Ok(Some(watch.start(SILENCE.min(limit), move |error| lost(error))))
+                Ok(Some(watch.start(SILENCE, move |error| lost(error))))
             }
             _ => {
                 if comm.rank == 0 {
@@ -284,7 +279,7 @@ mod by_nccl {
             let id: [u8; 128] = id.try_into().map_err(|_| {
                 CommError::Meeting("rank 0 did not send the id of NCCL's communicator".into())
             })?;
-            let watching = watch.start(SILENCE.min(limit), move |error| lost(error));
+            let watching = watch.start(SILENCE, move |error| lost(error));
             let seat = Seat::Nccl { id, rank: own, world };
             let mut group = Self::new(vec![(seat, device)], limit);
             (group.world, group.watching) = (world, Some(watching));

@@ -20,6 +20,8 @@ const PIECE: usize = 64 << 20;
 const SPIN: Duration = Duration::from_micros(200);
 /// How long it is left to them.
 const PAUSE: Duration = Duration::from_micros(50);
+/// A longer pause between two looks is a suspended process.
+const SUSPENDED: Duration = Duration::from_secs(1);
 
 /// What ends this process where the others cannot be waited for any longer: MPI takes no buffer back.
 pub type Fatal = fn(CommError) -> !;
@@ -94,13 +96,15 @@ impl Mpi {
         what: &'static str,
         mut request: Request<'a, D, &LocalScope<'a>>,
     ) {
-        let begun = Instant::now();
+        let (mut waited, mut awake) = (Duration::ZERO, Instant::now());
         loop {
             request = match request.test() {
                 Ok(_) => return,
                 Err(request) => request,
             };
-            let waited = begun.elapsed();
+            // Time in which this process was suspended is none of waiting.
+            waited += awake.elapsed().min(SUSPENDED);
+            awake = Instant::now();
             if waited > limit {
                 (self.fatal)(CommError::TimedOut { what, limit });
             }

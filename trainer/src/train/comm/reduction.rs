@@ -20,7 +20,7 @@ pub struct Reduction<'a> {
     comm: &'a Comm,
     pieces: &'a mut Pieces,
     seen: Pieces,
-    /// Names in the order of their pieces; a name comes once for each.
+    /// In the first step, names in the order of their last pieces.
     order: Vec<String>,
     /// Those of which pieces may still come.
     open: Flat,
@@ -60,7 +60,10 @@ impl<'a> Reduction<'a> {
     pub fn add(&mut self, more: Flat) {
         let names: Vec<String> = more.keys().cloned().collect();
         add(&mut self.open, more);
-        self.order.extend(names.iter().cloned());
+        if self.pieces.is_empty() {
+            self.order.retain(|name| !names.contains(name));
+            self.order.extend(names.iter().cloned());
+        }
         for name in names {
             let seen = self.seen.entry(name.clone()).or_default();
             *seen += 1;
@@ -110,15 +113,19 @@ impl<'a> Reduction<'a> {
     ///
     /// As [`Comm::sum`].
     pub fn finish(mut self) -> Result<Flat, CommError> {
-        if self.pieces.is_empty() {
-            self.push_all();
+        // None was known to be whole. The buckets are to be those of later steps, so that a resumed run has the bits of
+        // one that was never stopped.
+        for name in std::mem::take(&mut self.order) {
+            if let Some(gradient) = self.open.remove(&name) {
+                self.push(name, gradient);
+            }
         }
         self.begin();
-        for pending in std::mem::take(&mut self.begun) {
-            self.sums.extend(self.comm.finish_sum(pending)?);
-        }
         if let Some(error) = self.error {
             return Err(error);
+        }
+        for pending in std::mem::take(&mut self.begun) {
+            self.sums.extend(self.comm.finish_sum(pending)?);
         }
         // Pieces that came more often than in the step before, and gradients that came in none.
         if !self.open.is_empty() {
@@ -126,21 +133,6 @@ impl<'a> Reduction<'a> {
         }
         *self.pieces = self.seen;
         Ok(self.sums)
-    }
-
-    /// Of the first step, of which none was known to be whole: in the order of their last pieces, so that the buckets are
-    /// those of later steps, and a resumed run has the bits of one that was never stopped.
-    fn push_all(&mut self) {
-        let mut last: BTreeMap<String, usize> = BTreeMap::new();
-        last.extend(self.order.drain(..).enumerate().map(|(place, name)| (name, place)));
-        let mut names: Vec<(usize, String)> =
-            last.into_iter().map(|(name, place)| (place, name)).collect();
-        names.sort();
-        for (_, name) in names {
-            if let Some(gradient) = self.open.remove(&name) {
-                self.push(name, gradient);
-            }
-        }
     }
 }
 

@@ -170,7 +170,14 @@ impl Watch {
         for peer in &mut self.peers {
             peer.heard = Instant::now();
         }
+        let mut awake = Instant::now();
         loop {
+            // Time in which this process was suspended is no silence of the others, who may have been, too.
+            let pause = awake.elapsed();
+            if pause > silence / 4 {
+                self.peers.iter_mut().for_each(|peer| peer.heard += pause);
+            }
+            awake = Instant::now();
             let order = match orders.recv_timeout(tick) {
                 Ok(order) => Some(order),
                 Err(RecvTimeoutError::Timeout) => None,

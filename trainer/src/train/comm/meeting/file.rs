@@ -98,13 +98,10 @@ fn listen() -> Result<Listening, CommError> {
     };
     own.sort_by_key(|address| (address.is_loopback(), address.is_ipv6()));
     let bound = own.iter().find_map(|address| Listening::at(&address.to_string(), 0).ok());
-    let mut listening = match bound {
+    let listening = match bound {
         Some(listening) => listening,
         None => Listening::at("127.0.0.1", 0)?,
     };
-    if listening.here.ip().is_loopback() {
-        listening.place += ", which only this machine reaches";
-    }
     Ok(listening)
 }
 

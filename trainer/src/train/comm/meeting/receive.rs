@@ -44,7 +44,9 @@ impl Listening {
             CommError::Meeting(format!("rank 0 cannot listen at {place}: {problem}"))
         };
         let found = (address, port).to_socket_addrs().map_err(|error| failed(error.to_string()))?;
-        let found: Vec<SocketAddr> = found.collect();
+        let mut found: Vec<SocketAddr> = found.collect();
+        // Debian gives a machine's own name a second address, which only that machine reaches.
+        found.sort_by_key(|address| address.ip().is_loopback());
         if found.iter().any(|address| address.ip().is_unspecified()) {
             return Err(failed("that is every network of the machine; name one address".into()));
         }
@@ -55,7 +57,10 @@ impl Listening {
             Ok((listener, here))
         };
         let (listener, here) = listen().map_err(|error| failed(error.to_string()))?;
-        let place = place(address, here.port());
+        let mut place = place(address, here.port());
+        if here.ip().is_loopback() {
+            place += ", which only this machine reaches";
+        }
         Ok(Self { listener, here, place, pace: PACE })
     }
 
