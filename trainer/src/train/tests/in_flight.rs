@@ -62,22 +62,39 @@ impl Objective for Zero {
     }
 }
 
-fn trainer(bad: &[u64], device: &Device) -> Result<DiffusionTrainer<Zero>> {
+/// What a step may have besides.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Plain,
+    Muon,
+    MicroBatches,
+    SeveralAverages,
+}
+
+fn trainer(bad: &[u64], kind: Kind, device: &Device) -> Result<DiffusionTrainer<Zero>> {
     let init = |device: &Device| {
         let row = |value: f64| Initializer::Constant { value }.init::<1, _>([3], device);
         let (weight, table) = (row(1.0), row(2.0));
         Ok::<_, Infallible>(Row { weight, table: table.set_require_grad(false) })
     };
     let optimizer = AdamWConfig { max_grad_norm: Some(1.0), ..AdamWConfig::new(0.1, [0.9, 0.99]) };
+    let optimizer = AdamWConfig { muon: kind == Kind::Muon, ..optimizer };
     // The decay depends on the number of updates.
-    let emas = [EmaConfig::Inverse { power: 0.75, max_value: 0.999 }];
+    let emas = [
+        EmaConfig::Inverse { power: 0.75, max_value: 0.999 },
+        EmaConfig::Constant { decay: 0.5 },
+        EmaConfig::HalfLife { half_life: 10.0 },
+    ];
+    let emas = if kind == Kind::SeveralAverages { &emas[..] } else { &emas[..1] };
+    let accumulate = if kind == Kind::MicroBatches { 2 } else { 1 };
+    let batch = accumulate;
     DiffusionTrainer::new(
         Zero { bad: bad.to_vec() },
         fresh(init, 0, device)?,
-        (optimizer, emas.as_slice()),
+        (optimizer, emas),
         Steps {
-            batch: 1,
-            accumulate: 1,
+            batch,
+            accumulate,
             compute: Compute { precision: FloatDType::F32, recompute: false },
         },
         EpochSampler::shuffled(0, 1),
@@ -89,8 +106,14 @@ fn trainer(bad: &[u64], device: &Device) -> Result<DiffusionTrainer<Zero>> {
 }
 
 /// Bits of weights, averages and moments, and the reports.
-fn after(bad: &[u64], steps: u64, ahead: bool, device: &Device) -> (Vec<Vec<u32>>, Vec<Report>) {
-    let mut trainer = trainer(bad, device).expect("it is made");
+fn after(
+    bad: &[u64],
+    steps: u64,
+    ahead: bool,
+    kind: Kind,
+    device: &Device,
+) -> (Vec<Vec<u32>>, Vec<Report>) {
+    let mut trainer = trainer(bad, kind, device).expect("it is made");
     let mut reports = Vec::new();
     for step in 0..steps {
         trainer.step(step).expect("a step");
@@ -105,7 +128,9 @@ fn after(bad: &[u64], steps: u64, ahead: bool, device: &Device) -> (Vec<Vec<u32>
     let mut bits = Vec::new();
     let values = |x: &Tensor<1>| x.to_data().iter::<f32>().map(f32::to_bits).collect();
     bits.extend(flat(trainer.network(), Which::All).values().map(values));
-    bits.extend(trainer.emas[0].values.values().map(values));
+    for ema in &trainer.emas {
+        bits.extend(ema.values.values().map(values));
+    }
     for (name, view) in trainer.optimizer.to_tensors() {
         bits.push(match name.starts_with("steps.") {
             true => view.to_i64().iter().map(|&steps| steps as u32).collect(),
@@ -118,11 +143,12 @@ fn after(bad: &[u64], steps: u64, ahead: bool, device: &Device) -> (Vec<Vec<u32>
 
 #[test]
 fn a_step_ahead_changes_nothing_whichever_steps_are_skipped() {
-    for device in devices() {
+    let kinds = [Kind::Plain, Kind::Muon, Kind::MicroBatches, Kind::SeveralAverages];
+    for (device, kind) in devices().iter().flat_map(|device| kinds.map(|kind| (device, kind))) {
         for bad in [&[][..], &[0], &[2, 3], &[0, 1, 2, 3, 4, 5]] {
-            let at_once = after(bad, 6, false, &device);
-            let ahead = after(bad, 6, true, &device);
-            assert_eq!(ahead.0, at_once.0, "{bad:?}");
+            let at_once = after(bad, 6, false, kind, device);
+            let ahead = after(bad, 6, true, kind, device);
+            assert_eq!(ahead.0, at_once.0, "{kind:?} {bad:?}");
             let skipped = |reports: &[Report]| -> Vec<bool> {
                 reports.iter().map(|report| report.skipped).collect()
             };
@@ -130,7 +156,8 @@ fn a_step_ahead_changes_nothing_whichever_steps_are_skipped() {
             assert_eq!([skipped(&at_once.1), skipped(&ahead.1)], [expected.clone(), expected]);
         }
         // Skipped steps leave no trace: the weights are those of as many good ones.
-        assert_eq!(after(&[1, 3], 6, true, &device).0, after(&[], 4, false, &device).0);
+        let without = after(&[], 4, false, kind, device).0;
+        assert_eq!(after(&[1, 3], 6, true, kind, device).0, without, "{kind:?}");
     }
 }
 

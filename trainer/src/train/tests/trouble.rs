@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 use tintype::burn::tensor::{Device, Tensor};
@@ -55,6 +55,8 @@ struct Toy {
     skipped: Range<u64>,
     /// The step whose data cannot be read.
     unreadable: Option<u64>,
+    /// The step in which the device fails, and with it the step in flight.
+    broken: Option<u64>,
     /// Whether previews and evaluations panic.
     panics: bool,
     /// Whether a step may begin before the one before it is settled, as on a GPU.
@@ -68,6 +70,10 @@ struct Toy {
 
 impl Trainer for Toy {
     fn step(&mut self, step: u64) -> Result<()> {
+        if self.broken == Some(step) {
+            self.begun.clear();
+            bail!("the device failed in step {step}");
+        }
         ensure!(self.unreadable != Some(step), "the data of step {step} cannot be read");
         let skipped = self.skipped.contains(&step);
         if !skipped {
@@ -230,6 +236,11 @@ fn a_step_that_fails_costs_only_itself() {
         let out = folder();
         run(&out, &Toy { skipped: 4..6, ..failing(6) }, 8).expect_err("it fails");
         assert_eq!(names(out.path()), ["00000004"]);
+        // A device that fails takes the step in flight along; its error is the one that is told.
+        let out = folder();
+        let broken = Toy { broken: Some(5), ..steady.clone() };
+        let error = run(&out, &broken, 8).expect_err("it fails");
+        assert_eq!(error.to_string(), "the device failed in step 5");
         // There is nothing to keep.
         let out = folder();
         run(&out, &failing(0), 8).expect_err("it fails");
@@ -255,6 +266,19 @@ fn all_ranks_stop_after_the_same_step_whichever_was_asked() {
                 assert_eq!(last(&out).1, 9.0);
             }
         }
+    }
+}
+
+#[test]
+fn a_run_that_is_stopped_in_its_last_step_owes_the_evaluation() {
+    for ahead in [false, true] {
+        let out = folder();
+        let toy = Toy { ahead, asked: Some((1, 5)), ..Toy::default() };
+        let ended = run_ranks(&out, &toy, 6, 2).expect("it ends");
+        assert_eq!((ended, last(&out).0.owes_evaluation), (Ended::Interrupted, true));
+        let steady = Toy { ahead, ..Toy::default() };
+        assert_eq!(run_ranks(&out, &steady, 6, 2).expect("it goes on"), Ended::Done);
+        assert!(!last(&out).0.owes_evaluation);
     }
 }
 
