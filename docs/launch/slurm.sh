@@ -4,6 +4,7 @@
 #     CONFIG=run.toml OUT=/shared/runs/first sbatch docs/launch/slurm.sh
 #
 # Arguments go to `tintype train`; options of sbatch stand before the script: `sbatch --nodes=4 docs/launch/slurm.sh`.
+# On CPUs, by MPI: `DEVICE=cpu SLURM_MPI_TYPE=pmix sbatch --gpus-per-node=0 docs/launch/slurm.sh`.
 #SBATCH --job-name=tintype
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=8
