@@ -118,7 +118,13 @@ pub fn run(args: Args) -> Result<Outcome> {
     };
     let origin = Origin::new(&args.out);
     let ended = train(&run, &mut group, move |comm, device| build(&config, &origin, comm, device));
-    group.end(ended.as_ref().err().map(sentence).as_deref());
+    if let Err(error) = &ended {
+        // From here to the end of the process, no other rank of it begins a checkpoint that would be cut.
+        std::mem::forget(critical::begin());
+        group.end(Some(&sentence(error)));
+    } else {
+        group.end(None);
+    }
     match ended? {
         Ended::Interrupted => Ok(Outcome::Interrupted),
         Ended::Done => {

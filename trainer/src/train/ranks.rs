@@ -82,8 +82,8 @@ pub fn train(
     let mut ended = Ended::Done;
     for end in ends {
         if !matches!(end, Ok(Ok(_))) {
-            // Rank 0 may be writing a checkpoint, which the end of the process would cut, and is to begin no other.
-            std::mem::forget(critical::begin());
+            // Rank 0 may be writing a checkpoint, which the end of the process would cut.
+            drop(critical::begin());
         }
         // The panic hook has already reported the panic.
         let end = end.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -388,7 +388,7 @@ mod tests {
         let name = "train::ranks::tests::a_run_goes_on_where_the_file_system_has_no_locks";
         if let Some(said) = alone::said(name, &[]) {
             assert_eq!(said.matches("warning: ").count(), 2, "{said}");
-            assert_eq!(said.matches("; train in one process only").count(), 2, "{said}");
+            assert_eq!(said.matches("; start this run only once at a time").count(), 2, "{said}");
             return;
         }
         let folder = tempfile::tempdir().expect("a folder");

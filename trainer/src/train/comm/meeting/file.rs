@@ -13,7 +13,7 @@ use super::super::CommError;
 use super::super::watch::Watch;
 use super::join::{Joining, Target};
 use super::random_token;
-use super::{Card, Listening, PACE, VERSION, host_name};
+use super::{Card, Listening, ONLY_HERE, PACE, VERSION, host_name};
 
 /// The folder in a run's with such files.
 const FOLDER: &str = ".rendezvous";
@@ -98,10 +98,13 @@ fn listen() -> Result<Listening, CommError> {
     };
     own.sort_by_key(|address| (address.is_loopback(), address.is_ipv6()));
     let bound = own.iter().find_map(|address| Listening::at(&address.to_string(), 0).ok());
-    let listening = match bound {
+    let mut listening = match bound {
         Some(listening) => listening,
         None => Listening::at("127.0.0.1", 0)?,
     };
+    if listening.here.ip().is_loopback() {
+        listening.place += ONLY_HERE;
+    }
     Ok(listening)
 }
 

@@ -33,6 +33,8 @@ const MOST_OF_ANSWER: usize = 1 << 20;
 const MOST_OF_PAYLOAD: usize = MOST_OF_ANSWER / 8;
 /// How often it is looked for what has come.
 const TICK: Duration = Duration::from_millis(10);
+/// After a place whose address is that of every machine itself.
+const ONLY_HERE: &str = ", which only this machine reaches";
 /// What else makes a process wait for others that do not exist.
 const HINT: &str = "RANK or WORLD_SIZE left in the shell from earlier has this effect, too";
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::super::CommError;
 use super::super::watch::{Peer, Watch};
 use super::card::{Answer, Card, Hello, Refusal, is_same_token};
 use super::wire::Wire;
-use super::{HINT, MOST_OF_CARD, MOST_OF_PAYLOAD, PACE, Pace, TICK, VERSION, place};
+use super::{HINT, MOST_OF_CARD, MOST_OF_PAYLOAD, ONLY_HERE, PACE, Pace, TICK, VERSION, place};
 
 /// Connections without a card that are kept at once, besides one for each rank.
 const MOST_PENDING: usize = 64;
@@ -58,8 +58,9 @@ impl Listening {
         };
         let (listener, here) = listen().map_err(|error| failed(error.to_string()))?;
         let mut place = place(address, here.port());
-        if here.ip().is_loopback() {
-            place += ", which only this machine reaches";
+        let is_meant = address == "localhost" || address.parse::<IpAddr>().is_ok();
+        if here.ip().is_loopback() && !is_meant {
+            place += ONLY_HERE;
         }
         Ok(Self { listener, here, place, pace: PACE })
     }
