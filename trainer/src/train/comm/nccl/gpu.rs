@@ -90,7 +90,7 @@ fn exchange(rank: usize, folder: &Path) {
         // One of them lies within the other's memory.
         let tensors = Flat::from([
             ("all".to_owned(), own.clone()),
-            ("some".to_owned(), own.clone().slice([5..8])),
+            ("some".to_owned(), own.clone().slice(5..8)),
         ]);
         let sums = if round % 2 == 0 {
             nccl.sum(tensors)
@@ -109,7 +109,7 @@ fn exchange(rank: usize, folder: &Path) {
         assert!(host(&(sums["all"].clone() * 1.0)) == wanted, "round {round}");
         assert_eq!(host(&sums["some"]), wanted[5..8], "round {round}");
         if round % 10 == 0 {
-            let mine = own.slice([0..2]);
+            let mine = own.slice(0..2);
             let first = f32::from(CHAIN + round);
             let wanted = [first, first + 1.0, first + 1.0, first + 2.0];
             assert_eq!(host(&nccl.gather(mine).expect("they exchange")), wanted, "round {round}");
