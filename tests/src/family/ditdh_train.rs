@@ -19,7 +19,8 @@ use tintype_trainer::train::host::{Values, classes, vector};
 use tintype_trainer::train::schedule::WarmUp;
 
 use super::diffusion_transformers::check_all_gradients;
-use super::training::{PLAIN, Stepper, betas, labels, number, plain_groups, values4};
+use super::stepper::Stepper;
+use super::training::{PLAIN, betas, labels, number, plain_groups, values4};
 use crate::check::{Checks, FORWARD, GRADIENT, LOSS, TABLE, Tolerance};
 use crate::golden::Golden;
 

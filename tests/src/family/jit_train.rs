@@ -17,7 +17,8 @@ use tintype_trainer::train::jit::{self, Batch, JitLoss};
 use tintype_trainer::train::schedule::WarmUp;
 
 use super::diffusion_transformers::check_all_gradients;
-use super::training::{PLAIN, Stepper, betas, labels, number, values4};
+use super::stepper::Stepper;
+use super::training::{PLAIN, betas, labels, number, values4};
 use crate::check::{Checks, FORWARD, GRADIENT, LOSS, TABLE, Tolerance};
 use crate::golden::Golden;
 

@@ -19,6 +19,7 @@ mod metrics;
 mod networks;
 mod ode_sde;
 mod rae;
+mod stepper;
 mod tables;
 mod training;
 mod vae;

@@ -3,7 +3,7 @@
 use crate::common::Workspace;
 use crate::compare::{assert_same_bits, assert_same_log, log};
 use crate::mpirun::Mpirun;
-use crate::runs::hdit;
+use crate::runs::{hdit, vae};
 
 /// With everything that is random in it: order, noise, augmentation, dropped labels, dropout.
 const RANDOM: &str = "dropout_rate = [0.0, 0.2]\nmapping_dropout_rate = 0.1";
@@ -51,32 +51,15 @@ fn ranks_train_an_autoencoder_with_its_discriminator() {
     let Some(mpirun) = Mpirun::find() else { return };
     let workspace = Workspace::new();
     workspace.succeeds("prepare images --out store --size 24");
+    let loss = "disc_start = 3
+disc_channels = 8";
     workspace.write(
         "vae.toml",
-        r#"
-recipe = "vae"
-[model]
-ch = 8
-ch_mult = [1, 2, 2]
-num_res_blocks = 1
-z_channels = 4
-resolution = 24
-attn_resolutions = [6]
-num_groups = 4
-[data]
-images = "store"
-[loss]
-disc_start = 3
-disc_channels = 8
-[run]
-steps = 4
-batch = 4
-log_every = 1
-checkpoint_every = 2
-[optimizer]
-lr = 1e-4
-betas = [0.5, 0.9]
-"#,
+        &vae(
+            loss,
+            "steps = 4
+checkpoint_every = 2",
+        ),
     );
     mpirun.succeeds(&workspace, 2, "train vae.toml --out launched --device cpu --quiet");
     workspace.succeeds("train vae.toml --out threads --device cpu,cpu --quiet");

@@ -7,7 +7,7 @@ use tintype_trainer::data::latents::LatentShards;
 use crate::common::{Workspace, names};
 use crate::flows::ditdh_trains_resumes_and_generates;
 use crate::meanflow::trains_resumes_and_generates;
-use crate::runs::{assert_close, values};
+use crate::runs::{assert_close, vae, values};
 
 /// Everything in a row on tiny networks: images → autoencoder → latents → both stages of Hi-DiT →
 /// images and samples; and LightningDiT, iMF and DiT-DH on the other kind of latents.
@@ -15,36 +15,17 @@ use crate::runs::{assert_close, values};
 fn from_images_to_samples() {
     let workspace = Workspace::new();
     workspace.succeeds("prepare images --out store --size 24");
-    workspace.write(
-        "vae.toml",
-        r#"
-recipe = "vae"
-[model]
-ch = 8
-ch_mult = [1, 2, 2]
-num_res_blocks = 1
-z_channels = 4
-resolution = 24
-attn_resolutions = [6]
-num_groups = 4
-[data]
-images = "store"
-[loss]
-disc_start = 3
-disc_channels = 8
-[run]
-steps = 4
-batch = 4
-log_every = 1
+    let run = "steps = 4
 checkpoint_every = 2
-tensorboard = true
-[optimizer]
-lr = 1e-4
-betas = [0.5, 0.9]
-[preview]
+tensorboard = true";
+    let config = vae(
+        "disc_start = 3
+disc_channels = 8",
+        run,
+    ) + "[preview]
 every = 4
-"#,
-    );
+";
+    workspace.write("vae.toml", &config);
     let said = workspace.succeeds("train vae.toml --out vae --device cpu --quiet");
     workspace.write("small.toml", "recipe = \"vae\"\n[model]\npreset = \"f16d32\"\n[data]\nimages = \"small\"\n[run]\nsteps = 1\nbatch = 1\n[optimizer]\nlr = 1e-4\nbetas = [0.5, 0.9]\n");
     workspace.succeeds("prepare images --out small --size 16");

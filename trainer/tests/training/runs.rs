@@ -45,6 +45,34 @@ max_value = 0.9999
     )
 }
 
+/// A tiny VA-VAE of images of 24 pixels; `loss` and `run` are more lines of those tables.
+pub fn vae(loss: &str, run: &str) -> String {
+    format!(
+        r#"
+recipe = "vae"
+[model]
+ch = 8
+ch_mult = [1, 2, 2]
+num_res_blocks = 1
+z_channels = 4
+resolution = 24
+attn_resolutions = [6]
+num_groups = 4
+[data]
+images = "store"
+[loss]
+{loss}
+[run]
+batch = 4
+log_every = 1
+{run}
+[optimizer]
+lr = 1e-4
+betas = [0.5, 0.9]
+"#
+    )
+}
+
 pub const FILES: [&str; 3] = ["model.safetensors", "ema.safetensors", "optimizer.safetensors"];
 
 pub fn values(weights: &Weights) -> BTreeMap<String, Vec<f32>> {

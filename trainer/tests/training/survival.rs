@@ -6,7 +6,7 @@ use tintype::weights::{TensorView, open, write_safetensors};
 use tintype_test_hub::wait_until;
 
 use crate::common::{Workspace, names};
-use crate::runs::hdit;
+use crate::runs::{hdit, vae};
 
 /// The step of a run's latest checkpoint; 0 before there is one.
 pub fn latest_step(workspace: &Workspace, run: &str) -> u64 {
@@ -166,29 +166,11 @@ fn gradients_of_the_autoencoder_are_checked() {
     workspace.succeeds("prepare images --out store --size 24");
     workspace.write(
         "vae.toml",
-        r#"
-recipe = "vae"
-[model]
-ch = 8
-ch_mult = [1, 2, 2]
-num_res_blocks = 1
-z_channels = 4
-resolution = 24
-attn_resolutions = [6]
-num_groups = 4
-[data]
-images = "store"
-[loss]
-disc_weight = 0.0
-logvar = -69.0
-[run]
-steps = 2
-batch = 4
-log_every = 1
-[optimizer]
-lr = 1e-4
-betas = [0.5, 0.9]
-"#,
+        &vae(
+            "disc_weight = 0.0
+logvar = -69.0",
+            "steps = 2",
+        ),
     );
     let refused = workspace.refused("train vae.toml --out vae --device cpu --quiet");
     assert!(refused.contains("in all 2 steps"), "{refused}");

@@ -29,7 +29,7 @@ fn here() -> Listening {
     Listening::at(HERE, 0).expect("a free port")
 }
 
-/// A port where nobody listens: it needs a right, and its service is extinct.
+/// A port where no program listens: to listen there takes a privilege, and nothing uses it any more.
 const DESERTED: u16 = 1;
 
 fn quiet(_: &str) {}
@@ -206,7 +206,7 @@ fn answer(wire: &mut Wire) -> Answer {
 fn missing_ranks_are_named() {
     let listening = here();
     let port = listening.port();
-    // This one is at the door before the short time begins.
+    // This one is connected before the short time begins.
     let stream = TcpStream::connect((HERE, port)).expect("it connects");
     let mut wire = Wire::new(stream, MOST_OF_ANSWER).expect("it is open");
     let hello = Hello { version: VERSION, token: TOKEN.into(), card: card(2, 4) };
