@@ -32,12 +32,14 @@ mod watchers;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
 
 /// Class-conditional image diffusion
 #[derive(Debug, Parser)]
 #[command(name = "tintype", version, about, propagate_version = true)]
+#[command(long_version = VERSION.as_str())]
 struct Args {
     /// Use the reference implementation instead of the optimized kernels (for debugging)
     #[arg(long, global = true)]
@@ -76,6 +78,12 @@ enum Command {
     /// Benchmark a model on this machine
     Bench(bench::Args),
 }
+
+/// What `--version` prints after the name. MPI is a feature of this program alone.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let own: &[&str] = if cfg!(feature = "mpi") { &["mpi"] } else { &[] };
+    tintype::version::long(own)
+});
 
 /// Exit code after SIGINT: 128 + 2.
 const INTERRUPTED: u8 = 130;
