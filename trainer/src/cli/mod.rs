@@ -3,6 +3,7 @@
 mod bench;
 mod classes;
 mod compare;
+mod completions;
 mod convert;
 mod download;
 mod encode;
@@ -14,6 +15,7 @@ mod gather;
 mod generate;
 mod info;
 mod interrupt;
+mod man;
 mod metrics;
 mod model;
 mod models;
@@ -77,6 +79,11 @@ enum Command {
     Encode(encode::Args),
     /// Benchmark a model on this machine
     Bench(bench::Args),
+    /// Print a script that completes commands and options in a shell
+    Completions(completions::Args),
+    /// Write manual pages into a folder
+    #[command(hide = true)]
+    Man(man::Args),
 }
 
 /// What `--version` prints after the name. MPI is a feature of this program alone.
@@ -118,6 +125,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Bench(args) => bench::run(args).map(|()| Outcome::Done),
         Command::Train(args) => train::run(args),
         Command::Sample(args) => sample::run(*args),
+        Command::Completions(args) => completions::run(args).map(|()| Outcome::Done),
+        Command::Man(args) => man::run(args).map(|()| Outcome::Done),
     });
     match result {
         Ok(Ok(Outcome::Done)) => ExitCode::SUCCESS,
