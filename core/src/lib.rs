@@ -30,6 +30,7 @@ pub mod preset;
 pub mod resize;
 pub mod sampler;
 pub mod settings;
+pub mod version;
 pub mod weights;
 
 /// The Burn that this library is built on.

@@ -19,7 +19,7 @@ use tintype_desktop::{restart, text};
 
 /// Pick a class and watch the picture develop
 #[derive(Debug, Parser)]
-#[command(name = "tintype-desktop", version)]
+#[command(name = "tintype-desktop", version, long_version = tintype::version::LONG.as_str())]
 struct Args {
     /// Weights to open or pictures whose settings to use, as if dropped on the window
     files: Vec<PathBuf>,

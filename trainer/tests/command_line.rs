@@ -3,6 +3,8 @@
 mod common;
 #[path = "command_line/compare.rs"]
 mod compare;
+#[path = "command_line/shells.rs"]
+mod shells;
 mod toy;
 
 use std::path::Path;
@@ -309,15 +311,15 @@ fn without_a_tensor(bytes: &[u8]) -> Vec<u8> {
 /// `tintype classes | head -1` is no error.
 #[test]
 fn a_closed_pipe_is_no_error() {
-    for name in ["classes", "info"] {
+    for line in ["classes", "info", "completions bash"] {
         let mut command = program();
-        command.arg(name);
+        command.args(line.split(' '));
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         drop(child.stdout.take());
         let output = child.wait_with_output().expect("it ends");
         let errors = text(&output.stderr);
-        assert!(output.status.success() && !errors.contains("error"), "{name}: {errors}");
+        assert!(output.status.success() && !errors.contains("error"), "{line}: {errors}");
     }
 }
 

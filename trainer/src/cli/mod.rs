@@ -3,6 +3,7 @@
 mod bench;
 mod classes;
 mod compare;
+mod completions;
 mod convert;
 mod download;
 mod encode;
@@ -14,6 +15,7 @@ mod gather;
 mod generate;
 mod info;
 mod interrupt;
+mod man;
 mod metrics;
 mod model;
 mod models;
@@ -32,12 +34,14 @@ mod watchers;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
 
 /// Class-conditional image diffusion
 #[derive(Debug, Parser)]
 #[command(name = "tintype", version, about, propagate_version = true)]
+#[command(long_version = VERSION.as_str())]
 struct Args {
     /// Use the reference implementation instead of the optimized kernels (for debugging)
     #[arg(long, global = true)]
@@ -75,7 +79,18 @@ enum Command {
     Encode(encode::Args),
     /// Benchmark a model on this machine
     Bench(bench::Args),
+    /// Print a script that completes commands and options in a shell
+    Completions(completions::Args),
+    /// Write manual pages into a folder
+    #[command(hide = true)]
+    Man(man::Args),
 }
+
+/// What `--version` prints after the name. MPI is a feature of this program alone.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let own: &[&str] = if cfg!(feature = "mpi") { &["mpi"] } else { &[] };
+    tintype::version::long(own)
+});
 
 /// Exit code after SIGINT: 128 + 2.
 const INTERRUPTED: u8 = 130;
@@ -110,6 +125,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Bench(args) => bench::run(args).map(|()| Outcome::Done),
         Command::Train(args) => train::run(args),
         Command::Sample(args) => sample::run(*args),
+        Command::Completions(args) => completions::run(args).map(|()| Outcome::Done),
+        Command::Man(args) => man::run(args).map(|()| Outcome::Done),
     });
     match result {
         Ok(Ok(Outcome::Done)) => ExitCode::SUCCESS,
