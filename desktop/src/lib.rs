@@ -28,6 +28,7 @@ pub mod face;
 pub mod form;
 pub mod frame_times;
 pub mod gallery;
+pub mod icon;
 pub mod live;
 pub mod model;
 pub mod notices;

@@ -144,6 +144,7 @@ fn window(start: &Start, sharing: bool) -> eframe::Result {
     let mut viewport = egui::ViewportBuilder::default()
         .with_title("Tintype")
         .with_app_id("tintype")
+        .with_icon(tintype_desktop::icon::window_icon())
         .with_inner_size([1180.0, 780.0])
         .with_min_inner_size([760.0, 480.0])
         .with_drag_and_drop(true);
