@@ -6,7 +6,7 @@ cd "$(dirname "$0")"
 
 rendered="$(mktemp -d)"
 trap 'rm -r "$rendered"' EXIT
-for size in 16 32 48 64 128 256 512; do
+for size in 16 32 48 128 256 512; do
   rsvg-convert --width "$size" --height "$size" --output "$rendered/$size.png" icon.svg
 done
 
@@ -14,6 +14,6 @@ for size in 48 128 256; do
   cp "$rendered/$size.png" "icon-$size.png"
 done
 # Stripped of dates, so that the same drawing gives the same bytes.
-convert "$rendered"/{16,32,48,64,128,256}.png -strip icon.ico
-# This format has no place for 64 pixels.
-png2icns icon.icns "$rendered"/{16,32,48,128,256,512}.png
+convert "$rendered"/{16,32,48,256}.png -strip icon.ico
+# Apple scales what lies between.
+png2icns icon.icns "$rendered"/{16,32,128,256,512}.png
