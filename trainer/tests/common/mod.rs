@@ -12,9 +12,15 @@ use tintype::weights::{Weights, open};
 /// The program.
 pub const TINTYPE: &str = env!("CARGO_BIN_EXE_tintype");
 
+/// The variable with the words that start the program, where an emulator has to.
+const RUNNER: &str = "TINTYPE_TEST_RUNNER";
+
 /// The program as a server runs it: without a desktop session.
 pub fn program() -> Command {
-    let mut command = Command::new(TINTYPE);
+    let runner = std::env::var(RUNNER).unwrap_or_default();
+    let mut words = runner.split_whitespace().chain([TINTYPE]);
+    let mut command = Command::new(words.next().unwrap_or(TINTYPE));
+    command.args(words);
     for session in ["XDG_RUNTIME_DIR", "WAYLAND_DISPLAY", "DISPLAY"] {
         command.env_remove(session);
     }
