@@ -58,7 +58,9 @@ fn whatever_a_system_takes_for_a_folder_is_a_class() {
     }
     let there = names(&source);
     for class in CLASSES.iter().filter(|class| !there.iter().any(|name| name == *class)) {
-        assert!(!cfg!(unix), "a folder can be called {class:?}");
+        if cfg!(unix) {
+            panic!("a folder can be called {class:?}");
+        }
         not_tested_here(&format!("a folder called {class:?}"));
     }
     let there: Vec<&str> = there.iter().map(String::as_str).collect();
