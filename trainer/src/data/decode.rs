@@ -21,17 +21,27 @@ const MAX_DECODED_BYTES: u64 = 1 << 30;
 /// A sentence where the format is unknown, the file is damaged, or the image is empty or over 1
 /// GiB.
 pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
+    decode_within(bytes, MAX_DECODED_BYTES)
+}
+
+/// [`decode`] of images that decode to at most so many bytes; for fuzzing.
+///
+/// # Errors
+///
+/// As [`decode`].
+#[doc(hidden)]
+pub fn decode_within(bytes: &[u8], max_bytes: u64) -> Result<Rgb, String> {
     if bytes.starts_with(&APPLE_DOUBLE) {
         return Err("an AppleDouble file, not an image".into());
     }
     if jpeg::is_jpeg(bytes) {
-        return jpeg::decode(bytes, MAX_DECODED_BYTES);
+        return jpeg::decode(bytes, max_bytes);
     }
     let mut reader = image::ImageReader::new(std::io::Cursor::new(bytes))
         .with_guessed_format()
         .map_err(|e| e.to_string())?;
     let mut limits = image::Limits::default();
-    limits.max_alloc = Some(MAX_DECODED_BYTES);
+    limits.max_alloc = Some(max_bytes);
     reader.limits(limits);
     let image = reader.decode().map_err(|e| e.to_string())?.to_rgb8();
     let (width, height) = (image.width() as usize, image.height() as usize);
