@@ -1,7 +1,7 @@
 //! The window itself: what draws it, how it is opened, and what is said where none can be.
 
 use std::panic::catch_unwind;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use eframe::egui;
@@ -34,12 +34,13 @@ pub fn run(start: &Start) -> Result<(), String> {
 
 /// Opens the window; should it stop working later, starts the app again.
 fn guarded(start: &Start, sharing: bool) -> eframe::Result {
-    let opened = Instant::now();
-    catch_unwind(|| open(start, sharing)).unwrap_or_else(|panic| {
+    let opened: Arc<OnceLock<Instant>> = Arc::default();
+    let inside = opened.clone();
+    catch_unwind(move || open(start, sharing, inside)).unwrap_or_else(|panic| {
         let reason = text::panic_message(&*panic);
-        if opened.elapsed() > SOON {
-            // What cannot draw the window any more cannot say so in it either. The app is gone with it, and
-            // its settings are free.
+        if opened.get().is_some_and(|at| at.elapsed() > SOON) {
+            // What cannot draw the window any more cannot say so in it either. The app is gone with
+            // it, and its settings are free.
             let trouble = format!("The window stopped working ({reason})");
             restart::again(start, &restart::notice(&trouble))
         }
@@ -97,8 +98,8 @@ fn without_source(reason: &str) -> &str {
 }
 
 /// Opens the window and returns when it is closed. With `sharing` the device that draws it is made so
-/// that Burn can compute on it, too.
-fn open(start: &Start, sharing: bool) -> eframe::Result {
+/// that Burn can compute on it, too; `opened` is when it was.
+fn open(start: &Start, sharing: bool, opened: Arc<OnceLock<Instant>>) -> eframe::Result {
     let options = eframe::NativeOptions {
         viewport: viewport(start),
         wgpu_options: WgpuConfiguration {
@@ -124,12 +125,15 @@ fn open(start: &Start, sharing: bool) -> eframe::Result {
         options,
         Box::new(move |cc| {
             bring_back(cc);
+            let _ = opened.set(Instant::now());
             let window = cc.wgpu_render_state.clone();
             let ctx = cc.egui_ctx.clone();
             // Ctrl-C and SIGTERM close the window, so that settings are saved. The second window of a
             // process finds the handler set.
             let _ = ctrlc::set_handler(move || {
                 ctx.send_viewport_cmd(egui::ViewportCommand::Close);
+                // It asked for a frame before the wish was there; a covered window has no others.
+                ctx.request_repaint();
             });
             Ok(Box::new(App::new(&cc.egui_ctx, window, start)))
         }),
