@@ -11,7 +11,10 @@
 //! * [`quality`] — draft, good and best, and how long they take; [`options`] — what some samplers have
 //! * [`stage`] — pictures in the making; [`search`] — what is typed to find a class
 //! * [`sketch`] — live: the picture of the current settings, made as they change
-//! * [`preferences`] — what is remembered; [`ui`] — what is seen, a file a panel, and each frame
+//! * [`preferences`] — what is remembered; [`salvage`] — read part by part; [`settings_file`] — by one window at a time
+//! * [`maker`] — the model that made a picture, where it is on this machine
+//! * [`ui`] — what is seen, a file a panel, and each frame
+//! * [`window`] — how all of it starts; [`place`] — on which screen; [`console`] — what is said without a window
 //!
 //! Views read the state, push [`action::Action`]s and change nothing but the fields that people type
 //! into. The window's thread never waits: for the device, for files or for dialogs.
@@ -22,6 +25,7 @@ pub mod app;
 pub mod average;
 pub mod browser;
 pub mod compare;
+pub mod console;
 pub mod dialogs;
 pub mod engine;
 pub mod face;
@@ -30,18 +34,23 @@ pub mod frame_times;
 pub mod gallery;
 pub mod icon;
 pub mod live;
+pub mod maker;
 pub mod model;
 pub mod notices;
 pub mod options;
 pub mod page;
+pub mod place;
 pub mod preferences;
 pub mod quality;
 pub mod queue;
 pub mod restart;
+pub mod salvage;
 pub mod search;
+pub mod settings_file;
 pub mod sketch;
 pub mod stage;
 pub mod start;
 pub mod style;
 pub mod text;
 pub mod ui;
+pub mod window;

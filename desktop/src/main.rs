@@ -3,19 +3,13 @@
 #![cfg_attr(windows, windows_subsystem = "windows")]
 
 use std::panic::catch_unwind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use clap::Parser;
-use eframe::egui;
-use eframe::egui_wgpu::{SurfaceErrorAction, WgpuConfiguration, WgpuSetup, WgpuSetupCreateNew};
-use eframe::wgpu::CurrentSurfaceTexture;
 use tintype::generate::ModelPaths;
-use tintype_desktop::app::{App, Start};
-use tintype_desktop::preferences::Preferences;
-use tintype_desktop::{restart, text};
+use tintype_desktop::start::Start;
+use tintype_desktop::{console, text, window};
 
 /// Pick a class and watch the picture develop
 #[derive(Debug, Parser)]
@@ -56,67 +50,39 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    std::panic::set_hook(Box::new(|info| {
-        let place = info.location().map_or(String::new(), |place| format!(" ({place})"));
-        eprintln!("error: {}{place}", text::panic_message(info.payload()));
-    }));
-    let args = Args::parse();
-    tintype::memory::keep_freed_memory();
-    tintype::shaders::keep_compiled_kernels();
-    let start = start(&args);
-    // A device of which everything is asked may be refused by a driver that promised it; a window
-    // needs little.
-    let result = match guarded(&start, true) {
-        Err(refused @ eframe::Error::Wgpu(_)) => guarded(&start, false).map_err(|_| refused),
-        result => result,
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let sentence = format!(
-                "no window could be opened ({error}); a screen and a graphics driver are needed, of \
-                 which Mesa's software drivers are enough (Debian: mesa-vulkan-drivers). Without \
-                 either, the `tintype` program makes pictures, too."
-            );
-            eprintln!("error: {sentence}");
-            rfd::MessageDialog::new()
-                .set_level(rfd::MessageLevel::Error)
-                .set_title("Tintype")
-                .set_description(sentence)
-                .show();
-            ExitCode::FAILURE
-        }
-    }
+    console::attach();
+    console::shorten_panics();
+    catch_unwind(run).unwrap_or_else(|panic| {
+        let reason = text::panic_message(&*panic);
+        console::fail(&format!("the app broke off ({reason}). Please report it."))
+    })
 }
 
-/// A window that fails sooner would fail again.
-const SOON: Duration = Duration::from_secs(5);
-
-/// Opens the window; should it stop working later, starts the app again.
-fn guarded(start: &Start, sharing: bool) -> eframe::Result {
-    let opened = Instant::now();
-    catch_unwind(|| window(start, sharing)).unwrap_or_else(|panic| {
-        let reason = text::panic_message(&*panic);
-        if opened.elapsed() > SOON {
-            // What cannot draw the window any more cannot say so in it either.
-            let trouble = format!("The window stopped working ({reason})");
-            restart::again(start, &restart::notice(&trouble))
-        }
-        Err(eframe::Error::AppCreation(reason.into()))
-    })
+fn run() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(answer) => return console::answer(&answer),
+    };
+    tintype::memory::keep_freed_memory();
+    tintype::shaders::keep_compiled_kernels();
+    match window::run(&start(&args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => console::fail(&sentence),
+    }
 }
 
 /// What the command line says.
 fn start(args: &Args) -> Start {
+    let path = |path: &Option<PathBuf>| path.as_deref().map(whole);
     let paths = ModelPaths {
-        model: args.model.clone(),
+        model: path(&args.model),
         average: None,
-        config: args.config.clone(),
-        vae: args.vae.clone(),
+        config: path(&args.config),
+        vae: path(&args.vae),
         vae_config: None,
-        stats: args.stats.clone(),
+        stats: path(&args.stats),
         guide: None,
-        names: args.names.clone(),
+        names: path(&args.names),
     };
     let project = directories::ProjectDirs::from("", "", "tintype");
     let users = directories::UserDirs::new();
@@ -124,81 +90,21 @@ fn start(args: &Args) -> Start {
         dirs.picture_dir().map_or_else(|| dirs.home_dir().join("Pictures"), Into::into)
     });
     Start {
-        preferences: args.settings.clone().unwrap_or_else(|| {
-            project.map_or_else(PathBuf::new, |dirs| dirs.config_dir().into()).join("settings.json")
+        preferences: path(&args.settings).unwrap_or_else(|| {
+            project.map_or_else(PathBuf::new, |dirs| dirs.config_dir().join("settings.json"))
         }),
         pictures: pictures.join("Tintype"),
         paths: (paths != ModelPaths::default()).then_some(paths),
         device: args.device.clone(),
-        output: args.out.clone(),
-        files: args.files.clone(),
+        output: path(&args.out),
+        files: args.files.iter().map(|path| whole(path)).collect(),
         environment: None,
         notice: args.notice.clone(),
         frame_times: args.frame_times,
     }
 }
 
-/// Opens the window and returns when it is closed. With `sharing` the device that draws it is made so
-/// that Burn can compute on it, too.
-fn window(start: &Start, sharing: bool) -> eframe::Result {
-    let mut viewport = egui::ViewportBuilder::default()
-        .with_title("Tintype")
-        .with_app_id("tintype")
-        .with_icon(tintype_desktop::icon::window_icon())
-        .with_inner_size([1180.0, 780.0])
-        .with_min_inner_size([760.0, 480.0])
-        .with_drag_and_drop(true);
-    if let Some(window) = Preferences::window_in(&start.preferences) {
-        viewport = viewport.with_inner_size(window.size).with_maximized(window.maximized);
-        if let Some(position) = window.position {
-            viewport = viewport.with_position(position);
-        }
-    }
-    let asked_for = start.device.as_deref().is_some_and(|device| device.starts_with("wgpu"));
-    let mut setup = WgpuSetupCreateNew::without_display_handle();
-    let modest = setup.device_descriptor.clone();
-    if sharing {
-        setup.device_descriptor = Arc::new(move |adapter| {
-            // On a processor in disguise nobody computes unless asked to.
-            let software = adapter.get_info().device_type == eframe::wgpu::DeviceType::Cpu;
-            match software && !asked_for {
-                true => modest(adapter),
-                false => tintype::device::descriptor(adapter),
-            }
-        });
-    }
-    let options = eframe::NativeOptions {
-        viewport,
-        wgpu_options: WgpuConfiguration {
-            wgpu_setup: WgpuSetup::CreateNew(setup),
-            // A surface that could not be configured while networks were computing is tried again.
-            on_surface_status: Arc::new(|status| match status {
-                CurrentSurfaceTexture::Outdated | CurrentSurfaceTexture::Validation => {
-                    SurfaceErrorAction::Reconfigure
-                }
-                CurrentSurfaceTexture::Lost => SurfaceErrorAction::RecreateSurface,
-                _ => SurfaceErrorAction::SkipFrame,
-            }),
-            ..WgpuConfiguration::default()
-        },
-        persist_window: false,
-        // There are no gradients that it would smooth.
-        dithering: false,
-        ..Default::default()
-    };
-    let start = start.clone();
-    eframe::run_native(
-        "Tintype",
-        options,
-        Box::new(move |cc| {
-            let window = cc.wgpu_render_state.clone();
-            let ctx = cc.egui_ctx.clone();
-            // Ctrl-C and SIGTERM close the window, so that settings are saved. The second window of a
-            // process finds the handler set.
-            let _ = ctrlc::set_handler(move || {
-                ctx.send_viewport_cmd(egui::ViewportCommand::Close);
-            });
-            Ok(Box::new(App::new(&cc.egui_ctx, window, start)))
-        }),
-    )
+/// A path that means the same at the next start, from wherever that is.
+fn whole(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.into())
 }

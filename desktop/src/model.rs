@@ -15,6 +15,7 @@ use tintype::weights::{WeightsError, is_autoencoder_config, open, open_autoencod
 use crate::average::{Average, averages};
 use crate::browser::{Library, published_settings};
 use crate::face;
+use crate::maker::maker;
 
 /// What people call the model inside the program.
 pub const EMBEDDED: &str = "Emoji (built in)";
@@ -104,8 +105,8 @@ pub enum Answer {
     Trouble(ModelPaths, String),
     /// The model that dropped files make with the present ones.
     Paths(ModelPaths),
-    /// A picture and how it was made.
-    Picture(PathBuf, Box<Origin>),
+    /// How a picture was made, and the model that made it, where that is here.
+    Picture(Box<Origin>, Option<ModelPaths>),
     /// A file that is of no use, and why.
     Useless(String),
 }
@@ -155,7 +156,7 @@ fn answer(question: Question, library: &Library) -> Vec<Answer> {
             Ok(model) => Answer::Model(Box::new(model)),
             Err(trouble) => Answer::Trouble(paths, trouble),
         }],
-        Question::Sort { files, present } => sort(&files, present),
+        Question::Sort { files, present } => sort(&files, present, library),
     }
 }
 
@@ -237,17 +238,30 @@ fn left_out(config: &Path, vae: Option<&Path>) -> Option<String> {
     is_told.then(|| format!("{config} is not needed: the configuration of {vae} is known."))
 }
 
-fn sort(files: &[PathBuf], present: ModelPaths) -> Vec<Answer> {
-    let mut answers = Vec::new();
+/// Files that are taken for pictures, by the ends of their names. Only PNGs carry settings.
+const PICTURES: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
+
+fn is_picture(path: &Path) -> bool {
+    let end = path.extension().unwrap_or_default();
+    PICTURES.iter().any(|picture| end.eq_ignore_ascii_case(picture))
+}
+
+/// How a picture was made, or why that is not known.
+fn origin_of(path: &Path) -> Result<Origin, String> {
+    let name = file_name(path);
+    let bytes = std::fs::read(path).map_err(|e| format!("{name} cannot be read: {e}"))?;
+    Origin::read(&bytes).map_err(|e| format!("{name}: {e}"))
+}
+
+fn sort(files: &[PathBuf], present: ModelPaths, library: &Library) -> Vec<Answer> {
+    let (mut answers, mut origins) = (Vec::new(), Vec::new());
     let mut dropped = ModelPaths::default();
     for path in files {
-        let is_png = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"));
-        if is_png {
-            let origin = std::fs::read(path).map_err(|e| e.to_string());
-            answers.push(match origin.and_then(|b| Origin::read(&b).map_err(|e| e.to_string())) {
-                Ok(origin) => Answer::Picture(path.clone(), Box::new(origin)),
-                Err(e) => Answer::Useless(format!("{}: {e}", file_name(path))),
-            });
+        if is_picture(path) {
+            match origin_of(path) {
+                Ok(origin) => origins.push(origin),
+                Err(trouble) => answers.push(Answer::Useless(trouble)),
+            }
             continue;
         }
         let slot = match kind(path) {
@@ -275,9 +289,15 @@ fn sort(files: &[PathBuf], present: ModelPaths) -> Vec<Answer> {
             None => dropped.vae_config = Some(config),
         }
     }
-    if dropped != ModelPaths::default() {
-        answers.push(Answer::Paths(joined(dropped, present)));
+    // Files that came with a picture are to make it.
+    let is_chosen = dropped != ModelPaths::default();
+    if is_chosen {
+        answers.push(Answer::Paths(joined(dropped, present.clone())));
     }
+    answers.extend(origins.into_iter().map(|origin| {
+        let maker = if is_chosen { None } else { maker(&origin, &present, library) };
+        Answer::Picture(Box::new(origin), maker)
+    }));
     answers
 }
 
@@ -306,7 +326,12 @@ pub fn file_name(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tintype::diffusion::guidance::Guidance;
+    use tintype::generate::{Fingerprints, ImageSpec};
+    use tintype::image::Rgb;
     use tintype::model::Autoencoder;
+    use tintype::precision::Precision;
+    use tintype::settings::Sampler;
     use tintype_test_models::{configs, rae as rae_files};
 
     use super::*;
@@ -334,23 +359,25 @@ mod tests {
 
     #[test]
     fn files_are_known_by_their_content() {
+        let library = crate::browser::empty();
         let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/emoji");
         let [network, vae] =
             ["hidit.safetensors", "vae-decoder.safetensors"].map(|f| models.join(f));
         let readme = models.join("README.md");
-        let answers = sort(&[network.clone(), vae.clone(), readme], ModelPaths::default());
+        let answers =
+            sort(&[network.clone(), vae.clone(), readme], ModelPaths::default(), &library);
         let [Answer::Useless(trouble), Answer::Paths(found)] = answers.as_slice() else {
             panic!("{answers:?}")
         };
         assert!(trouble.contains("README.md"), "{trouble}");
-        let twice = sort(&[network.clone(), vae.clone(), network.clone()], ModelPaths::default());
+        let twice =
+            sort(&[network.clone(), vae.clone(), network.clone()], ModelPaths::default(), &library);
         let [Answer::Useless(trouble), Answer::Paths(_)] = twice.as_slice() else {
             panic!("{twice:?}")
         };
         assert!(trouble.contains("hidit.safetensors is left out"), "{trouble}");
         let wanted = ModelPaths { model: Some(network), vae: Some(vae), ..Default::default() };
         assert_eq!(*found, wanted);
-        let library = crate::browser::empty();
         let model = inspect(&wanted, &library).expect("it would load");
         assert_eq!((model.inspection.labels.len(), model.gate()), (41, Some(0.3)));
         let alone = ModelPaths { vae: None, ..wanted };
@@ -360,6 +387,7 @@ mod tests {
 
     #[test]
     fn the_configuration_of_an_autoencoder_is_for_it() {
+        let library = crate::browser::empty();
         let folder = tempfile::tempdir().expect("a folder");
         let write = |name: &str, content: &[u8]| {
             let path = folder.path().join(name);
@@ -369,11 +397,11 @@ mod tests {
         };
         let decoder = write("decoder/model.pt", &rae_files::decoder_file());
         let config = write("elsewhere/config.json", rae_files::decoder_json().as_bytes());
-        let alone = sort(std::slice::from_ref(&config), ModelPaths::default());
+        let alone = sort(std::slice::from_ref(&config), ModelPaths::default(), &library);
         let [Answer::Useless(trouble)] = alone.as_slice() else { panic!("{alone:?}") };
         assert!(trouble.contains("config.json describes an autoencoder"), "{trouble}");
         // Nothing else tells the number of heads.
-        let both = sort(&[config, decoder.clone()], ModelPaths::default());
+        let both = sort(&[config, decoder.clone()], ModelPaths::default(), &library);
         let [Answer::Paths(found)] = both.as_slice() else { panic!("{both:?}") };
         assert!(found.config.is_none() && found.vae_config.is_some(), "{found:?}");
         let vae = ModelFiles::open(found).expect("it opens").vae.expect("an autoencoder");
@@ -381,11 +409,87 @@ mod tests {
         assert_eq!(autoencoder_config(&vae).expect("with heads"), expected);
         // Beside the weights it is read without being named.
         let beside = write("decoder/config.json", rae_files::decoder_json().as_bytes());
-        let both = sort(&[beside, decoder.clone()], ModelPaths::default());
+        let both = sort(&[beside, decoder.clone()], ModelPaths::default(), &library);
         let [Answer::Useless(trouble), Answer::Paths(found)] = both.as_slice() else {
             panic!("{both:?}")
         };
         assert_eq!(trouble, "config.json is not needed: the configuration of model.pt is known.");
         assert_eq!(*found, ModelPaths { vae: Some(decoder), ..ModelPaths::default() });
+    }
+
+    /// A picture by the network of a fingerprint.
+    fn picture(folder: &Path, network: &str) -> PathBuf {
+        let origin = Origin {
+            version: "0.1.0".into(),
+            weights: Fingerprints {
+                model: network.into(),
+                autoencoder: None,
+                statistics: None,
+                guide: None,
+            },
+            class_name: "fruit".into(),
+            spec: ImageSpec::new(Some(17), 7, 0),
+            settings: Settings::new(Sampler::Euler, 5, Guidance::NONE),
+            precision: Precision::F32,
+            device: "cpu".into(),
+        };
+        let path = folder.join(format!("{network}.PNG"));
+        let pixel = Rgb { width: 1, height: 1, pixels: vec![0; 3] };
+        std::fs::write(&path, origin.to_png(&pixel).expect("a PNG")).expect("written");
+        path
+    }
+
+    #[test]
+    fn the_model_of_a_picture_is_looked_for() {
+        let library = crate::browser::empty();
+        let folder = tempfile::tempdir().expect("a folder");
+        let emoji = ModelFiles::embedded().expect("it is inside").model.fingerprint();
+        let [own, other] =
+            [emoji.as_str(), "0123456789abcdef"].map(|name| picture(folder.path(), name));
+        let present = paths(Some("somewhere/else.pt"), None);
+        let makers = |files: &[PathBuf]| -> Vec<Option<ModelPaths>> {
+            let answers = sort(files, present.clone(), &library);
+            let maker = |answer: Answer| match answer {
+                Answer::Picture(_, maker) => maker,
+                other => panic!("{other:?}"),
+            };
+            answers.into_iter().map(maker).collect()
+        };
+        let pictures = [own.clone(), other];
+        assert_eq!(makers(&pictures), [Some(ModelPaths::default()), None]);
+        // Weights that come with a picture are to make it, and are opened first.
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/emoji");
+        let network = models.join("hidit.safetensors");
+        let answers = sort(&[own, network.clone()], present, &library);
+        let [Answer::Paths(found), Answer::Picture(_, None)] = answers.as_slice() else {
+            panic!("{answers:?}")
+        };
+        assert_eq!(found.model, Some(network));
+    }
+
+    #[test]
+    fn a_file_that_is_no_picture_of_this_program_is_told() {
+        let library = crate::browser::empty();
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, content: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).expect("written");
+            path
+        };
+        let pixel = Rgb { width: 1, height: 1, pixels: vec![0; 3] };
+        let files = [
+            write("bare.png", &pixel.to_png(&[]).expect("a PNG")),
+            write("photo.jpg", b"\xff\xd8\xff"),
+            folder.path().join("gone.png"),
+            write("notes.txt", b"no weights"),
+        ];
+        let answers = sort(&files, ModelPaths::default(), &library);
+        let names =
+            ["bare.png: it carries no settings", "photo.jpg", "gone.png cannot", "notes.txt"];
+        assert_eq!(answers.len(), names.len());
+        for (answer, name) in answers.iter().zip(names) {
+            let Answer::Useless(trouble) = answer else { panic!("{answer:?}") };
+            assert!(trouble.contains(name), "{trouble}");
+        }
     }
 }

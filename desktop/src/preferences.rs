@@ -1,14 +1,20 @@
-//! What is remembered from one start to the next: one JSON file, written whole.
+//! What is remembered from one start to the next: one JSON file, written whole and read part by part.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use tintype::files::write_whole;
 use tintype::generate::Settings;
 
 use crate::engine::Choice;
 use crate::form::Form;
+use crate::salvage::{Salvaged, put_back, salvage};
+
+/// Of the file. Those without a number are of version 0, whose parts were the same.
+const VERSION: u32 = 1;
 
 /// Light or dark.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +44,7 @@ pub struct Window {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OfModel {
-    /// Its sampler, where it is not the default.
+    /// Its sampler, where it is not the default. Read as a whole: steps are of one sampler.
     pub settings: Option<Settings>,
     /// Whether pictures are made live, where somebody decided.
     pub live: Option<bool>,
@@ -64,10 +70,32 @@ pub struct Preferences {
     pub form: Form,
     /// By fingerprint; averages of one file by that of the first.
     pub models: BTreeMap<String, OfModel>,
+    /// What a later version remembers, which is written back.
+    #[serde(skip)]
+    pub unknown: Map<String, Value>,
+}
+
+/// The file.
+#[derive(Serialize)]
+struct File<'a> {
+    version: u32,
+    #[serde(flatten)]
+    preferences: &'a Preferences,
 }
 
 /// Classes that are remembered as recent.
 const RECENT: usize = 8;
+
+/// Places of lost settings that are named.
+const NAMED: usize = 4;
+
+impl Window {
+    /// Whether a window can have it. Numbers out of range become infinite.
+    fn is_possible(&self) -> bool {
+        let mut numbers = self.position.unwrap_or_default().into_iter().chain(self.size);
+        numbers.all(f32::is_finite) && self.size.iter().all(|side| *side > 0.0)
+    }
+}
 
 impl OfModel {
     /// Notes that a class was made.
@@ -89,26 +117,45 @@ impl OfModel {
 }
 
 impl Preferences {
-    /// Reads the file. One that cannot be understood is kept beside, and the second value says so.
+    /// Reads the file. Where something of it cannot be understood, the old file is kept beside, and the second value
+    /// says so.
     pub fn load(path: &Path) -> (Self, Option<String>) {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Default::default(),
-            Err(e) => return (Self::default(), Some(damaged(path, &e.to_string(), None))),
-        };
-        match serde_json::from_str(&text) {
-            Ok(preferences) => (preferences, None),
-            Err(e) => {
-                let kept = path.with_extension("damaged.json");
-                let kept = std::fs::rename(path, &kept).ok().map(|()| kept);
-                (Self::default(), Some(damaged(path, &e.to_string(), kept.as_deref())))
+        let kept = path.with_extension("damaged.json");
+        let reason = match std::fs::read(path) {
+            // A folder above it may be a file.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Default::default();
             }
-        }
+            Err(e) => e.to_string(),
+            Ok(bytes) => match Self::read(&bytes) {
+                Ok((preferences, lost)) if lost.is_empty() => return (preferences, None),
+                Ok((preferences, lost)) => {
+                    // The rest of the file is good.
+                    let is_kept = std::fs::copy(path, &kept).is_ok();
+                    let kept = is_kept.then_some(kept.as_path());
+                    return (preferences, Some(partly_lost(path, &lost, kept)));
+                }
+                Err(reason) => reason,
+            },
+        };
+        let is_kept = std::fs::rename(path, &kept).is_ok();
+        let kept = is_kept.then_some(kept.as_path());
+        (Self::default(), Some(all_lost(path, &reason, kept)))
+    }
+
+    /// What a file holds, and the places of what could not be read; an error where it is no JSON object.
+    fn read(bytes: &[u8]) -> Result<(Self, Vec<String>), String> {
+        let mut given: Map<String, Value> =
+            serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        given.remove("version");
+        let Salvaged { read, lost, unknown } = salvage::<Self>(given);
+        let window = read.window.filter(Window::is_possible);
+        Ok((Self { window, unknown, ..read }, lost))
     }
 
     /// The window of the last time, asked for before there is one that could tell of trouble.
     pub fn window_in(path: &Path) -> Option<Window> {
-        let preferences: Self = serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
+        let (preferences, _) = Self::read(&std::fs::read(path).ok()?).ok()?;
         preferences.window
     }
 
@@ -123,21 +170,50 @@ impl Preferences {
             std::fs::create_dir_all(folder)
                 .map_err(|e| sentence(format!("{}: {e}", folder.display())))?;
         }
-        let text = serde_json::to_vec_pretty(self).map_err(|e| sentence(e.to_string()))?;
+        let text = self.to_json().map_err(|e| sentence(e.to_string()))?;
         write_whole(path, &text).map_err(|e| sentence(format!("{e}: {}", e.source)))
+    }
+
+    fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        let mut file = serde_json::to_value(File { version: VERSION, preferences: self })?;
+        if let Value::Object(file) = &mut file {
+            put_back(&self.unknown, file);
+        }
+        serde_json::to_vec_pretty(&file)
     }
 }
 
-fn damaged(path: &Path, reason: &str, kept: Option<&Path>) -> String {
-    let kept = kept.map_or(String::new(), |kept| format!(" The old file is {}.", kept.display()));
+/// Nothing could be read.
+fn all_lost(path: &Path, reason: &str, kept: Option<&Path>) -> String {
     format!(
-        "The settings in {} could not be read ({reason}); the app starts with its defaults.{kept}",
-        path.display()
+        "The settings in {} could not be read ({reason}); the app starts with its defaults.{}",
+        path.display(),
+        where_kept(kept)
     )
+}
+
+/// Parts could not be read.
+fn partly_lost(path: &Path, lost: &[String], kept: Option<&Path>) -> String {
+    let (named, others) = lost.split_at(lost.len().min(NAMED));
+    let mut names = named.join(", ");
+    if !others.is_empty() {
+        names += &format!(" and {} more", others.len());
+    }
+    format!(
+        "Some settings in {} could not be read and are at their defaults: {names}.{}",
+        path.display(),
+        where_kept(kept)
+    )
+}
+
+fn where_kept(kept: Option<&Path>) -> String {
+    kept.map_or(String::new(), |kept| format!(" The old file is {}.", kept.display()))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -170,6 +246,11 @@ mod tests {
         std::fs::write(&path, "{\"theme\": \"dark\", \"later\": 1}").expect("written");
         assert_eq!(Preferences::load(&path).0.theme, Theme::Dark);
         assert_eq!(Preferences::load(&path).1, None);
+        // Bytes that are no text are kept, too.
+        std::fs::write(&path, b"\xff\xfe").expect("written");
+        assert!(Preferences::load(&path).1.expect("a sentence").contains("could not be read"));
+        let kept = std::fs::read(folder.path().join("settings.damaged.json"));
+        assert_eq!(kept.expect("it is kept"), b"\xff\xfe");
     }
 
     #[test]
@@ -177,7 +258,111 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let blocked = folder.path().join("file");
         std::fs::write(&blocked, "").expect("written");
-        let trouble = Preferences::default().save(&blocked.join("settings.json"));
+        let path = blocked.join("settings.json");
+        let trouble = Preferences::default().save(&path);
         assert!(trouble.expect_err("that is a file").contains("could not be saved"));
+        assert_eq!(Preferences::load(&path).1, None, "there are no settings to be lost");
+    }
+
+    /// A settings file of the repository, read, and as it is.
+    fn case(name: &str) -> (Preferences, Vec<String>, Value) {
+        let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/settings");
+        let bytes = std::fs::read(cases.join(name).with_extension("json")).expect(name);
+        let (preferences, lost) = Preferences::read(&bytes).expect("an object");
+        (preferences, lost, serde_json::from_slice(&bytes).expect("JSON"))
+    }
+
+    /// What would be in the file.
+    fn written(preferences: &Preferences) -> Value {
+        serde_json::from_slice(&preferences.to_json().expect("JSON")).expect("JSON")
+    }
+
+    /// Every value of one file is in another.
+    fn assert_holds(now: &Value, then: &Value, place: &str) {
+        let Value::Object(parts) = then else {
+            assert_eq!(now, then, "{place}");
+            return;
+        };
+        for (name, part) in parts {
+            assert_holds(&now[name], part, &format!("{place}.{name}"));
+        }
+    }
+
+    /// The formats of earlier versions, the oldest first.
+    #[test]
+    fn settings_of_earlier_versions_are_read_and_written_without_loss() {
+        for name in ["1-first", "2-hybrid", "3-live", "4-averages", "5-numbered"] {
+            let (preferences, lost, then) = case(name);
+            assert!(lost.is_empty(), "{name}: {lost:?}");
+            assert!(preferences.unknown.is_empty(), "{name}: {:?}", preferences.unknown);
+            let now = written(&preferences);
+            assert_eq!(now["version"], json!(VERSION));
+            assert_holds(&now, &then, name);
+            let again = Preferences::read(now.to_string().as_bytes());
+            assert_eq!(again, Ok((preferences, Vec::new())), "{name}");
+        }
+    }
+
+    #[test]
+    fn earlier_settings_mean_what_they_meant() {
+        let (first, ..) = case("1-first");
+        assert_eq!(first.theme, Theme::Dark);
+        assert_eq!((first.form.seed, first.form.to), (7, None));
+        let of_model = &first.models["a8454562b8209a49"];
+        assert_eq!((of_model.live, &of_model.favourites[..]), (None, &[3, 5][..]));
+        let settings = of_model.settings.expect("its sampler");
+        assert_eq!((settings.sampler.name(), settings.steps), ("dpmpp-2m", 12));
+        let (live, ..) = case("3-live");
+        assert_eq!(live.models["00c0ffee00c0ffee"].live, Some(false));
+        let (averages, ..) = case("4-averages");
+        assert_eq!(averages.choice.paths.average, Some(2));
+        assert_eq!(averages.form.to.map(|to| to.seed), Some(20));
+    }
+
+    #[test]
+    fn a_later_version_finds_its_settings_again() {
+        let (mut preferences, lost, mut then) = case("later");
+        assert!(lost.is_empty(), "{lost:?}");
+        preferences.theme = Theme::Light;
+        then["theme"] = json!("light");
+        then["version"] = json!(VERSION);
+        assert_holds(&written(&preferences), &then, "later");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_and_the_rest_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("settings.json");
+        let (.., then) = case("damaged");
+        std::fs::write(&path, then.to_string()).expect("written");
+        let (preferences, trouble) = Preferences::load(&path);
+        let trouble = trouble.expect("a sentence");
+        let lost =
+            "theme, choice.precision, form.count, models.a8454562b8209a49.settings and 1 more";
+        assert!(trouble.contains(lost), "{trouble}");
+        assert!(trouble.contains("settings.damaged.json"), "{trouble}");
+        let kept = std::fs::read_to_string(folder.path().join("settings.damaged.json"));
+        assert_eq!(kept.expect("it is kept"), then.to_string());
+        assert!(path.exists(), "the rest is good");
+        // What stands beside it stays.
+        assert_eq!((preferences.theme, preferences.choice.device.as_str()), (Theme::System, "cpu"));
+        assert_eq!((preferences.form.seed, preferences.form.count), (7, 1));
+        let of_model = &preferences.models["a8454562b8209a49"];
+        assert_eq!((of_model.settings, &of_model.recent[..]), (None, &[1, 2][..]));
+        assert!(!preferences.models.contains_key("00c0ffee00c0ffee"), "it is a number");
+        // Once it is written again, nothing is lost any more.
+        preferences.save(&path).expect("saved");
+        assert_eq!(Preferences::load(&path), (preferences, None));
+    }
+
+    #[test]
+    fn a_window_without_size_or_of_infinite_size_is_left_out() {
+        let (preferences, lost, _) = case("damaged");
+        assert_eq!(preferences.window, None);
+        assert!(!lost.contains(&"window".to_string()));
+        let window = Window { position: None, size: [900.0, 640.0], maximized: true };
+        assert!(window.is_possible());
+        assert!(!Window { size: [900.0, 0.0], ..window }.is_possible());
+        assert!(!Window { position: Some([f32::INFINITY, 0.0]), ..window }.is_possible());
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::console;
 use crate::start::Start;
 
 /// What the app says after the start; `trouble` is what happened.
@@ -16,21 +17,25 @@ pub fn notice(trouble: &str) -> String {
 /// How the app is started again with the same settings and folder.
 pub fn command(program: &Path, start: &Start, notice: &str) -> Command {
     let mut command = Command::new(program);
-    command.args(["--device", "cpu", "--notice", notice, "--settings"]).arg(&start.preferences);
+    command.args(["--device", "cpu", "--notice", notice]);
+    // It is empty where there is no home for settings.
+    if !start.preferences.as_os_str().is_empty() {
+        command.arg("--settings").arg(&start.preferences);
+    }
     if let Some(folder) = &start.output {
         command.arg("--out").arg(folder);
     }
     command
 }
 
-/// Starts the app again and ends this process.
+/// Starts the app again and ends this process. The new one takes the settings, which must be free.
 pub fn again(start: &Start, notice: &str) -> ! {
     let started =
         std::env::current_exe().and_then(|program| command(&program, start, notice).spawn());
     match started {
         Ok(_) => std::process::exit(0),
         Err(e) => {
-            eprintln!("error: {notice} It could not be started again: {e}");
+            console::fail(&format!("{notice} It could not be started again: {e}"));
             std::process::exit(1)
         }
     }
@@ -40,15 +45,19 @@ pub fn again(start: &Start, notice: &str) -> ! {
 mod tests {
     use super::*;
 
+    fn args(start: &Start, notice: &str) -> Vec<String> {
+        let command = command("app".as_ref(), start, notice);
+        command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect()
+    }
+
     #[test]
     fn it_starts_on_the_processor_and_says_why() {
         let notice = notice("The GPU went away");
         let start =
             Start { preferences: "s.json".into(), output: Some("out".into()), ..Start::default() };
-        let command = command("app".as_ref(), &start, &notice);
-        let args: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy()).collect();
         let wanted =
             ["--device", "cpu", "--notice", &notice, "--settings", "s.json", "--out", "out"];
-        assert_eq!(args, wanted);
+        assert_eq!(args(&start, &notice), wanted);
+        assert_eq!(args(&Start::default(), &notice), wanted[..4], "there is no home for settings");
     }
 }

@@ -8,7 +8,7 @@ use tintype_download::Environment;
 /// How the app is started.
 #[derive(Clone, Debug, Default)]
 pub struct Start {
-    /// The file of the preferences.
+    /// The file of the preferences; empty where there is no home for one.
     pub preferences: PathBuf,
     /// Where pictures are saved unless somebody chose another folder.
     pub pictures: PathBuf,

@@ -34,6 +34,7 @@ impl App {
                 if self.queue.is_empty() {
                     self.engine.prepare(self.preferences.choice.clone());
                 }
+                self.open_awaited();
             }
             // The model may open without it.
             Answer::Trouble(paths, trouble)
@@ -52,12 +53,44 @@ impl App {
                 };
                 self.notices.add(Severity::Trouble, trouble.clone(), way_out);
                 self.chosen = Chosen::Trouble(trouble);
+                self.open_awaited();
             }
             // The answer to an older question.
             Answer::Model(_) | Answer::Trouble(..) => {}
             Answer::Paths(paths) => self.set_paths(paths),
-            Answer::Picture(_, origin) => self.restore(&origin),
+            Answer::Picture(origin, maker) => self.open_picture(origin, maker),
             Answer::Useless(trouble) => self.notices.trouble(trouble),
+        }
+    }
+
+    /// Takes over how a picture that was opened was made, once the model that made it is open, where that is here.
+    fn open_picture(&mut self, origin: Box<Origin>, maker: Option<ModelPaths>) {
+        let is_open = match &self.chosen {
+            Chosen::Reading => {
+                self.awaited = Some((origin, maker));
+                return;
+            }
+            Chosen::Model(_) => true,
+            Chosen::Trouble(_) => false,
+        };
+        if let Some(paths) = maker.filter(|paths| *paths != self.preferences.choice.paths) {
+            self.notices.info("The model that made the picture is opened.");
+            self.awaited = Some((origin, None));
+            self.set_paths(paths);
+        } else if is_open {
+            self.restore(&origin);
+        } else {
+            self.notices.trouble(
+                "The picture's settings are not used, since no model is open. Open one, and then \
+                 the picture once more.",
+            );
+        }
+    }
+
+    /// Goes on with a picture that waited for the model.
+    fn open_awaited(&mut self) {
+        if let Some((origin, maker)) = self.awaited.take() {
+            self.open_picture(origin, maker);
         }
     }
 

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use eframe::{egui, egui_wgpu};
-use tintype::generate::Settings;
+use tintype::generate::{ModelPaths, Origin, Settings};
 use tintype::settings::Quality;
 use tintype_download::Environment;
 
@@ -32,6 +32,7 @@ use crate::quality::{self, Pace};
 use crate::queue::Queue;
 use crate::restart;
 use crate::search::Picker;
+use crate::settings_file::SettingsFile;
 use crate::sketch::{Layout, Sketch};
 use crate::stage::Develop;
 pub use crate::start::Start;
@@ -64,9 +65,12 @@ pub enum Chosen {
 pub struct App {
     pub(crate) preferences: Preferences,
     start: Start,
+    settings_file: SettingsFile,
     saved: (Preferences, Instant),
     inspector: Inspector,
     pub(crate) chosen: Chosen,
+    /// How a picture was made whose settings wait for a model, and the model that made it, where that is here.
+    awaited: Option<(Box<Origin>, Option<ModelPaths>)>,
     engine: Engine,
     pub(crate) devices: Vec<DeviceRow>,
     pub(crate) networks: Networks,
@@ -95,13 +99,12 @@ impl App {
     /// The app of a window; `window` is what draws it.
     pub fn new(ctx: &egui::Context, window: Option<egui_wgpu::RenderState>, start: Start) -> Self {
         crate::style::apply(ctx);
+        // Before the file is read: the window that has it may write it.
+        let (settings_file, file_trouble) = SettingsFile::open(&start.preferences);
         let (mut preferences, trouble) = Preferences::load(&start.preferences);
         let mut notices = Notices::default();
-        if let Some(trouble) = trouble {
+        for trouble in file_trouble.into_iter().chain(trouble).chain(start.notice.clone()) {
             notices.trouble(trouble);
-        }
-        if let Some(notice) = &start.notice {
-            notices.trouble(notice.clone());
         }
         if let Some(paths) = &start.paths {
             preferences.choice.paths = paths.clone();
@@ -131,9 +134,11 @@ impl App {
         let library = Arc::new(library);
         let folder = preferences.output.clone().unwrap_or_else(|| start.pictures.clone());
         let mut app = Self {
+            settings_file,
             saved: (preferences.clone(), Instant::now()),
             inspector: Inspector::start(ctx.clone(), library.clone()),
             chosen: Chosen::Reading,
+            awaited: None,
             engine: Engine::start(ctx.clone(), window.clone()),
             devices: Vec::new(),
             networks: Networks::None,
@@ -317,15 +322,21 @@ impl App {
     }
 
     pub(crate) fn save(&mut self) {
-        if let Err(trouble) = self.preferences.save(&self.start.preferences) {
+        if let Some(trouble) = self.settings_file.save(&self.preferences) {
             self.notices.trouble(trouble);
         }
         self.saved = (self.preferences.clone(), Instant::now());
     }
 
+    /// Saves for the last time, and leaves the settings to the next window.
+    pub(crate) fn close_settings(&mut self) {
+        self.save();
+        self.settings_file.release();
+    }
+
     /// The device that draws the window is gone.
     pub(crate) fn leave_lost_window(&mut self) -> ! {
-        self.save();
+        self.close_settings();
         restart::again(&self.start, &restart::notice("The graphics device stopped working"))
     }
 }

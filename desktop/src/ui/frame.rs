@@ -44,7 +44,7 @@ impl eframe::App for App {
     fn on_exit(&mut self) {
         self.queue.cancel_all();
         self.browser.pause_all();
-        self.save();
+        self.close_settings();
         if let (Some(times), Networks::Ready(ready)) = (&self.frame_times, &self.networks) {
             let shared = if ready.shared { ", which also drew the window" } else { "" };
             eprintln!("{times}; networks on {}{shared}", ready.device);

@@ -4,6 +4,7 @@
 mod average;
 mod bench;
 mod compare;
+mod first;
 mod live;
 mod models;
 mod more;

@@ -110,7 +110,7 @@ fn commands(help: &str) -> Vec<&str> {
 fn options(help: &str) -> BTreeSet<&str> {
     let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
     lines
-        .filter_map(|l| l.split([' ', ',', '[', '=']).find(|word| word.starts_with("--")))
+        .filter_map(|l| l.split([' ', ',', '[', ']', '=']).find(|word| word.starts_with("--")))
         .collect()
 }
 
