@@ -4,6 +4,7 @@
 mod free;
 mod identity;
 mod lock;
+mod renaming;
 
 use std::collections::hash_map::RandomState;
 use std::fs::File;
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use free::{write_beside, write_new};
 pub use identity::{Difference, Identity, IdentityError};
 pub use lock::{Lock, LockError};
+pub use renaming::rename;
 
 /// Why a file was not written.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +71,7 @@ fn write(
             stream(&mut file)?;
             if durably { file.sync_all() } else { Ok(()) }
         })
-        .and_then(|()| std::fs::rename(&temporary, path))
+        .and_then(|()| rename(&temporary, path))
         .and_then(|()| if durably { sync_folder(path) } else { Ok(()) });
     if written.is_err() {
         let _ = std::fs::remove_file(&temporary);

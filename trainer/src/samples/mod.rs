@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
-use tintype::files::{Identity, sync_folder, temporary_name};
+use tintype::files::{Identity, rename, sync_folder, temporary_name};
 use tintype::image::Rgb;
 use tintype::noise::{ImageKey, Stream, uniforms};
 
@@ -217,7 +217,7 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = temporary_name(path);
     let written = File::create_new(&temporary)
         .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_data()))
-        .and_then(|()| std::fs::rename(&temporary, path));
+        .and_then(|()| rename(&temporary, path));
     if written.is_err() {
         let _ = std::fs::remove_file(&temporary);
     }

@@ -5,7 +5,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use tintype::files::{sync_folder, temporary_name};
+use tintype::files::{rename, sync_folder, temporary_name};
 use tintype::image::Rgb;
 use zip::write::{SimpleFileOptions, ZipWriter};
 use zip::{CompressionMethod, DateTime};
@@ -75,7 +75,7 @@ impl RawFile {
             let copied = std::io::copy(&mut raw, &mut archive)?;
             ensure!(copied == size, "{} has {copied} of {size} bytes", self.raw.display());
             archive.finish()?.sync_all()?;
-            std::fs::rename(&temporary, &self.path)?;
+            rename(&temporary, &self.path)?;
             Ok(sync_folder(&self.path)?)
         })();
         if result.is_err() {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tintype::files::{sync_folder, write_durably};
+use tintype::files::{rename, sync_folder, write_durably};
 use tintype::weights::{SaveError, TensorView, write_safetensors_to};
 
 use super::config::Config;
@@ -177,11 +177,11 @@ fn place(temporary: &Path, path: &Path) -> io::Result<()> {
     // The same step, from before a resume; it goes once the new one is there.
     let old = path.exists().then(|| hidden(path));
     if let Some(old) = &old {
-        std::fs::rename(path, old)?;
+        rename(path, old)?;
     }
-    if let Err(error) = std::fs::rename(temporary, path) {
+    if let Err(error) = rename(temporary, path) {
         if let Some(old) = &old {
-            let _ = std::fs::rename(old, path);
+            let _ = rename(old, path);
         }
         return Err(error);
     }
@@ -320,7 +320,7 @@ fn delete(path: &Path) -> io::Result<()> {
     if hidden.exists() {
         std::fs::remove_dir_all(&hidden)?;
     }
-    std::fs::rename(path, &hidden)?;
+    rename(path, &hidden)?;
     std::fs::remove_dir_all(&hidden)
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tintype::files::temporary_name;
+use tintype::files::{rename, temporary_name};
 
 use super::super::CommError;
 use super::super::watch::Watch;
@@ -137,7 +137,7 @@ impl Written {
         let written = serde_json::to_vec(place)
             .map_err(io::Error::other)
             .and_then(|text| write_for_owner(&temporary, &text))
-            .and_then(|()| std::fs::rename(&temporary, file));
+            .and_then(|()| rename(&temporary, file));
         if written.is_err() {
             let _ = std::fs::remove_file(&temporary);
         }
