@@ -5,6 +5,7 @@ mod free;
 mod identity;
 mod lock;
 mod renaming;
+mod syncing;
 
 use std::collections::hash_map::RandomState;
 use std::fs::File;
@@ -17,6 +18,7 @@ pub use free::{write_beside, write_new};
 pub use identity::{Difference, Identity, IdentityError};
 pub use lock::{Lock, LockError};
 pub use renaming::rename;
+pub use syncing::{sync, sync_folder};
 
 /// Why a file was not written.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +71,7 @@ fn write(
     let written = File::create_new(&temporary)
         .and_then(|mut file| {
             stream(&mut file)?;
-            if durably { file.sync_all() } else { Ok(()) }
+            if durably { sync(&file) } else { Ok(()) }
         })
         .and_then(|()| rename(&temporary, path))
         .and_then(|()| if durably { sync_folder(path) } else { Ok(()) });
@@ -77,23 +79,6 @@ fn write(
         let _ = std::fs::remove_file(&temporary);
     }
     written.map_err(|source| WriteError { path: path.into(), source })
-}
-
-/// Makes a rename last: the name of a file is its folder's, which is written on its own.
-///
-/// # Errors
-///
-/// [`io::Error`] where the folder cannot be opened or written.
-pub fn sync_folder(of: &Path) -> io::Result<()> {
-    // Windows writes names with their files, and cannot open a folder.
-    #[cfg(unix)]
-    {
-        let folder = of.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
-    }
-    #[cfg(not(unix))]
-    let _ = of;
-    Ok(())
 }
 
 /// Creates a folder and makes sure that files can be written into it.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tintype::files::{rename, sync_folder, write_durably};
+use tintype::files::{rename, sync, sync_folder, write_durably};
 use tintype::weights::{SaveError, TensorView, write_safetensors_to};
 
 use super::config::Config;
@@ -165,7 +165,7 @@ fn write_into(folder: &Path, state: &State, files: &[TensorFile]) -> io::Result<
             SaveError::Io(source) => source,
             format => io::Error::other(format),
         })?;
-        out.into_inner().map_err(|e| e.into_error())?.sync_all()?;
+        sync(&out.into_inner().map_err(|e| e.into_error())?)?;
     }
     // The last one; with its name, those of the others reach the disk.
     write_durably(&folder.join(STATE_FILE), &serde_json::to_vec_pretty(state)?)
