@@ -9,7 +9,7 @@ use std::process::Output;
 use tempfile::TempDir;
 use tintype::burn::tensor::Device;
 use tintype::model::sit::SiTConfig;
-use tintype::weights::{open, snapshot, write_safetensors};
+use tintype::weights::{Dtype, open, snapshot, write_safetensors};
 use tintype_test_models::configs;
 use tintype_test_models::pickles::{archive, dict, pickle, tensor};
 
@@ -151,6 +151,18 @@ fn convert_names_what_it_cannot_write() {
     assert!(error.contains("\"odd\"") && error.contains("Complex"), "{error}");
     assert!(!Path::new(&out).exists());
     assert!(info(&odd)["unreadable"]["odd"].is_string());
+}
+
+#[test]
+fn a_file_is_converted_onto_itself() {
+    let folder = Folder::new();
+    let file = folder.sit(|config| config);
+    let before = open(Path::new(&file)).expect("it opens").tensors.len();
+    assert!(refused(&["convert", &file, &file]).contains("--force"));
+    succeeds(&["convert", &file, &file, "--force", "--dtype", "bf16"]);
+    let weights = open(Path::new(&file)).expect("it opens");
+    assert_eq!(weights.tensors.len(), before);
+    assert_eq!(weights.tensors["x_embedder.proj.weight"].dtype, Dtype::BF16);
 }
 
 #[test]

@@ -97,13 +97,12 @@ pub fn run(mut args: Args) -> Result<()> {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         sweep(folder, |left| name == left)?;
     }
+    let tensors = weights.tensors.len();
+    // It may be its own output, and Windows replaces no file that is mapped.
+    drop(weights);
     write_durably(&args.output, &content)?;
-    println!(
-        "{}: {} tensors, {}",
-        args.output.display(),
-        weights.tensors.len(),
-        bytes(content.len() as u64)
-    );
+    let size = bytes(content.len() as u64);
+    println!("{}: {tensors} tensors, {size}", args.output.display());
     Ok(())
 }
 
