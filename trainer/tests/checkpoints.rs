@@ -166,6 +166,23 @@ fn a_file_is_converted_onto_itself() {
 }
 
 #[test]
+fn a_configuration_is_embedded_as_utf_8_without_a_byte_order_mark() {
+    let folder = Folder::new();
+    let (model, out) = (folder.sit(|config| config), folder.name("x.safetensors"));
+    let config = serde_json::json!(SiTConfig { depth: 2, num_classes: 10, ..configs::sit() });
+    let file = folder.write("config.json", format!("\u{feff}{config}").as_bytes());
+    succeeds(&["convert", &model, &out, "--config", &file]);
+    let weights = open(Path::new(&out)).expect("it opens");
+    assert_eq!(weights.metadata["config"], config.to_string());
+    assert_eq!(info(&out)["config"]["num_classes"], 10);
+
+    let wide: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let file = folder.write("wide.json", &wide);
+    let error = refused(&["convert", &model, &out, "--force", "--config", &file]);
+    assert!(error.ends_with("it is UTF-16; save it as UTF-8"), "{error}");
+}
+
+#[test]
 fn repas_sit_makes_images_with_and_without_a_file_of_statistics() {
     let folder = Folder::new();
     let vae = folder.autoencoder();

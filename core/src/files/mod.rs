@@ -6,6 +6,7 @@ mod identity;
 mod lock;
 mod renaming;
 mod syncing;
+mod text;
 
 use std::collections::hash_map::RandomState;
 use std::fs::File;
@@ -19,6 +20,7 @@ pub use identity::{Difference, Identity, IdentityError};
 pub use lock::{Lock, LockError};
 pub use renaming::rename;
 pub use syncing::{sync, sync_folder};
+pub use text::{NotText, read_text, text_of};
 
 /// Why a file was not written.
 #[derive(Debug, thiserror::Error)]

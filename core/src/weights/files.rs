@@ -14,6 +14,7 @@ use super::pytorch::is_pytorch;
 use super::rename::Rename;
 use super::source::Bytes;
 use super::store::{AVERAGES, Weights};
+use crate::files::read_text;
 use crate::model::rae;
 
 /// Names of weights in a folder, the preferred ones first: forms of one network.
@@ -281,7 +282,7 @@ fn config_beside(file: &Path, describes: fn(&str) -> bool) -> Result<Option<Stri
         return Ok(None);
     }
     let io = |source| WeightsError::Io { path: path.display().to_string(), source };
-    let text = std::fs::read_to_string(&path).map_err(io)?;
+    let text = read_text(&path).map_err(io)?;
     Ok(Some(text).filter(|text| describes(text)))
 }
 
@@ -324,8 +325,8 @@ fn open_sharded(index: &Path) -> Result<Weights, WeightsError> {
     }
     let file = index.display().to_string();
     let problem = |problem: String| WeightsError::Format { file: file.clone(), problem };
-    let text = std::fs::read_to_string(index)
-        .map_err(|source| WeightsError::Io { path: file.clone(), source })?;
+    let text =
+        read_text(index).map_err(|source| WeightsError::Io { path: file.clone(), source })?;
     let Index { weight_map } =
         serde_json::from_str(&text).map_err(|e| problem(format!("not a shard index: {e}")))?;
     let folder = index.parent().unwrap_or(Path::new("."));

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use tintype::files::read_text;
 use tintype::model::rae::RaeDecoderConfig;
 use tintype::model::vavae::VaeConfig;
 
@@ -24,8 +25,7 @@ impl Config {
     /// If the file cannot be read, or as [`parse`](Self::parse).
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.display();
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("{name} cannot be read"))?;
+        let text = read_text(path).with_context(|| format!("{name} cannot be read"))?;
         Self::parse(&text).with_context(|| name.to_string())
     }
 
