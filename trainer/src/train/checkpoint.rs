@@ -243,20 +243,22 @@ pub fn of_rank_0(run: &Path, state: &State) -> Result<PathBuf> {
 ///
 /// # Errors
 ///
-/// If the folder cannot be listed, or something in it cannot be removed.
+/// If the folder cannot be listed, or something in it cannot be removed; the rest is, and the first error is told.
 pub fn tidy(run: &Path) -> Result<()> {
     let folder = run.join(FOLDER);
     if !folder.exists() {
         return Ok(());
     }
+    let mut removed = Ok(());
     for entry in std::fs::read_dir(&folder)? {
         let path = entry?.path();
         if is_temporary(&path) {
-            std::fs::remove_dir_all(&path)
-                .with_context(|| format!("{} cannot be deleted", path.display()))?;
+            let gone = std::fs::remove_dir_all(&path);
+            let cannot = || format!("{} cannot be deleted", path.display());
+            removed = removed.and(gone.with_context(cannot));
         }
     }
-    Ok(())
+    removed
 }
 
 /// Whether a path is a checkpoint that was being written or deleted, such as `00000004.123.tmp`.
@@ -301,17 +303,20 @@ fn steps(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
 ///
 /// # Errors
 ///
-/// If the folder cannot be listed, or a checkpoint cannot be deleted.
+/// If the folder cannot be listed, or a checkpoint cannot be deleted; the others are, and the first error is told.
 pub fn prune(run: &Path, keep_last: usize, keep_every: u64) -> Result<()> {
     let all = steps(run)?;
     let old = all.len().saturating_sub(keep_last.max(1));
+    let mut deleted = Ok(());
     for (step, path) in &all[..old] {
         if keep_every == 0 || !step.is_multiple_of(keep_every) {
-            delete(path).with_context(|| format!("{} cannot be deleted", path.display()))?;
+            let cannot = || format!("{} cannot be deleted", path.display());
+            deleted = deleted.and(delete(path).with_context(cannot));
         }
     }
     // What could not be deleted the last time.
-    tidy(run)
+    let tidied = tidy(run);
+    deleted.and(tidied)
 }
 
 /// Renames a checkpoint before deleting its files, so that a kill leaves no partial one.
@@ -453,6 +458,25 @@ pub(super) mod tests {
         }
         write(run.path(), &state(3), &files(&[f32::MAX, f32::MIN])).expect("these are");
         assert_eq!(names(run.path()), ["00000001", "00000003"]);
+    }
+
+    #[test]
+    fn a_checkpoint_that_cannot_be_deleted_keeps_no_other() {
+        let run = tempfile::tempdir().expect("a folder");
+        for step in 1..=4 {
+            write(run.path(), &state(step), &files(&[1.0])).expect("it writes");
+        }
+        let folder = run.path().join(FOLDER);
+        std::fs::create_dir(folder.join("00000009.1.tmp")).expect("a folder");
+        // The names that they would have meanwhile are those of files.
+        for step in [1, 2] {
+            std::fs::write(hidden(&of_step(run.path(), step)), "x").expect("it is written");
+        }
+        let error = prune(run.path(), 1, 0).expect_err("two stay");
+        assert!(error.to_string().contains("00000001 cannot be deleted"), "{error:#}");
+        let left = names(run.path());
+        let checkpoints: Vec<_> = left.iter().filter(|name| !name.contains(".old-")).collect();
+        assert_eq!(checkpoints, ["00000001", "00000002", "00000004"]);
     }
 
     #[test]
