@@ -247,6 +247,8 @@ fn shards_are_renamed_together() {
     }
     let index = serde_json::json!({ "weight_map": map }).to_string();
     let sharded = "diffusion_pytorch_model.safetensors.index.json";
+    // As macOS keeps it beside a file on a foreign disk.
+    write(&folder, "._x.safetensors.index.json", b"\0\x05\x16\x07");
     // The second as Windows' Notepad saves texts.
     for (name, mark) in [(sharded, ""), ("x.safetensors.index.json", "\u{feff}")] {
         write(&folder, "config.json", format!("{mark}{}", tiny_json()));

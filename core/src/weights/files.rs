@@ -244,7 +244,7 @@ fn in_folder(folder: &Path) -> Result<PathBuf, WeightsError> {
     Err(WeightsError::Format { file: folder.display().to_string(), problem })
 }
 
-/// The names of what is in a folder.
+/// The names of what is in a folder, sorted, without hidden ones: macOS keeps `._NAME` beside a file on foreign disks.
 fn names_in(folder: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
@@ -267,12 +267,8 @@ fn listed(names: &[String]) -> String {
 
 /// All shard indices in a folder.
 fn indices(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut found: Vec<PathBuf> =
-        paths.filter(|path| path.to_string_lossy().ends_with(INDEX) && path.is_file()).collect();
-    found.sort();
-    found
+    let names = names_in(folder).into_iter().filter(|name| name.ends_with(INDEX));
+    names.map(|name| folder.join(name)).filter(|path| path.is_file()).collect()
 }
 
 /// The text of the `config.json` beside an autoencoder, where there is one that describes it.
