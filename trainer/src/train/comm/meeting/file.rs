@@ -155,7 +155,7 @@ impl Drop for Written {
     }
 }
 
-/// Writes a new file that nobody else may read.
+/// Writes a new file, on Unix one that only its owner may read. Elsewhere the folder says who may.
 fn write_for_owner(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
