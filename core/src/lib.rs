@@ -16,6 +16,7 @@ mod config;
 pub mod device;
 pub mod diffusion;
 pub mod face;
+mod file_names;
 #[cfg(feature = "files")]
 pub mod files;
 pub mod generate;

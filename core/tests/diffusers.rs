@@ -245,15 +245,23 @@ fn shards_are_renamed_together() {
         write(&folder, shard, bytes(&part));
         map.extend(part.into_keys().map(|name| (name, shard.into())));
     }
-    write(&folder, "config.json", tiny_json().to_string());
     let index = serde_json::json!({ "weight_map": map }).to_string();
-    for name in ["diffusion_pytorch_model.safetensors.index.json", "x.safetensors.index.json"] {
-        let file = write(&folder, name, &index);
+    let sharded = "diffusion_pytorch_model.safetensors.index.json";
+    // As macOS keeps it beside a file on a foreign disk.
+    write(&folder, "._x.safetensors.index.json", b"\0\x05\x16\x07");
+    // The second as Windows' Notepad saves texts.
+    for (name, mark) in [(sharded, ""), ("x.safetensors.index.json", "\u{feff}")] {
+        write(&folder, "config.json", format!("{mark}{}", tiny_json()));
+        let file = write(&folder, name, format!("{mark}{index}"));
         let found = open(folder.path()).expect("it opens");
         same(&found, &ours, name);
         assert_eq!(vae_config(&found).expect("an autoencoder"), tiny());
         std::fs::remove_file(file).expect("it goes");
     }
+    write(&folder, "x.safetensors.index.json", b"\xff\xfe{\0}\0");
+    let error = open(folder.path()).expect_err("UTF-16").to_string();
+    let words = "x.safetensors.index.json: it is UTF-16; save it as UTF-8";
+    assert!(error.ends_with(words), "{error}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tintype::generate::{
 use tintype::model::lightningdit::LightningDiTConfig;
 use tintype::model::sit::{SiT, SiTConfig};
 use tintype::model::vavae::VaeConfig;
-use tintype::model::{Architecture, Clock, Process, detect, notes};
+use tintype::model::{Architecture, Clock, Process, detect, notes, sit_config};
 use tintype::settings::{Problem, Setting};
 use tintype::weights::{TensorView, Weights, WeightsError, load, snapshot};
 use tintype_test_models::{configs, tensors};
@@ -274,6 +274,17 @@ fn metadata_tells_whether_there_is_a_null_class() {
     assert_eq!(told("config", config(13, 0.0)), (13, None, 0));
     // As earlier versions and other programs wrote it, without the dropout.
     assert_eq!(told("config", config(13, 0.1)), (13, None, 0));
+    let with = |text: String| {
+        let mut weights = rows(13);
+        weights.metadata.insert("config".into(), text);
+        weights
+    };
+    // Embedded as Windows' Notepad saves it.
+    assert_eq!(classes(&with(format!("\u{feff}{}", config(13, 0.0)))), (13, None, 0));
+    // Half of it is no reason to assume its classes.
+    let half = Weights { file: "half.pt".into(), ..with("{\"num_classes\": 13".into()) };
+    let error = sit_config(&half).expect_err("half a configuration").to_string();
+    assert!(error.starts_with("half.pt: its configuration cannot be read: "), "{error}");
 }
 
 #[test]

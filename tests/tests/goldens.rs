@@ -1,7 +1,7 @@
 //! Every golden file, on the CPU and, where there is an adapter, through wgpu: there without those that no
 //! device takes part in, which would only repeat the CPU's run.
 //!
-//! `tests/goldens` in the repository and every folder of `TINTYPE_GOLDENS` (colon-separated).
+//! `tests/goldens` in the repository and every folder of `TINTYPE_GOLDENS` (separated as in `PATH`).
 #![recursion_limit = "256"]
 
 use std::any::Any;
@@ -17,8 +17,8 @@ use tintype_tests::{Kind, entries, run};
 
 fn folders() -> Vec<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens");
-    let more = std::env::var("TINTYPE_GOLDENS").unwrap_or_default();
-    let more = more.split(':').filter(|f| !f.is_empty()).map(PathBuf::from);
+    let more = std::env::var_os("TINTYPE_GOLDENS").unwrap_or_default();
+    let more = std::env::split_paths(&more).filter(|folder| !folder.as_os_str().is_empty());
     // The same folder twice would only cost time.
     let mut folders = vec![own];
     for folder in more {

@@ -9,7 +9,7 @@ use std::process::Output;
 use tempfile::TempDir;
 use tintype::burn::tensor::Device;
 use tintype::model::sit::SiTConfig;
-use tintype::weights::{open, snapshot, write_safetensors};
+use tintype::weights::{Dtype, open, snapshot, write_safetensors};
 use tintype_test_models::configs;
 use tintype_test_models::pickles::{archive, dict, pickle, tensor};
 
@@ -151,6 +151,35 @@ fn convert_names_what_it_cannot_write() {
     assert!(error.contains("\"odd\"") && error.contains("Complex"), "{error}");
     assert!(!Path::new(&out).exists());
     assert!(info(&odd)["unreadable"]["odd"].is_string());
+}
+
+#[test]
+fn a_file_is_converted_onto_itself() {
+    let folder = Folder::new();
+    let file = folder.sit(|config| config);
+    let before = open(Path::new(&file)).expect("it opens").tensors.len();
+    assert!(refused(&["convert", &file, &file]).contains("--force"));
+    succeeds(&["convert", &file, &file, "--force", "--dtype", "bf16"]);
+    let weights = open(Path::new(&file)).expect("it opens");
+    assert_eq!(weights.tensors.len(), before);
+    assert_eq!(weights.tensors["x_embedder.proj.weight"].dtype, Dtype::BF16);
+}
+
+#[test]
+fn a_configuration_is_embedded_as_utf_8_without_a_byte_order_mark() {
+    let folder = Folder::new();
+    let (model, out) = (folder.sit(|config| config), folder.name("x.safetensors"));
+    let config = serde_json::json!(SiTConfig { depth: 2, num_classes: 10, ..configs::sit() });
+    let file = folder.write("config.json", format!("\u{feff}{config}").as_bytes());
+    succeeds(&["convert", &model, &out, "--config", &file]);
+    let weights = open(Path::new(&out)).expect("it opens");
+    assert_eq!(weights.metadata["config"], config.to_string());
+    assert_eq!(info(&out)["config"]["num_classes"], 10);
+
+    let wide: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let file = folder.write("wide.json", &wide);
+    let error = refused(&["convert", &model, &out, "--force", "--config", &file]);
+    assert!(error.ends_with("it is UTF-16; save it as UTF-8"), "{error}");
 }
 
 #[test]

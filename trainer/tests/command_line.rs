@@ -263,7 +263,11 @@ fn invalid_input_is_a_one_line_error() {
     generate(&["fruit", "--model", "/nowhere.safetensors"], &["/nowhere.safetensors"]);
     refused(&["generate", "fruit", "--device", "tpu", "--out", &out], &["tpu", "auto"]);
     refused(&["generate", "fruit", "--device", "cpu:7", "--out", &out], &["cpu:7"]);
-    refused(&["generate", "fruit", "--device", "cpu", "--out", "/proc/no"], &["--out /proc/no"]);
+    // No system creates a folder below a file.
+    std::fs::write(path("file"), "x").expect("a file");
+    let below = path("file/no");
+    let words = format!("--out {below} cannot be written");
+    refused(&["generate", "fruit", "--device", "cpu", "--out", &below], &[&words]);
     refused(&["generate", "fruit", "--out", &path("x.jpg")], &["x.jpg", ".png"]);
     // Damaged weights of every kind.
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/emoji/hidit.safetensors");

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::file_names::is_file_name;
+
 /// Where a file lies.
 ///
 /// * `hub:OWNER/REPO/PATH[@REVISION]`, `hub:datasets/OWNER/REPO/PATH[@REVISION]`: of a Hugging Face Hub; the
@@ -83,7 +85,7 @@ impl Hub {
             return Err("owner and repository have letters, digits, '-', '_' and '.'");
         }
         if !is_relative(path) {
-            return Err("the path leads out of the repository");
+            return Err("a part of the path is no name of a file on every system");
         }
         if !is_relative(revision) {
             return Err("the revision is none");
@@ -102,17 +104,9 @@ pub(crate) fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Whether a text can be the name of a file on every system.
-pub(super) fn is_file_name(name: &str) -> bool {
-    !matches!(name, "" | "." | "..")
-        && !name.contains(['/', '\\', ':'])
-        && !name.chars().any(char::is_control)
-}
-
-/// Whether a path stays below a folder on every system: no `..`, nothing absolute, no drive.
+/// Whether a path stays below a folder on every system: each part is the name of a file there.
 fn is_relative(path: &str) -> bool {
-    let part = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(':');
-    path.split(['/', '\\']).all(part) && !path.chars().any(char::is_control)
+    path.split(['/', '\\']).all(is_file_name)
 }
 
 impl Address {
@@ -223,6 +217,16 @@ mod tests {
             "hub:a/b//c",
             "hub:a/b/c\\..\\d",
             "hub:a/b/C:/d",
+            "hub:a/b/what?.pt",
+            "hub:a/b/a*/d",
+            "hub:a/b/<c>|d",
+            "hub:a/b/c\"d",
+            "hub:a/b/c\td",
+            "hub:a/b/c./d",
+            "hub:a/b/c /d",
+            "hub:a/b/nul.pt",
+            "hub:a/b/Com1/d",
+            "hub:a/b/c@aux",
             "hub:../b/c",
             "hub:a/./c",
             "hub:a/b/c@../x",
@@ -234,6 +238,8 @@ mod tests {
             "https://h/a/..",
             "https://h/..\\..\\x.exe",
             "https://h/C:x",
+            "https://h/con.pt",
+            "https://h/a*",
             "https://me:secret@example.org/x",
             "https://example.org/a b",
         ] {

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::address::{Address, is_file_name};
+use super::address::Address;
+use crate::file_names::is_file_name;
 use crate::preset::Preset;
 use crate::settings::{Setting, Settings};
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use super::{WriteError, sync_folder, temporary_name};
+use super::{WriteError, rename, sync, sync_folder, temporary_name};
 
 /// Writes a file under its name or, where another file has that, under the first free one of `name (2).ext`,
 /// `name (3).ext`, …; returns where. A file that has the same bytes already is left as it is.
@@ -28,7 +28,7 @@ pub fn write_beside(path: &Path, bytes: &[u8]) -> Result<PathBuf, WriteError> {
 pub fn write_new(path: &Path, bytes: &[u8]) -> Result<bool, WriteError> {
     let temporary = temporary_name(path);
     let written = File::create_new(&temporary)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| sync(&file)))
         .and_then(|()| take(&temporary, path));
     let _ = std::fs::remove_file(&temporary);
     let written = written.and_then(|taken| sync_folder(path).map(|()| taken));
@@ -57,7 +57,7 @@ fn take(temporary: &Path, name: &Path) -> io::Result<bool> {
         Ok(()) => Ok(true),
         Err(_) if name.exists() => Ok(false),
         // A file system without links.
-        Err(_) => std::fs::rename(temporary, name).map(|()| true),
+        Err(_) => rename(temporary, name).map(|()| true),
     }
 }
 

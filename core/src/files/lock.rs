@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// A file that one process holds locked; the operating system frees it however the process ends.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 /// Why there is no lock.
@@ -38,7 +38,14 @@ impl Lock {
         let mut options = OpenOptions::new();
         let file = options.create(true).write(true).truncate(false).open(path).map_err(io)?;
         file.try_lock().map_err(|error| refused(path, error))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for Lock {
+    /// Unlocks the file, which closing it alone does not where another process has inherited it.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
     }
 }
 
@@ -62,6 +69,18 @@ mod tests {
         assert!(matches!(Lock::take(&path), Err(LockError::Held(_))));
         drop(held);
         assert!(Lock::take(&path).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_stays_open_elsewhere_is_free_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("lock");
+        let held = Lock::take(&path).expect("it is free");
+        // As a process has it that was started meanwhile.
+        let inherited = held.file.try_clone().expect("another handle");
+        drop(held);
+        assert!(Lock::take(&path).is_ok());
+        drop(inherited);
     }
 
     #[test]

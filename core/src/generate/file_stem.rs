@@ -1,6 +1,7 @@
 //! Names of picture files that differ and that every system takes.
 
 use super::request::ImageSpec;
+use crate::file_names::{REFUSED, is_device};
 use crate::labels::short;
 use crate::noise::Blend;
 
@@ -43,24 +44,11 @@ pub(super) fn file_stem(class_name: &str, spec: ImageSpec) -> String {
 
 /// Whether every system takes a letter in a file's name; spaces only make names harder to type.
 fn is_allowed(letter: char) -> bool {
-    let refused = ['/', '\\', ':', '*', '?', '"', '<', '>', '|'];
     let invisible = ['\u{200b}'..='\u{200f}', '\u{202a}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
     if invisible.iter().any(|range| range.contains(&letter)) {
         return false;
     }
-    !(letter.is_control() || letter.is_whitespace() || refused.contains(&letter))
-}
-
-/// Whether Windows calls a device so.
-fn is_device(name: &str) -> bool {
-    let name = name.to_ascii_uppercase();
-    let port = name.strip_prefix("COM").or_else(|| name.strip_prefix("LPT"));
-    let mut number = port.unwrap_or_default().chars();
-    let is_port = matches!(
-        (number.next(), number.next()),
-        (Some('0'..='9' | '\u{b9}' | '\u{b2}' | '\u{b3}'), None)
-    );
-    is_port || ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", "CLOCK$"].contains(&name.as_str())
+    !(letter.is_control() || letter.is_whitespace() || REFUSED.contains(&letter))
 }
 
 #[cfg(test)]

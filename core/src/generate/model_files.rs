@@ -9,6 +9,7 @@ use super::guide::guide_of;
 use super::load::{LoadError, Parts, check_parts, image_size, statistics};
 use super::pipeline::Pipeline;
 use crate::device::Found;
+use crate::files::read_text;
 use crate::labels::Labels;
 use crate::model::{Architecture, autoencoder_config, detect, notes};
 use crate::precision::Precision;
@@ -27,8 +28,7 @@ fn part_of_pipeline(path: &Path, names: &[&str]) -> PathBuf {
 }
 
 fn text_of(path: &Path) -> Result<String, WeightsError> {
-    std::fs::read_to_string(path)
-        .map_err(|source| WeightsError::Io { path: path.display().to_string(), source })
+    read_text(path).map_err(|source| WeightsError::Io { path: path.display().to_string(), source })
 }
 
 /// Where a model is. Without a network's file it is the emoji model inside the program.

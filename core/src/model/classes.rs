@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::tensors::shape;
+use super::tensors::{is_json, metadata, problem, shape};
 use crate::weights::{Weights, WeightsError};
 
 /// The table of label embeddings in checkpoints of DiTs.
@@ -35,7 +35,7 @@ pub(super) fn rows(weights: &Weights) -> Option<usize> {
 /// and else by the number of rows.
 pub(super) fn read(weights: &Weights) -> Result<Rows, WeightsError> {
     let rows = shape(weights, TABLE, 2)?[0];
-    let null_row = told(weights, rows);
+    let null_row = told(weights, rows)?;
     let assumed = !WITHOUT_NULL.contains(&rows);
     let classes = |null_row: bool| rows.saturating_sub(usize::from(null_row));
     Ok(match null_row {
@@ -47,12 +47,18 @@ pub(super) fn read(weights: &Weights) -> Result<Rows, WeightsError> {
 }
 
 /// Whether there is a null row, where the metadata tells.
-fn told(weights: &Weights, rows: usize) -> Option<bool> {
+fn told(weights: &Weights, rows: usize) -> Result<Option<bool>, WeightsError> {
+    let config: Value = match metadata(weights).filter(|text| is_json(text)) {
+        Some(text) => serde_json::from_str(text)
+            .map_err(|e| problem(weights, format!("its configuration cannot be read: {e}")))?,
+        None => Value::Null,
+    };
+    // Under these keys other programs may have any text.
     let json = |key: &str| -> Value {
         let text = weights.metadata.get(key).map_or("", String::as_str);
         serde_json::from_str(text).unwrap_or_default()
     };
-    let (config, arguments, names) = (json("config"), json("args"), json("classes"));
+    let (arguments, names) = (json("args"), json("classes"));
     let number = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok());
     let counts = [
         number(&config["num_classes"]),
@@ -62,21 +68,21 @@ fn told(weights: &Weights, rows: usize) -> Option<bool> {
     ];
     for count in counts.into_iter().flatten() {
         if count == rows {
-            return Some(false);
+            return Ok(Some(false));
         }
         if count.checked_add(1) == Some(rows) {
-            return Some(true);
+            return Ok(Some(true));
         }
     }
     let dropout = [&config["class_dropout_prob"], &arguments["cfg_prob"]];
-    dropout.into_iter().find_map(Value::as_f64).map(|probability| probability > 0.0)
+    let dropout = dropout.into_iter().find_map(Value::as_f64);
+    Ok(dropout.map(|probability| probability > 0.0))
 }
 
 /// A sentence where the number of classes is assumed: neither a configuration nor anything else in the
 /// checkpoint says whether it was trained with class dropout.
 pub(super) fn class_note(weights: &Weights) -> Option<String> {
-    let is_yaml = |text: &String| !text.trim_start().starts_with('{');
-    if weights.metadata.get("config").is_some_and(is_yaml) {
+    if metadata(weights).is_some_and(|text| !is_json(text)) {
         return None;
     }
     let Rows { classes, null_row, told } = read(weights).ok()?;

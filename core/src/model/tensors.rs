@@ -14,7 +14,13 @@ pub(super) fn needs_configuration(weights: &Weights, reason: impl Into<String>) 
 
 /// The configuration in a checkpoint's metadata.
 pub(super) fn metadata(weights: &Weights) -> Option<&str> {
-    weights.metadata.get("config").map(String::as_str)
+    // A mark before it is of the program that saved the text.
+    weights.metadata.get("config").map(|text| text.strip_prefix('\u{feff}').unwrap_or(text))
+}
+
+/// Whether a configuration is JSON, and not YAML.
+pub(super) fn is_json(text: &str) -> bool {
+    text.trim_start().starts_with('{')
 }
 
 /// A configuration of a network from its JSON.

@@ -14,6 +14,7 @@ use super::pytorch::is_pytorch;
 use super::rename::Rename;
 use super::source::Bytes;
 use super::store::{AVERAGES, Weights};
+use crate::files::read_text;
 use crate::model::rae;
 
 /// Names of weights in a folder, the preferred ones first: forms of one network.
@@ -243,7 +244,7 @@ fn in_folder(folder: &Path) -> Result<PathBuf, WeightsError> {
     Err(WeightsError::Format { file: folder.display().to_string(), problem })
 }
 
-/// The names of what is in a folder.
+/// The names of what is in a folder, sorted, without hidden ones: macOS keeps `._NAME` beside a file on foreign disks.
 fn names_in(folder: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
@@ -266,12 +267,8 @@ fn listed(names: &[String]) -> String {
 
 /// All shard indices in a folder.
 fn indices(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut found: Vec<PathBuf> =
-        paths.filter(|path| path.to_string_lossy().ends_with(INDEX) && path.is_file()).collect();
-    found.sort();
-    found
+    let names = names_in(folder).into_iter().filter(|name| name.ends_with(INDEX));
+    names.map(|name| folder.join(name)).filter(|path| path.is_file()).collect()
 }
 
 /// The text of the `config.json` beside an autoencoder, where there is one that describes it.
@@ -281,7 +278,7 @@ fn config_beside(file: &Path, describes: fn(&str) -> bool) -> Result<Option<Stri
         return Ok(None);
     }
     let io = |source| WeightsError::Io { path: path.display().to_string(), source };
-    let text = std::fs::read_to_string(&path).map_err(io)?;
+    let text = read_text(&path).map_err(io)?;
     Ok(Some(text).filter(|text| describes(text)))
 }
 
@@ -324,8 +321,8 @@ fn open_sharded(index: &Path) -> Result<Weights, WeightsError> {
     }
     let file = index.display().to_string();
     let problem = |problem: String| WeightsError::Format { file: file.clone(), problem };
-    let text = std::fs::read_to_string(index)
-        .map_err(|source| WeightsError::Io { path: file.clone(), source })?;
+    let text =
+        read_text(index).map_err(|source| WeightsError::Io { path: file.clone(), source })?;
     let Index { weight_map } =
         serde_json::from_str(&text).map_err(|e| problem(format!("not a shard index: {e}")))?;
     let folder = index.parent().unwrap_or(Path::new("."));

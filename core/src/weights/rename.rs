@@ -142,7 +142,7 @@ impl Rename {
     #[cfg(feature = "files")]
     pub fn open(path: &std::path::Path) -> Result<Self, RenameError> {
         let file = path.display().to_string();
-        match std::fs::read_to_string(path) {
+        match crate::files::read_text(path) {
             Ok(text) => Self::parse(&text, &file),
             Err(source) => Err(RenameError::Io { path: file, source }),
         }

@@ -9,7 +9,7 @@ use tintype::weights::{Dtype, Weights, write_safetensors};
 use super::model::{AverageArgs, NamesArgs};
 use super::published::{DownloadArgs, FileOptions, Library};
 use crate::data::made::sweep;
-use tintype::files::write_durably;
+use tintype::files::{read_text, write_durably};
 use tintype::generate::bytes;
 
 #[derive(Debug, clap::Args)]
@@ -69,8 +69,7 @@ pub fn run(mut args: Args) -> Result<()> {
         eprintln!("note: {}: {names}: no tensors, left out", weights.file);
     }
     if let Some(path) = &args.config {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("{} cannot be read", path.display()))?;
+        let text = read_text(path).with_context(|| format!("{} cannot be read", path.display()))?;
         if !is_mapping(&text) {
             bail!("--config {}: it is neither a JSON object nor a YAML mapping", path.display());
         }
@@ -97,19 +96,18 @@ pub fn run(mut args: Args) -> Result<()> {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         sweep(folder, |left| name == left)?;
     }
+    let tensors = weights.tensors.len();
+    // It may be its own output, and Windows replaces no file that is mapped.
+    drop(weights);
     write_durably(&args.output, &content)?;
-    println!(
-        "{}: {} tensors, {}",
-        args.output.display(),
-        weights.tensors.len(),
-        bytes(content.len() as u64)
-    );
+    let size = bytes(content.len() as u64);
+    println!("{}: {tensors} tensors, {size}", args.output.display());
     Ok(())
 }
 
 /// Whether a configuration is a JSON object or, by its first line, a YAML mapping.
 fn is_mapping(text: &str) -> bool {
-    let text = text.trim_start_matches('\u{feff}').trim_start();
+    let text = text.trim_start();
     if text.starts_with('{') {
         return serde_json::from_str::<serde_json::Value>(text).is_ok();
     }

@@ -2,7 +2,10 @@
 //!
 //! Schedulers and process groups send a signal twice within moments; that is one request. A request that comes
 //! a second later or more exits at once, but for a checkpoint, which is finished before. SIGHUP stays ignored
-//! where it was, as under `nohup`.
+//! where it was, as under `nohup`. On Windows Ctrl-C, Ctrl-Break and the end of the console are such signals.
+
+#[cfg(windows)]
+mod console;
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+#[cfg(windows)]
+use self::console::install;
 use crate::train::critical;
 
 /// Signals that follow the first one sooner are the same request.
@@ -31,7 +36,7 @@ fn current() -> MutexGuard<'static, Current> {
     CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns a flag that SIGINT (Ctrl-C), SIGTERM or SIGHUP sets; prints `message` then.
+/// Returns a flag that SIGINT (Ctrl-C), SIGTERM or SIGHUP, or on Windows the console, sets; prints `message` then.
 ///
 /// # Errors
 ///
@@ -105,14 +110,9 @@ pub fn ignore_file_limits() {
     }
 }
 
-#[cfg(not(unix))]
-fn install(on_signal: impl FnMut() + Send + 'static) -> io::Result<()> {
-    ctrlc::set_handler(on_signal).map_err(io::Error::other)
-}
-
 /// Calls `on_signal` in a thread of its own after each signal.
 #[cfg(unix)]
-fn install(mut on_signal: impl FnMut() + Send + 'static) -> io::Result<()> {
+fn install(on_signal: fn()) -> io::Result<()> {
     use std::io::Read;
     use std::os::fd::IntoRawFd;
 

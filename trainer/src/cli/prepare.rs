@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
+use tintype::files::read_text;
 
 use super::Outcome;
 use super::events::Reporter;
@@ -184,8 +185,8 @@ fn without_images(store: &ImageStore) -> Vec<&String> {
 
 /// Replaces folder names, such as WordNet IDs, by the class names in a file.
 fn rename_classes(classes: &mut [String], file: &Path) -> Result<()> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("--names {} cannot be read", file.display()))?;
+    let text =
+        read_text(file).with_context(|| format!("--names {} cannot be read", file.display()))?;
     let names: BTreeMap<&str, &str> =
         text.lines().filter_map(|l| l.split_once([' ', '\t'])).collect();
     for class in classes {
@@ -215,5 +216,22 @@ mod tests {
         let one = "1 shard of earlier runs or other processes recorded as found";
         assert_eq!(verification(3, 1), format!("checksums verified, {one}"));
         assert_eq!(verification(1, 1), one);
+    }
+
+    #[test]
+    fn class_names_are_read_from_a_file_of_notepad() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("names.txt");
+        let named = |bytes: &[u8]| {
+            std::fs::write(&file, bytes).expect("it is written");
+            let mut classes = vec!["n01".to_string(), "n02".to_string()];
+            rename_classes(&mut classes, &file).map(|()| classes)
+        };
+        let text = "\u{feff}n01 crane\r\nn02\tsmooth newt\r\n";
+        assert_eq!(named(text.as_bytes()).expect("names"), ["crane", "smooth newt"]);
+        let error = named(b"\xff\xfen\0").expect_err("UTF-16");
+        assert!(format!("{error:#}").ends_with("it is UTF-16; save it as UTF-8"), "{error:#}");
+        let error = named(b"n01 crane").expect_err("one is missing").to_string();
+        assert!(error.ends_with("has no entry for the class n02"), "{error}");
     }
 }

@@ -10,7 +10,7 @@ use ndarray_npy::{ReadNpyExt, ReadableElement, WriteNpyExt};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
-use tintype::files::{Identity, sync_folder, temporary_name};
+use tintype::files::{Identity, rename, sync, sync_folder, temporary_name};
 use tintype_metrics::frechet::Statistics;
 
 /// The member with the identity of statistics.
@@ -163,8 +163,8 @@ pub fn write_statistics(
         }
         npz.start_file(IDENTITY_FILE, SimpleFileOptions::default())?;
         npz.write_all(identity.text().as_bytes())?;
-        npz.finish()?.sync_all()?;
-        std::fs::rename(&temporary, path)?;
+        sync(&npz.finish()?)?;
+        rename(&temporary, path)?;
         Ok(sync_folder(path)?)
     })();
     if written.is_err() {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
-use tintype::files::{Identity, sync_folder, temporary_name};
+use tintype::files::{Identity, rename, sync, sync_folder, temporary_name};
 use tintype::image::Rgb;
 use tintype::noise::{ImageKey, Stream, uniforms};
 
@@ -216,8 +216,8 @@ fn png_name(index: usize) -> String {
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = temporary_name(path);
     let written = File::create_new(&temporary)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_data()))
-        .and_then(|()| std::fs::rename(&temporary, path));
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| sync(&file)))
+        .and_then(|()| rename(&temporary, path));
     if written.is_err() {
         let _ = std::fs::remove_file(&temporary);
     }

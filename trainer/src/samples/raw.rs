@@ -5,7 +5,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use tintype::files::{sync_folder, temporary_name};
+use tintype::files::{rename, sync, sync_folder, temporary_name};
 use tintype::image::Rgb;
 use zip::write::{SimpleFileOptions, ZipWriter};
 use zip::{CompressionMethod, DateTime};
@@ -43,7 +43,7 @@ impl RawFile {
                 raw.seek(SeekFrom::Start((index * image.pixels.len()) as u64))?;
                 raw.write_all(&image.pixels)?;
             }
-            raw.sync_data()?;
+            sync(&raw)?;
             let mut done = open(&self.done)?;
             for (index, _) in images {
                 done.seek(SeekFrom::Start(*index as u64))?;
@@ -74,8 +74,8 @@ impl RawFile {
             let mut raw = BufReader::new(File::open(&self.raw)?).take(size);
             let copied = std::io::copy(&mut raw, &mut archive)?;
             ensure!(copied == size, "{} has {copied} of {size} bytes", self.raw.display());
-            archive.finish()?.sync_all()?;
-            std::fs::rename(&temporary, &self.path)?;
+            sync(&archive.finish()?)?;
+            rename(&temporary, &self.path)?;
             Ok(sync_folder(&self.path)?)
         })();
         if result.is_err() {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tintype::files::{sync_folder, write_durably};
+use tintype::files::{rename, sync, sync_folder, write_durably};
 use tintype::weights::{SaveError, TensorView, write_safetensors_to};
 
 use super::config::Config;
@@ -165,7 +165,7 @@ fn write_into(folder: &Path, state: &State, files: &[TensorFile]) -> io::Result<
             SaveError::Io(source) => source,
             format => io::Error::other(format),
         })?;
-        out.into_inner().map_err(|e| e.into_error())?.sync_all()?;
+        sync(&out.into_inner().map_err(|e| e.into_error())?)?;
     }
     // The last one; with its name, those of the others reach the disk.
     write_durably(&folder.join(STATE_FILE), &serde_json::to_vec_pretty(state)?)
@@ -177,11 +177,11 @@ fn place(temporary: &Path, path: &Path) -> io::Result<()> {
     // The same step, from before a resume; it goes once the new one is there.
     let old = path.exists().then(|| hidden(path));
     if let Some(old) = &old {
-        std::fs::rename(path, old)?;
+        rename(path, old)?;
     }
-    if let Err(error) = std::fs::rename(temporary, path) {
+    if let Err(error) = rename(temporary, path) {
         if let Some(old) = &old {
-            let _ = std::fs::rename(old, path);
+            let _ = rename(old, path);
         }
         return Err(error);
     }
@@ -243,20 +243,22 @@ pub fn of_rank_0(run: &Path, state: &State) -> Result<PathBuf> {
 ///
 /// # Errors
 ///
-/// If the folder cannot be listed, or something in it cannot be removed.
+/// If the folder cannot be listed, or something in it cannot be removed; the rest is, and the first error is told.
 pub fn tidy(run: &Path) -> Result<()> {
     let folder = run.join(FOLDER);
     if !folder.exists() {
         return Ok(());
     }
+    let mut removed = Ok(());
     for entry in std::fs::read_dir(&folder)? {
         let path = entry?.path();
         if is_temporary(&path) {
-            std::fs::remove_dir_all(&path)
-                .with_context(|| format!("{} cannot be deleted", path.display()))?;
+            let gone = std::fs::remove_dir_all(&path);
+            let cannot = || format!("{} cannot be deleted", path.display());
+            removed = removed.and(gone.with_context(cannot));
         }
     }
-    Ok(())
+    removed
 }
 
 /// Whether a path is a checkpoint that was being written or deleted, such as `00000004.123.tmp`.
@@ -301,17 +303,20 @@ fn steps(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
 ///
 /// # Errors
 ///
-/// If the folder cannot be listed, or a checkpoint cannot be deleted.
+/// If the folder cannot be listed, or a checkpoint cannot be deleted; the others are, and the first error is told.
 pub fn prune(run: &Path, keep_last: usize, keep_every: u64) -> Result<()> {
     let all = steps(run)?;
     let old = all.len().saturating_sub(keep_last.max(1));
+    let mut deleted = Ok(());
     for (step, path) in &all[..old] {
         if keep_every == 0 || !step.is_multiple_of(keep_every) {
-            delete(path).with_context(|| format!("{} cannot be deleted", path.display()))?;
+            let cannot = || format!("{} cannot be deleted", path.display());
+            deleted = deleted.and(delete(path).with_context(cannot));
         }
     }
     // What could not be deleted the last time.
-    tidy(run)
+    let tidied = tidy(run);
+    deleted.and(tidied)
 }
 
 /// Renames a checkpoint before deleting its files, so that a kill leaves no partial one.
@@ -320,7 +325,7 @@ fn delete(path: &Path) -> io::Result<()> {
     if hidden.exists() {
         std::fs::remove_dir_all(&hidden)?;
     }
-    std::fs::rename(path, &hidden)?;
+    rename(path, &hidden)?;
     std::fs::remove_dir_all(&hidden)
 }
 
@@ -453,6 +458,25 @@ pub(super) mod tests {
         }
         write(run.path(), &state(3), &files(&[f32::MAX, f32::MIN])).expect("these are");
         assert_eq!(names(run.path()), ["00000001", "00000003"]);
+    }
+
+    #[test]
+    fn a_checkpoint_that_cannot_be_deleted_keeps_no_other() {
+        let run = tempfile::tempdir().expect("a folder");
+        for step in 1..=4 {
+            write(run.path(), &state(step), &files(&[1.0])).expect("it writes");
+        }
+        let folder = run.path().join(FOLDER);
+        std::fs::create_dir(folder.join("00000009.1.tmp")).expect("a folder");
+        // The names that they would have meanwhile are those of files.
+        for step in [1, 2] {
+            std::fs::write(hidden(&of_step(run.path(), step)), "x").expect("it is written");
+        }
+        let error = prune(run.path(), 1, 0).expect_err("two stay");
+        assert!(error.to_string().contains("00000001 cannot be deleted"), "{error:#}");
+        let left = names(run.path());
+        let checkpoints: Vec<_> = left.iter().filter(|name| !name.contains(".old-")).collect();
+        assert_eq!(checkpoints, ["00000001", "00000002", "00000004"]);
     }
 
     #[test]

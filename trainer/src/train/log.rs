@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -11,8 +11,8 @@ use serde_json::{Map, Value, json};
 /// The log of a run.
 #[derive(Debug)]
 pub struct Log {
-    lines: File,
-    events: Option<File>,
+    lines: Records,
+    events: Option<Records>,
 }
 
 impl Log {
@@ -29,14 +29,13 @@ impl Log {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         }
-        let append = |path: &Path| OpenOptions::new().create(true).append(true).open(path);
-        let lines = append(&path).with_context(|| path.display().to_string())?;
+        let lines = Records::open(&path).with_context(|| path.display().to_string())?;
         let events = match tensorboard {
             true => {
                 let seconds = wall_time() as u64;
                 let path = run.join(format!("events.out.tfevents.{seconds}.tintype"));
-                let mut file = append(&path).with_context(|| path.display().to_string())?;
-                file.write_all(&record(&event(wall_time(), 0, Content::Version)))?;
+                let mut file = Records::open(&path).with_context(|| path.display().to_string())?;
+                file.append(&record(&event(wall_time(), 0, Content::Version)))?;
                 Some(file)
             }
             false => None,
@@ -51,7 +50,7 @@ impl Log {
     /// If the log cannot be written.
     pub fn note(&mut self, step: u64, text: &str) -> Result<()> {
         let line = format!("{}\n", json!({ "step": step, "note": text }));
-        append_whole(&mut self.lines, line.as_bytes()).context("log.jsonl cannot be written")
+        self.lines.append(line.as_bytes()).context("log.jsonl cannot be written")
     }
 
     /// Writes the scalars of a step.
@@ -63,12 +62,11 @@ impl Log {
         let mut line = Map::from_iter([("step".to_string(), Value::from(step))]);
         line.extend(values.iter().map(|(name, v)| (name.clone(), Value::from(*v))));
         let line = format!("{}\n", Value::Object(line));
-        append_whole(&mut self.lines, line.as_bytes()).context("log.jsonl cannot be written")?;
+        self.lines.append(line.as_bytes()).context("log.jsonl cannot be written")?;
         if let Some(events) = &mut self.events {
             for (name, value) in values {
                 let event = event(wall_time(), step, Content::Scalar(name, *value as f32));
-                append_whole(events, &record(&event))
-                    .context("the event file cannot be written")?;
+                events.append(&record(&event)).context("the event file cannot be written")?;
             }
         }
         Ok(())
@@ -85,14 +83,30 @@ fn done(text: &[u8], step: u64) -> Vec<u8> {
     lines.flat_map(|line| line.iter().copied().chain([b'\n'])).collect()
 }
 
-/// Appends all of the bytes, or none if the disk is full: half a line would damage the next one.
-fn append_whole(file: &mut File, bytes: &[u8]) -> io::Result<()> {
-    let before = file.metadata()?.len();
-    let written = file.write_all(bytes);
-    if written.is_err() {
-        let _ = file.set_len(before);
+/// A file that grows by whole records.
+#[derive(Debug)]
+struct Records {
+    path: PathBuf,
+    file: File,
+}
+
+impl Records {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        Ok(Self { path: path.into(), file })
     }
-    written
+
+    /// Appends all of the bytes, or none if the disk is full: half a line would damage the next one.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let before = self.file.metadata()?.len();
+        let written = self.file.write_all(bytes);
+        if written.is_err() {
+            // Windows shortens no file by a handle that appends.
+            let by_name = |_| OpenOptions::new().write(true).open(&self.path)?.set_len(before);
+            let _ = self.file.set_len(before).or_else(by_name);
+        }
+        written
+    }
 }
 
 fn wall_time() -> f64 {
@@ -154,6 +168,20 @@ fn record(content: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn half_a_record_is_taken_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log.jsonl");
+        Records::open(&path).and_then(|mut log| log.append(b"half")).expect("it is written");
+        // Its length is 0, no byte fits, and as little as Windows it shortens a file by this handle.
+        let full = OpenOptions::new().append(true).open("/dev/full").expect("Linux has it");
+        let mut records = Records { path: path.clone(), file: full };
+        let error = records.append(b"more").expect_err("it is full");
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(std::fs::read(&path).expect("it is there"), b"");
+    }
 
     #[test]
     fn later_and_damaged_lines_are_dropped() {

@@ -45,6 +45,7 @@ pub mod tables;
 pub mod teacher;
 #[cfg(test)]
 mod tests;
+mod toml_text;
 pub mod trainer;
 pub mod unknown_keys;
 pub mod vae;

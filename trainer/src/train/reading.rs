@@ -4,12 +4,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use tintype::files::read_text;
 use tintype::model::rae::RaeDecoderConfig;
 use tintype::model::vavae::VaeConfig;
 
 use super::config::Config;
 use super::recipe::Trained;
 use super::schedule::Schedule;
+use super::toml_text;
 use super::unknown_keys::parse_table;
 use super::validation::{refuse_unused, validate};
 
@@ -24,8 +26,7 @@ impl Config {
     /// If the file cannot be read, or as [`parse`](Self::parse).
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.display();
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("{name} cannot be read"))?;
+        let text = read_text(path).with_context(|| format!("{name} cannot be read"))?;
         Self::parse(&text).with_context(|| name.to_string())
     }
 
@@ -37,10 +38,7 @@ impl Config {
     /// * A key is missing, of another type, or read by nothing.
     /// * A number is out of range, or the recipe does not use a setting.
     pub fn parse(text: &str) -> Result<Self> {
-        let table: toml::Value =
-            toml::from_str(text).map_err(|e| anyhow::anyhow!("{}", e.message()))?;
-        refuse_not_finite(&table, "")?;
-        let mut value: Value = serde_json::to_value(table)?;
+        let mut value: Value = serde_json::to_value(toml_text::parse(text)?)?;
         let Some(recipe) = value.get("recipe").and_then(Value::as_str).map(String::from) else {
             bail!("the key \"recipe\" is missing; it is {RECIPES}");
         };
@@ -65,29 +63,6 @@ impl Config {
             optimizer.decay_steps.get_or_insert(run.steps);
         }
         Ok(config)
-    }
-}
-
-/// Refuses numbers that JSON does not have, and that would be read as none.
-fn refuse_not_finite(value: &toml::Value, key: &str) -> Result<()> {
-    match value {
-        toml::Value::Float(number) if !number.is_finite() => {
-            bail!("{key} = {number} is not a finite number")
-        }
-        toml::Value::Table(table) => {
-            for (name, value) in table {
-                let below = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-                refuse_not_finite(value, &below)?;
-            }
-            Ok(())
-        }
-        toml::Value::Array(items) => {
-            for (index, value) in items.iter().enumerate() {
-                refuse_not_finite(value, &format!("{key}[{index}]"))?;
-            }
-            Ok(())
-        }
-        _ => Ok(()),
     }
 }
 

@@ -515,4 +515,18 @@ fn folders_that_link_to_each_other_end() {
     let source = open(place.path());
     assert_eq!(counts(&source), [("a", 2), ("b", 2)]);
     assert_eq!(source.skipped.len(), 2);
+
+    // One of two levels up, in a data set that is a link itself.
+    let place = folder(&["train/cat/0.png", "train/dog/0.png"]);
+    let data = TempDir::new().expect("a folder");
+    let root = data.path().join("root");
+    for (link, target) in [
+        (place.path().join("train/cat/up"), Path::new("../../train")),
+        (root.clone(), place.path()),
+    ] {
+        std::os::unix::fs::symlink(target, link).expect("a link");
+    }
+    let source = open(&root);
+    assert_eq!(counts(&source), [("cat", 1), ("dog", 1)]);
+    assert_eq!(source.skipped.len(), 1);
 }

@@ -3,7 +3,7 @@
 use super::DitDhConfig;
 use super::config::{default_dropout, default_mlp_ratio};
 use crate::model::classes;
-use crate::model::tensors::{count, metadata, needs_configuration, parse, shape};
+use crate::model::tensors::{count, is_json, metadata, needs_configuration, parse, shape};
 use crate::model::{Architecture, Family};
 use crate::weights::{Weights, WeightsError};
 
@@ -18,7 +18,7 @@ fn recognize(weights: &Weights) -> Result<Option<Architecture>, WeightsError> {
         return Ok(None);
     }
     let mut config: DitDhConfig = match metadata(weights) {
-        Some(json) if json.trim_start().starts_with('{') => parse(weights, FAMILY.name, json)?,
+        Some(json) if is_json(json) => parse(weights, FAMILY.name, json)?,
         Some(yaml) => DitDhConfig::from_yaml(yaml)?,
         None => from_shapes(weights)?,
     };

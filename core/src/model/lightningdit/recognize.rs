@@ -7,7 +7,7 @@ use super::config::default_dropout;
 use super::published::Published;
 use crate::model::classes::{self, TABLE};
 use crate::model::shapes::dit_shapes;
-use crate::model::tensors::{count, metadata, parse, shape, typed};
+use crate::model::tensors::{count, is_json, metadata, parse, shape, typed};
 use crate::model::{Architecture, Family};
 use crate::weights::{Weights, WeightsError};
 
@@ -35,10 +35,6 @@ fn recognize(weights: &Weights) -> Result<Option<Architecture>, WeightsError> {
     }
     config.validate()?;
     Ok(Some(config.into()))
-}
-
-fn is_json(text: &str) -> bool {
-    text.trim_start().starts_with('{')
 }
 
 /// Whether a configuration is a LightningDiT's: a plain one has a SiT's tensors.

@@ -81,7 +81,8 @@ fn check_clock(weights: &Weights, config: &SiTConfig) -> Result<(), WeightsError
 ///
 /// # Errors
 ///
-/// * [`WeightsError::Format`] where a tensor is missing or has another number of dimensions
+/// * [`WeightsError::Format`] where a tensor is missing or has another number of dimensions, or the metadata hold a
+///   configuration that cannot be read
 /// * [`WeightsError::NeedsConfiguration`] where the number of heads cannot be told
 /// * [`WeightsError::Config`] where the shapes do not describe a network
 pub fn sit_config(weights: &Weights) -> Result<SiTConfig, WeightsError> {

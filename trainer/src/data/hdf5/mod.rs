@@ -14,6 +14,7 @@ use super::source::filter::{Kind, kind};
 use super::source::labels::{Labels, from_json};
 use hdf5_pure::{Error, File, FormatError};
 use index::Index;
+use tintype::files::read_text;
 
 pub use writer::{GROUP, Hdf5Writer, Payload, item_name};
 
@@ -80,7 +81,7 @@ impl Hdf5Store {
         let file = File::from_source(bytes.clone()).map_err(|e| wrap(e.to_string()))?;
         let index = Index::new(&file).map_err(|e| wrap(e.to_string()))?;
         let list = list_of(path);
-        let text = std::fs::read_to_string(&list)
+        let text = read_text(&list)
             .map_err(|e| wrap(format!("its list {} cannot be read: {e}", list.display())))?;
         let names: Vec<String> = serde_json::from_str(&text)
             .map_err(|e| wrap(format!("its list {} is damaged: {e}", list.display())))?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use hdf5_pure::{
     AttrValue, CharacterSet, DatasetBuilder, Datatype, Error, File, FileBuilder, StringPadding,
 };
-use tintype::files::{Identity, sync_folder, write_durably};
+use tintype::files::{Identity, rename, sync_folder, write_durably};
 
 use super::{StoreError, identity_of, list_of, streamed};
 use crate::data::made::{IDENTITY, Other, create_folder, sweep};
@@ -143,7 +143,7 @@ impl Hdf5Writer {
         }
         write_durably(&list_of(&self.path), &serde_json::to_vec(&names)?)?;
         // The list first: a store with its final name has all that belongs to it.
-        std::fs::rename(&self.partial, &self.path)
+        rename(&self.partial, &self.path)
             .and_then(|()| sync_folder(&self.path))
             .with_context(|| format!("{} cannot be written", self.path.display()))
     }

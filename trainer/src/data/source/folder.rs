@@ -23,7 +23,11 @@ pub(super) fn list_folder(root: &Path) -> Result<(Container, Listing), SourceErr
             let is_link = kind.is_some_and(|kind| kind.is_symlink());
             let kind = kind.filter(|_| !is_link);
             if kind.map_or_else(|| path.is_dir(), |kind| kind.is_dir()) {
-                let real = path.canonicalize().map_err(|e| error(&path, e))?;
+                // Some disks resolve no paths, such as Windows' RAM disks.
+                let real = match around.last().filter(|_| kind.is_some()) {
+                    Some(folder) => folder.join(entry.file_name()),
+                    None => path.canonicalize().map_err(|e| error(&path, e))?,
+                };
                 if is_link && around.iter().any(|folder| folder.starts_with(&real)) {
                     listing.skip(name, "a link to a folder around it");
                     continue;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use tintype::files::text_of;
 
 /// The label list that NVIDIA's data tools write.
 pub(super) const LABEL_FILE: &str = "dataset.json";
@@ -32,9 +33,8 @@ fn label(value: &Value) -> Option<Option<usize>> {
 /// A sentence if it is neither.
 pub(in crate::data) fn from_json(bytes: &[u8]) -> Result<Labels, String> {
     let unusable = |problem: &str| format!("{LABEL_FILE} has no usable labels: {problem}");
-    // Notepad and PowerShell begin a file with a mark.
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let list: Value = serde_json::from_slice(bytes).map_err(|e| unusable(&e.to_string()))?;
+    let text = text_of(bytes).map_err(|e| unusable(&e.to_string()))?;
+    let list: Value = serde_json::from_str(text).map_err(|e| unusable(&e.to_string()))?;
     let labels = list.get("labels").ok_or_else(|| unusable("there is no list \"labels\""))?;
     // NVIDIA's tool writes null for a set without labels.
     if labels.is_null() {
@@ -66,8 +66,7 @@ pub(super) fn key(name: &str) -> &str {
 ///
 /// A sentence if it is not a whole number.
 pub(super) fn from_cls(name: &str, bytes: &[u8]) -> Result<Option<usize>, String> {
-    let text = String::from_utf8_lossy(bytes);
-    let text = text.trim().trim_start_matches('\u{feff}');
+    let text = text_of(bytes).map_err(|e| format!("{name} has no label: {e}"))?.trim();
     let number = text.parse::<f64>().ok().and_then(|number| label(&Value::from(number)));
     // Value::from makes null of what is not finite.
     let number = number.filter(|_| text.parse::<f64>().is_ok_and(f64::is_finite));
@@ -108,7 +107,17 @@ mod tests {
         assert_eq!(from_cls("0.cls", b" 7\n"), Ok(Some(7)));
         assert_eq!(from_cls("0.cls", b"3.0"), Ok(Some(3)));
         assert_eq!(from_cls("0.cls", b"-1"), Ok(None));
+        assert_eq!(from_cls("0.cls", b"\xef\xbb\xbf7\r\n"), Ok(Some(7)));
         assert!(from_cls("0.cls", b"nan").is_err());
         assert!(from_cls("0.cls", b"cat").is_err());
+    }
+
+    #[test]
+    fn labels_in_another_encoding_say_so() {
+        let list = from_json(b"\xff\xfe{\0}\0").expect_err("UTF-16");
+        assert!(list.ends_with("it is UTF-16; save it as UTF-8"), "{list}");
+        let one = from_cls("0.cls", b"\xff\xfe7\0").expect_err("UTF-16");
+        assert_eq!(one, "0.cls has no label: it is UTF-16; save it as UTF-8");
+        assert_eq!(from_json(b"\xef\xbb\xbf{\"labels\": null}"), Ok(None));
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tintype::files::temporary_name;
+use tintype::files::{rename, temporary_name};
 
 use super::super::CommError;
 use super::super::watch::Watch;
@@ -137,7 +137,7 @@ impl Written {
         let written = serde_json::to_vec(place)
             .map_err(io::Error::other)
             .and_then(|text| write_for_owner(&temporary, &text))
-            .and_then(|()| std::fs::rename(&temporary, file));
+            .and_then(|()| rename(&temporary, file));
         if written.is_err() {
             let _ = std::fs::remove_file(&temporary);
         }
@@ -155,7 +155,7 @@ impl Drop for Written {
     }
 }
 
-/// Writes a new file that nobody else may read.
+/// Writes a new file, on Unix one that only its owner may read. Elsewhere the folder says who may.
 fn write_for_owner(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
