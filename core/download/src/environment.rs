@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use directories::{BaseDirs, ProjectDirs};
 
+use crate::disk;
 use crate::transport::{Origin, is_loopback};
 
 /// The Hub where none is named.
@@ -104,7 +105,7 @@ impl Environment {
             answer_timeout: seconds("HF_HUB_ETAG_TIMEOUT"),
             read_timeout: seconds("HF_HUB_DOWNLOAD_TIMEOUT"),
             sleep: std::thread::sleep,
-            free_space,
+            free_space: disk::free_space,
         }
     }
 
@@ -152,49 +153,6 @@ fn expanded(value: OsString, variable: &impl Fn(&str) -> Option<OsString>) -> Pa
     }
     path.push(rest);
     path.into()
-}
-
-/// The path, or the nearest folder above it that exists.
-fn existing(path: &Path) -> Option<&Path> {
-    path.ancestors().find(|folder| folder.exists())
-}
-
-/// Free bytes of the disk that holds a path, or the nearest folder above it that exists.
-#[cfg(unix)]
-fn free_space(path: &Path) -> Option<u64> {
-    let disk = rustix::fs::statvfs(existing(path)?).ok()?;
-    disk.f_bavail.checked_mul(disk.f_frsize)
-}
-
-/// Free bytes of the disk that holds a path, or the nearest folder above it that exists.
-#[cfg(not(unix))]
-fn free_space(path: &Path) -> Option<u64> {
-    let mount_point = mount_point(path)?;
-    let disks = sysinfo::Disks::new_with_refreshed_list();
-    let disk = disks.iter().find(|disk| disk.mount_point() == mount_point)?;
-    Some(disk.available_space())
-}
-
-/// What tells the disk of a path from others.
-#[cfg(unix)]
-pub(crate) fn disk(path: &Path) -> Option<String> {
-    use std::os::unix::fs::MetadataExt;
-    Some(existing(path)?.metadata().ok()?.dev().to_string())
-}
-
-/// What tells the disk of a path from others.
-#[cfg(not(unix))]
-pub(crate) fn disk(path: &Path) -> Option<String> {
-    mount_point(path).map(|at| at.display().to_string())
-}
-
-/// Where the disk of a path is mounted.
-#[cfg(not(unix))]
-fn mount_point(path: &Path) -> Option<PathBuf> {
-    let there = existing(path)?.canonicalize().ok()?;
-    let disks = sysinfo::Disks::new_with_refreshed_list();
-    let holding = disks.iter().map(|disk| disk.mount_point()).filter(|at| there.starts_with(at));
-    holding.max_by_key(|at| at.components().count()).map(Path::to_path_buf)
 }
 
 #[cfg(test)]
@@ -291,14 +249,5 @@ mod tests {
         std::fs::write(folder.path().join("token"), "of a file\n").expect("it is written");
         let file = of(&[("HF_HOME", &folder.path().display().to_string())]);
         assert_eq!(file.token, Some(Token("of a file".into())));
-    }
-
-    #[test]
-    fn a_disk_has_free_space() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let free = free_space(&folder.path().join("not/there"));
-        if cfg!(target_os = "linux") {
-            assert!(free.is_some_and(|free| free > 0), "{free:?}");
-        }
     }
 }

@@ -13,6 +13,7 @@
 
 mod cache;
 mod check;
+mod disk;
 mod downloader;
 mod environment;
 mod error;
