@@ -331,6 +331,7 @@ impl Downloader {
     ) -> Result<Facts, DownloadError> {
         let address = file.address.to_string();
         let environment = &self.environment;
+        environment.check_token()?;
         let mut attempts = Attempts { environment, address: &address, watch, stop, failed: 0 };
         if is_here {
             attempts.only_once();
@@ -421,7 +422,9 @@ fn is_pytorchs(url: &str) -> bool {
 fn may_be_elsewhere(error: &DownloadError) -> bool {
     match error {
         DownloadError::Refused { refusal, .. } => !is_gone(refusal),
-        DownloadError::Unreachable { .. } | DownloadError::NotAHub { .. } => true,
+        DownloadError::Unreachable { .. }
+        | DownloadError::NotAHub { .. }
+        | DownloadError::TokenFile { .. } => true,
         // A cache that is another user's, or may only be read.
         DownloadError::Write(_) => true,
         _ => false,

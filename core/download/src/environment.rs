@@ -1,13 +1,14 @@
 //! What the process' environment says: the variables of Python's `huggingface_hub`, and two of our own.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use directories::{BaseDirs, ProjectDirs};
 
 use crate::disk;
+use crate::error::DownloadError;
+use crate::token::{NoText, Token};
 use crate::transport::{Origin, is_loopback};
 
 /// The Hub where none is named.
@@ -18,16 +19,6 @@ const PROXIES: [&str; 6] =
 /// Time limits where none are set, as Python's.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A secret, which no output shows.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Token(pub(crate) String);
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token")
-    }
-}
-
 /// Where files are fetched from and kept. [`Environment::of_process`] reads the variables.
 #[derive(Clone, Debug)]
 pub struct Environment {
@@ -35,6 +26,8 @@ pub struct Environment {
     pub endpoint: String,
     /// `HF_TOKEN`, or the file `HF_TOKEN_PATH`.
     pub(crate) token: Option<Token>,
+    /// That file, where it is no text: a Hub is not asked without the token that was meant for it.
+    pub(crate) unread_token: Option<PathBuf>,
     /// `HF_HUB_CACHE`, by default `$HF_HOME/hub`.
     pub hub_cache: PathBuf,
     /// `TINTYPE_CACHE`: where files of plain addresses are kept, by default a folder of the user's caches.
@@ -84,17 +77,21 @@ impl Environment {
             duration.filter(|d| !d.is_zero()).unwrap_or(TIMEOUT)
         };
         let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| HUB.into());
-        let token = || {
-            let named = text("HF_TOKEN").or_else(|| text("HUGGING_FACE_HUB_TOKEN"));
-            let file = path("HF_TOKEN_PATH").unwrap_or_else(|| hf_home.join("token"));
-            named.or_else(|| std::fs::read_to_string(file).ok())
+        let token_file = path("HF_TOKEN_PATH").unwrap_or_else(|| hf_home.join("token"));
+        let named = text("HF_TOKEN").or_else(|| text("HUGGING_FACE_HUB_TOKEN"));
+        let (token, unread_token) = match named {
+            _ if is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN") => (None, None),
+            Some(named) => (Token::of(&named), None),
+            None => match Token::read(&token_file) {
+                Ok(token) => (token, None),
+                Err(NoText) => (None, Some(token_file)),
+            },
         };
-        let token = if is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN") { None } else { token() };
-        let token = token.map(|token| token.trim().to_string());
         let named = path("TINTYPE_CATALOGUE");
         Self {
             endpoint: endpoint.trim().trim_end_matches('/').into(),
-            token: token.filter(|token| !token.is_empty()).map(Token),
+            token,
+            unread_token,
             hub_cache: hub_cache.unwrap_or_else(|| hf_home.join("hub")),
             cache: path("TINTYPE_CACHE").unwrap_or_else(own_cache),
             catalogue_is_named: named.is_some(),
@@ -114,6 +111,14 @@ impl Environment {
         let (there, endpoint) = (Origin::of(url)?, Origin::of(&self.endpoint)?);
         let is_private = there.is_https() || is_loopback(there.host());
         self.token.as_ref().filter(|_| there == endpoint && is_private)
+    }
+
+    /// Fails where a token is meant for the Hub and cannot be read.
+    pub(crate) fn check_token(&self) -> Result<(), DownloadError> {
+        match &self.unread_token {
+            Some(path) => Err(DownloadError::TokenFile { path: path.clone() }),
+            None => Ok(()),
+        }
     }
 }
 

@@ -107,6 +107,15 @@ pub enum DownloadError {
         /// What happened last.
         problem: String,
     },
+    /// The token's file is no text.
+    #[error(
+        "the token in {} cannot be read: save it as UTF-8 (PowerShell may have written UTF-16), or set HF_TOKEN",
+        .path.display()
+    )]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// Something between here and the Hub answers in its place.
     #[error(
         "{address}: {host} answers, but is not a Hub (X-Repo-Commit is missing); is there a portal or proxy to log in to?"

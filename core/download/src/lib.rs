@@ -25,6 +25,7 @@ mod published;
 mod receive;
 mod remove;
 mod retry;
+mod token;
 mod transport;
 mod unfinished;
 mod url_cache;

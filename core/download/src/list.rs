@@ -38,6 +38,7 @@ impl Downloader {
         if self.environment.offline {
             return Err(DownloadError::Offline { address, place: self.cache().folder(of) });
         }
+        self.environment.check_token()?;
         let kind = if of.is_dataset { "datasets" } else { "models" };
         let (endpoint, revision) = (&self.environment.endpoint, encoded(&of.revision, false));
         let mut next =

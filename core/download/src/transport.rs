@@ -6,8 +6,9 @@ use std::time::Duration;
 use ureq::http::{Response, Uri, Version};
 use ureq::tls::{RootCerts, TlsConfig};
 
-use crate::environment::{Environment, Token};
+use crate::environment::Environment;
 use crate::error::DownloadError;
+use crate::token::Token;
 
 /// An answer whose body has not been read.
 pub(crate) type Answer = Response<ureq::Body>;
