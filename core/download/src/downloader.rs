@@ -9,13 +9,11 @@ use tintype::catalogue::{Address, File, Hub};
 use crate::cache::Cache;
 use crate::check::Expected;
 use crate::environment::Environment;
-use crate::error::{DownloadError, Refusal};
-use crate::hub::{self, Facts};
+use crate::error::DownloadError;
+use crate::from_hub::is_gone;
 use crate::promise::Promised;
 use crate::receive::{Context, Wanted, receive};
-use crate::retry::Attempts;
 use crate::transport::{Origin, Transport, host_of};
-use crate::unfinished;
 use crate::url_cache;
 
 /// The host of PyTorch's files.
@@ -70,7 +68,7 @@ pub struct Fetched {
 }
 
 impl Fetched {
-    fn here(path: PathBuf, commit: Option<String>) -> Self {
+    pub(crate) fn here(path: PathBuf, commit: Option<String>) -> Self {
         Self { path, bytes: 0, sha256: None, commit, not_asked: None }
     }
 }
@@ -163,22 +161,6 @@ impl Downloader {
         self.fetch(file, watch, stop)
     }
 
-    /// Whether a Hub has another version of a file that is here, and its size. Asks once.
-    ///
-    /// # Errors
-    ///
-    /// [`DownloadError`] where the Hub cannot be asked.
-    pub fn newer(&self, file: &File, stop: &AtomicBool) -> Result<Option<u64>, DownloadError> {
-        let Address::Hub(hub) = &file.address else { return Ok(None) };
-        if hub.is_pinned() || self.environment.offline {
-            return Ok(None);
-        }
-        let facts = self.facts(file, hub, true, &|_| {}, stop)?;
-        let (cache, id, commit) = (self.cache(), &facts.id, &facts.commit);
-        let is_here = cache.pointer(hub, commit).is_file() || cache.blob(hub, id).is_file();
-        Ok((!is_here).then_some(facts.size))
-    }
-
     /// The host that a file is asked of, for people.
     pub fn host(&self, file: &File) -> String {
         match &file.address {
@@ -236,144 +218,6 @@ impl Downloader {
         results.into_iter().map(|(_, result)| result).collect()
     }
 
-    fn fetch_hub(
-        &self,
-        file: &File,
-        hub: &Hub,
-        watch: Watch<'_>,
-        stop: &AtomicBool,
-    ) -> Result<Fetched, DownloadError> {
-        let cache = self.cache();
-        let here = self.find(file);
-        let of_here = |path| Fetched::here(path, cache.commit(hub));
-        if let Some(path) = here.clone().filter(|_| hub.is_pinned()) {
-            return Ok(of_here(path));
-        }
-        if self.environment.offline {
-            return match here {
-                Some(path) => Ok(of_here(path)),
-                None => Err(self.offline(file)),
-            };
-        }
-        let facts = self.facts(file, hub, here.is_some(), watch, stop);
-        match facts.and_then(|facts| self.fetch_content(file, hub, &facts, watch, stop)) {
-            Ok(fetched) => Ok(fetched),
-            Err(error) => match here.filter(|_| may_be_elsewhere(&error)) {
-                Some(path) => Ok(Fetched { not_asked: Some(error.to_string()), ..of_here(path) }),
-                None => Err(error),
-            },
-        }
-    }
-
-    /// Fetches the content that a Hub has described, unless it is here.
-    fn fetch_content(
-        &self,
-        file: &File,
-        hub: &Hub,
-        facts: &Facts,
-        watch: Watch<'_>,
-        stop: &AtomicBool,
-    ) -> Result<Fetched, DownloadError> {
-        self.check_facts(file, facts)?;
-        let cache = self.cache();
-        let pointer = cache.pointer(hub, &facts.commit);
-        let is_here = |path| Fetched::here(path, Some(facts.commit.clone()));
-        if pointer.is_file() {
-            cache.write_ref(hub, &facts.commit)?;
-            return Ok(is_here(pointer));
-        }
-        cache.create()?;
-        let _lock = cache.lock(hub, &facts.id, &|| watch(State::Locked), stop)?;
-        let blob = cache.blob(hub, &facts.id);
-        let mut expected = Expected::of_id(&facts.id, facts.size);
-        // The ids of some mirrors are no digests.
-        let is_named_by_content = expected.is_known();
-        let needs_check = file.sha256.is_some() && expected.sha256.is_none();
-        expected.sha256 = expected.sha256.or_else(|| file.sha256.clone());
-        if blob.is_file() && !is_whole(&blob, facts.size, needs_check.then_some(&expected)) {
-            remove(&blob)?;
-        }
-        let (mut fetched, is_new) = match (pointer.is_file(), blob.is_file()) {
-            (true, _) => (is_here(pointer.clone()), false),
-            (false, true) => (is_here(pointer.clone()), false),
-            (false, false) => {
-                let size = Some(facts.size);
-                let wanted = Wanted { file, size, expected, is_named_by_content };
-                // Of this commit: a branch may have moved on meanwhile.
-                let same = Hub { revision: facts.commit.clone(), ..hub.clone() };
-                let again = || Ok(self.facts(file, &same, false, watch, stop)?.location);
-                unfinished::note(&blob, hub)?;
-                let location = facts.location.clone();
-                let context = self.context(watch, stop);
-                let received = receive(context, &wanted, &blob, location, &again);
-                unfinished::forget_unless_partial(&blob);
-                let (found, bytes) = received?;
-                let fetched =
-                    Fetched { bytes, sha256: Some(found.sha256), ..is_here(pointer.clone()) };
-                (fetched, true)
-            }
-        };
-        if !pointer.is_file() {
-            fetched.path = cache.link(hub, &facts.id, &facts.commit, is_new)?;
-        }
-        cache.write_ref(hub, &facts.commit)?;
-        Ok(fetched)
-    }
-
-    /// Asks a Hub for a file; once only where it is here already.
-    fn facts(
-        &self,
-        file: &File,
-        hub: &Hub,
-        is_here: bool,
-        watch: Watch<'_>,
-        stop: &AtomicBool,
-    ) -> Result<Facts, DownloadError> {
-        let address = file.address.to_string();
-        let environment = &self.environment;
-        environment.check_token()?;
-        let mut attempts = Attempts { environment, address: &address, watch, stop, failed: 0 };
-        if is_here {
-            attempts.only_once();
-        }
-        watch(State::Asking);
-        loop {
-            if stop.load(Ordering::Relaxed) {
-                return Err(DownloadError::Stopped);
-            }
-            match hub::ask(&self.transport, environment, hub) {
-                Ok(Ok(facts)) => return Ok(facts),
-                Ok(Err(commit)) => {
-                    self.cache().write_absence(hub, &commit);
-                    let (repository, revision) = (hub.repository.clone(), hub.revision.clone());
-                    let refusal = Refusal::Entry { repository, revision, path: hub.path.clone() };
-                    return Err(DownloadError::Refused { address, refusal });
-                }
-                Err(trouble) => attempts.again(trouble)?,
-            }
-        }
-    }
-
-    /// Compares what the Hub has with what the catalogue describes.
-    fn check_facts(&self, file: &File, facts: &Facts) -> Result<(), DownloadError> {
-        let changed = |what, expected: String, found: String| {
-            Err(DownloadError::Changed { address: file.address.to_string(), what, expected, found })
-        };
-        let of_hub = Expected::of_id(&facts.id, facts.size).sha256;
-        match (&file.sha256, of_hub) {
-            (Some(pinned), Some(found)) if *pinned != found => {
-                return changed("SHA-256", pinned.clone(), found);
-            }
-            _ => {}
-        }
-        match file.bytes {
-            Some(bytes) if bytes != facts.size => {
-                changed("size", bytes.to_string(), facts.size.to_string())
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn fetch_url(
         &self,
         file: &File,
@@ -401,12 +245,12 @@ impl Downloader {
         Ok(Fetched { bytes, sha256: Some(found.sha256), ..Fetched::here(whole, None) })
     }
 
-    fn context<'a>(&'a self, watch: Watch<'a>, stop: &'a AtomicBool) -> Context<'a> {
+    pub(crate) fn context<'a>(&'a self, watch: Watch<'a>, stop: &'a AtomicBool) -> Context<'a> {
         let Self { environment, transport, promised } = self;
         Context { environment, transport, promised, watch, stop }
     }
 
-    fn offline(&self, file: &File) -> DownloadError {
+    pub(crate) fn offline(&self, file: &File) -> DownloadError {
         DownloadError::Offline { address: file.address.to_string(), place: self.place(file) }
     }
 }
@@ -415,20 +259,6 @@ impl Downloader {
 /// dates and numbers of steps.
 fn is_pytorchs(url: &str) -> bool {
     Origin::of(url).is_some_and(|origin| origin.host() == PYTORCH)
-}
-
-/// Whether a file that is here may be taken although the Hub could not be asked: it may be, unless the Hub has said
-/// that there is no such file.
-fn may_be_elsewhere(error: &DownloadError) -> bool {
-    match error {
-        DownloadError::Refused { refusal, .. } => !is_gone(refusal),
-        DownloadError::Unreachable { .. }
-        | DownloadError::NotAHub { .. }
-        | DownloadError::TokenFile { .. } => true,
-        // A cache that is another user's, or may only be read.
-        DownloadError::Write(_) => true,
-        _ => false,
-    }
 }
 
 /// Whether a file of a cache may be the one that the catalogue describes, by its length and by the id that its content
@@ -441,21 +271,6 @@ fn may_be(path: &Path, file: &File) -> bool {
     let is_pinned =
         |digest: &String| id.as_ref().filter(|id| is_digest(id)).is_none_or(|id| id == digest);
     file.bytes.is_none_or(has_length) && file.sha256.as_ref().is_none_or(is_pinned)
-}
-
-/// Whether a content of the cache has its length, and the digests that its name does not tell.
-fn is_whole(blob: &Path, size: u64, expected: Option<&Expected>) -> bool {
-    let has_length = blob.metadata().is_ok_and(|metadata| metadata.len() == size);
-    let is_expected = |expected: &Expected| {
-        let found = expected.of_file(blob);
-        found.is_ok_and(|found| expected.difference(&found).is_none())
-    };
-    has_length && expected.is_none_or(is_expected)
-}
-
-/// Whether the Hub has said that there is no such file or revision.
-fn is_gone(refusal: &Refusal) -> bool {
-    matches!(refusal, Refusal::Entry { .. } | Refusal::Revision { .. })
 }
 
 /// Removes a file; it is no error where it is not there.

@@ -17,6 +17,7 @@ mod disk;
 mod downloader;
 mod environment;
 mod error;
+mod from_hub;
 mod hub;
 mod list;
 mod part;
