@@ -9,7 +9,7 @@ use tintype::catalogue::{Address, File, Hub};
 use crate::cache::Cache;
 use crate::check::Expected;
 use crate::environment::Environment;
-use crate::error::DownloadError;
+use crate::error::{DownloadError, Misfit};
 use crate::from_hub::is_gone;
 use crate::promise::Promised;
 use crate::receive::{Context, Wanted, receive};
@@ -96,10 +96,28 @@ impl Downloader {
         Cache { environment: &self.environment }
     }
 
-    /// The file, where it is on this machine. Makes no request.
+    /// The file, where it is on this machine; one of another length than the catalogue says is not it, see
+    /// [`misfit`](Self::misfit). Makes no request.
     pub fn find(&self, file: &File) -> Option<PathBuf> {
+        let is_it = |path: &PathBuf| match &file.address {
+            Address::Hub(_) => may_be(path, file),
+            _ => file.bytes.is_none_or(|bytes| has_length(path, bytes)),
+        };
+        self.kept(file).filter(is_it)
+    }
+
+    /// What lies in the place of a file and has another length than the catalogue says. It counts as missing, and a
+    /// download replaces it. Makes no request.
+    pub fn misfit(&self, file: &File) -> Option<Misfit> {
+        let (path, expected) = (self.kept(file)?, file.bytes?);
+        let found = path.metadata().ok()?.len();
+        (found != expected).then_some(Misfit { path, found, expected })
+    }
+
+    /// What lies in the place of a file.
+    fn kept(&self, file: &File) -> Option<PathBuf> {
         match &file.address {
-            Address::Hub(hub) => self.cache().find(hub).filter(|path| may_be(path, file)),
+            Address::Hub(hub) => self.cache().find(hub),
             _ => Some(url_cache::place(&self.environment, file)).filter(|path| path.is_file()),
         }
     }
@@ -225,14 +243,14 @@ impl Downloader {
         watch: Watch<'_>,
         stop: &AtomicBool,
     ) -> Result<Fetched, DownloadError> {
-        let whole = url_cache::place(&self.environment, file);
-        if whole.is_file() {
-            return Ok(Fetched::here(whole, None));
+        if let Some(path) = self.find(file) {
+            return Ok(Fetched::here(path, None));
         }
         if self.environment.offline {
             return Err(self.offline(file));
         }
         watch(State::Asking);
+        let whole = url_cache::place(&self.environment, file);
         let expected = Expected {
             sha256: file.sha256.clone(),
             git: None,
@@ -250,8 +268,13 @@ impl Downloader {
         Context { environment, transport, promised, watch, stop }
     }
 
+    /// Why a file that is not here is not fetched where no request may be made.
     pub(crate) fn offline(&self, file: &File) -> DownloadError {
-        DownloadError::Offline { address: file.address.to_string(), place: self.place(file) }
+        let address = file.address.to_string();
+        match self.misfit(file) {
+            Some(misfit) => DownloadError::OfflineMisfit { address, misfit },
+            None => DownloadError::Offline { address, place: self.place(file) },
+        }
     }
 }
 
@@ -264,13 +287,18 @@ fn is_pytorchs(url: &str) -> bool {
 /// Whether a file of a cache may be the one that the catalogue describes, by its length and by the id that its content
 /// is kept under.
 fn may_be(path: &Path, file: &File) -> bool {
-    let has_length = |bytes: u64| path.metadata().is_ok_and(|metadata| metadata.len() == bytes);
     let id =
         path.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_str()?.to_string()));
     let is_digest = |id: &String| id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit());
     let is_pinned =
         |digest: &String| id.as_ref().filter(|id| is_digest(id)).is_none_or(|id| id == digest);
-    file.bytes.is_none_or(has_length) && file.sha256.as_ref().is_none_or(is_pinned)
+    file.bytes.is_none_or(|bytes| has_length(path, bytes))
+        && file.sha256.as_ref().is_none_or(is_pinned)
+}
+
+/// Whether there is a file of a length.
+pub(crate) fn has_length(path: &Path, bytes: u64) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == bytes)
 }
 
 /// Removes a file; it is no error where it is not there.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tintype::catalogue::{Address, File, Hub};
 
 use crate::check::Expected;
-use crate::downloader::{Downloader, Fetched, State, Watch, remove};
+use crate::downloader::{Downloader, Fetched, State, Watch, has_length, remove};
 use crate::error::{DownloadError, Refusal};
 use crate::hub::{self, Facts};
 use crate::receive::{Wanted, receive};
@@ -26,7 +26,8 @@ impl Downloader {
         }
         let facts = self.facts(file, hub, true, &|_| {}, stop)?;
         let (cache, id, commit) = (self.cache(), &facts.id, &facts.commit);
-        let is_here = cache.pointer(hub, commit).is_file() || cache.blob(hub, id).is_file();
+        let (pointer, blob) = (cache.pointer(hub, commit), cache.blob(hub, id));
+        let is_here = has_length(&pointer, facts.size) || has_length(&blob, facts.size);
         Ok((!is_here).then_some(facts.size))
     }
 
@@ -72,9 +73,11 @@ impl Downloader {
         let cache = self.cache();
         let pointer = cache.pointer(hub, &facts.commit);
         let is_here = |path| Fetched::here(path, Some(facts.commit.clone()));
-        if pointer.is_file() {
+        // One that is cut is fetched again.
+        let is_there = || has_length(&pointer, facts.size);
+        if is_there() {
             cache.write_ref(hub, &facts.commit)?;
-            return Ok(is_here(pointer));
+            return Ok(is_here(pointer.clone()));
         }
         cache.create()?;
         let _lock = cache.lock(hub, &facts.id, &|| watch(State::Locked), stop)?;
@@ -87,7 +90,7 @@ impl Downloader {
         if blob.is_file() && !is_whole(&blob, facts.size, needs_check.then_some(&expected)) {
             remove(&blob)?;
         }
-        let (mut fetched, is_new) = match (pointer.is_file(), blob.is_file()) {
+        let (mut fetched, is_new) = match (is_there(), blob.is_file()) {
             (true, _) => (is_here(pointer.clone()), false),
             (false, true) => (is_here(pointer.clone()), false),
             (false, false) => {
@@ -107,7 +110,7 @@ impl Downloader {
                 (fetched, true)
             }
         };
-        if !pointer.is_file() {
+        if !is_there() {
             fetched.path = cache.link(hub, &facts.id, &facts.commit, is_new)?;
         }
         cache.write_ref(hub, &facts.commit)?;
@@ -185,12 +188,11 @@ fn may_be_elsewhere(error: &DownloadError) -> bool {
 
 /// Whether a content of the cache has its length, and the digests that its name does not tell.
 fn is_whole(blob: &Path, size: u64, expected: Option<&Expected>) -> bool {
-    let has_length = blob.metadata().is_ok_and(|metadata| metadata.len() == size);
     let is_expected = |expected: &Expected| {
         let found = expected.of_file(blob);
         found.is_ok_and(|found| expected.difference(&found).is_none())
     };
-    has_length && expected.is_none_or(is_expected)
+    has_length(blob, size) && expected.is_none_or(is_expected)
 }
 
 /// Whether the Hub has said that there is no such file or revision.

@@ -36,7 +36,7 @@ use tintype::catalogue::Catalogue;
 
 pub use downloader::{Downloader, Fetched, State, Watch};
 pub use environment::Environment;
-pub use error::{CatalogueFileError, DownloadError, Refusal};
+pub use error::{CatalogueFileError, DownloadError, Misfit, Refusal};
 pub use list::Listed;
 pub use published::{Presence, set_path};
 
