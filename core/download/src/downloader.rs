@@ -26,7 +26,7 @@ const AT_ONCE: usize = 4;
 pub enum State {
     /// The server is asked what the file is.
     Asking,
-    /// What an earlier download has left is read for its digest.
+    /// What is here already is read for its digest.
     Checking {
         /// Bytes read.
         done: u64,

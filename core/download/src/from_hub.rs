@@ -1,6 +1,6 @@
 //! Files of a Hub: what they are by now, and their contents in Python's cache.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tintype::catalogue::{Address, File, Hub};
@@ -27,7 +27,9 @@ impl Downloader {
         let facts = self.facts(file, hub, true, &|_| {}, stop)?;
         let (cache, id, commit) = (self.cache(), &facts.id, &facts.commit);
         let (pointer, blob) = (cache.pointer(hub, commit), cache.blob(hub, id));
-        let is_here = has_length(&pointer, facts.size) || has_length(&blob, facts.size);
+        let is_here = has_length(&pointer, facts.size)
+            || has_length(&blob, facts.size)
+            || self.unchanged(hub, facts.size, &expected(file, &facts), &|_| {}, stop)?.is_some();
         Ok((!is_here).then_some(facts.size))
     }
 
@@ -82,39 +84,67 @@ impl Downloader {
         cache.create()?;
         let _lock = cache.lock(hub, &facts.id, &|| watch(State::Locked), stop)?;
         let blob = cache.blob(hub, &facts.id);
-        let mut expected = Expected::of_id(&facts.id, facts.size);
-        // The ids of some mirrors are no digests.
-        let is_named_by_content = expected.is_known();
-        let needs_check = file.sha256.is_some() && expected.sha256.is_none();
-        expected.sha256 = expected.sha256.or_else(|| file.sha256.clone());
-        if blob.is_file() && !is_whole(&blob, facts.size, needs_check.then_some(&expected)) {
-            remove(&blob)?;
-        }
-        let (mut fetched, is_new) = match (is_there(), blob.is_file()) {
-            (true, _) => (is_here(pointer.clone()), false),
-            (false, true) => (is_here(pointer.clone()), false),
-            (false, false) => {
-                let size = Some(facts.size);
-                let wanted = Wanted { file, size, expected, is_named_by_content };
-                // Of this commit: a branch may have moved on meanwhile.
-                let same = Hub { revision: facts.commit.clone(), ..hub.clone() };
-                let again = || Ok(self.facts(file, &same, false, watch, stop)?.location);
-                unfinished::note(&blob, hub)?;
-                let location = facts.location.clone();
-                let context = self.context(watch, stop);
-                let received = receive(context, &wanted, &blob, location, &again);
-                unfinished::forget_unless_partial(&blob);
-                let (found, bytes) = received?;
-                let fetched =
-                    Fetched { bytes, sha256: Some(found.sha256), ..is_here(pointer.clone()) };
-                (fetched, true)
+        let of_id = Expected::of_id(&facts.id, facts.size);
+        let expected = expected(file, facts);
+        if blob.is_file() {
+            // A name that is a SHA-256 tells the content; that of a mirror may tell nothing.
+            let needs_check = file.sha256.is_some() && of_id.sha256.is_none();
+            let is_whole = match needs_check {
+                true => has_content(&blob, facts.size, &expected, watch, stop)?,
+                false => has_length(&blob, facts.size),
+            };
+            if !is_whole {
+                remove(&blob)?;
             }
-        };
-        if !is_there() {
-            fetched.path = cache.link(hub, &facts.id, &facts.commit, is_new)?;
+        }
+        let mut fetched = is_here(pointer.clone());
+        if is_there() {
+            // Another program has fetched it meanwhile.
+        } else if blob.is_file() {
+            cache.link(hub, &facts.id, &facts.commit, false)?;
+        } else if let Some(same) = self.unchanged(hub, facts.size, &expected, watch, stop)? {
+            cache.share(&same, hub, &facts.commit)?;
+        } else {
+            let is_named_by_content = of_id.is_known();
+            let wanted = Wanted { file, size: Some(facts.size), expected, is_named_by_content };
+            // Of this commit: a branch may have moved on meanwhile.
+            let same = Hub { revision: facts.commit.clone(), ..hub.clone() };
+            let again = || Ok(self.facts(file, &same, false, watch, stop)?.location);
+            unfinished::note(&blob, hub)?;
+            let location = facts.location.clone();
+            let received = receive(self.context(watch, stop), &wanted, &blob, location, &again);
+            unfinished::forget_unless_partial(&blob);
+            let (found, bytes) = received?;
+            // Where there are no locks, another program may have been faster.
+            if !is_there() {
+                cache.link(hub, &facts.id, &facts.commit, true)?;
+            }
+            fetched = Fetched { bytes, sha256: Some(found.sha256), ..fetched };
         }
         cache.write_ref(hub, &facts.commit)?;
         Ok(fetched)
+    }
+
+    /// The file of a commit that is here already, where it has this content. Where links are not possible, contents
+    /// lie in the folders of commits alone.
+    fn unchanged(
+        &self,
+        hub: &Hub,
+        size: u64,
+        expected: &Expected,
+        watch: Watch<'_>,
+        stop: &AtomicBool,
+    ) -> Result<Option<PathBuf>, DownloadError> {
+        let versions = match expected.is_known() {
+            true => self.cache().versions(hub),
+            false => Vec::new(),
+        };
+        for version in versions.into_iter().filter(|version| !version.is_symlink()) {
+            if has_content(&version, size, expected, watch, stop)? {
+                return Ok(Some(version));
+            }
+        }
+        Ok(None)
     }
 
     /// Asks a Hub for a file; once only where it is here already.
@@ -186,13 +216,29 @@ fn may_be_elsewhere(error: &DownloadError) -> bool {
     }
 }
 
-/// Whether a content of the cache has its length, and the digests that its name does not tell.
-fn is_whole(blob: &Path, size: u64, expected: Option<&Expected>) -> bool {
-    let is_expected = |expected: &Expected| {
-        let found = expected.of_file(blob);
-        found.is_ok_and(|found| expected.difference(&found).is_none())
-    };
-    has_length(blob, size) && expected.is_none_or(is_expected)
+/// The digests that a content must have: that of its id, and that of the catalogue.
+fn expected(file: &File, facts: &Facts) -> Expected {
+    let mut expected = Expected::of_id(&facts.id, facts.size);
+    expected.sha256 = expected.sha256.or_else(|| file.sha256.clone());
+    expected
+}
+
+/// Whether a file has a length and digests. One that cannot be read has not.
+fn has_content(
+    path: &Path,
+    size: u64,
+    expected: &Expected,
+    watch: Watch<'_>,
+    stop: &AtomicBool,
+) -> Result<bool, DownloadError> {
+    if !has_length(path, size) {
+        return Ok(false);
+    }
+    match expected.of_file(path, stop, &|done| watch(State::Checking { done })) {
+        Ok(Some(found)) => Ok(expected.difference(&found).is_none()),
+        Ok(None) => Err(DownloadError::Stopped),
+        Err(_) => Ok(false),
+    }
 }
 
 /// Whether the Hub has said that there is no such file or revision.
