@@ -8,8 +8,8 @@
 //! * [`user_catalogue`] — the catalogue with the entries of the user's own file
 //!
 //! Files of a Hub lie in Python's cache, where `huggingface_hub` finds them, too; files of other addresses lie in a
-//! cache folder of this program. Only [`Downloader::fetch`], [`complete`](Downloader::complete), those of several files
-//! and [`list`](Downloader::list) make requests.
+//! cache folder of this program. Only [`Downloader::fetch`], [`complete`](Downloader::complete), those of several files,
+//! [`newer`](Downloader::newer) and [`list`](Downloader::list) make requests.
 
 mod cache;
 mod check;
