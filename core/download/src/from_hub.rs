@@ -14,6 +14,12 @@ use crate::retry::Attempts;
 use crate::unfinished;
 
 impl Downloader {
+    /// Whether a file that is here is asked for again: that of a Hub's branch, unless no request may be made.
+    pub fn is_asked_again(&self, file: &File) -> bool {
+        let is_of_branch = matches!(&file.address, Address::Hub(hub) if !hub.is_pinned());
+        is_of_branch && !self.environment.offline
+    }
+
     /// Whether a Hub has another version of a file that is here, and its size. Asks once.
     ///
     /// # Errors
@@ -21,7 +27,7 @@ impl Downloader {
     /// [`DownloadError`] where the Hub cannot be asked.
     pub fn newer(&self, file: &File, stop: &AtomicBool) -> Result<Option<u64>, DownloadError> {
         let Address::Hub(hub) = &file.address else { return Ok(None) };
-        if hub.is_pinned() || self.environment.offline {
+        if !self.is_asked_again(file) {
             return Ok(None);
         }
         let facts = self.facts(file, hub, true, &|_| {}, stop)?;
