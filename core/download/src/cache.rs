@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tintype::catalogue::Hub;
-use tintype::files::write_whole;
+use tintype::files::{rename, write_whole};
 
 use crate::environment::Environment;
 use crate::error::DownloadError;
@@ -161,9 +161,7 @@ impl Cache<'_> {
         let up = std::iter::repeat_n("..", hub.path.split('/').count() + 1);
         let target: PathBuf = up.chain(["blobs", id]).collect();
         let linked = match self.environment.symlinks {
-            true => {
-                symlink(&target, &temporary).and_then(|()| std::fs::rename(&temporary, &pointer))
-            }
+            true => symlink(&target, &temporary).and_then(|()| rename(&temporary, &pointer)),
             false => Err(io::Error::from(io::ErrorKind::Unsupported)),
         };
         if linked.is_ok() && pointer.is_file() {
@@ -172,10 +170,8 @@ impl Cache<'_> {
         // Nothing is copied through a link that could not be put in its place.
         let _ = std::fs::remove_file(&temporary);
         let placed = match is_new {
-            true => std::fs::rename(&blob, &pointer),
-            false => {
-                std::fs::copy(&blob, &temporary).and_then(|_| std::fs::rename(&temporary, &pointer))
-            }
+            true => rename(&blob, &pointer),
+            false => std::fs::copy(&blob, &temporary).and_then(|_| rename(&temporary, &pointer)),
         };
         placed.map_err(DownloadError::write(&pointer))
     }
@@ -187,7 +183,7 @@ impl Cache<'_> {
         let temporary = beside(&pointer)?;
         let shared = std::fs::hard_link(from, &temporary)
             .or_else(|_| std::fs::copy(from, &temporary).map(|_| ()))
-            .and_then(|()| std::fs::rename(&temporary, &pointer));
+            .and_then(|()| rename(&temporary, &pointer));
         if shared.is_err() {
             // Of a copy for which the disk has no room.
             let _ = std::fs::remove_file(&temporary);

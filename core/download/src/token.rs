@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
+use tintype::files::text_of;
+
 /// A secret, which no output shows.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Token(pub(crate) String);
@@ -18,18 +20,18 @@ impl fmt::Debug for Token {
 }
 
 impl Token {
-    /// The token in a text; `None` where the text is blank. Editors of Windows put a byte order mark before it.
+    /// The token in a text; `None` where the text is blank.
     pub(crate) fn of(text: &str) -> Option<Self> {
-        let token = text.trim_start_matches('\u{feff}').trim();
+        let token = text.trim();
         (!token.is_empty()).then(|| Self(token.into()))
     }
 
     /// The token in a file; `None` where it is not there, or another user's.
     pub(crate) fn read(file: &Path) -> Result<Option<Self>, NoText> {
         let Ok(bytes) = std::fs::read(file) else { return Ok(None) };
-        match String::from_utf8(bytes) {
+        match text_of(&bytes) {
             // UTF-16 without a mark has a zero in each character.
-            Ok(text) if !text.contains('\0') => Ok(Self::of(&text)),
+            Ok(text) if !text.contains('\0') => Ok(Self::of(text)),
             _ => Err(NoText),
         }
     }
