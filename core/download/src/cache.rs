@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tintype::catalogue::Hub;
-use tintype::files::write_whole;
+use tintype::files::{rename, write_whole};
 
 use crate::environment::Environment;
 use crate::error::DownloadError;
@@ -84,10 +84,15 @@ impl Cache<'_> {
         if hub.is_pinned() {
             return None;
         }
-        let snapshots = std::fs::read_dir(self.folder(hub).join("snapshots")).ok()?;
-        let others = snapshots.flatten().map(|entry| entry.path().join(&hub.path));
-        let others = others.filter(|path| path.is_file());
-        others.max_by_key(|path| path.symlink_metadata().and_then(|m| m.modified()).ok())
+        let versions = self.versions(hub).into_iter();
+        versions.max_by_key(|path| path.symlink_metadata().and_then(|m| m.modified()).ok())
+    }
+
+    /// The file in every commit that is here.
+    pub(crate) fn versions(&self, hub: &Hub) -> Vec<PathBuf> {
+        let snapshots = std::fs::read_dir(self.folder(hub).join("snapshots"));
+        let commits = snapshots.into_iter().flatten().flatten();
+        commits.map(|entry| entry.path().join(&hub.path)).filter(|path| path.is_file()).collect()
     }
 
     /// Where a file is looked for.
@@ -149,32 +154,41 @@ impl Cache<'_> {
         id: &str,
         commit: &str,
         is_new: bool,
-    ) -> Result<PathBuf, DownloadError> {
+    ) -> Result<(), DownloadError> {
         let (blob, pointer) = (self.blob(hub, id), self.pointer(hub, commit));
-        let folder = pointer.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).map_err(DownloadError::write(folder))?;
+        let temporary = beside(&pointer)?;
         // Component by component: a link of Windows has no '/'.
         let up = std::iter::repeat_n("..", hub.path.split('/').count() + 1);
         let target: PathBuf = up.chain(["blobs", id]).collect();
-        let temporary = with_end(&pointer, &format!(".{}.tintype", std::process::id()));
-        let _ = std::fs::remove_file(&temporary);
         let linked = match self.environment.symlinks {
-            true => {
-                symlink(&target, &temporary).and_then(|()| std::fs::rename(&temporary, &pointer))
-            }
+            true => symlink(&target, &temporary).and_then(|()| rename(&temporary, &pointer)),
             false => Err(io::Error::from(io::ErrorKind::Unsupported)),
         };
         if linked.is_ok() && pointer.is_file() {
-            return Ok(pointer);
+            return Ok(());
         }
+        // Nothing is copied through a link that could not be put in its place.
+        let _ = std::fs::remove_file(&temporary);
         let placed = match is_new {
-            true => std::fs::rename(&blob, &pointer),
-            false => {
-                std::fs::copy(&blob, &temporary).and_then(|_| std::fs::rename(&temporary, &pointer))
-            }
+            true => rename(&blob, &pointer),
+            false => std::fs::copy(&blob, &temporary).and_then(|_| rename(&temporary, &pointer)),
         };
-        placed.map_err(DownloadError::write(&pointer))?;
-        Ok(pointer)
+        placed.map_err(DownloadError::write(&pointer))
+    }
+
+    /// Gives the file of another commit a name in this one, too: the same bytes under two names, or a copy where the
+    /// file system cannot do that.
+    pub(crate) fn share(&self, from: &Path, hub: &Hub, commit: &str) -> Result<(), DownloadError> {
+        let pointer = self.pointer(hub, commit);
+        let temporary = beside(&pointer)?;
+        let shared = std::fs::hard_link(from, &temporary)
+            .or_else(|_| std::fs::copy(from, &temporary).map(|_| ()))
+            .and_then(|()| rename(&temporary, &pointer));
+        if shared.is_err() {
+            // Of a copy for which the disk has no room.
+            let _ = std::fs::remove_file(&temporary);
+        }
+        shared.map_err(DownloadError::write(&pointer))
     }
 
     /// Notes which commit a branch or tag is.
@@ -196,6 +210,15 @@ impl Cache<'_> {
             let _ = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, ""));
         }
     }
+}
+
+/// A name beside a file that is to be, free and in a folder that is there.
+fn beside(pointer: &Path) -> Result<PathBuf, DownloadError> {
+    let folder = pointer.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(DownloadError::write(folder))?;
+    let temporary = with_end(pointer, &format!(".{}.tintype", std::process::id()));
+    let _ = std::fs::remove_file(&temporary);
+    Ok(temporary)
 }
 
 /// Opens a file to be locked, which others of the group may lock, too, as Python's; another user's that may only be read

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -77,16 +78,28 @@ impl Expected {
         Some(("SHA-256", beginning.clone(), found.sha256.clone()))
     }
 
-    /// The digests of a file.
-    pub(crate) fn of_file(&self, path: &Path) -> io::Result<Found> {
+    /// The digests of a file; `None` where that was stopped.
+    ///
+    /// * `checked`: told how many bytes have been read
+    pub(crate) fn of_file(
+        &self,
+        path: &Path,
+        stop: &AtomicBool,
+        checked: &dyn Fn(u64),
+    ) -> io::Result<Option<Found>> {
         let (mut file, mut hashes) = (File::open(path)?, self.hashes());
-        let mut buffer = vec![0; CHUNK];
-        loop {
+        let (mut buffer, mut done) = (vec![0; CHUNK], 0);
+        while !stop.load(Ordering::Relaxed) {
             match file.read(&mut buffer)? {
-                0 => return Ok(hashes.finish()),
-                n => hashes.update(&buffer[..n]),
+                0 => return Ok(Some(hashes.finish())),
+                n => {
+                    hashes.update(&buffer[..n]);
+                    done += n as u64;
+                    checked(done);
+                }
             }
         }
+        Ok(None)
     }
 
     pub(crate) fn hashes(&self) -> Hashes {

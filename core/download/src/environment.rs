@@ -1,12 +1,14 @@
 //! What the process' environment says: the variables of Python's `huggingface_hub`, and two of our own.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use directories::{BaseDirs, ProjectDirs};
 
+use crate::disk;
+use crate::error::DownloadError;
+use crate::token::{NoText, Token};
 use crate::transport::{Origin, is_loopback};
 
 /// The Hub where none is named.
@@ -17,16 +19,6 @@ const PROXIES: [&str; 6] =
 /// Time limits where none are set, as Python's.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A secret, which no output shows.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Token(pub(crate) String);
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token")
-    }
-}
-
 /// Where files are fetched from and kept. [`Environment::of_process`] reads the variables.
 #[derive(Clone, Debug)]
 pub struct Environment {
@@ -34,6 +26,8 @@ pub struct Environment {
     pub endpoint: String,
     /// `HF_TOKEN`, or the file `HF_TOKEN_PATH`.
     pub(crate) token: Option<Token>,
+    /// That file, where it is no text: a Hub is not asked without the token that was meant for it.
+    pub(crate) unread_token: Option<PathBuf>,
     /// `HF_HUB_CACHE`, by default `$HF_HOME/hub`.
     pub hub_cache: PathBuf,
     /// `TINTYPE_CACHE`: where files of plain addresses are kept, by default a folder of the user's caches.
@@ -83,17 +77,21 @@ impl Environment {
             duration.filter(|d| !d.is_zero()).unwrap_or(TIMEOUT)
         };
         let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| HUB.into());
-        let token = || {
-            let named = text("HF_TOKEN").or_else(|| text("HUGGING_FACE_HUB_TOKEN"));
-            let file = path("HF_TOKEN_PATH").unwrap_or_else(|| hf_home.join("token"));
-            named.or_else(|| std::fs::read_to_string(file).ok())
+        let token_file = path("HF_TOKEN_PATH").unwrap_or_else(|| hf_home.join("token"));
+        let named = text("HF_TOKEN").or_else(|| text("HUGGING_FACE_HUB_TOKEN"));
+        let (token, unread_token) = match named {
+            _ if is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN") => (None, None),
+            Some(named) => (Token::of(&named), None),
+            None => match Token::read(&token_file) {
+                Ok(token) => (token, None),
+                Err(NoText) => (None, Some(token_file)),
+            },
         };
-        let token = if is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN") { None } else { token() };
-        let token = token.map(|token| token.trim().to_string());
         let named = path("TINTYPE_CATALOGUE");
         Self {
             endpoint: endpoint.trim().trim_end_matches('/').into(),
-            token: token.filter(|token| !token.is_empty()).map(Token),
+            token,
+            unread_token,
             hub_cache: hub_cache.unwrap_or_else(|| hf_home.join("hub")),
             cache: path("TINTYPE_CACHE").unwrap_or_else(own_cache),
             catalogue_is_named: named.is_some(),
@@ -104,7 +102,7 @@ impl Environment {
             answer_timeout: seconds("HF_HUB_ETAG_TIMEOUT"),
             read_timeout: seconds("HF_HUB_DOWNLOAD_TIMEOUT"),
             sleep: std::thread::sleep,
-            free_space,
+            free_space: disk::free_space,
         }
     }
 
@@ -113,6 +111,14 @@ impl Environment {
         let (there, endpoint) = (Origin::of(url)?, Origin::of(&self.endpoint)?);
         let is_private = there.is_https() || is_loopback(there.host());
         self.token.as_ref().filter(|_| there == endpoint && is_private)
+    }
+
+    /// Fails where a token is meant for the Hub and cannot be read.
+    pub(crate) fn check_token(&self) -> Result<(), DownloadError> {
+        match &self.unread_token {
+            Some(path) => Err(DownloadError::TokenFile { path: path.clone() }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -152,49 +158,6 @@ fn expanded(value: OsString, variable: &impl Fn(&str) -> Option<OsString>) -> Pa
     }
     path.push(rest);
     path.into()
-}
-
-/// The path, or the nearest folder above it that exists.
-fn existing(path: &Path) -> Option<&Path> {
-    path.ancestors().find(|folder| folder.exists())
-}
-
-/// Free bytes of the disk that holds a path, or the nearest folder above it that exists.
-#[cfg(unix)]
-fn free_space(path: &Path) -> Option<u64> {
-    let disk = rustix::fs::statvfs(existing(path)?).ok()?;
-    disk.f_bavail.checked_mul(disk.f_frsize)
-}
-
-/// Free bytes of the disk that holds a path, or the nearest folder above it that exists.
-#[cfg(not(unix))]
-fn free_space(path: &Path) -> Option<u64> {
-    let mount_point = mount_point(path)?;
-    let disks = sysinfo::Disks::new_with_refreshed_list();
-    let disk = disks.iter().find(|disk| disk.mount_point() == mount_point)?;
-    Some(disk.available_space())
-}
-
-/// What tells the disk of a path from others.
-#[cfg(unix)]
-pub(crate) fn disk(path: &Path) -> Option<String> {
-    use std::os::unix::fs::MetadataExt;
-    Some(existing(path)?.metadata().ok()?.dev().to_string())
-}
-
-/// What tells the disk of a path from others.
-#[cfg(not(unix))]
-pub(crate) fn disk(path: &Path) -> Option<String> {
-    mount_point(path).map(|at| at.display().to_string())
-}
-
-/// Where the disk of a path is mounted.
-#[cfg(not(unix))]
-fn mount_point(path: &Path) -> Option<PathBuf> {
-    let there = existing(path)?.canonicalize().ok()?;
-    let disks = sysinfo::Disks::new_with_refreshed_list();
-    let holding = disks.iter().map(|disk| disk.mount_point()).filter(|at| there.starts_with(at));
-    holding.max_by_key(|at| at.components().count()).map(Path::to_path_buf)
 }
 
 #[cfg(test)]
@@ -291,14 +254,5 @@ mod tests {
         std::fs::write(folder.path().join("token"), "of a file\n").expect("it is written");
         let file = of(&[("HF_HOME", &folder.path().display().to_string())]);
         assert_eq!(file.token, Some(Token("of a file".into())));
-    }
-
-    #[test]
-    fn a_disk_has_free_space() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let free = free_space(&folder.path().join("not/there"));
-        if cfg!(target_os = "linux") {
-            assert!(free.is_some_and(|free| free > 0), "{free:?}");
-        }
     }
 }

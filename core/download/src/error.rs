@@ -78,6 +78,18 @@ fn message_of(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }
 
+/// A file that lies where another one would, by its length.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} has {found} bytes instead of {expected}", .path.display())]
+pub struct Misfit {
+    /// Where.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub found: u64,
+    /// Those of the file that is meant.
+    pub expected: u64,
+}
+
 /// Why a file was not fetched. Each names the address or the file.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
@@ -88,6 +100,14 @@ pub enum DownloadError {
         address: String,
         /// Where it would be.
         place: PathBuf,
+    },
+    /// The environment forbids requests, and what is here is not the file.
+    #[error("{address}: {misfit}, and HF_HUB_OFFLINE forbids to fetch it again")]
+    OfflineMisfit {
+        /// Where it comes from.
+        address: String,
+        /// What is here.
+        misfit: Misfit,
     },
     /// The server refuses.
     #[error("{address}: {refusal}")]
@@ -106,6 +126,15 @@ pub enum DownloadError {
         host: String,
         /// What happened last.
         problem: String,
+    },
+    /// The token's file is no text.
+    #[error(
+        "the token in {} cannot be read: save it as UTF-8 (PowerShell may have written UTF-16), or set HF_TOKEN",
+        .path.display()
+    )]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
     },
     /// Something between here and the Hub answers in its place.
     #[error(

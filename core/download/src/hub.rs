@@ -6,8 +6,7 @@ use crate::environment::Environment;
 use crate::error::{DownloadError, Refusal};
 use crate::retry::passing;
 use crate::transport::{
-    Answer, RequestError, Transport, header, host_of, is_absolute, is_as_private, number, public,
-    resolved,
+    Answer, Chain, RequestError, Transport, header, host_of, is_absolute, number, public,
 };
 
 /// Redirects within a host before a request is given up.
@@ -61,14 +60,14 @@ pub(crate) fn ask(
     hub: &Hub,
 ) -> Result<Result<Facts, String>, RequestError> {
     let mut url = address(&environment.endpoint, hub);
-    let mut left = REDIRECTS;
+    let (mut left, mut chain, name) = (REDIRECTS, Chain::of(&[&url]), address_of(hub));
     let answer = loop {
         let answer = transport.head(&url, environment.token_for(&url))?;
         let location = header(&answer, "Location").filter(|_| answer.status().is_redirection());
         match location.filter(|location| !is_absolute(location)) {
             Some(location) if left > 0 => {
                 left -= 1;
-                url = resolved(&url, location).unwrap_or(url);
+                url = chain.next(&url, location, &name)?.unwrap_or(url);
             }
             Some(_) => return Err(RequestError::passing(&url, "it redirects without an end")),
             None => break answer,
@@ -83,9 +82,7 @@ pub(crate) fn ask(
     if let Some(refusal) = refusal(&answer, &environment.endpoint, hub) {
         return match (refusal, commit) {
             (Refusal::Entry { .. }, Some(commit)) => Ok(Err(commit)),
-            (refusal, _) => {
-                Err(DownloadError::Refused { address: address_of(hub), refusal }.into())
-            }
+            (refusal, _) => Err(DownloadError::Refused { address: name, refusal }.into()),
         };
     }
     let is_redirect = answer.status().is_redirection();
@@ -93,20 +90,17 @@ pub(crate) fn ask(
     let size = number(&answer, "X-Linked-Size")
         .or_else(|| number(&answer, "Content-Length").filter(|_| !is_redirect));
     let Some(commit) = commit else {
-        return Err(DownloadError::NotAHub { address: address_of(hub), host: host_of(&url) }.into());
+        return Err(DownloadError::NotAHub { address: name, host: host_of(&url) }.into());
     };
     let (Some(id), Some(size)) = (id, size) else {
         return Err(RequestError::passing(&url, "the answer has no size or no ETag"));
     };
     let location = header(&answer, "Location").filter(|_| is_redirect);
-    let location = location.and_then(|location| resolved(&url, location));
     let location = match location {
-        Some(location) if !is_as_private(&url, &location) => {
-            let (address, host) = (address_of(hub), host_of(&location));
-            return Err(DownloadError::Downgrade { address, host }.into());
-        }
-        location => location.unwrap_or(url),
+        Some(location) => chain.next(&url, location, &name)?,
+        None => None,
     };
+    let location = location.unwrap_or(url);
     Ok(Ok(Facts { commit, id, size, location }))
 }
 

@@ -9,7 +9,7 @@ use crate::downloader::{Downloader, State};
 use crate::error::{DownloadError, Refusal};
 use crate::hub::{encoded, refusal};
 use crate::retry::{Attempts, passing};
-use crate::transport::{RequestError, header, resolved};
+use crate::transport::{Answer, Chain, RequestError, header};
 
 /// Pages of a listing that are read.
 const PAGES: usize = 20;
@@ -38,19 +38,22 @@ impl Downloader {
         if self.environment.offline {
             return Err(DownloadError::Offline { address, place: self.cache().folder(of) });
         }
+        self.environment.check_token()?;
         let kind = if of.is_dataset { "datasets" } else { "models" };
         let (endpoint, revision) = (&self.environment.endpoint, encoded(&of.revision, false));
         let mut next =
             Some(format!("{endpoint}/api/{kind}/{}/tree/{revision}?recursive=true", of.repository));
         let mut files = Vec::new();
-        let environment = &self.environment;
+        let (environment, mut chain) = (&self.environment, Chain::of(&[endpoint]));
         let watch = |_: State| {};
         let mut attempts =
             Attempts { environment, address: &address, watch: &watch, stop, failed: 0 };
         for _ in 0..PAGES {
             let Some(url) = next.take() else { return Ok(files) };
             loop {
-                match self.page(&url, of, &mut files) {
+                let answer = self.page(&url);
+                match answer.and_then(|answer| self.read(answer, &url, of, &mut chain, &mut files))
+                {
                     Ok(more) => break next = more,
                     Err(trouble) => attempts.again(trouble)?,
                 }
@@ -60,27 +63,39 @@ impl Downloader {
         Err(DownloadError::Refused { address, refusal: Refusal::Other { status: 200, message } })
     }
 
+    /// Asks for a page.
+    fn page(&self, url: &str) -> Result<Answer, RequestError> {
+        let answer = self.transport.get(url, &[], self.environment.token_for(url))?;
+        match passing(&answer, url) {
+            Some(trouble) => Err(trouble),
+            None => Ok(answer),
+        }
+    }
+
     /// Reads a page; returns the address of the next.
-    fn page(
+    fn read(
         &self,
+        mut answer: Answer,
         url: &str,
         of: &Hub,
+        chain: &mut Chain,
         files: &mut Vec<Listed>,
     ) -> Result<Option<String>, RequestError> {
-        let mut answer = self.transport.get(url, &[], self.environment.token_for(url))?;
-        if let Some(trouble) = passing(&answer, url) {
-            return Err(trouble);
-        }
+        let address = format!("hub:{}", of.repository);
         // A repository that was renamed.
         let moved = header(&answer, "Location").filter(|_| answer.status().is_redirection());
-        if let Some(moved) = moved.and_then(|moved| resolved(url, moved)) {
+        if let Some(moved) = moved
+            && let Some(moved) = chain.next(url, moved, &address)?
+        {
             return Ok(Some(moved));
         }
-        let address = format!("hub:{}", of.repository);
         if let Some(refusal) = refusal(&answer, &self.environment.endpoint, of) {
             return Err(DownloadError::Refused { address, refusal }.into());
         }
-        let next = header(&answer, "Link").and_then(next).and_then(|next| resolved(url, next));
+        let next = match header(&answer, "Link").and_then(next) {
+            Some(next) => chain.next(url, next, &address)?,
+            None => None,
+        };
         let text = answer.body_mut().with_config().limit(PAGE).read_to_string();
         let text = text.map_err(|error| RequestError::passing(url, error.to_string()))?;
         let Ok(Value::Array(entries)) = serde_json::from_str(&text) else {
@@ -111,7 +126,10 @@ fn next(link: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use ureq::http::Response;
+
     use super::*;
+    use crate::environment::Environment;
 
     #[test]
     fn the_next_page_is_found() {
@@ -119,5 +137,33 @@ mod tests {
             "<https://h.example/a?x=1>; rel=\"prev\", <https://h.example/a?x=3>; rel=\"next\"";
         assert_eq!(next(link), Some("https://h.example/a?x=3"));
         assert_eq!(next("<x>; rel=\"prev\""), None);
+    }
+
+    #[test]
+    fn a_listing_over_https_goes_on_over_https() {
+        let endpoint = "https://hub.example";
+        let environment = Environment::of(|name| (name == "HF_ENDPOINT").then(|| endpoint.into()));
+        let downloader = Downloader::new(environment);
+        let Ok(Address::Hub(of)) = "hub:maker/model/x".parse::<Address>() else {
+            panic!("a Hub's")
+        };
+        let next = |status: u16, name: &str, value: &str| {
+            let answer = Response::builder().status(status).header(name, value);
+            let answer = answer.body(ureq::Body::builder().data("[]")).expect("an answer");
+            let mut chain = Chain::of(&[endpoint]);
+            downloader.read(answer, &format!("{endpoint}/a"), &of, &mut chain, &mut Vec::new())
+        };
+        let is_refused = |next: Result<Option<String>, RequestError>| match next {
+            Err(RequestError::Final(DownloadError::Downgrade { host, .. })) => host == "b.example",
+            _ => false,
+        };
+        assert!(is_refused(next(307, "Location", "http://b.example/x")));
+        assert!(is_refused(next(200, "Link", "<http://b.example/x>; rel=\"next\"")));
+        let there = "https://b.example/x";
+        for (status, name, value) in
+            [(307, "Location", there), (200, "Link", "<https://b.example/x>; rel=\"next\"")]
+        {
+            assert_eq!(next(status, name, value).expect("it goes on").as_deref(), Some(there));
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tintype::files::sync_folder;
+use tintype::files::{rename, sync, sync_folder};
 
 use crate::check::{Expected, Found, Hashes};
 use crate::error::DownloadError;
@@ -168,7 +168,7 @@ impl Part {
             let gone = io::Error::new(io::ErrorKind::NotFound, "its part was removed meanwhile");
             return Err(DownloadError::write(whole)(gone));
         }
-        let durable = self.file.sync_all().and_then(|()| std::fs::rename(&self.path, whole));
+        let durable = sync(&self.file).and_then(|()| rename(&self.path, whole));
         durable.and_then(|()| sync_folder(whole)).map_err(DownloadError::write(whole))?;
         self.is_private = false;
         Ok(found)

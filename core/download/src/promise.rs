@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use crate::environment::disk;
+use crate::disk;
 
 /// Bytes that the downloads of this process still have to write, by disk.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub(crate) struct Promise<'a> {
 impl Promised {
     /// Promises room for bytes below a folder; also returns what others have been promised on its disk.
     pub(crate) fn promise(&self, folder: &Path, bytes: u64) -> (Promise<'_>, u64) {
-        let disk = disk(folder).unwrap_or_default();
+        let disk = disk::id(folder).unwrap_or_default();
         let before = self.change(&disk, |sum| sum.saturating_add(bytes));
         (Promise { all: self, disk, left: bytes }, before)
     }

@@ -16,8 +16,7 @@ use crate::part::{CHUNK, Part, VALIDATOR, with_end};
 use crate::promise::{Promise, Promised};
 use crate::retry::{Attempts, passing};
 use crate::transport::{
-    Answer, Origin, RequestError, Transport, header, host_of, is_as_private, is_chunked, number,
-    resolved,
+    Answer, Chain, Origin, RequestError, Transport, header, host_of, is_chunked, number,
 };
 
 /// Redirects before an address is given up.
@@ -189,6 +188,11 @@ impl Receiver<'_> {
     ) -> Result<(Answer, String), RequestError> {
         let Context { environment, transport, .. } = self.context;
         let mut url = location.to_string();
+        let first = match &self.wanted.file.address {
+            Address::Hub(_) => &environment.endpoint,
+            Address::Url(url) | Address::Link(url) => url,
+        };
+        let mut chain = Chain::of(&[first, location]);
         for _ in 0..=REDIRECTS {
             let token = match self.wanted.file.address {
                 Address::Hub(_) => environment.token_for(&url),
@@ -196,13 +200,9 @@ impl Receiver<'_> {
             };
             let answer = transport.get(&url, headers, token)?;
             let next = header(&answer, "Location").filter(|_| answer.status().is_redirection());
-            if let Some(next) = next.and_then(|next| resolved(&url, next)) {
-                if !is_as_private(&url, &next) {
-                    let host = host_of(&next);
-                    return Err(
-                        DownloadError::Downgrade { address: self.address.into(), host }.into()
-                    );
-                }
+            if let Some(next) = next
+                && let Some(next) = chain.next(&url, next, self.address)?
+            {
                 url = next;
                 continue;
             }

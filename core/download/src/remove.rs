@@ -50,7 +50,7 @@ impl Downloader {
             }
             let blob = pointer.canonicalize().ok();
             let is_link = pointer.is_symlink();
-            freed += if is_link { 0 } else { size(&pointer) };
+            freed += if is_link { 0 } else { freed_with(&pointer) };
             remove(&pointer)?;
             for above in pointer.ancestors().skip(1).take_while(|above| above.starts_with(&commit))
             {
@@ -109,6 +109,19 @@ fn remove_where(folder: &Path, is_meant: impl Fn(&str) -> bool) -> Result<u64, D
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     entries.flatten().map(|entry| entry.path()).collect()
+}
+
+/// Bytes that become free with a name of a file: none while the file has another name. Windows does not tell, so
+/// there what two commits share counts for each.
+fn freed_with(name: &Path) -> u64 {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let has_another = std::fs::metadata(name).is_ok_and(|metadata| metadata.nlink() > 1);
+        if has_another { 0 } else { size(name) }
+    }
+    #[cfg(not(unix))]
+    size(name)
 }
 
 fn size(path: &Path) -> u64 {

@@ -6,8 +6,9 @@ use std::time::Duration;
 use ureq::http::{Response, Uri, Version};
 use ureq::tls::{RootCerts, TlsConfig};
 
-use crate::environment::{Environment, Token};
+use crate::environment::Environment;
 use crate::error::DownloadError;
+use crate::token::Token;
 
 /// An answer whose body has not been read.
 pub(crate) type Answer = Response<ureq::Body>;
@@ -93,11 +94,44 @@ pub(crate) fn public(url: &str) -> String {
     format!("{scheme}://{host}{path}")
 }
 
-/// Whether a redirect leads to where others cannot change what comes, unless they could before, too.
-pub(crate) fn is_as_private(from: &str, to: &str) -> bool {
-    let is_https = |url: &str| Origin::of(url).is_some_and(|origin| origin.is_https());
-    let is_here = Origin::of(to).is_some_and(|origin| is_loopback(origin.host()));
-    !is_https(from) || is_https(to) || is_here
+/// Addresses that lead to one another, by redirects and links. Once one of them is HTTPS, none that follows is plain
+/// HTTP, where others could change what comes; but this machine is no other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chain {
+    is_private: bool,
+}
+
+impl Chain {
+    /// With these addresses so far.
+    pub(crate) fn of(urls: &[&str]) -> Self {
+        Self { is_private: urls.iter().any(|url| is_https(url)) }
+    }
+
+    /// The address that a `Location` or a `Link` means, seen from an address; `None` where it means none.
+    ///
+    /// * `address`: what is fetched, for people
+    ///
+    /// # Errors
+    ///
+    /// [`DownloadError::Downgrade`]
+    pub(crate) fn next(
+        &mut self,
+        from: &str,
+        location: &str,
+        address: &str,
+    ) -> Result<Option<String>, DownloadError> {
+        let Some(next) = resolved(from, location) else { return Ok(None) };
+        let is_here = Origin::of(&next).is_some_and(|origin| is_loopback(origin.host()));
+        if self.is_private && !is_https(&next) && !is_here {
+            return Err(DownloadError::Downgrade { address: address.into(), host: host_of(&next) });
+        }
+        self.is_private |= is_https(&next);
+        Ok(Some(next))
+    }
+}
+
+fn is_https(url: &str) -> bool {
+    Origin::of(url).is_some_and(|origin| origin.is_https())
 }
 
 /// Whether a `Location` names its host, and not only in its query.
@@ -107,8 +141,8 @@ pub(crate) fn is_absolute(location: &str) -> bool {
         || scheme.is_some_and(|scheme| scheme.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
-/// The address that a `Location` context, seen from an address.
-pub(crate) fn resolved(base: &str, location: &str) -> Option<String> {
+/// The address that a `Location` means, seen from an address.
+fn resolved(base: &str, location: &str) -> Option<String> {
     let (scheme, rest) = base.split_once("://")?;
     if let Some(there) = location.strip_prefix("//") {
         return Some(format!("{scheme}://{there}"));
@@ -231,8 +265,23 @@ mod tests {
         assert!(!is_loopback("127.0.0.1.example"));
         assert_eq!(host_of("https://me:secret@a.example:8443/x"), "a.example:8443");
         assert_eq!(public("https://me:secret@a.example/x@y"), "https://a.example/x@y");
-        assert!(is_as_private("https://a.example/x", "https://b.example/x"));
-        assert!(is_as_private("http://a.example/x", "http://b.example/x"));
-        assert!(!is_as_private("https://a.example/x", "http://b.example/x"));
+    }
+
+    #[test]
+    fn what_was_private_once_stays_so() {
+        // Whether each address may lead to the next.
+        let goes = |urls: &[&str]| {
+            let mut chain = Chain::of(&urls[..1]);
+            urls.windows(2).all(|pair| chain.next(pair[0], pair[1], "x").is_ok())
+        };
+        let (far, open, here) =
+            ("https://a.example/x", "http://b.example/x", "http://127.0.0.1:8/x");
+        assert!(goes(&[far, "https://b.example/x"]) && goes(&[open, "http://c.example/x"]));
+        assert!(goes(&[open, far]) && goes(&[far, here]) && goes(&[here, open]));
+        assert!(goes(&[far, here, far]) && goes(&[far, here, "/y"]));
+        assert!(!goes(&[far, open]) && !goes(&[open, far, open]));
+        assert!(!goes(&[far, here, open]), "by way of this machine");
+        assert!(!goes(&[far, here, "//b.example/x"]), "by way of this machine");
+        assert!(Chain::of(&[here, far]).next(here, open, "x").is_err(), "one of those so far");
     }
 }

@@ -3,9 +3,9 @@
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Result, bail};
-use tintype::catalogue::{Address, Entry, File, Role};
+use tintype::catalogue::{Address, Entry, File, Hub, Role};
 use tintype::generate::bytes;
-use tintype_download::Listed;
+use tintype_download::{Downloader, Listed};
 
 use super::Outcome;
 use super::interrupt::Interruptible;
@@ -51,6 +51,14 @@ pub fn run(args: Args) -> Result<Outcome> {
             eprintln!("note: {}: this version does not have {architecture} yet", entry.name);
         }
     }
+    for (_, file) in &files {
+        if let Some(misfit) = downloader.misfit(file) {
+            eprintln!("note: {misfit}, so it counts as missing");
+        }
+    }
+    if let Some(line) = before_newer(downloader, &files) {
+        eprintln!("{line}");
+    }
     // Where it cannot be asked, what is here is taken, and the download says why.
     let is_to_come = |(_, file): &&(Option<&Entry>, &File)| {
         downloader.find(file).is_none() || downloader.newer(file, stop).is_ok_and(|n| n.is_some())
@@ -95,6 +103,9 @@ fn by_hand(library: &Library, entry: &Entry) -> String {
     let repository = page.split_once("huggingface.co/").map(|(_, repository)| repository);
     let address = repository.and_then(|repository| format!("hub:{repository}/-").parse().ok());
     let Some(Address::Hub(hub)) = address else { return entry.notes.join(" ") };
+    if let Some(line) = before_listing(&library.downloader, &hub) {
+        eprintln!("{line}");
+    }
     match library.downloader.list(&hub, &AtomicBool::new(false)) {
         Ok(files) => {
             let line = |file: &Listed| {
@@ -107,5 +118,67 @@ fn by_hand(library: &Library, entry: &Entry) -> String {
             )
         }
         Err(error) => format!("{} ({error})", entry.notes.join(" ")),
+    }
+}
+
+/// What is said before a Hub is asked whether files that are here have changed; `None` where it is not asked.
+fn before_newer(downloader: &Downloader, files: &[(Option<&Entry>, &File)]) -> Option<String> {
+    let is_asked =
+        |file: &&File| downloader.is_asked_again(file) && downloader.find(file).is_some();
+    let asked: Vec<&File> = files.iter().map(|(_, file)| *file).filter(is_asked).collect();
+    let host = downloader.host(asked.first()?);
+    let addresses: Vec<String> = asked.iter().map(|file| file.address.to_string()).collect();
+    Some(format!("asking {host} whether these have changed: {}", addresses.join(", ")))
+}
+
+/// What is said before a Hub is asked for the files of a repository; `None` where it is not asked.
+fn before_listing(downloader: &Downloader, of: &Hub) -> Option<String> {
+    let host = downloader.host(&File::at(Role::Network, Address::Hub(of.clone())));
+    let line = format!("asking {host} which files {} has", of.repository);
+    (!downloader.environment().offline).then_some(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tintype_download::Environment;
+
+    const COMMIT: &str = "1111111111111111111111111111111111111111";
+
+    #[test]
+    fn a_hub_is_named_before_it_is_asked() {
+        let cache = tempfile::tempdir().expect("a folder");
+        let repository = cache.path().join("models--maker--model");
+        let snapshot = repository.join("snapshots").join(COMMIT);
+        std::fs::create_dir_all(repository.join("refs")).expect("a folder");
+        std::fs::create_dir_all(&snapshot).expect("a folder");
+        std::fs::write(repository.join("refs/main"), COMMIT).expect("a ref");
+        std::fs::write(snapshot.join("here.bin"), "weights").expect("a file");
+        let downloader = |offline: &str| {
+            Downloader::new(Environment::of(|name| match name {
+                "HF_ENDPOINT" => Some("https://hub.example".into()),
+                "HF_HUB_CACHE" => Some(cache.path().into()),
+                "HF_HUB_OFFLINE" => Some(offline.into()),
+                _ => None,
+            }))
+        };
+        let at = |address: &str| File::at(Role::Network, address.parse().expect("an address"));
+        let here = at("hub:maker/model/here.bin");
+        let others = [
+            at("hub:maker/model/missing.bin"),
+            at(&format!("hub:maker/model/here.bin@{COMMIT}")),
+            at("https://files.example/x.pt"),
+        ];
+        let mut files: Vec<(Option<&Entry>, &File)> =
+            others.iter().map(|file| (None, file)).collect();
+        assert_eq!(before_newer(&downloader("0"), &files), None, "there is nothing to ask for");
+        files.push((None, &here));
+        let line = "asking hub.example whether these have changed: hub:maker/model/here.bin";
+        assert_eq!(before_newer(&downloader("0"), &files).as_deref(), Some(line));
+        assert_eq!(before_newer(&downloader("1"), &files), None, "no request may be made");
+        let Address::Hub(hub) = &here.address else { panic!("a Hub's") };
+        let line = "asking hub.example which files maker/model has";
+        assert_eq!(before_listing(&downloader("0"), hub).as_deref(), Some(line));
+        assert_eq!(before_listing(&downloader("1"), hub), None);
     }
 }

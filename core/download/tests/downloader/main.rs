@@ -5,6 +5,7 @@
 
 mod child;
 mod first;
+mod kept;
 mod killed;
 mod layout;
 mod listing;
