@@ -108,8 +108,12 @@ fn commands(help: &str) -> Vec<&str> {
 
 /// Long options in the help of a command.
 fn options(help: &str) -> BTreeSet<&str> {
-    let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
-    lines
+    // Descriptions go on further to the right, and may begin with an alias.
+    let is_option =
+        |line: &&str| line.find('-').is_some_and(|at| at <= 6 && line[..at].trim().is_empty());
+    help.lines()
+        .filter(is_option)
+        .map(str::trim_start)
         .filter_map(|l| l.split([' ', ',', '[', ']', '=']).find(|word| word.starts_with("--")))
         .collect()
 }
