@@ -95,10 +95,7 @@ impl Npz {
             let shapes = format!("mu is {:?} and sigma {:?}", mu.shape(), sigma.shape());
             return Err(self.problem(&shapes));
         }
-        let wrong = |problem: String| NpzError {
-            file: self.file.clone(),
-            problem: format!("{member}: {problem}"),
-        };
+        let wrong = |e: ndarray::ShapeError| self.problem(&e.to_string());
         Ok(Statistics {
             mu: mu.into_dimensionality().map_err(wrong)?,
             sigma: sigma.into_dimensionality().map_err(wrong)?,

@@ -214,7 +214,7 @@ mod tests {
         let preset = preset::find(preset).expect("a preset");
         Model {
             name: "a".into(),
-            text: "a.pt".into(),
+            file: "a.pt".into(),
             settings: settings(preset.architecture.default_settings()),
             parameters: preset.parameters,
             architecture: preset.architecture,
