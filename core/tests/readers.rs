@@ -109,6 +109,27 @@ fn hostile_pickles_execute_nothing() {
 }
 
 #[test]
+fn what_a_pickle_stores_once_and_names_often_is_counted() {
+    // A key of a mebibyte, stored once, of three hundred values.
+    let mut pickle = b"\x80\x02}X\x05\x00\x00\x00model}(X\x00\x00\x10\x00".to_vec();
+    pickle.extend(vec![b'a'; 1 << 20]);
+    pickle.extend(b"q\x00N");
+    pickle.extend(b"h\x00N".repeat(300));
+    pickle.extend(b"us.");
+    let error = Weights::from_bytes(archive(&pickle, &[]), "x.pt").expect_err("refused");
+    assert_eq!(error.to_string(), "x.pt: the pickle has more than 256 MiB of text");
+    // A shape, which each tensor copies.
+    let of_axes = |axes: usize| {
+        let ones = vec![1; axes];
+        let pickle = tensor_pickle(&ones, &ones, 1);
+        Weights::from_bytes(archive(&pickle, &[("0", FOUR)]), "x.pt")
+    };
+    assert_eq!(of_axes(16).expect("it opens").tensors["w"].to_f32(), [2.0]);
+    let error = of_axes(17).expect_err("refused").to_string();
+    assert!(error.contains("its shape is not a list of a few numbers"), "{error}");
+}
+
+#[test]
 fn compressed_storages_are_refused() {
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let deflated = zip::write::SimpleFileOptions::default()

@@ -5,6 +5,8 @@ mod common;
 mod compare;
 #[path = "command_line/shells.rs"]
 mod shells;
+#[path = "command_line/terminal.rs"]
+mod terminal;
 mod toy;
 
 use std::path::Path;

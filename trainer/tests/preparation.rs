@@ -134,6 +134,19 @@ fn damaged_images_are_skipped_and_listed_unless_all_are() {
 }
 
 #[test]
+fn names_in_archives_are_no_commands_to_a_terminal() {
+    let place = TempDir::new().expect("a folder");
+    let mut all = files();
+    all.push(("apple/\u{1b}]0;title\u{7}\u{9b}2J.png".into(), b"no image".to_vec()));
+    std::fs::write(place.path().join("x.tar"), tar_of(&all)).expect("it is written");
+    let (tar, out) = (place.path().join("x.tar"), place.path().join("store"));
+    let (ok, said) = prepare(&[text(&tar), "--out", text(&out), "--size", "8"]);
+    let shown = "skipped apple/\\u{1b}]0;title\\u{7}\\u{9b}2J.png: ";
+    assert!(ok && said.contains(shown), "{said:?}");
+    assert!(!said.contains(|c: char| c.is_control() && c != '\n'), "{said:?}");
+}
+
+#[test]
 fn images_in_hdf5_are_those_of_the_store() {
     let place = TempDir::new().expect("a folder");
     std::fs::write(place.path().join("x.tar"), tar_of(&files())).expect("it is written");

@@ -18,13 +18,19 @@ pub fn short(class_name: &str) -> &str {
     class_name.split(',').next().unwrap_or_default().trim()
 }
 
-/// A name as a terminal can show it: control characters are escaped.
+/// Whether a terminal shows a letter: it obeys control characters (C1's, too), and marks of direction turn around
+/// the text behind them.
+pub fn is_printable(letter: char) -> bool {
+    !letter.is_control() && !matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A name as a terminal can show it: letters that it would obey are escaped ([`is_printable`]).
 pub fn printable(name: &str) -> String {
     let mut text = String::new();
     for letter in name.chars() {
-        match letter.is_control() {
-            true => text.extend(letter.escape_default()),
-            false => text.push(letter),
+        match is_printable(letter) {
+            true => text.push(letter),
+            false => text.extend(letter.escape_default()),
         }
     }
     text
@@ -72,5 +78,20 @@ impl Labels {
     /// The name of a class, or its number where it is beyond the list (the null class).
     pub fn name(&self, class: usize) -> String {
         self.names.get(class).cloned().unwrap_or_else(|| class.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        let of = printable;
+        assert_eq!(of("\u{1b}[31mred\n\u{7f}"), "\\u{1b}[31mred\\n\\u{7f}");
+        assert_eq!(of("\u{9b}31m \u{85}"), "\\u{9b}31m \\u{85}");
+        assert_eq!(of("\u{202e}gnp.\u{2066}"), "\\u{202e}gnp.\\u{2066}");
+        let plain = "Küken, 雛, \\u{1b} 🐣\u{fe0f} \u{200d} \u{a0}";
+        assert_eq!(of(plain), plain);
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Pickle is a program for a stack machine. This one understands the instructions that
 //! `torch.save` emits; calling a global is only ever "remember that it was called with these
-//! arguments". All values live in one arena that grows by at most one node an instruction, so
-//! memory is bounded by the input and nothing recurses.
+//! arguments". All values live in one arena that grows by at most one node an instruction, and
+//! instructions and text are counted, so that memory has an end whatever a file says: a value may be
+//! put together from others again and again. Nothing recurses.
 
 use std::collections::HashMap;
 
@@ -35,6 +36,19 @@ pub(super) enum Node {
     Persistent(Id),
     /// Whatever this reader has no use for.
     Opaque,
+}
+
+/// Instructions of a pickle at most: those of hundreds of thousands of tensors.
+const MAX_INSTRUCTIONS: usize = 16_000_000;
+/// Bytes of text in a pickle at most, and of the names of globals.
+pub(super) const MAX_TEXT: usize = 256 << 20;
+
+/// Takes from the bytes that texts may still have.
+pub(super) fn spend(left: &mut usize, bytes: usize) -> Result<(), String> {
+    *left = left
+        .checked_sub(bytes)
+        .ok_or_else(|| format!("the pickle has more than {} MiB of text", MAX_TEXT >> 20))?;
+    Ok(())
 }
 
 /// Bytes that are kept: those of one number.
@@ -85,6 +99,8 @@ impl Pickle {
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::new(),
+            instructions_left: MAX_INSTRUCTIONS,
+            text_left: MAX_TEXT,
         };
         let root = machine.run()?;
         Ok((Self { nodes: machine.nodes, root }, machine.input))
@@ -97,6 +113,9 @@ struct Machine<'a> {
     stack: Vec<Id>,
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
+    /// What may still come: instructions, and bytes of text.
+    instructions_left: usize,
+    text_left: usize,
 }
 
 type Run<T> = Result<T, String>;
@@ -153,8 +172,19 @@ impl<'a> Machine<'a> {
         Ok(self.stack.split_off(mark.min(self.stack.len())))
     }
 
-    fn text(&mut self, bytes: &[u8]) {
-        self.push(Node::Text(String::from_utf8_lossy(bytes).into_owned()));
+    fn text(&mut self, bytes: &[u8]) -> Run<()> {
+        spend(&mut self.text_left, bytes.len())?;
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        // What is not UTF-8 becomes longer.
+        spend(&mut self.text_left, text.len().saturating_sub(bytes.len()))?;
+        self.push(Node::Text(text));
+        Ok(())
+    }
+
+    /// The node of a global; one may be put together from two texts any number of times.
+    fn named(left: &mut usize, module: &str, name: &str) -> Run<Node> {
+        spend(left, module.len() + name.len() + 1)?;
+        Ok(Node::Global(format!("{module}.{name}")))
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
@@ -228,6 +258,9 @@ impl<'a> Machine<'a> {
 
     fn run(&mut self) -> Run<Id> {
         loop {
+            self.instructions_left = self.instructions_left.checked_sub(1).ok_or_else(|| {
+                format!("the pickle has more than {MAX_INSTRUCTIONS} instructions")
+            })?;
             let opcode = self.take(1)?[0];
             match opcode {
                 b'.' => return self.pop(),
@@ -282,27 +315,27 @@ impl<'a> Machine<'a> {
                 }
                 b'X' => {
                     let bytes = self.sized(4)?; // BINUNICODE
-                    self.text(bytes);
+                    self.text(bytes)?;
                 }
                 0x8c => {
                     let bytes = self.sized(1)?; // SHORT_BINUNICODE
-                    self.text(bytes);
+                    self.text(bytes)?;
                 }
                 0x8d => {
                     let bytes = self.sized(8)?; // BINUNICODE8
-                    self.text(bytes);
+                    self.text(bytes)?;
                 }
                 b'V' | b'S' => {
                     let line = self.line()?; // UNICODE, STRING
-                    self.text(line.trim_matches(['\'', '"']).as_bytes());
+                    self.text(line.trim_matches(['\'', '"']).as_bytes())?;
                 }
                 b'U' => {
                     let bytes = self.sized(1)?; // SHORT_BINSTRING
-                    self.text(bytes);
+                    self.text(bytes)?;
                 }
                 b'T' => {
                     let bytes = self.sized(4)?; // BINSTRING
-                    self.text(bytes);
+                    self.text(bytes)?;
                 }
                 b'B' => {
                     let bytes = self.sized(4)?; // BINBYTES
@@ -356,13 +389,14 @@ impl<'a> Machine<'a> {
                 b'c' => {
                     let module = self.line()?; // GLOBAL
                     let name = self.line()?;
-                    self.push(Node::Global(format!("{module}.{name}")));
+                    let node = Self::named(&mut self.text_left, module, name)?;
+                    self.push(node);
                 }
                 0x93 => {
                     let (name, module) = (self.pop()?, self.pop()?); // STACK_GLOBAL
                     let node = match (&self.nodes[module], &self.nodes[name]) {
                         (Node::Text(module), Node::Text(name)) => {
-                            Node::Global(format!("{module}.{name}"))
+                            Self::named(&mut self.text_left, module, name)?
                         }
                         _ => Node::Opaque,
                     };
@@ -423,5 +457,37 @@ impl<'a> Machine<'a> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(input: &[u8]) -> String {
+        Pickle::read(input).err().expect("it is refused")
+    }
+
+    #[test]
+    fn instructions_are_counted() {
+        let nothing = b"\x80\x02"; // PROTO keeps nothing
+        let of =
+            |instructions: usize| [nothing.repeat(instructions - 2).as_slice(), b"N."].concat();
+        assert!(Pickle::read(&of(MAX_INSTRUCTIONS)).is_ok());
+        assert!(refused(&of(MAX_INSTRUCTIONS + 1)).contains("more than 16000000 instructions"));
+    }
+
+    #[test]
+    fn texts_and_what_is_put_together_of_them_are_counted() {
+        let long = vec![b'a'; MAX_TEXT / 3 + 1];
+        let text = [b"X".as_slice(), &(long.len() as u32).to_le_bytes(), &long].concat();
+        // Of a text that is stored once, two make a global.
+        let global = [text.as_slice(), b"q\x00h\x00\x93."].concat();
+        assert!(refused(&global).contains("more than 256 MiB of text"));
+        // What is not UTF-8 has three bytes for each of its own.
+        let mut bytes = text.clone();
+        bytes[5..].fill(0xff);
+        assert!(refused(&[bytes.as_slice(), b"."].concat()).contains("of text"));
+        assert!(Pickle::read(&[text.as_slice(), b"."].concat()).is_ok());
     }
 }

@@ -89,9 +89,10 @@ fn read_zip(bytes: &Memory) -> Result<Container, String> {
 
 fn read_legacy(bytes: &Memory) -> Result<Container, String> {
     let all = (**bytes).as_ref();
-    let (_magic, rest) = Pickle::read(all)?;
-    let (_protocol, rest) = Pickle::read(rest)?;
-    let (_system, rest) = Pickle::read(rest)?;
+    // A magic number, the version, the system that wrote it.
+    let (_, rest) = Pickle::read(all)?;
+    let (_, rest) = Pickle::read(rest)?;
+    let (_, rest) = Pickle::read(rest)?;
     let (pickle, rest) = Pickle::read(rest)?;
     let (keys, mut rest) = Pickle::read(rest)?;
     let classes = storage_classes(&pickle);
@@ -116,14 +117,14 @@ fn read_legacy(bytes: &Memory) -> Result<Container, String> {
 }
 
 /// Classes of the storages that a legacy pickle mentions.
-fn storage_classes(pickle: &Pickle) -> HashMap<String, String> {
+fn storage_classes(pickle: &Pickle) -> HashMap<&str, &str> {
     let mut classes = HashMap::new();
     for id in 0.. {
         let Some(node) = pickle.get(id) else { break };
         if let Node::Persistent(inner) = *node
             && let Some((key, class)) = storage_reference(pickle, inner)
         {
-            classes.insert(key.to_string(), class.to_string());
+            classes.insert(key, class);
         }
     }
     classes

@@ -9,6 +9,8 @@ use super::store::{Dtype, TensorView};
 
 /// Most wrappers around a tensor: a parameter with attributes of a subclass has three.
 const MAX_WRAPPERS: usize = 4;
+/// Most axes of a tensor. A shape is stored once and copied for each tensor that has it.
+const MAX_AXES: usize = 16;
 
 /// The tensor that a value is, if it is one; else why it cannot be read.
 pub(super) fn tensor(container: &Container, id: Id) -> Option<Result<TensorView, String>> {
@@ -125,13 +127,15 @@ fn strided(
         .get(key)
         .ok_or_else(|| format!("its storage {key} is not in the file; it is truncated"))?;
     let natural = |id: Id| pickle.int(id).and_then(|i| usize::try_from(i).ok());
-    let axes =
-        |id: Id| -> Option<Vec<usize>> { pickle.items(id)?.iter().map(|&i| natural(i)).collect() };
+    let axes = |id: Id| -> Option<Vec<usize>> {
+        let items = pickle.items(id).filter(|items| items.len() <= MAX_AXES)?;
+        items.iter().map(|&i| natural(i)).collect()
+    };
     let start = natural(offset)
         .and_then(|offset| offset.checked_mul(dtype.size()))
         .ok_or("its offset is not a number")?;
-    let shape = axes(size).ok_or("its shape is not a list of numbers")?;
-    let strides = axes(stride).ok_or("its strides are not a list of numbers")?;
+    let shape = axes(size).ok_or("its shape is not a list of a few numbers")?;
+    let strides = axes(stride).ok_or("its strides are not a list of a few numbers")?;
     let slice = Bytes::Memory(Arc::new(Slice(storage.clone())));
     TensorView::new(dtype, shape, Some(strides), start, slice)
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde_json::json;
 
-use super::pickle::Node;
+use super::pickle::{MAX_TEXT, Node, spend};
 use super::prefixes::{OF_AUTOENCODER, bare};
 use super::pytorch::{self, Container};
 use super::rebuild::tensor;
@@ -14,6 +14,8 @@ use super::training;
 
 /// Deepest dictionary in a dictionary that is searched for tensors.
 const MAX_DEPTH: usize = 6;
+/// Bytes that a tensor takes beside its name, counted with the names: there is room for a million tensors.
+const BESIDE_NAME: usize = 256;
 /// Names that a sentence lists before "and N more".
 const NAMED: usize = 8;
 
@@ -313,26 +315,34 @@ impl Sections {
 pub(super) fn read(bytes: Memory) -> Result<Sections, String> {
     let container = pytorch::read(bytes)?;
     let metadata = training::metadata(&container);
-    Ok(Sections { sections: collect(&container), metadata, top: top(&container) })
+    Ok(Sections { sections: collect(&container)?, metadata, top: top(&container)? })
 }
 
 /// The keys of the checkpoint's dictionary, and whether there are values in what they name.
-fn top(container: &Container) -> Vec<(String, bool)> {
+fn top(container: &Container) -> Result<Vec<(String, bool)>, String> {
     let pickle = &container.pickle;
-    let Node::Dict(pairs) = pickle.node(pickle.root) else { return Vec::new() };
+    let Node::Dict(pairs) = pickle.node(pickle.root) else { return Ok(Vec::new()) };
     let holds = |value| match pickle.node(value) {
         Node::Dict(pairs) => !pairs.is_empty(),
         Node::List(items) | Node::Tuple(items) => !items.is_empty(),
         Node::Call { .. } => tensor(container, value).is_none(),
         _ => false,
     };
-    let named = pairs.iter().filter_map(|pair| Some((pickle.text(pair.0)?.to_string(), pair.1)));
-    named.map(|(key, value)| (key, holds(value))).collect()
+    let mut left = MAX_TEXT;
+    let mut keys = Vec::new();
+    for &(key, value) in pairs {
+        let Some(key) = pickle.text(key) else { continue };
+        spend(&mut left, key.len())?;
+        keys.push((key.to_string(), holds(value)));
+    }
+    Ok(keys)
 }
 
-/// Walks the dictionaries below the root and gathers tensors by section.
-fn collect(container: &Container) -> BTreeMap<String, Section> {
+/// Walks the dictionaries below the root and gathers tensors by section. Names are copied, and a pickle may give a long
+/// one to a million values: all together they have as many bytes as texts may have in a pickle.
+fn collect(container: &Container) -> Result<BTreeMap<String, Section>, String> {
     let pickle = &container.pickle;
+    let mut left = MAX_TEXT;
     let mut sections: BTreeMap<String, Section> = BTreeMap::new();
     let mut seen = HashSet::new();
     let mut pending = vec![(Vec::new(), pickle.root)];
@@ -344,32 +354,41 @@ fn collect(container: &Container) -> BTreeMap<String, Section> {
         let mut section = Section { keys, ..Section::default() };
         for &(key, value) in pairs {
             let key = match pickle.node(key) {
-                Node::Text(text) => text.clone(),
+                Node::Text(text) => {
+                    spend(&mut left, text.len())?;
+                    text.clone()
+                }
                 Node::Int(i) => i.to_string(),
                 _ => continue,
             };
             match tensor(container, value) {
                 Some(Ok(tensor)) => {
+                    spend(&mut left, BESIDE_NAME)?;
                     let place = section.len();
                     section.tensors.insert(key, tensor.at_place(place));
                 }
                 Some(Err(reason)) => {
+                    spend(&mut left, BESIDE_NAME + reason.len())?;
                     section.unreadable.insert(key, reason);
                 }
                 None => {
                     if matches!(pickle.node(value), Node::Dict(_)) {
-                        let inner = section.keys.iter().chain([&key]).cloned().collect();
-                        pending.push((inner, value));
+                        let inner = || section.keys.iter().chain([&key]);
+                        let bytes = inner().map(|key| key.len() + size_of::<String>());
+                        spend(&mut left, bytes.sum())?;
+                        pending.push((inner().cloned().collect(), value));
                     }
                     section.others.push(key);
                 }
             }
         }
         if section.len() > 0 {
-            sections.entry(section.keys.join(".")).or_insert(section);
+            let path = section.keys.join(".");
+            spend(&mut left, path.len())?;
+            sections.entry(path).or_insert(section);
         }
     }
-    sections
+    Ok(sections)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use tintype::device::{self, Kind};
 use tintype::files::write_whole;
 
 use super::numbers::at_least;
+use super::terminal::shown_json;
 use crate::bench::{
     Baseline, Bench, Clock, Distances, Measurement, Report, Subject, convolutions, decode,
     emoji_distances, encode, forward, forward_f16, gaussian_distances, inception, operations,
@@ -229,7 +230,7 @@ pub fn run(args: Args) -> Result<()> {
         write_whole(path, text.as_bytes())?;
     }
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        println!("{}", shown_json(&serde_json::to_string(&report)?));
     }
     Ok(())
 }

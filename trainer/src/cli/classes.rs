@@ -9,6 +9,7 @@ use tintype::model::detect;
 
 use super::model::ModelArgs;
 use super::published::{DownloadArgs, FileOptions, Library, entry_named};
+use super::terminal::shown_json;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -45,7 +46,7 @@ pub fn run(mut args: Args) -> Result<()> {
             .iter()
             .map(|(class, name)| serde_json::json!({"class": class, "name": name}))
             .collect();
-        writeln!(out, "{}", serde_json::Value::Array(list))?;
+        writeln!(out, "{}", shown_json(&serde_json::Value::Array(list).to_string()))?;
         return Ok(());
     }
     for (class, name) in found {

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use tintype::labels::printable;
 
+use super::terminal::{shown, shown_json};
 use crate::data::prepare::Progress;
 
 /// The time between two lines of progress, where there is no terminal for a bar.
@@ -43,14 +45,14 @@ impl Reporter {
 
     /// Sets the message of the progress bar.
     pub fn message(&self, text: String) {
-        self.bar.set_message(text);
+        self.bar.set_message(printable(&text));
     }
 
     /// Sets the number of finished steps.
     pub fn position(&self, steps: u64) {
         self.bar.set_position(steps);
         if let Some(line) = self.line_at(steps, Instant::now()) {
-            let _ = writeln!(std::io::stderr(), "{line}");
+            eprintln!("{line}");
         }
     }
 
@@ -74,7 +76,7 @@ impl Reporter {
         if let (Some(line), Some(fields)) = (line.as_object_mut(), fields.as_object_mut()) {
             line.append(fields);
         }
-        let _ = writeln!(std::io::stdout(), "{line}");
+        let _ = writeln!(std::io::stdout(), "{}", shown_json(&line.to_string()));
     }
 
     /// Prints a line, without `--json` only.
@@ -82,7 +84,7 @@ impl Reporter {
         if !self.json {
             // A closed pipe must not stop the work.
             self.bar.suspend(|| {
-                let _ = writeln!(std::io::stdout(), "{text}");
+                let _ = writeln!(std::io::stdout(), "{}", shown(text));
             });
         }
     }

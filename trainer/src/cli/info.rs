@@ -3,6 +3,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 use tintype::device::{self, Kind};
+use tintype::labels::printable;
 use tintype::model::dinov2::DinoV2;
 use tintype::model::{Autoencoder, autoencoder_config, detect, rae};
 use tintype::weights::{Weights, WeightsError, compare};
@@ -12,6 +13,7 @@ use tintype::generate::{LatentStats, ModelFiles, bytes};
 use super::model::{AverageArgs, ModelArgs, NamesArgs};
 use super::proposal::{Advice, advise};
 use super::published::{DownloadArgs, FileOptions, Library};
+use super::terminal::shown_json;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -93,22 +95,22 @@ pub fn run(mut args: Args) -> Result<()> {
         "threads": std::thread::available_parallelism().map_or(1, usize::from),
     });
     if args.json {
-        println!("{report}");
+        println!("{}", shown_json(&report.to_string()));
         return Ok(());
     }
-    println!("file      {}", weights.file);
+    println!("file      {}", printable(&weights.file));
     println!("network   {network}: {config}");
     println!("weights   {} tensors, {values} values, {}", weights.tensors.len(), types.join(", "));
-    println!("fit       {fit}");
+    println!("fit       {}", printable(&fit));
     for (name, reason) in &weights.unreadable {
-        println!("unreadable {name}: {reason}");
+        println!("unreadable {}: {}", printable(name), printable(reason));
     }
     for note in &notes {
-        println!("note      {note}");
+        println!("note      {}", printable(note));
     }
     for (key, value) in &weights.metadata {
         if !["config", "classes", "args"].contains(&key.as_str()) {
-            println!("{key:<9} {value}");
+            println!("{:<9} {}", printable(key), printable(value));
         }
     }
     println!();

@@ -1,5 +1,9 @@
 //! The `tintype` program, one file per command.
 
+// Its macros hold in what is declared behind it.
+#[macro_use]
+mod terminal;
+
 mod bench;
 mod classes;
 mod compare;
@@ -32,7 +36,6 @@ mod training_data;
 mod watchers;
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
@@ -134,7 +137,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Err(error)) if reader_is_gone(&error) => ExitCode::SUCCESS,
         Ok(Err(error)) if was_stopped(&error) => ExitCode::from(INTERRUPTED),
         Ok(Err(error)) => {
-            let _ = writeln!(std::io::stderr(), "error: {}", face::sentence(&error));
+            eprintln!("error: {}", face::sentence(&error));
             ExitCode::FAILURE
         }
         Err(_panic) => ExitCode::FAILURE,

@@ -12,6 +12,7 @@ use tintype::labels::printable;
 use tintype_download::Presence;
 
 use super::published::{Library, agreed};
+use super::terminal::{shown, shown_json};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -59,13 +60,13 @@ pub fn run(args: Args) -> Result<()> {
     if args.json {
         let list: Vec<Value> =
             found.iter().map(|entry| described(&library, catalogue, entry)).collect();
-        writeln!(out, "{}", Value::Array(list))?;
+        writeln!(out, "{}", shown_json(&Value::Array(list).to_string()))?;
     } else if args.markdown {
-        write!(out, "{}", table::markdown(catalogue, &found))?;
+        write!(out, "{}", shown(&table::markdown(catalogue, &found)))?;
     } else if let Some(entry) = one {
-        write!(out, "{}", details(&library, catalogue, entry))?;
+        write!(out, "{}", shown(&details(&library, catalogue, entry)))?;
     } else {
-        write!(out, "{}", listing(&library, catalogue, &found))?;
+        write!(out, "{}", shown(&listing(&library, catalogue, &found)))?;
     }
     Ok(())
 }

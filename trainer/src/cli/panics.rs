@@ -1,7 +1,6 @@
 //! A panic is a defect or a lost device; it is reported on one line, and with a backtrace if asked.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::io::Write;
 use std::panic::PanicHookInfo;
 
 /// Prints what happened and where, and under `RUST_BACKTRACE` the way there.
@@ -11,16 +10,15 @@ pub fn report(info: &PanicHookInfo<'_>) {
         if is_closed_pipe(reason) {
             std::process::exit(0); // as by `| head`
         }
-        let _ = writeln!(std::io::stderr(), "error: standard output cannot be written: {reason}");
+        eprintln!("error: standard output cannot be written: {reason}");
         std::process::exit(1);
     }
     let place = info.location().map(|at| (at.file(), at.line()));
-    // A panic in here would abort, and standard error may be closed.
-    let mut out = std::io::stderr();
-    let _ = writeln!(out, "{}", sentence(message, place));
+    // A panic in here would abort; these macros have none where standard error is closed.
+    eprintln!("{}", sentence(message, place));
     let backtrace = Backtrace::capture();
     if backtrace.status() == BacktraceStatus::Captured {
-        let _ = writeln!(out, "{backtrace}");
+        eprintln!("{backtrace}");
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
+use tintype::labels::printable;
 
 use super::Outcome;
 use super::events::Reporter;
@@ -89,7 +90,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let outcome = reporter.watch(&progress, &interrupted, || prepare(&source, &plan, &progress));
     let outcome = force::offered(outcome)?;
     for Skipped { name, reason } in outcome.skipped.iter().take(5) {
-        eprintln!("warning: skipped {name}: {reason}");
+        eprintln!("warning: skipped {}: {}", printable(name), printable(reason));
     }
     if outcome.skipped.len() > 5 {
         let list = args.out.join("skipped.txt");
@@ -114,7 +115,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     }
     let empty = without_images(&store);
     if !empty.is_empty() {
-        let shown: Vec<&str> = empty.iter().take(5).map(|class| class.as_str()).collect();
+        let shown: Vec<String> = empty.iter().take(5).map(|class| printable(class)).collect();
         let more = if empty.len() > 5 { ", …" } else { "" };
         let classes = counted(empty.len(), "class has", "classes have");
         eprintln!("warning: {classes} no images: {}{more}", shown.join(", "));

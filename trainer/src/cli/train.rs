@@ -2,7 +2,6 @@
 
 mod systems;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -94,7 +93,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     options.resolve(args.download, false)?;
     let is_first = rank.rank == 0;
     for note in notes(&config).iter().filter(|_| is_first) {
-        let _ = writeln!(std::io::stderr(), "note: {note}");
+        eprintln!("note: {note}");
     }
     let limit = Duration::from_secs(args.timeout);
     let mut group = match devices.pop() {
@@ -138,7 +137,7 @@ pub fn run(args: Args) -> Result<Outcome> {
 
 /// Ends this process where the other ranks are lost: what it computes for them cannot be finished.
 fn lost(error: CommError) -> ! {
-    let _ = writeln!(std::io::stderr(), "error: {error}");
+    eprintln!("error: {error}");
     let _whole = critical::begin();
     end_process()
 }

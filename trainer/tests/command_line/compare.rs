@@ -47,10 +47,12 @@ fn part(picture: &Rgb, [x, y]: [usize; 2], [width, height]: [usize; 2]) -> Vec<u
 #[test]
 fn images_of_several_models_are_those_of_generate() {
     let workspace = workspace();
-    let said = workspace.succeeds(
-        "compare emoji,steps=3,label=three emoji,steps=2,cfg=1,sampler=euler second.safetensors,steps=2,sampler=euler \
+    // Where a file lies is in no picture.
+    let second = workspace.path("second.safetensors").display().to_string();
+    let said = workspace.succeeds(&format!(
+        "compare emoji,steps=3,label=three emoji,steps=2,cfg=1,sampler=euler {second},steps=2,sampler=euler \
          --class heart --seed 7 --device cpu --out made --json",
-    );
+    ));
     let made = names(&workspace.path("made"));
     let expected = ["1-heart-21-7.png", "2-heart-21-7.png", "3-heart-5-7.png", "compare.png"];
     assert_eq!(made, expected);
@@ -90,6 +92,8 @@ fn images_of_several_models_are_those_of_generate() {
     }
     let names: Vec<&Value> = rows.iter().map(|row| &row["name"]).collect();
     assert_eq!(names, ["three", "emoji", "second.safetensors"]);
+    let files: Vec<&Value> = rows.iter().map(|row| &row["model"]).collect();
+    assert_eq!(files, ["emoji", "emoji", "second.safetensors"]);
     let origin: Origin = serde_json::from_value(rows[0]["origin"].clone()).expect("an origin");
     assert_eq!(origin, Origin::read(&one).expect("its settings"));
     // Guided at each step, and where the gate opens.

@@ -258,3 +258,37 @@ fn a_member_of_a_zip_archive_that_is_damaged_is_left_out() {
     assert!(ok && said.contains("1 image of 8 x 8 in 1 class, 1 skipped"), "{said}");
     assert!(said.contains("skipped a/0.png: Invalid checksum"), "{said}");
 }
+
+/// Two links in each of forty folders to the next one: two to the 40 names of one image.
+#[test]
+fn links_that_multiply_files_are_refused() {
+    let place = TempDir::new().expect("a folder");
+    let links = || {
+        let of = |folder: usize| ["a", "b"].map(|link| (format!("{}/{link}", folder - 1), folder));
+        (1..41).flat_map(of).map(|(link, folder)| (link, format!("../{folder}")))
+    };
+    let (tar, zip) = (place.path().join("x.tar"), place.path().join("x.zip"));
+    let mut builder = Builder::new(Vec::new());
+    for (link, target) in links() {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Symlink);
+        header.set_size(0);
+        builder.append_link(&mut header, link, target).expect("it fits");
+    }
+    add(&mut builder, &[("mtime", "1")], ("40/0.png", 3), b"png");
+    // In an archive inside the archive, too.
+    let inner = builder.into_inner().expect("it ends");
+    std::fs::write(&tar, tar_of(&[], &[("inner.tar", inner)])).expect("it is written");
+    let mut writer = zip::ZipWriter::new(File::create(&zip).expect("a file"));
+    for (link, target) in links() {
+        writer.add_symlink(link, target, SimpleFileOptions::default()).expect("it is added");
+    }
+    writer.start_file("40/0.png", SimpleFileOptions::default()).expect("it starts");
+    writer.write_all(b"png").expect("it is written");
+    writer.finish().expect("it ends");
+    for path in [tar, zip] {
+        let error = refused(&path);
+        assert!(error.contains("its links lead from folder to folder"), "{error}");
+        assert!(error.starts_with(text(&path)) && !error.contains("damaged"), "{error}");
+    }
+}

@@ -127,3 +127,17 @@ fn what_the_data_cannot_teach_is_said_before_training() {
     let said = workspace.succeeds("train fewer.toml --out fewer --device cpu --quiet --steps 1");
     assert!(!said.contains("warning"), "{said}");
 }
+
+/// A stranger's folder may hold files that Burn and CubeCL look for by themselves; theirs would write logs anywhere.
+#[test]
+fn configurations_of_burn_in_the_working_folder_are_not_read() {
+    let workspace = Workspace::prepared();
+    let log = "[autodiff.logger]\nlevel = \"full\"\nfile = \"written.txt\"\n";
+    workspace.write("burn.toml", log);
+    // Builds for GPUs would say of this one that it is wrong.
+    workspace.write("cubecl.toml", "compilation = 1\n");
+    workspace.write("run.toml", &hdit("", ""));
+    let said = workspace.succeeds("train run.toml --out run --device cpu --quiet --steps 1");
+    assert!(!workspace.path("written.txt").exists(), "{said}");
+    assert!(!said.contains("cubecl.toml"), "{said}");
+}

@@ -30,8 +30,8 @@ pub struct Asked<'a> {
 pub struct Model {
     /// What its row is called.
     pub name: String,
-    /// As it was written.
-    pub text: String,
+    /// The published name or the name of its file, whatever its row is called.
+    pub file: String,
     /// The network.
     pub architecture: Architecture,
     /// Parameters of the network as the papers count them.
@@ -89,7 +89,7 @@ impl Candidate {
         files.check_memory(asked.precision, asked.found)?;
         let model = Model {
             name: spec.name.clone(),
-            text: spec.text.clone(),
+            file: spec.model.clone(),
             parameters: architecture.untrained(device)?.parameter_count(),
             image_size,
             settings,

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use anyhow::Result;
 use clap::ValueEnum;
+use tintype::catalogue::Address;
 use tintype::generate::Settings;
 use tintype::model::Architecture;
 
@@ -47,9 +48,9 @@ const KEYS: [&str; 26] = [
 /// A model and what it is to be compared with.
 #[derive(Debug)]
 pub struct Spec {
-    /// As it was written.
-    pub text: String,
-    /// The label, else the model's name, which of a path or an address is that of the file.
+    /// The model's name; of a path or an address that of the file, without where it lies.
+    pub model: String,
+    /// The label, else the model's name.
     pub name: String,
     /// Its files; names and addresses until these are found.
     pub parts: PartsArgs,
@@ -107,7 +108,7 @@ impl Spec {
     ) -> Result<Self, SpecError> {
         let pairs = pairs(text)?;
         let mut spec = Self {
-            text: text.into(),
+            model: String::new(),
             name: String::new(),
             parts: PartsArgs::default(),
             quality,
@@ -119,10 +120,10 @@ impl Spec {
         for (key, value) in &pairs {
             spec.set(key, value)?;
         }
+        let model = spec.parts.model.model.as_deref();
+        spec.model = model.map_or(EMBEDDED.into(), file_name);
         if spec.name.is_empty() {
-            let model = spec.parts.model.model.as_deref();
-            let file = model.map(|path| path.file_name().unwrap_or(path.as_os_str()));
-            spec.name = file.map_or(EMBEDDED.into(), |file| file.to_string_lossy().into_owned());
+            spec.name.clone_from(&spec.model);
         }
         Ok(spec)
     }
@@ -194,6 +195,16 @@ impl Spec {
     ) -> Result<Settings> {
         self.sampling.of_network(architecture, published, self.quality)
     }
+}
+
+/// The name of a model's file, or the published name.
+fn file_name(model: &Path) -> String {
+    let text = model.to_string_lossy();
+    if let Ok(address) = text.parse::<Address>() {
+        return address.file_name().into();
+    }
+    let last = model.components().next_back();
+    last.map(|last| last.as_os_str().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// Keys with their values; the model's own is `model`. A part without a key belongs to the value before it, which
@@ -271,6 +282,20 @@ mod tests {
         let path = folder.path().join("a,steps=4.pt").display().to_string();
         std::fs::write(&path, []).expect("a file");
         is(of(&path), "a,steps=4.pt", Some(&path));
+    }
+
+    #[test]
+    fn where_a_file_lies_is_no_part_of_its_name() {
+        for text in [
+            "/home/me/runs/last.pt,vae=/home/me/vae.pt,label=mine",
+            "hub:me/sit/last.pt@main,label=mine",
+            "https://me:secret@example.org/a/last.pt?key=secret",
+        ] {
+            assert_eq!(parsed(text).model, "last.pt", "{text}");
+        }
+        assert_eq!(parsed("/home/me/..").model, "..");
+        assert_eq!(parsed("sit-xl-2,label=mine").model, "sit-xl-2");
+        assert_eq!(parsed("steps=4").model, "emoji");
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Measured {
         let origin = self.pictures.first().map(|picture| model.origin(picture.spec, asked));
         json!({
             "name": model.name,
-            "model": model.text,
+            "model": model.file,
             "network": model.architecture.name(),
             "parameters": model.parameters,
             "image_size": model.image_size,

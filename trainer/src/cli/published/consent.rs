@@ -1,6 +1,6 @@
 //! What is said, and asked, before anything is fetched or removed.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 
 use anyhow::{Result, bail};
 use tintype::catalogue::{Entry, File, Size};
@@ -39,7 +39,7 @@ pub fn ask(downloader: &Downloader, files: &[(Option<&Entry>, &File)], yes: bool
     let what = format!("{count} file{} from {hosts}, {size}", if count == 1 { "" } else { "s" });
     let lines = about(files);
     if yes {
-        let _ = writeln!(std::io::stderr(), "downloading {what}:\n  {}", lines.join("\n  "));
+        eprintln!("downloading {what}:\n  {}", lines.join("\n  "));
         return Ok(());
     }
     match agreed(&format!("This needs {what}:\n  {}\nDownload?", lines.join("\n  ")))? {
@@ -55,12 +55,11 @@ pub fn ask(downloader: &Downloader, files: &[(Option<&Entry>, &File)], yes: bool
 ///
 /// If the answer cannot be read.
 pub fn agreed(question: &str) -> Result<Option<bool>> {
-    let (stdin, mut err) = (std::io::stdin(), std::io::stderr());
-    if !stdin.is_terminal() || !err.is_terminal() {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() || !std::io::stderr().is_terminal() {
         return Ok(None);
     }
-    let _ = write!(err, "{question} [y/N] ");
-    let _ = err.flush();
+    eprint!("{question} [y/N] ");
     let mut answer = String::new();
     stdin.lock().read_line(&mut answer)?;
     Ok(Some(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")))

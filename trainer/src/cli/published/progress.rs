@@ -8,7 +8,10 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 use tintype::catalogue::File;
 use tintype::generate::bytes;
+use tintype::labels::printable;
 use tintype_download::{DownloadError, Fetched, State};
+
+use crate::cli::terminal::shown_json;
 
 /// The time between two lines of a file, where there is no terminal for bars, and between two JSON lines.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
@@ -54,7 +57,7 @@ impl<'a> Watched<'a> {
                 true => bars.add(ProgressBar::no_length()),
                 false => ProgressBar::hidden(),
             };
-            bar.set_prefix(file.name().to_string());
+            bar.set_prefix(printable(file.name()));
             if let Ok(style) = ProgressStyle::with_template(WITHOUT_LENGTH) {
                 bar.set_style(style);
             }
@@ -91,7 +94,7 @@ impl<'a> Watched<'a> {
                 Err(error) if self.json => {
                     let (address, error) = (&file.address, error.to_string());
                     let event = json!({"event": "failed", "address": address, "error": error});
-                    let _ = writeln!(std::io::stdout(), "{event}");
+                    let _ = writeln!(std::io::stdout(), "{}", shown_json(&event.to_string()));
                 }
                 Err(_) => {}
             }
@@ -118,18 +121,13 @@ impl Shown {
             State::Locked => {
                 self.bar.set_message("another program downloads it");
                 if !has_bars {
-                    let _ =
-                        writeln!(std::io::stderr(), "{}: another program downloads it", self.name);
+                    eprintln!("{}: another program downloads it", self.name);
                 }
             }
             State::Waiting { seconds, problem } => {
-                self.bar.set_message(format!("{problem}; again in {seconds} s"));
+                self.bar.set_message(printable(&format!("{problem}; again in {seconds} s")));
                 if !has_bars {
-                    let _ = writeln!(
-                        std::io::stderr(),
-                        "{}: {problem}; again in {seconds} s",
-                        self.name
-                    );
+                    eprintln!("{}: {problem}; again in {seconds} s", self.name);
                 }
             }
         }
@@ -144,11 +142,11 @@ impl Shown {
         let is_first = last.replace(Instant::now()).is_none();
         if json {
             let event = json!({"event": "download", "address": self.address, "bytes": done, "total": total});
-            let _ = writeln!(std::io::stdout(), "{event}");
+            let _ = writeln!(std::io::stdout(), "{}", shown_json(&event.to_string()));
         } else if !is_first {
             let of = total.map(|total| format!(" of {}", bytes(total))).unwrap_or_default();
             let rate = bytes(self.bar.per_sec() as u64);
-            let _ = writeln!(std::io::stderr(), "{}: {}{of}, {rate}/s", self.name, bytes(done));
+            eprintln!("{}: {}{of}, {rate}/s", self.name, bytes(done));
         }
     }
 }
@@ -161,18 +159,16 @@ fn said(file: &File, fetched: &Fetched, json: bool) {
         let event = json!({"event": "downloaded", "address": file.address, "path": path,
             "bytes": fetched.bytes, "sha256": fetched.sha256, "commit": fetched.commit,
             "not_asked": fetched.not_asked});
-        let _ = writeln!(std::io::stdout(), "{event}");
+        let _ = writeln!(std::io::stdout(), "{}", shown_json(&event.to_string()));
         return;
     }
-    let mut err = std::io::stderr();
     if let Some(problem) = &fetched.not_asked {
-        let _ =
-            writeln!(err, "note: whether there is a newer {} is not known: {problem}", file.name());
+        eprintln!("note: whether there is a newer {} is not known: {problem}", file.name());
     }
     let Some(sha256) = &fetched.sha256 else { return };
     let checked = if file.sha256.is_some() { "SHA-256 as pinned" } else { "SHA-256 " };
     let digest = if file.sha256.is_some() { "" } else { sha256.as_str() };
     let commit = fetched.commit.as_ref().map(|c| format!(", commit {c}")).unwrap_or_default();
     let size = bytes(fetched.bytes);
-    let _ = writeln!(err, "{}: {size}, {checked}{digest}{commit}", file.address);
+    eprintln!("{}: {size}, {checked}{digest}{commit}", file.address);
 }

@@ -1,6 +1,5 @@
 //! What each recipe trains: network, data, losses and what watches them, on one device.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -133,7 +132,7 @@ fn diffusion<O: Objective, M, L, D>(
 /// Says before training what the network will not learn.
 fn warn(comm: &Comm, labels: &[Option<usize>], num_classes: usize) {
     if let (0, Some(warning)) = (comm.rank, warning(labels, num_classes)) {
-        let _ = writeln!(std::io::stderr(), "warning: {warning}");
+        eprintln!("warning: {warning}");
     }
 }
 
@@ -144,8 +143,7 @@ fn warn_of_products(comm: &Comm, features: usize, device: &Device) {
     }
     let error = error_of_products(features, &device.clone().inner());
     if error > MAX_ERROR {
-        let _ = writeln!(
-            std::io::stderr(),
+        eprintln!(
             "warning: this device computes float32 products in lower precision (relative error {error:.0e}), of which du/dt, a difference over {STEP}, keeps little; its samples of one step will be worse"
         );
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
+use super::links::Made;
 use super::{SourceError, error, failed, unreadable};
 use crate::data::hdf5::Hdf5Store;
 use crate::data::positioned::{MOST_BYTES, Part, Positioned, Stamp, too_long};
@@ -46,6 +47,16 @@ pub struct Skipped {
     pub reason: String,
 }
 
+/// Bytes of the longest name that is listed: that of the longest path on Linux.
+const LONGEST_NAME: usize = 4096;
+/// Folders around a file that is listed, at most; each is kept by its whole path.
+const DEEPEST: usize = 128;
+
+/// Whether a name is one that only a hostile or damaged archive has.
+fn is_too_long(name: &str) -> bool {
+    name.len() > LONGEST_NAME || name.matches('/').count() > DEEPEST
+}
+
 /// Everything in a container, by names with `/` between folders.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
@@ -56,17 +67,27 @@ pub(super) struct Listing {
     pub skipped: Vec<Skipped>,
     /// Folders that are archives of a folder.
     pub shards: BTreeSet<String>,
+    /// What links in archives have made of it.
+    pub made: Made,
 }
 
 impl Listing {
     /// Adds a file, and the folders that it is in.
     pub fn add(&mut self, name: String, location: Location) {
+        if is_too_long(&name) {
+            let start: String = name.chars().take(100).collect();
+            self.skip(format!("{start}…"), "its name is longer than paths are");
+            return;
+        }
         self.add_folders_of(&name);
         self.files.push((name, location));
     }
 
     /// Adds the folders that a file is in.
     pub fn add_folders_of(&mut self, name: &str) {
+        if is_too_long(name) {
+            return;
+        }
         let mut path = name;
         while let Some((folder, _)) = path.rsplit_once('/') {
             if self.folders.contains(folder) {
@@ -208,6 +229,18 @@ impl Container {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_longer_than_a_path_is_left_out() {
+        let mut listing = Listing::default();
+        // Its folders alone would be a gigabyte of names.
+        listing.add("a/".repeat(1 << 15) + "0.png", Location::Zip(0));
+        listing.add_folders_of(&"b/".repeat(1 << 15));
+        assert!(listing.files.is_empty() && listing.folders.is_empty());
+        assert_eq!(listing.skipped[0].reason, "its name is longer than paths are");
+        listing.add("a/".repeat(DEEPEST) + "0.png", Location::Zip(0));
+        assert_eq!((listing.files.len(), listing.folders.len()), (1, DEEPEST));
+    }
 
     #[test]
     fn the_archives_that_were_used_last_stay_open() {

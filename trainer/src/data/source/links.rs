@@ -7,6 +7,43 @@ use super::names::normal;
 
 /// Links that lead to links that lead to … so many are taken for a circle.
 const LONGEST_CHAIN: usize = 40;
+/// Folders that may be entered through a link inside of one that was, and so on.
+const MOST_NESTED: usize = 16;
+/// Names that links to folders may give to what is in these, unless a source has more files than that: two links in each
+/// of twenty folders in a row give a file a million.
+const MOST_NAMES: usize = 1_000_000;
+/// Bytes of such names, for each that there may be.
+const BYTES_OF_NAME: usize = 256;
+
+/// Links that make too much of what is in an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum LinkError {
+    /// Too many folders in a row.
+    #[error("its links lead from folder to folder more than {} times in a row", MOST_NESTED)]
+    Nested,
+    /// Too many names.
+    #[error("its links give its files more than {0} other names")]
+    Names(usize),
+}
+
+/// Names that links to folders have made in a source.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Made {
+    names: usize,
+    bytes: usize,
+}
+
+impl Made {
+    /// Adds a name of so many bytes, where there may be `most` names.
+    fn add(&mut self, bytes: usize, most: usize) -> Result<(), LinkError> {
+        self.names += 1;
+        self.bytes += bytes;
+        match self.names > most || self.bytes / BYTES_OF_NAME > most {
+            true => Err(LinkError::Names(most)),
+            false => Ok(()),
+        }
+    }
+}
 
 /// Members of an archive by their names. As when unpacked, the last one of a name is the one that stays.
 #[derive(Debug, Default)]
@@ -76,7 +113,11 @@ impl Members {
     }
 
     /// Lists all files below a prefix, by the names of links, too.
-    pub fn list(mut self, prefix: &str, listing: &mut Listing) {
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`] where links to folders multiply what is in these.
+    pub fn list(mut self, prefix: &str, listing: &mut Listing) -> Result<(), LinkError> {
         // Links to files first, since a link to a folder leads to them, too.
         let (mut found, mut folders) = (Vec::new(), BTreeMap::new());
         for name in self.links.keys() {
@@ -89,37 +130,49 @@ impl Members {
             }
         }
         self.files.extend(found);
+        let own = (listing.files.len() + self.files.len()).saturating_sub(listing.made.names);
+        let most = own.max(MOST_NAMES);
         // Each with the folders that it lies in.
-        let mut work = Vec::new();
-        for (name, end) in &folders {
+        let around = |name: &String| {
             let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
-            let folder = self.resolved(folder).unwrap_or_default();
-            work.push((name.clone(), end.clone(), vec![folder]));
-        }
+            self.resolved(folder).unwrap_or_default()
+        };
+        let around: Vec<String> = folders.keys().map(around).collect();
+        let links = folders.iter().zip(&around);
+        let mut work: Vec<(String, Option<&str>, Vec<&str>)> = links
+            .map(|((name, end), around)| (name.clone(), end.as_deref(), vec![around.as_str()]))
+            .collect();
         while let Some((name, end, path)) = work.pop() {
             let Some(end) = end else {
                 listing.skip(format!("{prefix}{name}"), "a link to what is not in the archive");
                 continue;
             };
             let inside = format!("{end}/");
-            let is_around = |folder: &String| *folder == end || folder.starts_with(&inside);
+            let is_around = |folder: &&str| *folder == end || folder.starts_with(&inside);
             if end.is_empty() || path.iter().any(is_around) {
                 listing.skip(format!("{prefix}{name}"), "a link to a folder around it");
                 continue;
+            }
+            if path.len() > MOST_NESTED {
+                return Err(LinkError::Nested);
             }
             let mut empty = true;
             let files = self.files.range(inside.clone()..);
             for (file, location) in files.take_while(|(file, _)| file.starts_with(&inside)) {
                 empty = false;
                 let below = &file[inside.len()..];
-                listing.add(format!("{prefix}{name}/{below}"), location.clone());
+                let name = format!("{prefix}{name}/{below}");
+                listing.made.add(name.len(), most)?;
+                listing.add(name, location.clone());
             }
             let links = folders.range(inside.clone()..);
             for (link, target) in links.take_while(|(link, _)| link.starts_with(&inside)) {
                 empty = false;
                 let below = &link[inside.len()..];
+                let name = format!("{name}/{below}");
+                listing.made.add(name.len(), most)?;
                 let path = [path.as_slice(), std::slice::from_ref(&end)].concat();
-                work.push((format!("{name}/{below}"), target.clone(), path));
+                work.push((name, target.as_deref(), path));
             }
             if empty {
                 listing.skip(format!("{prefix}{name}"), "a link to what is not in the archive");
@@ -128,6 +181,7 @@ impl Members {
         for (name, location) in self.files {
             listing.add(format!("{prefix}{name}"), location);
         }
+        Ok(())
     }
 }
 
@@ -137,7 +191,7 @@ mod tests {
 
     fn listed(members: Members) -> (Vec<(String, usize)>, Vec<String>) {
         let mut listing = Listing::default();
-        members.list("", &mut listing);
+        members.list("", &mut listing).expect("few links");
         let number = |location| match location {
             Location::Zip(number) => number,
             _ => unreachable!("they are numbered"),
@@ -177,5 +231,33 @@ mod tests {
         assert_eq!(files, expected.map(|(name, at)| (name.to_string(), at)));
         skipped.sort();
         assert_eq!(skipped, ["a/b/a", "b/a/b", "c"]);
+    }
+
+    /// Folders in a row with so many links in each to the next, and a file in the last.
+    fn in_a_row(folders: usize, links: usize) -> Members {
+        let mut members = Members::default();
+        for folder in 1..folders {
+            for link in 0..links {
+                members.symbolic(format!("{}/{link}", folder - 1), &format!("../{folder}"));
+            }
+        }
+        members.file(format!("{}/0", folders - 1), Location::Zip(0));
+        members
+    }
+
+    #[test]
+    fn links_multiply_files_up_to_a_limit() {
+        let list = |members: Members| members.list("", &mut Listing::default());
+        assert_eq!(list(in_a_row(17, 1)), Ok(()));
+        assert_eq!(list(in_a_row(18, 1)), Err(LinkError::Nested));
+        // Two to the 40 names.
+        assert_eq!(list(in_a_row(41, 2)), Err(LinkError::Nested));
+        // Five to the ten names.
+        assert_eq!(list(in_a_row(11, 5)), Err(LinkError::Names(MOST_NAMES)));
+        // Archives in an archive have one limit.
+        let mut listing = Listing::default();
+        listing.made.names = MOST_NAMES - 1;
+        let ended = in_a_row(3, 1).list("", &mut listing);
+        assert_eq!(ended, Err(LinkError::Names(MOST_NAMES)));
     }
 }

@@ -7,7 +7,7 @@ use tar::{Entry, EntryType};
 
 use super::container::{Archives, Container, Listing, Location};
 use super::filter::{in_hidden, is_archive, is_tar};
-use super::links::Members;
+use super::links::{LinkError, Members};
 use super::names::{normal, readable};
 use super::{SourceError, error, unreadable};
 use crate::data::positioned::{Part, Positioned, is_of_system};
@@ -38,6 +38,7 @@ pub(super) fn add_tar(
     });
     listed.map_err(|e| match is_of_system(&e) {
         true => unreadable(path, e),
+        false if is_of_links(&e) => error(path, e),
         false => error(path, format!("damaged archive: {e}")),
     })
 }
@@ -93,7 +94,7 @@ impl Listed<'_> {
                             let inner = &name[..name.len() - ".tar".len()];
                             let inner = format!("{prefix}{inner}/");
                             match self.list(at, size, &inner, false, listing) {
-                                Err(e) if is_of_system(&e) => return Err(e),
+                                Err(e) if is_of_system(&e) || is_of_links(&e) => return Err(e),
                                 Err(e) => {
                                     let reason = format!("a damaged archive: {e}");
                                     listing.skip(format!("{prefix}{name}"), reason);
@@ -122,8 +123,7 @@ impl Listed<'_> {
             }
         }
         check_end(archive.into_inner(), len, &last)?;
-        members.list(prefix, listing);
-        Ok(())
+        members.list(prefix, listing).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
     }
 }
 
@@ -160,6 +160,11 @@ fn check_end(mut rest: Part, len: u64, last: &str) -> io::Result<()> {
          --ignore-zeros), or download it again"
             .into(),
     ))
+}
+
+/// Whether too much was made of an archive by its links.
+fn is_of_links(e: &io::Error) -> bool {
+    e.get_ref().is_some_and(|inner| inner.is::<LinkError>())
 }
 
 fn cut(name: &str) -> io::Error {

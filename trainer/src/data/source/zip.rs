@@ -60,7 +60,7 @@ pub(super) fn list_zip(path: &Path) -> Result<(Container, Listing), SourceError>
             members.file(name, Location::Zip(index));
         }
     }
-    members.list("", &mut listing);
+    members.list("", &mut listing).map_err(|e| error(path, e))?;
     Ok((Container::Zip(path.into(), Box::new(archive)), listing))
 }
 
