@@ -7,7 +7,7 @@ use super::jpeg;
 /// The first bytes of what macOS keeps beside a file on other systems' disks.
 const APPLE_DOUBLE: [u8; 4] = [0, 5, 0x16, 7];
 /// An encoded image may not claim to decode to more than this.
-const MAX_DECODED_BYTES: u64 = 1 << 30;
+pub(super) const MAX_DECODED_BYTES: u64 = 1 << 30;
 
 /// Decodes an image to 8-bit RGB; transparency is dropped as Pillow's `convert("RGB")` does.
 ///
