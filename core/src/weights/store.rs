@@ -217,15 +217,21 @@ impl TensorView {
     /// The bytes of `count` elements from element `first` on, without copying; `None` where the
     /// tensor is not contiguous, not in memory, or ends before.
     pub fn slice(&self, first: usize, count: usize) -> Option<&[u8]> {
+        match self.run(first, count)? {
+            Cow::Borrowed(bytes) => Some(bytes),
+            Cow::Owned(_) => None,
+        }
+    }
+
+    /// The bytes of `count` elements from element `first` on; `None` where the tensor is not contiguous,
+    /// ends before, or cannot be read.
+    fn run(&self, first: usize, count: usize) -> Option<Cow<'_, [u8]>> {
         let inside = first.checked_add(count)? <= self.len();
         if !inside || self.strides != contiguous(&self.shape) {
             return None;
         }
         let start = self.offset + first * self.dtype.size();
-        match self.bytes.read(start, count * self.dtype.size()).ok()? {
-            Cow::Borrowed(bytes) => Some(bytes),
-            Cow::Owned(_) => None,
-        }
+        self.bytes.read(start, count * self.dtype.size()).ok()
     }
 
     /// `len` elements from the `row`-th group of `len` on, widened to float32.
@@ -234,12 +240,13 @@ impl TensorView {
     ///
     /// If the tensor ends before.
     pub fn row_f32(&self, row: usize, len: usize) -> Vec<f32> {
-        match (self.dtype, self.slice(row * len, len)) {
+        match (self.dtype, self.run(row * len, len)) {
             (Dtype::F32, Some(bytes)) => bytes
                 .chunks_exact(4)
                 .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
                 .collect(),
-            _ => self.to_f32()[row * len..(row + 1) * len].to_vec(),
+            (dtype, Some(bytes)) => dtype.widen(&bytes),
+            (_, None) => self.to_f32()[row * len..(row + 1) * len].to_vec(),
         }
     }
 
@@ -506,5 +513,49 @@ impl Weights {
         self.metadata.remove(AVERAGES);
         self.metadata.remove(AVERAGES_NOT_READ);
         self.metadata.remove(LEFT_OUT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// A file that counts the bytes that are read of it.
+    struct Counted {
+        bytes: Vec<u8>,
+        read: AtomicUsize,
+    }
+
+    impl super::super::Source for Counted {
+        fn len(&self) -> usize {
+            self.bytes.len()
+        }
+
+        fn read(&self, start: usize, into: &mut [u8]) -> io::Result<()> {
+            self.read.fetch_add(into.len(), Ordering::Relaxed);
+            into.copy_from_slice(&self.bytes[start..start + into.len()]);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_row_is_widened_without_the_others() {
+        let values: Vec<f32> = (0..48).map(|i| i as f32 / 4.0).collect();
+        let whole = TensorView::from_f32(vec![6, 8], &values).expect("as many values");
+        for dtype in [Dtype::F64, Dtype::F32, Dtype::F16, Dtype::BF16] {
+            let bytes = whole.converted(dtype).expect("it fits").to_bytes();
+            let file = Arc::new(Counted { bytes, read: AtomicUsize::new(0) });
+            let view = TensorView::new(dtype, vec![6, 8], None, 0, Bytes::Source(file.clone()));
+            let view = view.expect("as many bytes");
+            assert_eq!(view.row_f32(3, 8), values[24..32], "{dtype:?}");
+            assert_eq!(file.read.load(Ordering::Relaxed), 8 * dtype.size(), "{dtype:?}");
+        }
+        // Where a row is no piece of the file.
+        let strides = Some(vec![1, 8]);
+        let turned = TensorView::new(Dtype::F32, vec![8, 6], strides, 0, whole.bytes.clone());
+        let row = turned.expect("as many bytes").row_f32(2, 6);
+        assert_eq!(row, [0.5, 2.5, 4.5, 6.5, 8.5, 10.5]);
     }
 }

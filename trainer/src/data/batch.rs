@@ -11,6 +11,8 @@ use flate2::read::DeflateDecoder;
 use tintype::image::Rgb;
 use zip::{CompressionMethod, ZipArchive};
 
+use super::decode::MAX_DECODED_BYTES;
+
 /// The array with the images.
 const MEMBER: &str = "arr_0.npy";
 /// A header of numpy's is a short line of text; a longer one is no header.
@@ -77,13 +79,15 @@ impl Batch {
     /// # Errors
     ///
     /// [`BatchError`] if the file cannot be read or is no zip archive, if `arr_0` is neither stored
-    /// nor deflated, is not 8-bit `[N, H, W, 3]` in C order, or has another size than its shape
-    /// says.
+    /// nor deflated, is not 8-bit `[N, H, W, 3]` in C order, has images over 1 GiB, or has another size
+    /// than its shape says.
     pub fn open(path: &Path) -> Result<Option<Self>, BatchError> {
         let wrong = |problem: String| BatchError { file: path.display().to_string(), problem };
         let io = |e: std::io::Error| wrong(e.to_string());
         let damaged = |e: zip::result::ZipError| wrong(format!("damaged archive: {e}"));
-        let mut archive = ZipArchive::new(File::open(path).map_err(io)?).map_err(damaged)?;
+        let file = File::open(path).map_err(io)?;
+        let file_size = file.metadata().map_err(io)?.len();
+        let mut archive = ZipArchive::new(file).map_err(damaged)?;
         let Some(index) = archive.index_for_name(MEMBER) else { return Ok(None) };
         let member = archive.by_index_raw(index).map_err(damaged)?;
         let deflated = match member.compression() {
@@ -94,8 +98,16 @@ impl Batch {
         let start = member
             .data_start()
             .ok_or_else(|| wrong(format!("damaged archive: {MEMBER} has no data offset")))?;
-        let size = member.size();
-        let at = start..start + member.compressed_size();
+        let (size, packed) = (member.size(), member.compressed_size());
+        // What an archive says of a member may be anything.
+        let end = start.checked_add(packed).filter(|end| *end <= file_size);
+        let at = match end {
+            Some(end) if deflated || packed == size => start..end,
+            _ => {
+                let sizes = format!("{MEMBER} has {packed} bytes for {size} in {file_size}");
+                return Err(wrong(format!("damaged archive: {sizes}")));
+            }
+        };
         drop(member);
         let mut batch = Self {
             file: path.into(),
@@ -236,8 +248,13 @@ impl Header {
             .collect();
         let c_order = self.field("'fortran_order'").starts_with("False");
         match (sizes.as_deref(), dtype) {
-            (Some(&[n, height, width, 3]), "|u1" | "u1") if c_order && height * width > 0 => {
-                Ok([n, height, width])
+            (Some(&[n, height, width, 3]), "|u1" | "u1") if c_order && height > 0 && width > 0 => {
+                match height.checked_mul(width).and_then(|area| area.checked_mul(3)) {
+                    Some(bytes) if bytes as u64 <= MAX_DECODED_BYTES => Ok([n, height, width]),
+                    _ => Err(format!(
+                        "{MEMBER} has images of {width} x {height}; at most 1 GiB is read"
+                    )),
+                }
             }
             _ => Err(format!(
                 "{MEMBER} is {dtype} of shape ({shape}); images are 8-bit [N, H, W, 3] in C order"
@@ -251,6 +268,7 @@ mod tests {
     use super::*;
     use crate::data::npz::add;
     use ndarray::{Array1, Array4};
+    use std::io::Write;
     use zip::ZipWriter;
 
     fn write(path: &Path, method: CompressionMethod, images: &Array4<u8>) {
@@ -300,5 +318,50 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
         assert!(Batch::open(&path).unwrap_err().to_string().contains("damaged"));
+    }
+
+    /// An archive of one member with twelve values, whose list says that the values take so many bytes, packed and
+    /// unpacked.
+    fn claiming(path: &Path, method: CompressionMethod, shape: &str, says: Option<[u32; 2]>) {
+        let text = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n");
+        let len = (text.len() as u16).to_le_bytes();
+        let header = [b"\x93NUMPY\x01\0".as_slice(), &len, text.as_bytes()].concat();
+        let options = zip::write::SimpleFileOptions::default().compression_method(method);
+        let mut npz = ZipWriter::new(File::create(path).unwrap());
+        npz.start_file(MEMBER, options).unwrap();
+        npz.write_all(&[header.as_slice(), &[7; 12]].concat()).unwrap();
+        npz.finish().unwrap();
+        let mut bytes = std::fs::read(path).unwrap();
+        let list = bytes.windows(4).rposition(|part| part == b"PK\x01\x02").unwrap();
+        for (at, values) in [list + 20, list + 24].into_iter().zip(says.into_iter().flatten()) {
+            let size = header.len() as u32 + values;
+            bytes[at..at + 4].copy_from_slice(&size.to_le_bytes());
+        }
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn sizes_that_an_archive_only_claims_are_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.npz");
+        let opened = |method, shape: &str, says| {
+            claiming(&path, method, shape, says);
+            Batch::open(&path)
+                .map(|batch| batch.map(|batch| batch.shape))
+                .map_err(|e| e.to_string())
+        };
+        let [stored, deflated] = [CompressionMethod::Stored, CompressionMethod::Deflated];
+        for method in [stored, deflated] {
+            assert_eq!(opened(method, "(1, 2, 2, 3)", None), Ok(Some([1, 2, 2])));
+            // The second is so large that its size is no number.
+            for shape in ["(1, 20000, 20000, 3)", "(1, 9223372036854775808, 2, 3)"] {
+                let error = opened(method, shape, None).expect_err("it is too large");
+                assert!(error.contains("at most 1 GiB is read"), "{error}");
+            }
+            let beyond = opened(method, "(1, 100, 100, 3)", Some([30_000; 2]));
+            assert!(beyond.expect_err("it is cut").contains("damaged archive: arr_0.npy"));
+        }
+        let shorter = opened(stored, "(1, 100, 100, 3)", Some([12, 30_000]));
+        assert!(shorter.expect_err("it is not packed").contains("damaged archive: arr_0.npy"));
     }
 }

@@ -7,69 +7,95 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mozjpeg::{ColorSpace, Decompress};
 use tintype::image::Rgb;
 
+/// Most scans of an image, as for libjpeg-turbo's own fuzzers. Encoders write about ten; each takes a few
+/// bytes, and as much work as the image is large.
+const MOST_SCANS: usize = 500;
+
 /// Whether a file begins like a JPEG.
 pub fn is_jpeg(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0xFF, 0xD8, 0xFF])
 }
 
-/// Decodes to 8-bit RGB; fails where the file is damaged, truncated or larger than `max_bytes`.
+/// Decodes to 8-bit RGB; fails where the file is damaged or truncated, or takes more than `max_bytes`.
 ///
 /// # Errors
 ///
-/// A sentence where the file is damaged, truncated or larger than `max_bytes`.
+/// A sentence where the file is damaged, truncated, has over 500 scans, or takes more than `max_bytes` while it is
+/// decoded.
 pub fn decode(bytes: &[u8], max_bytes: u64) -> Result<Rgb, String> {
-    if !is_whole(bytes) {
-        return Err("the file is truncated".into());
+    let Some(scans) = scans(bytes) else { return Err("the file is truncated".into()) };
+    if scans.count > MOST_SCANS {
+        return Err(format!("it has {} scans, and at most {MOST_SCANS} are read", scans.count));
     }
     // libjpeg reports errors by unwinding, without a panic's message.
-    let decoded = catch_unwind(AssertUnwindSafe(|| unwinding(bytes, max_bytes)));
+    let decoded = catch_unwind(AssertUnwindSafe(|| unwinding(bytes, scans.several, max_bytes)));
     decoded.unwrap_or_else(|error| {
         let message = error.downcast_ref::<String>().map_or("damaged", String::as_str);
         Err(message.trim_start_matches("libjpeg fatal error: ").to_string())
     })
 }
 
-/// Whether the image is complete: there is a scan, and behind it the end. libjpeg would fill missing
-/// parts with grey.
+/// The scans of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Scans {
+    count: usize,
+    /// Whether the image takes several, until whose end libjpeg keeps all coefficients.
+    several: bool,
+}
+
+/// The scans of a complete image: there is one, and behind it the end. libjpeg would fill missing parts
+/// with grey.
 ///
 /// As libjpeg does, whatever lies between two segments is skipped up to the next marker: stray bytes,
-/// a scan's coded data, 0xFF before 0, and markers without a length.
-fn is_whole(bytes: &[u8]) -> bool {
-    const TEMPORARY: u8 = 0x01;
+/// a scan's coded data, 0xFF before 0, and markers without a length, reserved ones included.
+fn scans(bytes: &[u8]) -> Option<Scans> {
+    const LAST_RESERVED: u8 = 0xBF;
     const RESTART_0: u8 = 0xD0;
     const START_OF_IMAGE: u8 = 0xD8;
     const END_OF_IMAGE: u8 = 0xD9;
     const START_OF_SCAN: u8 = 0xDA;
+    let mut scans = Scans::default();
+    let mut components = None; // of the image
     let mut at = 2; // behind the start of the image
-    let mut has_scan = false;
     loop {
-        let Some(rest) = bytes.get(at..) else { return false };
-        let Some(skipped) = rest.iter().position(|&byte| byte == 0xFF) else { return false };
+        at += bytes.get(at..)?.iter().position(|&byte| byte == 0xFF)?;
         // Several 0xFF are one marker's.
-        let Some(fill) = rest[skipped..].iter().position(|&byte| byte != 0xFF) else {
-            return false;
-        };
-        at += skipped + fill;
-        match bytes[at] {
-            0x00 | TEMPORARY | RESTART_0..=START_OF_IMAGE => at += 1,
-            END_OF_IMAGE => return has_scan,
-            marker => {
-                has_scan |= marker == START_OF_SCAN;
-                let Some(&[high, low]) = bytes.get(at + 1..at + 3) else { return false };
-                at += 1 + usize::from(u16::from_be_bytes([high, low])).max(2);
+        at += bytes[at..].iter().position(|&byte| byte != 0xFF)?;
+        let marker = bytes[at];
+        match marker {
+            0x00..=LAST_RESERVED | RESTART_0..=START_OF_IMAGE => {
+                at += 1;
+                continue;
             }
+            END_OF_IMAGE => return (scans.count > 0).then_some(scans),
+            // Frames; between them are tables and what is not in use.
+            0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF => {
+                let is_progressive = marker % 4 == 2;
+                scans.several |= is_progressive;
+                components = bytes.get(at + 8);
+            }
+            START_OF_SCAN => {
+                scans.count += 1;
+                scans.several |= scans.count > 1 || bytes.get(at + 3) != components;
+            }
+            _ => {}
         }
+        let &[high, low] = bytes.get(at + 1..at + 3)? else { return None };
+        at += 1 + usize::from(u16::from_be_bytes([high, low])).max(2);
     }
 }
 
-fn unwinding(bytes: &[u8], max_bytes: u64) -> Result<Rgb, String> {
+fn unwinding(bytes: &[u8], several_scans: bool, max_bytes: u64) -> Result<Rgb, String> {
     let say = |e: std::io::Error| e.to_string();
     let image = Decompress::new_mem(bytes).map_err(say)?;
     let (width, height) = image.size();
-    if (width * height) as u64 * 3 > max_bytes {
+    let inks = matches!(image.color_space(), ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK);
+    // A pixel's bytes: in RGB, in inks before, and of its coefficients.
+    let coefficients = if several_scans { 2 * image.components().len() } else { 0 };
+    let size = 3 + 4 * usize::from(inks) + coefficients;
+    if (width * height) as u64 * size as u64 > max_bytes {
         return Err(format!("{width} × {height} pixels are too many"));
     }
-    let inks = matches!(image.color_space(), ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK);
     let pixels = if inks {
         let mut image = image.to_colorspace(ColorSpace::JCS_CMYK).map_err(say)?;
         let inks: Vec<[u8; 4]> = image.read_scanlines().map_err(say)?;
@@ -92,4 +118,52 @@ fn rgb_of_inks(inks: [u8; 4]) -> [u8; 3] {
         let product = ink * white + 128;
         (white - ((product + (product >> 8)) >> 8)) as u8
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn file(name: &str) -> Vec<u8> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/jpeg");
+        std::fs::read(folder.join(name)).expect("an image")
+    }
+
+    #[test]
+    fn what_is_kept_until_the_end_counts() {
+        // All have 25 × 18 pixels of 3 bytes, and until those are made 4 of inks, or 3 coefficients.
+        for (name, size) in [("colour", 3), ("grey", 3), ("inks", 3 + 4), ("progressive", 3 + 6)] {
+            let file = file(&format!("{name}.jpg"));
+            let most = 25 * 18 * size;
+            assert!(decode(&file, most).is_ok(), "{name}");
+            let error = decode(&file, most - 1).expect_err(name);
+            assert_eq!(error, "25 × 18 pixels are too many", "{name}");
+        }
+        // A scan of one component of three, and no other.
+        let mut file = file("colour.jpg");
+        let scan = file.windows(2).position(|marker| marker == [0xFF, 0xDA]).expect("a scan");
+        file.splice(scan + 2..scan + 14, [0, 8, 1, 1, 0, 0, 63, 0]);
+        assert!(scans(&file).expect("it is complete").several);
+    }
+
+    #[test]
+    fn endless_scans_are_not_read() {
+        let file = file("progressive.jpg");
+        let last = file.windows(2).rposition(|marker| marker == [0xFF, 0xDA]).expect("a scan");
+        let end = file.len() - 2;
+        let repeated = file[last..end].repeat(600);
+        let long = [&file[..end], &repeated, &file[end..]].concat();
+        let error = decode(&long, 1 << 20).expect_err("there are too many");
+        assert_eq!(error, "it has 610 scans, and at most 500 are read");
+    }
+
+    #[test]
+    fn no_scan_hides_behind_a_reserved_marker() {
+        // libjpeg passes over the marker where it looks for a restart, and reads what follows.
+        let scan = [0xFF, 0xDA, 0, 2];
+        let hidden = [b"\xFF\xD8".as_slice(), &scan, b"\xFF\x02\0\x09", &scan, b"\xFF\xD9"];
+        assert_eq!(scans(&hidden.concat()), Some(Scans { count: 2, several: true }));
+    }
 }

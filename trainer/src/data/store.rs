@@ -5,7 +5,7 @@
 //! `[n, side, side, 3]` (RGB) and `labels` `[n]` (−1 for none).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tintype::files::Identity;
@@ -105,7 +105,7 @@ impl ImageStore {
     ///
     /// * [`StoreError::Io`]: the description cannot be read.
     /// * [`StoreError::Weights`]: a shard cannot be read.
-    /// * [`StoreError::Damaged`]: there is no description, or a shard is not what it says.
+    /// * [`StoreError::Damaged`]: there is no description, it names a file elsewhere, or a shard is not what it says.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let file = folder.join(STORE_FILE);
         let text = std::fs::read_to_string(&file).map_err(|source| match source.kind() {
@@ -119,11 +119,18 @@ impl ImageStore {
             .map_err(|e| damaged(&file, format!("not a description of a store: {e}")))?;
         let (mut shards, mut labels, mut rows) = (Vec::new(), Vec::new(), Rows::default());
         for shard in &description.shards {
+            if !is_name(&shard.file) {
+                let problem = format!("{:?} is not the name of a file in this folder", shard.file);
+                return Err(damaged(&file, problem));
+            }
             let path = folder.join(&shard.file);
             let weights = open(&path)?;
             let side = description.side;
             let (images, stored) = (tensor(&weights, "images")?, tensor(&weights, "labels")?);
-            if images.shape != [shard.count, side, side, 3]
+            // A tensor of a PyTorch file may have its values in another order.
+            if side == 0
+                || images.shape != [shard.count, side, side, 3]
+                || images.slice(0, images.len()).is_none()
                 || images.dtype != Dtype::U8
                 || stored.shape != [shard.count]
             {
@@ -258,6 +265,12 @@ impl ImageStore {
     }
 }
 
+/// Whether a text is the name of a file, and no path that leads elsewhere.
+fn is_name(file: &str) -> bool {
+    let mut parts = Path::new(file).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == file)
+}
+
 fn tensor<'a>(weights: &'a Weights, name: &str) -> Result<&'a TensorView, StoreError> {
     weights.tensors.get(name).ok_or_else(|| StoreError::Damaged {
         file: weights.file.clone(),
@@ -279,6 +292,101 @@ pub fn file_crc32c(path: &Path) -> std::io::Result<u32> {
         match file.read(&mut buffer)? {
             0 => return Ok(crc),
             n => crc = crc32c::crc32c_append(crc, &buffer[..n]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Write};
+
+    use tempfile::TempDir;
+    use zip::CompressionMethod;
+    use zip::write::{SimpleFileOptions, ZipWriter};
+
+    use super::*;
+
+    /// A tensor as PyTorch pickles it: `_rebuild_tensor_v2(storage, 0, shape, strides, False, OrderedDict())`.
+    fn pickled(name: &str, class: &str, key: &str, shape: &[u8], strides: &[u8]) -> Vec<u8> {
+        let text = |text: &str| {
+            let len = (text.len() as u32).to_le_bytes();
+            [b"X".as_slice(), &len, text.as_bytes()].concat()
+        };
+        let numbers = |all: &[u8]| {
+            let numbers: Vec<u8> = all.iter().flat_map(|number| [b'K', *number]).collect();
+            [b"(".as_slice(), &numbers, b"t"].concat()
+        };
+        [
+            text(name),
+            b"ctorch._utils\n_rebuild_tensor_v2\n((".to_vec(),
+            text("storage"),
+            format!("ctorch\n{class}\n").into_bytes(),
+            text(key),
+            text("cpu"),
+            b"K\x18tQK\0".to_vec(),
+            numbers(shape),
+            numbers(strides),
+            b"\x89ccollections\nOrderedDict\n)RtR".to_vec(),
+        ]
+        .concat()
+    }
+
+    /// A PyTorch file with two images of 2 × 2 and their labels.
+    fn shard(strides: [u8; 4]) -> Vec<u8> {
+        let pickle = [
+            b"\x80\x02}(".to_vec(),
+            pickled("images", "ByteStorage", "0", &[2, 2, 2, 3], &strides),
+            pickled("labels", "LongStorage", "1", &[2], &[1]),
+            b"u.".to_vec(),
+        ]
+        .concat();
+        let (pixels, labels) = ((0..24).collect::<Vec<u8>>(), vec![0u8; 16]);
+        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, bytes) in [("data.pkl", pickle), ("data/0", pixels), ("data/1", labels)] {
+            zip.start_file(format!("archive/{name}"), options).expect("it starts");
+            zip.write_all(&bytes).expect("it is written");
+        }
+        zip.finish().expect("it ends").into_inner()
+    }
+
+    /// Describes a store of such a shard.
+    fn describe(folder: &Path, file: &str) {
+        let description = serde_json::json!({
+            "version": 1,
+            "side": 2,
+            "classes": [],
+            "shards": [{"file": file, "count": 2, "crc32c": 0}],
+            "skipped": 0,
+        });
+        std::fs::write(folder.join(STORE_FILE), description.to_string()).expect("it is written");
+    }
+
+    #[test]
+    fn images_that_are_turned_in_their_file_are_refused() {
+        let folder = TempDir::new().expect("a folder");
+        let path = folder.path().join("x.safetensors");
+        describe(folder.path(), "x.safetensors");
+        std::fs::write(&path, shard([12, 6, 3, 1])).expect("it is written");
+        let store = ImageStore::open(folder.path()).expect("a store");
+        assert_eq!(store.pixels(1), (12..24).collect::<Vec<u8>>());
+        drop(store);
+        // The channels first.
+        std::fs::write(&path, shard([12, 2, 1, 4])).expect("it is written");
+        let error = ImageStore::open(folder.path()).expect_err("they are turned").to_string();
+        assert!(error.contains("x.safetensors: its images are not those"), "{error}");
+    }
+
+    #[test]
+    fn shards_lie_in_the_folder_of_their_store() {
+        let place = TempDir::new().expect("a folder");
+        let (folder, outside) = (place.path().join("store"), place.path().join("x.safetensors"));
+        std::fs::create_dir(&folder).expect("a folder");
+        std::fs::write(&outside, shard([12, 6, 3, 1])).expect("it is written");
+        for name in ["../x.safetensors", outside.to_str().expect("UTF-8"), "..", ""] {
+            describe(&folder, name);
+            let error = ImageStore::open(&folder).expect_err(name).to_string();
+            assert!(error.contains("store.json: ") && error.contains("not the name"), "{error}");
         }
     }
 }

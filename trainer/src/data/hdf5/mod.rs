@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::fingerprint::Fingerprint;
 use super::made::IDENTITY;
-use super::positioned::{Positioned, is_of_system};
+use super::positioned::{MOST_BYTES, Positioned, is_of_system};
 use super::source::filter::{Kind, kind};
 use super::source::labels::{Labels, from_json};
-use hdf5_pure::{Error, File, FormatError};
+use hdf5_pure::{Dataset, Error, File, FormatError};
 use index::Index;
 use tintype::files::read_text;
 
@@ -157,7 +157,25 @@ impl Hdf5Store {
 
     /// The bytes of a data set that is not in one piece, or not in the index.
     fn other(&self, item: &str) -> Result<Vec<u8>, StoreError> {
-        self.file.dataset(item).and_then(|d| d.read_raw()).map_err(|e| self.problem(item, e))
+        let (dataset, _) = self.dataset(item)?;
+        dataset.read_raw().map_err(|e| self.problem(item, e))
+    }
+
+    /// A data set that may be read as a whole, and its shape. Without storage, or packed, a data set of any size takes a
+    /// few bytes of a file; none has more than the file that it is in.
+    fn dataset(&self, item: &str) -> Result<(Dataset, Vec<u64>), StoreError> {
+        let dataset = self.file.dataset(item).map_err(|e| self.problem(item, e))?;
+        let shape = dataset.shape().map_err(|e| self.problem(item, e))?;
+        let element = dataset.element_size().map_err(|e| self.problem(item, e))?;
+        let size = shape.iter().try_fold(element, |size, d| size.checked_mul(*d));
+        let most = MOST_BYTES.min(self.bytes.size());
+        if size.is_none_or(|size| size > most) {
+            let values = format!("{shape:?} values of {element} bytes");
+            let reason =
+                format!("{values} are more than the {most} bytes that are read of this file");
+            return Err(self.problem(item, Failure { reason, of_system: false }));
+        }
+        Ok((dataset, shape))
     }
 
     /// The moments `[2·C, h, w]` of a latent, mean first, and their shape.
@@ -173,8 +191,7 @@ impl Hdf5Store {
             let value = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
             return Ok((bytes.chunks_exact(4).map(value).collect(), place.shape.to_vec()));
         }
-        let dataset = self.file.dataset(item).map_err(|e| self.problem(item, e))?;
-        let shape = dataset.shape().map_err(|e| self.problem(item, e))?;
+        let (dataset, shape) = self.dataset(item)?;
         let values = dataset.read_f32().map_err(|e| self.problem(item, e))?;
         Ok((values, shape.into_iter().map(|d| d as usize).collect()))
     }
@@ -209,4 +226,39 @@ fn identity_of(path: &Path) -> Result<Option<String>, StoreError> {
     };
     let attributes = streamed(path)?.root().attrs().map_err(|e| wrap(e.to_string()))?;
     Ok(attributes.get(IDENTITY).and_then(|value| value.as_str()).map(String::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use hdf5_pure::FileBuilder;
+
+    use super::*;
+
+    #[test]
+    fn no_more_values_are_read_than_a_file_can_have() {
+        const LEN: usize = 4 << 20;
+        let place = tempfile::tempdir().expect("a folder");
+        let path = place.path().join("x.h5");
+        // Zeros, which take a thousandth when they are packed.
+        let mut file = FileBuilder::new();
+        for name in ["dataset.json", "0.png"] {
+            let dataset = file.create_dataset(name).with_u8_data(&vec![0; LEN]);
+            dataset.with_chunks(&[LEN as u64]).with_deflate(6);
+        }
+        let dataset = file.create_dataset("1.npy").with_f32_data(&vec![0.0; LEN]);
+        dataset.with_chunks(&[LEN as u64]).with_deflate(6);
+        let bytes = file.finish().expect("it is written");
+        assert!(bytes.len() < LEN / 100, "{} bytes", bytes.len());
+        std::fs::write(&path, bytes).expect("it is written");
+        std::fs::write(list_of(&path), r#"["0.png", "1.npy"]"#).expect("it is written");
+        let store = Hdf5Store::open(&path).expect("it opens");
+        for (item, error) in [
+            ("dataset.json", store.labels().expect_err("it is too large")),
+            ("0.png", store.bytes("0.png").expect_err("it is too large")),
+            ("1.npy", store.moments("1.npy").expect_err("it is too large")),
+        ] {
+            let error = error.to_string();
+            assert!(error.contains(&format!("{item} cannot be read: [4194304] values")), "{error}");
+        }
+    }
 }

@@ -53,8 +53,14 @@ const LONGEST_NAME: usize = 4096;
 const DEEPEST: usize = 128;
 
 /// Whether a name is one that only a hostile or damaged archive has.
-fn is_too_long(name: &str) -> bool {
+pub(super) fn is_too_long(name: &str) -> bool {
     name.len() > LONGEST_NAME || name.matches('/').count() > DEEPEST
+}
+
+/// The beginning of a long name, for a message.
+pub(super) fn beginning(name: &str) -> String {
+    let start: String = name.chars().take(100).collect();
+    format!("{start}…")
 }
 
 /// Everything in a container, by names with `/` between folders.
@@ -74,13 +80,19 @@ pub(super) struct Listing {
 impl Listing {
     /// Adds a file, and the folders that it is in.
     pub fn add(&mut self, name: String, location: Location) {
-        if is_too_long(&name) {
-            let start: String = name.chars().take(100).collect();
-            self.skip(format!("{start}…"), "its name is longer than paths are");
-            return;
+        if self.takes(&name) {
+            self.add_folders_of(&name);
+            self.files.push((name, location));
         }
-        self.add_folders_of(&name);
-        self.files.push((name, location));
+    }
+
+    /// Whether a name can be listed; one that is too long is left out.
+    pub fn takes(&mut self, name: &str) -> bool {
+        let takes = !is_too_long(name);
+        if !takes {
+            self.skip(beginning(name), "its name is longer than paths are");
+        }
+        takes
     }
 
     /// Adds the folders that a file is in.

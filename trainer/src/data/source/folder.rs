@@ -18,6 +18,9 @@ pub(super) fn list_folder(root: &Path) -> Result<(Container, Listing), SourceErr
             let entry = entry.map_err(|e| error(&folder, e))?;
             let (path, below) = (entry.path(), below.join(entry.file_name()));
             let name = slashed(&below);
+            if !listing.takes(&name) {
+                continue;
+            }
             // What is no link is known from the listing; a million questions to a network's server take minutes.
             let kind = entry.file_type().ok();
             let is_link = kind.is_some_and(|kind| kind.is_symlink());
@@ -49,4 +52,24 @@ pub(super) fn list_folder(root: &Path) -> Result<(Container, Listing), SourceErr
 /// A path's parts with `/` between them.
 fn slashed(path: &Path) -> String {
     path.iter().map(|part| readable(part.as_encoded_bytes())).collect::<Vec<_>>().join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Where a path may be so long.
+    #[cfg(unix)]
+    #[test]
+    fn folders_in_folders_end() {
+        let place = tempfile::tempdir().expect("a folder");
+        let deep = place.path().join("d/".repeat(140));
+        std::fs::create_dir_all(&deep).expect("folders");
+        std::fs::write(deep.join("0.png"), "deep").expect("it is written");
+        std::fs::write(place.path().join("d/1.png"), "near").expect("it is written");
+        let (_, listing) = list_folder(place.path()).expect("it is listed");
+        let files: Vec<&str> = listing.files.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(files, ["d/1.png"]);
+        assert_eq!((listing.folders.len(), listing.skipped.len()), (129, 1));
+    }
 }

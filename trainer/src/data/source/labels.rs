@@ -8,8 +8,8 @@ use tintype::files::text_of;
 /// The label list that NVIDIA's data tools write.
 pub(super) const LABEL_FILE: &str = "dataset.json";
 
-/// More classes than any data set has; a larger label is a mistake.
-const MAX_CLASSES: f64 = 1e7;
+/// More classes than any data set has; a larger label is a mistake, and each below it would get a name.
+const MAX_CLASSES: f64 = 1e6;
 
 /// Labels by name, `None` for an image without one; `None` if no image has one.
 pub(in crate::data) type Labels = Option<BTreeMap<String, Option<usize>>>;
@@ -45,7 +45,9 @@ pub(in crate::data) fn from_json(bytes: &[u8]) -> Result<Labels, String> {
         match row.as_array().map(Vec::as_slice) {
             Some([Value::String(name), value]) => match label(value) {
                 Some(label) => Ok((name.clone(), label)),
-                None => Err(unusable(&format!("the label of {name:?} is {value}"))),
+                None => Err(unusable(&format!(
+                    "the label of {name:?} is {value}, and labels are whole numbers below {MAX_CLASSES}"
+                ))),
             },
             _ => Err(unusable(&format!("{row} is not a name and a label"))),
         }
@@ -91,6 +93,7 @@ mod tests {
         for wrong in [
             r#"{"labels": [["a.png", 1.5]]}"#,
             r#"{"labels": [["a.png", -2]]}"#,
+            r#"{"labels": [["a.png", 1000000]]}"#,
             r#"{"labels": [["a.png", 1e30]]}"#,
             r#"{"labels": {"a.png": 1}}"#,
             r#"{"names": []}"#,
@@ -98,6 +101,11 @@ mod tests {
         ] {
             assert!(of(wrong).is_err(), "{wrong}");
         }
+        let error = of(r#"{"labels": [["a.png", 9999999]]}"#).expect_err("it is too large");
+        let expected = r#"dataset.json has no usable labels: the label of "a.png" is 9999999"#;
+        assert!(error.starts_with(expected), "{error}");
+        assert_eq!(from_cls("0.cls", b"999999"), Ok(Some(999_999)));
+        assert!(from_cls("0.cls", b"1000000").is_err());
     }
 
     #[test]

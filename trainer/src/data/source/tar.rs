@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tar::{Entry, EntryType};
 
-use super::container::{Archives, Container, Listing, Location};
+use super::container::{Archives, Container, Listing, Location, beginning, is_too_long};
 use super::filter::{in_hidden, is_archive, is_tar};
 use super::links::{LinkError, Members};
 use super::names::{normal, readable};
@@ -67,6 +67,10 @@ impl Listed<'_> {
         for entry in archive.entries_with_seek()? {
             let mut entry = entry?;
             let name = normal(&readable(&entry.path_bytes()));
+            if !listing.takes(&format!("{prefix}{name}")) {
+                last = beginning(&name);
+                continue;
+            }
             last.clone_from(&name);
             let kind = entry.header().entry_type();
             let is_file = matches!(kind, EntryType::Regular | EntryType::Continuous);
@@ -106,6 +110,11 @@ impl Listed<'_> {
                     }
                     let location = Location::Range { archive: self.number, start: at, len: size };
                     members.file(name, location);
+                }
+                // No member has such a name.
+                EntryType::Link | EntryType::Symlink if is_too_long(&target()) => {
+                    let reason = "a link to what is not in the archive";
+                    listing.skip(format!("{prefix}{name}"), reason);
                 }
                 EntryType::Link => members.hard(name, &target()),
                 EntryType::Symlink => members.symbolic(name, &target()),
@@ -173,4 +182,44 @@ fn cut(name: &str) -> io::Error {
 
 fn damaged(problem: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn folders_files_and_links_with_endless_names_are_left_out() {
+        let place = tempfile::tempdir().expect("a folder");
+        let path = place.path().join("x.tar");
+        let deep = "d/".repeat(40_000);
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut add = |kind: EntryType, name: &str, target: Option<&str>| {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(0);
+            header.set_mode(0o644);
+            let added = match target {
+                Some(target) => builder.append_link(&mut header, name, target),
+                None => builder.append_data(&mut header, name, io::empty()),
+            };
+            added.expect("it fits");
+        };
+        add(EntryType::Directory, &deep, None);
+        add(EntryType::Symlink, "link", Some(&deep));
+        add(EntryType::Regular, &format!("{deep}0.png"), None);
+        add(EntryType::Regular, "b/0.png", None);
+        std::fs::write(&path, builder.into_inner().expect("it ends")).expect("it is written");
+        let (_, listing) = list_tar(&path).expect("it is listed");
+        let files: Vec<&str> = listing.files.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(files, ["b/0.png"]);
+        assert_eq!(listing.folders, BTreeSet::from(["b".to_string()]));
+        let long = (103, "its name is longer than paths are");
+        let link = (4, "a link to what is not in the archive");
+        let skipped: Vec<_> =
+            listing.skipped.iter().map(|one| (one.name.len(), one.reason.as_str())).collect();
+        assert_eq!(skipped, [long, link, long]);
+    }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::container::{Container, Listing, Location};
+use super::container::{Container, Listing, Location, is_too_long};
 use super::links::Members;
 use super::names::normal;
 use super::{SourceError, error, failed};
@@ -38,7 +38,7 @@ pub(super) fn list_zip(path: &Path) -> Result<(Container, Listing), SourceError>
     for (index, raw) in names {
         let any = if is_windows { raw.replace('\\', "/") } else { raw.clone() };
         let name = normal(&any);
-        if name.is_empty() {
+        if name.is_empty() || !listing.takes(&name) {
             continue;
         }
         if any.ends_with('/') {
@@ -52,6 +52,10 @@ pub(super) fn list_zip(path: &Path) -> Result<(Container, Listing), SourceError>
                 Ok(file.take(1 << 16).read_to_string(&mut target)?)
             });
             match read {
+                // No member has such a name.
+                Ok(_) if is_too_long(&target) => {
+                    listing.skip(name, "a link to what is not in the archive");
+                }
                 Ok(_) => members.symbolic(name, &target),
                 Err(ZipError::Io(e)) if is_of_system(&e) => return Err(failed(path, &e)),
                 Err(_) => listing.skip(name, "a symbolic link"),
@@ -82,4 +86,33 @@ fn links_in_zip(mut list: &[u8]) -> BTreeSet<Vec<u8>> {
         list = list.get(next..).unwrap_or_default();
     }
     links
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_files_and_links_with_endless_names_are_left_out() {
+        let place = tempfile::tempdir().expect("a folder");
+        let path = place.path().join("x.zip");
+        let deep = "d/".repeat(20_000);
+        let options = zip::write::SimpleFileOptions::default();
+        let file = std::fs::File::create(&path).expect("a file");
+        let mut writer = zip::ZipWriter::new(file);
+        writer.add_directory(deep.as_str(), options).expect("it fits");
+        writer.add_symlink("link", &deep, options).expect("it fits");
+        writer.start_file(format!("{deep}0.png"), options).expect("it fits");
+        writer.start_file("b/0.png", options).expect("it fits");
+        writer.finish().expect("it ends");
+        let (_, listing) = list_zip(&path).expect("it is listed");
+        let files: Vec<&str> = listing.files.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(files, ["b/0.png"]);
+        assert_eq!(listing.folders, BTreeSet::from(["b".to_string()]));
+        let long = (103, "its name is longer than paths are");
+        let link = (4, "a link to what is not in the archive");
+        let skipped: Vec<_> =
+            listing.skipped.iter().map(|one| (one.name.len(), one.reason.as_str())).collect();
+        assert_eq!(skipped, [long, link, long]);
+    }
 }
