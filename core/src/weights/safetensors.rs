@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use ::safetensors::tensor::{Dtype as Stored, Metadata, SafeTensors, TensorInfo};
+use ::safetensors::tensor::{Dtype as Stored, Metadata, TensorInfo};
 
 use super::source::Bytes;
 use super::store::{Dtype, TensorView, Weights};
 
-/// The largest header that the library reads again.
-const LARGEST_WRITTEN: usize = 100_000_000;
+/// The largest header, which is the library's own limit.
+const LARGEST_HEADER: usize = 100_000_000;
 
 pub(super) fn read(bytes: Bytes, file: &str) -> Result<Weights, String> {
     let (data, metadata) = header(&bytes).map_err(|e| {
@@ -33,7 +33,7 @@ pub(super) fn read(bytes: Bytes, file: &str) -> Result<Weights, String> {
                 continue;
             }
         };
-        let offset = data + info.data_offsets.0;
+        let offset = data.saturating_add(info.data_offsets.0);
         let view = TensorView::new(dtype, info.shape.clone(), None, offset, bytes.clone())
             .map_err(|e| format!("tensor {name:?}: {e}"))?;
         tensors.insert(name, view);
@@ -43,28 +43,16 @@ pub(super) fn read(bytes: Bytes, file: &str) -> Result<Weights, String> {
     Ok(Weights { file: file.into(), tensors, unreadable, metadata })
 }
 
-/// Where the tensors begin, and what they are.
+/// Where the tensors begin, and what they are. Nothing but the header is read, and the sizes in it are added with
+/// checks, which the library's reader of whole files lacks.
 fn header(bytes: &Bytes) -> Result<(usize, Metadata), String> {
-    let whole = match bytes {
-        Bytes::Memory(memory) => Some((**memory).as_ref()),
-        #[cfg(feature = "files")]
-        Bytes::Mapped(file) => Some(&file[..]),
-        Bytes::Source(_) => None,
-    };
-    if let Some(whole) = whole {
-        let (length, metadata) = SafeTensors::read_metadata(whole).map_err(|e| e.to_string())?;
-        return Ok((8 + length, metadata));
-    }
-    // The library wants the whole file; of one that is elsewhere only the header is read.
-    const LARGEST: u64 = 100 << 20;
-    let io = |e: std::io::Error| e.to_string();
+    let io = |e: io::Error| e.to_string();
     let length = bytes.read(0, 8).map_err(io)?;
     let length = length.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    if length > LARGEST {
-        return Err("its header is too long".into());
-    }
-    let data = 8 + length as usize;
-    let text = bytes.read(8, length as usize).map_err(io)?;
+    let length = usize::try_from(length).ok().filter(|&length| length <= LARGEST_HEADER);
+    let length = length.ok_or("its header is too long")?;
+    let data = 8 + length;
+    let text = bytes.read(8, length).map_err(io)?;
     let metadata: Metadata = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
     if metadata.data_len().checked_add(data) != Some(bytes.len()) {
         return Err("its size does not match its header".into());
@@ -155,7 +143,7 @@ fn preamble(
     }
     let mut text = serde_json::to_vec(&header).map_err(format)?;
     text.resize(text.len().next_multiple_of(8), b' ');
-    if text.len() > LARGEST_WRITTEN {
+    if text.len() > LARGEST_HEADER {
         return Err(SaveError::Format("the header is too large".into()));
     }
     let mut out = (text.len() as u64).to_le_bytes().to_vec();
@@ -232,5 +220,19 @@ mod tests {
         let mut small = [0u8; 40];
         let error = write_to(&mut small.as_mut_slice(), &tensors(), &BTreeMap::new());
         assert!(matches!(error, Err(SaveError::Io(_))), "{error:?}");
+    }
+
+    #[test]
+    fn sizes_whose_sum_overflows_are_refused() {
+        // The most bytes of one tensor: their bits are counted, too.
+        let most = usize::MAX / 8;
+        let tensor = |i: usize| {
+            let [start, end] = [i, i + 1].map(|n| n * most);
+            format!(r#""{i}":{{"dtype":"U8","shape":[{most}],"data_offsets":[{start},{end}]}}"#)
+        };
+        let header = format!("{{{}}}", (0..8).map(tensor).collect::<Vec<_>>().join(","));
+        let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+        let error = read(Bytes::Memory(std::sync::Arc::new(file)), "x").expect_err("refused");
+        assert!(error.contains("its size does not match its header"), "{error}");
     }
 }
