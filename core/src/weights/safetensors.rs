@@ -10,6 +10,8 @@ use super::store::{Dtype, TensorView, Weights};
 
 /// The largest header, which is the library's own limit.
 const LARGEST_HEADER: usize = 100_000_000;
+/// The name of the metadata in a header, beside those of the tensors.
+const METADATA: &str = "__metadata__";
 
 pub(super) fn read(bytes: Bytes, file: &str) -> Result<Weights, String> {
     let (data, metadata) = header(&bytes).map_err(|e| {
@@ -66,6 +68,11 @@ pub enum SaveError {
     /// The container cannot hold them.
     #[error("the tensors do not fit into a safetensors file: {0}")]
     Format(String),
+    /// A tensor has the name under which the container keeps its metadata.
+    #[error(
+        "tensor \"__metadata__\" cannot be written: a safetensors file keeps its metadata under that name"
+    )]
+    Name,
     /// A tensor cannot be read, or the bytes cannot be written.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -76,7 +83,7 @@ pub enum SaveError {
 ///
 /// # Errors
 ///
-/// A sentence where the header would be too large, or a tensor cannot be read.
+/// A sentence where the header would be too large, or a tensor cannot be read or has the name `__metadata__`.
 pub fn write(
     tensors: &BTreeMap<String, TensorView>,
     metadata: &BTreeMap<String, String>,
@@ -95,7 +102,8 @@ pub fn write(
 ///
 /// # Errors
 ///
-/// * [`SaveError::Format`] where the header would be too large
+/// * [`SaveError::Format`] where the header, or the file, would be too large
+/// * [`SaveError::Name`] where a tensor has the name that the format keeps for itself
 /// * [`SaveError::Io`] where a tensor cannot be read, or `out` not be written
 pub fn write_to(
     out: &mut impl Write,
@@ -129,10 +137,14 @@ fn preamble(
 ) -> Result<Vec<u8>, SaveError> {
     let format = |e: serde_json::Error| SaveError::Format(e.to_string());
     let mut header = serde_json::Map::new();
-    header.insert("__metadata__".into(), serde_json::to_value(metadata).map_err(format)?);
-    let mut start = 0;
+    header.insert(METADATA.into(), serde_json::to_value(metadata).map_err(format)?);
+    let mut start: usize = 0;
     for &(name, view) in sorted {
-        let end = start + size(view);
+        if name == METADATA {
+            return Err(SaveError::Name);
+        }
+        let too_large = || SaveError::Format("they are too large".into());
+        let end = start.checked_add(size(view)).ok_or_else(too_large)?;
         let info = TensorInfo {
             dtype: stored(view.dtype),
             shape: view.shape.clone(),
@@ -234,5 +246,17 @@ mod tests {
         let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
         let error = read(Bytes::Memory(std::sync::Arc::new(file)), "x").expect_err("refused");
         assert!(error.contains("its size does not match its header"), "{error}");
+    }
+
+    #[test]
+    fn a_tensor_cannot_take_the_place_of_the_metadata() {
+        let mut tensors = tensors();
+        let stray = tensors["half"].clone();
+        tensors.insert("__metadata__".into(), stray);
+        let mut out = Vec::new();
+        let error = write_to(&mut out, &tensors, &BTreeMap::new()).expect_err("refused");
+        assert!(matches!(error, SaveError::Name), "{error}");
+        assert!(error.to_string().contains("__metadata__") && out.is_empty(), "{error}");
+        assert!(write(&tensors, &BTreeMap::new()).is_err());
     }
 }
