@@ -259,4 +259,18 @@ mod tests {
         assert!(error.to_string().contains("__metadata__") && out.is_empty(), "{error}");
         assert!(write(&tensors, &BTreeMap::new()).is_err());
     }
+
+    #[test]
+    fn an_empty_tensor_is_written_wherever_it_is_said_to_lie() {
+        let nothing = || Bytes::Memory(std::sync::Arc::new(Vec::<u8>::new()));
+        for strides in [None, Some(vec![7, 9])] {
+            let view = TensorView::new(Dtype::F32, vec![0, 4], strides, usize::MAX, nothing());
+            let view = view.expect("it has no elements");
+            assert!(view.read().expect("nothing").is_empty());
+            let tensors = BTreeMap::from([("none".to_string(), view)]);
+            let file = write(&tensors, &BTreeMap::new()).expect("it writes");
+            let file = Bytes::Memory(std::sync::Arc::new(file));
+            assert_eq!(read(file, "x").expect("it opens").tensors["none"].shape, [0, 4]);
+        }
+    }
 }
