@@ -38,8 +38,8 @@ pub use detect::{detect, notes, vae_config};
 pub use registry::{FAMILIES, families, is_known, register};
 pub use sit::sit_config;
 
-/// Most blocks, levels' layers or teachers of a network: far more than any has, and few enough to list.
-const MAX_DEPTH: usize = 1024;
+/// Most blocks of a network, in all of its levels, and most teachers: far more than any has, and few enough to list.
+const MAX_DEPTH: usize = 4096;
 /// Largest width, and most channels: far more than any network has. With the other sizes here few enough that no size of
 /// a tensor overflows 64 bits, nor a number of tokens or of a patch's values 32.
 const MAX_WIDTH: usize = 1 << 16;

@@ -15,8 +15,8 @@ const NUMBERS: [&str; 6] =
     ["hidden_size", "depth", "num_heads", "in_channels", "patch_size", "num_classes"];
 /// Deepest value in a value that is read.
 const MAX_DEPTH: usize = 16;
-/// Most that is read of one entry: values, entries of dictionaries, and bytes of text. A pickle may name one text a million
-/// times.
+/// Most that is read of one entry: values, entries of dictionaries, and bytes of text. A pickle may name one text
+/// a million times.
 const MAX_SIZE: usize = 1 << 20;
 /// Longest text that numpy describes a number by: the name of its type, or its bytes as text.
 const MAX_SCALAR: usize = 16;

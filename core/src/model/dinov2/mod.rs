@@ -124,8 +124,8 @@ impl DinoConfig {
     ///
     /// # Errors
     ///
-    /// [`InvalidConfig`] if there are no blocks, the width does not divide into heads, an image has no patch, or a size is
-    /// absurd.
+    /// [`InvalidConfig`] if there are no blocks, the width does not divide into heads, an image has no patch, or a size
+    /// is absurd.
     pub fn init(&self, device: &Device) -> Result<DinoV2, InvalidConfig> {
         let d = self.embed_dim;
         ensure!(

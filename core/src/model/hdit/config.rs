@@ -225,10 +225,10 @@ impl HDiTConfig {
         ensure!(levels > 0, "depths is empty");
         ensure!(levels <= 16, "depths lists {levels} levels, above 16");
         for (name, depth) in [
-            ("depths lists a level of", self.depths.iter().copied().max().unwrap_or(0)),
+            ("depths list", self.depths.iter().copied().fold(0, usize::saturating_add)),
             ("mapping_depth is", self.mapping_depth),
         ] {
-            ensure!(depth <= MAX_DEPTH, "{name} {depth}, above {MAX_DEPTH}");
+            ensure!(depth <= MAX_DEPTH, "{name} {depth} blocks, above {MAX_DEPTH}");
         }
         ensure!(
             (0.0..=1.0).contains(&self.cond_dropout_rate),
@@ -424,6 +424,7 @@ mod tests {
         assert!(message(|c| c.mapping_d_ff = Some(0)).contains("mapping_width"));
         assert!(message(|c| c.input_size = [1 << 40; 2]).contains("input_size 1099511627776 is"));
         assert!(message(|c| c.widths[2] = usize::MAX).contains("widths:"));
+        assert!(message(|c| c.depths = vec![2000, 2000, 97]).contains("depths list 4097 blocks"));
         assert!(message(|c| c.d_ffs = Some(vec![1, 1, usize::MAX])).contains("d_ffs:"));
         assert!(message(|c| c.input_channels = usize::MAX).contains("input_channels"));
         assert!(message(|c| c.mapping_width = 1 << 40).contains("mapping_width 1099511627776"));

@@ -146,9 +146,10 @@ impl VaeConfig {
             self.ch,
             self.num_groups
         );
+        let most = MAX_DEPTH / self.ch_mult.len();
         ensure!(
-            (1..=MAX_DEPTH).contains(&self.num_res_blocks),
-            "num_res_blocks {} is not in 1…{MAX_DEPTH}",
+            (1..=most).contains(&self.num_res_blocks),
+            "num_res_blocks {} is not in 1…{most}",
             self.num_res_blocks
         );
         ensure!(self.z_channels > 0 && self.latent_channels() > 0, "z_channels must be positive");
@@ -188,12 +189,14 @@ mod tests {
     }
 
     #[test]
-    fn absurd_channels_are_refused_by_name() {
+    fn absurd_sizes_are_refused_by_name() {
         let refused = |config: VaeConfig| config.validate().expect_err("absurd").0;
         let inner = VaeConfig { z_channels: usize::MAX, ..VaeConfig::f8d4() };
         assert!(refused(inner).starts_with("z_channels"));
         let latent = VaeConfig { embed_dim: Some(usize::MAX), ..VaeConfig::f8d4() };
         assert!(refused(latent).starts_with("embed_dim"));
         assert!(refused(VaeConfig { ch: 1 << 15, ..VaeConfig::f8d4() }).contains("too wide"));
+        let deep = VaeConfig { num_res_blocks: 1025, ..VaeConfig::f8d4() };
+        assert!(refused(deep).contains("num_res_blocks 1025 is not in 1…1024"));
     }
 }
