@@ -13,32 +13,28 @@ impl LatentStats {
     ///
     /// # Errors
     ///
-    /// [`WeightsError::Format`] where an entry is not a number, or a list of them, the lists have other lengths, or the
-    /// scaling factor is 0.
+    /// [`WeightsError::Format`] where an entry is not a number, or a list of them, the lists have other lengths, the
+    /// scaling factor is 0, a deviation is not positive, or a number is not finite in float32.
     pub fn of_autoencoder(
         weights: &Weights,
         channels: usize,
     ) -> Result<Option<Self>, WeightsError> {
         let Some(scale) = entry::<f64>(weights, "scaling_factor")? else { return Ok(None) };
+        let problem =
+            |problem: String| WeightsError::Format { file: weights.file.clone(), problem };
         if scale == 0.0 || !scale.is_finite() {
-            return Err(WeightsError::Format {
-                file: weights.file.clone(),
-                problem: format!("its scaling factor is {scale}"),
-            });
+            return Err(problem(format!("its scaling factor is {scale}")));
         }
         let mean = entry::<Vec<f64>>(weights, "latents_mean")?;
         let std = entry::<Vec<f64>>(weights, "latents_std")?;
         let single = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect();
         let (mean, std) = match (mean, std) {
             (Some(mean), Some(std)) if mean.len() != std.len() => {
-                return Err(WeightsError::Format {
-                    file: weights.file.clone(),
-                    problem: format!(
-                        "it has {} latents_mean and {} latents_std",
-                        mean.len(),
-                        std.len()
-                    ),
-                });
+                return Err(problem(format!(
+                    "it has {} latents_mean and {} latents_std",
+                    mean.len(),
+                    std.len()
+                )));
             }
             (Some(mean), Some(std)) => (mean, std.into_iter().map(|v| v / scale).collect()),
             _ => {
@@ -46,7 +42,8 @@ impl LatentStats {
                 (vec![shift; channels], vec![1.0 / scale; channels])
             }
         };
-        Ok(Some(Self::of_channels(single(mean), single(std))))
+        let stats = Self::of_channels(single(mean), single(std)).usable();
+        stats.map(Some).map_err(|why| problem(why.into()))
     }
 }
 
@@ -72,5 +69,33 @@ fn numeric(value: Value) -> Value {
         },
         Value::Array(values) => values.into_iter().map(numeric).collect(),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deviations_are_positive_and_all_numbers_finite() {
+        let stats = |scale: &str, mean: &str, std: &str| {
+            let entries = [("scaling_factor", scale), ("latents_mean", mean), ("latents_std", std)];
+            let metadata = entries.map(|(key, value)| (key.to_string(), value.to_string()));
+            let weights = Weights { metadata: metadata.into(), ..Weights::default() };
+            LatentStats::of_autoencoder(&weights, 1).map_err(|e| e.to_string())
+        };
+        let expected = LatentStats::of_channels(vec![1.0], vec![4.0]);
+        assert_eq!(stats("0.5", "[1.0]", "[2.0]"), Ok(Some(expected)));
+        for (scale, mean, std, why) in [
+            ("1.0", "[0.0]", "[0.0]", "not positive"),
+            ("1.0", "[0.0]", "[-1.0]", "not positive"),
+            ("-1.0", "[0.0]", "[1.0]", "not positive"),
+            ("1e-300", "[0.0]", "[1.0]", "not finite"),
+            ("1.0", "[0.0]", "[1e39]", "not finite"),
+            ("1.0", "[1e39]", "[1.0]", "not finite"),
+        ] {
+            let error = stats(scale, mean, std).expect_err(why);
+            assert!(error.contains(why), "{error}");
+        }
     }
 }

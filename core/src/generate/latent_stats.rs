@@ -6,6 +6,8 @@ use crate::weights::{TensorView, Weights, WeightsError};
 
 /// Added to a variance before its root (RAE).
 const VARIANCE_EPS: f32 = 1e-5;
+/// Most values: those of 256 channels at 256² positions. A tensor that repeats its values may claim any number.
+const MAX_VALUES: usize = 1 << 24;
 
 /// Mean and standard deviation of latents: of each channel (LightningDiT, REPA-E), or of each channel at each position
 /// (RAE).
@@ -50,8 +52,8 @@ impl LatentStats {
     ///
     /// # Errors
     ///
-    /// * [`WeightsError::Format`] where the file holds none of these, their shape is none of latents, a deviation is not
-    ///   positive, a variance is negative, or a number is not finite
+    /// * [`WeightsError::Format`] where the file holds none of these, their shape is none of latents or has more than 2²⁴
+    ///   values, a deviation is not positive, a variance is negative, or a number is not finite
     /// * [`WeightsError::Unreadable`] where one of them is of a kind that cannot be read
     pub fn from_weights(weights: &Weights) -> Result<Self, WeightsError> {
         for tensor in ["mean", "std", "var", "latents_bias", "latents_scale"] {
@@ -84,6 +86,9 @@ impl LatentStats {
         };
         let shape = of_latents(&view.shape)
             .ok_or_else(|| problem(&format!("its statistics have shape {:?}", view.shape)))?;
+        if view.len() > MAX_VALUES {
+            return Err(problem(&format!("its statistics have {} values", view.len())));
+        }
         let mean = match mean {
             Some(mean) if of_latents(&mean.shape) != Some(shape) => {
                 let shapes = [&mean.shape, &view.shape];
@@ -96,13 +101,18 @@ impl LatentStats {
             return Err(problem("a variance of its statistics is negative"));
         }
         let std: Vec<f32> = values.into_iter().map(|value| spread.deviation(value)).collect();
-        if !mean.iter().chain(&std).all(|value| value.is_finite()) {
-            return Err(problem("its statistics are not finite"));
+        Self { mean, std, shape }.usable().map_err(problem)
+    }
+
+    /// The same where they can normalise latents, else what is wrong with them.
+    pub(super) fn usable(self) -> Result<Self, &'static str> {
+        if !self.mean.iter().chain(&self.std).all(|value| value.is_finite()) {
+            return Err("its statistics are not finite");
         }
-        if std.iter().any(|std| *std <= 0.0) {
-            return Err(problem("a standard deviation of its statistics is not positive"));
+        if self.std.iter().any(|std| *std <= 0.0) {
+            return Err("a standard deviation of its statistics is not positive");
         }
-        Ok(Self { mean, std, shape })
+        Ok(self)
     }
 
     /// Whether they are those of latents `[C, h, w]`.
@@ -178,4 +188,25 @@ fn of_latents(shape: &[usize]) -> Option<[usize; 3]> {
         _ => return None,
     };
     shape.iter().all(|&n| n > 0).then_some(shape)
+}
+
+#[cfg(test)]
+mod tests {
+    use tintype_test_models::pickles::{archive, dict, pickle, tensor};
+
+    use super::*;
+
+    #[test]
+    fn a_number_that_repeats_is_read_as_often_as_latents_have_values() {
+        let of_shape = |shape: &[u32]| {
+            let repeated = tensor("FloatStorage", shape, &vec![0; shape.len()]);
+            let entries = [("mean", repeated.clone()), ("std", repeated)];
+            let file = archive(&pickle(&dict(&entries)), &[2.0]);
+            LatentStats::from_weights(&Weights::from_bytes(file, "x.pt").expect("it opens"))
+        };
+        let few = of_shape(&[3]).expect("three channels");
+        assert_eq!(few, LatentStats::of_channels(vec![2.0; 3], vec![2.0; 3]));
+        let error = of_shape(&[4, 1 << 11, (1 << 11) + 1]).expect_err("refused").to_string();
+        assert!(error.contains("16785408 values"), "{error}");
+    }
 }

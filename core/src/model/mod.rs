@@ -38,12 +38,22 @@ pub use detect::{detect, notes, vae_config};
 pub use registry::{FAMILIES, families, is_known, register};
 pub use sit::sit_config;
 
-/// Most blocks, levels' layers or teachers of a network: far more than any has, and few enough to list.
+/// Most blocks of a network, in all of its levels, and most teachers: far more than any has, and few enough to list.
 const MAX_DEPTH: usize = 4096;
-/// Largest width, and most channels or classes: far more than any has, and few enough that no size of a tensor overflows.
-const MAX_WIDTH: usize = 1 << 20;
+/// Largest width, and most channels: far more than any network has. With the other sizes here few enough that no size of
+/// a tensor overflows 64 bits, nor a number of tokens or of a patch's values 32.
+const MAX_WIDTH: usize = 1 << 16;
+/// Most classes.
+const MAX_CLASSES: usize = 1 << 20;
 /// Largest side of an image or a latent, in its pixels.
-const MAX_SIDE: usize = 1 << 16;
+const MAX_SIDE: usize = 1 << 14;
+/// Most values of a patch, which a layer takes and another one gives: those of an image of 512² pixels are fewer.
+const MAX_PATCH: usize = 1 << 20;
+
+/// Values of a patch of these sides.
+fn patch_values([height, width]: [usize; 2], channels: usize) -> usize {
+    height.saturating_mul(width).saturating_mul(channels)
+}
 
 /// Refuses sizes above the most that they may be.
 ///

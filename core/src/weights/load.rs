@@ -118,8 +118,8 @@ pub fn parameter_count<M: Module>(network: &M) -> usize {
     layout(network)
         .iter()
         .filter(|(name, _)| !is_buffer(name))
-        .map(|(_, shape)| shape.iter().product::<usize>())
-        .sum()
+        .map(|(_, shape)| shape.iter().fold(1, |n: usize, &axis| n.saturating_mul(axis)))
+        .fold(0, usize::saturating_add)
 }
 
 /// A network's tensors under the authors' names, read back from its device in float32.
@@ -289,5 +289,18 @@ mod tests {
                 weight.val().into_data().assert_eq(&TensorData::from([1.0f32, 2.0]), true);
             }
         }
+    }
+
+    #[derive(Module, Debug)]
+    struct Wide {
+        weight: Param<Tensor<2>>,
+    }
+
+    #[test]
+    fn a_count_does_not_overflow() {
+        let initial = |_: &Device, _: bool| panic!("the initial value was computed");
+        let shape = [usize::MAX, 2].into();
+        let weight = Param::uninitialized(ParamId::new(), initial, Device::flex(), false, shape);
+        assert_eq!(parameter_count(&Wide { weight }), usize::MAX);
     }
 }

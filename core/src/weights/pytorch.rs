@@ -76,8 +76,9 @@ fn read_zip(bytes: &Memory) -> Result<Container, String> {
                 return Err(format!("storage {key} is compressed, which PyTorch never does"));
             }
             let outside = || format!("storage {key} lies outside the file; it is truncated");
-            let offset = entry.data_start().ok_or_else(outside)? as usize;
-            let length = entry.size() as usize;
+            let natural = |number: u64| usize::try_from(number).ok();
+            let offset = entry.data_start().and_then(natural).ok_or_else(outside)?;
+            let length = natural(entry.size()).ok_or_else(outside)?;
             offset.checked_add(length).filter(|&end| end <= all.len()).ok_or_else(outside)?;
             storages.insert(key.to_string(), Storage { bytes: bytes.clone(), offset, length });
         }

@@ -9,8 +9,11 @@ use super::store::{Dtype, TensorView};
 
 /// Most wrappers around a tensor: a parameter with attributes of a subclass has three.
 const MAX_WRAPPERS: usize = 4;
-/// Most axes of a tensor. A shape is stored once and copied for each tensor that has it.
-const MAX_AXES: usize = 16;
+/// Most axes of a tensor, as PyTorch has it, and most arguments and metadata. A pickle may give one list, or one text, to
+/// a million tensors.
+const MAX_LISTED: usize = 64;
+/// Longest name of a function, a type or a storage, in bytes.
+const MAX_NAME: usize = 256;
 
 /// The tensor that a value is, if it is one; else why it cannot be read.
 pub(super) fn tensor(container: &Container, id: Id) -> Option<Result<TensorView, String>> {
@@ -34,15 +37,15 @@ fn rebuild(
     wrappers: usize,
 ) -> Result<TensorView, String> {
     let pickle = &container.pickle;
-    match (function.rsplit('.').next().unwrap_or_default(), arguments) {
+    match (brief(function)?.rsplit('.').next().unwrap_or_default(), arguments) {
         ("_rebuild_tensor" | "_rebuild_tensor_v2", _) => strided(container, arguments, None),
         // Of types without a storage class of their own; the type is an argument.
         ("_rebuild_tensor_v3", &[_, _, _, _, _, _, dtype, ..]) => {
             let Node::Global(name) = pickle.node(dtype) else {
                 return Err("its type has no name".into());
             };
-            let dtype =
-                named(name).ok_or_else(|| format!("elements of type {name} are not supported"))?;
+            let dtype = named(brief(name)?)
+                .ok_or_else(|| format!("elements of type {name} are not supported"))?;
             strided(container, arguments, Some(dtype))
         }
         ("_rebuild_parameter" | "_rebuild_parameter_with_state", &[inner, ..]) if wrappers > 0 => {
@@ -76,11 +79,23 @@ fn described(function: &str) -> String {
     }
 }
 
-/// The bit of lazy arithmetic that a tensor's metadata sets: its values are not those that are stored.
-fn set_bit(pickle: &Pickle, id: Id) -> Option<&str> {
-    let Node::Dict(pairs) = pickle.node(id) else { return None };
+/// Refuses a bit of lazy arithmetic that a tensor's metadata sets: its values are not those that are stored.
+fn refuse_bits(pickle: &Pickle, metadata: Id) -> Result<(), String> {
+    let Node::Dict(pairs) = pickle.node(metadata) else { return Ok(()) };
+    if pairs.len() > MAX_LISTED {
+        return Err(format!("it has {} entries of metadata, above {MAX_LISTED}", pairs.len()));
+    }
     let set = pairs.iter().filter(|pair| *pickle.node(pair.1) == Node::Bool(true));
-    set.filter_map(|pair| pickle.text(pair.0)).find(|name| ["neg", "conj"].contains(name))
+    let bit = set.filter_map(|pair| pickle.text(pair.0)).find(|bit| ["neg", "conj"].contains(bit));
+    bit.map_or(Ok(()), |bit| Err(format!("tensors with the {bit} bit are not supported")))
+}
+
+/// A name of the file where it is one that PyTorch has.
+fn brief(name: &str) -> Result<&str, String> {
+    match name.len() <= MAX_NAME {
+        true => Ok(name),
+        false => Err(format!("one of its names has {} bytes", name.len())),
+    }
 }
 
 /// The type of a name such as `torch.float32`.
@@ -110,13 +125,17 @@ fn strided(
     let &[storage, offset, size, stride, ..] = arguments else {
         return Err("it has too few arguments".into());
     };
-    if let Some(bit) = arguments.iter().skip(6).find_map(|id| set_bit(pickle, *id)) {
-        return Err(format!("tensors with the {bit} bit are not supported"));
+    if arguments.len() > MAX_LISTED {
+        return Err(format!("it has {} arguments", arguments.len()));
+    }
+    for &metadata in arguments.iter().skip(6) {
+        refuse_bits(pickle, metadata)?;
     }
     let Node::Persistent(reference) = *pickle.node(storage) else {
         return Err("it has no storage".into());
     };
     let (key, class) = storage_reference(pickle, reference).ok_or("its storage has no name")?;
+    let (key, class) = (brief(key)?, brief(class)?);
     let elements = || {
         let name = class.rsplit('.').next().unwrap_or(class);
         format!("elements of type {} are not supported", name.trim_end_matches("Storage"))
@@ -126,16 +145,78 @@ fn strided(
         .storages
         .get(key)
         .ok_or_else(|| format!("its storage {key} is not in the file; it is truncated"))?;
-    let natural = |id: Id| pickle.int(id).and_then(|i| usize::try_from(i).ok());
-    let axes = |id: Id| -> Option<Vec<usize>> {
-        let items = pickle.items(id).filter(|items| items.len() <= MAX_AXES)?;
-        items.iter().map(|&i| natural(i)).collect()
-    };
-    let start = natural(offset)
+    let start = natural(pickle, offset)
         .and_then(|offset| offset.checked_mul(dtype.size()))
         .ok_or("its offset is not a number")?;
-    let shape = axes(size).ok_or("its shape is not a list of a few numbers")?;
-    let strides = axes(stride).ok_or("its strides are not a list of a few numbers")?;
+    let shape = axes(pickle, size, "shape is")?;
+    let strides = axes(pickle, stride, "strides are")?;
     let slice = Bytes::Memory(Arc::new(Slice(storage.clone())));
     TensorView::new(dtype, shape, Some(strides), start, slice)
+}
+
+fn natural(pickle: &Pickle, id: Id) -> Option<usize> {
+    pickle.int(id).and_then(|i| usize::try_from(i).ok())
+}
+
+/// The numbers of the axes; `what` begins a sentence on those that are none.
+fn axes(pickle: &Pickle, id: Id, what: &str) -> Result<Vec<usize>, String> {
+    let wrong = || format!("its {what} not a list of numbers");
+    let items = pickle.items(id).ok_or_else(wrong)?;
+    if items.len() > MAX_LISTED {
+        return Err(format!("it has {} axes, above {MAX_LISTED}", items.len()));
+    }
+    items.iter().map(|&item| natural(pickle, item).ok_or_else(wrong)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tintype_test_models::pickles::{
+        archive, arguments, called, dict, number, pickle, tensor, text,
+    };
+
+    use crate::weights::Weights;
+
+    fn open(entries: &[(&str, Vec<u8>)]) -> Weights {
+        let file = archive(&pickle(&dict(entries)), &[1.0]);
+        Weights::from_bytes(file, "x.pt").expect("one tensor can be read")
+    }
+
+    #[test]
+    fn a_tensor_has_as_many_axes_as_pytorch_lets_it() {
+        let of_rank = |rank| tensor("FloatStorage", &vec![1; rank], &vec![1; rank]);
+        let weights = open(&[("w", of_rank(64)), ("deep", of_rank(65))]);
+        assert_eq!(weights.tensors["w"].shape, [1; 64]);
+        assert_eq!(weights.unreadable["deep"], "it has 65 axes, above 64");
+    }
+
+    /// What a million tensors may share is not read whole for each of them.
+    #[test]
+    fn what_describes_a_tensor_is_short() {
+        let described = |metadata: &[(&str, Vec<u8>)], more: usize| {
+            let mut list = arguments("FloatStorage", &[1], &[1]);
+            list.pop();
+            list.extend(dict(metadata));
+            list.extend(number(0).repeat(more));
+            list.push(b't');
+            called("torch._utils _rebuild_tensor_v2", &list)
+        };
+        let long = "x".repeat(257);
+        let function = format!("torch._utils _rebuild_{long}");
+        let weights = open(&[
+            ("w", described(&[("note", text("x"))], 0)),
+            ("entries", described(&vec![("note", text("x")); 65], 0)),
+            ("arguments", described(&[], 60)),
+            ("class", tensor(&long, &[1], &[1])),
+            ("function", called(&function, &arguments("FloatStorage", &[1], &[1]))),
+        ]);
+        assert_eq!(weights.tensors["w"].to_f32(), [1.0]);
+        for (name, reason) in [
+            ("entries", "it has 65 entries of metadata, above 64"),
+            ("arguments", "it has 67 arguments"),
+            ("class", "one of its names has 263 bytes"),
+            ("function", "one of its names has 279 bytes"),
+        ] {
+            assert_eq!(weights.unreadable[name], reason);
+        }
+    }
 }

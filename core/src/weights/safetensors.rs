@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use ::safetensors::tensor::{Dtype as Stored, Metadata, SafeTensors, TensorInfo};
+use ::safetensors::tensor::{Dtype as Stored, Metadata, TensorInfo};
 
 use super::source::Bytes;
 use super::store::{Dtype, TensorView, Weights};
 
-/// The largest header that the library reads again.
-const LARGEST_WRITTEN: usize = 100_000_000;
+/// The largest header, which is the library's own limit.
+const LARGEST_HEADER: usize = 100_000_000;
+/// The name of the metadata in a header, beside those of the tensors.
+const METADATA: &str = "__metadata__";
 
 pub(super) fn read(bytes: Bytes, file: &str) -> Result<Weights, String> {
     let (data, metadata) = header(&bytes).map_err(|e| {
@@ -33,7 +35,7 @@ pub(super) fn read(bytes: Bytes, file: &str) -> Result<Weights, String> {
                 continue;
             }
         };
-        let offset = data + info.data_offsets.0;
+        let offset = data.saturating_add(info.data_offsets.0);
         let view = TensorView::new(dtype, info.shape.clone(), None, offset, bytes.clone())
             .map_err(|e| format!("tensor {name:?}: {e}"))?;
         tensors.insert(name, view);
@@ -43,28 +45,16 @@ pub(super) fn read(bytes: Bytes, file: &str) -> Result<Weights, String> {
     Ok(Weights { file: file.into(), tensors, unreadable, metadata })
 }
 
-/// Where the tensors begin, and what they are.
+/// Where the tensors begin, and what they are. Nothing but the header is read, and the sizes in it are added with
+/// checks, which the library's reader of whole files lacks.
 fn header(bytes: &Bytes) -> Result<(usize, Metadata), String> {
-    let whole = match bytes {
-        Bytes::Memory(memory) => Some((**memory).as_ref()),
-        #[cfg(feature = "files")]
-        Bytes::Mapped(file) => Some(&file[..]),
-        Bytes::Source(_) => None,
-    };
-    if let Some(whole) = whole {
-        let (length, metadata) = SafeTensors::read_metadata(whole).map_err(|e| e.to_string())?;
-        return Ok((8 + length, metadata));
-    }
-    // The library wants the whole file; of one that is elsewhere only the header is read.
-    const LARGEST: u64 = 100 << 20;
-    let io = |e: std::io::Error| e.to_string();
+    let io = |e: io::Error| e.to_string();
     let length = bytes.read(0, 8).map_err(io)?;
     let length = length.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    if length > LARGEST {
-        return Err("its header is too long".into());
-    }
-    let data = 8 + length as usize;
-    let text = bytes.read(8, length as usize).map_err(io)?;
+    let length = usize::try_from(length).ok().filter(|&length| length <= LARGEST_HEADER);
+    let length = length.ok_or("its header is too long")?;
+    let data = 8 + length;
+    let text = bytes.read(8, length).map_err(io)?;
     let metadata: Metadata = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
     if metadata.data_len().checked_add(data) != Some(bytes.len()) {
         return Err("its size does not match its header".into());
@@ -78,6 +68,11 @@ pub enum SaveError {
     /// The container cannot hold them.
     #[error("the tensors do not fit into a safetensors file: {0}")]
     Format(String),
+    /// A tensor has the name under which the container keeps its metadata.
+    #[error(
+        "tensor \"__metadata__\" cannot be written: a safetensors file keeps its metadata under that name"
+    )]
+    Name,
     /// A tensor cannot be read, or the bytes cannot be written.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -88,7 +83,7 @@ pub enum SaveError {
 ///
 /// # Errors
 ///
-/// A sentence where the header would be too large, or a tensor cannot be read.
+/// A sentence where the header would be too large, or a tensor cannot be read or has the name `__metadata__`.
 pub fn write(
     tensors: &BTreeMap<String, TensorView>,
     metadata: &BTreeMap<String, String>,
@@ -107,7 +102,8 @@ pub fn write(
 ///
 /// # Errors
 ///
-/// * [`SaveError::Format`] where the header would be too large
+/// * [`SaveError::Format`] where the header, or the file, would be too large
+/// * [`SaveError::Name`] where a tensor has the name that the format keeps for itself
 /// * [`SaveError::Io`] where a tensor cannot be read, or `out` not be written
 pub fn write_to(
     out: &mut impl Write,
@@ -141,10 +137,14 @@ fn preamble(
 ) -> Result<Vec<u8>, SaveError> {
     let format = |e: serde_json::Error| SaveError::Format(e.to_string());
     let mut header = serde_json::Map::new();
-    header.insert("__metadata__".into(), serde_json::to_value(metadata).map_err(format)?);
-    let mut start = 0;
+    header.insert(METADATA.into(), serde_json::to_value(metadata).map_err(format)?);
+    let mut start: usize = 0;
     for &(name, view) in sorted {
-        let end = start + size(view);
+        if name == METADATA {
+            return Err(SaveError::Name);
+        }
+        let too_large = || SaveError::Format("they are too large".into());
+        let end = start.checked_add(size(view)).ok_or_else(too_large)?;
         let info = TensorInfo {
             dtype: stored(view.dtype),
             shape: view.shape.clone(),
@@ -155,7 +155,7 @@ fn preamble(
     }
     let mut text = serde_json::to_vec(&header).map_err(format)?;
     text.resize(text.len().next_multiple_of(8), b' ');
-    if text.len() > LARGEST_WRITTEN {
+    if text.len() > LARGEST_HEADER {
         return Err(SaveError::Format("the header is too large".into()));
     }
     let mut out = (text.len() as u64).to_le_bytes().to_vec();
@@ -232,5 +232,45 @@ mod tests {
         let mut small = [0u8; 40];
         let error = write_to(&mut small.as_mut_slice(), &tensors(), &BTreeMap::new());
         assert!(matches!(error, Err(SaveError::Io(_))), "{error:?}");
+    }
+
+    #[test]
+    fn sizes_whose_sum_overflows_are_refused() {
+        // The most bytes of one tensor: their bits are counted, too.
+        let most = usize::MAX / 8;
+        let tensor = |i: usize| {
+            let [start, end] = [i, i + 1].map(|n| n * most);
+            format!(r#""{i}":{{"dtype":"U8","shape":[{most}],"data_offsets":[{start},{end}]}}"#)
+        };
+        let header = format!("{{{}}}", (0..8).map(tensor).collect::<Vec<_>>().join(","));
+        let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+        let error = read(Bytes::Memory(std::sync::Arc::new(file)), "x").expect_err("refused");
+        assert!(error.contains("its size does not match its header"), "{error}");
+    }
+
+    #[test]
+    fn a_tensor_cannot_take_the_place_of_the_metadata() {
+        let mut tensors = tensors();
+        let stray = tensors["half"].clone();
+        tensors.insert("__metadata__".into(), stray);
+        let mut out = Vec::new();
+        let error = write_to(&mut out, &tensors, &BTreeMap::new()).expect_err("refused");
+        assert!(matches!(error, SaveError::Name), "{error}");
+        assert!(error.to_string().contains("__metadata__") && out.is_empty(), "{error}");
+        assert!(write(&tensors, &BTreeMap::new()).is_err());
+    }
+
+    #[test]
+    fn an_empty_tensor_is_written_wherever_it_is_said_to_lie() {
+        let nothing = || Bytes::Memory(std::sync::Arc::new(Vec::<u8>::new()));
+        for strides in [None, Some(vec![7, 9])] {
+            let view = TensorView::new(Dtype::F32, vec![0, 4], strides, usize::MAX, nothing());
+            let view = view.expect("it has no elements");
+            assert!(view.read().expect("nothing").is_empty());
+            let tensors = BTreeMap::from([("none".to_string(), view)]);
+            let file = write(&tensors, &BTreeMap::new()).expect("it writes");
+            let file = Bytes::Memory(std::sync::Arc::new(file));
+            assert_eq!(read(file, "x").expect("it opens").tensors["none"].shape, [0, 4]);
+        }
     }
 }

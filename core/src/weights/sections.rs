@@ -228,8 +228,9 @@ impl Sections {
         let is_autoencoder =
             |path: &String| self.sections.get(path).is_some_and(Section::is_autoencoder);
         let entries = self.top.iter().filter_map(|(key, _)| Some((key, self.entry(key)?)));
+        let mut seen = HashSet::new();
         let found = entries
-            .filter(|(_, path)| is_autoencoder(path))
+            .filter(|(key, path)| seen.insert(*key) && is_autoencoder(path))
             .min_by_key(|(key, _)| !is_average(key))
             .map(|(_, path)| path);
         let Some(path) = found else { return Ok(None) };
@@ -265,9 +266,12 @@ impl Sections {
         let first = first.or_else(|| raw.filter(is_inside).map(String::from));
         let Some(first) = first else { return Vec::new() };
         let names = |path: &str| self.sections.get(path).map(Section::names);
+        let wanted = names(&first);
         let keys = self.top.iter().filter(|(key, holds)| *holds && is_average(key));
         let paths = keys.filter_map(|(key, _)| self.entry(key));
-        let others = paths.filter(|path| *path != first && names(path) == names(&first));
+        // A pickle may give one key a million times.
+        let mut seen = HashSet::from([first.clone()]);
+        let others = paths.filter(|path| seen.insert(path.clone()) && names(path) == wanted);
         let others: Vec<String> = others.collect();
         std::iter::once(first).chain(others).collect()
     }
@@ -393,7 +397,10 @@ fn collect(container: &Container) -> Result<BTreeMap<String, Section>, String> {
 
 #[cfg(test)]
 mod tests {
+    use tintype_test_models::pickles::{archive, dict, pickle, tensor};
+
     use super::is_average;
+    use crate::weights::Weights;
 
     #[test]
     fn names_of_averages_are_told_by_their_words() {
@@ -418,5 +425,14 @@ mod tests {
         for key in ["schema", "model", "optimizer", "state_dict", "thematic", "swap"] {
             assert!(!is_average(key), "{key}");
         }
+    }
+
+    #[test]
+    fn a_key_that_a_pickle_gives_twice_is_one_average() {
+        let of = || dict(&[("w", tensor("FloatStorage", &[1], &[1]))]);
+        let sections = ["model", "ema", "my_ema", "my_ema", "ema"].map(|name| (name, of()));
+        let file = archive(&pickle(&dict(&sections)), &[1.0]);
+        let weights = Weights::from_bytes(file, "x.pt").expect("it opens");
+        assert_eq!(weights.averages(), ["ema", "my_ema"]);
     }
 }

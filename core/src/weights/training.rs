@@ -1,5 +1,6 @@
 //! What a training checkpoint says besides its tensors: its configuration and its arguments.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Number, Value};
@@ -14,8 +15,11 @@ const NUMBERS: [&str; 6] =
     ["hidden_size", "depth", "num_heads", "in_channels", "patch_size", "num_classes"];
 /// Deepest value in a value that is read.
 const MAX_DEPTH: usize = 16;
-/// Most that is read of one entry: values, and bytes of text. A pickle may name one text a million times.
+/// Most that is read of one entry: values, entries of dictionaries, and bytes of text. A pickle may name one text
+/// a million times.
 const MAX_SIZE: usize = 1 << 20;
+/// Longest text that numpy describes a number by: the name of its type, or its bytes as text.
+const MAX_SCALAR: usize = 16;
 
 /// Metadata from the entries of a checkpoint's dictionary, as JSON: `config` where it describes a network, and
 /// the arguments of the program that trained it, `args`. Of a configuration with a value that cannot be read
@@ -120,24 +124,29 @@ impl Reader<'_> {
 
     /// The plain values of a dictionary by their keys.
     fn object(&mut self, pairs: &[(Id, Id)], path: &str, depth: usize) -> Option<Value> {
+        let container = self.container;
         let mut map = Map::new();
         for &(key, value) in pairs {
-            let key = match self.container.pickle.node(key) {
-                Node::Text(text) => text.clone(),
-                Node::Int(number) => number.to_string(),
-                _ => continue,
-            };
-            let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            self.left = self.left.checked_sub(inner.len())?;
+            // Also an entry without a name here counts: a million dictionaries may be one.
+            self.left = self.left.checked_sub(1)?;
+            let Some(key) = name(&container.pickle, key) else { continue };
+            self.left = self.left.checked_sub(path.len())?.checked_sub(key.len())?;
+            let inner = if path.is_empty() { key.to_string() } else { format!("{path}.{key}") };
             match self.plain(value, &inner, depth) {
                 Some(value) => {
-                    map.insert(key, value);
+                    map.insert(key.into_owned(), value);
                 }
                 None => self.unreadable.push(inner),
             }
         }
         Some(Value::Object(map))
     }
+}
+
+/// What a key of a dictionary is called.
+fn name(pickle: &Pickle, key: Id) -> Option<Cow<'_, str>> {
+    let number = || pickle.int(key).map(|number| number.to_string().into());
+    pickle.text(key).map(Cow::from).or_else(number)
 }
 
 /// The number of a tensor without axes.
@@ -161,7 +170,8 @@ fn number(dtype: Dtype, bytes: &[u8]) -> Option<Value> {
 /// `numpy.core.multiarray.scalar(dtype('f8'), bytes)`; bytes are a text of protocol 2, which is encoded.
 fn numpy_scalar(pickle: &Pickle, dtype: Id, bytes: Id) -> Option<Value> {
     let Node::Call { arguments, state, .. } = pickle.node(dtype) else { return None };
-    let name = pickle.text(*pickle.items(*arguments)?.first()?)?;
+    let text = |id: Id| pickle.text(id).filter(|text| text.len() <= MAX_SCALAR);
+    let name = text(*pickle.items(*arguments)?.first()?)?;
     let order = state.and_then(|state| pickle.text(*pickle.items(state)?.get(1)?));
     if order == Some(">") {
         return None;
@@ -169,7 +179,7 @@ fn numpy_scalar(pickle: &Pickle, dtype: Id, bytes: Id) -> Option<Value> {
     let bytes = match pickle.node(bytes) {
         Node::Bytes(bytes) => bytes.clone(),
         Node::Call { arguments, .. } => {
-            let text = pickle.text(*pickle.items(*arguments)?.first()?)?;
+            let text = text(*pickle.items(*arguments)?.first()?)?;
             let latin1 = text.chars().map(|c| u8::try_from(u32::from(c)).ok());
             latin1.collect::<Option<Vec<u8>>>()?
         }
@@ -193,4 +203,52 @@ fn numpy_scalar(pickle: &Pickle, dtype: Id, bytes: Id) -> Option<Value> {
         _ => return None,
     };
     (bytes.len() == size).then(|| number(dtype, &bytes)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tintype_test_models::pickles::{called, text, tuple};
+
+    use super::*;
+    use crate::weights::pytorch;
+
+    /// A value with so much left and of such a depth, and how many names in it are unreadable.
+    fn read(value: &[u8], left: usize, depth: usize) -> (Option<Value>, usize) {
+        // The legacy format: magic number, protocol and system before the value, behind it the names of storages.
+        let magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+        let parts = [magic.as_slice(), b"\x80\x02K\x01.\x80\x02}.\x80\x02", value, b".\x80\x02]."];
+        let container = pytorch::read(Arc::new(parts.concat())).expect("it opens");
+        let mut reader = Reader { container: &container, left, unreadable: Vec::new() };
+        let value = reader.plain(container.pickle.root, "", depth);
+        (value, reader.unreadable.len())
+    }
+
+    /// A dictionary of 100 entries without a value.
+    fn hundred(key: &[u8]) -> Vec<u8> {
+        [b"}(".as_slice(), &[key, b"N"].concat().repeat(100), b"u"].concat()
+    }
+
+    #[test]
+    fn every_entry_of_a_dictionary_counts() {
+        let without_name = hundred(b"N");
+        assert_eq!(read(&without_name, 101, MAX_DEPTH), (Some(Value::Object(Map::new())), 0));
+        assert_eq!(read(&without_name, 100, MAX_DEPTH), (None, 0));
+        // Too deep, under a name without letters.
+        let too_deep = hundred(b"X\0\0\0\0");
+        assert_eq!(read(&too_deep, 101, 1), (Some(Value::Object(Map::new())), 100));
+        assert_eq!(read(&too_deep, 51, 1), (None, 50));
+    }
+
+    #[test]
+    fn a_number_of_numpy_is_no_long_text() {
+        let scalar = |name: &str| {
+            let dtype = called("numpy dtype", &tuple(&[text(name)]));
+            let arguments = tuple(&[dtype, b"C\x01\x07".to_vec()]);
+            read(&called("numpy.core.multiarray scalar", &arguments), MAX_SIZE, MAX_DEPTH).0
+        };
+        assert_eq!(scalar("i1"), Some(Value::from(7)));
+        assert_eq!(scalar(&format!("{}i1", "<".repeat(20))), None);
+    }
 }

@@ -92,7 +92,7 @@ fn stack(weights: &mut Weights, parts: &[&str], whole: &str) -> Result<(), Weigh
             values.extend(view.to_f32());
             shape = view.shape.clone();
         }
-        let rest: usize = shape.iter().skip(1).product();
+        let rest = shape.iter().skip(1).fold(1, |n: usize, axis| n.saturating_mul(*axis));
         if let Some(rows) = shape.first_mut() {
             *rows = values.len() / rest.max(1);
         }
@@ -118,7 +118,8 @@ fn packed_swiglu(tensors: &mut BTreeMap<String, TensorView>) {
 
 /// timm's tables for registers have no row for the class: its position is in the class token.
 fn class_row(weights: &mut Weights) -> Result<(), WeightsError> {
-    let Some(table) = weights.tensors.get("pos_embed").filter(|view| view.shape.len() == 3) else {
+    let is_table = |view: &&TensorView| view.shape.len() == 3 && !view.is_empty();
+    let Some(table) = weights.tensors.get("pos_embed").filter(is_table) else {
         return Ok(());
     };
     let [_, rows, d] = [table.shape[0], table.shape[1], table.shape[2]];
@@ -217,6 +218,33 @@ mod tests {
         let table = TensorView::from_f32(vec![1, 0, usize::MAX / 8], &[]).unwrap();
         empty.insert("pos_embed".into(), table);
         assert!(refused(empty).contains("not a DINOv2"));
+        // Of a place without values no row is made for the class.
+        let mut empty = authors();
+        let table = TensorView::from_f32(vec![0, 1, usize::MAX / 8], &[]).unwrap();
+        empty.insert("pos_embed".into(), table);
+        let error = refused(empty);
+        assert!(error.contains("has no patch"), "{error}");
+        // Of layers without rows all axes but the first may have any size.
+        let of_part = |part: &str| {
+            let layer = TensorView::from_f32(vec![0, 1 << 40, 1 << 40], &[]).unwrap();
+            (format!("blocks.0.attn.{part}.weight"), layer)
+        };
+        let stacked = official(under("", ["q", "k", "v"].map(of_part).into())).unwrap();
+        assert_eq!(stacked.tensors["blocks.0.attn.qkv.weight"].shape, [0, 1 << 40, 1 << 40]);
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused_by_name() {
+        let refused = |change: fn(&mut DinoConfig)| {
+            let mut config = of_width(64);
+            change(&mut config);
+            config.init(&Device::flex()).expect_err("absurd").0
+        };
+        let error = refused(|config| (config.patch_size, config.img_size) = (1 << 40, 1 << 41));
+        assert!(error.contains("patch_size"), "{error}");
+        assert!(refused(|config| config.img_size = 1 << 40).contains("img_size"));
+        assert!(refused(|config| config.registers = usize::MAX).contains("registers"));
+        assert!(refused(|config| config.mlp_ratio = usize::MAX).contains("mlp_ratio"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use checkpoint::is_dinov2;
 pub use positions::{Interpolation, resample_positions};
 
-use super::{InvalidConfig, ensure};
+use super::{InvalidConfig, MAX_DEPTH, MAX_SIDE, MAX_WIDTH, bounded, ensure};
 use crate::nn::activation::gelu_erf;
 use crate::nn::attention::SelfAttention;
 use crate::nn::feed_forward::SwiGlu;
@@ -124,7 +124,8 @@ impl DinoConfig {
     ///
     /// # Errors
     ///
-    /// [`InvalidConfig`] if there are no blocks, the width does not divide into heads, or an image has no patch.
+    /// [`InvalidConfig`] if there are no blocks, the width does not divide into heads, an image has no patch, or a size
+    /// is absurd.
     pub fn init(&self, device: &Device) -> Result<DinoV2, InvalidConfig> {
         let d = self.embed_dim;
         ensure!(
@@ -132,7 +133,14 @@ impl DinoConfig {
             "embed_dim {d} is not divisible by num_heads {}",
             self.num_heads
         );
-        ensure!((1..=1 << 20).contains(&d), "embed_dim {d} is not in 1…2²⁰");
+        ensure!((1..=MAX_WIDTH).contains(&d), "embed_dim {d} is not in 1…{MAX_WIDTH}");
+        bounded([
+            ("depth", self.depth, MAX_DEPTH),
+            ("patch_size", self.patch_size, MAX_SIDE),
+            ("img_size", self.img_size, MAX_SIDE),
+            ("registers", self.registers, MAX_WIDTH),
+            ("embed_dim · mlp_ratio", d.saturating_mul(self.mlp_ratio), MAX_WIDTH),
+        ])?;
         ensure!(self.depth > 0, "it has no blocks");
         ensure!(
             self.patch_size > 0 && self.img_size >= self.patch_size,

@@ -7,8 +7,8 @@ use super::FAMILY;
 use crate::diffusion::guidance::Guidance;
 use crate::diffusion::time_shift::{BASE_DIMENSION, dimension_shift};
 use crate::model::{
-    Clock, DiffusionModel, InvalidConfig, LatentSpace, MAX_DEPTH, MAX_SIDE, MAX_WIDTH, Process,
-    Untrained, bounded, ensure,
+    Clock, DiffusionModel, InvalidConfig, LatentSpace, MAX_CLASSES, MAX_DEPTH, MAX_SIDE, MAX_WIDTH,
+    Process, Untrained, bounded, ensure,
 };
 use crate::settings::{Sampler, Settings};
 
@@ -172,7 +172,7 @@ impl DitDhConfig {
         bounded([
             ("input_size", self.input_size, MAX_SIDE),
             ("in_channels", self.in_channels, MAX_WIDTH),
-            ("num_classes", self.num_classes, MAX_WIDTH),
+            ("num_classes", self.num_classes, MAX_CLASSES),
         ])?;
         for (hidden_size, heads) in self.hidden_size.into_iter().zip(self.num_heads) {
             ensure!(

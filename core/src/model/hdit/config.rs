@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::diffusion::guidance::Guidance;
 use crate::model::tensors::{metadata, needs_configuration};
 use crate::model::{
-    Architecture, DiffusionModel, Family, InvalidConfig, LatentSpace, MAX_DEPTH, MAX_SIDE,
-    MAX_WIDTH, Process, Untrained, bounded, ensure,
+    Architecture, DiffusionModel, Family, InvalidConfig, LatentSpace, MAX_CLASSES, MAX_DEPTH,
+    MAX_PATCH, MAX_SIDE, MAX_WIDTH, Process, Untrained, bounded, ensure, patch_values,
 };
 use crate::settings::{Sampler, Settings};
 use crate::weights::{Weights, WeightsError};
@@ -225,10 +225,10 @@ impl HDiTConfig {
         ensure!(levels > 0, "depths is empty");
         ensure!(levels <= 16, "depths lists {levels} levels, above 16");
         for (name, depth) in [
-            ("depths lists a level of", self.depths.iter().copied().max().unwrap_or(0)),
+            ("depths list", self.depths.iter().copied().fold(0, usize::saturating_add)),
             ("mapping_depth is", self.mapping_depth),
         ] {
-            ensure!(depth <= MAX_DEPTH, "{name} {depth}, above {MAX_DEPTH}");
+            ensure!(depth <= MAX_DEPTH, "{name} {depth} blocks, above {MAX_DEPTH}");
         }
         ensure!(
             (0.0..=1.0).contains(&self.cond_dropout_rate),
@@ -257,7 +257,12 @@ impl HDiTConfig {
             ("mapping_width", self.mapping_width, MAX_WIDTH),
             ("mapping_d_ff", self.mapping_d_ff.unwrap_or(0), MAX_WIDTH),
             ("mapping_cond_dim", self.mapping_cond_dim, MAX_WIDTH),
-            ("num_classes", self.num_classes, MAX_WIDTH),
+            ("num_classes", self.num_classes, MAX_CLASSES),
+            (
+                "patch_size · input_channels",
+                patch_values(self.patch_size, self.input_channels),
+                MAX_PATCH,
+            ),
         ])?;
         let (mapping, d_ff) = (self.mapping_width, self.mapping_d_ff);
         ensure!(
@@ -326,6 +331,7 @@ fn recognize(weights: &Weights) -> Result<Option<Architecture>, WeightsError> {
     let table = weights.tensors.get("class_emb.weight").and_then(|table| table.shape.first());
     if let (0, Some(rows)) = (config.num_classes, table) {
         config.num_classes = rows.saturating_sub(1);
+        config.validate()?;
     }
     Ok(Some(config.into()))
 }
@@ -377,6 +383,7 @@ impl DiffusionModel for HDiTConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weights::TensorView;
 
     #[test]
     fn k_diffusion_files_are_read_with_their_defaults() {
@@ -417,14 +424,34 @@ mod tests {
         assert!(message(|c| c.mapping_d_ff = Some(0)).contains("mapping_width"));
         assert!(message(|c| c.input_size = [1 << 40; 2]).contains("input_size 1099511627776 is"));
         assert!(message(|c| c.widths[2] = usize::MAX).contains("widths:"));
+        assert!(message(|c| c.depths = vec![2000, 2000, 97]).contains("depths list 4097 blocks"));
         assert!(message(|c| c.d_ffs = Some(vec![1, 1, usize::MAX])).contains("d_ffs:"));
         assert!(message(|c| c.input_channels = usize::MAX).contains("input_channels"));
         assert!(message(|c| c.mapping_width = 1 << 40).contains("mapping_width 1099511627776"));
         assert!(message(|c| c.mapping_d_ff = Some(usize::MAX)).contains("mapping_d_ff"));
         assert!(message(|c| c.mapping_cond_dim = usize::MAX).contains("mapping_cond_dim"));
         assert!(message(|c| c.num_classes = usize::MAX).contains("num_classes"));
+        let patch = message(|c| (c.input_size, c.patch_size) = ([4096; 2], [1024; 2]));
+        assert!(patch.contains("patch_size · input_channels 3145728 is above"), "{patch}");
         assert!(HDiTConfig::from_json("{}").expect_err("empty").0.contains("model"));
         let other = r#"{"model": {"type": "image_v1"}}"#;
         assert!(HDiTConfig::from_json(other).expect_err("other").0.contains("image_v1"));
+    }
+
+    #[test]
+    fn a_table_tells_as_many_classes_as_a_network_has() {
+        let flowers = crate::preset::find("hdit-flowers-256").expect("a preset").architecture;
+        let config = serde_json::json!({ "model": flowers.config() }).to_string();
+        let recognized = |rows: usize| {
+            let empty = TensorView::from_f32(vec![rows, 0], &[]).expect("no values");
+            let names = ["class_emb.weight", "patch_in.proj.weight"];
+            let tensors = names.map(|name| (name.to_string(), empty.clone())).into();
+            let metadata = [("config".to_string(), config.clone())].into();
+            recognize(&Weights { tensors, metadata, ..Weights::default() })
+        };
+        let few = recognized(11).expect("valid").expect("an HDiT");
+        assert_eq!(few.num_classes(), 10);
+        let error = recognized(usize::MAX).expect_err("absurd").to_string();
+        assert!(error.contains("num_classes"), "{error}");
     }
 }

@@ -7,8 +7,8 @@ use super::FAMILY;
 use crate::diffusion::guidance::{Guidance, Interval};
 use crate::image::Rounding;
 use crate::model::{
-    Clock, DiffusionModel, InvalidConfig, LatentSpace, MAX_DEPTH, MAX_SIDE, MAX_WIDTH, Process,
-    Untrained, bounded, ensure,
+    Clock, DiffusionModel, InvalidConfig, LatentSpace, MAX_CLASSES, MAX_DEPTH, MAX_PATCH, MAX_SIDE,
+    MAX_WIDTH, Process, Untrained, bounded, ensure, patch_values,
 };
 use crate::nn::embedding::TimestepEmbedder;
 use crate::settings::{Sampler, Settings};
@@ -164,7 +164,12 @@ impl JitConfig {
             ("in_channels", self.in_channels, MAX_WIDTH),
             ("hidden_size", hidden_size, MAX_WIDTH),
             ("bottleneck_dim", self.bottleneck_dim, MAX_WIDTH),
-            ("num_classes", self.num_classes, MAX_WIDTH),
+            ("num_classes", self.num_classes, MAX_CLASSES),
+            (
+                "patch_size² · in_channels",
+                patch_values([patch_size; 2], self.in_channels),
+                MAX_PATCH,
+            ),
         ])?;
         let mlp = hidden_size as f64 * self.mlp_ratio;
         ensure!(
@@ -293,5 +298,18 @@ impl DiffusionModel for JitConfig {
 
     fn untrained(&self, device: &Device) -> Result<Box<dyn Untrained>, InvalidConfig> {
         Ok(Box::new(self.init(device)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_of_absurd_size_is_refused() {
+        let config = JitConfig::variant("B/16").expect("a variant");
+        let vast = JitConfig { input_size: 4096, patch_size: 4096, ..config };
+        let error = vast.validate().expect_err("absurd").0;
+        assert!(error.starts_with("patch_size² · in_channels"), "{error}");
     }
 }

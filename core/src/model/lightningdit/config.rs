@@ -7,8 +7,8 @@ use super::FAMILY;
 use crate::diffusion::guidance::Guidance;
 use crate::image::Rounding;
 use crate::model::{
-    Clock, DiffusionModel, InvalidConfig, LatentSpace, MAX_DEPTH, MAX_SIDE, MAX_WIDTH, Process,
-    Untrained, bounded, ensure,
+    Clock, DiffusionModel, InvalidConfig, LatentSpace, MAX_CLASSES, MAX_DEPTH, MAX_PATCH, MAX_SIDE,
+    MAX_WIDTH, Process, Untrained, bounded, ensure, patch_values,
 };
 use crate::settings::{Sampler, Settings};
 
@@ -139,7 +139,12 @@ impl LightningDiTConfig {
             ("in_channels", self.in_channels, MAX_WIDTH),
             ("hidden_size", hidden_size, MAX_WIDTH),
             ("hidden_size · mlp_ratio", (hidden_size as f64 * self.mlp_ratio) as usize, MAX_WIDTH),
-            ("num_classes", self.num_classes, MAX_WIDTH),
+            ("num_classes", self.num_classes, MAX_CLASSES),
+            (
+                "patch_size² · in_channels",
+                patch_values([patch_size; 2], self.in_channels),
+                MAX_PATCH,
+            ),
         ])?;
         ensure!(self.mlp_ratio > 0.0 && self.mlp_ratio.is_finite(), "mlp_ratio must be positive");
         ensure!(
@@ -248,6 +253,10 @@ sample:
             ("in_channels", LightningDiTConfig { in_channels: 1 << 40, ..config.clone() }),
             ("hidden_size", LightningDiTConfig { hidden_size: 12 << 40, ..config.clone() }),
             ("hidden_size · mlp_ratio", LightningDiTConfig { mlp_ratio: 1e12, ..config.clone() }),
+            (
+                "patch_size² · in_channels",
+                LightningDiTConfig { input_size: 4096, patch_size: 4096, ..config.clone() },
+            ),
             ("num_classes", LightningDiTConfig { num_classes: usize::MAX, ..config }),
         ] {
             let refused = vast.validate().expect_err("absurd").0;

@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::model::tensors::{count, metadata, parse, shape, typed};
-use crate::model::{InvalidConfig, MAX_DEPTH, MAX_SIDE, MAX_WIDTH, bounded, ensure};
+use crate::model::{
+    InvalidConfig, MAX_CLASSES, MAX_DEPTH, MAX_PATCH, MAX_SIDE, MAX_WIDTH, bounded, ensure,
+    patch_values,
+};
 use crate::nn::embedding::TimestepEmbedder;
 use crate::weights::{Weights, WeightsError};
 
@@ -163,7 +166,12 @@ impl Shape {
             ("in_channels", self.in_channels, MAX_WIDTH),
             ("hidden_size", hidden_size, MAX_WIDTH),
             ("mlp_hidden", self.mlp_hidden, MAX_WIDTH),
-            ("num_classes", self.num_classes, MAX_WIDTH),
+            ("num_classes", self.num_classes, MAX_CLASSES),
+            (
+                "patch_size² · in_channels",
+                patch_values([patch_size; 2], self.in_channels),
+                MAX_PATCH,
+            ),
         ])?;
         ensure!(
             (1..=depth).contains(&self.aux_head_depth),
@@ -194,10 +202,10 @@ impl Shape {
 
     /// Tokens before the patches.
     pub fn prefix(&self) -> usize {
-        self.num_class_tokens
-            + self.num_time_tokens
-            + self.num_cfg_tokens
-            + 2 * self.num_interval_tokens
+        let interval = self.num_interval_tokens;
+        [self.num_class_tokens, self.num_time_tokens, self.num_cfg_tokens, interval, interval]
+            .into_iter()
+            .fold(0, usize::saturating_add)
     }
 
     /// Multiply-adds of one sample's evaluation of u, of whose patches each takes `patch` to embed.
@@ -230,4 +238,19 @@ pub(in crate::model) fn told<C: Serialize + DeserializeOwned>(
         fields.extend(said);
     }
     typed(weights, network, config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absurd_sizes_overflow_nothing() {
+        let shape = Shape::published([4096, 4096, 4], [12, 768, 12, 2048]);
+        let error = shape.validate(2).expect_err("absurd").0;
+        assert!(error.starts_with("patch_size² · in_channels"), "{error}");
+        // Counted before a shape is validated.
+        let vast = Shape { num_class_tokens: usize::MAX, ..shape };
+        assert_eq!(vast.prefix(), usize::MAX);
+    }
 }

@@ -6,15 +6,11 @@ use serde::{Deserialize, Serialize};
 use super::checkpoint::decoder_part;
 use super::decoder::RaeDecoder;
 use crate::model::tensors::{count, metadata, parse, problem, shape};
-use crate::model::{InvalidConfig, MAX_DEPTH, ensure};
+use crate::model::{InvalidConfig, MAX_DEPTH, MAX_SIDE, MAX_WIDTH, bounded, ensure};
 use crate::weights::{Weights, WeightsError};
 
 /// Added to the variance of a norm.
 const EPS: f64 = 1e-12;
-/// Largest width.
-const MAX_WIDTH: usize = 1 << 20;
-/// Most tokens of a side, and pixels of a patch's side.
-const MAX_SIDE: usize = 1 << 12;
 
 /// Shape of a RAE's decoder; the names that begin with `decoder_` are those of its `config.json`, which is
 /// transformers' ViT-MAE.
@@ -148,6 +144,7 @@ impl RaeDecoderConfig {
         ] {
             ensure!((1..=most).contains(&value), "{name} {value} is not in 1…{most}");
         }
+        bounded([("grid · patch_size", self.grid * self.patch_size, MAX_SIDE)])?;
         ensure!(
             heads > 0 && width.is_multiple_of(heads),
             "decoder_hidden_size {width} does not split into {heads} heads"
@@ -245,4 +242,17 @@ pub(crate) fn describes_decoder(text: &str) -> bool {
     has("decoder_hidden_size")
         || has("decoder_num_attention_heads")
         || config["model_type"] == "vit_mae"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_have_a_largest_side() {
+        let config = RaeDecoderConfig::variant("B", 256).expect("a variant");
+        assert_eq!(config.validate(), Ok(()));
+        let error = RaeDecoderConfig { grid: 4096, ..config }.validate().expect_err("absurd").0;
+        assert_eq!(error, "grid · patch_size 65536 is above 16384");
+    }
 }

@@ -7,8 +7,8 @@ use super::FAMILY;
 use crate::diffusion::guidance::Guidance;
 use crate::model::vavae::VaeConfig;
 use crate::model::{
-    Clock, DiffusionModel, InvalidConfig, LatentSpace, MAX_DEPTH, MAX_SIDE, MAX_WIDTH, Process,
-    Untrained, bounded, ensure,
+    Clock, DiffusionModel, InvalidConfig, LatentSpace, MAX_CLASSES, MAX_DEPTH, MAX_PATCH, MAX_SIDE,
+    MAX_WIDTH, Process, Untrained, bounded, ensure, patch_values,
 };
 use crate::settings::{Sampler, Settings};
 
@@ -157,7 +157,12 @@ impl SiTConfig {
             ("in_channels", self.in_channels, MAX_WIDTH),
             ("hidden_size", hidden_size, MAX_WIDTH),
             ("hidden_size · mlp_ratio", (hidden_size as f64 * self.mlp_ratio) as usize, MAX_WIDTH),
-            ("num_classes", self.num_classes, MAX_WIDTH),
+            ("num_classes", self.num_classes, MAX_CLASSES),
+            (
+                "patch_size² · in_channels",
+                patch_values([patch_size; 2], self.in_channels),
+                MAX_PATCH,
+            ),
             ("projector_dim", self.projector_dim, MAX_WIDTH),
             ("z_dims", self.z_dims.iter().copied().max().unwrap_or(0), MAX_WIDTH),
         ])?;
@@ -275,6 +280,10 @@ mod tests {
             ("hidden_size · mlp_ratio", message(&|config| config.mlp_ratio = 1e12)),
             ("num_classes", message(&|config| config.num_classes = vast)),
             ("projector_dim", message(&|config| config.projector_dim = vast)),
+            (
+                "patch_size² · in_channels",
+                message(&|config| (config.input_size, config.patch_size) = (4096, 4096)),
+            ),
             ("z_dims", message(&|config| config.z_dims = vec![768, vast])),
         ] {
             assert!(refused.starts_with(name) && refused.contains("is above"), "{refused}");

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{InvalidConfig, MAX_DEPTH, ensure};
+use crate::model::{InvalidConfig, MAX_DEPTH, MAX_WIDTH, bounded, ensure};
 
 /// Shape of the autoencoder; keys are the `ddconfig` of its YAML.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -128,7 +128,7 @@ impl VaeConfig {
         ensure!(self.num_groups > 0, "num_groups must be positive");
         let widest = self.ch_mult.iter().copied().max().unwrap_or(0);
         ensure!(
-            self.ch.checked_mul(widest).is_some_and(|width| width <= 1 << 20),
+            self.ch.checked_mul(widest).is_some_and(|width| width <= MAX_WIDTH),
             "ch {} times {widest} is too wide",
             self.ch
         );
@@ -146,12 +146,17 @@ impl VaeConfig {
             self.ch,
             self.num_groups
         );
+        let most = MAX_DEPTH / self.ch_mult.len();
         ensure!(
-            (1..=MAX_DEPTH).contains(&self.num_res_blocks),
-            "num_res_blocks {} is not in 1…{MAX_DEPTH}",
+            (1..=most).contains(&self.num_res_blocks),
+            "num_res_blocks {} is not in 1…{most}",
             self.num_res_blocks
         );
         ensure!(self.z_channels > 0 && self.latent_channels() > 0, "z_channels must be positive");
+        bounded([
+            ("z_channels", self.z_channels, MAX_WIDTH),
+            ("embed_dim", self.latent_channels(), MAX_WIDTH),
+        ])?;
         for (name, channels) in [("in_channels", self.in_channels), ("out_ch", self.out_ch)] {
             ensure!(channels == 3, "{name} is {channels}; images have 3");
         }
@@ -181,5 +186,17 @@ mod tests {
         // The finest level is entered with the 256 channels of the one before.
         assert_eq!(VaeConfig::f8d4().largest_activation([32, 16]), 256 * 256 * 128);
         assert_eq!(VaeConfig::f8d4().largest_activation([usize::MAX, 2]), usize::MAX);
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused_by_name() {
+        let refused = |config: VaeConfig| config.validate().expect_err("absurd").0;
+        let inner = VaeConfig { z_channels: usize::MAX, ..VaeConfig::f8d4() };
+        assert!(refused(inner).starts_with("z_channels"));
+        let latent = VaeConfig { embed_dim: Some(usize::MAX), ..VaeConfig::f8d4() };
+        assert!(refused(latent).starts_with("embed_dim"));
+        assert!(refused(VaeConfig { ch: 1 << 15, ..VaeConfig::f8d4() }).contains("too wide"));
+        let deep = VaeConfig { num_res_blocks: 1025, ..VaeConfig::f8d4() };
+        assert!(refused(deep).contains("num_res_blocks 1025 is not in 1…1024"));
     }
 }
