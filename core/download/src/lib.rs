@@ -38,7 +38,7 @@ use tintype::files::read_text;
 pub use downloader::{Downloader, Fetched, State, Watch};
 pub use environment::Environment;
 pub use error::{CatalogueFileError, DownloadError, Misfit, Refusal};
-pub use list::Listed;
+pub use list::{Listed, Listing};
 pub use published::{Presence, set_path};
 
 /// The catalogue of this version with the entries of the user's own `models.json`, where there is one.

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Result, bail};
 use tintype::catalogue::{Address, Entry, File, Hub, Role};
 use tintype::generate::bytes;
-use tintype_download::{Downloader, Listed};
+use tintype_download::{Downloader, Listed, Listing};
 
 use super::Outcome;
 use super::interrupt::Interruptible;
@@ -107,18 +107,26 @@ fn by_hand(library: &Library, entry: &Entry) -> String {
         eprintln!("{line}");
     }
     match library.downloader.list(&hub, &AtomicBool::new(false)) {
-        Ok(files) => {
-            let line = |file: &Listed| {
-                let size = file.bytes.map_or(String::new(), |n| format!(" ({})", bytes(n)));
-                format!("\n  {}{size}", file.address)
-            };
-            let lines: String = files.iter().map(line).collect();
-            format!(
-                "the catalogue does not know which of these files are the model's; name them:{lines}"
-            )
-        }
+        Ok(listing) => format!(
+            "the catalogue does not know which of these files are the model's; name them:{}",
+            lines(&listing)
+        ),
         Err(error) => format!("{} ({error})", entry.notes.join(" ")),
     }
+}
+
+/// A line for each file of a repository, and one for those that cannot be fetched.
+fn lines(listing: &Listing) -> String {
+    let line = |file: &Listed| {
+        let size = file.bytes.map_or(String::new(), |n| format!(" ({})", bytes(n)));
+        format!("\n  {}{size}", file.address)
+    };
+    let mut lines: String = listing.files.iter().map(line).collect();
+    if listing.left_out > 0 {
+        lines +=
+            &format!("\n  and {} whose names are not allowed on every system", listing.left_out);
+    }
+    lines
 }
 
 /// What is said before a Hub is asked whether files that are here have changed; `None` where it is not asked.
@@ -180,5 +188,15 @@ mod tests {
         let line = "asking hub.example which files maker/model has";
         assert_eq!(before_listing(&downloader("0"), hub).as_deref(), Some(line));
         assert_eq!(before_listing(&downloader("1"), hub), None);
+    }
+
+    #[test]
+    fn a_listing_counts_what_it_leaves_out() {
+        let address = "hub:maker/model/a.bin".parse().expect("an address");
+        let files = vec![Listed { address, bytes: Some(2048) }];
+        let listing = Listing { files, left_out: 0 };
+        assert_eq!(lines(&listing), "\n  hub:maker/model/a.bin (2.0 KiB)");
+        let said = lines(&Listing { left_out: 2, ..listing });
+        assert!(said.ends_with("\n  and 2 whose names are not allowed on every system"), "{said}");
     }
 }
