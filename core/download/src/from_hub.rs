@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tintype::catalogue::{Address, File, Hub};
 
 use crate::check::Expected;
-use crate::downloader::{Downloader, Fetched, State, Watch, has_length, remove};
+use crate::downloader::{Downloader, Fetched, State, Watch, has_length};
 use crate::error::{DownloadError, Refusal};
 use crate::hub::{self, Facts};
 use crate::receive::{Wanted, receive};
@@ -58,14 +58,33 @@ impl Downloader {
                 None => Err(self.offline(file)),
             };
         }
-        let facts = self.facts(file, hub, here.is_some(), watch, stop);
-        match facts.and_then(|facts| self.fetch_content(file, hub, &facts, watch, stop)) {
-            Ok(fetched) => Ok(fetched),
-            Err(error) => match here.filter(|_| may_be_elsewhere(&error)) {
-                Some(path) => Ok(Fetched { not_asked: Some(error.to_string()), ..of_here(path) }),
-                None => Err(error),
+        let (error, is_cut) = match self.facts(file, hub, here.is_some(), watch, stop) {
+            Err(error) => (error, false),
+            Ok(facts) => match self.fetch_content(file, hub, &facts, watch, stop) {
+                Ok(fetched) => return Ok(fetched),
+                Err(error) => {
+                    let is_cut = here.as_ref().is_some_and(|path| self.is_cut(path, hub, &facts));
+                    (error, is_cut)
+                }
             },
+        };
+        // Another program may have removed it meanwhile.
+        let kept = here.filter(|path| !is_cut && path.is_file() && may_be_elsewhere(&error));
+        match kept {
+            Some(path) => Ok(Fetched { not_asked: Some(error.to_string()), ..of_here(path) }),
+            None => Err(error),
         }
+    }
+
+    /// Whether a file that is here has the content that a Hub has described, and only a part of it.
+    fn is_cut(&self, path: &Path, hub: &Hub, facts: &Facts) -> bool {
+        let (pointer, blob) =
+            (self.cache().pointer(hub, &facts.commit), self.cache().blob(hub, &facts.id));
+        let is_blob = || match (path.canonicalize(), blob.canonicalize()) {
+            (Ok(path), Ok(blob)) => path == blob,
+            _ => false,
+        };
+        (path == pointer || is_blob()) && !has_length(path, facts.size)
     }
 
     /// Fetches the content that a Hub has described, unless it is here.
@@ -92,21 +111,15 @@ impl Downloader {
         let blob = cache.blob(hub, &facts.id);
         let of_id = Expected::of_id(&facts.id, facts.size);
         let expected = expected(file, facts);
-        if blob.is_file() {
-            // A name that is a SHA-256 tells the content; that of a mirror may tell nothing.
-            let needs_check = file.sha256.is_some() && of_id.sha256.is_none();
-            let is_whole = match needs_check {
-                true => has_content(&blob, facts.size, &expected, watch, stop)?,
-                false => has_length(&blob, facts.size),
-            };
-            if !is_whole {
-                remove(&blob)?;
-            }
-        }
+        // A name that is a SHA-256 tells the content; that of a mirror may tell nothing.
+        let is_whole = match file.sha256.is_some() && of_id.sha256.is_none() {
+            true => has_content(&blob, facts.size, &expected, watch, stop)?,
+            false => has_length(&blob, facts.size),
+        };
         let mut fetched = is_here(pointer.clone());
         if is_there() {
             // Another program has fetched it meanwhile.
-        } else if blob.is_file() {
+        } else if is_whole {
             cache.link(hub, &facts.id, &facts.commit, false)?;
         } else if let Some(same) = self.unchanged(hub, facts.size, &expected, watch, stop)? {
             cache.share(&same, hub, &facts.commit)?;
@@ -116,6 +129,7 @@ impl Downloader {
             // Of this commit: a branch may have moved on meanwhile.
             let same = Hub { revision: facts.commit.clone(), ..hub.clone() };
             let again = || Ok(self.facts(file, &same, false, watch, stop)?.location);
+            // A blob that is not whole stays until what comes takes its name.
             unfinished::note(&blob, hub)?;
             let location = facts.location.clone();
             let received = receive(self.context(watch, stop), &wanted, &blob, location, &again);

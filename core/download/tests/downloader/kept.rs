@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tintype::catalogue::File;
 use tintype_download::{DownloadError, Downloader, State};
+use tintype_test_hub::Fault;
 
-use crate::support::{REPOSITORY, Scene, address, content, fetch, file, files_below, is};
+use crate::support::{REPOSITORY, Scene, address, content, fetch, file, files_below, is, length};
 
 /// As on Windows, where links need a privilege.
 const NO_LINKS: &[(&str, &str)] = &[("HF_HUB_DISABLE_SYMLINKS", "1")];
@@ -62,6 +63,33 @@ fn a_hub_tells_the_length_where_the_catalogue_does_not() {
         let again = fetch(&downloader, &asked).expect("it comes again");
         assert!(again.path == path && is(&path, &weights) && again.sha256.is_some());
         downloader.remove(&asked).expect("it is removed");
+    }
+}
+
+#[test]
+fn a_cut_file_stays_until_it_is_replaced_and_is_not_taken_for_the_whole() {
+    for more in [NO_LINKS, &[]] {
+        let scene = Scene::new();
+        let (weights, newer) = (content(1000, 56), content(500, 57));
+        scene.hub.put_large(REPOSITORY, "weights.bin", &weights);
+        let asked = file(&address("weights.bin"));
+        let downloader = Downloader::new(scene.environment(more));
+        let path = fetch(&downloader, &asked).expect("it comes").path;
+        cut(&path, 5);
+        let fail = || scene.hub.on("GET", "weights.bin", (0..9).map(|_| Fault::status(503, &[])));
+        fail();
+        let error = fetch(&downloader, &asked).expect_err("it is cut, and nothing comes");
+        assert!(matches!(error, DownloadError::Unreachable { .. }), "{error}");
+        assert_eq!(length(&path), 5, "it stays");
+        scene.hub.behave();
+        let again = fetch(&downloader, &asked).expect("it comes again");
+        assert!(again.path == path && is(&path, &weights));
+        // A whole one of an older commit is taken.
+        scene.hub.branch(REPOSITORY, "main", LATER);
+        scene.hub.put_large(REPOSITORY, "weights.bin", &newer);
+        fail();
+        let old = fetch(&downloader, &asked).expect("it is here");
+        assert!(old.path == path && old.not_asked.is_some() && is(&path, &weights));
     }
 }
 
