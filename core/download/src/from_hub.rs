@@ -20,22 +20,28 @@ impl Downloader {
         is_of_branch && !self.environment.offline
     }
 
-    /// Whether a Hub has another version of a file that is here, and its size. Asks once.
+    /// Whether a Hub has another version of a file that is here, and its size. Asks once. Where links are not possible,
+    /// what is here may be read for its digest, which a later [`fetch`](Self::fetch) knows then.
     ///
     /// # Errors
     ///
     /// [`DownloadError`] where the Hub cannot be asked.
-    pub fn newer(&self, file: &File, stop: &AtomicBool) -> Result<Option<u64>, DownloadError> {
+    pub fn newer(
+        &self,
+        file: &File,
+        watch: Watch<'_>,
+        stop: &AtomicBool,
+    ) -> Result<Option<u64>, DownloadError> {
         let Address::Hub(hub) = &file.address else { return Ok(None) };
         if !self.is_asked_again(file) {
             return Ok(None);
         }
-        let facts = self.facts(file, hub, true, &|_| {}, stop)?;
+        let facts = self.facts(file, hub, true, watch, stop)?;
         let (cache, id, commit) = (self.cache(), &facts.id, &facts.commit);
         let (pointer, blob) = (cache.pointer(hub, commit), cache.blob(hub, id));
         let is_here = has_length(&pointer, facts.size)
             || has_length(&blob, facts.size)
-            || self.unchanged(hub, facts.size, &expected(file, &facts), &|_| {}, stop)?.is_some();
+            || self.unchanged(hub, facts.size, &expected(file, &facts), watch, stop)?.is_some();
         Ok((!is_here).then_some(facts.size))
     }
 
@@ -113,7 +119,7 @@ impl Downloader {
         let expected = expected(file, facts);
         // A name that is a SHA-256 tells the content; that of a mirror may tell nothing.
         let is_whole = match file.sha256.is_some() && of_id.sha256.is_none() {
-            true => has_content(&blob, facts.size, &expected, watch, stop)?,
+            true => self.has_content(&blob, facts.size, &expected, watch, stop)?,
             false => has_length(&blob, facts.size),
         };
         let mut fetched = is_here(pointer.clone());
@@ -160,11 +166,31 @@ impl Downloader {
             false => Vec::new(),
         };
         for version in versions.into_iter().filter(|version| !version.is_symlink()) {
-            if has_content(&version, size, expected, watch, stop)? {
+            if self.has_content(&version, size, expected, watch, stop)? {
                 return Ok(Some(version));
             }
         }
         Ok(None)
+    }
+
+    /// Whether a file has a length and digests. One that cannot be read has not.
+    fn has_content(
+        &self,
+        path: &Path,
+        size: u64,
+        expected: &Expected,
+        watch: Watch<'_>,
+        stop: &AtomicBool,
+    ) -> Result<bool, DownloadError> {
+        if !has_length(path, size) {
+            return Ok(false);
+        }
+        let checked = |done| watch(State::Checking { done });
+        match self.digests.of_file(path, expected, stop, &checked) {
+            Ok(Some(found)) => Ok(expected.difference(&found).is_none()),
+            Ok(None) => Err(DownloadError::Stopped),
+            Err(_) => Ok(false),
+        }
     }
 
     /// Asks a Hub for a file; once only where it is here already.
@@ -241,24 +267,6 @@ fn expected(file: &File, facts: &Facts) -> Expected {
     let mut expected = Expected::of_id(&facts.id, facts.size);
     expected.sha256 = expected.sha256.or_else(|| file.sha256.clone());
     expected
-}
-
-/// Whether a file has a length and digests. One that cannot be read has not.
-fn has_content(
-    path: &Path,
-    size: u64,
-    expected: &Expected,
-    watch: Watch<'_>,
-    stop: &AtomicBool,
-) -> Result<bool, DownloadError> {
-    if !has_length(path, size) {
-        return Ok(false);
-    }
-    match expected.of_file(path, stop, &|done| watch(State::Checking { done })) {
-        Ok(Some(found)) => Ok(expected.difference(&found).is_none()),
-        Ok(None) => Err(DownloadError::Stopped),
-        Err(_) => Ok(false),
-    }
 }
 
 /// Whether the Hub has said that there is no such file or revision.

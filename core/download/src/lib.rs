@@ -13,6 +13,7 @@
 
 mod cache;
 mod check;
+mod digests;
 mod disk;
 mod downloader;
 mod environment;
