@@ -78,6 +78,11 @@ impl Expected {
         Some(("SHA-256", beginning.clone(), found.sha256.clone()))
     }
 
+    /// Whether these digests are among those that were found.
+    pub(crate) fn is_judged_by(&self, found: &Found) -> bool {
+        self.git.is_none() || found.git.is_some()
+    }
+
     /// The digests of a file; `None` where that was stopped.
     ///
     /// * `checked`: told how many bytes have been read

@@ -8,6 +8,7 @@ use tintype::catalogue::{Address, File, Hub};
 
 use crate::cache::Cache;
 use crate::check::Expected;
+use crate::digests::Digests;
 use crate::environment::Environment;
 use crate::error::{DownloadError, Misfit};
 use crate::from_hub::is_gone;
@@ -79,12 +80,15 @@ pub struct Downloader {
     pub(crate) environment: Environment,
     pub(crate) transport: Transport,
     promised: Promised,
+    pub(crate) digests: Digests,
 }
 
 impl Downloader {
     /// In an environment. Makes no request.
     pub fn new(environment: Environment) -> Self {
-        Self { transport: Transport::new(&environment), environment, promised: Promised::default() }
+        let transport = Transport::new(&environment);
+        let (promised, digests) = (Promised::default(), Digests::default());
+        Self { environment, transport, promised, digests }
     }
 
     /// Where it fetches from and what it may.
@@ -264,7 +268,7 @@ impl Downloader {
     }
 
     pub(crate) fn context<'a>(&'a self, watch: Watch<'a>, stop: &'a AtomicBool) -> Context<'a> {
-        let Self { environment, transport, promised } = self;
+        let Self { environment, transport, promised, .. } = self;
         Context { environment, transport, promised, watch, stop }
     }
 

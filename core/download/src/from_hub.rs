@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tintype::catalogue::{Address, File, Hub};
 
 use crate::check::Expected;
-use crate::downloader::{Downloader, Fetched, State, Watch, has_length, remove};
+use crate::downloader::{Downloader, Fetched, State, Watch, has_length};
 use crate::error::{DownloadError, Refusal};
 use crate::hub::{self, Facts};
 use crate::receive::{Wanted, receive};
@@ -20,22 +20,28 @@ impl Downloader {
         is_of_branch && !self.environment.offline
     }
 
-    /// Whether a Hub has another version of a file that is here, and its size. Asks once.
+    /// Whether a Hub has another version of a file that is here, and its size. Asks once. Where links are not possible,
+    /// what is here may be read for its digest, which a later [`fetch`](Self::fetch) knows then.
     ///
     /// # Errors
     ///
     /// [`DownloadError`] where the Hub cannot be asked.
-    pub fn newer(&self, file: &File, stop: &AtomicBool) -> Result<Option<u64>, DownloadError> {
+    pub fn newer(
+        &self,
+        file: &File,
+        watch: Watch<'_>,
+        stop: &AtomicBool,
+    ) -> Result<Option<u64>, DownloadError> {
         let Address::Hub(hub) = &file.address else { return Ok(None) };
         if !self.is_asked_again(file) {
             return Ok(None);
         }
-        let facts = self.facts(file, hub, true, &|_| {}, stop)?;
+        let facts = self.facts(file, hub, true, watch, stop)?;
         let (cache, id, commit) = (self.cache(), &facts.id, &facts.commit);
         let (pointer, blob) = (cache.pointer(hub, commit), cache.blob(hub, id));
         let is_here = has_length(&pointer, facts.size)
             || has_length(&blob, facts.size)
-            || self.unchanged(hub, facts.size, &expected(file, &facts), &|_| {}, stop)?.is_some();
+            || self.unchanged(hub, facts.size, &expected(file, &facts), watch, stop)?.is_some();
         Ok((!is_here).then_some(facts.size))
     }
 
@@ -58,14 +64,33 @@ impl Downloader {
                 None => Err(self.offline(file)),
             };
         }
-        let facts = self.facts(file, hub, here.is_some(), watch, stop);
-        match facts.and_then(|facts| self.fetch_content(file, hub, &facts, watch, stop)) {
-            Ok(fetched) => Ok(fetched),
-            Err(error) => match here.filter(|_| may_be_elsewhere(&error)) {
-                Some(path) => Ok(Fetched { not_asked: Some(error.to_string()), ..of_here(path) }),
-                None => Err(error),
+        let (error, is_cut) = match self.facts(file, hub, here.is_some(), watch, stop) {
+            Err(error) => (error, false),
+            Ok(facts) => match self.fetch_content(file, hub, &facts, watch, stop) {
+                Ok(fetched) => return Ok(fetched),
+                Err(error) => {
+                    let is_cut = here.as_ref().is_some_and(|path| self.is_cut(path, hub, &facts));
+                    (error, is_cut)
+                }
             },
+        };
+        // Another program may have removed it meanwhile.
+        let kept = here.filter(|path| !is_cut && path.is_file() && may_be_elsewhere(&error));
+        match kept {
+            Some(path) => Ok(Fetched { not_asked: Some(error.to_string()), ..of_here(path) }),
+            None => Err(error),
         }
+    }
+
+    /// Whether a file that is here has the content that a Hub has described, and only a part of it.
+    fn is_cut(&self, path: &Path, hub: &Hub, facts: &Facts) -> bool {
+        let (pointer, blob) =
+            (self.cache().pointer(hub, &facts.commit), self.cache().blob(hub, &facts.id));
+        let is_blob = || match (path.canonicalize(), blob.canonicalize()) {
+            (Ok(path), Ok(blob)) => path == blob,
+            _ => false,
+        };
+        (path == pointer || is_blob()) && !has_length(path, facts.size)
     }
 
     /// Fetches the content that a Hub has described, unless it is here.
@@ -92,21 +117,15 @@ impl Downloader {
         let blob = cache.blob(hub, &facts.id);
         let of_id = Expected::of_id(&facts.id, facts.size);
         let expected = expected(file, facts);
-        if blob.is_file() {
-            // A name that is a SHA-256 tells the content; that of a mirror may tell nothing.
-            let needs_check = file.sha256.is_some() && of_id.sha256.is_none();
-            let is_whole = match needs_check {
-                true => has_content(&blob, facts.size, &expected, watch, stop)?,
-                false => has_length(&blob, facts.size),
-            };
-            if !is_whole {
-                remove(&blob)?;
-            }
-        }
+        // A name that is a SHA-256 tells the content; that of a mirror may tell nothing.
+        let is_whole = match file.sha256.is_some() && of_id.sha256.is_none() {
+            true => self.has_content(&blob, facts.size, &expected, watch, stop)?,
+            false => has_length(&blob, facts.size),
+        };
         let mut fetched = is_here(pointer.clone());
         if is_there() {
             // Another program has fetched it meanwhile.
-        } else if blob.is_file() {
+        } else if is_whole {
             cache.link(hub, &facts.id, &facts.commit, false)?;
         } else if let Some(same) = self.unchanged(hub, facts.size, &expected, watch, stop)? {
             cache.share(&same, hub, &facts.commit)?;
@@ -116,6 +135,7 @@ impl Downloader {
             // Of this commit: a branch may have moved on meanwhile.
             let same = Hub { revision: facts.commit.clone(), ..hub.clone() };
             let again = || Ok(self.facts(file, &same, false, watch, stop)?.location);
+            // A blob that is not whole stays until what comes takes its name.
             unfinished::note(&blob, hub)?;
             let location = facts.location.clone();
             let received = receive(self.context(watch, stop), &wanted, &blob, location, &again);
@@ -146,11 +166,31 @@ impl Downloader {
             false => Vec::new(),
         };
         for version in versions.into_iter().filter(|version| !version.is_symlink()) {
-            if has_content(&version, size, expected, watch, stop)? {
+            if self.has_content(&version, size, expected, watch, stop)? {
                 return Ok(Some(version));
             }
         }
         Ok(None)
+    }
+
+    /// Whether a file has a length and digests. One that cannot be read has not.
+    fn has_content(
+        &self,
+        path: &Path,
+        size: u64,
+        expected: &Expected,
+        watch: Watch<'_>,
+        stop: &AtomicBool,
+    ) -> Result<bool, DownloadError> {
+        if !has_length(path, size) {
+            return Ok(false);
+        }
+        let checked = |done| watch(State::Checking { done });
+        match self.digests.of_file(path, expected, stop, &checked) {
+            Ok(Some(found)) => Ok(expected.difference(&found).is_none()),
+            Ok(None) => Err(DownloadError::Stopped),
+            Err(_) => Ok(false),
+        }
     }
 
     /// Asks a Hub for a file; once only where it is here already.
@@ -227,24 +267,6 @@ fn expected(file: &File, facts: &Facts) -> Expected {
     let mut expected = Expected::of_id(&facts.id, facts.size);
     expected.sha256 = expected.sha256.or_else(|| file.sha256.clone());
     expected
-}
-
-/// Whether a file has a length and digests. One that cannot be read has not.
-fn has_content(
-    path: &Path,
-    size: u64,
-    expected: &Expected,
-    watch: Watch<'_>,
-    stop: &AtomicBool,
-) -> Result<bool, DownloadError> {
-    if !has_length(path, size) {
-        return Ok(false);
-    }
-    match expected.of_file(path, stop, &|done| watch(State::Checking { done })) {
-        Ok(Some(found)) => Ok(expected.difference(&found).is_none()),
-        Ok(None) => Err(DownloadError::Stopped),
-        Err(_) => Ok(false),
-    }
 }
 
 /// Whether the Hub has said that there is no such file or revision.

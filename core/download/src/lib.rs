@@ -13,6 +13,7 @@
 
 mod cache;
 mod check;
+mod digests;
 mod disk;
 mod downloader;
 mod environment;
@@ -38,7 +39,7 @@ use tintype::files::read_text;
 pub use downloader::{Downloader, Fetched, State, Watch};
 pub use environment::Environment;
 pub use error::{CatalogueFileError, DownloadError, Misfit, Refusal};
-pub use list::Listed;
+pub use list::{Listed, Listing};
 pub use published::{Presence, set_path};
 
 /// The catalogue of this version with the entries of the user's own `models.json`, where there is one.

@@ -25,15 +25,24 @@ pub struct Listed {
     pub bytes: Option<u64>,
 }
 
+/// The files of a repository.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Those that can be fetched, in the Hub's order.
+    pub files: Vec<Listed>,
+    /// How many others there are, whose paths no address may have.
+    pub left_out: usize,
+}
+
 impl Downloader {
-    /// The files of a repository, at a revision, in the Hub's order.
+    /// The files of a repository, at a revision.
     ///
     /// * `of`: any file of the repository; its path does not matter
     ///
     /// # Errors
     ///
     /// [`DownloadError`] where the Hub cannot be asked or refuses.
-    pub fn list(&self, of: &Hub, stop: &AtomicBool) -> Result<Vec<Listed>, DownloadError> {
+    pub fn list(&self, of: &Hub, stop: &AtomicBool) -> Result<Listing, DownloadError> {
         let address = format!("hub:{}", of.repository);
         if self.environment.offline {
             return Err(DownloadError::Offline { address, place: self.cache().folder(of) });
@@ -43,17 +52,16 @@ impl Downloader {
         let (endpoint, revision) = (&self.environment.endpoint, encoded(&of.revision, false));
         let mut next =
             Some(format!("{endpoint}/api/{kind}/{}/tree/{revision}?recursive=true", of.repository));
-        let mut files = Vec::new();
+        let mut listing = Listing::default();
         let (environment, mut chain) = (&self.environment, Chain::of(&[endpoint]));
         let watch = |_: State| {};
         let mut attempts =
             Attempts { environment, address: &address, watch: &watch, stop, failed: 0 };
         for _ in 0..PAGES {
-            let Some(url) = next.take() else { return Ok(files) };
+            let Some(url) = next.take() else { return Ok(listing) };
             loop {
-                let answer = self.page(&url);
-                match answer.and_then(|answer| self.read(answer, &url, of, &mut chain, &mut files))
-                {
+                let read = |answer| self.read(answer, &url, of, &mut chain, &mut listing);
+                match self.page(&url).and_then(read) {
                     Ok(more) => break next = more,
                     Err(trouble) => attempts.again(trouble)?,
                 }
@@ -79,7 +87,7 @@ impl Downloader {
         url: &str,
         of: &Hub,
         chain: &mut Chain,
-        files: &mut Vec<Listed>,
+        listing: &mut Listing,
     ) -> Result<Option<String>, RequestError> {
         let address = format!("hub:{}", of.repository);
         // A repository that was renamed.
@@ -108,9 +116,10 @@ impl Downloader {
             if let (Some("file"), Some(path)) = (text("type"), text("path")) {
                 let address = Address::Hub(Hub { path: path.into(), ..of.clone() });
                 let bytes = entry.get("size").and_then(Value::as_u64);
-                // A path that no address may have, as one that leads out of the repository, is never fetched.
-                if address.to_string().parse::<Address>().is_ok_and(|parsed| parsed == address) {
-                    files.push(Listed { address, bytes });
+                // One that no address may have, as `../x` or `con.pt`, is never fetched.
+                match address.to_string().parse::<Address>().is_ok_and(|parsed| parsed == address) {
+                    true => listing.files.push(Listed { address, bytes }),
+                    false => listing.left_out += 1,
                 }
             }
         }
@@ -150,8 +159,8 @@ mod tests {
         let next = |status: u16, name: &str, value: &str| {
             let answer = Response::builder().status(status).header(name, value);
             let answer = answer.body(ureq::Body::builder().data("[]")).expect("an answer");
-            let mut chain = Chain::of(&[endpoint]);
-            downloader.read(answer, &format!("{endpoint}/a"), &of, &mut chain, &mut Vec::new())
+            let (mut chain, mut listing) = (Chain::of(&[endpoint]), Listing::default());
+            downloader.read(answer, &format!("{endpoint}/a"), &of, &mut chain, &mut listing)
         };
         let is_refused = |next: Result<Option<String>, RequestError>| match next {
             Err(RequestError::Final(DownloadError::Downgrade { host, .. })) => host == "b.example",

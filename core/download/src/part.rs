@@ -9,6 +9,7 @@ use std::time::Duration;
 use tintype::files::{rename, sync, sync_folder};
 
 use crate::check::{Expected, Found, Hashes};
+use crate::downloader::has_length;
 use crate::error::DownloadError;
 use crate::whole;
 
@@ -161,8 +162,9 @@ impl Part {
             return Err(DownloadError::Digest { address, algorithm, expected, found });
         }
         if !is_still(&self.file, &self.path) {
-            // Another program has removed the name; what may have it now is another's, and not yet whole.
-            if whole.is_file() {
+            // Another program has removed the name; what may have it now is another's, and not yet whole. A file that
+            // lay under the final name before is of another length.
+            if has_length(whole, self.done) {
                 return Ok(found);
             }
             let gone = io::Error::new(io::ErrorKind::NotFound, "its part was removed meanwhile");
@@ -298,5 +300,25 @@ mod tests {
         second.finish(&whole, "x").expect("it is whole");
         first.finish(&whole, "x").expect("it is whole");
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
+    }
+
+    /// Elsewhere an open file may keep its name until it is closed.
+    #[cfg(unix)]
+    #[test]
+    fn a_part_that_was_removed_is_whole_only_where_another_download_has_ended() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let whole = folder.path().join("file");
+        for (lies_there, is_whole) in [(None, false), (Some("hel"), false), (Some("hello"), true)] {
+            if let Some(text) = lies_there {
+                std::fs::write(&whole, text).expect("it is written");
+            }
+            let mut part = open(&whole, &Expected::default());
+            part.append(b"hello").expect("it is written");
+            std::fs::remove_file(part_of(&whole)).expect("it is removed");
+            let is_ok = part.finish(&whole, "x").is_ok();
+            assert_eq!(is_ok, is_whole, "{lies_there:?}");
+            let found = std::fs::read_to_string(&whole).ok();
+            assert_eq!(found.as_deref(), lies_there, "nothing is put in its place");
+        }
     }
 }

@@ -147,10 +147,16 @@ impl FromStr for Address {
             return Err(problem("a password does not belong into an address"));
         }
         let address = if is_link { Self::Link(url.into()) } else { Self::Url(url.into()) };
-        match is_file_name(address.file_name()) {
-            true => Ok(address),
-            false => Err(problem("it does not end in the name of a file")),
+        let name = address.file_name();
+        if is_file_name(name) {
+            return Ok(address);
         }
+        let path = host.split(['?', '#']).next().unwrap_or(host);
+        let has_name = path.trim_end_matches('/').contains('/') && ![".", ".."].contains(&name);
+        Err(problem(match has_name {
+            true => "its file's name is not allowed on every system",
+            false => "it does not end in the name of a file",
+        }))
     }
 }
 
@@ -244,6 +250,17 @@ mod tests {
             "https://example.org/a b",
         ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_not_allowed_everywhere_is_told_from_none() {
+        let refused = |text: &str| text.parse::<Address>().expect_err(text).problem;
+        for text in ["https://h/con.pt", "https://h:8080/a*?x=1", "link:https://h/C:x/"] {
+            assert_eq!(refused(text), "its file's name is not allowed on every system", "{text}");
+        }
+        for text in ["https://h/a/..", "https://h:8080/", "https://h:8080?x=/1"] {
+            assert_eq!(refused(text), "it does not end in the name of a file", "{text}");
         }
     }
 }

@@ -20,9 +20,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// [`io::Error`] as of [`std::fs::rename`].
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    // Of a folder in the way Windows says the same, and that stays.
-    let may_pass = |error: &io::Error| cfg!(windows) && is_in_use(error) && !to.is_dir();
+    let may_pass = |error: &io::Error| may_pass(error, to, cfg!(windows));
     retried(|| std::fs::rename(from, to), may_pass, std::thread::sleep)
+}
+
+/// Whether another try may succeed, on Windows or elsewhere.
+fn may_pass(error: &io::Error, to: &Path, windows: bool) -> bool {
+    // Of a folder in the way Windows says the same, and that stays.
+    windows && is_in_use(error) && !to.is_dir()
 }
 
 /// Whether Windows refuses what a program may have open: access denied, a sharing violation, a locked region.
@@ -88,5 +93,20 @@ mod tests {
         let (done, pauses) = tried(1, || ErrorKind::NotFound.into());
         assert_eq!(done.expect_err("it is not there").kind(), ErrorKind::NotFound);
         assert!(pauses.is_empty());
+    }
+
+    #[test]
+    fn only_windows_tries_again_and_not_where_a_folder_is_in_the_way() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, folder) = (folder.path().join("file"), folder.path());
+        let denied: io::Error = ErrorKind::PermissionDenied.into();
+        // A sharing violation there, and a broken pipe elsewhere.
+        let shared = io::Error::from_raw_os_error(32);
+        for error in [&denied, &shared] {
+            assert!(may_pass(error, &file, true), "{error}");
+            assert!(!may_pass(error, folder, true), "{error}");
+            assert!(!may_pass(error, &file, false), "{error}");
+        }
+        assert!(!may_pass(&ErrorKind::NotFound.into(), &file, true));
     }
 }

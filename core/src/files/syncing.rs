@@ -1,26 +1,44 @@
 //! Waiting until bytes and names have reached the disk.
 
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::Path;
 
-/// Waits until a file has reached the disk. On macOS network shares and foreign file systems may have no request for
-/// that; they write it when they do.
+/// Waits until a file has reached the disk. On macOS network shares and foreign file systems may not know the request for
+/// that (`F_FULLFSYNC`); they get the plain one (`fsync`), and where they do not know that either, they write it when
+/// they do.
 ///
 /// # Errors
 ///
 /// [`io::Error`] where the file cannot be written.
 pub fn sync(file: &File) -> io::Result<()> {
-    match file.sync_all() {
-        Err(error) if cfg!(target_os = "macos") && is_unknown(&error) => Ok(()),
+    #[cfg(target_os = "macos")]
+    {
+        where_unknown(file.sync_all(), || rustix::fs::fsync(file).map_err(io::Error::from))
+    }
+    #[cfg(not(target_os = "macos"))]
+    {
+        file.sync_all()
+    }
+}
+
+/// What a request came to; the plain one in place of one that is unknown, and success where both are.
+#[cfg(any(target_os = "macos", test))]
+fn where_unknown(synced: io::Result<()>, plain: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    match synced {
+        Err(error) if is_unknown(&error) => match plain() {
+            Err(error) if is_unknown(&error) => Ok(()),
+            synced => synced,
+        },
         synced => synced,
     }
 }
 
-/// Whether a file system of macOS does not know the request (`F_FULLFSYNC`).
+/// Whether a file system of macOS does not know a request.
+#[cfg(any(target_os = "macos", test))]
 fn is_unknown(error: &io::Error) -> bool {
     // ENOTTY, ENOTSUP and EOPNOTSUPP there.
-    matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::InvalidInput)
+    matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput)
         || matches!(error.raw_os_error(), Some(25 | 45 | 102))
 }
 
@@ -43,6 +61,8 @@ pub fn sync_folder(of: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+
     use super::*;
 
     #[test]
@@ -56,6 +76,31 @@ mod tests {
             assert!(!is_unknown(&kind.into()), "{kind}");
         }
         assert!(!is_unknown(&io::Error::from_raw_os_error(5)), "an error of the disk");
+    }
+
+    #[test]
+    fn the_plain_request_follows_one_that_is_unknown() {
+        let (unknown, full) = (ErrorKind::Unsupported, ErrorKind::StorageFull);
+        // How the first request ends, how the plain one does, whether it is made, and what is returned.
+        for (first, plain, is_made, end) in [
+            (None, None, false, None),
+            (Some(full), None, false, Some(full)),
+            (Some(unknown), None, true, None),
+            (Some(unknown), Some(full), true, Some(full)),
+            (Some(unknown), Some(unknown), true, None),
+        ] {
+            let of = |kind: Option<ErrorKind>| -> io::Result<()> {
+                kind.map_or(Ok(()), |kind| Err(kind.into()))
+            };
+            let mut made = false;
+            let synced = where_unknown(of(first), || {
+                made = true;
+                of(plain)
+            });
+            let case = format!("{first:?}, {plain:?}");
+            assert_eq!(synced.err().map(|error| error.kind()), end, "{case}");
+            assert_eq!(made, is_made, "{case}");
+        }
     }
 
     #[test]

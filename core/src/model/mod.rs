@@ -43,8 +43,8 @@ const MAX_DEPTH: usize = 4096;
 /// Largest width, and most channels: far more than any network has. With the other sizes here few enough that no size of
 /// a tensor overflows 64 bits, nor a number of tokens or of a patch's values 32.
 const MAX_WIDTH: usize = 1 << 16;
-/// Most classes.
-const MAX_CLASSES: usize = 1 << 20;
+/// Most classes of a network.
+pub const MAX_CLASSES: usize = 1 << 20;
 /// Largest side of an image or a latent, in its pixels.
 const MAX_SIDE: usize = 1 << 14;
 /// Most values of a patch, which a layer takes and another one gives: those of an image of 512² pixels are fewer.

@@ -39,7 +39,7 @@ pub(super) enum Node {
 }
 
 /// Instructions of a pickle at most: those of hundreds of thousands of tensors.
-const MAX_INSTRUCTIONS: usize = 16_000_000;
+const MAX_INSTRUCTIONS: usize = 32_000_000;
 /// Bytes of text in a pickle at most, and of the names of globals.
 pub(super) const MAX_TEXT: usize = 256 << 20;
 
@@ -474,7 +474,7 @@ mod tests {
         let of =
             |instructions: usize| [nothing.repeat(instructions - 2).as_slice(), b"N."].concat();
         assert!(Pickle::read(&of(MAX_INSTRUCTIONS)).is_ok());
-        assert!(refused(&of(MAX_INSTRUCTIONS + 1)).contains("more than 16000000 instructions"));
+        assert!(refused(&of(MAX_INSTRUCTIONS + 1)).contains("more than 32000000 instructions"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Result, bail};
 use tintype::catalogue::{Address, Entry, File, Hub, Role};
 use tintype::generate::bytes;
-use tintype_download::{Downloader, Listed};
+use tintype_download::{Downloader, Listed, Listing};
 
 use super::Outcome;
 use super::interrupt::Interruptible;
@@ -59,11 +59,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     if let Some(line) = before_newer(downloader, &files) {
         eprintln!("{line}");
     }
-    // Where it cannot be asked, what is here is taken, and the download says why.
-    let is_to_come = |(_, file): &&(Option<&Entry>, &File)| {
-        downloader.find(file).is_none() || downloader.newer(file, stop).is_ok_and(|n| n.is_some())
-    };
-    let to_come: Vec<_> = files.iter().filter(is_to_come).copied().collect();
+    let to_come = to_come(downloader, &files, args.json, stop);
     if !to_come.is_empty() && !downloader.environment().offline {
         ask(downloader, &to_come, args.download.yes)?;
     }
@@ -82,6 +78,41 @@ pub fn run(args: Args) -> Result<Outcome> {
     });
     all_fetched(told.collect())?;
     Ok(Outcome::Done)
+}
+
+/// The files that are missing, and those that have changed. Where that cannot be asked, what is here is taken, and the
+/// download says why.
+fn to_come<'a>(
+    downloader: &Downloader,
+    files: &[(Option<&'a Entry>, &'a File)],
+    json: bool,
+    stop: &AtomicBool,
+) -> Vec<(Option<&'a Entry>, &'a File)> {
+    let asked = asked_again(downloader, files);
+    let watched = Watched::new(&asked, json);
+    let watch = watched.watch();
+    let has_changed = |file: &File| {
+        let index = asked.iter().position(|other| other.address == file.address);
+        index.is_some_and(|index| {
+            let newer = downloader.newer(file, &|state| watch(index, state), stop);
+            newer.is_ok_and(|bytes| bytes.is_some())
+        })
+    };
+    let is_to_come = |file: &File| downloader.find(file).is_none() || has_changed(file);
+    let to_come = files.iter().filter(|(_, file)| is_to_come(file)).copied().collect();
+    // No bar stays where a question is asked.
+    watched.finish(&[]);
+    to_come
+}
+
+/// The files that are here and that a Hub is asked for again.
+fn asked_again<'a>(
+    downloader: &Downloader,
+    files: &[(Option<&'a Entry>, &'a File)],
+) -> Vec<&'a File> {
+    let is_asked =
+        |file: &&File| downloader.is_asked_again(file) && downloader.find(file).is_some();
+    files.iter().map(|(_, file)| *file).filter(is_asked).collect()
 }
 
 /// The files that a name or an address means.
@@ -107,25 +138,31 @@ fn by_hand(library: &Library, entry: &Entry) -> String {
         eprintln!("{line}");
     }
     match library.downloader.list(&hub, &AtomicBool::new(false)) {
-        Ok(files) => {
-            let line = |file: &Listed| {
-                let size = file.bytes.map_or(String::new(), |n| format!(" ({})", bytes(n)));
-                format!("\n  {}{size}", file.address)
-            };
-            let lines: String = files.iter().map(line).collect();
-            format!(
-                "the catalogue does not know which of these files are the model's; name them:{lines}"
-            )
-        }
+        Ok(listing) => format!(
+            "the catalogue does not know which of these files are the model's; name them:{}",
+            lines(&listing)
+        ),
         Err(error) => format!("{} ({error})", entry.notes.join(" ")),
     }
 }
 
+/// A line for each file of a repository, and one for those that cannot be fetched.
+fn lines(listing: &Listing) -> String {
+    let line = |file: &Listed| {
+        let size = file.bytes.map_or(String::new(), |n| format!(" ({})", bytes(n)));
+        format!("\n  {}{size}", file.address)
+    };
+    let mut lines: String = listing.files.iter().map(line).collect();
+    if listing.left_out > 0 {
+        lines +=
+            &format!("\n  and {} whose names are not allowed on every system", listing.left_out);
+    }
+    lines
+}
+
 /// What is said before a Hub is asked whether files that are here have changed; `None` where it is not asked.
 fn before_newer(downloader: &Downloader, files: &[(Option<&Entry>, &File)]) -> Option<String> {
-    let is_asked =
-        |file: &&File| downloader.is_asked_again(file) && downloader.find(file).is_some();
-    let asked: Vec<&File> = files.iter().map(|(_, file)| *file).filter(is_asked).collect();
+    let asked = asked_again(downloader, files);
     let host = downloader.host(asked.first()?);
     let addresses: Vec<String> = asked.iter().map(|file| file.address.to_string()).collect();
     Some(format!("asking {host} whether these have changed: {}", addresses.join(", ")))
@@ -180,5 +217,15 @@ mod tests {
         let line = "asking hub.example which files maker/model has";
         assert_eq!(before_listing(&downloader("0"), hub).as_deref(), Some(line));
         assert_eq!(before_listing(&downloader("1"), hub), None);
+    }
+
+    #[test]
+    fn a_listing_counts_what_it_leaves_out() {
+        let address = "hub:maker/model/a.bin".parse().expect("an address");
+        let files = vec![Listed { address, bytes: Some(2048) }];
+        let listing = Listing { files, left_out: 0 };
+        assert_eq!(lines(&listing), "\n  hub:maker/model/a.bin (2.0 KiB)");
+        let said = lines(&Listing { left_out: 2, ..listing });
+        assert!(said.ends_with("\n  and 2 whose names are not allowed on every system"), "{said}");
     }
 }

@@ -4,7 +4,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use mozjpeg::{ColorSpace, Decompress};
+use mozjpeg::{ColorSpace, CompInfoExt, Decompress};
 use tintype::image::Rgb;
 
 /// Most scans of an image, as for libjpeg-turbo's own fuzzers. Encoders write about ten; each takes a few
@@ -90,8 +90,9 @@ fn unwinding(bytes: &[u8], several_scans: bool, max_bytes: u64) -> Result<Rgb, S
     let image = Decompress::new_mem(bytes).map_err(say)?;
     let (width, height) = image.size();
     let inks = matches!(image.color_space(), ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK);
+    let factors: Vec<_> = image.components().iter().map(CompInfoExt::sampling).collect();
     // A pixel's bytes: in RGB, in inks before, and of its coefficients.
-    let coefficients = if several_scans { 2 * image.components().len() } else { 0 };
+    let coefficients = if several_scans { coefficients(&factors) } else { 0 };
     let size = 3 + 4 * usize::from(inks) + coefficients;
     if (width * height) as u64 * size as u64 > max_bytes {
         return Err(format!("{width} × {height} pixels are too many"));
@@ -108,6 +109,17 @@ fn unwinding(bytes: &[u8], several_scans: bool, max_bytes: u64) -> Result<Rgb, S
         pixels
     };
     Ok(Rgb { width, height, pixels })
+}
+
+/// Bytes of a pixel's coefficients, two for each; a component that is subsampled has fewer of them than pixels.
+///
+/// * `factors`: of each component, across and down
+fn coefficients(factors: &[(u8, u8)]) -> usize {
+    let product = |(across, down): (u8, u8)| usize::from(across) * usize::from(down);
+    let all: usize = factors.iter().copied().map(product).sum();
+    let across = factors.iter().map(|factors| factors.0).max().unwrap_or(1);
+    let down = factors.iter().map(|factors| factors.1).max().unwrap_or(1);
+    (2 * all).div_ceil(product((across, down)).max(1))
 }
 
 /// Cyan, magenta, yellow and black, stored inverted as Adobe does, in Pillow's integer arithmetic.
@@ -133,19 +145,34 @@ mod tests {
 
     #[test]
     fn what_is_kept_until_the_end_counts() {
-        // All have 25 × 18 pixels of 3 bytes, and until those are made 4 of inks, or 3 coefficients.
-        for (name, size) in [("colour", 3), ("grey", 3), ("inks", 3 + 4), ("progressive", 3 + 6)] {
+        // All have 25 × 18 pixels of 3 bytes, and until those are made 4 of inks, or coefficients: 2 bytes of brightness,
+        // and the same of both colours, which have half the width.
+        for (name, size) in [("colour", 3), ("grey", 3), ("inks", 3 + 4), ("progressive", 3 + 4)] {
             let file = file(&format!("{name}.jpg"));
             let most = 25 * 18 * size;
             assert!(decode(&file, most).is_ok(), "{name}");
             let error = decode(&file, most - 1).expect_err(name);
             assert_eq!(error, "25 × 18 pixels are too many", "{name}");
         }
-        // A scan of one component of three, and no other.
+        // A scan of one component of three, and no other. Colours have half the width and half the height here.
         let mut file = file("colour.jpg");
         let scan = file.windows(2).position(|marker| marker == [0xFF, 0xDA]).expect("a scan");
         file.splice(scan + 2..scan + 14, [0, 8, 1, 1, 0, 0, 63, 0]);
         assert!(scans(&file).expect("it is complete").several);
+        let is_too_large =
+            |most| decode(&file, most).is_err_and(|error| error == "25 × 18 pixels are too many");
+        let most = 25 * 18 * (3 + 3);
+        assert!(!is_too_large(most) && is_too_large(most - 1));
+    }
+
+    #[test]
+    fn coefficients_are_fewer_where_components_are_subsampled() {
+        assert_eq!(coefficients(&[(1, 1)]), 2);
+        assert_eq!(coefficients(&[(2, 2)]), 2, "one component is whole by itself");
+        assert_eq!(coefficients(&[(1, 1); 3]), 6);
+        assert_eq!(coefficients(&[(2, 1), (1, 1), (1, 1)]), 4);
+        assert_eq!(coefficients(&[(2, 2), (1, 1), (1, 1)]), 3);
+        assert_eq!(coefficients(&[(4, 2), (1, 1), (1, 1)]), 3, "two and a half");
     }
 
     #[test]
@@ -153,10 +180,15 @@ mod tests {
         let file = file("progressive.jpg");
         let last = file.windows(2).rposition(|marker| marker == [0xFF, 0xDA]).expect("a scan");
         let end = file.len() - 2;
-        let repeated = file[last..end].repeat(600);
-        let long = [&file[..end], &repeated, &file[end..]].concat();
-        let error = decode(&long, 1 << 20).expect_err("there are too many");
-        assert_eq!(error, "it has 610 scans, and at most 500 are read");
+        // It has ten.
+        let of = |scans: usize| {
+            let repeated = file[last..end].repeat(scans - 10);
+            [&file[..end], &repeated, &file[end..]].concat()
+        };
+        assert_eq!(scans(&of(500)).map(|scans| scans.count), Some(500));
+        decode(&of(500), 1 << 20).expect("they are read");
+        let error = decode(&of(501), 1 << 20).expect_err("there are too many");
+        assert_eq!(error, "it has 501 scans, and at most 500 are read");
     }
 
     #[test]

@@ -202,7 +202,8 @@ fn files_of_a_repository_stay_together_while_its_branch_moves() {
     let stop = AtomicBool::new(false);
     fetch(&downloader, &first).expect("it comes");
     scene.hub.branch(REPOSITORY, "main", LATER);
-    assert_eq!(downloader.newer(&first, &stop).expect("it is asked"), None, "the same content");
+    let newer = downloader.newer(&first, &|_| {}, &stop);
+    assert_eq!(newer.expect("it is asked"), None, "the same content");
     let fetched = downloader.complete(&second, &|_| {}, &stop).expect("it comes");
     assert_eq!(fetched.commit.as_deref(), Some(MAIN_COMMIT));
     fetch(&downloader, &first).expect("the branch is asked");

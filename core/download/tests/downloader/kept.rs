@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tintype::catalogue::File;
 use tintype_download::{DownloadError, Downloader, State};
+use tintype_test_hub::Fault;
 
-use crate::support::{REPOSITORY, Scene, address, content, fetch, file, files_below, is};
+use crate::support::{REPOSITORY, Scene, address, content, fetch, file, files_below, is, length};
 
 /// As on Windows, where links need a privilege.
 const NO_LINKS: &[(&str, &str)] = &[("HF_HUB_DISABLE_SYMLINKS", "1")];
@@ -58,10 +59,37 @@ fn a_hub_tells_the_length_where_the_catalogue_does_not() {
         let path = fetch(&downloader, &asked).expect("it comes").path;
         cut(&path, 5);
         let stop = AtomicBool::new(false);
-        assert_eq!(downloader.newer(&asked, &stop).expect("it is asked"), Some(1000));
+        assert_eq!(downloader.newer(&asked, &|_| {}, &stop).expect("it is asked"), Some(1000));
         let again = fetch(&downloader, &asked).expect("it comes again");
         assert!(again.path == path && is(&path, &weights) && again.sha256.is_some());
         downloader.remove(&asked).expect("it is removed");
+    }
+}
+
+#[test]
+fn a_cut_file_stays_until_it_is_replaced_and_is_not_taken_for_the_whole() {
+    for more in [NO_LINKS, &[]] {
+        let scene = Scene::new();
+        let (weights, newer) = (content(1000, 56), content(500, 57));
+        scene.hub.put_large(REPOSITORY, "weights.bin", &weights);
+        let asked = file(&address("weights.bin"));
+        let downloader = Downloader::new(scene.environment(more));
+        let path = fetch(&downloader, &asked).expect("it comes").path;
+        cut(&path, 5);
+        let fail = || scene.hub.on("GET", "weights.bin", (0..9).map(|_| Fault::status(503, &[])));
+        fail();
+        let error = fetch(&downloader, &asked).expect_err("it is cut, and nothing comes");
+        assert!(matches!(error, DownloadError::Unreachable { .. }), "{error}");
+        assert_eq!(length(&path), 5, "it stays");
+        scene.hub.behave();
+        let again = fetch(&downloader, &asked).expect("it comes again");
+        assert!(again.path == path && is(&path, &weights));
+        // A whole one of an older commit is taken.
+        scene.hub.branch(REPOSITORY, "main", LATER);
+        scene.hub.put_large(REPOSITORY, "weights.bin", &newer);
+        fail();
+        let old = fetch(&downloader, &asked).expect("it is here");
+        assert!(old.path == path && old.not_asked.is_some() && is(&path, &weights));
     }
 }
 
@@ -81,7 +109,7 @@ fn without_links_a_new_commit_shares_what_is_unchanged() {
     let (gets, stop) = (scene.hub.seen("GET", "").len(), AtomicBool::new(false));
     for (path, bytes) in files {
         let asked = file(&address(path));
-        assert_eq!(downloader.newer(&asked, &stop).expect("it is asked"), None, "{path}");
+        assert_eq!(downloader.newer(&asked, &|_| {}, &stop).expect("it is asked"), None, "{path}");
         let fetched = fetch(&downloader, &asked).expect("it is here");
         assert_eq!(fetched.path, scene.repository().join("snapshots").join(LATER).join(path));
         assert_eq!((fetched.bytes, fetched.commit.as_deref()), (0, Some(LATER)));
@@ -118,10 +146,31 @@ fn a_file_of_another_content_is_not_shared() {
                 &new
             }
         };
-        assert_eq!(downloader.newer(&asked, &stop).expect("it is asked"), Some(1000));
+        assert_eq!(downloader.newer(&asked, &|_| {}, &stop).expect("it is asked"), Some(1000));
         let fetched = fetch(&downloader, &asked).expect("it comes");
         assert!(is(&fetched.path, current) && fetched.sha256.is_some());
     }
+}
+
+#[test]
+fn without_links_what_is_here_is_read_once_and_that_is_told() {
+    let scene = Scene::new();
+    scene.hub.put_large(REPOSITORY, "weights.bin", &content(1000, 58));
+    let (asked, stop) = (file(&address("weights.bin")), AtomicBool::new(false));
+    let downloader = Downloader::new(scene.environment(NO_LINKS));
+    fetch(&downloader, &asked).expect("it comes");
+    scene.hub.branch(REPOSITORY, "main", LATER);
+    let is_read = AtomicBool::new(false);
+    let watch = |state: State| {
+        if matches!(state, State::Checking { done: 1000 }) {
+            is_read.store(true, Ordering::Relaxed);
+        }
+    };
+    assert_eq!(downloader.newer(&asked, &watch, &stop).expect("it is asked"), None);
+    assert!(is_read.swap(false, Ordering::Relaxed), "it is told");
+    let fetched = downloader.fetch(&asked, &watch, &stop).expect("it is here");
+    assert_eq!((fetched.bytes, fetched.commit.as_deref()), (0, Some(LATER)));
+    assert!(!is_read.into_inner(), "it is read again");
 }
 
 #[test]

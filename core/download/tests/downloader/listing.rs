@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use tintype::catalogue::{Address, Hub};
-use tintype_download::DownloadError;
+use tintype_download::{DownloadError, Listed};
 use tintype_test_hub::Fault;
 
 use crate::support::{REPOSITORY, Scene, address, file};
@@ -19,7 +19,7 @@ fn of(address: &str) -> Hub {
 /// Addresses and sizes of a listing.
 fn listed(scene: &Scene, of: &Hub) -> Result<Vec<(String, Option<u64>)>, DownloadError> {
     let listed = scene.downloader().list(of, &AtomicBool::new(false))?;
-    Ok(listed.into_iter().map(|file| (file.address.to_string(), file.bytes)).collect())
+    Ok(listed.files.into_iter().map(|file| (file.address.to_string(), file.bytes)).collect())
 }
 
 #[test]
@@ -62,15 +62,18 @@ fn a_repository_that_was_renamed_is_followed() {
 }
 
 #[test]
-fn paths_that_lead_elsewhere_are_not_listed() {
+fn paths_that_lead_elsewhere_or_are_devices_are_counted_and_not_listed() {
     let scene = Scene::new();
-    for path in
-        ["../../escaped.bin", "/etc/passwd", "C:\\windows\\x.dll", "deep/../../x", "good.bin"]
-    {
+    let refused =
+        ["../../escaped.bin", "/etc/passwd", "C:\\windows\\x.dll", "deep/../../x", "con.pt"];
+    for path in refused.iter().chain(&["good.bin"]) {
         scene.hub.put(REPOSITORY, path, b"x");
     }
-    let files = listed(&scene, &of(&address("x"))).expect("a listing");
-    assert_eq!(files, [(address("good.bin"), Some(1))]);
+    let listing = scene.downloader().list(&of(&address("x")), &AtomicBool::new(false));
+    let listing = listing.expect("a listing");
+    let good = file(&address("good.bin")).address;
+    assert_eq!(listing.files, [Listed { address: good, bytes: Some(1) }]);
+    assert_eq!(listing.left_out, refused.len());
 }
 
 #[test]

@@ -4,22 +4,20 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use tintype::files::text_of;
+use tintype::model::MAX_CLASSES;
 
 /// The label list that NVIDIA's data tools write.
 pub(super) const LABEL_FILE: &str = "dataset.json";
 
-/// More classes than any data set has; a larger label is a mistake, and each below it would get a name.
-const MAX_CLASSES: f64 = 1e6;
-
 /// Labels by name, `None` for an image without one; `None` if no image has one.
 pub(in crate::data) type Labels = Option<BTreeMap<String, Option<usize>>>;
 
-/// A label: a whole number, which some tools write as `3.0`; null and −1 are none.
-fn label(value: &Value) -> Option<Option<usize>> {
-    match value.as_f64() {
-        None if value.is_null() => Some(None),
-        Some(-1.0) => Some(None),
-        Some(number) if number.fract() == 0.0 && (0.0..MAX_CLASSES).contains(&number) => {
+/// A label: a whole number, which some tools write as `3.0`; −1 is none. One that no network has a class for is a
+/// mistake, and each class below it would get a name.
+fn label(number: f64) -> Option<Option<usize>> {
+    match number {
+        -1.0 => Some(None),
+        number if number.fract() == 0.0 && (0.0..MAX_CLASSES as f64).contains(&number) => {
             Some(Some(number as usize))
         }
         _ => None,
@@ -43,7 +41,8 @@ pub(in crate::data) fn from_json(bytes: &[u8]) -> Result<Labels, String> {
     let rows = labels.as_array().ok_or_else(|| unusable("\"labels\" is not a list"))?;
     let row = |row: &Value| -> Result<(String, Option<usize>), String> {
         match row.as_array().map(Vec::as_slice) {
-            Some([Value::String(name), value]) => match label(value) {
+            Some([Value::String(name), Value::Null]) => Ok((name.clone(), None)),
+            Some([Value::String(name), value]) => match value.as_f64().and_then(label) {
                 Some(label) => Ok((name.clone(), label)),
                 None => Err(unusable(&format!(
                     "the label of {name:?} is {value}, and labels are whole numbers below {MAX_CLASSES}"
@@ -69,10 +68,10 @@ pub(super) fn key(name: &str) -> &str {
 /// A sentence if it is not a whole number.
 pub(super) fn from_cls(name: &str, bytes: &[u8]) -> Result<Option<usize>, String> {
     let text = text_of(bytes).map_err(|e| format!("{name} has no label: {e}"))?.trim();
-    let number = text.parse::<f64>().ok().and_then(|number| label(&Value::from(number)));
-    // Value::from makes null of what is not finite.
-    let number = number.filter(|_| text.parse::<f64>().is_ok_and(f64::is_finite));
-    number.ok_or_else(|| format!("{name} has no label, but {text:?}"))
+    let number: f64 = text.parse().map_err(|_| format!("{name} has no label, but {text:?}"))?;
+    label(number).ok_or_else(|| {
+        format!("{name} has the label {number}, and labels are whole numbers below {MAX_CLASSES}")
+    })
 }
 
 #[cfg(test)]
@@ -93,7 +92,7 @@ mod tests {
         for wrong in [
             r#"{"labels": [["a.png", 1.5]]}"#,
             r#"{"labels": [["a.png", -2]]}"#,
-            r#"{"labels": [["a.png", 1000000]]}"#,
+            r#"{"labels": [["a.png", 1048576]]}"#,
             r#"{"labels": [["a.png", 1e30]]}"#,
             r#"{"labels": {"a.png": 1}}"#,
             r#"{"names": []}"#,
@@ -104,8 +103,15 @@ mod tests {
         let error = of(r#"{"labels": [["a.png", 9999999]]}"#).expect_err("it is too large");
         let expected = r#"dataset.json has no usable labels: the label of "a.png" is 9999999"#;
         assert!(error.starts_with(expected), "{error}");
-        assert_eq!(from_cls("0.cls", b"999999"), Ok(Some(999_999)));
-        assert!(from_cls("0.cls", b"1000000").is_err());
+        assert_eq!(from_cls("0.cls", b"1048575"), Ok(Some(1_048_575)));
+        for (text, number) in [("1048576", "1048576"), ("1.5", "1.5"), ("-2", "-2"), ("nan", "NaN")]
+        {
+            let expected =
+                format!("0.cls has the label {number}, and labels are whole numbers below 1048576");
+            assert_eq!(from_cls("0.cls", text.as_bytes()), Err(expected));
+        }
+        let none = from_cls("0.cls", b"cat").expect_err("no number");
+        assert_eq!(none, "0.cls has no label, but \"cat\"");
     }
 
     #[test]
@@ -116,8 +122,6 @@ mod tests {
         assert_eq!(from_cls("0.cls", b"3.0"), Ok(Some(3)));
         assert_eq!(from_cls("0.cls", b"-1"), Ok(None));
         assert_eq!(from_cls("0.cls", b"\xef\xbb\xbf7\r\n"), Ok(Some(7)));
-        assert!(from_cls("0.cls", b"nan").is_err());
-        assert!(from_cls("0.cls", b"cat").is_err());
     }
 
     #[test]

@@ -9,9 +9,11 @@ use super::names::normal;
 const LONGEST_CHAIN: usize = 40;
 /// Folders that may be entered through a link inside of one that was, and so on.
 const MOST_NESTED: usize = 16;
-/// Names that links to folders may give to what is in these, unless a source has more files than that: two links in each
-/// of twenty folders in a row give a file a million.
+/// Names that links to folders may give to what is in these, unless a source has many files: two links in each of twenty
+/// folders in a row give a file a million.
 const MOST_NAMES: usize = 1_000_000;
+/// Such names for each file of a source, as where a few trees of links sort its files anew.
+const NAMES_OF_FILE: usize = 8;
 /// Bytes of such names, for each that there may be.
 const BYTES_OF_NAME: usize = 256;
 
@@ -24,6 +26,11 @@ pub(super) enum LinkError {
     /// Too many names.
     #[error("its links give its files more than {0} other names")]
     Names(usize),
+}
+
+/// Names that links to folders may give in a source of so many files.
+fn most_names(files: usize) -> usize {
+    files.saturating_mul(NAMES_OF_FILE).max(MOST_NAMES)
 }
 
 /// Names that links to folders have made in a source.
@@ -131,7 +138,7 @@ impl Members {
         }
         self.files.extend(found);
         let own = (listing.files.len() + self.files.len()).saturating_sub(listing.made.names);
-        let most = own.max(MOST_NAMES);
+        let most = most_names(own);
         // Each with the folders that it lies in.
         let around = |name: &String| {
             let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
@@ -259,5 +266,16 @@ mod tests {
         listing.made.names = MOST_NAMES - 1;
         let ended = in_a_row(3, 1).list("", &mut listing);
         assert_eq!(ended, Err(LinkError::Names(MOST_NAMES)));
+    }
+
+    #[test]
+    fn a_large_source_may_have_trees_of_links() {
+        // ImageNet's images, with eight trees beside the one that they lie in.
+        let images = 1_281_167;
+        assert!(most_names(images) >= 8 * images);
+        assert_eq!(most_names(100), MOST_NAMES);
+        assert_eq!(most_names(usize::MAX), usize::MAX);
+        let mut made = Made { names: 2 * images - 1, bytes: 0 };
+        assert_eq!(made.add(40, most_names(images)), Ok(()));
     }
 }
