@@ -140,7 +140,7 @@ fn of_two_windows_the_first_saves_the_settings() -> Result<()> {
     screen.until(&mut second, "no second window", |screen| {
         Ok((screen.windows()?.len() == 2).then_some(()))
     })?;
-    let lock = settings.with_extension("lock");
+    let lock = home.path().join("settings.json.lock");
     assert!(Lock::take(&lock).is_err(), "the first window holds it");
     assert!(first.close()?.success() && second.close()?.success(), "clean ends");
     assert_eq!(json_of(&settings)?["output"], json!(home.path().join("first")));

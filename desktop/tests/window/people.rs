@@ -417,7 +417,7 @@ fn what_was_set_is_remembered() {
     let file = bench.folder.path().join("settings.json");
     let mut app = bench.harness.into_state();
     eframe::App::on_exit(&mut app);
-    let (preferences, trouble) = Preferences::load(&file);
+    let (preferences, trouble) = Preferences::load(&file, false).expect("it can be read");
     assert_eq!(trouble, None);
     let steps = preferences.models.values().next().and_then(|m| m.settings).map(|s| s.steps);
     assert_eq!(steps, Some(12));
