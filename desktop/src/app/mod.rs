@@ -165,7 +165,8 @@ impl App {
         app.inspector.inspect(app.preferences.choice.paths.clone());
         if !app.start.files.is_empty() {
             let present = app.preferences.choice.paths.clone();
-            app.inspector.sort(app.start.files.clone(), present);
+            let is_chosen = app.start.paths.is_some();
+            app.inspector.sort(app.start.files.clone(), present, is_chosen);
         }
         app
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use egui_kittest::kittest::Queryable;
+use serde_json::json;
 use tintype::diffusion::guidance::Guidance;
 use tintype::generate::{
     Fingerprints, ImageSpec, ModelFiles, ModelPaths, Origin, Sampler, Settings,
@@ -14,6 +15,7 @@ use tintype_desktop::app::App;
 use tintype_desktop::preferences::Preferences;
 
 use super::bench::{Bench, STEPS, settings, sized};
+use super::names::file;
 
 const SIZE: [f32; 2] = [1180.0, 780.0];
 
@@ -116,12 +118,28 @@ fn a_picture_that_it_is_started_with_brings_its_settings() {
 fn a_picture_opens_its_model_where_the_remembered_one_is_gone() {
     let folder = tempfile::tempdir().expect("a folder");
     let picture = picture(folder.path());
-    let mut bench = Bench::built(&settings(STEPS), sized(SIZE), |start| {
-        start.paths = Some(ModelPaths { model: Some("/gone.pt".into()), ..Default::default() });
+    let mut settings = settings(STEPS);
+    settings["choice"]["paths"] = json!({"model": "/gone.pt"});
+    let mut bench = Bench::built(&settings, sized(SIZE), |start| {
         start.files = vec![picture.clone()];
     });
     bench.until("taken over", is_taken_over);
     assert_eq!(bench.harness.state().preferences().choice.paths, ModelPaths::default());
+}
+
+#[test]
+fn a_model_that_is_named_with_a_picture_is_used_instead_of_its_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let picture = picture(folder.path());
+    let named = ModelPaths { model: Some(file()), ..ModelPaths::default() };
+    let mut bench = Bench::built(&settings(STEPS), sized(SIZE), |start| {
+        start.paths = Some(named.clone());
+        start.files = vec![picture.clone()];
+    });
+    bench.until("taken over", |app| app.preferences().form.seed == 1234);
+    let app = bench.harness.state();
+    assert_eq!(app.preferences().choice.paths, named);
+    assert_eq!(app.model().map(|model| &model.paths), Some(&named));
 }
 
 #[test]
