@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tintype::files::{WriteError, text_of};
-use tintype::generate::Settings;
+use tintype::generate::{ModelPaths, Settings};
 
 use crate::damage;
 use crate::engine::Choice;
 use crate::form::Form;
-use crate::salvage::{Salvaged, put_back, salvage};
+use crate::salvage::{Salvaged, forget, put_back, salvage};
 
 /// Of the file. Those without a number are of version 0, whose parts were the same.
 const VERSION: u32 = 1;
@@ -164,6 +164,24 @@ impl Preferences {
         Ok((Self { window, unknown, ..read }, lost))
     }
 
+    /// Sets the model. What a later version remembers of the files of another one goes with that.
+    pub fn set_paths(&mut self, paths: ModelPaths) {
+        if paths.model != self.choice.paths.model {
+            forget(&mut self.unknown, &["choice", "paths"]);
+        }
+        self.choice.paths = paths;
+    }
+
+    /// Sets how a model's pictures are sampled, which is remembered where it is not the default. What a later version
+    /// remembers of another sampler goes with that.
+    pub fn set_settings(&mut self, model: &str, settings: Settings, defaults: Settings) {
+        let remembered = &mut self.models.entry(model.into()).or_default().settings;
+        if remembered.unwrap_or(defaults).sampler != settings.sampler {
+            forget(&mut self.unknown, &["models", model, "settings"]);
+        }
+        *remembered = (settings != defaults).then_some(settings);
+    }
+
     /// The window of the last time, asked for before there is one that could tell of trouble.
     pub fn window_in(path: &Path) -> Option<Window> {
         let (preferences, _) = Self::read(&std::fs::read(path).ok()?).ok()?;
@@ -198,6 +216,7 @@ impl Preferences {
 mod tests {
     use serde_json::json;
     use tintype::files::write_whole;
+    use tintype::settings::Sampler;
 
     use super::*;
 
@@ -323,6 +342,37 @@ mod tests {
         then["theme"] = json!("light");
         then["version"] = json!(VERSION);
         assert_holds(&written(&preferences), &then, "later");
+    }
+
+    #[test]
+    fn what_a_later_version_remembers_goes_with_its_model_and_its_sampler() {
+        let (mut preferences, ..) = case("later");
+        let key = "a8454562b8209a49";
+        let kept = |preferences: &Preferences| {
+            let now = written(preferences);
+            let guidance = &now["models"][key]["settings"]["guidance"];
+            let is_there = |part: &Value| !part.is_null();
+            [
+                is_there(&now["choice"]["paths"]["adapters"]),
+                is_there(&guidance["momentum"]),
+                is_there(&now["models"][key]["notes"]) && is_there(&now["choice"]["threads"]),
+            ]
+        };
+        let settings = preferences.models[key].settings.expect("its sampler");
+        let other = Settings { sampler: Sampler::Heun, ..settings };
+        // Another guide makes it no other model, and other steps no other sampler.
+        preferences.set_paths(ModelPaths { guide: Some("g".into()), ..ModelPaths::default() });
+        preferences.set_settings(key, Settings { steps: 9, ..settings }, other);
+        assert_eq!(kept(&preferences), [true, true, true]);
+        preferences.set_paths(ModelPaths { model: Some("m".into()), ..ModelPaths::default() });
+        preferences.set_settings("another", other, settings);
+        assert_eq!(kept(&preferences), [false, true, true]);
+        preferences.set_settings(key, Settings { steps: 9, ..other }, other);
+        assert_eq!(kept(&preferences), [false, false, true]);
+        // Nor do they come back with the old ones.
+        preferences.set_paths(ModelPaths::default());
+        preferences.set_settings(key, settings, other);
+        assert_eq!(kept(&preferences), [false, false, true]);
     }
 
     #[test]

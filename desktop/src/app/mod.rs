@@ -109,7 +109,7 @@ impl App {
             notices.trouble(trouble);
         }
         if let Some(paths) = &start.paths {
-            preferences.choice.paths = paths.clone();
+            preferences.set_paths(paths.clone());
         }
         if let Some(device) = &start.device {
             preferences.choice.device = device.clone();
@@ -215,8 +215,7 @@ impl App {
     fn set_settings(&mut self, settings: Settings) {
         let Some(model) = self.model() else { return };
         let (key, defaults) = (model.key().to_string(), model.defaults);
-        let of_model = self.preferences.models.entry(key).or_default();
-        of_model.settings = (settings != defaults).then_some(settings);
+        self.preferences.set_settings(&key, settings, defaults);
     }
 
     /// The settings of the next pictures, to be typed into.
