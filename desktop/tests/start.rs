@@ -11,6 +11,9 @@ use std::process::{Command, Output, Stdio};
 use common::{HEIGHT, Process, Result, Screen, WIDTH, alone};
 use serde_json::{Value, json};
 use tintype::files::Lock;
+use tintype::generate::ModelPaths;
+use tintype_desktop::restart;
+use tintype_desktop::start::Start;
 use x11rb::protocol::xproto::ConnectionExt as _;
 
 /// What tells a program of screens, sessions and folders.
@@ -88,6 +91,18 @@ fn without_any_graphics_driver_it_says_what_to_install() -> Result<()> {
     let mut command = app(home.path());
     let said = sentence(home.path(), command.env("DISPLAY", &screen.name).envs(NO_DRIVER))?;
     assert!(said.contains("mesa-vulkan-drivers"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn how_it_is_started_again_is_understood() -> Result<()> {
+    let home = tempfile::tempdir()?;
+    let start = Start { preferences: home.path().join("settings.json"), ..Start::default() };
+    start.note_open(&ModelPaths { average: Some(2), ..ModelPaths::default() });
+    let again = restart::command("tintype-desktop".as_ref(), &start, "The GPU went away.");
+    assert!(again.get_args().any(|arg| arg == "--paths"), "{again:?}");
+    // It comes as far as the screen that is not there.
+    sentence(home.path(), app(home.path()).args(again.get_args()))?;
     Ok(())
 }
 

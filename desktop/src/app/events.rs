@@ -104,6 +104,7 @@ impl App {
     /// Has a model's files read.
     fn read(&mut self, paths: ModelPaths) {
         self.chosen = Chosen::Reading;
+        self.start.note_open(&paths);
         self.preferences.set_paths(paths.clone());
         self.inspector.inspect(paths);
     }
@@ -361,6 +362,7 @@ mod tests {
         assert!(app.awaited.is_some());
         app.set_paths(paths("chosen"));
         assert!(app.awaited.is_none());
+        assert_eq!(app.start.last_open(), Some(paths("chosen")));
         // Its own model it does wait for, also where that does not load with its guide.
         app.chosen = Chosen::Trouble("it does not load".into());
         let guided = ModelPaths { guide: Some("guide".into()), ..paths("own") };

@@ -111,6 +111,7 @@ impl App {
         if let Some(paths) = &start.paths {
             preferences.set_paths(paths.clone());
         }
+        start.note_open(&preferences.choice.paths);
         if let Some(device) = &start.device {
             preferences.choice.device = device.clone();
         }
