@@ -10,7 +10,7 @@ use std::sync::Arc;
 use clap::Parser;
 use tintype::generate::ModelPaths;
 use tintype_desktop::start::Start;
-use tintype_desktop::{console, text, window};
+use tintype_desktop::{console, window};
 
 /// Pick a class and watch the picture develop
 #[derive(Debug, Parser)]
@@ -56,10 +56,7 @@ struct Args {
 fn main() -> ExitCode {
     console::attach();
     console::shorten_panics();
-    catch_unwind(run).unwrap_or_else(|panic| {
-        let reason = text::panic_message(&*panic);
-        console::fail(&format!("the app broke off ({reason}). Please report it."))
-    })
+    catch_unwind(run).unwrap_or_else(|panic| console::fail(&console::broke_off(&*panic)))
 }
 
 fn run() -> ExitCode {
