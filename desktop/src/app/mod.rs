@@ -103,11 +103,7 @@ impl App {
         crate::style::apply(ctx);
         // Before the file is read: the window that has it may write it.
         let (mut settings_file, file_trouble) = SettingsFile::open(&start.preferences);
-        let (mut preferences, trouble) = settings_file.load();
-        let mut notices = Notices::default();
-        for trouble in file_trouble.into_iter().chain(trouble).chain(start.notice.clone()) {
-            notices.trouble(trouble);
-        }
+        let (mut preferences, unread) = settings_file.load();
         if let Some(paths) = &start.paths {
             preferences.set_paths(paths.clone());
         }
@@ -131,9 +127,10 @@ impl App {
         }
         let environment = start.environment.clone().unwrap_or_else(Environment::of_process);
         let (library, trouble) = Library::open(environment);
-        if let Some(trouble) = trouble {
-            notices.trouble(trouble);
-        }
+        // Those of the settings last: of many messages the first ones go.
+        let troubles = start.notice.clone().into_iter().chain(trouble).chain(file_trouble);
+        let mut notices = Notices::default();
+        troubles.chain(unread).for_each(|trouble| notices.trouble(trouble));
         let library = Arc::new(library);
         let folder = preferences.output.clone().unwrap_or_else(|| start.pictures.clone());
         let mut app = Self {
