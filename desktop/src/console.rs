@@ -14,7 +14,7 @@ pub fn attach() {
     {
         use windows_sys::Win32::System::Console::{ATTACH_PARENT_PROCESS, AttachConsole};
 
-        // SAFETY: it takes a number. It does nothing where the parent has no console.
+        // SAFETY: it takes a number. If the parent has no console, it fails and changes nothing.
         unsafe { AttachConsole(ATTACH_PARENT_PROCESS) };
     }
 }
@@ -42,7 +42,7 @@ pub fn detach() {
                 }
             }
         }
-        // SAFETY: it takes nothing. It does nothing where there is no console.
+        // SAFETY: it has no arguments. Without a console it changes nothing.
         unsafe { FreeConsole() };
     }
 }
