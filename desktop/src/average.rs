@@ -1,5 +1,5 @@
-//! Moving averages (EMA) of a network's weights, where a file or a training run holds several. They are one model in what
-//! is remembered of it, and models of their own where models are compared.
+//! Moving averages (EMA) of a network's weights, where a file or a training run holds several. They are one model in
+//! what is remembered of it, and models of their own where models are compared.
 
 use tintype::generate::{ModelFiles, ModelPaths};
 

@@ -1,7 +1,9 @@
 //! What is said outside of the window: on standard error, and in a message box where that is not seen.
 
+use std::any::Any;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 use crate::text;
 
@@ -12,19 +14,61 @@ pub fn attach() {
     {
         use windows_sys::Win32::System::Console::{ATTACH_PARENT_PROCESS, AttachConsole};
 
-        // SAFETY: it takes a number. It does nothing where the parent has no console.
+        // SAFETY: it takes a number. If the parent has no console, it fails and changes nothing.
         unsafe { AttachConsole(ATTACH_PARENT_PROCESS) };
     }
 }
 
+/// Leaves the terminal again, which goes on without waiting for the window: a Ctrl-C there is not for the window, and
+/// closing the terminal must not end it. Files and pipes that are written to stay open.
+pub fn detach() {
+    #[cfg(windows)]
+    {
+        use std::ptr::null_mut;
+
+        use windows_sys::Win32::System::Console::{
+            FreeConsole, GetConsoleMode, GetStdHandle, STD_ERROR_HANDLE, STD_INPUT_HANDLE,
+            STD_OUTPUT_HANDLE, SetStdHandle,
+        };
+
+        for stream in [STD_INPUT_HANDLE, STD_OUTPUT_HANDLE, STD_ERROR_HANDLE] {
+            let mut mode = 0;
+            // SAFETY: the stream is one of the three, and `mode` outlives the call that writes it.
+            // A handle of a console is gone with it, and another file may get its number, into which nothing is then to
+            // be written.
+            unsafe {
+                if GetConsoleMode(GetStdHandle(stream), &mut mode) != 0 {
+                    SetStdHandle(stream, null_mut());
+                }
+            }
+        }
+        // SAFETY: it has no arguments. Without a console it changes nothing.
+        unsafe { FreeConsole() };
+    }
+}
+
+/// Where in the source the main thread panicked last.
+static PLACE: Mutex<Option<String>> = Mutex::new(None);
+
 /// Panics take one line. Those of the main thread are said by who catches them there.
 pub fn shorten_panics() {
     std::panic::set_hook(Box::new(|info| {
-        if std::thread::current().name() != Some("main") {
-            let place = info.location().map_or(String::new(), |place| format!(" ({place})"));
+        let place = info.location().map(ToString::to_string);
+        if std::thread::current().name() == Some("main") {
+            *PLACE.lock().unwrap_or_else(PoisonError::into_inner) = place;
+        } else {
+            let place = place.map_or(String::new(), |place| format!(" ({place})"));
             say(&format!("{}{place}", text::panic_message(info.payload())));
         }
     }));
+}
+
+/// What is to be said of a panic of the main thread that ends the program.
+pub fn broke_off(panic: &(dyn Any + Send)) -> String {
+    let reason = text::panic_message(panic);
+    let place = PLACE.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let place = place.map_or(String::new(), |place| format!(", {place}"));
+    format!("the app broke off ({reason}{place}). Please report it.")
 }
 
 /// Answers a command line that opens no window: help, the version, or what is wrong with it.
@@ -78,4 +122,22 @@ fn has_screen() -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     cfg!(any(windows, target_os = "macos"))
         || ["WAYLAND_DISPLAY", "WAYLAND_SOCKET", "DISPLAY"].into_iter().any(is_set)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_main_thread_is_told_with_its_place() {
+        let usual = std::panic::take_hook();
+        shorten_panics();
+        let main = std::thread::Builder::new().name("main".into());
+        let ended = main.spawn(|| -> u8 { panic!("a wheel came off") }).expect("it starts").join();
+        std::panic::set_hook(usual);
+        let said = broke_off(&*ended.expect_err("it panics"));
+        let place = format!("{}:", file!());
+        assert!(said.contains("(a wheel came off, ") && said.contains(&place), "{said}");
+        assert!(broke_off(&"again").starts_with("the app broke off (again)"), "it is told once");
+    }
 }

@@ -11,7 +11,8 @@
 //! * [`quality`] — draft, good and best, and how long they take; [`options`] — what some samplers have
 //! * [`stage`] — pictures in the making; [`search`] — what is typed to find a class
 //! * [`sketch`] — live: the picture of the current settings, made as they change
-//! * [`preferences`] — what is remembered; [`salvage`] — read part by part; [`settings_file`] — by one window at a time
+//! * [`preferences`] — what is remembered; [`salvage`] — read part by part, and `damage` — what of it could not be
+//!   read; [`settings_file`] — by one window at a time
 //! * [`maker`] — the model that made a picture, where it is on this machine
 //! * [`ui`] — what is seen, a file a panel, and each frame
 //! * [`window`] — how all of it starts; [`place`] — on which screen; [`console`] — what is said without a window
@@ -26,6 +27,7 @@ pub mod average;
 pub mod browser;
 pub mod compare;
 pub mod console;
+mod damage;
 pub mod dialogs;
 pub mod engine;
 pub mod face;

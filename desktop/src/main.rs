@@ -5,11 +5,12 @@
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use tintype::generate::ModelPaths;
 use tintype_desktop::start::Start;
-use tintype_desktop::{console, text, window};
+use tintype_desktop::{console, window};
 
 /// Pick a class and watch the picture develop
 #[derive(Debug, Parser)]
@@ -41,6 +42,9 @@ struct Args {
     /// File in which settings are remembered
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
+    /// The model as settings have it, in JSON, instead of the options above: for a start after a failure
+    #[arg(long, hide = true, value_parser = |json: &str| serde_json::from_str::<ModelPaths>(json))]
+    paths: Option<ModelPaths>,
     /// A message to begin with
     #[arg(long, hide = true)]
     notice: Option<String>,
@@ -52,10 +56,7 @@ struct Args {
 fn main() -> ExitCode {
     console::attach();
     console::shorten_panics();
-    catch_unwind(run).unwrap_or_else(|panic| {
-        let reason = text::panic_message(&*panic);
-        console::fail(&format!("the app broke off ({reason}). Please report it."))
-    })
+    catch_unwind(run).unwrap_or_else(|panic| console::fail(&console::broke_off(&*panic)))
 }
 
 fn run() -> ExitCode {
@@ -94,11 +95,12 @@ fn start(args: &Args) -> Start {
             project.map_or_else(PathBuf::new, |dirs| dirs.config_dir().join("settings.json"))
         }),
         pictures: pictures.join("Tintype"),
-        paths: (paths != ModelPaths::default()).then_some(paths),
+        paths: args.paths.clone().or((paths != ModelPaths::default()).then_some(paths)),
         device: args.device.clone(),
         output: path(&args.out),
         files: args.files.iter().map(|path| whole(path)).collect(),
         environment: None,
+        open: Arc::default(),
         notice: args.notice.clone(),
         frame_times: args.frame_times,
     }

@@ -1,5 +1,6 @@
 //! The model that made a picture, where it is on this machine.
 
+use tintype::burn::tensor::Device;
 use tintype::catalogue::Kind;
 use tintype::generate::{ModelFiles, ModelPaths, Origin};
 use tintype_download::Presence;
@@ -18,14 +19,17 @@ pub fn maker(origin: &Origin, open: &ModelPaths, library: &Library) -> Option<Mo
     known.find_map(|paths| with_network(&paths, network))
 }
 
-/// A model, with the average of its file that has a fingerprint.
+/// A model that makes pictures, with the average of its file that has a fingerprint.
 fn with_network(paths: &ModelPaths, fingerprint: &str) -> Option<ModelPaths> {
     // What does not open cannot have made it.
-    let files = ModelFiles::open(paths).ok()?;
-    if files.model.fingerprint() == fingerprint {
-        return Some(paths.clone());
+    let mut files = ModelFiles::open(paths).ok()?;
+    let mut paths = paths.clone();
+    if files.model.fingerprint() != fingerprint {
+        let is_it = |average: &Average| average.fingerprint.as_deref() == Some(fingerprint);
+        let place = averages(&paths, &files).iter().position(is_it)?;
+        paths = with_average(&paths, place + 1);
+        files = ModelFiles::open(&paths).ok()?;
     }
-    let is_it = |average: &Average| average.fingerprint.as_deref() == Some(fingerprint);
-    let place = averages(paths, &files).iter().position(is_it)?;
-    Some(with_average(paths, place + 1))
+    // Without its autoencoder a network opens, too.
+    files.inspect(&Device::flex()).is_ok().then_some(paths)
 }

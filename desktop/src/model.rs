@@ -93,7 +93,7 @@ impl Model {
 #[derive(Debug)]
 enum Question {
     Model(ModelPaths),
-    Sort { files: Vec<PathBuf>, present: ModelPaths },
+    Sort { files: Vec<PathBuf>, present: ModelPaths, is_chosen: bool },
 }
 
 /// What is in files.
@@ -139,9 +139,10 @@ impl Inspector {
         let _ = self.questions.send(Question::Model(paths));
     }
 
-    /// Finds out what files are that were dropped while `present` was the model.
-    pub fn sort(&self, files: Vec<PathBuf>, present: ModelPaths) {
-        let _ = self.questions.send(Question::Sort { files, present });
+    /// Finds out what files are that were dropped while `present` was the model. Where that `is_chosen` for them, it is
+    /// also to make the pictures among them.
+    pub fn sort(&self, files: Vec<PathBuf>, present: ModelPaths, is_chosen: bool) {
+        let _ = self.questions.send(Question::Sort { files, present, is_chosen });
     }
 
     /// Answers since the last call.
@@ -156,7 +157,7 @@ fn answer(question: Question, library: &Library) -> Vec<Answer> {
             Ok(model) => Answer::Model(Box::new(model)),
             Err(trouble) => Answer::Trouble(paths, trouble),
         }],
-        Question::Sort { files, present } => sort(&files, present, library),
+        Question::Sort { files, present, is_chosen } => sort(&files, present, is_chosen, library),
     }
 }
 
@@ -253,7 +254,7 @@ fn origin_of(path: &Path) -> Result<Origin, String> {
     Origin::read(&bytes).map_err(|e| format!("{name}: {e}"))
 }
 
-fn sort(files: &[PathBuf], present: ModelPaths, library: &Library) -> Vec<Answer> {
+fn sort(files: &[PathBuf], present: ModelPaths, is_chosen: bool, library: &Library) -> Vec<Answer> {
     let (mut answers, mut origins) = (Vec::new(), Vec::new());
     let mut dropped = ModelPaths::default();
     for path in files {
@@ -289,13 +290,14 @@ fn sort(files: &[PathBuf], present: ModelPaths, library: &Library) -> Vec<Answer
             None => dropped.vae_config = Some(config),
         }
     }
-    // Files that came with a picture are to make it.
-    let is_chosen = dropped != ModelPaths::default();
-    if is_chosen {
+    // Files that came with a picture are to make it, and so is a model that was named with it.
+    let is_dropped = dropped != ModelPaths::default();
+    if is_dropped {
         answers.push(Answer::Paths(joined(dropped, present.clone())));
     }
+    let is_given = is_chosen || is_dropped;
     answers.extend(origins.into_iter().map(|origin| {
-        let maker = if is_chosen { None } else { maker(&origin, &present, library) };
+        let maker = if is_given { None } else { maker(&origin, &present, library) };
         Answer::Picture(Box::new(origin), maker)
     }));
     answers
@@ -365,13 +367,17 @@ mod tests {
             ["hidit.safetensors", "vae-decoder.safetensors"].map(|f| models.join(f));
         let readme = models.join("README.md");
         let answers =
-            sort(&[network.clone(), vae.clone(), readme], ModelPaths::default(), &library);
+            sort(&[network.clone(), vae.clone(), readme], ModelPaths::default(), false, &library);
         let [Answer::Useless(trouble), Answer::Paths(found)] = answers.as_slice() else {
             panic!("{answers:?}")
         };
         assert!(trouble.contains("README.md"), "{trouble}");
-        let twice =
-            sort(&[network.clone(), vae.clone(), network.clone()], ModelPaths::default(), &library);
+        let twice = sort(
+            &[network.clone(), vae.clone(), network.clone()],
+            ModelPaths::default(),
+            false,
+            &library,
+        );
         let [Answer::Useless(trouble), Answer::Paths(_)] = twice.as_slice() else {
             panic!("{twice:?}")
         };
@@ -397,11 +403,11 @@ mod tests {
         };
         let decoder = write("decoder/model.pt", &rae_files::decoder_file());
         let config = write("elsewhere/config.json", rae_files::decoder_json().as_bytes());
-        let alone = sort(std::slice::from_ref(&config), ModelPaths::default(), &library);
+        let alone = sort(std::slice::from_ref(&config), ModelPaths::default(), false, &library);
         let [Answer::Useless(trouble)] = alone.as_slice() else { panic!("{alone:?}") };
         assert!(trouble.contains("config.json describes an autoencoder"), "{trouble}");
         // Nothing else tells the number of heads.
-        let both = sort(&[config, decoder.clone()], ModelPaths::default(), &library);
+        let both = sort(&[config, decoder.clone()], ModelPaths::default(), false, &library);
         let [Answer::Paths(found)] = both.as_slice() else { panic!("{both:?}") };
         assert!(found.config.is_none() && found.vae_config.is_some(), "{found:?}");
         let vae = ModelFiles::open(found).expect("it opens").vae.expect("an autoencoder");
@@ -409,7 +415,7 @@ mod tests {
         assert_eq!(autoencoder_config(&vae).expect("with heads"), expected);
         // Beside the weights it is read without being named.
         let beside = write("decoder/config.json", rae_files::decoder_json().as_bytes());
-        let both = sort(&[beside, decoder.clone()], ModelPaths::default(), &library);
+        let both = sort(&[beside, decoder.clone()], ModelPaths::default(), false, &library);
         let [Answer::Useless(trouble), Answer::Paths(found)] = both.as_slice() else {
             panic!("{both:?}")
         };
@@ -447,20 +453,28 @@ mod tests {
         let [own, other] =
             [emoji.as_str(), "0123456789abcdef"].map(|name| picture(folder.path(), name));
         let present = paths(Some("somewhere/else.pt"), None);
-        let makers = |files: &[PathBuf]| -> Vec<Option<ModelPaths>> {
-            let answers = sort(files, present.clone(), &library);
+        let makers = |present: &ModelPaths, is_chosen: bool, files: &[PathBuf]| {
+            let answers = sort(files, present.clone(), is_chosen, &library);
             let maker = |answer: Answer| match answer {
                 Answer::Picture(_, maker) => maker,
                 other => panic!("{other:?}"),
             };
-            answers.into_iter().map(maker).collect()
+            answers.into_iter().map(maker).collect::<Vec<_>>()
         };
+        let embedded = Some(ModelPaths::default());
         let pictures = [own.clone(), other];
-        assert_eq!(makers(&pictures), [Some(ModelPaths::default()), None]);
-        // Weights that come with a picture are to make it, and are opened first.
+        assert_eq!(makers(&present, false, &pictures), [embedded.clone(), None]);
+        // A model that was chosen for them stays.
+        assert_eq!(makers(&present, true, &pictures), [None, None]);
         let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/emoji");
         let network = models.join("hidit.safetensors");
-        let answers = sort(&[own, network.clone()], present, &library);
+        // The same network makes none without its autoencoder, and with it those of its own.
+        let mut opened = ModelPaths { model: Some(network.clone()), ..ModelPaths::default() };
+        assert_eq!(makers(&opened, false, &pictures), [embedded, None]);
+        opened.vae = Some(models.join("vae-decoder.safetensors"));
+        assert_eq!(makers(&opened, false, &pictures), [Some(opened.clone()), None]);
+        // Weights that come with a picture are to make it, and are opened first.
+        let answers = sort(&[own, network.clone()], present, false, &library);
         let [Answer::Paths(found), Answer::Picture(_, None)] = answers.as_slice() else {
             panic!("{answers:?}")
         };
@@ -483,7 +497,7 @@ mod tests {
             folder.path().join("gone.png"),
             write("notes.txt", b"no weights"),
         ];
-        let answers = sort(&files, ModelPaths::default(), &library);
+        let answers = sort(&files, ModelPaths::default(), false, &library);
         let names =
             ["bare.png: it carries no settings", "photo.jpg", "gone.png cannot", "notes.txt"];
         assert_eq!(answers.len(), names.len());

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tintype::files::write_whole;
-use tintype::generate::Settings;
+use tintype::files::{WriteError, text_of};
+use tintype::generate::{ModelPaths, Settings};
 
+use crate::damage;
 use crate::engine::Choice;
 use crate::form::Form;
-use crate::salvage::{Salvaged, put_back, salvage};
+use crate::salvage::{Salvaged, forget, put_back, salvage};
 
 /// Of the file. Those without a number are of version 0, whose parts were the same.
 const VERSION: u32 = 1;
@@ -83,11 +84,12 @@ struct File<'a> {
     preferences: &'a Preferences,
 }
 
+/// What writes a file: [`write_whole`](tintype::files::write_whole), or
+/// [`try_write_whole`](tintype::files::try_write_whole) where nothing may wait.
+pub type Write = fn(&Path, &[u8]) -> Result<(), WriteError>;
+
 /// Classes that are remembered as recent.
 const RECENT: usize = 8;
-
-/// Places of lost settings that are named.
-const NAMED: usize = 4;
 
 impl Window {
     /// Whether a window can have it. Numbers out of range become infinite.
@@ -117,40 +119,67 @@ impl OfModel {
 }
 
 impl Preferences {
-    /// Reads the file. Where something of it cannot be understood, the old file is kept beside, and the second value
-    /// says so.
-    pub fn load(path: &Path) -> (Self, Option<String>) {
-        let kept = path.with_extension("damaged.json");
-        let reason = match std::fs::read(path) {
+    /// Reads the file. What of it cannot be understood falls to defaults, and the second value says so. Of this
+    /// window's own file the old bytes are then kept beside it.
+    ///
+    /// # Errors
+    ///
+    /// A sentence where the file is there and cannot be read: it may be good, so it is not to be written.
+    pub fn load(path: &Path, is_ours: bool) -> Result<(Self, Option<String>), String> {
+        let bytes = match std::fs::read(path) {
             // A folder above it may be a file.
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                return Default::default();
+                return Ok(Default::default());
             }
-            Err(e) => e.to_string(),
-            Ok(bytes) => match Self::read(&bytes) {
-                Ok((preferences, lost)) if lost.is_empty() => return (preferences, None),
-                Ok((preferences, lost)) => {
-                    // The rest of the file is good.
-                    let is_kept = std::fs::copy(path, &kept).is_ok();
-                    let kept = is_kept.then_some(kept.as_path());
-                    return (preferences, Some(partly_lost(path, &lost, kept)));
-                }
-                Err(reason) => reason,
-            },
+            Err(e) => return Err(damage::unreadable(path, &e)),
+            Ok(bytes) => bytes,
         };
-        let is_kept = std::fs::rename(path, &kept).is_ok();
-        let kept = is_kept.then_some(kept.as_path());
-        (Self::default(), Some(all_lost(path, &reason, kept)))
+        let keep = || if is_ours { damage::keep(path, &bytes) } else { None };
+        match Self::read(&bytes) {
+            Ok((preferences, lost)) if lost.is_empty() => Ok((preferences, None)),
+            // The rest of the file is good, and stays.
+            Ok((preferences, lost)) => {
+                let trouble = damage::partly_lost(path, &lost, keep().as_deref());
+                Ok((preferences, Some(trouble)))
+            }
+            Err(reason) => {
+                let kept = keep();
+                if kept.is_some() {
+                    // Where it stays it is kept once more, under the same name.
+                    let _ = std::fs::remove_file(path);
+                }
+                Ok((Self::default(), Some(damage::all_lost(path, &reason, kept.as_deref()))))
+            }
+        }
     }
 
     /// What a file holds, and the places of what could not be read; an error where it is no JSON object.
     fn read(bytes: &[u8]) -> Result<(Self, Vec<String>), String> {
+        let text = text_of(bytes).map_err(|e| e.to_string())?;
         let mut given: Map<String, Value> =
-            serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+            serde_json::from_str(text).map_err(|e| e.to_string())?;
         given.remove("version");
         let Salvaged { read, lost, unknown } = salvage::<Self>(given);
         let window = read.window.filter(Window::is_possible);
         Ok((Self { window, unknown, ..read }, lost))
+    }
+
+    /// Sets the model. What a later version remembers of the files of another one goes with that.
+    pub fn set_paths(&mut self, paths: ModelPaths) {
+        if paths.model != self.choice.paths.model {
+            forget(&mut self.unknown, &["choice", "paths"]);
+        }
+        self.choice.paths = paths;
+    }
+
+    /// Sets how a model's pictures are sampled, which is remembered where it is not the default. What a later version
+    /// remembers of another sampler goes with that.
+    pub fn set_settings(&mut self, model: &str, settings: Settings, defaults: Settings) {
+        let remembered = &mut self.models.entry(model.into()).or_default().settings;
+        if remembered.unwrap_or(defaults).sampler != settings.sampler {
+            forget(&mut self.unknown, &["models", model, "settings"]);
+        }
+        *remembered = (settings != defaults).then_some(settings);
     }
 
     /// The window of the last time, asked for before there is one that could tell of trouble.
@@ -164,14 +193,14 @@ impl Preferences {
     /// # Errors
     ///
     /// A sentence where the file or its folder cannot be written.
-    pub fn save(&self, path: &Path) -> Result<(), String> {
+    pub fn save(&self, path: &Path, write: Write) -> Result<(), String> {
         let sentence = |reason: String| format!("The settings could not be saved: {reason}");
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)
                 .map_err(|e| sentence(format!("{}: {e}", folder.display())))?;
         }
         let text = self.to_json().map_err(|e| sentence(e.to_string()))?;
-        write_whole(path, &text).map_err(|e| sentence(format!("{e}: {}", e.source)))
+        write(path, &text).map_err(|e| sentence(format!("{e}: {}", e.source)))
     }
 
     fn to_json(&self) -> serde_json::Result<Vec<u8>> {
@@ -183,44 +212,24 @@ impl Preferences {
     }
 }
 
-/// Nothing could be read.
-fn all_lost(path: &Path, reason: &str, kept: Option<&Path>) -> String {
-    format!(
-        "The settings in {} could not be read ({reason}); the app starts with its defaults.{}",
-        path.display(),
-        where_kept(kept)
-    )
-}
-
-/// Parts could not be read.
-fn partly_lost(path: &Path, lost: &[String], kept: Option<&Path>) -> String {
-    let (named, others) = lost.split_at(lost.len().min(NAMED));
-    let mut names = named.join(", ");
-    if !others.is_empty() {
-        names += &format!(" and {} more", others.len());
-    }
-    format!(
-        "Some settings in {} could not be read and are at their defaults: {names}.{}",
-        path.display(),
-        where_kept(kept)
-    )
-}
-
-fn where_kept(kept: Option<&Path>) -> String {
-    kept.map_or(String::new(), |kept| format!(" The old file is {}.", kept.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use tintype::files::write_whole;
+    use tintype::settings::Sampler;
 
     use super::*;
+
+    /// The file as the window has it that saves there.
+    fn load(path: &Path) -> (Preferences, Option<String>) {
+        Preferences::load(path, true).expect("it can be read")
+    }
 
     #[test]
     fn settings_come_back() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("new/settings.json");
-        assert_eq!(Preferences::load(&path).1, None, "a first start is no trouble");
+        assert_eq!(load(&path).1, None, "a first start is no trouble");
         let mut preferences = Preferences { theme: Theme::Dark, ..Preferences::default() };
         preferences.form.seed = 42;
         preferences.choice.paths.average = Some(2);
@@ -228,29 +237,35 @@ mod tests {
         of_model.toggle_favourite(3);
         (0..20).for_each(|class| of_model.made(class % 10));
         assert_eq!(of_model.recent, [9, 8, 7, 6, 5, 4, 3, 2]);
-        preferences.save(&path).expect("saved");
-        assert_eq!(Preferences::load(&path), (preferences, None));
+        preferences.save(&path, write_whole).expect("saved");
+        assert_eq!(load(&path), (preferences, None));
     }
 
     #[test]
     fn a_damaged_file_is_kept_and_told() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("settings.json");
-        std::fs::write(&path, "{\"theme\": \"da").expect("written");
+        let kept = |name: &str| std::fs::read(folder.path().join(name)).expect("it is kept");
+        let torn = b"{\"theme\": \"da";
+        std::fs::write(&path, torn).expect("written");
         assert_eq!(Preferences::window_in(&path), None);
-        let (preferences, trouble) = Preferences::load(&path);
+        let (preferences, trouble) = load(&path);
         assert_eq!(preferences.theme, Theme::System);
         assert!(trouble.expect("a sentence").contains("settings.damaged.json"));
-        assert!(folder.path().join("settings.damaged.json").exists() && !path.exists());
-        // A setting of a later version is no damage.
-        std::fs::write(&path, "{\"theme\": \"dark\", \"later\": 1}").expect("written");
-        assert_eq!(Preferences::load(&path).0.theme, Theme::Dark);
-        assert_eq!(Preferences::load(&path).1, None);
-        // Bytes that are no text are kept, too.
+        assert_eq!(kept("settings.damaged.json"), torn);
+        assert!(!path.exists());
+        // A setting of a later version is no damage, and neither is the mark that Windows' Notepad begins texts with.
+        for text in [r#"{"theme": "dark", "later": 1}"#, "\u{feff}{\"theme\": \"dark\"}"] {
+            std::fs::write(&path, text).expect("written");
+            let (preferences, trouble) = load(&path);
+            assert_eq!((preferences.theme, trouble), (Theme::Dark, None), "{text}");
+        }
+        // Bytes that are no text are kept, too, and replace no others.
         std::fs::write(&path, b"\xff\xfe").expect("written");
-        assert!(Preferences::load(&path).1.expect("a sentence").contains("could not be read"));
-        let kept = std::fs::read(folder.path().join("settings.damaged.json"));
-        assert_eq!(kept.expect("it is kept"), b"\xff\xfe");
+        let trouble = load(&path).1.expect("a sentence");
+        assert!(trouble.contains("UTF-16") && trouble.contains("damaged (2).json"), "{trouble}");
+        assert_eq!(kept("settings.damaged (2).json"), b"\xff\xfe");
+        assert_eq!(kept("settings.damaged.json"), torn);
     }
 
     #[test]
@@ -259,9 +274,9 @@ mod tests {
         let blocked = folder.path().join("file");
         std::fs::write(&blocked, "").expect("written");
         let path = blocked.join("settings.json");
-        let trouble = Preferences::default().save(&path);
+        let trouble = Preferences::default().save(&path, write_whole);
         assert!(trouble.expect_err("that is a file").contains("could not be saved"));
-        assert_eq!(Preferences::load(&path).1, None, "there are no settings to be lost");
+        assert_eq!(load(&path).1, None, "there are no settings to be lost");
     }
 
     /// A settings file of the repository, read, and as it is.
@@ -330,12 +345,43 @@ mod tests {
     }
 
     #[test]
+    fn what_a_later_version_remembers_goes_with_its_model_and_its_sampler() {
+        let (mut preferences, ..) = case("later");
+        let key = "a8454562b8209a49";
+        let kept = |preferences: &Preferences| {
+            let now = written(preferences);
+            let guidance = &now["models"][key]["settings"]["guidance"];
+            let is_there = |part: &Value| !part.is_null();
+            [
+                is_there(&now["choice"]["paths"]["adapters"]),
+                is_there(&guidance["momentum"]),
+                is_there(&now["models"][key]["notes"]) && is_there(&now["choice"]["threads"]),
+            ]
+        };
+        let settings = preferences.models[key].settings.expect("its sampler");
+        let other = Settings { sampler: Sampler::Heun, ..settings };
+        // Another guide makes it no other model, and other steps no other sampler.
+        preferences.set_paths(ModelPaths { guide: Some("g".into()), ..ModelPaths::default() });
+        preferences.set_settings(key, Settings { steps: 9, ..settings }, other);
+        assert_eq!(kept(&preferences), [true, true, true]);
+        preferences.set_paths(ModelPaths { model: Some("m".into()), ..ModelPaths::default() });
+        preferences.set_settings("another", other, settings);
+        assert_eq!(kept(&preferences), [false, true, true]);
+        preferences.set_settings(key, Settings { steps: 9, ..other }, other);
+        assert_eq!(kept(&preferences), [false, false, true]);
+        // Nor do they come back with the old ones.
+        preferences.set_paths(ModelPaths::default());
+        preferences.set_settings(key, settings, other);
+        assert_eq!(kept(&preferences), [false, false, true]);
+    }
+
+    #[test]
     fn what_cannot_be_read_is_named_and_the_rest_stays() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("settings.json");
         let (.., then) = case("damaged");
         std::fs::write(&path, then.to_string()).expect("written");
-        let (preferences, trouble) = Preferences::load(&path);
+        let (preferences, trouble) = load(&path);
         let trouble = trouble.expect("a sentence");
         let lost =
             "theme, choice.precision, form.count, models.a8454562b8209a49.settings and 1 more";
@@ -351,8 +397,8 @@ mod tests {
         assert_eq!((of_model.settings, &of_model.recent[..]), (None, &[1, 2][..]));
         assert!(!preferences.models.contains_key("00c0ffee00c0ffee"), "it is a number");
         // Once it is written again, nothing is lost any more.
-        preferences.save(&path).expect("saved");
-        assert_eq!(Preferences::load(&path), (preferences, None));
+        preferences.save(&path, write_whole).expect("saved");
+        assert_eq!(load(&path), (preferences, None));
     }
 
     #[test]

@@ -14,13 +14,17 @@ pub fn notice(trouble: &str) -> String {
     )
 }
 
-/// How the app is started again with the same settings and folder.
+/// How the app is started again with the same settings, model and folder.
 pub fn command(program: &Path, start: &Start, notice: &str) -> Command {
     let mut command = Command::new(program);
     command.args(["--device", "cpu", "--notice", notice]);
     // It is empty where there is no home for settings.
     if !start.preferences.as_os_str().is_empty() {
         command.arg("--settings").arg(&start.preferences);
+    }
+    // The settings do not have it where another window saves them. The options that people type have not all of it.
+    if let Some(paths) = start.last_open().and_then(|paths| serde_json::to_string(&paths).ok()) {
+        command.arg("--paths").arg(paths);
     }
     if let Some(folder) = &start.output {
         command.arg("--out").arg(folder);
@@ -43,6 +47,8 @@ pub fn again(start: &Start, notice: &str) -> ! {
 
 #[cfg(test)]
 mod tests {
+    use tintype::generate::ModelPaths;
+
     use super::*;
 
     fn args(start: &Start, notice: &str) -> Vec<String> {
@@ -59,5 +65,22 @@ mod tests {
             ["--device", "cpu", "--notice", &notice, "--settings", "s.json", "--out", "out"];
         assert_eq!(args(&start, &notice), wanted);
         assert_eq!(args(&Start::default(), &notice), wanted[..4], "there is no home for settings");
+    }
+
+    #[test]
+    fn the_model_that_was_open_is_opened_again() {
+        let start = Start::default();
+        let open = ModelPaths {
+            model: Some("a \"run\"".into()),
+            average: Some(2),
+            guide: Some("guide.pt".into()),
+            ..ModelPaths::default()
+        };
+        for paths in [open, ModelPaths::default()] {
+            start.clone().note_open(&paths);
+            let args = args(&start, "");
+            assert_eq!(args[4], "--paths");
+            assert_eq!(serde_json::from_str::<ModelPaths>(&args[5]).expect("JSON"), paths);
+        }
     }
 }

@@ -48,6 +48,21 @@ pub fn put_back(unknown: &Map<String, Value>, object: &mut Map<String, Value>) {
     }
 }
 
+/// Drops what was unknown at a place, as in `["choice", "paths"]`: what it belonged to is there no more.
+pub fn forget(unknown: &mut Map<String, Value>, place: &[&str]) {
+    match place {
+        [] => {}
+        [name] => {
+            unknown.remove(*name);
+        }
+        [name, rest @ ..] => {
+            if let Some(Value::Object(inner)) = unknown.get_mut(*name) {
+                forget(inner, rest);
+            }
+        }
+    }
+}
+
 /// Puts into `whole`, at a place, as much of a value as leaves a `T` that can be read.
 fn take<T: DeserializeOwned>(
     whole: &mut Value,
@@ -191,5 +206,18 @@ mod tests {
         let mut value = serde_json::to_value(&read).expect("JSON");
         put_back(&unknown, value.as_object_mut().expect("an object"));
         assert_eq!(value["inner"].get("extra"), None);
+    }
+
+    #[test]
+    fn what_is_forgotten_does_not_come_back_and_the_rest_does() {
+        let given = json!({"inner": {"later": 1, "more": {"a": 2, "b": 3}}, "new": 4});
+        let Salvaged { mut unknown, .. } = salvaged(&given);
+        let (a, later) = (["inner", "more", "a"], ["inner", "later"]);
+        // Of what is not there nothing is lost.
+        let places: [&[&str]; 5] = [&a, &later, &["inner", "none"], &["new", "part"], &[]];
+        for place in places {
+            forget(&mut unknown, place);
+        }
+        assert_eq!(Value::Object(unknown), json!({"inner": {"more": {"b": 3}}, "new": 4}));
     }
 }

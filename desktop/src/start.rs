@@ -1,6 +1,7 @@
 //! How the app is started.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tintype::generate::ModelPaths;
 use tintype_download::Environment;
@@ -22,8 +23,22 @@ pub struct Start {
     pub files: Vec<PathBuf>,
     /// Where published models are fetched from and kept, instead of what the process' environment says.
     pub environment: Option<Environment>,
+    /// The model that is open, for a start after this one.
+    pub open: Arc<Mutex<Option<ModelPaths>>>,
     /// A message to begin with.
     pub notice: Option<String>,
     /// Repaint 60 times a second while pictures develop, and report how long frames took.
     pub frame_times: bool,
+}
+
+impl Start {
+    /// Notes which model is open.
+    pub fn note_open(&self, paths: &ModelPaths) {
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(paths.clone());
+    }
+
+    /// The model that was open last; `None` where no window came so far.
+    pub fn last_open(&self) -> Option<ModelPaths> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }

@@ -1,6 +1,7 @@
 //! The window itself: what draws it, how it is opened, and what is said where none can be.
 
-use std::panic::catch_unwind;
+use std::any::Any;
+use std::panic::{catch_unwind, resume_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::app::App;
 use crate::place::bring_back;
 use crate::preferences::Preferences;
 use crate::start::Start;
-use crate::{restart, text};
+use crate::{console, restart, text};
 
 /// A window that fails sooner would fail again.
 const SOON: Duration = Duration::from_secs(5);
@@ -37,15 +38,24 @@ fn guarded(start: &Start, sharing: bool) -> eframe::Result {
     let opened: Arc<OnceLock<Instant>> = Arc::default();
     let inside = opened.clone();
     catch_unwind(move || open(start, sharing, inside)).unwrap_or_else(|panic| {
-        let reason = text::panic_message(&*panic);
-        if opened.get().is_some_and(|at| at.elapsed() > SOON) {
-            // What cannot draw the window any more cannot say so in it either. The app is gone with
-            // it, and its settings are free.
-            let trouble = format!("The window stopped working ({reason})");
-            restart::again(start, &restart::notice(&trouble))
+        let reason = after_panic(panic, opened.get().map(Instant::elapsed));
+        if opened.get().is_none() {
+            return Err(eframe::Error::AppCreation(reason.into()));
         }
-        Err(eframe::Error::AppCreation(reason.into()))
+        // What cannot draw the window any more cannot say so in it either. The app is gone with it,
+        // and its settings are free.
+        let trouble = format!("The window stopped working ({reason})");
+        restart::again(start, &restart::notice(&trouble))
     })
+}
+
+/// Why the window is gone, which was `open` for so long, if ever. A panic soon after it came goes on: it would come
+/// again, and is no matter of screen or driver.
+fn after_panic(panic: Box<dyn Any + Send>, open: Option<Duration>) -> String {
+    if open.is_some_and(|open| open <= SOON) {
+        resume_unwind(panic);
+    }
+    text::panic_message(&*panic)
 }
 
 /// Why there is no window, and what to do about it.
@@ -126,6 +136,10 @@ fn open(start: &Start, sharing: bool, opened: Arc<OnceLock<Instant>>) -> eframe:
         Box::new(move |cc| {
             bring_back(cc);
             let _ = opened.set(Instant::now());
+            // Frame times are told in the terminal.
+            if !start.frame_times {
+                console::detach();
+            }
             let window = cc.wgpu_render_state.clone();
             let ctx = cc.egui_ctx.clone();
             // Ctrl-C and SIGTERM close the window, so that settings are saved. The second window of a
@@ -164,7 +178,7 @@ fn setup(start: &Start, sharing: bool) -> WgpuSetupCreateNew {
     let modest = setup.device_descriptor.clone();
     if sharing {
         setup.device_descriptor = Arc::new(move |adapter| {
-            // On a processor in disguise nobody computes unless asked to.
+            // A processor in disguise computes where it was asked for alone.
             let software = adapter.get_info().device_type == DeviceType::Cpu;
             match software && !asked_for {
                 true => modest(adapter),
@@ -198,5 +212,18 @@ mod tests {
             sentence.contains("graphics driver") && sentence.contains("`tintype`"),
             "{sentence}"
         );
+    }
+
+    /// Only a window that worked is worth another start, and only where there was none is it the driver's fault.
+    #[test]
+    fn a_panic_soon_after_the_window_came_is_the_apps_own() {
+        let after = |open: Option<Duration>| {
+            catch_unwind(move || after_panic(Box::new("a wheel came off"), open))
+        };
+        for open in [None, Some(SOON * 2)] {
+            assert_eq!(after(open).expect("it is taken in"), "a wheel came off");
+        }
+        let gone_on = after(Some(SOON / 2)).expect_err("it goes on");
+        assert_eq!(text::panic_message(&*gone_on), "a wheel came off");
     }
 }

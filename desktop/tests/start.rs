@@ -11,6 +11,9 @@ use std::process::{Command, Output, Stdio};
 use common::{HEIGHT, Process, Result, Screen, WIDTH, alone};
 use serde_json::{Value, json};
 use tintype::files::Lock;
+use tintype::generate::ModelPaths;
+use tintype_desktop::restart;
+use tintype_desktop::start::Start;
 use x11rb::protocol::xproto::ConnectionExt as _;
 
 /// What tells a program of screens, sessions and folders.
@@ -92,6 +95,18 @@ fn without_any_graphics_driver_it_says_what_to_install() -> Result<()> {
 }
 
 #[test]
+fn how_it_is_started_again_is_understood() -> Result<()> {
+    let home = tempfile::tempdir()?;
+    let start = Start { preferences: home.path().join("settings.json"), ..Start::default() };
+    start.note_open(&ModelPaths { average: Some(2), ..ModelPaths::default() });
+    let again = restart::command("tintype-desktop".as_ref(), &start, "The GPU went away.");
+    assert!(again.get_args().any(|arg| arg == "--paths"), "{again:?}");
+    // It comes as far as the screen that is not there.
+    sentence(home.path(), app(home.path()).args(again.get_args()))?;
+    Ok(())
+}
+
+#[test]
 fn questions_are_answered_without_a_screen() -> Result<()> {
     let home = tempfile::tempdir()?;
     let answer = |option: &str| -> Result<Output> {
@@ -140,7 +155,7 @@ fn of_two_windows_the_first_saves_the_settings() -> Result<()> {
     screen.until(&mut second, "no second window", |screen| {
         Ok((screen.windows()?.len() == 2).then_some(()))
     })?;
-    let lock = settings.with_extension("lock");
+    let lock = home.path().join("settings.json.lock");
     assert!(Lock::take(&lock).is_err(), "the first window holds it");
     assert!(first.close()?.success() && second.close()?.success(), "clean ends");
     assert_eq!(json_of(&settings)?["output"], json!(home.path().join("first")));

@@ -39,7 +39,16 @@ pub struct WriteError {
 /// [`WriteError`] where the folder is missing or read-only, the disk is full, …; the old file is then still
 /// there.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
-    write(path, |file| file.write_all(bytes), false)
+    write(path, |file| file.write_all(bytes), false, rename)
+}
+
+/// [`write_whole`] that does not wait: on Windows it fails where a program has the old file open at the moment.
+///
+/// # Errors
+///
+/// [`WriteError`] as [`write_whole`].
+pub fn try_write_whole(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    write(path, |file| file.write_all(bytes), false, |from, to| std::fs::rename(from, to))
 }
 
 /// [`write_whole`] that returns once file and name have reached the disk: both survive a loss of power.
@@ -49,7 +58,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
 /// [`WriteError`] as [`write_whole`], or where the disk does not confirm; a new file may then be there
 /// already.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
-    write(path, |file| file.write_all(bytes), true)
+    write(path, |file| file.write_all(bytes), true, rename)
 }
 
 /// [`write_durably`] of what `stream` writes, so that a large file need not lie in memory as a whole.
@@ -61,13 +70,14 @@ pub fn stream_durably(
     path: &Path,
     stream: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> Result<(), WriteError> {
-    write(path, stream, true)
+    write(path, stream, true, rename)
 }
 
 fn write(
     path: &Path,
     stream: impl FnOnce(&mut File) -> io::Result<()>,
     durably: bool,
+    rename: impl FnOnce(&Path, &Path) -> io::Result<()>,
 ) -> Result<(), WriteError> {
     let temporary = temporary_name(path);
     let written = File::create_new(&temporary)
@@ -133,6 +143,39 @@ mod tests {
             }
         });
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn one_try_leaves_one_whole_file_or_the_old_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x");
+        for bytes in [b"one", b"two"] {
+            try_write_whole(&path, bytes).expect("it writes");
+            assert_eq!(std::fs::read(&path).expect("it is there"), bytes);
+        }
+        let taken = folder.path().join("taken");
+        std::fs::create_dir_all(taken.join("inside")).expect("a folder");
+        try_write_whole(&taken, b"new").expect_err("a folder is there");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 2);
+    }
+
+    #[cfg(windows)]
+    #[test]
+    fn one_try_does_not_wait_for_a_program_that_has_the_file_open() {
+        use std::os::windows::fs::OpenOptionsExt;
+        use std::time::{Duration, Instant};
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x");
+        std::fs::write(&path, b"old").expect("it writes");
+        let mut alone = std::fs::OpenOptions::new();
+        let held = alone.read(true).share_mode(0).open(&path).expect("it is there");
+        let started = Instant::now();
+        try_write_whole(&path, b"new").expect_err("it is open");
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+        drop(held);
+        try_write_whole(&path, b"new").expect("it is free");
+        assert_eq!(std::fs::read(&path).expect("it is there"), b"new");
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl App {
             }
             Action::DefaultFolder => self.set_folder(None),
             Action::Drop(files) => {
-                self.inspector.sort(files, self.preferences.choice.paths.clone());
+                self.inspector.sort(files, self.preferences.choice.paths.clone(), false);
             }
             Action::Show(view) => {
                 self.view = view;

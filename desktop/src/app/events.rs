@@ -41,7 +41,8 @@ impl App {
                 if paths == self.preferences.choice.paths && paths.guide.is_some() =>
             {
                 self.notices.trouble(format!("The guide is left out. {trouble}"));
-                self.set_paths(ModelPaths { guide: None, ..paths });
+                // It is the same model, for which a picture may wait.
+                self.read(ModelPaths { guide: None, ..paths });
             }
             Answer::Trouble(paths, trouble) if paths == self.preferences.choice.paths => {
                 let way_out = match &paths {
@@ -75,8 +76,8 @@ impl App {
         };
         if let Some(paths) = maker.filter(|paths| *paths != self.preferences.choice.paths) {
             self.notices.info("The model that made the picture is opened.");
+            self.read(paths);
             self.awaited = Some((origin, None));
-            self.set_paths(paths);
         } else if is_open {
             self.restore(&origin);
         } else {
@@ -94,9 +95,17 @@ impl App {
         }
     }
 
+    /// Opens a model. A picture that waited for another one is no longer wanted.
     pub(super) fn set_paths(&mut self, paths: ModelPaths) {
+        self.awaited = None;
+        self.read(paths);
+    }
+
+    /// Has a model's files read.
+    fn read(&mut self, paths: ModelPaths) {
         self.chosen = Chosen::Reading;
-        self.preferences.choice.paths = paths.clone();
+        self.start.note_open(&paths);
+        self.preferences.set_paths(paths.clone());
         self.inspector.inspect(paths);
     }
 
@@ -294,5 +303,74 @@ pub(super) fn other_guide(origin: &Origin) -> &'static str {
     match origin.weights.guide {
         Some(_) => "The picture was made with another guide: choose that one to make it again.",
         None => "The picture was made without a guide: take the present one away to make it again.",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+    use tintype::diffusion::guidance::Guidance;
+    use tintype::generate::{Fingerprints, ImageSpec, Settings};
+    use tintype::precision::Precision;
+    use tintype::settings::Sampler;
+    use tintype_download::Environment;
+
+    use super::*;
+    use crate::start::Start;
+
+    /// An app that has taken in no answer yet, so that the model is still being read.
+    fn app(folder: &TempDir) -> App {
+        let folder = folder.path();
+        let of = ["HF_HOME", "TINTYPE_CACHE", "TINTYPE_CATALOGUE"];
+        let own = |name: &str| of.contains(&name).then(|| folder.join(name).into());
+        let start = Start {
+            preferences: folder.join("settings.json"),
+            pictures: folder.join("pictures"),
+            environment: Some(Environment::of(own)),
+            ..Start::default()
+        };
+        App::new(&egui::Context::default(), None, start)
+    }
+
+    fn origin() -> Box<Origin> {
+        let weights = Fingerprints {
+            model: "0123456789abcdef".into(),
+            autoencoder: None,
+            statistics: None,
+            guide: None,
+        };
+        Box::new(Origin {
+            version: "0.1.0".into(),
+            weights,
+            class_name: "clock".into(),
+            spec: ImageSpec::new(Some(8), 1234, 0),
+            settings: Settings::new(Sampler::Euler, 5, Guidance::NONE),
+            precision: Precision::F32,
+            device: "cpu".into(),
+        })
+    }
+
+    fn paths(model: &str) -> ModelPaths {
+        ModelPaths { model: Some(model.into()), ..ModelPaths::default() }
+    }
+
+    #[test]
+    fn a_picture_does_not_wait_for_a_model_that_is_chosen_after_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut app = app(&folder);
+        app.inspected(Answer::Picture(origin(), Some(paths("own"))));
+        assert!(app.awaited.is_some());
+        app.set_paths(paths("chosen"));
+        assert!(app.awaited.is_none());
+        assert_eq!(app.start.last_open(), Some(paths("chosen")));
+        // Its own model it does wait for, also where that does not load with its guide.
+        app.chosen = Chosen::Trouble("it does not load".into());
+        let guided = ModelPaths { guide: Some("guide".into()), ..paths("own") };
+        app.inspected(Answer::Picture(origin(), Some(guided.clone())));
+        assert_eq!(app.preferences.choice.paths, guided);
+        assert!(app.awaited.is_some());
+        app.inspected(Answer::Trouble(guided, "it is another network.".into()));
+        assert_eq!(app.preferences.choice.paths, paths("own"));
+        assert!(app.awaited.is_some());
     }
 }

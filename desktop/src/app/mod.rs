@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use eframe::{egui, egui_wgpu};
+use tintype::files::{try_write_whole, write_whole};
 use tintype::generate::{ModelPaths, Origin, Settings};
 use tintype::settings::Quality;
 use tintype_download::Environment;
@@ -27,7 +28,7 @@ use crate::frame_times::FrameTimes;
 use crate::gallery::Gallery;
 use crate::model::{Inspector, Model};
 use crate::notices::Notices;
-use crate::preferences::{OfModel, Preferences, Window};
+use crate::preferences::{OfModel, Preferences, Window, Write};
 use crate::quality::{self, Pace};
 use crate::queue::Queue;
 use crate::restart;
@@ -66,6 +67,7 @@ pub struct App {
     pub(crate) preferences: Preferences,
     start: Start,
     settings_file: SettingsFile,
+    /// What is in the settings file, and when it was tried last to write it.
     saved: (Preferences, Instant),
     inspector: Inspector,
     pub(crate) chosen: Chosen,
@@ -100,15 +102,12 @@ impl App {
     pub fn new(ctx: &egui::Context, window: Option<egui_wgpu::RenderState>, start: Start) -> Self {
         crate::style::apply(ctx);
         // Before the file is read: the window that has it may write it.
-        let (settings_file, file_trouble) = SettingsFile::open(&start.preferences);
-        let (mut preferences, trouble) = Preferences::load(&start.preferences);
-        let mut notices = Notices::default();
-        for trouble in file_trouble.into_iter().chain(trouble).chain(start.notice.clone()) {
-            notices.trouble(trouble);
-        }
+        let (mut settings_file, file_trouble) = SettingsFile::open(&start.preferences);
+        let (mut preferences, unread) = settings_file.load();
         if let Some(paths) = &start.paths {
-            preferences.choice.paths = paths.clone();
+            preferences.set_paths(paths.clone());
         }
+        start.note_open(&preferences.choice.paths);
         if let Some(device) = &start.device {
             preferences.choice.device = device.clone();
         }
@@ -128,9 +127,10 @@ impl App {
         }
         let environment = start.environment.clone().unwrap_or_else(Environment::of_process);
         let (library, trouble) = Library::open(environment);
-        if let Some(trouble) = trouble {
-            notices.trouble(trouble);
-        }
+        // Those of the settings last: of many messages the first ones go.
+        let troubles = start.notice.clone().into_iter().chain(trouble).chain(file_trouble);
+        let mut notices = Notices::default();
+        troubles.chain(unread).for_each(|trouble| notices.trouble(trouble));
         let library = Arc::new(library);
         let folder = preferences.output.clone().unwrap_or_else(|| start.pictures.clone());
         let mut app = Self {
@@ -163,7 +163,8 @@ impl App {
         app.inspector.inspect(app.preferences.choice.paths.clone());
         if !app.start.files.is_empty() {
             let present = app.preferences.choice.paths.clone();
-            app.inspector.sort(app.start.files.clone(), present);
+            let is_chosen = app.start.paths.is_some();
+            app.inspector.sort(app.start.files.clone(), present, is_chosen);
         }
         app
     }
@@ -212,8 +213,7 @@ impl App {
     fn set_settings(&mut self, settings: Settings) {
         let Some(model) = self.model() else { return };
         let (key, defaults) = (model.key().to_string(), model.defaults);
-        let of_model = self.preferences.models.entry(key).or_default();
-        of_model.settings = (settings != defaults).then_some(settings);
+        self.preferences.set_settings(&key, settings, defaults);
     }
 
     /// The settings of the next pictures, to be typed into.
@@ -317,20 +317,24 @@ impl App {
             });
         }
         if self.preferences != self.saved.0 && self.saved.1.elapsed() > SAVE_AFTER {
-            self.save();
+            // The window would stand still while a file waits for a virus scanner.
+            self.save(try_write_whole);
         }
     }
 
-    pub(crate) fn save(&mut self) {
-        if let Some(trouble) = self.settings_file.save(&self.preferences) {
-            self.notices.trouble(trouble);
+    /// Saves preferences, if they are to be saved.
+    fn save(&mut self, write: Write) {
+        match self.settings_file.save(&self.preferences, write) {
+            Ok(()) => self.saved.0 = self.preferences.clone(),
+            // They differ from the saved ones still, so it is tried again.
+            Err(trouble) => trouble.into_iter().for_each(|trouble| self.notices.trouble(trouble)),
         }
-        self.saved = (self.preferences.clone(), Instant::now());
+        self.saved.1 = Instant::now();
     }
 
     /// Saves for the last time, and leaves the settings to the next window.
     pub(crate) fn close_settings(&mut self) {
-        self.save();
+        self.save(write_whole);
         self.settings_file.release();
     }
 

@@ -115,8 +115,8 @@ pub fn published_settings(
 }
 
 impl CacheStatus {
-    /// The question before a download, which is its button: "Download 2.7 GiB from huggingface.co", or "Resume" and what
-    /// is still to come, where one was interrupted.
+    /// The question before a download, which is its button: "Download 2.7 GiB from huggingface.co", or "Resume" and
+    /// what is still to come, where one was interrupted.
     pub fn question(&self) -> String {
         let hosts = self.hosts.join(" and ");
         let verb = if self.begun > 0 { "Resume" } else { "Download" };

@@ -1,5 +1,5 @@
-//! Averages of a training run: one is chosen, remembered, brought back by a picture, and compared with the other. With a
-//! small JiT.
+//! Averages of a training run: one is chosen, remembered, brought back by a picture, and compared with the other.
+//! With a small JiT.
 
 use std::path::{Path, PathBuf};
 

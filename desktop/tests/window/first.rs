@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use egui_kittest::kittest::Queryable;
+use serde_json::json;
 use tintype::diffusion::guidance::Guidance;
 use tintype::generate::{
     Fingerprints, ImageSpec, ModelFiles, ModelPaths, Origin, Sampler, Settings,
@@ -14,13 +15,15 @@ use tintype_desktop::app::App;
 use tintype_desktop::preferences::Preferences;
 
 use super::bench::{Bench, STEPS, settings, sized};
+use super::names::file;
 
 const SIZE: [f32; 2] = [1180.0, 780.0];
 
 /// What is typed changes, and the window closes.
-fn change_and_close(app: &mut App, seed: u64, ctx: &eframe::egui::Context) {
+fn change_and_close(app: &mut App, ctx: &eframe::egui::Context) {
+    let before = app.preferences().form.seed;
     app.act(Action::NewSeed, ctx);
-    assert_ne!(app.preferences().form.seed, seed, "one in a hundred million");
+    assert_ne!(app.preferences().form.seed, before, "one in a hundred million");
     eframe::App::on_exit(app);
 }
 
@@ -41,7 +44,7 @@ fn settings_that_cannot_be_saved_are_told_once() {
     bench.harness.get_by_label("Dismiss").click();
     bench.harness.run_steps(2);
     let ctx = bench.harness.ctx.clone();
-    change_and_close(bench.harness.state_mut(), 0, &ctx);
+    change_and_close(bench.harness.state_mut(), &ctx);
     assert!(bench.notices().is_empty(), "it was said: {:?}", bench.notices());
 }
 
@@ -55,12 +58,12 @@ fn a_second_window_opens_and_says_that_it_saves_no_settings() {
     });
     let told = second.notices();
     assert!(told[0].starts_with("Another window is open"), "{told:?}");
-    let saved = || Preferences::load(&file).0.form.seed;
+    let saved = || Preferences::load(&file, false).expect("it can be read").0.form.seed;
     let ctx = second.harness.ctx.clone();
-    change_and_close(second.harness.state_mut(), 7, &ctx);
+    change_and_close(second.harness.state_mut(), &ctx);
     assert_eq!(saved(), 7);
     let ctx = first.harness.ctx.clone();
-    change_and_close(first.harness.state_mut(), 7, &ctx);
+    change_and_close(first.harness.state_mut(), &ctx);
     assert_eq!(saved(), first.harness.state().preferences().form.seed);
     // The next one may save again.
     let third = Bench::built(&settings(STEPS), sized(SIZE), |start| {
@@ -115,12 +118,28 @@ fn a_picture_that_it_is_started_with_brings_its_settings() {
 fn a_picture_opens_its_model_where_the_remembered_one_is_gone() {
     let folder = tempfile::tempdir().expect("a folder");
     let picture = picture(folder.path());
-    let mut bench = Bench::built(&settings(STEPS), sized(SIZE), |start| {
-        start.paths = Some(ModelPaths { model: Some("/gone.pt".into()), ..Default::default() });
+    let mut settings = settings(STEPS);
+    settings["choice"]["paths"] = json!({"model": "/gone.pt"});
+    let mut bench = Bench::built(&settings, sized(SIZE), |start| {
         start.files = vec![picture.clone()];
     });
     bench.until("taken over", is_taken_over);
     assert_eq!(bench.harness.state().preferences().choice.paths, ModelPaths::default());
+}
+
+#[test]
+fn a_model_that_is_named_with_a_picture_is_used_instead_of_its_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let picture = picture(folder.path());
+    let named = ModelPaths { model: Some(file()), ..ModelPaths::default() };
+    let mut bench = Bench::built(&settings(STEPS), sized(SIZE), |start| {
+        start.paths = Some(named.clone());
+        start.files = vec![picture.clone()];
+    });
+    bench.until("taken over", |app| app.preferences().form.seed == 1234);
+    let app = bench.harness.state();
+    assert_eq!(app.preferences().choice.paths, named);
+    assert_eq!(app.model().map(|model| &model.paths), Some(&named));
 }
 
 #[test]

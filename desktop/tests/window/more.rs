@@ -127,7 +127,7 @@ fn times_have_options_of_their_own_and_are_remembered() {
         (TimeGrid::Karras, Some(0.9), Some(5.0))
     );
     eframe::App::on_exit(&mut app);
-    let (preferences, trouble) = Preferences::load(&file);
+    let (preferences, trouble) = Preferences::load(&file, false).expect("it can be read");
     assert_eq!(trouble, None);
     assert_eq!(
         preferences.models.values().next().and_then(|of_model| of_model.settings),
