@@ -1,11 +1,11 @@
 //! `tintype download`
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, bail};
 use tintype::catalogue::{Address, Entry, File, Hub, Role};
 use tintype::generate::bytes;
-use tintype_download::{Downloader, Listed};
+use tintype_download::{DownloadError, Downloader, Listed};
 
 use super::Outcome;
 use super::interrupt::Interruptible;
@@ -41,9 +41,6 @@ pub fn run(args: Args) -> Result<Outcome> {
         }
     }
     let downloader = &library.downloader;
-    let interruptible =
-        Interruptible::begin("stopping; what has arrived is kept, run the same command to resume")?;
-    let stop = interruptible.flag();
     let files: Vec<(Option<&Entry>, &File)> = wanted.iter().map(|(e, file)| (*e, file)).collect();
     for entry in files.iter().filter_map(|(entry, _)| *entry) {
         if !entry.is_supported() {
@@ -59,17 +56,15 @@ pub fn run(args: Args) -> Result<Outcome> {
     if let Some(line) = before_newer(downloader, &files) {
         eprintln!("{line}");
     }
-    // Where it cannot be asked, what is here is taken, and the download says why.
-    let is_to_come = |(_, file): &&(Option<&Entry>, &File)| {
-        downloader.find(file).is_none() || downloader.newer(file, stop).is_ok_and(|n| n.is_some())
-    };
-    let to_come: Vec<_> = files.iter().filter(is_to_come).copied().collect();
+    let to_come = to_come(downloader, &files)?;
     if !to_come.is_empty() && !downloader.environment().offline {
         ask(downloader, &to_come, args.download.yes)?;
     }
+    let interruptible =
+        Interruptible::begin("stopping; what has arrived is kept, run the same command to resume")?;
     let only: Vec<&File> = files.iter().map(|(_, file)| *file).collect();
     let watched = Watched::new(&only, args.json);
-    let results = downloader.fetch_all(&only, &watched.watch(), stop);
+    let results = downloader.fetch_all(&only, &watched.watch(), interruptible.flag());
     watched.finish(&results);
     let told = files.iter().zip(results).map(|((entry, file), result)| {
         let what = entry.map_or_else(|| file.address.to_string(), |entry| entry.name.clone());
@@ -82,6 +77,28 @@ pub fn run(args: Args) -> Result<Outcome> {
     });
     all_fetched(told.collect())?;
     Ok(Outcome::Done)
+}
+
+/// The files that are missing, or of which a Hub has newer ones. Where it cannot be asked, what is here is taken, and
+/// the download says why.
+///
+/// # Errors
+///
+/// [`DownloadError::Stopped`] if a signal ends the asking; afterwards one ends the program, also at a question.
+fn to_come<'a>(
+    downloader: &Downloader,
+    files: &[(Option<&'a Entry>, &'a File)],
+) -> Result<Vec<(Option<&'a Entry>, &'a File)>> {
+    let interruptible = Interruptible::begin("stopping")?;
+    let stop = interruptible.flag();
+    let is_to_come = |(_, file): &&(Option<&Entry>, &File)| {
+        downloader.find(file).is_none() || downloader.newer(file, stop).is_ok_and(|n| n.is_some())
+    };
+    let to_come = files.iter().filter(is_to_come).copied().collect();
+    match stop.load(Ordering::Relaxed) {
+        true => Err(DownloadError::Stopped.into()),
+        false => Ok(to_come),
+    }
 }
 
 /// The files that a name or an address means.
