@@ -5,6 +5,9 @@ mod before_downloads;
 mod common;
 #[path = "names/published.rs"]
 mod published;
+#[cfg(target_os = "linux")]
+#[path = "names/question.rs"]
+mod question;
 
 use std::path::Path;
 

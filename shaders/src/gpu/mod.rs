@@ -7,7 +7,8 @@ pub(crate) mod averages;
 mod bridge;
 mod columns;
 pub(crate) mod convolution;
-#[cfg(any(test, feature = "cuda"))]
+// Its tests are the only user where there is no CUDA.
+#[cfg(any(all(test, unix), feature = "cuda"))]
 mod cuda;
 #[cfg(feature = "wgpu")]
 mod dots;

@@ -1,11 +1,11 @@
 //! `tintype download`
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, bail};
 use tintype::catalogue::{Address, Entry, File, Hub, Role};
 use tintype::generate::bytes;
-use tintype_download::{Downloader, Listed, Listing};
+use tintype_download::{DownloadError, Downloader, Listed, Listing};
 
 use super::Outcome;
 use super::interrupt::Interruptible;
@@ -41,9 +41,6 @@ pub fn run(args: Args) -> Result<Outcome> {
         }
     }
     let downloader = &library.downloader;
-    let interruptible =
-        Interruptible::begin("stopping; what has arrived is kept, run the same command to resume")?;
-    let stop = interruptible.flag();
     let files: Vec<(Option<&Entry>, &File)> = wanted.iter().map(|(e, file)| (*e, file)).collect();
     for entry in files.iter().filter_map(|(entry, _)| *entry) {
         if !entry.is_supported() {
@@ -59,13 +56,15 @@ pub fn run(args: Args) -> Result<Outcome> {
     if let Some(line) = before_newer(downloader, &files) {
         eprintln!("{line}");
     }
-    let to_come = to_come(downloader, &files, args.json, stop);
+    let to_come = to_come(downloader, &files, args.json)?;
     if !to_come.is_empty() && !downloader.environment().offline {
         ask(downloader, &to_come, args.download.yes)?;
     }
+    let interruptible =
+        Interruptible::begin("stopping; what has arrived is kept, run the same command to resume")?;
     let only: Vec<&File> = files.iter().map(|(_, file)| *file).collect();
     let watched = Watched::new(&only, args.json);
-    let results = downloader.fetch_all(&only, &watched.watch(), stop);
+    let results = downloader.fetch_all(&only, &watched.watch(), interruptible.flag());
     watched.finish(&results);
     let told = files.iter().zip(results).map(|((entry, file), result)| {
         let what = entry.map_or_else(|| file.address.to_string(), |entry| entry.name.clone());
@@ -80,14 +79,19 @@ pub fn run(args: Args) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// The files that are missing, and those that have changed. Where that cannot be asked, what is here is taken, and the
-/// download says why.
+/// The files that are missing, or of which a Hub has newer ones. Where it cannot be asked, what is here is taken, and
+/// the download says why.
+///
+/// # Errors
+///
+/// [`DownloadError::Stopped`] if a signal ends the asking; afterwards one ends the program, also at a question.
 fn to_come<'a>(
     downloader: &Downloader,
     files: &[(Option<&'a Entry>, &'a File)],
     json: bool,
-    stop: &AtomicBool,
-) -> Vec<(Option<&'a Entry>, &'a File)> {
+) -> Result<Vec<(Option<&'a Entry>, &'a File)>> {
+    let interruptible = Interruptible::begin("stopping")?;
+    let stop = interruptible.flag();
     let asked = asked_again(downloader, files);
     let watched = Watched::new(&asked, json);
     let watch = watched.watch();
@@ -102,7 +106,10 @@ fn to_come<'a>(
     let to_come = files.iter().filter(|(_, file)| is_to_come(file)).copied().collect();
     // No bar stays where a question is asked.
     watched.finish(&[]);
-    to_come
+    match stop.load(Ordering::Relaxed) {
+        true => Err(DownloadError::Stopped.into()),
+        false => Ok(to_come),
+    }
 }
 
 /// The files that are here and that a Hub is asked for again.

@@ -2,7 +2,8 @@
 //!
 //! Schedulers and process groups send a signal twice within moments; that is one request. A request that comes
 //! a second later or more exits at once, but for a checkpoint, which is finished before. SIGHUP stays ignored
-//! where it was, as under `nohup`. On Windows Ctrl-C, Ctrl-Break and the end of the console are such signals.
+//! where it was, as under `nohup`. On Windows Ctrl-C, Ctrl-Break and the closing of the console are such signals; of
+//! logging off and shutting down it tells services alone.
 
 #[cfg(windows)]
 mod console;

@@ -24,11 +24,7 @@ impl Log {
     /// If the log or the event file cannot be opened or written.
     pub fn open(run: &Path, step: u64, tensorboard: bool) -> Result<Self> {
         let path = run.join("log.jsonl");
-        match std::fs::read(&path) {
-            Ok(text) => tintype::files::write_whole(&path, &done(&text, step))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| path.display().to_string()),
-        }
+        cut(&path, step)?;
         let lines = Records::open(&path).with_context(|| path.display().to_string())?;
         let events = match tensorboard {
             true => {
@@ -71,6 +67,26 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// Drops what a log has beyond [`done`]. The file stays the same one where that can be: Windows replaces none that an
+/// editor has open.
+fn cut(path: &Path, step: u64) -> Result<()> {
+    let cannot = || path.display().to_string();
+    let text = match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        text => text.with_context(cannot)?,
+    };
+    let kept = done(&text, step);
+    if kept == text {
+        return Ok(());
+    }
+    if text.starts_with(&kept) {
+        let file = OpenOptions::new().write(true).open(path);
+        return file.and_then(|file| file.set_len(kept.len() as u64)).with_context(cannot);
+    }
+    tintype::files::write_whole(path, &kept)?;
+    Ok(())
 }
 
 /// The lines of a log up to a step; those that are not whole, or no JSON, are dropped.
@@ -188,6 +204,26 @@ mod tests {
         let text =
             b"{\"step\":1,\"note\":\"a\"}\n{\"step\":2\xff}\n\n{\"step\":3}\n{\"step\":4}\n{\"st";
         assert_eq!(done(text, 3), b"{\"step\":1,\"note\":\"a\"}\n{\"step\":3}\n");
+    }
+
+    #[test]
+    fn a_log_that_is_open_stays_the_same_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log.jsonl");
+        let (first, second) = ("{\"step\":1}\n", "{\"step\":2}\n");
+        for after in ["", second, "{\"st"] {
+            std::fs::write(&path, format!("{first}{after}")).expect("it is written");
+            let mut held = File::open(&path).expect("it opens");
+            let mut log = Log::open(folder.path(), 1, false).expect("it opens");
+            log.note(1, "again").expect("it is written");
+            let text = io::read_to_string(&mut held).expect("it is read");
+            let note = text.strip_prefix(first).expect("the first line is kept");
+            assert!(note.contains("again") && note.lines().count() == 1, "{after:?}: {text}");
+        }
+        // Lines in the middle can only be left out of another file.
+        std::fs::write(&path, format!("{second}{first}")).expect("it is written");
+        Log::open(folder.path(), 1, false).expect("it opens");
+        assert_eq!(std::fs::read_to_string(&path).expect("it is there"), first);
     }
 
     #[test]

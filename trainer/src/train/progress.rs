@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 use tintype::burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use tintype::labels::printable;
 
 use super::checkpoint::State;
 use super::config::Activations;
@@ -172,7 +173,7 @@ impl ProgressLogger {
     fn say(&self, line: &str) {
         // `eprintln` would panic where the disk is full.
         self.bar.suspend(|| {
-            let _ = writeln!(io::stderr(), "{line}");
+            let _ = writeln!(io::stderr(), "{}", printable(line));
         });
     }
 

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tintype::burn::tensor::Device;
 use tintype::files::{Lock, LockError};
+use tintype::labels::printable;
 use tintype::weights::Which;
 
 use super::checkpoint::{self, State};
@@ -100,7 +101,7 @@ fn own(out: &Path) -> Result<Option<Lock>> {
         .with_context(|| format!("--out {} cannot be written", out.display()))?;
     let owner = lock(out)?;
     if let Err(error) = checkpoint::tidy(out) {
-        let _ = writeln!(io::stderr(), "warning: {error:#}");
+        let _ = writeln!(io::stderr(), "warning: {}", printable(&format!("{error:#}")));
     }
     Ok(owner)
 }
@@ -170,7 +171,7 @@ fn settle(out: &Path, taken: Result<Lock, LockError>) -> Result<Option<Lock>> {
         Ok(lock) => Ok(Some(lock)),
         Err(LockError::Held(_)) => Err(RunError::Held(out.into()).into()),
         Err(LockError::Io { path, source }) if path.is_file() && !is_refused(&source) => {
-            let name = path.display();
+            let name = printable(&path.display().to_string());
             let _ = writeln!(
                 io::stderr(),
                 "warning: {name} cannot be locked ({source}); start this run only once at a time"

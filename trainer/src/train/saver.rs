@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use tintype::labels::printable;
 
 use super::checkpoint::{self, CheckpointError, State, TensorFile};
 use super::critical;
@@ -228,7 +229,8 @@ fn write(run: &Path, keep: Keep, state: &State, files: Vec<TensorFile>, writing:
             let left = writing.patience.saturating_sub(took).as_secs();
             let _ = writeln!(
                 io::stderr(),
-                "warning: {error}: the disk is full; make room in the next {left} s, or interrupt twice to give up"
+                "warning: {}: the disk is full; make room in the next {left} s, or interrupt twice to give up",
+                printable(&error.to_string())
             );
         }
         // A signal that ends the program is not held up here.

@@ -26,8 +26,8 @@ fn located(text: &str, error: &toml::de::Error) -> anyhow::Error {
     };
     let start = before.rfind('\n').map_or(0, |end| end + 1);
     let (line, column) = (before.matches('\n').count() + 1, before[start..].chars().count() + 1);
-    let has_escape = text[start..].lines().next().is_some_and(|line| line.contains('\\'));
-    let hint = match has_escape {
+    let there = text[start..].lines().next().unwrap_or_default();
+    let hint = match there.contains('"') && there.contains('\\') {
         true => format!("; \\ begins an escape in double quotes: {PATHS}"),
         false => String::new(),
     };
@@ -72,6 +72,8 @@ mod tests {
         assert!(said.starts_with("line 2, column ") && said.ends_with(PATHS), "{said}");
         let said = refused("images = \"D:\\train\\\"\nteacher = 'D:\\x'");
         assert!(said.starts_with("line 1, column ") && said.ends_with(PATHS), "{said}");
+        let said = refused("images = 'D:\\data' and\n");
+        assert!(said.starts_with("line 1, column ") && !said.contains(PATHS), "{said}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Error;
 use indicatif::ProgressBar;
+use tintype::labels::printable;
 
 /// The shortest time between two warnings of one kind.
 const PAUSE: Duration = Duration::from_secs(600);
@@ -25,8 +26,9 @@ impl Warnings {
 
     /// Tells a sentence at any time.
     pub fn say(&self, sentence: &str) {
+        // Standard error may be a file on the full disk; `eprintln` would panic.
         self.bar.suspend(|| {
-            let _ = writeln!(io::stderr(), "warning: {sentence}");
+            let _ = writeln!(io::stderr(), "warning: {}", printable(sentence));
         });
     }
 
@@ -37,10 +39,7 @@ impl Warnings {
             0 => String::new(),
             n => format!(" ({n} more since the last warning)"),
         };
-        // Standard error may be a file on the full disk; `eprintln` would panic.
-        self.bar.suspend(|| {
-            let _ = writeln!(io::stderr(), "warning: {error:#}; the training goes on{count}");
-        });
+        self.say(&format!("{error:#}; the training goes on{count}"));
     }
 }
 
@@ -66,6 +65,19 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alone;
+
+    #[test]
+    fn what_a_terminal_obeys_is_escaped() {
+        let name = "train::warnings::tests::what_a_terminal_obeys_is_escaped";
+        if let Some(said) = alone::said(name, &[]) {
+            let told = "warning: a\\u{1b}[8m cannot be deleted; the training goes on\n";
+            assert!(said.contains(told), "{said}");
+            return;
+        }
+        let error = anyhow::anyhow!("a\u{1b}[8m cannot be deleted");
+        Warnings::new(ProgressBar::hidden()).tell("prune", &error);
+    }
 
     #[test]
     fn warnings_repeat_every_ten_minutes_with_a_count() {

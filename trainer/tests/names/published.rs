@@ -96,7 +96,7 @@ impl Scene {
         Self { hub, workspace }
     }
 
-    fn command(&self, line: &str) -> Command {
+    pub fn command(&self, line: &str) -> Command {
         let mut command = program();
         for variable in
             ["HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN_PATH", "HTTPS_PROXY", "ALL_PROXY"]

@@ -1,4 +1,5 @@
-//! What a console of Windows sends: Ctrl-C, Ctrl-Break, and its own end.
+//! What a console of Windows sends: Ctrl-C, Ctrl-Break, and that its window is closed; to services the ends of session and
+//! system, too.
 
 use std::io;
 use std::sync::OnceLock;
@@ -6,7 +7,7 @@ use std::time::Duration;
 
 /// Its window is closed.
 const CLOSE: u32 = 2;
-/// The user logs off.
+/// The user logs off. Services alone are told; other programs are ended without a word, as at [`SHUTDOWN`].
 const LOGOFF: u32 = 5;
 /// The system shuts down.
 const SHUTDOWN: u32 = 6;

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use tintype::burn::tensor::Device;
+#[cfg(any(feature = "cuda", feature = "mpi"))]
+use tintype::labels::printable;
 
 #[cfg(any(feature = "cuda", feature = "mpi"))]
 use super::watch::Watching;
@@ -151,7 +153,7 @@ impl Drop for Group {
 /// Tells something on standard error, which may be a file on a full disk.
 #[cfg(any(feature = "cuda", feature = "mpi"))]
 fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "note: {text}");
+    let _ = writeln!(io::stderr(), "note: {}", printable(text));
 }
 
 #[cfg(feature = "mpi")]
