@@ -2,6 +2,7 @@
 //! nesting.
 
 use std::collections::BTreeMap;
+#[cfg(unix)]
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 
@@ -11,7 +12,9 @@ use tintype::generate::{Origin, Sampler};
 use tintype::model::sit::SiTConfig;
 use tintype::model::vavae::VaeConfig;
 use tintype::weights::{snapshot, write_safetensors};
-use tintype_test_hub::{Fault, Gate, TestHub, sha256, wait_until};
+use tintype_test_hub::{Fault, TestHub, sha256};
+#[cfg(unix)]
+use tintype_test_hub::{Gate, wait_until};
 use tintype_test_models::configs::{autoencoder, f8d4, lightningdit, sit};
 use tintype_test_models::pickles::{checkpoint, saved, section, tensor};
 

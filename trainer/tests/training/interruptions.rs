@@ -1,11 +1,14 @@
 //! Runs that end early, and go on.
 
+#[cfg(unix)]
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use tintype::weights::open;
 
-use crate::common::{TINTYPE, Workspace, names};
+#[cfg(unix)]
+use crate::common::TINTYPE;
+use crate::common::{Workspace, names};
 use crate::runs::{FILES, assert_same, hdit};
 
 #[test]

@@ -54,12 +54,11 @@ fn slashed(path: &Path) -> String {
     path.iter().map(|part| readable(part.as_encoded_bytes())).collect::<Vec<_>>().join("/")
 }
 
-#[cfg(test)]
+// Where a path may be so long.
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
 
-    // Where a path may be so long.
-    #[cfg(unix)]
     #[test]
     fn folders_in_folders_end() {
         let place = tempfile::tempdir().expect("a folder");
