@@ -383,8 +383,7 @@ mod tests {
         std::fs::write(&path, then.to_string()).expect("written");
         let (preferences, trouble) = load(&path);
         let trouble = trouble.expect("a sentence");
-        let lost =
-            "theme, choice.precision, form.count, models.a8454562b8209a49.settings and 1 more";
+        let lost = "choice.precision, form.count, models.00c0ffee00c0ffee, models.a8454562b8209a49.settings and 1 more";
         assert!(trouble.contains(lost), "{trouble}");
         assert!(trouble.contains("settings.damaged.json"), "{trouble}");
         let kept = std::fs::read_to_string(folder.path().join("settings.damaged.json"));

@@ -23,6 +23,7 @@ pub fn salvage<T: Default + Serialize + DeserializeOwned>(
 ) -> Salvaged<T> {
     let (mut whole, mut lost) = (Value::Null, Vec::new());
     take::<T>(&mut whole, &mut lost, &[], &Value::Object(given));
+    lost.sort();
     let read: T = serde_json::from_value(whole.clone()).unwrap_or_default();
     let known = serde_json::to_value(&read).unwrap_or_default();
     let unknown = match beyond(&whole, &known) {
@@ -161,7 +162,7 @@ mod tests {
             "pair": {"left": 1, "right": null},
             "named": {"a": {"number": 1, "text": 2}, "b": 5, "c": {"number": 3}},
         }));
-        assert_eq!(lost, ["inner.number", "pair", "named.a.text", "named.b"]);
+        assert_eq!(lost, ["inner.number", "named.a.text", "named.b", "pair"]);
         assert_eq!(read.inner, Inner { text: "kept".into(), ..Inner::default() });
         assert_eq!(read.pair, None);
         let numbers: Vec<_> = read.named.iter().map(|(name, of)| (&name[..], of.number)).collect();

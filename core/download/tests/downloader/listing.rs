@@ -25,7 +25,7 @@ fn listed(scene: &Scene, of: &Hub) -> Result<Vec<(String, Option<u64>)>, Downloa
 #[test]
 fn files_are_listed_over_all_pages() {
     let scene = Scene::new();
-    for path in ["README.md", "a \"name\" with ä.json"] {
+    for path in ["README.md", "a 'name' with ä.json"] {
         scene.hub.put(REPOSITORY, path, b"{}");
     }
     for path in ["deep/1.bin", "deep/2.bin", "deep/er/3.bin"] {
@@ -33,7 +33,7 @@ fn files_are_listed_over_all_pages() {
     }
     let expected = [
         (address("README.md"), Some(2)),
-        (address("a \"name\" with ä.json"), Some(2)),
+        (address("a 'name' with ä.json"), Some(2)),
         (address("deep/1.bin"), Some(7)),
         (address("deep/2.bin"), Some(7)),
         (address("deep/er/3.bin"), Some(7)),

@@ -204,7 +204,12 @@ fn file_name(model: &Path) -> String {
         return address.file_name().into();
     }
     let last = model.components().next_back();
-    last.map(|last| last.as_os_str().to_string_lossy().into_owned()).unwrap_or_default()
+    let last = last.map(|last| last.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
+    match text.contains("://") {
+        // An address that is refused; what follows its path may be a key.
+        true => last.split(['?', '#']).next().unwrap_or_default().into(),
+        false => last,
+    }
 }
 
 /// Keys with their values; the model's own is `model`. A part without a key belongs to the value before it, which
