@@ -39,6 +39,8 @@ pub enum Question {
 
 /// What the app is told of its models.
 #[derive(Debug)]
+// Few are sent at a time, and only Windows' paths make one large.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum News {
     /// A model is complete; `beside` was open when it was asked for.
     Complete { name: String, beside: ModelPaths },

@@ -67,6 +67,8 @@ enum Order {
 
 /// What the engine tells.
 #[derive(Debug)]
+// Few are sent at a time, and only Windows' paths make one large.
+#[allow(clippy::large_enum_variant)]
 pub enum Update {
     /// The devices of this machine, the best first.
     Devices(Vec<DeviceRow>),
