@@ -2,12 +2,13 @@
 #![recursion_limit = "256"]
 #![cfg_attr(windows, windows_subsystem = "windows")]
 
+use std::io::Write;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use tintype::generate::ModelPaths;
 use tintype_desktop::start::Start;
 use tintype_desktop::{console, window};
@@ -51,6 +52,9 @@ struct Args {
     /// Repaint 60 times a second while pictures develop, and tell on standard error how long frames took
     #[arg(long)]
     frame_times: bool,
+    /// Write the manual page to standard output and open no window: for packages
+    #[arg(long, hide = true)]
+    man: bool,
 }
 
 fn main() -> ExitCode {
@@ -64,12 +68,30 @@ fn run() -> ExitCode {
         Ok(args) => args,
         Err(answer) => return console::answer(&answer),
     };
+    if args.man {
+        return match write_manual_page() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => console::fail(&format!("the manual page could not be written: {error}")),
+        };
+    }
     tintype::memory::keep_freed_memory();
     tintype::shaders::keep_compiled_kernels();
     match window::run(&start(&args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => console::fail(&sentence),
     }
+}
+
+/// The same version writes the same page, whatever its features and day.
+fn write_manual_page() -> std::io::Result<()> {
+    // clap_mangen writes no argument for an empty date, and roff would then take the next one, the source, for it.
+    let no_date = r#""""#;
+    let mut page = Vec::new();
+    clap_mangen::Man::new(Args::command().long_version(None::<&str>))
+        .date(no_date)
+        .source(concat!("tintype ", env!("CARGO_PKG_VERSION")))
+        .render(&mut page)?;
+    std::io::stdout().write_all(&page)
 }
 
 /// What the command line says.

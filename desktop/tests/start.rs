@@ -112,7 +112,11 @@ fn questions_are_answered_without_a_screen() -> Result<()> {
     let answer = |option: &str| -> Result<Output> {
         Ok(app(home.path()).arg(option).stdout(Stdio::piped()).output()?)
     };
-    for (option, part) in [("--version", env!("CARGO_PKG_VERSION")), ("--help", "--settings")] {
+    for (option, part) in [
+        ("--version", env!("CARGO_PKG_VERSION")),
+        ("--help", "--settings"),
+        ("--man", ".TH tintype-desktop 1"),
+    ] {
         let Output { status, stdout, stderr } = answer(option)?;
         assert!(status.success() && stderr.is_empty(), "{option}");
         assert!(String::from_utf8(stdout)?.contains(part), "{option}");
