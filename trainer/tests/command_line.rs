@@ -103,7 +103,9 @@ fn a_quality_is_overridden_by_its_parts() {
         (settings.sampler.name(), settings.steps)
     };
     assert_eq!(settings("draft.png", &[]), ("unipc", 8));
-    assert_eq!(settings("fewer.png", &["--steps", "3"]), ("unipc", 3));
+    // A grid of one image has no settings, and is not written over it.
+    let fewer = ["--steps", "3", "--grid", "1", "--overwrite"];
+    assert_eq!(settings("fewer.png", &fewer), ("unipc", 3));
     let other = ["--steps", "2", "--sampler", "unipc", "--times", "karras", "--rho", "3"];
     assert_eq!(settings("other.png", &other), ("unipc", 2));
 }

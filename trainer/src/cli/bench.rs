@@ -28,7 +28,7 @@ pub struct Args {
     /// Batch sizes [default: 1,64 on a GPU, 1,4 on the CPU]
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..), allow_negative_numbers = true)]
     batch: Vec<u16>,
-    /// Batch sizes for training [default: 64,256 on a GPU, --batch on the CPU]
+    /// Batch sizes for training [default: those of --batch; without these 64,256 on a GPU]
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..), allow_negative_numbers = true)]
     train_batch: Vec<u16>,
     /// Of `operations`, `convolutions` and `optimizer`, only those whose names contain TEXT

@@ -54,7 +54,7 @@ pub struct Args {
     #[arg(long, default_value_t = 1, value_parser = whole(Setting::Count), allow_negative_numbers = true)]
     count: usize,
     /// Steps and sampler of all models together: draft (8 steps), good (16) or best (the authors'); --steps and
-    /// --sampler override it [default: best, unless the published model says otherwise]
+    /// --sampler override it [default: best]
     #[arg(long, value_enum)]
     quality: Option<Quality>,
     #[command(flatten)]

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use tintype::weights::{Dtype, Weights, write_safetensors};
 
 use super::model::{AverageArgs, NamesArgs};
+use super::output::check_file;
 use super::published::{DownloadArgs, FileOptions, Library};
 use crate::data::made::sweep;
 use tintype::files::{read_text, write_durably};
@@ -59,6 +60,9 @@ pub fn run(mut args: Args) -> Result<()> {
     let library = Library::of_process();
     let mut options = FileOptions::new(&library);
     options.any(&mut args.input)?;
+    options.local("--config", args.config.as_deref());
+    options.local("--names", args.names.names.as_deref());
+    check_file("OUTPUT", &args.output)?;
     options.resolve(args.download, false)?;
     let mut weights = args.names.apply(args.average.open(&args.input)?)?;
     check_readable(&weights)?;

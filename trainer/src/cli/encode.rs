@@ -15,6 +15,7 @@ use super::force;
 use super::interrupt::on_interrupt;
 use super::model::NamesArgs;
 use super::numbers::{at_least, seed};
+use super::output::{check_file, check_folder};
 use super::published::{DownloadArgs, FileOptions, Library};
 use super::training_data::image_store;
 use crate::data::encode::{
@@ -76,6 +77,10 @@ pub fn run(mut args: Args) -> Result<Outcome> {
     let role = options.encoder("--vae", &mut args.vae)?;
     if hdf5 && role == Role::DinoV2 {
         return Err(no_moments(&args.out));
+    }
+    match hdf5 {
+        true => check_file("--out", &args.out)?,
+        false => check_folder("--out", &args.out, &args.out)?,
     }
     options.resolve(args.download, args.json)?;
     let started = Instant::now();

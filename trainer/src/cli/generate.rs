@@ -47,7 +47,7 @@ pub struct Args {
     #[arg(long, value_parser = whole(Setting::Count), allow_negative_numbers = true)]
     count: Option<usize>,
     /// Steps and sampler together: draft (8 steps), good (16) or best (the authors'); --steps and --sampler
-    /// override it [default: best, unless the published model says otherwise]
+    /// override it [default: best]
     #[arg(long, value_enum)]
     quality: Option<Quality>,
     #[command(flatten)]
@@ -66,7 +66,8 @@ pub struct Args {
     /// Replace files of the same name instead of writing beside them
     #[arg(long)]
     overwrite: bool,
-    /// Columns of the image grid; 0 disables it [default: one row per class]
+    /// Columns of the image grid; 0 disables it [default: one row per class, with one
+    /// image each rows of 8]
     #[arg(long, value_name = "COLUMNS", value_parser = at_least::<usize>(0), allow_negative_numbers = true)]
     grid: Option<usize>,
     /// Also write the pixel stream's image beside the decoded latent (Hi-DiT)
@@ -307,6 +308,8 @@ fn write_grid(args: &Args, output: &mut Output, finished: &[Picture], wanted: us
         return Ok(());
     }
     let path = match output.place() {
+        // The image itself is there already, with its settings.
+        Place::File(_) if wanted == 1 => return Ok(()),
         Place::File(path) => path.clone(),
         Place::Folder(folder) => folder.join("grid.png"),
     };

@@ -14,6 +14,7 @@ use super::model::{AverageArgs, ModelArgs, NamesArgs};
 use super::proposal::{Advice, advise};
 use super::published::{DownloadArgs, FileOptions, Library};
 use super::terminal::shown_json;
+use crate::bench::Subject;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -49,6 +50,9 @@ pub fn run(mut args: Args) -> Result<()> {
     if let Some(file) = &mut args.file {
         options.any(file)?;
     }
+    options.local("--config", args.config.as_deref());
+    options.local("--names", args.names.names.as_deref());
+    args.network.as_deref().map(Subject::named).transpose()?;
     // Standard output is one JSON document.
     options.resolve(args.download, false)?;
     let model = ModelArgs {

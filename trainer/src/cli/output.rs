@@ -53,8 +53,9 @@ impl Output {
     pub fn prepare(path: &Path, overwrite: bool) -> Result<Self> {
         let is_file = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"));
         if !is_file && path.extension().is_some() && !path.is_dir() {
-            let extension = path.extension().unwrap_or_default().to_string_lossy();
-            if ["jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"].contains(&&*extension) {
+            let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+            let others = ["jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"];
+            if others.into_iter().any(|other| extension == other) {
                 bail!("--out {}: only .png files are written", path.display());
             }
         }

@@ -107,7 +107,9 @@ impl SamplingArgs {
         self.sampler.as_deref().map(Sampler::from_name).transpose()?;
         self.times.as_deref().map(TimeGrid::from_name).transpose()?;
         let numbers = [
+            (Setting::Steps, self.steps.map(|steps| steps as f64)),
             (Setting::GuidanceScale, self.cfg),
+            (Setting::GuidanceChannels, self.cfg_channels.map(|channels| channels as f64)),
             (Setting::TimeShift, self.shift),
             (Setting::GuidanceAgreement, self.cfg_adaptive),
             (Setting::GateTime, self.tau),

@@ -35,7 +35,7 @@ pub struct Args {
     /// Output folder for checkpoints, log and previews; an existing run is resumed
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
-    /// Devices for data parallelism: auto, cpu, cuda, or a list (cuda:0,cuda:1)
+    /// Devices for data parallelism: auto, cpu, cuda, wgpu or vulkan, or a list (cuda:0,cuda:1)
     #[arg(long, default_value = "auto", value_delimiter = ',')]
     device: Vec<String>,
     /// Override the number of training steps

@@ -32,6 +32,8 @@ fn settings_outputs_and_paths_of_generate_and_sample() {
         ("sample --model tiny-joint --count 12 --npz x.zip", "does not end in .npz"),
         ("sample --model tiny-joint --count 12 --out x --vae no.pt", "--vae no.pt: there is no"),
         ("generate 3 --model tiny-joint --tau 2", "--tau 2 is not between 0 and 1"),
+        ("generate 3 --model tiny-joint --steps 0", "--steps 0 is not"),
+        ("generate 3 --model tiny-joint --cfg-channels 0", "--cfg-channels 0 is not"),
         ("generate 3 --model tiny-joint --names no.txt", "--names no.txt: there is no such file"),
         ("compare emoji tiny-joint,vae=no.pt --class 3", "vae=no.pt: there is no such file"),
         ("compare emoji tiny-vae --class 3", "model=tiny-vae: it is not a network"),
@@ -216,12 +218,38 @@ fn data_outputs_and_runs_of_train() {
 }
 
 #[test]
-fn moments_of_what_has_none() {
+fn outputs_of_encode() {
     let scene = Scene::new();
+    scene.workspace.write("taken", "a file");
     scene.succeeds("prepare images --out store --size 16");
     let commands = [
         ("encode store --vae rae --out x.h5", "x.h5: an .h5 file holds the moments of posteriors"),
         ("encode store --vae dinov2-b-reg --out x.h5", "a RAE's latents have none"),
+        ("encode store --vae tiny-vae --out taken/x", "--out taken/x cannot be written"),
+        ("encode store --vae tiny-vae --out taken/x.h5", "--out taken/x.h5 cannot be written"),
     ];
     refused(&scene, &commands);
+}
+
+#[test]
+fn paths_and_networks_of_convert_and_info() {
+    let scene = Scene::new();
+    scene.workspace.write("taken", "a file");
+    let commands = [
+        ("convert tiny-joint taken/x.safetensors", "OUTPUT taken/x.safetensors cannot be written"),
+        ("convert tiny-joint x.safetensors --config no.yaml", "--config no.yaml: there is no such"),
+        (
+            "convert tiny-joint x.safetensors --names no.txt",
+            "--names no.txt: there is no such file",
+        ),
+        ("info tiny-joint --config no.yaml", "--config no.yaml: there is no such file"),
+        ("info tiny-joint --names no.txt", "--names no.txt: there is no such file"),
+        ("info tiny-joint --as sit-xxl", "sit-xxl"),
+    ];
+    let asked = scene.hub.requests().len();
+    for (line, reason) in commands {
+        let error = scene.refused(&format!("{line} --yes"));
+        assert!(error.contains(reason), "{line}: {error}");
+    }
+    assert_eq!(scene.hub.requests().len(), asked, "something was asked for");
 }
