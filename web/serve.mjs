@@ -19,11 +19,13 @@ const TYPES = {
 export function serve(folder, port = 0, meddle = () => false) {
   const policy = policyOf(readFileSync(join(folder, "index.html"), "utf8"));
   const server = createServer((request, response) => {
-    const path = decodeURIComponent(new URL(request.url, "http://localhost").pathname);
+    const path = pathOf(request.url);
+    if (path === undefined) return void response.writeHead(400).end("no address");
     if (meddle(path, response, request)) return;
     const file = join(folder, normalize(path.endsWith("/") ? `${path}index.html` : path));
-    const size = file.startsWith(folder) && statSync(file, { throwIfNoEntry: false })?.size;
-    if (!size) return void response.writeHead(404).end("not found");
+    const found = file.startsWith(folder) ? statSync(file, { throwIfNoEntry: false }) : undefined;
+    if (!found?.isFile() || found.size === 0) return void response.writeHead(404).end("not found");
+    const size = found.size;
     const headers = {
       "Content-Type": TYPES[extname(file)] ?? "application/octet-stream",
       "Accept-Ranges": "bytes",
@@ -32,7 +34,7 @@ export function serve(folder, port = 0, meddle = () => false) {
     const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
     const start = range ? Number(range[1]) : 0;
     const end = range && range[2] ? Math.min(Number(range[2]), size - 1) : size - 1;
-    if (start >= size) return void response.writeHead(416, { "Content-Range": `bytes */${size}` }).end();
+    if (start > end) return void response.writeHead(416, { "Content-Range": `bytes */${size}` }).end();
     if (range) headers["Content-Range"] = `bytes ${start}-${end}/${size}`;
     response.writeHead(range ? 206 : 200, { ...headers, "Content-Length": end - start + 1 });
     createReadStream(file, { start, end }).pipe(response);
@@ -41,6 +43,15 @@ export function serve(folder, port = 0, meddle = () => false) {
     server.on("error", reject);
     server.listen(port, "127.0.0.1", () => resolve({ server, origin: `http://localhost:${server.address().port}` }));
   });
+}
+
+/** The path of an address; undefined where it is none. */
+function pathOf(address) {
+  try {
+    return decodeURIComponent(new URL(address, "http://localhost").pathname);
+  } catch {
+    return undefined;
+  }
 }
 
 /** The policy that a page states in its head. Workers have none but what comes with their scripts. */

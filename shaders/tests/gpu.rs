@@ -1,5 +1,5 @@
 //! Kernels for GPUs against the plain operations on the processor: results, and the gradients of every input.
-//! Needs a GPU, or Mesa's software one; `TINTYPE_TEST_DEVICE=cuda` takes CUDA's, where the build has it.
+//! Needs Mesa's software GPU; `TINTYPE_TEST_DEVICE=cuda` takes CUDA's, where the build has it.
 #![cfg(all(feature = "wgpu", feature = "autodiff", feature = "cpu"))]
 
 #[allow(dead_code)] // some are of kernels for the processor alone

@@ -1,4 +1,4 @@
-//! Comparing, with the tolerances of the goldens' READMEs.
+//! Comparing, with a tolerance for each kind of value.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -452,7 +452,7 @@ function notice(text: string, action?: string, act?: () => void) {
 async function take(files: File[]) {
   if (files.length === 0) return;
   try {
-    const picture = files.find((file) => file.name.endsWith(".png"));
+    const picture = files.find((file) => /\.png$/i.test(file.name));
     if (picture) {
       const origin = await readOrigin(picture);
       if (!origin) throw new Error(`${picture.name} carries no settings of Tintype.`);

@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { deflateSync } from "node:zlib";
+import { serve } from "../serve.mjs";
 import { site } from "./browser.mjs";
 
 const { choose } = await import(join(site, "engine", "capability.js"));
@@ -357,6 +358,17 @@ test("sizes and rates are for people", () => {
   assert.equal(rate.perSecond, 2000, "of the last seconds");
   rate.reset();
   assert.equal(rate.perSecond, null);
+});
+
+test("the server goes on after addresses that lead nowhere", async () => {
+  const { server, origin } = await serve(site);
+  const status = async (path, headers = {}) => (await fetch(`${origin}${path}`, { headers })).status;
+  assert.equal(await status("/%zz"), 400);
+  assert.equal(await status("/engine"), 404, "a folder");
+  assert.equal(await status("/sw.js", { Range: "bytes=5-2" }), 416);
+  assert.equal(await status("/sw.js", { Range: "bytes=2-5" }), 206);
+  assert.equal(await status("/"), 200);
+  server.close();
 });
 
 test("the package resolves and its types fit the README's example", () => {

@@ -15,7 +15,7 @@ pub const HELP: [(&str, &str); 13] = [
     ("Ctrl+R", "surprise me"),
     ("Esc", "go back; clear the search; stop after this step"),
     ("Ctrl+1, 2, 3, 4", "develop, gallery, models, compare"),
-    ("Left, Right", "the next and the last picture"),
+    ("Left, Right", "the previous and the next picture"),
     ("Ctrl+S", "save the picture as"),
     ("Ctrl+C", "copy the picture"),
     ("Del, Ctrl+Z", "delete the picture, bring it back"),

@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, default_value = "auto", value_delimiter = ',')]
     device: Vec<String>,
     /// Override the number of training steps
-    #[arg(long, value_parser = at_least::<u64>(0), allow_negative_numbers = true)]
+    #[arg(long, value_parser = at_least::<u64>(1), allow_negative_numbers = true)]
     steps: Option<u64>,
     /// With several processes or GPUs: how long a rank waits for the others, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = at_least::<u64>(1), allow_negative_numbers = true)]
@@ -107,8 +107,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         }
     };
     // Before, a signal ends the process, which may wait for others that do not come.
-    let message =
-        "stopping after this step and writing a checkpoint; run the same command to resume";
+    let message = "stopping after this step, on a GPU after the next one, and writing a checkpoint; run the same command to resume";
     let run = Run {
         config: given,
         out: args.out.clone(),

@@ -46,6 +46,13 @@ impl LatentSet {
     fn open(data: &LatentData, stats: Option<&Path>) -> Result<Self> {
         let latents = Arc::new(Latents::open(&data.latents, stats)?);
         let images = data.images.as_deref().map(image_store).transpose()?;
+        if let Some(images) = &images {
+            // In whatever order, as the latents may be another program's: the names of the classes are what is taken.
+            ensure!(
+                sorted(images.labels()) == sorted(&latents.labels),
+                "data.images has other numbers of images per class than data.latents, so its class names may be wrong; name the store that the latents were encoded from, or remove data.images"
+            );
+        }
         Ok(Self { latents, images })
     }
 
@@ -53,6 +60,12 @@ impl LatentSet {
     pub fn classes(&self) -> Vec<String> {
         self.images.as_ref().map_or(Vec::new(), |images| images.description.classes.clone())
     }
+}
+
+fn sorted(labels: &[Option<usize>]) -> Vec<Option<usize>> {
+    let mut labels = labels.to_vec();
+    labels.sort_unstable();
+    labels
 }
 
 /// What a DiT-DH learns.

@@ -128,7 +128,7 @@ impl Config {
         Ok(serde_json::to_value(self)?)
     }
 
-    /// The settings that must stay when a run is resumed, by table. Free are steps, the intervals of log,
+    /// The settings that must stay when a run is resumed, by table. Free are steps (but where they end a schedule), the intervals of log,
     /// checkpoints, previews and evaluations, what is kept, devices and what changes only the rounding.
     ///
     /// # Errors

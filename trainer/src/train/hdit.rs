@@ -291,8 +291,8 @@ pub fn loss(
     Loss { total: total.clone(), terms: vec![("loss", total)], tape: tape.into() }
 }
 
-/// The parameter groups of `hdit` §6: the mapping network has a third of the learning rate, and only
-/// projection matrices have weight decay.
+/// The parameter groups of `hdit` §6: the mapping network and the norms' layers have a third of the
+/// learning rate; only projection matrices and the norms' layers have weight decay.
 pub fn group(name: &str) -> Group {
     let is_norm = name.ends_with(".norm.linear.weight");
     let in_mapping = name.starts_with("mapping.");

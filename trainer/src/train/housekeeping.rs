@@ -29,10 +29,11 @@ impl<'a> Housekeeping<'a> {
     /// Of a run that begins or goes on at `state`.
     ///
     /// * `macs`: of one sample's forward pass
-    pub fn open(run: &'a Run, state: &State, macs: f64, device: &Device) -> Self {
+    /// * `ranks`: devices like this one that share a step
+    pub fn open(run: &'a Run, state: &State, macs: f64, device: &Device, ranks: usize) -> Self {
         let config = run.config.run();
         let keep = Keep { last: config.keep_last, every: config.keep_every };
-        let progress = ProgressLogger::open(run, state, macs, device);
+        let progress = ProgressLogger::open(run, state, macs, device, ranks);
         let warnings = Warnings::new(progress.bar());
         Self { run, progress, saver: Saver::new(&run.out, keep), warnings, failed: 0 }
     }

@@ -48,7 +48,8 @@ impl ProgressLogger {
     /// Of a run that begins or goes on at `state`.
     ///
     /// * `macs`: of one sample's forward pass
-    pub fn open(run: &Run, state: &State, macs: f64, device: &Device) -> Self {
+    /// * `ranks`: devices like this one that share a step
+    pub fn open(run: &Run, state: &State, macs: f64, device: &Device, ranks: usize) -> Self {
         let config = run.config.run();
         let bar = match run.quiet {
             true => ProgressBar::hidden(),
@@ -71,7 +72,8 @@ impl ProgressLogger {
             place: (run.out.clone(), state.step, config.tensorboard),
             batch: config.batch,
             flops: 6.0 * macs,
-            peak,
+            // A machine's ranks on the CPU share its cores.
+            peak: if is_cpu(device) { peak } else { peak * ranks as f64 },
             device: device.clone(),
             since: (0.0, 0),
             seconds: None,
@@ -218,10 +220,14 @@ fn memory_in_use(device: &Device) -> u64 {
     system.process(pid).map_or(0, |process| process.memory())
 }
 
+fn is_cpu(device: &Device) -> bool {
+    device.clone().inner() == Device::flex()
+}
+
 /// Peak FLOP/s of a few square matrix products in the activations' dtype.
 fn measured_peak(device: &Device, precision: Activations) -> f64 {
+    let side = if is_cpu(device) { 512 } else { 4096 };
     let device = device.clone().inner();
-    let side = if device == Device::flex() { 512 } else { 4096 };
     let dtype = match precision {
         Activations::F32 => FloatDType::F32,
         Activations::Bf16 => FloatDType::BF16,

@@ -202,7 +202,10 @@ impl Rank<'_> {
         let (mut state, note) = self.begin()?;
         let config = self.run.config.run();
         let mut housekeeping = match self.comm.rank {
-            0 => Some(Housekeeping::open(self.run, &state, self.system.macs(), &self.device)),
+            0 => {
+                let (macs, ranks) = (self.system.macs(), self.comm.world);
+                Some(Housekeeping::open(self.run, &state, macs, &self.device, ranks))
+            }
             _ => None,
         };
         if let (Some(housekeeping), Some(note)) = (&mut housekeeping, note) {

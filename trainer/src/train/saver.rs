@@ -229,7 +229,7 @@ fn write(run: &Path, keep: Keep, state: &State, files: Vec<TensorFile>, writing:
             let left = writing.patience.saturating_sub(took).as_secs();
             let _ = writeln!(
                 io::stderr(),
-                "warning: {}: the disk is full; make room in the next {left} s, or interrupt twice to give up",
+                "warning: {}: the disk is full; make room in the next {left} s; a second interrupt gives up",
                 printable(&error.to_string())
             );
         }

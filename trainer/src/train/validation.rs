@@ -25,7 +25,12 @@ const UNUSED: [(&str, &str, &[&str]); 7] = [
 ];
 
 /// Settings of losses that need one of these files.
-const OF_FILES: [(&str, &[&str]); 5] = [
+const OF_FILES: [(&str, &[&str]); 10] = [
+    ("loss.repa_weight", &["data.teacher"]),
+    ("loss.vf_weight", &["data.teacher"]),
+    ("loss.adaptive_vf", &["data.teacher"]),
+    ("loss.distmat_margin", &["data.teacher"]),
+    ("loss.cos_margin", &["data.teacher"]),
     ("loss.lpips_weight", &["data.lpips"]),
     ("loss.perceptual_weight", &["data.lpips"]),
     ("loss.convnext_weight", &["data.convnext"]),
@@ -36,6 +41,9 @@ const OF_FILES: [(&str, &[&str]); 5] = [
 /// Settings of a discriminator, which is not there where `loss.disc_weight` is 0.
 const OF_DISCRIMINATOR: [&str; 4] =
     ["loss.disc_start", "loss.disc_upd_start", "loss.disc_channels", "loss.diff_augment"];
+
+/// Settings of Hi-DiT's second stage, in which it learns pixels.
+const OF_STAGE_2: [&str; 3] = ["loss.pixel_weight", "loss.pixel_loss", "loss.latent_noise"];
 
 /// Refuses settings that the recipe does not use, or not without a file or a network that is not there.
 ///
@@ -57,6 +65,12 @@ pub fn refuse_unused(table: &Value) -> Result<()> {
             "{key} has no effect without {}",
             files.join(" or ")
         );
+    }
+    let stage = table.get("loss").and_then(|loss| loss.get("stage"));
+    if recipe == Some("hidit") && stage.and_then(Value::as_u64).is_none_or(|stage| stage == 1) {
+        for key in OF_STAGE_2 {
+            ensure!(!is_given(key), "{key} has no effect with loss.stage = 1; remove it");
+        }
     }
     let disc_weight = table.get("loss").and_then(|loss| loss.get("disc_weight"));
     if disc_weight.and_then(Value::as_f64) == Some(0.0) {
@@ -344,6 +358,8 @@ mod tests {
         assert!(Config::parse(vae).is_ok());
         assert!(Config::parse(&format!("{vae}max_grad_norm = 1.0\n")).is_ok());
         assert!(refused("[preview]\nevery = 1\ncount = 4\n").contains("preview.count"));
+        assert!(refused("[loss]\nvf_weight = 0.1\n").contains("without data.teacher"));
+        assert!(refused("[loss]\ncos_margin = 0.5\n").contains("without data.teacher"));
         assert!(refused("[init]\nfrom = \"x\"\nreinit = [\"a\"]\n").contains("init.reinit"));
         assert!(refused("[ema]\ndecay = 0.9\n").contains("no EMA"));
         assert!(refused("[init]\nreinit = [\"a\"]\n").contains("init.reinit"));
