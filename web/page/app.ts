@@ -259,6 +259,8 @@ async function make(tintype: Tintype, request: Request, gate: number | null) {
   // One that follows the form takes the place of the one before, without an empty frame between.
   if (!follows || $("frame").dataset.state === "empty") clear(info, gate);
   const started = performance.now();
+  // A link that comes meanwhile is of another picture.
+  const { hash } = location;
   const begun: number[] = [];
   try {
     for await (const event of tintype.generate({ ...request, compare: form.compares, preview: preview && !follows })) {
@@ -275,8 +277,11 @@ async function make(tintype: Tintype, request: Request, gate: number | null) {
         if (stale) continue;
         document.documentElement.dataset.seconds = seconds.toFixed(2);
         gallery.add(event);
-        address({ ...request, class: name(event) });
-        if (!follows) form.advance();
+        if (location.hash === hash) {
+          address({ ...request, class: name(event) });
+          // Nor is a seed that was typed meanwhile this picture's.
+          if (!follows && form.request().seed === request.seed) form.advance();
+        }
         // The first picture on a GPU also builds its kernels.
         // Nor does one say much during which a core came or went.
         if ((info.device === "cpu" || warm === info) && cores === tintype.cores) {
