@@ -163,6 +163,9 @@ test("settings are read from every kind of text chunk", async () => {
     assert.deepEqual(await read(chunk("tEXt", "Software\0a tool"), written), settings);
   }
   assert.equal(await read(chunk("tEXt", "Software\0tintype")), null);
+  const seeds = String.raw`{"class_name": "\"seed\": 3", "seed": 18446744073709551615, "blend": {"seed":9007199254740993,"amount":0.5}, "index": 7}`;
+  const exact = { class_name: '"seed": 3', seed: 18446744073709551615n, blend: { seed: 9007199254740993n, amount: 0.5 }, index: 7 };
+  assert.deepEqual(await read(chunk("tEXt", "tintype\0", Buffer.from(seeds))), exact);
 });
 
 test("dropped files are told apart by what is in them", async () => {
