@@ -154,10 +154,11 @@ async function download(wanted: Wanted, around: Surroundings, kept: Kept | null,
       throw new FileError(`${name} ended after ${have} of ${total} bytes. Try again: it goes on from there.`, true);
     }
     const found = sum.hex();
-    if (wanted.sha256 && found !== wanted.sha256) {
+    const expected = wanted.sha256?.toLowerCase();
+    if (expected && found !== expected) {
       await part?.discard();
       throw new FileError(
-        `${name} is damaged, or of another version than this page: its checksum begins with ${found.slice(0, 8)} and should begin with ${wanted.sha256.slice(0, 8)}. Reload the page; if that does not help, the file on the server is wrong.`,
+        `${name} is damaged, or of another version than this page: its checksum begins with ${found.slice(0, 8)} and should begin with ${expected.slice(0, 8)}. Reload the page; if that does not help, the file on the server is wrong.`,
       );
     }
     if (!part) return { blob: new Blob(memory), notKept };
@@ -372,7 +373,7 @@ class Kept {
 
   /** The checksum that the whole file must have: its version's, or that with which it arrived. */
   private async digest(): Promise<string | null> {
-    return this.wanted.sha256 ?? ((await (await this.open(".sha256"))?.text()) || null);
+    return this.wanted.sha256?.toLowerCase() ?? ((await (await this.open(".sha256"))?.text()) || null);
   }
 
   private async note(end: string, text: string) {
@@ -463,7 +464,7 @@ function isElsewhere(url: string): boolean {
 /** The beginning that all versions of a file share, and the name of the one that is wanted. */
 function namesOf({ url, sha256 }: Wanted): { address: string; name: string } {
   const address = hash(url.replace(/[?#].*$/, ""));
-  return { address, name: `${address}-${sha256?.slice(0, 16) ?? "unversioned"}-${fileName(url)}` };
+  return { address, name: `${address}-${sha256?.slice(0, 16).toLowerCase() ?? "unversioned"}-${fileName(url)}` };
 }
 
 /** FNV-1a in 32 bits; tells addresses apart. */

@@ -86,6 +86,12 @@ test("a file is fetched once, kept, and removed", async () => {
   assert.ok(hub.log.every(({ headers, method }) => method === "GET" && !headers.referer && !headers.cookie));
 });
 
+test("a checksum may have capital letters", async () => {
+  const capital = { ...pinned(), sha256: pinned().sha256.toUpperCase() };
+  assert.deepEqual(await bytesOf(await obtain(capital, around())), content);
+  assert.deepEqual(await bytesOf({ blob: await find(pinned(), around()) }), content);
+});
+
 test("what broke goes on where it was", async () => {
   for (const wanted of [pinned(), unpinned()]) {
     hub.log.length = 0;
