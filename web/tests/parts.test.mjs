@@ -46,6 +46,9 @@ test("a GPU is taken where there is one", async () => {
   assert.deepEqual(await choose("auto", around({ gpu })), { device: "webgpu", adapter: "nvidia ampere", software: false, f16: true, notice: "" });
   // What only measures time is not needed.
   assert.equal((await choose("auto", around())).device, "webgpu");
+  const nameless = { gpu: { requestAdapter: async () => ({ ...adapter(), info: undefined }) } };
+  const { device, adapter: name } = await choose("auto", around(nameless));
+  assert.deepEqual([device, name], ["webgpu", "a GPU that does not say its name"]);
 });
 
 test("why there is none is said for each browser", async () => {
