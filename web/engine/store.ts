@@ -57,6 +57,9 @@ const FOLDER = "tintype-weights";
 /** Another site learns which file is wanted and, as CORS goes, the page's origin: no cookies and no referrer. */
 const ELSEWHERE: RequestInit = { mode: "cors", credentials: "omit", referrerPolicy: "no-referrer", cache: "no-store" };
 
+/** Files are kept here; the browser's cache would have them once more, and what is damaged in it would stay so. */
+const HERE: RequestInit = { cache: "no-store" };
+
 export async function obtain(wanted: Wanted, around: Surroundings): Promise<Obtained> {
   if (!around.keep) return download(wanted, around, null, "keeping files is switched off");
   let kept: Kept;
@@ -223,7 +226,7 @@ async function continued(wanted: Wanted, from: number, etag: string | null, sign
 
 /** Sends a request and makes sure that the answer can be a file: 200, 206, or 416 for a range beyond its end. */
 async function ask({ url }: Wanted, range: string | null, signal?: AbortSignal): Promise<Answer> {
-  const options: RequestInit = { ...(isElsewhere(url) && ELSEWHERE), ...(range && { headers: { Range: range } }) };
+  const options: RequestInit = { ...(isElsewhere(url) ? ELSEWHERE : HERE), ...(range && { headers: { Range: range } }) };
   const response = await fetch(url, { ...options, signal: signal ?? null }).catch((error: Error) => {
     signal?.throwIfAborted();
     throw new FileError(`${fileName(url)} cannot be fetched (${error.message}). Is there a connection?`, true);
