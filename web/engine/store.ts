@@ -187,13 +187,18 @@ function wrongSize({ url, bytes, most = Infinity }: Wanted, total: number): stri
 /** The body of an answer as it arrives. */
 async function* pieces(response: Response, name: string, signal: AbortSignal): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   const reader = response.body!.getReader();
-  for (;;) {
-    const { done, value } = await reader.read().catch((error: Error) => {
-      signal.throwIfAborted();
-      throw new FileError(`The connection broke while ${name} arrived (${error.message}). Try again: it goes on from here.`, true);
-    });
-    if (done) return;
-    yield value;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read().catch((error: Error) => {
+        signal.throwIfAborted();
+        throw new FileError(`The connection broke while ${name} arrived (${error.message}). Try again: it goes on from here.`, true);
+      });
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    // What is refused before its end would arrive all the same.
+    void reader.cancel().catch(() => undefined);
   }
 }
 
