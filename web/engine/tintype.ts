@@ -129,7 +129,11 @@ export class Tintype {
       }
       if ("done" in over && !over.done) yield { type: "cancelled" };
     } finally {
-      if (!over && !failed) this.cancel();
+      if (!over && !failed) {
+        this.cancel();
+        // Until then the engine would refuse the next request.
+        await answer.catch(() => undefined);
+      }
     }
   }
 
