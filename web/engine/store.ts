@@ -24,6 +24,8 @@ export interface Wanted {
 
 export interface Surroundings {
   checksum: () => Checksum;
+  /** Files of the same model, which are no other versions of this one. */
+  beside?: Wanted[];
   /** Whether to keep the file. */
   keep: boolean;
   /** Whether a file that cannot be kept stays in memory; else that is an error. */
@@ -64,7 +66,7 @@ export async function obtain(wanted: Wanted, around: Surroundings): Promise<Obta
   if (!around.keep) return download(wanted, around, null, "keeping files is switched off");
   let kept: Kept;
   try {
-    kept = await Kept.of(wanted);
+    kept = await Kept.of(wanted, around.beside);
     const whole = await kept.whole(around);
     if (whole) return { blob: whole, notKept: "" };
   } catch (error) {
@@ -275,13 +277,14 @@ class Kept {
     private wanted: Wanted,
   ) {}
 
-  /** Removes other versions of the same file. */
-  static async of(wanted: Wanted): Promise<Kept> {
+  /** Removes other versions of the same file, but none of those beside it. */
+  static async of(wanted: Wanted, beside: Wanted[] = []): Promise<Kept> {
     const root = await navigator.storage.getDirectory();
     const folder = await root.getDirectoryHandle(FOLDER, { create: true });
     const { address, name } = namesOf(wanted);
+    const needed = [name, ...beside.map((other) => namesOf(other).name)];
     for await (const other of folder.keys()) {
-      if (other.startsWith(address) && !other.startsWith(name)) {
+      if (other.startsWith(address) && !needed.some((name) => other.startsWith(name))) {
         await folder.removeEntry(other).catch(() => undefined);
       }
     }
@@ -469,10 +472,13 @@ function isElsewhere(url: string): boolean {
   return new URL(url).origin !== location.origin;
 }
 
-/** The beginning that all versions of a file share, and the name of the one that is wanted. */
+/** The beginning that all versions of a file share, and the name of the one that is wanted. Without a checksum,
+ * what the address asks for is its version. */
 function namesOf({ url, sha256 }: Wanted): { address: string; name: string } {
   const address = hash(url.replace(/[?#].*$/, ""));
-  return { address, name: `${address}-${sha256?.slice(0, 16).toLowerCase() ?? "unversioned"}-${fileName(url)}` };
+  const { search } = new URL(url);
+  const version = sha256?.slice(0, 16).toLowerCase() ?? `unversioned${search && `-${hash(search)}`}`;
+  return { address, name: `${address}-${version}-${fileName(url)}` };
 }
 
 /** FNV-1a in 32 bits; tells addresses apart. */

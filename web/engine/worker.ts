@@ -125,6 +125,8 @@ async function fetchAll(
     report(phase, all.reduce((n, a) => n + a.bytes, 0), total);
   };
   let notKept = "";
+  const addressed = (file: RemoteFile) => ({ ...file, url: String(file.url) });
+  const beside = entries.flatMap(([, file]) => (file instanceof Blob ? [] : [addressed(remote(file))]));
   for (const [role, file] of entries) {
     if (file instanceof Blob) {
       files[role] = { name: file.name, blob: file };
@@ -133,6 +135,7 @@ async function fetchAll(
     const { url, bytes, sha256 } = remote(file);
     const obtained = await obtain({ url: String(url), bytes, sha256 }, {
       checksum: () => new Checksum(),
+      beside,
       keep,
       memory: true,
       signal,
