@@ -1,6 +1,6 @@
 // The page: everything that happens, in one place.
 
-import { Tintype, type LoadOptions, type ModelInfo, type PictureEvent, type Progress, type Request } from "../engine/index.js";
+import { Tintype, type LoadOptions, type ModelInfo, type Origin, type PictureEvent, type Progress, type Request } from "../engine/index.js";
 import type { Published } from "./catalogue.js";
 import { duration } from "./duration.js";
 import { sort } from "./files.js";
@@ -40,8 +40,8 @@ const SHOWING = preview ? 10 / 9 : 1;
 
 let tintype: Tintype | undefined;
 let loading: Promise<void> | undefined;
-/** A request that waits for the model, and the number of its class where a picture tells it. */
-let wanted: { request: Request; number: number | null } | null = null;
+/** A request that waits for the model, and the picture that it is of, if any. */
+let wanted: { request: Request; picture: Origin | undefined } | null = null;
 let generating = false;
 /** Whether something changed since the picture in hand was begun, so that it is made anew. */
 let stale = false;
@@ -160,9 +160,9 @@ function loaded(name: string, settings: Request) {
   ready(true);
   coresChanged();
   if (wanted) {
-    const { request, number } = wanted;
+    const { request, picture } = wanted;
     wanted = null;
-    use(request, number);
+    use(request, picture);
     if (request.class !== undefined) void generate();
   }
 }
@@ -461,7 +461,7 @@ async function take(files: File[]) {
     if (picture) {
       const origin = await readOrigin(picture);
       if (!origin) throw new Error(`${picture.name} carries no settings of Tintype.`);
-      use(again(origin), origin.class);
+      use(again(origin), origin);
       follow();
       if (tintype && origin.model !== tintype.info.fingerprint) notice(`${picture.name} was made by another model.`);
       return;
@@ -473,15 +473,18 @@ async function take(files: File[]) {
   }
 }
 
-/** Puts a request into the form, now or once the model is there; whether it can be made at once. */
-function use(request: Request, number: number | null = null): boolean {
+/** Puts a request into the form, now or once the model is there; whether it can be made at once. `picture` is the one
+ * that it is of, if any. */
+function use(request: Request, picture?: Origin): boolean {
   if (!tintype) {
-    wanted = { request, number };
+    wanted = { request, picture };
     return false;
   }
-  form.fill(request);
+  // The channels of another model's guidance would act without a field that shows them.
+  const isOthers = picture !== undefined && picture.model !== tintype.info.fingerprint;
+  form.fill(isOthers ? { ...request, cfgChannels: undefined } : request);
   const { class: name } = request;
-  const found = name === undefined || name === null ? null : classOf(name, number);
+  const found = name === undefined || name === null ? null : classOf(name, picture?.class ?? null);
   // One that is chosen already is no change, which pictures would follow.
   if (found !== null && found !== picker.chosen) picker.choose(found);
   settingsChanged();
@@ -499,7 +502,7 @@ $("live").addEventListener("change", () => follow());
 $("grid").addEventListener("click", () => {
   void makeSheet(({ info }) => grid(asked(), info), (picture) => {
     show(picture);
-    use(again(picture.origin), picture.origin.class);
+    use(again(picture.origin), picture.origin);
   });
 });
 $("strip").addEventListener("click", () => void makeSheet(() => strip(asked()), show));
@@ -511,9 +514,9 @@ $("surprise").addEventListener("click", () => {
   picker.choose(Math.floor(Math.random() * tintype!.info.classes.length));
   void generate();
 });
-$("reuse").addEventListener("click", () => shown && use(again(shown.origin), shown.origin.class));
+$("reuse").addEventListener("click", () => shown && use(again(shown.origin), shown.origin));
 $("again").addEventListener("click", () => {
-  if (shown) use(again(shown.origin), shown.origin.class);
+  if (shown) use(again(shown.origin), shown.origin);
   form.roll();
   void generate();
 });
@@ -584,7 +587,7 @@ function start(): Promise<void> {
 }
 
 const linked = decode(location.hash);
-if (linked) wanted = { request: linked, number: null };
+if (linked) wanted = { request: linked, picture: undefined };
 try {
   const kept = localStorage.getItem("theme");
   if (kept) document.documentElement.dataset.theme = kept;
