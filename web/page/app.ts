@@ -463,7 +463,11 @@ async function take(files: File[]) {
       if (!origin) throw new Error(`${picture.name} carries no settings of Tintype.`);
       use(again(origin), origin);
       follow();
-      if (tintype && origin.model !== tintype.info.fingerprint) notice(`${picture.name} was made by another model.`);
+      const notices = [
+        tintype && origin.model !== tintype.info.fingerprint && `${picture.name} was made by another model.`,
+        origin.guide && `${picture.name} was made with a guide, a second network, which a page does not load: here its picture is another one.`,
+      ].filter(Boolean);
+      if (notices.length > 0) notice(notices.join(" "));
       return;
     }
     const sorted = await sort(files);
