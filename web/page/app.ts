@@ -526,9 +526,10 @@ $("again").addEventListener("click", () => {
 });
 $("share").addEventListener("click", async () => {
   if (!shown) return;
-  // The form's own spelling leaves out what is the default.
   const { class: _, ...settings } = again(shown.origin);
-  const request = { ...form.shorten(settings), class: name(shown) };
+  // The form's own spelling leaves out what is the default, which is another one for another model.
+  const isOwn = shown.origin.model === tintype?.info.fingerprint;
+  const request = { ...(isOwn ? form.shorten(settings) : settings), class: name(shown) };
   const link = new URL(encode(request), location.href).href;
   try {
     await navigator.clipboard.writeText(link);
