@@ -191,8 +191,10 @@ function arrived(model: Published, find: () => Promise<Files>) {
 }
 
 function ready(is: boolean) {
-  $<HTMLButtonElement>("surprise").disabled = !is;
-  if (!is) $<HTMLInputElement>("search").disabled = true;
+  // Some models have no classes.
+  const chooses = is && tintype!.info.classes.length > 0;
+  $<HTMLButtonElement>("surprise").disabled = !chooses;
+  $<HTMLInputElement>("search").disabled = !chooses;
 }
 
 // ---- Pictures ----
