@@ -80,6 +80,8 @@ async function load(id: number, options: WorkerLoadOptions) {
     let told = 0;
     const { average, config, vaeConfig, precision } = options;
     const all: ModelFiles = { ...files, average, config, vaeConfig, precision };
+    // Tells that from here on the model before is gone, whatever comes.
+    report("upload", 0, total);
     // It has the model before, and there may be no memory for three.
     pair?.close();
     const info = engine.load(all, (name: string, bytes: number) => {

@@ -40,6 +40,8 @@ const SHOWING = preview ? 10 / 9 : 1;
 
 let tintype: Tintype | undefined;
 let loading: Promise<void> | undefined;
+/** Whether the engine has a model. */
+let present = false;
 /** A request that waits for the model, and the picture that it is of, if any. */
 let wanted: { request: Request; picture: Origin | undefined } | null = null;
 let generating = false;
@@ -70,7 +72,7 @@ function load(name: string, find: Find, settings: Request = {}, average = 1, the
   const abort = new AbortController();
   const attempt = async () => {
     $("loading").hidden = false;
-    // Whether or not it works, the model before it is gone.
+    // The model before it may go.
     ready(false);
     $("frame").dataset.state = "empty";
     sheet.close();
@@ -86,7 +88,11 @@ function load(name: string, find: Find, settings: Request = {}, average = 1, the
         device: (options.get("device") as LoadOptions["device"]) ?? "auto",
         precision: (options.get("precision") as LoadOptions["precision"]) ?? undefined,
         cores: options.get("cores") === "1" ? 1 : 2,
-        onProgress: (p) => progress(name, p),
+        onProgress: (p) => {
+          // Now the engine gives up the one before.
+          if (p.phase === "upload") present = false;
+          progress(name, p);
+        },
         signal: abort.signal,
       };
       if (tintype) await tintype.use(load);
@@ -97,7 +103,9 @@ function load(name: string, find: Find, settings: Request = {}, average = 1, the
       then();
     } catch (error) {
       broken(error as Error);
-      $("empty").textContent = "No model is loaded.";
+      // What failed before it came to the engine leaves the one before.
+      if (tintype && present) ready(true);
+      else $("empty").textContent = "No model is loaded.";
       notice((error as Error).message, "Try again", () => void load(name, find, settings, average, then));
     } finally {
       $("loading").hidden = true;
@@ -155,8 +163,8 @@ function loaded(name: string, settings: Request) {
     info.unused.length > 0 && `${info.unused.length} tensors in the files are not used.`,
   ].filter(Boolean);
   notice(notices.join(" "));
-  $("empty").textContent = info.classes.length > 0 ? "Pick a class and press Enter." : "Press Generate.";
   document.documentElement.dataset.ready = "";
+  present = true;
   ready(true);
   coresChanged();
   if (wanted) {
@@ -195,6 +203,7 @@ function ready(is: boolean) {
   const chooses = is && tintype!.info.classes.length > 0;
   $<HTMLButtonElement>("surprise").disabled = !chooses;
   $<HTMLInputElement>("search").disabled = !chooses;
+  if (is) $("empty").textContent = chooses ? "Pick a class and press Enter." : "Press Generate.";
 }
 
 // ---- Pictures ----
