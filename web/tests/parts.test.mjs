@@ -22,6 +22,7 @@ const { size } = await import(join(site, "page", "size.js"));
 const { grid, strip } = await import(join(site, "page", "sheet.js"));
 const { seedOf } = await import(join(site, "page", "seed.js"));
 const { Rate } = await import(join(site, "page", "rate.js"));
+const { given } = await import(join(site, "engine", "tintype.js"));
 
 const LIMITS = {
   maxStorageBuffersPerShaderStage: 10,
@@ -93,6 +94,11 @@ test("links hold requests", () => {
   assert.deepEqual(decode("#class=fruit&seed=18446744073709551616&blend=-1,0.5"), { class: "fruit" });
   assert.equal(decode("#"), null);
   assert.equal(decode("#section-2"), null);
+});
+
+test("a request has known fields, of which some may be undefined", () => {
+  assert.deepEqual(given({ class: null, seed: 7, steps: undefined, preview: false }), { class: null, seed: 7, preview: false });
+  assert.throws(() => given({ seed: 7, guidance: 2 }), /no field “guidance”/);
 });
 
 test("seeds are whole numbers of 64 bits", () => {
