@@ -291,7 +291,7 @@ async function make(tintype: Tintype, request: Request, gate: number | null) {
         if (location.hash === hash) {
           address({ ...request, class: name(event) });
           // Nor is a seed that was typed meanwhile this picture's.
-          if (!follows && form.request().seed === request.seed) form.advance();
+          if (!follows && !form.trouble && form.request().seed === request.seed) form.advance();
         }
         // The first picture on a GPU also builds its kernels.
         // Nor does one say much during which a core came or went.
