@@ -73,7 +73,7 @@ export async function choose(
     const list = lacking.map(([name, least]) => `${name} ${adapter.limits[name as keyof typeof NEEDED]} of ${least}`).join(", ");
     return cpu(`The graphics adapter is too small for the kernels (${list}).`);
   }
-  const { vendor, architecture, device, description } = adapter.info;
+  const { vendor, architecture, device, description } = infoOf(adapter);
   const name = description || [vendor, architecture, device].filter(Boolean).join(" ") || "a GPU that does not say its name";
   const software = isSoftware(adapter);
   if (software && wish === "auto") {
@@ -88,8 +88,13 @@ export async function choose(
   };
 }
 
+/** What an adapter says of itself; older browsers say nothing. */
+function infoOf(adapter: GPUAdapter): Partial<GPUAdapterInfo> {
+  return adapter.info ?? {};
+}
+
 function isSoftware(adapter: GPUAdapter): boolean {
-  const { isFallbackAdapter, architecture, description, device } = adapter.info;
+  const { isFallbackAdapter = false, architecture = "", description = "", device = "" } = infoOf(adapter);
   return isFallbackAdapter || /swiftshader|llvmpipe|lavapipe|basic render/i.test(`${architecture} ${description} ${device}`);
 }
 

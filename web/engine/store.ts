@@ -24,6 +24,8 @@ export interface Wanted {
 
 export interface Surroundings {
   checksum: () => Checksum;
+  /** Files of the same model, which are no other versions of this one. */
+  beside?: Wanted[];
   /** Whether to keep the file. */
   keep: boolean;
   /** Whether a file that cannot be kept stays in memory; else that is an error. */
@@ -57,11 +59,14 @@ const FOLDER = "tintype-weights";
 /** Another site learns which file is wanted and, as CORS goes, the page's origin: no cookies and no referrer. */
 const ELSEWHERE: RequestInit = { mode: "cors", credentials: "omit", referrerPolicy: "no-referrer", cache: "no-store" };
 
+/** Files are kept here; the browser's cache would have them once more, and what is damaged in it would stay so. */
+const HERE: RequestInit = { cache: "no-store" };
+
 export async function obtain(wanted: Wanted, around: Surroundings): Promise<Obtained> {
   if (!around.keep) return download(wanted, around, null, "keeping files is switched off");
   let kept: Kept;
   try {
-    kept = await Kept.of(wanted);
+    kept = await Kept.of(wanted, around.beside);
     const whole = await kept.whole(around);
     if (whole) return { blob: whole, notKept: "" };
   } catch (error) {
@@ -154,10 +159,11 @@ async function download(wanted: Wanted, around: Surroundings, kept: Kept | null,
       throw new FileError(`${name} ended after ${have} of ${total} bytes. Try again: it goes on from there.`, true);
     }
     const found = sum.hex();
-    if (wanted.sha256 && found !== wanted.sha256) {
+    const expected = wanted.sha256?.toLowerCase();
+    if (expected && found !== expected) {
       await part?.discard();
       throw new FileError(
-        `${name} is damaged, or of another version than this page: its checksum begins with ${found.slice(0, 8)} and should begin with ${wanted.sha256.slice(0, 8)}. Reload the page; if that does not help, the file on the server is wrong.`,
+        `${name} is damaged, or of another version than this page: its checksum begins with ${found.slice(0, 8)} and should begin with ${expected.slice(0, 8)}. Reload the page; if that does not help, the file on the server is wrong.`,
       );
     }
     if (!part) return { blob: new Blob(memory), notKept };
@@ -183,13 +189,18 @@ function wrongSize({ url, bytes, most = Infinity }: Wanted, total: number): stri
 /** The body of an answer as it arrives. */
 async function* pieces(response: Response, name: string, signal: AbortSignal): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   const reader = response.body!.getReader();
-  for (;;) {
-    const { done, value } = await reader.read().catch((error: Error) => {
-      signal.throwIfAborted();
-      throw new FileError(`The connection broke while ${name} arrived (${error.message}). Try again: it goes on from here.`, true);
-    });
-    if (done) return;
-    yield value;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read().catch((error: Error) => {
+        signal.throwIfAborted();
+        throw new FileError(`The connection broke while ${name} arrived (${error.message}). Try again: it goes on from here.`, true);
+      });
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    // What is refused before its end would arrive all the same.
+    void reader.cancel().catch(() => undefined);
   }
 }
 
@@ -222,7 +233,7 @@ async function continued(wanted: Wanted, from: number, etag: string | null, sign
 
 /** Sends a request and makes sure that the answer can be a file: 200, 206, or 416 for a range beyond its end. */
 async function ask({ url }: Wanted, range: string | null, signal?: AbortSignal): Promise<Answer> {
-  const options: RequestInit = { ...(isElsewhere(url) && ELSEWHERE), ...(range && { headers: { Range: range } }) };
+  const options: RequestInit = { ...(isElsewhere(url) ? ELSEWHERE : HERE), ...(range && { headers: { Range: range } }) };
   const response = await fetch(url, { ...options, signal: signal ?? null }).catch((error: Error) => {
     signal?.throwIfAborted();
     throw new FileError(`${fileName(url)} cannot be fetched (${error.message}). Is there a connection?`, true);
@@ -266,13 +277,14 @@ class Kept {
     private wanted: Wanted,
   ) {}
 
-  /** Removes other versions of the same file. */
-  static async of(wanted: Wanted): Promise<Kept> {
+  /** Removes other versions of the same file, but none of those beside it. */
+  static async of(wanted: Wanted, beside: Wanted[] = []): Promise<Kept> {
     const root = await navigator.storage.getDirectory();
     const folder = await root.getDirectoryHandle(FOLDER, { create: true });
     const { address, name } = namesOf(wanted);
+    const needed = [name, ...beside.map((other) => namesOf(other).name)];
     for await (const other of folder.keys()) {
-      if (other.startsWith(address) && !other.startsWith(name)) {
+      if (other.startsWith(address) && !needed.some((name) => other.startsWith(name))) {
         await folder.removeEntry(other).catch(() => undefined);
       }
     }
@@ -372,7 +384,7 @@ class Kept {
 
   /** The checksum that the whole file must have: its version's, or that with which it arrived. */
   private async digest(): Promise<string | null> {
-    return this.wanted.sha256 ?? ((await (await this.open(".sha256"))?.text()) || null);
+    return this.wanted.sha256?.toLowerCase() ?? ((await (await this.open(".sha256"))?.text()) || null);
   }
 
   private async note(end: string, text: string) {
@@ -460,10 +472,13 @@ function isElsewhere(url: string): boolean {
   return new URL(url).origin !== location.origin;
 }
 
-/** The beginning that all versions of a file share, and the name of the one that is wanted. */
+/** The beginning that all versions of a file share, and the name of the one that is wanted. Without a checksum,
+ * what the address asks for is its version. */
 function namesOf({ url, sha256 }: Wanted): { address: string; name: string } {
   const address = hash(url.replace(/[?#].*$/, ""));
-  return { address, name: `${address}-${sha256?.slice(0, 16) ?? "unversioned"}-${fileName(url)}` };
+  const { search } = new URL(url);
+  const version = sha256?.slice(0, 16).toLowerCase() ?? `unversioned${search && `-${hash(search)}`}`;
+  return { address, name: `${address}-${version}-${fileName(url)}` };
 }
 
 /** FNV-1a in 32 bits; tells addresses apart. */

@@ -109,7 +109,7 @@ export class Tintype {
     let wake = () => {};
     let over: FromWorker | undefined;
     let failed: Error | undefined;
-    const answer = this.ask({ call: "generate", id: ++this.calls, request }, {
+    const answer = this.ask({ call: "generate", id: ++this.calls, request: given(request) }, {
       onEvent: (event) => {
         events.push(cooked(event));
         wake();
@@ -129,7 +129,11 @@ export class Tintype {
       }
       if ("done" in over && !over.done) yield { type: "cancelled" };
     } finally {
-      if (!over && !failed) this.cancel();
+      if (!over && !failed) {
+        this.cancel();
+        // Until then the engine would refuse the next request.
+        await answer.catch(() => undefined);
+      }
     }
   }
 
@@ -192,6 +196,35 @@ function absolute(weights: Weights): Weights {
   if (weights instanceof Blob) return weights;
   if (typeof weights === "string" || weights instanceof URL) return new URL(weights, document.baseURI).href;
   return { ...weights, url: new URL(weights.url, document.baseURI).href };
+}
+
+/** What a request can have. */
+const FIELDS: Record<keyof Request, true> = {
+  class: true,
+  seed: true,
+  index: true,
+  count: true,
+  blend: true,
+  toSeed: true,
+  steps: true,
+  sampler: true,
+  cfg: true,
+  cfgInterval: true,
+  cfgChannels: true,
+  shift: true,
+  times: true,
+  cfgAdaptive: true,
+  karras: true,
+  tau: true,
+  compare: true,
+  preview: true,
+};
+
+/** A request without what is undefined, which the engine takes for a value. It does not see what it has no name for. */
+export function given(request: Request): Request {
+  const unknown = Object.keys(request).find((name) => !Object.hasOwn(FIELDS, name));
+  if (unknown !== undefined) throw new TintypeError(`A request has no field “${unknown}”.`);
+  return Object.fromEntries(Object.entries(request).filter(([, value]) => value !== undefined));
 }
 
 function cooked(event: RawEvent): TintypeEvent {

@@ -234,6 +234,8 @@ export interface Origin {
   model: string;
   autoencoder?: string;
   statistics?: string;
+  /** Of the network of autoguidance, which a page does not load. */
+  guide?: string;
   class_name: string;
   class: number | null;
   seed: number | bigint;

@@ -80,6 +80,8 @@ async function load(id: number, options: WorkerLoadOptions) {
     let told = 0;
     const { average, config, vaeConfig, precision } = options;
     const all: ModelFiles = { ...files, average, config, vaeConfig, precision };
+    // Tells that from here on the model before is gone, whatever comes.
+    report("upload", 0, total);
     // It has the model before, and there may be no memory for three.
     pair?.close();
     const info = engine.load(all, (name: string, bytes: number) => {
@@ -125,6 +127,8 @@ async function fetchAll(
     report(phase, all.reduce((n, a) => n + a.bytes, 0), total);
   };
   let notKept = "";
+  const addressed = (file: RemoteFile) => ({ ...file, url: String(file.url) });
+  const beside = entries.flatMap(([, file]) => (file instanceof Blob ? [] : [addressed(remote(file))]));
   for (const [role, file] of entries) {
     if (file instanceof Blob) {
       files[role] = { name: file.name, blob: file };
@@ -133,6 +137,7 @@ async function fetchAll(
     const { url, bytes, sha256 } = remote(file);
     const obtained = await obtain({ url: String(url), bytes, sha256 }, {
       checksum: () => new Checksum(),
+      beside,
       keep,
       memory: true,
       signal,

@@ -1,6 +1,6 @@
 // The page: everything that happens, in one place.
 
-import { Tintype, type LoadOptions, type ModelInfo, type PictureEvent, type Progress, type Request } from "../engine/index.js";
+import { Tintype, type LoadOptions, type ModelInfo, type Origin, type PictureEvent, type Progress, type Request } from "../engine/index.js";
 import type { Published } from "./catalogue.js";
 import { duration } from "./duration.js";
 import { sort } from "./files.js";
@@ -40,8 +40,10 @@ const SHOWING = preview ? 10 / 9 : 1;
 
 let tintype: Tintype | undefined;
 let loading: Promise<void> | undefined;
-/** A request that waits for the model, and the number of its class where a picture tells it. */
-let wanted: { request: Request; number: number | null } | null = null;
+/** Whether the engine has a model. */
+let present = false;
+/** A request that waits for the model, and the picture that it is of, if any. */
+let wanted: { request: Request; picture: Origin | undefined } | null = null;
 let generating = false;
 /** Whether something changed since the picture in hand was begun, so that it is made anew. */
 let stale = false;
@@ -70,7 +72,7 @@ function load(name: string, find: Find, settings: Request = {}, average = 1, the
   const abort = new AbortController();
   const attempt = async () => {
     $("loading").hidden = false;
-    // Whether or not it works, the model before it is gone.
+    // The model before it may go.
     ready(false);
     $("frame").dataset.state = "empty";
     sheet.close();
@@ -86,7 +88,11 @@ function load(name: string, find: Find, settings: Request = {}, average = 1, the
         device: (options.get("device") as LoadOptions["device"]) ?? "auto",
         precision: (options.get("precision") as LoadOptions["precision"]) ?? undefined,
         cores: options.get("cores") === "1" ? 1 : 2,
-        onProgress: (p) => progress(name, p),
+        onProgress: (p) => {
+          // Now the engine gives up the one before.
+          if (p.phase === "upload") present = false;
+          progress(name, p);
+        },
         signal: abort.signal,
       };
       if (tintype) await tintype.use(load);
@@ -97,7 +103,9 @@ function load(name: string, find: Find, settings: Request = {}, average = 1, the
       then();
     } catch (error) {
       broken(error as Error);
-      $("empty").textContent = "No model is loaded.";
+      // What failed before it came to the engine leaves the one before.
+      if (tintype && present) ready(true);
+      else $("empty").textContent = "No model is loaded.";
       notice((error as Error).message, "Try again", () => void load(name, find, settings, average, then));
     } finally {
       $("loading").hidden = true;
@@ -155,14 +163,14 @@ function loaded(name: string, settings: Request) {
     info.unused.length > 0 && `${info.unused.length} tensors in the files are not used.`,
   ].filter(Boolean);
   notice(notices.join(" "));
-  $("empty").textContent = info.classes.length > 0 ? "Pick a class and press Enter." : "Press Generate.";
   document.documentElement.dataset.ready = "";
+  present = true;
   ready(true);
   coresChanged();
   if (wanted) {
-    const { request, number } = wanted;
+    const { request, picture } = wanted;
     wanted = null;
-    use(request, number);
+    use(request, picture);
     if (request.class !== undefined) void generate();
   }
 }
@@ -191,8 +199,11 @@ function arrived(model: Published, find: () => Promise<Files>) {
 }
 
 function ready(is: boolean) {
-  $<HTMLButtonElement>("surprise").disabled = !is;
-  if (!is) $<HTMLInputElement>("search").disabled = true;
+  // Some models have no classes.
+  const chooses = is && tintype!.info.classes.length > 0;
+  $<HTMLButtonElement>("surprise").disabled = !chooses;
+  $<HTMLInputElement>("search").disabled = !chooses;
+  if (is) $("empty").textContent = chooses ? "Pick a class and press Enter." : "Press Generate.";
 }
 
 // ---- Pictures ----
@@ -259,6 +270,8 @@ async function make(tintype: Tintype, request: Request, gate: number | null) {
   // One that follows the form takes the place of the one before, without an empty frame between.
   if (!follows || $("frame").dataset.state === "empty") clear(info, gate);
   const started = performance.now();
+  // A link that comes meanwhile is of another picture.
+  const { hash } = location;
   const begun: number[] = [];
   try {
     for await (const event of tintype.generate({ ...request, compare: form.compares, preview: preview && !follows })) {
@@ -275,8 +288,11 @@ async function make(tintype: Tintype, request: Request, gate: number | null) {
         if (stale) continue;
         document.documentElement.dataset.seconds = seconds.toFixed(2);
         gallery.add(event);
-        address({ ...request, class: name(event) });
-        if (!follows) form.advance();
+        if (location.hash === hash) {
+          address({ ...request, class: name(event) });
+          // Nor is a seed that was typed meanwhile this picture's.
+          if (!follows && !form.trouble && form.request().seed === request.seed) form.advance();
+        }
         // The first picture on a GPU also builds its kernels.
         // Nor does one say much during which a core came or went.
         if ((info.device === "cpu" || warm === info) && cores === tintype.cores) {
@@ -456,9 +472,13 @@ async function take(files: File[]) {
     if (picture) {
       const origin = await readOrigin(picture);
       if (!origin) throw new Error(`${picture.name} carries no settings of Tintype.`);
-      use(again(origin), origin.class);
+      use(again(origin), origin);
       follow();
-      if (tintype && origin.model !== tintype.info.fingerprint) notice(`${picture.name} was made by another model.`);
+      const notices = [
+        tintype && origin.model !== tintype.info.fingerprint && `${picture.name} was made by another model.`,
+        origin.guide && `${picture.name} was made with a guide, a second network, which a page does not load: here its picture is another one.`,
+      ].filter(Boolean);
+      if (notices.length > 0) notice(notices.join(" "));
       return;
     }
     const sorted = await sort(files);
@@ -468,15 +488,18 @@ async function take(files: File[]) {
   }
 }
 
-/** Puts a request into the form, now or once the model is there; whether it can be made at once. */
-function use(request: Request, number: number | null = null): boolean {
+/** Puts a request into the form, now or once the model is there; whether it can be made at once. `picture` is the one
+ * that it is of, if any. */
+function use(request: Request, picture?: Origin): boolean {
   if (!tintype) {
-    wanted = { request, number };
+    wanted = { request, picture };
     return false;
   }
-  form.fill(request);
+  // The channels of another model's guidance would act without a field that shows them.
+  const isOthers = picture !== undefined && picture.model !== tintype.info.fingerprint;
+  form.fill(isOthers ? { ...request, cfgChannels: undefined } : request);
   const { class: name } = request;
-  const found = name === undefined || name === null ? null : classOf(name, number);
+  const found = name === undefined || name === null ? null : classOf(name, picture?.class ?? null);
   // One that is chosen already is no change, which pictures would follow.
   if (found !== null && found !== picker.chosen) picker.choose(found);
   settingsChanged();
@@ -494,7 +517,7 @@ $("live").addEventListener("change", () => follow());
 $("grid").addEventListener("click", () => {
   void makeSheet(({ info }) => grid(asked(), info), (picture) => {
     show(picture);
-    use(again(picture.origin), picture.origin.class);
+    use(again(picture.origin), picture.origin);
   });
 });
 $("strip").addEventListener("click", () => void makeSheet(() => strip(asked()), show));
@@ -506,17 +529,18 @@ $("surprise").addEventListener("click", () => {
   picker.choose(Math.floor(Math.random() * tintype!.info.classes.length));
   void generate();
 });
-$("reuse").addEventListener("click", () => shown && use(again(shown.origin), shown.origin.class));
+$("reuse").addEventListener("click", () => shown && use(again(shown.origin), shown.origin));
 $("again").addEventListener("click", () => {
-  if (shown) use(again(shown.origin), shown.origin.class);
+  if (shown) use(again(shown.origin), shown.origin);
   form.roll();
   void generate();
 });
 $("share").addEventListener("click", async () => {
   if (!shown) return;
-  // The form's own spelling leaves out what is the default.
   const { class: _, ...settings } = again(shown.origin);
-  const request = { ...form.shorten(settings), class: name(shown) };
+  // The form's own spelling leaves out what is the default, which is another one for another model.
+  const isOwn = shown.origin.model === tintype?.info.fingerprint;
+  const request = { ...(isOwn ? form.shorten(settings) : settings), class: name(shown) };
   const link = new URL(encode(request), location.href).href;
   try {
     await navigator.clipboard.writeText(link);
@@ -579,7 +603,7 @@ function start(): Promise<void> {
 }
 
 const linked = decode(location.hash);
-if (linked) wanted = { request: linked, number: null };
+if (linked) wanted = { request: linked, picture: undefined };
 try {
   const kept = localStorage.getItem("theme");
   if (kept) document.documentElement.dataset.theme = kept;

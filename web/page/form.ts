@@ -31,8 +31,8 @@ export class Form {
     this.fields = new Fields(document.querySelector<HTMLElement>("#fields")!, changed);
     for (const range of [this.steps, this.cfg, this.tau, this.between]) {
       range.addEventListener("input", () => {
-        // By hand it goes in hundredths, also from a place that a picture brought.
-        if (range === this.between) range.step = "0.01";
+        // By hand it goes in hundredths, also from a place that a link or picture brought.
+        if (range.step === "any") range.step = "0.01";
         show(range);
         changed();
       });
@@ -206,9 +206,9 @@ export class Form {
     // A link may ask for more than the slider offers.
     if (value > Number(input.max)) input.max = String(value);
     if (value < Number(input.min)) input.min = String(value);
-    if (!Number.isInteger(value * 10) && input === this.cfg) input.step = "0.01";
     // A step would move what lies between two of them.
-    if (input === this.between) input.step = "any";
+    const perUnit = input === this.cfg ? 10 : 100;
+    if (input === this.between || (input !== this.steps && !Number.isInteger(value * perUnit))) input.step = "any";
     input.value = String(value);
     show(input);
   }

@@ -111,6 +111,8 @@ export class Picker {
       case "Enter":
         event.preventDefault();
         if (undecided) return;
+        // Nor does what no class is called mean the one chosen before.
+        if (this.shown.length === 0) return;
         // What was typed means the first hit, unless a hit was chosen with the arrows.
         if (at < 0 && this.shown[0] !== undefined && this.field.value) this.choose(this.shown[0]);
         return this.onEnter();

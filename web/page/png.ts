@@ -1,6 +1,7 @@
 // The settings that Tintype's pictures carry, in an iTXt chunk or in what other programs make of it.
 
 import type { Origin } from "../engine/index.js";
+import { seedOf } from "./seed.js";
 
 const KEY = "tintype";
 
@@ -22,9 +23,16 @@ export async function readOrigin(file: Blob): Promise<Origin | null> {
   }
   for (const [kind, read] of [["iTXt", international], ["tEXt", plain], ["zTXt", compressed]] as const) {
     const data = found.get(kind);
-    if (data) return JSON.parse(await read(data)) as Origin;
+    if (data) return originOf(await read(data));
   }
   return null;
+}
+
+/** JSON whose seeds may have more digits than a number holds; in a text their quotes would be escaped. */
+function originOf(text: string): Origin {
+  const exact = text.replace(/"seed"\s*:\s*(\d+)(?![\d.eE])/g, '"seed":"$1"');
+  const seed = (value: string) => seedOf(value) ?? Number(value);
+  return JSON.parse(exact, (key, value: unknown) => (key === "seed" && typeof value === "string" ? seed(value) : value)) as Origin;
 }
 
 type Data = Uint8Array<ArrayBuffer>;

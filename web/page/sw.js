@@ -4,9 +4,13 @@
 const VERSION = "%VERSION%";
 const FILES = ["%FILES%"];
 
+// Other pages of the origin have caches, too, of which some may be of this program at another address.
+const OWN = `tintype ${self.registration.scope} `;
+const NAME = OWN + VERSION;
+
 self.addEventListener("install", (event) => {
   const fill = async () => {
-    const cache = await caches.open(VERSION);
+    const cache = await caches.open(NAME);
     await cache.addAll(FILES.map((file) => new Request(file, { cache: "reload" })));
   };
   event.waitUntil(fill());
@@ -15,7 +19,7 @@ self.addEventListener("install", (event) => {
 self.addEventListener("activate", (event) => {
   const clean = async () => {
     for (const name of await caches.keys()) {
-      if (name !== VERSION) await caches.delete(name);
+      if (name.startsWith(OWN) && name !== NAME) await caches.delete(name);
     }
     await self.clients.claim();
   };
@@ -27,7 +31,7 @@ self.addEventListener("fetch", (event) => {
   // What other sites send is none of its business.
   if (event.request.method !== "GET" || new URL(event.request.url).origin !== location.origin) return;
   const answer = async () => {
-    const cache = await caches.open(VERSION);
+    const cache = await caches.open(NAME);
     const kept = await cache.match(event.request, { ignoreSearch: event.request.mode === "navigate" });
     return kept ?? fetch(event.request);
   };

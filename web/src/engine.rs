@@ -225,7 +225,7 @@ fn event(update: Update) -> (Object, Array) {
         Update::Step { index, total, time, pixels, first, previews } => {
             set("type", "step".into());
             set("step", index.into());
-            set("steps", total.into());
+            set("steps", total.map_or(JsValue::NULL, JsValue::from));
             set("time", time.into());
             set("pixelsAtWork", pixels.into());
             set("first", first.into());

@@ -39,6 +39,9 @@ test("a class is picked by typing, and the picture is the native one", async () 
   assert.equal(await page.inputValue("#seed"), "8");
   await page.fill("#wipe", "50");
   await screenshot(page, "finished");
+  await page.fill("#search", "no such class");
+  await page.press("#search", "Enter");
+  assert.deepEqual([await words(page, "#count"), await page.isHidden("#stop")], ["No class is called that.", true]);
   const elsewhere = requests.map((r) => r.url()).filter((url) => !url.startsWith(home) && !/^(blob|data):/.test(url));
   assert.deepEqual(elsewhere, [], "nothing comes from elsewhere");
   assert.deepEqual(page.errors, []);
@@ -48,15 +51,15 @@ test("a class is picked by typing, and the picture is the native one", async () 
 
 test("a link makes its picture again", async () => {
   const { visit, stop, context } = await open(browser);
-  const page = await visit("/?device=cpu#class=heart&seed=3&steps=3&cfg=1&tau=0.5");
+  const page = await visit("/?device=cpu#class=heart&seed=3&steps=3&cfg=1&tau=0.505");
   await finished(page);
   const first = origin((await picture(page)).png);
-  assert.deepEqual([first.class_name, first.seed, first.settings.steps, first.settings.guidance.scale, first.settings.tau], ["heart", 3, 3, 1, 0.5]);
+  assert.deepEqual([first.class_name, first.seed, first.settings.steps, first.settings.guidance.scale, first.settings.tau], ["heart", 3, 3, 1, 0.505]);
   await context.grantPermissions(["clipboard-read", "clipboard-write"]);
   await page.click("#share");
   await page.waitForFunction(() => document.querySelector("#words").textContent.includes("copied"));
   const link = await page.evaluate(() => navigator.clipboard.readText());
-  assert.equal(new URL(link).hash, "#class=heart&seed=3&steps=3&cfg=1&tau=0.5");
+  assert.equal(new URL(link).hash, "#class=heart&seed=3&steps=3&cfg=1&tau=0.505");
   await context.close();
   await stop();
 });

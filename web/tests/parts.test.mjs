@@ -22,6 +22,7 @@ const { size } = await import(join(site, "page", "size.js"));
 const { grid, strip } = await import(join(site, "page", "sheet.js"));
 const { seedOf } = await import(join(site, "page", "seed.js"));
 const { Rate } = await import(join(site, "page", "rate.js"));
+const { given } = await import(join(site, "engine", "tintype.js"));
 
 const LIMITS = {
   maxStorageBuffersPerShaderStage: 10,
@@ -46,6 +47,9 @@ test("a GPU is taken where there is one", async () => {
   assert.deepEqual(await choose("auto", around({ gpu })), { device: "webgpu", adapter: "nvidia ampere", software: false, f16: true, notice: "" });
   // What only measures time is not needed.
   assert.equal((await choose("auto", around())).device, "webgpu");
+  const nameless = { gpu: { requestAdapter: async () => ({ ...adapter(), info: undefined }) } };
+  const { device, adapter: name } = await choose("auto", around(nameless));
+  assert.deepEqual([device, name], ["webgpu", "a GPU that does not say its name"]);
 });
 
 test("why there is none is said for each browser", async () => {
@@ -90,6 +94,11 @@ test("links hold requests", () => {
   assert.deepEqual(decode("#class=fruit&seed=18446744073709551616&blend=-1,0.5"), { class: "fruit" });
   assert.equal(decode("#"), null);
   assert.equal(decode("#section-2"), null);
+});
+
+test("a request has known fields, of which some may be undefined", () => {
+  assert.deepEqual(given({ class: null, seed: 7, steps: undefined, preview: false }), { class: null, seed: 7, preview: false });
+  assert.throws(() => given({ seed: 7, guidance: 2 }), /no field “guidance”/);
 });
 
 test("seeds are whole numbers of 64 bits", () => {
@@ -163,6 +172,9 @@ test("settings are read from every kind of text chunk", async () => {
     assert.deepEqual(await read(chunk("tEXt", "Software\0a tool"), written), settings);
   }
   assert.equal(await read(chunk("tEXt", "Software\0tintype")), null);
+  const seeds = String.raw`{"class_name": "\"seed\": 3", "seed": 18446744073709551615, "blend": {"seed":9007199254740993,"amount":0.5}, "index": 7}`;
+  const exact = { class_name: '"seed": 3', seed: 18446744073709551615n, blend: { seed: 9007199254740993n, amount: 0.5 }, index: 7 };
+  assert.deepEqual(await read(chunk("tEXt", "tintype\0", Buffer.from(seeds))), exact);
 });
 
 test("dropped files are told apart by what is in them", async () => {

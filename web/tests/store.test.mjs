@@ -12,8 +12,9 @@ const { find, look, obtain, remove, sizeOf } = await import(join(site, "engine",
 globalThis.location = { origin: "https://page.example" };
 
 const PATH = "/a/b/resolve/main/weights.pt";
+const SECOND = `${PATH}?part=2`;
 const content = randomBytes(300_000);
-const files = { [PATH]: content };
+const files = { [PATH]: content, [SECOND]: randomBytes(1000) };
 let hub;
 let disk;
 before(async () => {
@@ -84,6 +85,21 @@ test("a file is fetched once, kept, and removed", async () => {
     assert.deepEqual(names(), []);
   }
   assert.ok(hub.log.every(({ headers, method }) => method === "GET" && !headers.referer && !headers.cookie));
+});
+
+test("a checksum may have capital letters", async () => {
+  const capital = { ...pinned(), sha256: pinned().sha256.toUpperCase() };
+  assert.deepEqual(await bytesOf(await obtain(capital, around())), content);
+  assert.deepEqual(await bytesOf({ blob: await find(pinned(), around()) }), content);
+});
+
+test("files whose addresses differ behind the question mark are two", async () => {
+  const [first, second] = [unpinned(), { url: hub.origin + SECOND }];
+  for (const wanted of [first, second, first]) await obtain(wanted, around({ beside: [first, second] }));
+  assert.deepEqual(await bytesOf({ blob: await find(first, around()) }), content);
+  assert.deepEqual(await bytesOf({ blob: await find(second, around()) }), files[SECOND]);
+  await obtain(first, around());
+  assert.equal(await look(second), null, "another version");
 });
 
 test("what broke goes on where it was", async () => {
