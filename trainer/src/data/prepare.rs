@@ -14,6 +14,7 @@ use tintype::files::{Identity, write_durably};
 
 use self::shard::{decode_shard, finished, is_shard, shard_name};
 use super::fingerprint::Fingerprint;
+use super::hdf5::{identity_of, list_of};
 use super::made::{Other, check_shards, create_folder, remove, sweep};
 use super::source::{Item, Skipped, Source};
 use super::store::{Description, STORE_FILE, Shard, file_crc32c};
@@ -211,14 +212,33 @@ fn claim(source: &Source, plan: &Plan, identity: &Identity) -> anyhow::Result<()
         let description: Option<Description> = serde_json::from_slice(&text).ok();
         let recorded = description.and_then(|description| description.identity);
         let recorded = recorded.map(|recorded| recorded.text());
+        let has_same_shards = identity.check_part(&path, recorded.as_deref()).is_ok();
         let compared = of_store(identity, source).check(&path, recorded.as_deref());
-        let own = [STORE_FILE, SKIPPED_FILE, "images.h5", "images.h5.partial", "images_h5.json"];
-        let own = own.map(|name| plan.out.join(name));
-        plan.other.settle(compared, &own.each_ref().map(|file| file.as_path()))?;
+        let own = [STORE_FILE, SKIPPED_FILE].map(|name| plan.out.join(name));
+        let is_removed = plan.other.settle(compared, &own.each_ref().map(|file| file.as_path()))?;
+        // The `.h5` file of a store does not hold the names of its classes.
+        if is_removed && !has_same_shards {
+            remove_hdf5(source, &plan.out)?;
+        }
     }
     check_shards(&plan.out, is_shard, identity, plan.other)?;
     if plan.world == 1 {
         sweep(&plan.out, |name| is_shard(name) || [STORE_FILE, SKIPPED_FILE].contains(&name))?;
+    }
+    Ok(())
+}
+
+/// Removes the `images.h5` of a store, but none of another tool, and not the one that is the source.
+fn remove_hdf5(source: &Source, out: &Path) -> anyhow::Result<()> {
+    let [file, partial] = ["images.h5", "images.h5.partial"].map(|name| out.join(name));
+    let is_own = |file: &Path| identity_of(file).is_ok_and(|identity| identity.is_some());
+    if source.is_read_from(&file) || (file.exists() && !is_own(&file)) {
+        return Ok(());
+    }
+    let was_begun = file.exists() || is_own(&partial);
+    // The list last: it is nobody's without one of the others.
+    for file in [&file, &partial, &list_of(&file)].into_iter().filter(|_| was_begun) {
+        remove(file)?;
     }
     Ok(())
 }

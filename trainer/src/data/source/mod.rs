@@ -225,6 +225,16 @@ impl Source {
         self.container.read(&item.name, &item.location)
     }
 
+    /// Whether the images are those of this `.h5` file; also where that cannot be told.
+    pub fn is_read_from(&self, file: &Path) -> bool {
+        let Container::Hdf5(store) = &self.container else { return false };
+        match (store.path().canonicalize(), file.canonicalize()) {
+            (Ok(own), Ok(file)) => own == file,
+            (_, Err(e)) if e.kind() == std::io::ErrorKind::NotFound => false,
+            _ => true,
+        }
+    }
+
     /// The files that hold the images.
     fn files(&self) -> Vec<PathBuf> {
         match &self.container {
