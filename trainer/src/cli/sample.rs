@@ -332,8 +332,9 @@ impl Job<'_> {
     ) -> Result<Option<Vec<ExtractedFeatures>>> {
         let cache = evaluator.cache(Fingerprint::of(&identity.text()), identity.clone());
         let plan = evaluator.evaluation.plan(count, cache.as_ref(), evaluator.rank);
-        let mut done = count - plan.missing().iter().map(|range| range.len()).sum::<usize>();
-        let outcome = plan.run(self.interrupted, &mut |range| {
+        let missing = plan.missing();
+        let mut done = count - missing.iter().map(|range| range.len()).sum::<usize>();
+        let outcome = plan.run(&missing, self.interrupted, &mut |range| {
             let mut rows = vec![Features::default(); plan.extractors.len()];
             let indices: Vec<usize> = range.collect();
             for indices in indices.chunks(batch) {
