@@ -124,6 +124,10 @@ fn batch_size(args: &Args, id: &str) -> usize {
 /// Evaluates samples.
 fn compare(mut args: Args, rank: Rank, (id, device): (&str, &Device)) -> Result<Outcome> {
     // What needs no weights is refused before gigabytes are fetched.
+    args.metrics.check_distinct(&[
+        ("the samples", Some(args.samples.as_path())),
+        ("--reference", args.reference.as_deref()),
+    ])?;
     let samples = EvalSet::open(&args.samples, args.count)?;
     let reference = args.metrics.check(Some(&samples), args.reference.as_deref())?;
     fetch(&mut args)?;
@@ -158,6 +162,7 @@ fn compare(mut args: Args, rank: Rank, (id, device): (&str, &Device)) -> Result<
 fn reconstruct(mut args: Args, (id, device): (&str, &Device)) -> Result<Outcome> {
     // What needs no weights is refused before gigabytes are fetched.
     args.metrics.check_outputs()?;
+    args.metrics.check_distinct(&[("--pairs", args.pairs.as_deref())])?;
     if let Some(path) = &args.pairs {
         check_file("--pairs", path)?;
     }

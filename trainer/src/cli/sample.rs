@@ -98,7 +98,15 @@ pub fn run(mut args: Args) -> Result<Outcome> {
     let library = Library::of_process();
     check_before_downloads(&args, &library)?;
     let reference = match &args.evaluate {
-        Some(reference) => args.metrics.check(None, Some(reference.as_path()))?,
+        Some(reference) => {
+            let record = args.npz.as_deref().map(Samples::record_of_npz);
+            args.metrics.check_distinct(&[
+                ("--npz", args.npz.as_deref()),
+                ("the record of --npz", record.as_deref()),
+                ("--evaluate", Some(reference.as_path())),
+            ])?;
+            args.metrics.check(None, Some(reference.as_path()))?
+        }
         None => None,
     };
     let mut options = FileOptions::new(&library);

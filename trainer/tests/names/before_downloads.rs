@@ -72,6 +72,9 @@ fn sets_metrics_and_outputs_of_evaluate_and_sample() {
         ("images --reference hub:me/batch/b.npz --metrics fd-clip", "fd-clip needs the weights"),
         ("images --reference images --save-stats x.zip", "does not end in .npz"),
         ("images --reference images --save-stats my.npz", "--save-stats replaces no other file"),
+        ("images --reference images --save-stats x.npz --output-json ./x.npz", "would replace"),
+        ("images --reference x.npz --save-stats x.npz", "--save-stats would replace --reference"),
+        ("images --count 1 --metrics is --save-stats x.npz", "at least 2 images; images has 1"),
         ("images --reference images --save-stats taken/x.npz", "--save-stats taken/x.npz cannot"),
         ("images --reference images --output-json taken/x.json", "--output-json taken/x.json"),
         ("images --reference images --output-json images", "--output-json images is a folder"),
@@ -90,6 +93,10 @@ fn sets_metrics_and_outputs_of_evaluate_and_sample() {
         (format!("{sample} --evaluate images"), "needs a feature extractor"),
         (format!("{sample} --evaluate hub:me/batch/b.npz"), "needs a feature extractor"),
         (format!("{sample} --evaluate no.npz {inception}"), "--evaluate no.npz: there is no such"),
+        (
+            format!("{sample} --evaluate images {inception} --npz x.npz --save-stats x.npz"),
+            "--save-stats would replace --npz",
+        ),
         (format!("{sample} --evaluate images {inception} --metrics kd-clip"), "kd-clip needs the"),
         (
             format!("{sample} --evaluate images {inception} --output-json taken/x.json"),
