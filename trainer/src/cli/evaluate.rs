@@ -167,10 +167,16 @@ fn reconstruct(mut args: Args, (id, device): (&str, &Device)) -> Result<Outcome>
         check_file("--pairs", path)?;
     }
     let store = ImageStore::open_verified(&args.samples)?;
-    let count = args.count.unwrap_or(store.len()).min(store.len());
+    let count = args.count.unwrap_or(store.len());
     if count == 0 {
         bail!("{} has no images", args.samples.display());
     }
+    ensure!(
+        count <= store.len(),
+        "{} has {} images, not {count}",
+        args.samples.display(),
+        store.len()
+    );
     if args.metrics.inception.is_some() && count < 2 {
         bail!("rFID needs at least 2 images");
     }

@@ -81,6 +81,7 @@ fn sets_metrics_and_outputs_of_evaluate_and_sample() {
         ("images --reference images --cache taken/x", "--cache taken/x cannot be written"),
         ("images --reconstruct tiny-vae", "tintype prepare"),
         ("store --reconstruct tiny-vae --count 0", "store has no images"),
+        ("store --reconstruct tiny-vae --count 25", "store has 24 images, not 25"),
         ("store --reconstruct tiny-vae --count 1", "rFID needs at least 2 images"),
         ("store --reconstruct tiny-vae --vgg hub:me/vgg/vgg.pth", "too small for LPIPS"),
         ("store --reconstruct tiny-vae --names no.txt", "--names no.txt: there is no such file"),
