@@ -117,9 +117,9 @@ fn prepare_shards(
         .with("images", source.items.len())
         .with("side", plan.side)
         .with("images_per_shard", per_shard);
+    // Before the description is removed because only the names of the classes differ.
+    let recorded = recorded_checksums(&plan.out, &identity);
     claim(source, plan, &identity)?;
-    // Of a store of another making, nothing is left now.
-    let recorded = recorded_checksums(&plan.out);
     let identity_text = identity.text();
     let chunks: Vec<&[Item]> = source.items.chunks(per_shard).collect();
     let mut checksums = Checksums::default();
@@ -180,10 +180,16 @@ struct Checksums {
     recorded: BTreeMap<usize, u32>,
 }
 
-/// The checksums of an earlier store's shards by their numbers.
-fn recorded_checksums(out: &Path) -> BTreeMap<usize, u32> {
-    let text = std::fs::read(out.join(STORE_FILE)).unwrap_or_default();
+/// The checksums of an earlier store's shards by their numbers; none of a store of another making.
+fn recorded_checksums(out: &Path, identity: &Identity) -> BTreeMap<usize, u32> {
+    let path = out.join(STORE_FILE);
+    let text = std::fs::read(&path).unwrap_or_default();
     let description: Option<Description> = serde_json::from_slice(&text).ok();
+    let is_same = |description: &Description| {
+        let recorded = description.identity.as_ref().map(Identity::text);
+        identity.check_part(&path, recorded.as_deref()).is_ok()
+    };
+    let description = description.filter(is_same);
     let shards = description.into_iter().flat_map(|description| description.shards).enumerate();
     shards
         .filter(|(number, shard)| shard.file == shard_name(*number))
