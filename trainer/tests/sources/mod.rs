@@ -337,6 +337,13 @@ fn shards_of_web_datasets_have_labels() {
     let labels: Vec<_> = source.items.iter().map(|item| item.label).collect();
     assert_eq!(labels, [Some(0), Some(2), Some(4), Some(6)]);
     assert_eq!(source.classes.len(), 7);
+    // Options for folders, and shards of another split.
+    let options = Options { allow_empty: true, ..Options::default() };
+    let error = Source::open(place.path(), &options).expect_err("no folders").to_string();
+    assert!(error.contains("--allow-empty has no effect"), "{error}");
+    std::fs::write(place.path().join("val-0000.tar"), shard(0)).expect("it is written");
+    let error = refused(place.path());
+    assert!(error.contains("such as train-0000 and val-0000; choose"), "{error}");
     // A sample without a label is an error.
     let unlabelled = folder(&["0.png", "1.png"]);
     std::fs::write(unlabelled.path().join("0.cls"), "3").expect("it is written");
