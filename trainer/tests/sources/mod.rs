@@ -130,6 +130,9 @@ fn folders_around_the_classes_and_splits_are_not_classes() {
     );
     let description = ImageStore::open(&out).expect("a store").description;
     assert_eq!((description.classes, description.enlarged), (vec!["cat".to_string()], 1));
+    // One that is not finished is no class, either.
+    let unfinished = folder(&["cat/0.png", "store/images_00000.safetensors"]);
+    assert_eq!(counts(&open(unfinished.path())), [("cat", 1)]);
     // Another split is another store.
     let (ok, said) = prepare(&[&arguments[..5], &["--split", "dog"]].concat());
     assert!(!ok && said.contains("--force replaces it"), "{said}");
