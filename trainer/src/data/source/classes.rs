@@ -31,6 +31,8 @@ pub(super) enum Problem {
     Splits(Vec<String>),
     /// Class folders without images.
     Empty(Vec<String>),
+    /// The classes are either this folder's or it is one of them.
+    Unclear(String),
     /// No class folders are so deep; the deepest are here, if there are any.
     TooDeep(Option<usize>),
 }
@@ -134,7 +136,12 @@ pub(super) fn find<'a>(
                     && inner.full().len() > 1
                     && inner.images == 0
                 {
-                    root.push_str(name);
+                    let folder = format!("{root}{name}");
+                    // Of a thousand classes, one may have folders: they are not the classes.
+                    if inner.total <= at.total - inner.total {
+                        return Err(Problem::Unclear(folder));
+                    }
+                    root = folder;
                     root.push('/');
                     at = inner;
                     continue;
@@ -266,6 +273,8 @@ mod tests {
         // What lies beside the folder of the classes.
         let images = ["train/cat/0.png", "train/dog/0.png", "assets/logo.png"];
         assert_eq!(of(&images, &[]), classes("train/", &["cat", "dog"]));
+        let images = ["cat/a/0.png", "cat/b/0.png", "dog/0.png", "emu/0.png"];
+        assert_eq!(of(&images, &[]), Err(Problem::Unclear("cat".into())));
         let images = ["cat/0.png", "dog/0.png", "dog/old/0.png"];
         assert_eq!(of(&images, &[]), classes("", &["cat", "dog"]));
         // Classes with a folder of their own inside.

@@ -196,6 +196,13 @@ impl Source {
                     folders.iter().map(count).collect::<Vec<_>>().join(", ")
                 )
             }
+            Problem::Unclear(folder) => {
+                let depth = folder.matches('/').count();
+                format!(
+                    "{folder} is a class with folders of its own, or the folder around the classes, though it has no more images than lie beside it; say so with --class-depth {depth} or --class-depth {}",
+                    depth + 1
+                )
+            }
             Problem::TooDeep(deepest) => match deepest {
                 Some(deepest) => {
                     format!("no class folders are so deep; --class-depth {deepest} is the deepest")
