@@ -178,6 +178,41 @@ fn images_in_hdf5_are_those_of_the_store() {
 }
 
 #[test]
+fn only_the_images_h5_of_a_store_is_removed_with_it() {
+    let place = TempDir::new().expect("a folder");
+    std::fs::write(place.path().join("x.tar"), tar_of(&files())).expect("it is written");
+    let (tar, out) = (place.path().join("x.tar"), place.path().join("store"));
+    let arguments = [text(&tar), "--out", text(&out), "--force", "--hdf5"];
+    let (ok, said) = prepare(&[&arguments[..], &["--size", "8"]].concat());
+    assert!(ok, "{said}");
+    let own = [out.join("images.h5"), out.join("images_h5.json")];
+    let read = || own.each_ref().map(|file| std::fs::read(file).ok());
+    let first = read();
+    // Its labels stay where only the classes are called otherwise.
+    let names = place.path().join("names.txt");
+    std::fs::write(&names, "apple fruit\npear pear\n").expect("it is written");
+    let (ok, said) =
+        prepare(&[&arguments[..4], &["--size", "8", "--names", text(&names)]].concat());
+    assert!(ok && first == read(), "{said}");
+    let (ok, said) = prepare(&[&arguments[..4], &["--size", "9"]].concat());
+    assert!(ok && read() == [None, None], "{said}");
+    // One of another tool, and one that is the source.
+    for file in &own {
+        std::fs::write(file, "mine").expect("it is written");
+    }
+    let (ok, said) = prepare(&[&arguments[..4], &["--size", "8"]].concat());
+    assert!(ok && own.iter().all(|file| file.exists()), "{said}");
+    let [h5, list] = first.map(|bytes| bytes.expect("it was there"));
+    std::fs::write(&own[0], h5).expect("it is written");
+    std::fs::write(&own[1], list).expect("it is written");
+    let arguments = [text(&own[0]), "--out", text(&out), "--size", "9", "--force"];
+    let (ok, said) = prepare(&arguments);
+    assert!(ok && own.iter().all(|file| file.exists()), "{said}");
+    let (ok, said) = prepare(&[&arguments[..], &["--hdf5"]].concat());
+    assert!(!ok && said.contains("would replace the source"), "{said}");
+}
+
+#[test]
 fn label_lists_decide_and_must_be_complete() {
     let place = TempDir::new().expect("a folder");
     let mut all = files();

@@ -124,6 +124,10 @@ fn batch_size(args: &Args, id: &str) -> usize {
 /// Evaluates samples.
 fn compare(mut args: Args, rank: Rank, (id, device): (&str, &Device)) -> Result<Outcome> {
     // What needs no weights is refused before gigabytes are fetched.
+    args.metrics.check_distinct(&[
+        ("the samples", Some(args.samples.as_path())),
+        ("--reference", args.reference.as_deref()),
+    ])?;
     let samples = EvalSet::open(&args.samples, args.count)?;
     let reference = args.metrics.check(Some(&samples), args.reference.as_deref())?;
     fetch(&mut args)?;
@@ -158,14 +162,21 @@ fn compare(mut args: Args, rank: Rank, (id, device): (&str, &Device)) -> Result<
 fn reconstruct(mut args: Args, (id, device): (&str, &Device)) -> Result<Outcome> {
     // What needs no weights is refused before gigabytes are fetched.
     args.metrics.check_outputs()?;
+    args.metrics.check_distinct(&[("--pairs", args.pairs.as_deref())])?;
     if let Some(path) = &args.pairs {
         check_file("--pairs", path)?;
     }
     let store = ImageStore::open_verified(&args.samples)?;
-    let count = args.count.unwrap_or(store.len()).min(store.len());
+    let count = args.count.unwrap_or(store.len());
     if count == 0 {
         bail!("{} has no images", args.samples.display());
     }
+    ensure!(
+        count <= store.len(),
+        "{} has {} images, not {count}",
+        args.samples.display(),
+        store.len()
+    );
     if args.metrics.inception.is_some() && count < 2 {
         bail!("rFID needs at least 2 images");
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::Outcome;
@@ -103,6 +103,11 @@ impl MetricArgs {
             let known = images.map(of_images).unwrap_or_default();
             claim_part(path, &known).context(REPLACES_NONE)?;
         }
+        if let (Some(_), Some(set)) = (&self.save_stats, samples) {
+            let images = set.images.as_ref().map_or(0, Images::len);
+            let path = set.path.display();
+            ensure!(images > 1, "--save-stats needs at least 2 images; {path} has {images}");
+        }
         let here = reference.filter(|path| path.exists());
         let here = here.map(|path| EvalSet::open(path, None)).transpose()?;
         match reference.is_some() && here.is_none() {
@@ -110,6 +115,27 @@ impl MetricArgs {
             false => Evaluation::check(&self.options(), samples, here.as_ref())?,
         }
         Ok(here)
+    }
+
+    /// Refuses a result that would replace another output or an input: `others`, with what each is called.
+    ///
+    /// # Errors
+    ///
+    /// If two are the same file.
+    pub fn check_distinct(&self, others: &[(&str, Option<&Path>)]) -> Result<()> {
+        let own = [
+            ("--save-stats", self.save_stats.as_deref()),
+            ("--output-json", self.output_json.as_deref()),
+        ];
+        for (i, (option, path)) in own.iter().enumerate() {
+            let Some(path) = path else { continue };
+            for (other, there) in own[..i].iter().chain(others) {
+                if there.is_some_and(|there| is_same_file(path, there)) {
+                    bail!("{option} would replace {other}, {}", path.display());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Makes sure that results can be written.
@@ -266,7 +292,11 @@ impl Evaluator<'_> {
         let (of_samples, of_reference) =
             (with_extractors(of_samples), with_extractors(of_reference));
         if let Some(path) = &self.args.save_stats {
-            save(path, &set_features(&of_samples, None)?.statistics, &self.of_statistics())?;
+            // Hours have passed, and somebody may have written a file of that name.
+            self.claim_statistics()?;
+            let statistics = set_features(&of_samples, None)?.statistics;
+            ensure!(!statistics.is_empty(), "--save-stats needs at least 2 images");
+            save(path, &statistics, &self.of_statistics())?;
         }
         let reference = reference.map(|set| (set, of_reference.as_slice()));
         let report = self.evaluation.report((path, &of_samples, set), reference)?;
@@ -282,6 +312,12 @@ impl Evaluator<'_> {
         reporter.line(report.to_string().trim_end());
         Ok(Outcome::Done)
     }
+}
+
+/// Whether two paths lead to one file, which need not be there yet.
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    matches!((std::path::absolute(a), std::path::absolute(b)), (Ok(a), Ok(b)) if a == b)
+        || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 /// What a set of images is.

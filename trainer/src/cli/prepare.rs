@@ -72,6 +72,10 @@ pub fn run(args: Args) -> Result<Outcome> {
         unlabelled: false,
     };
     let mut source = Source::open(&args.source, &options)?;
+    let images_h5 = args.out.join("images.h5");
+    if args.hdf5 && source.is_read_from(&images_h5) {
+        bail!("--hdf5 would replace the source, {}; choose another --out", images_h5.display());
+    }
     if let Some(names) = &args.names {
         rename_classes(&mut source.classes, names)?;
     }
@@ -110,8 +114,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     }
     let store = verified(&args.out, &outcome.read, &reporter)?;
     if args.hdf5 {
-        let path = args.out.join("images.h5");
-        let written = images_to_hdf5(&store, &path, plan.other, &Progress::default());
+        let written = images_to_hdf5(&store, &images_h5, plan.other, &Progress::default());
         force::offered(written)?;
     }
     let empty = without_images(&store);

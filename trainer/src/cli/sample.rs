@@ -98,7 +98,15 @@ pub fn run(mut args: Args) -> Result<Outcome> {
     let library = Library::of_process();
     check_before_downloads(&args, &library)?;
     let reference = match &args.evaluate {
-        Some(reference) => args.metrics.check(None, Some(reference.as_path()))?,
+        Some(reference) => {
+            let record = args.npz.as_deref().map(Samples::record_of_npz);
+            args.metrics.check_distinct(&[
+                ("--npz", args.npz.as_deref()),
+                ("the record of --npz", record.as_deref()),
+                ("--evaluate", Some(reference.as_path())),
+            ])?;
+            args.metrics.check(None, Some(reference.as_path()))?
+        }
         None => None,
     };
     let mut options = FileOptions::new(&library);
@@ -332,8 +340,9 @@ impl Job<'_> {
     ) -> Result<Option<Vec<ExtractedFeatures>>> {
         let cache = evaluator.cache(Fingerprint::of(&identity.text()), identity.clone());
         let plan = evaluator.evaluation.plan(count, cache.as_ref(), evaluator.rank);
-        let mut done = count - plan.missing().iter().map(|range| range.len()).sum::<usize>();
-        let outcome = plan.run(self.interrupted, &mut |range| {
+        let missing = plan.missing();
+        let mut done = count - missing.iter().map(|range| range.len()).sum::<usize>();
+        let outcome = plan.run(&missing, self.interrupted, &mut |range| {
             let mut rows = vec![Features::default(); plan.extractors.len()];
             let indices: Vec<usize> = range.collect();
             for indices in indices.chunks(batch) {

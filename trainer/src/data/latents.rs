@@ -1,7 +1,11 @@
 //! LightningDiT's latent shards (`checkpoints` §2).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
+use super::made::IDENTITY;
 use super::rows::Rows;
 use super::running::{ConstantChannel, Running, of_channels};
 use super::source::filter::in_hidden;
@@ -24,7 +28,7 @@ impl LatentShards {
     ///
     /// * [`WeightsError::Io`]: the folder or a shard cannot be read.
     /// * [`WeightsError::Format`]: the folder has no shard, a shard is damaged or lacks a tensor,
-    ///   or the shapes of two shards differ.
+    ///   the shapes of two shards differ, or `encode` was not run to its end.
     pub fn open(folder: &Path) -> Result<Self, WeightsError> {
         let problem = |problem: &str| WeightsError::Format {
             file: folder.display().to_string(),
@@ -39,6 +43,7 @@ impl LatentShards {
         let shards = files.iter().map(|f| open(f)).collect::<Result<Vec<_>, _>>()?;
         let mut rows = Rows::default();
         let mut shape = None;
+        let mut found: BTreeMap<&str, usize> = BTreeMap::new();
         for shard in &shards {
             let get = |name: &str| shard.tensors.get(name).map(|view| view.shape.clone());
             let (Some(latents), Some(flip), Some(labels)) =
@@ -54,8 +59,21 @@ impl LatentShards {
             }
             shape = Some([c, h, w]);
             rows.push(n);
+            if let Some(identity) = shard.metadata.get(IDENTITY) {
+                *found.entry(identity).or_default() += n;
+            }
         }
         let shape = shape.ok_or_else(|| problem("there is no *.safetensors file in it"))?;
+        for (identity, n) in found {
+            // Shards of other tools and of earlier versions do not tell.
+            let identity: Option<Value> = serde_json::from_str(identity).ok();
+            let images = identity.and_then(|identity| identity.get("images")?.as_u64());
+            if let Some(images) = images.filter(|images| *images > n as u64) {
+                return Err(problem(&format!(
+                    "it has latents of {n} of the {images} images; run `tintype encode` to its end"
+                )));
+            }
+        }
         Ok(Self { shards, rows, shape })
     }
 
@@ -170,8 +188,6 @@ fn filled(file: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use tempfile::TempDir;
     use tintype::weights::{Dtype, TensorView, write_safetensors};
 
@@ -233,5 +249,24 @@ mod tests {
         assert!(error.contains("channel 1") && error.contains("0.5 everywhere"), "{error}");
         // Readers add to the variance.
         assert_eq!(shards.moments_of_positions(), [vec![0.0, 1.0, 0.5, 0.5], vec![0.0; 4]]);
+    }
+
+    #[test]
+    fn a_part_of_a_store_is_refused() {
+        let [made, folder] = [(); 2].map(|()| TempDir::new().expect("a folder"));
+        write(&made, "0.safetensors", [1, 1], [&[0.0, 1.0], &[1.0, 0.0]], &[0, 1]);
+        let tensors = open(&made.path().join("0.safetensors")).expect("a shard").tensors;
+        let shard = |number: usize| {
+            let identity = r#"{"images":4,"side":16}"#.to_string();
+            let metadata = BTreeMap::from([(IDENTITY.to_string(), identity)]);
+            let bytes = write_safetensors(&tensors, &metadata).expect("it fits");
+            let name = format!("{number}.safetensors");
+            std::fs::write(folder.path().join(name), bytes).expect("it is written");
+        };
+        shard(0);
+        let error = LatentShards::open(folder.path()).expect_err("half of it").to_string();
+        assert!(error.contains("latents of 2 of the 4 images"), "{error}");
+        shard(1);
+        assert_eq!(LatentShards::open(folder.path()).expect("all of it").len(), 4);
     }
 }

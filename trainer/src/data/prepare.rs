@@ -14,6 +14,7 @@ use tintype::files::{Identity, write_durably};
 
 use self::shard::{decode_shard, finished, is_shard, shard_name};
 use super::fingerprint::Fingerprint;
+use super::hdf5::{identity_of, list_of};
 use super::made::{Other, check_shards, create_folder, remove, sweep};
 use super::source::{Item, Skipped, Source};
 use super::store::{Description, STORE_FILE, Shard, file_crc32c};
@@ -116,9 +117,9 @@ fn prepare_shards(
         .with("images", source.items.len())
         .with("side", plan.side)
         .with("images_per_shard", per_shard);
+    // Before the description is removed because only the names of the classes differ.
+    let recorded = recorded_checksums(&plan.out, &identity);
     claim(source, plan, &identity)?;
-    // Of a store of another making, nothing is left now.
-    let recorded = recorded_checksums(&plan.out);
     let identity_text = identity.text();
     let chunks: Vec<&[Item]> = source.items.chunks(per_shard).collect();
     let mut checksums = Checksums::default();
@@ -179,10 +180,16 @@ struct Checksums {
     recorded: BTreeMap<usize, u32>,
 }
 
-/// The checksums of an earlier store's shards by their numbers.
-fn recorded_checksums(out: &Path) -> BTreeMap<usize, u32> {
-    let text = std::fs::read(out.join(STORE_FILE)).unwrap_or_default();
+/// The checksums of an earlier store's shards by their numbers; none of a store of another making.
+fn recorded_checksums(out: &Path, identity: &Identity) -> BTreeMap<usize, u32> {
+    let path = out.join(STORE_FILE);
+    let text = std::fs::read(&path).unwrap_or_default();
     let description: Option<Description> = serde_json::from_slice(&text).ok();
+    let is_same = |description: &Description| {
+        let recorded = description.identity.as_ref().map(Identity::text);
+        identity.check_part(&path, recorded.as_deref()).is_ok()
+    };
+    let description = description.filter(is_same);
     let shards = description.into_iter().flat_map(|description| description.shards).enumerate();
     shards
         .filter(|(number, shard)| shard.file == shard_name(*number))
@@ -211,14 +218,33 @@ fn claim(source: &Source, plan: &Plan, identity: &Identity) -> anyhow::Result<()
         let description: Option<Description> = serde_json::from_slice(&text).ok();
         let recorded = description.and_then(|description| description.identity);
         let recorded = recorded.map(|recorded| recorded.text());
+        let has_same_shards = identity.check_part(&path, recorded.as_deref()).is_ok();
         let compared = of_store(identity, source).check(&path, recorded.as_deref());
-        let own = [STORE_FILE, SKIPPED_FILE, "images.h5", "images.h5.partial", "images_h5.json"];
-        let own = own.map(|name| plan.out.join(name));
-        plan.other.settle(compared, &own.each_ref().map(|file| file.as_path()))?;
+        let own = [STORE_FILE, SKIPPED_FILE].map(|name| plan.out.join(name));
+        let is_removed = plan.other.settle(compared, &own.each_ref().map(|file| file.as_path()))?;
+        // The `.h5` file of a store does not hold the names of its classes.
+        if is_removed && !has_same_shards {
+            remove_hdf5(source, &plan.out)?;
+        }
     }
     check_shards(&plan.out, is_shard, identity, plan.other)?;
     if plan.world == 1 {
         sweep(&plan.out, |name| is_shard(name) || [STORE_FILE, SKIPPED_FILE].contains(&name))?;
+    }
+    Ok(())
+}
+
+/// Removes the `images.h5` of a store, but none of another tool, and not the one that is the source.
+fn remove_hdf5(source: &Source, out: &Path) -> anyhow::Result<()> {
+    let [file, partial] = ["images.h5", "images.h5.partial"].map(|name| out.join(name));
+    let is_own = |file: &Path| identity_of(file).is_ok_and(|identity| identity.is_some());
+    if source.is_read_from(&file) || (file.exists() && !is_own(&file)) {
+        return Ok(());
+    }
+    let was_begun = file.exists() || is_own(&partial);
+    // The list last: it is nobody's without one of the others.
+    for file in [&file, &partial, &list_of(&file)].into_iter().filter(|_| was_begun) {
+        remove(file)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use ndarray::{Array1, Array2};
 use tintype::files::Identity;
 
@@ -54,9 +54,12 @@ impl EvalSet {
     /// Opens images (see [`Images::open`]) or an `.npz` with `mu` and `sigma`. ADM's reference
     /// batches hold both: statistics of all images, and a subset of the images.
     ///
+    /// Statistics are those of all images: where only the first `count` are used, they are passed over.
+    ///
     /// # Errors
     ///
-    /// If the images cannot be opened, or an archive has neither images nor usable statistics.
+    /// If the images cannot be opened, or an archive has neither images nor usable statistics, or no images where
+    /// `count` is given.
     pub fn open(path: &Path, count: Option<usize>) -> Result<Self> {
         let mut statistics = BTreeMap::new();
         if path.extension().is_some_and(|e| e == "npz") {
@@ -76,6 +79,14 @@ impl EvalSet {
             }
         }
         let images = Images::open(path, count)?;
+        ensure!(
+            images.is_some() || count.is_none(),
+            "{} has no images, of which --count could take some",
+            path.display()
+        );
+        if images.as_ref().is_some_and(Images::is_part) {
+            statistics.clear();
+        }
         Ok(Self { path: path.into(), statistics, images })
     }
 }
@@ -125,4 +136,36 @@ pub fn save(
     });
     let named: Vec<(&str, &Array1<f64>, &str, &Array2<f64>)> = named.collect();
     write_statistics(path, &named, identity)
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array4;
+    use zip::{CompressionMethod, ZipWriter};
+
+    use super::*;
+    use crate::data::npz::add;
+
+    #[test]
+    fn statistics_of_all_images_are_not_those_of_the_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let stored = CompressionMethod::Stored;
+        let [both, alone] = ["both.npz", "alone.npz"].map(|name| folder.path().join(name));
+        for path in [&both, &alone] {
+            let mut npz = ZipWriter::new(std::fs::File::create(path).expect("a file"));
+            add(&mut npz, "mu", stored, &Array1::<f64>::zeros(4)).expect("it is written");
+            add(&mut npz, "sigma", stored, &Array2::<f64>::eye(4)).expect("it is written");
+            if *path == both {
+                let images = Array4::<u8>::zeros((3, 8, 8, 3));
+                add(&mut npz, "arr_0", stored, &images).expect("it is written");
+            }
+            npz.finish().expect("it is written");
+        }
+        for (count, known) in [(None, 1), (Some(3), 1), (Some(2), 0)] {
+            let set = EvalSet::open(&both, count).expect("a set");
+            assert_eq!(set.statistics.len(), known, "{count:?}");
+        }
+        let error = EvalSet::open(&alone, Some(2)).expect_err("no images").to_string();
+        assert!(error.contains("--count"), "{error}");
+    }
 }

@@ -10,6 +10,7 @@ use super::cache::Cache;
 use super::eval_set::{EvalSet, FeatureSpace};
 use super::extraction::{ExtractedFeatures, Keep, Plan};
 use super::extractor::{FeatureExtractor, Kind, MAX_DRIFT};
+use super::images::Images;
 use super::protocol::{Metric, Protocol};
 use super::report::{Report, SetInfo};
 use super::score::{SetFeatures, scores};
@@ -89,6 +90,10 @@ impl Evaluation {
     pub fn check_without_reference(options: &Options, samples: Option<&EvalSet>) -> Result<()> {
         if let Some(set) = samples {
             options.metrics.iter().try_for_each(|metric| check_computable(*metric, set))?;
+        }
+        check_subsets(options, samples)?;
+        if !options.metrics.is_empty() {
+            check_parts(options, &options.metrics)?;
         }
         let has_images = samples.is_none_or(|set| set.images.is_some());
         if has_images && options.metrics.is_empty() && options.networks.is_empty() {
@@ -201,7 +206,29 @@ fn metrics(
             options.protocol.name()
         );
     }
+    check_subsets(options, samples)?;
+    check_parts(options, &metrics)?;
     Ok(metrics)
+}
+
+/// Refuses `--subsets` that there are too few samples for, as far as their number is known.
+fn check_subsets(options: &Options, samples: Option<&EvalSet>) -> Result<()> {
+    let Some(parts) = options.subsets else { return Ok(()) };
+    ensure!(parts >= 2, "--subsets {parts} is not 2 or more");
+    let Some(set) = samples else { return Ok(()) };
+    let n = set.images.as_ref().map_or(0, Images::len);
+    ensure!(parts <= n / 2, "--subsets {parts} is more than half of the {n} samples");
+    Ok(())
+}
+
+/// Refuses `--subsets` if none of the metrics is computed of parts.
+fn check_parts(options: &Options, metrics: &[Metric]) -> Result<()> {
+    let has_parts = metrics.iter().any(|metric| metric.is_frechet() && *metric != Metric::Sfid);
+    ensure!(
+        options.subsets.is_none() || has_parts,
+        "--subsets has no effect without fid, fd-dinov2 or fd-clip"
+    );
+    Ok(())
 }
 
 fn no_extractor() -> anyhow::Error {

@@ -166,8 +166,9 @@ impl Plan<'_> {
         self.parts().filter(|(part, _)| mine(*part) && !there(*part)).map(|(_, r)| r).collect()
     }
 
-    /// Extracts the missing shards and merges all of them. `extract` is called with each of the
-    /// [`missing`](Self::missing) ranges in order and returns `None` if it was cancelled.
+    /// Extracts the shards that are [`missing`](Self::missing) and merges all of them. `extract` is called with each of
+    /// their ranges in order and returns `None` if it was cancelled. Whoever prepares its work from the ranges passes
+    /// the same ones: others may finish a shard meanwhile.
     ///
     /// # Errors
     ///
@@ -177,6 +178,7 @@ impl Plan<'_> {
     /// * Parts of other processes do not come ([`GaveUp`](crate::patience::GaveUp)).
     pub fn run(
         &self,
+        missing: &[Range<usize>],
         stop: &AtomicBool,
         extract: &mut dyn FnMut(Range<usize>) -> Result<Option<Vec<Features>>>,
     ) -> Result<Outcome> {
@@ -188,10 +190,9 @@ impl Plan<'_> {
             cache.sweep(self.extractors)?;
         }
         let mut all = vec![ExtractedFeatures::default(); self.extractors.len()];
-        let missing = self.missing();
         for range in missing {
             let part = range.start / PART;
-            let Some(rows) = extract(range)? else { return Ok(Outcome::Stopped) };
+            let Some(rows) = extract(range.clone())? else { return Ok(Outcome::Stopped) };
             for ((extractor, rows), extracted) in self.extractors.iter().zip(rows).zip(&mut all) {
                 match self.cache {
                     Some(cache) => cache.write(extractor, part, &rows)?,
@@ -245,6 +246,7 @@ impl Plan<'_> {
         progress: &dyn Fn(usize),
     ) -> Result<Outcome> {
         let missing = self.missing();
+        let missing = missing.as_slice();
         let there = self.n - missing.iter().map(Range::len).sum::<usize>();
         std::thread::scope(|scope| {
             let (sender, batches) = sync_channel::<Result<Inputs>>(AHEAD);
@@ -262,7 +264,7 @@ impl Plan<'_> {
                 }
             });
             let mut done = there;
-            self.run(stop, &mut |range| {
+            self.run(missing, stop, &mut |range| {
                 let mut rows = vec![Features::default(); self.extractors.len()];
                 let mut left = range.len();
                 while left > 0 {

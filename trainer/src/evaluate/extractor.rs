@@ -211,10 +211,12 @@ impl FeatureExtractor {
         rows
     }
 
-    /// Cache key: network, preprocessing and weights.
+    /// Cache key: network, preprocessing and weights, and whether the device does not compute in float32: whoever reads
+    /// such features on another device would not know.
     pub fn key(&self) -> String {
         let name = format!("{:?}-{:?}", self.kind, self.preprocess).to_lowercase();
-        format!("{name}-{}", self.fingerprint)
+        let precision = if self.drift > MAX_DRIFT { "-lower-precision" } else { "" };
+        format!("{name}-{}{precision}", self.fingerprint)
     }
 }
 
@@ -254,6 +256,10 @@ mod tests {
         };
         let exact = extractor(weights.clone());
         assert_eq!(exact.drift_from(&extractor(weights)), 0.0);
-        assert!(extractor(rounded).drift_from(&exact) > MAX_DRIFT);
+        let mut lower = extractor(rounded);
+        let key = lower.key();
+        lower.drift = lower.drift_from(&exact);
+        assert!(lower.drift > MAX_DRIFT);
+        assert_eq!(lower.key(), format!("{key}-lower-precision"));
     }
 }

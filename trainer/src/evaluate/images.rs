@@ -29,6 +29,17 @@ enum Kind {
     Store(ImageStore),
 }
 
+impl Kind {
+    /// Number of images, used or not.
+    fn len(&self) -> usize {
+        match self {
+            Self::Source(source) => source.items.len(),
+            Self::Batch(batch) => batch.len(),
+            Self::Store(store) => store.len(),
+        }
+    }
+}
+
 impl Images {
     /// Opens a folder, a `.tar`, a `.zip`, an `images.h5`, a store, or an `.npz` with `arr_0`;
     /// `None` for an `.npz` without one. `count` uses the first images only.
@@ -49,11 +60,7 @@ impl Images {
             let options = Options { unlabelled: true, ..Options::default() };
             Kind::Source(Source::open(path, &options)?)
         };
-        let there = match &kind {
-            Kind::Source(source) => source.items.len(),
-            Kind::Batch(batch) => batch.len(),
-            Kind::Store(store) => store.len(),
-        };
+        let there = kind.len();
         let count = count.unwrap_or(there);
         ensure!(there > 0, "{} has no images", path.display());
         ensure!(count <= there, "{} has {there} images, not {count}", path.display());
@@ -68,6 +75,11 @@ impl Images {
     /// Number of images.
     pub fn len(&self) -> usize {
         self.count
+    }
+
+    /// Whether only the first images of the set are used.
+    pub fn is_part(&self) -> bool {
+        self.count < self.kind.len()
     }
 
     /// Whether the set is empty.

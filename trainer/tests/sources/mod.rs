@@ -130,6 +130,9 @@ fn folders_around_the_classes_and_splits_are_not_classes() {
     );
     let description = ImageStore::open(&out).expect("a store").description;
     assert_eq!((description.classes, description.enlarged), (vec!["cat".to_string()], 1));
+    // One that is not finished is no class, either.
+    let unfinished = folder(&["cat/0.png", "store/images_00000.safetensors"]);
+    assert_eq!(counts(&open(unfinished.path())), [("cat", 1)]);
     // Another split is another store.
     let (ok, said) = prepare(&[&arguments[..5], &["--split", "dog"]].concat());
     assert!(!ok && said.contains("--force replaces it"), "{said}");
@@ -337,6 +340,13 @@ fn shards_of_web_datasets_have_labels() {
     let labels: Vec<_> = source.items.iter().map(|item| item.label).collect();
     assert_eq!(labels, [Some(0), Some(2), Some(4), Some(6)]);
     assert_eq!(source.classes.len(), 7);
+    // Options for folders, and shards of another split.
+    let options = Options { allow_empty: true, ..Options::default() };
+    let error = Source::open(place.path(), &options).expect_err("no folders").to_string();
+    assert!(error.contains("--allow-empty has no effect"), "{error}");
+    std::fs::write(place.path().join("val-0000.tar"), shard(0)).expect("it is written");
+    let error = refused(place.path());
+    assert!(error.contains("such as train-0000 and val-0000; choose"), "{error}");
     // A sample without a label is an error.
     let unlabelled = folder(&["0.png", "1.png"]);
     std::fs::write(unlabelled.path().join("0.cls"), "3").expect("it is written");

@@ -218,7 +218,7 @@ fn streamed(path: &Path) -> Result<File, StoreError> {
 }
 
 /// The identity that a file carries as JSON in an attribute of its root, which other readers pass over.
-fn identity_of(path: &Path) -> Result<Option<String>, StoreError> {
+pub(in crate::data) fn identity_of(path: &Path) -> Result<Option<String>, StoreError> {
     let wrap = |problem: String| StoreError {
         file: path.display().to_string(),
         problem,

@@ -212,3 +212,19 @@ fn what_is_cancelled_writes_nothing_more() {
     let outcome = prepare_shards(&source, &plan, PER_SHARD, &progress).expect("it stops");
     assert!(!outcome.complete && contents(&plan.out).is_empty());
 }
+
+#[test]
+fn other_names_of_the_classes_do_not_bless_damage() {
+    let (_place, mut source, plan) = sources();
+    run(&source, &plan).expect("it is prepared");
+    let name = shard_name(0);
+    let whole = contents(&plan.out).remove(&name).expect("it is there");
+    let mut damaged = whole.clone();
+    *damaged.last_mut().expect("it is not empty") ^= 1;
+    std::fs::write(plan.out.join(&name), damaged).expect("it is written");
+    source.classes[0] = "another name".into();
+    let plan = Plan { other: Other::Remove, ..plan };
+    let outcome = run(&source, &plan).expect("it is prepared");
+    assert_eq!((outcome.resumed, outcome.as_found), (2, 0));
+    assert!(contents(&plan.out)[&name] == whole);
+}

@@ -31,6 +31,8 @@ pub(super) enum Problem {
     Splits(Vec<String>),
     /// Class folders without images.
     Empty(Vec<String>),
+    /// The classes are either this folder's or it is one of them.
+    Unclear(String),
     /// No class folders are so deep; the deepest are here, if there are any.
     TooDeep(Option<usize>),
 }
@@ -134,7 +136,12 @@ pub(super) fn find<'a>(
                     && inner.full().len() > 1
                     && inner.images == 0
                 {
-                    root.push_str(name);
+                    let folder = format!("{root}{name}");
+                    // Of a thousand classes, one may have folders: they are not the classes.
+                    if inner.total <= at.total - inner.total {
+                        return Err(Problem::Unclear(folder));
+                    }
+                    root = folder;
                     root.push('/');
                     at = inner;
                     continue;
@@ -184,22 +191,36 @@ fn splits(folders: &[(&String, &Folder)]) -> Option<Vec<String>> {
     shared.then(all)
 }
 
+/// A folder of each split, where all folders that hold the images are called like splits, and not like one alone, as
+/// `train-0000` and `val-0000` are. Folders around everything are stepped over.
+pub(super) fn several_splits<'a>(images: impl Iterator<Item = &'a str>) -> Option<Vec<String>> {
+    let tree = Folder::tree(images, std::iter::empty());
+    let (mut at, mut root) = (&tree, String::new());
+    while let ([(name, only)], 0) = (at.full().as_slice(), at.images) {
+        root = join(&root, name);
+        at = only;
+    }
+    let mut first = BTreeMap::new();
+    for (name, _) in at.full() {
+        first.entry(split_of(name)?).or_insert_with(|| join(&root, name));
+    }
+    (first.len() > 1).then(|| first.into_values().collect())
+}
+
 /// Whether a folder is called like a split: `train`, `cifar10-test`, `val2017`, …
 fn is_split(name: &str) -> bool {
+    split_of(name).is_some()
+}
+
+/// The split that a folder is called like.
+fn split_of(name: &str) -> Option<&'static str> {
     let name = name.to_lowercase();
-    name.split(|c: char| !c.is_ascii_alphabetic()).any(|word| {
-        matches!(
-            word,
-            "train"
-                | "training"
-                | "val"
-                | "valid"
-                | "validation"
-                | "test"
-                | "testing"
-                | "dev"
-                | "eval"
-        )
+    name.split(|c: char| !c.is_ascii_alphabetic()).find_map(|word| match word {
+        "train" | "training" => Some("train"),
+        "val" | "valid" | "validation" | "dev" => Some("val"),
+        "test" | "testing" => Some("test"),
+        "eval" => Some("eval"),
+        _ => None,
     })
 }
 
@@ -252,6 +273,8 @@ mod tests {
         // What lies beside the folder of the classes.
         let images = ["train/cat/0.png", "train/dog/0.png", "assets/logo.png"];
         assert_eq!(of(&images, &[]), classes("train/", &["cat", "dog"]));
+        let images = ["cat/a/0.png", "cat/b/0.png", "dog/0.png", "emu/0.png"];
+        assert_eq!(of(&images, &[]), Err(Problem::Unclear("cat".into())));
         let images = ["cat/0.png", "dog/0.png", "dog/old/0.png"];
         assert_eq!(of(&images, &[]), classes("", &["cat", "dog"]));
         // Classes with a folder of their own inside.

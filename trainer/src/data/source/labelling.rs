@@ -24,6 +24,7 @@ impl Source {
                 Location::Hdf5(name) => name.clone(),
                 _ => item.name.clone(),
             };
+            has_effect(options, "dataset.json")?;
             return self.label_by_list(labels, full, "dataset.json has");
         }
         for list in self.list_inside(others).into_iter().chain(lists) {
@@ -43,6 +44,7 @@ impl Source {
                 let below = item.name.strip_prefix(&list.removed).unwrap_or(&item.name);
                 normal_of_any(&format!("{}{below}", list.added))
             };
+            has_effect(options, "dataset.json")?;
             return self.label_by_list(labels, name, "dataset.json has");
         }
         let (cls, is_web) = {
@@ -58,7 +60,12 @@ impl Source {
             let described = beside("json").len().max(beside("txt").len());
             (beside("cls"), described * 2 > keys.len())
         };
+        // Class folders tell splits by themselves.
+        if !cls.is_empty() || (is_web && !others.shards.is_empty()) {
+            self.has_one_split()?;
+        }
         if !cls.is_empty() {
+            has_effect(options, ".cls files")?;
             let mut labels = BTreeMap::new();
             for (name, at) in cls {
                 let bytes = self.container.read(name, at).map_err(|e| e.to_string())?;
@@ -86,6 +93,16 @@ impl Source {
         }
         self.label_by_folder(split, &classes, inside);
         Ok(())
+    }
+
+    /// Refuses shards of several splits: images for validation would be trained on.
+    fn has_one_split(&self) -> Result<(), String> {
+        let names = self.items.iter().map(|item| item.name.as_str());
+        let Some(splits) = classes::several_splits(names) else { return Ok(()) };
+        Err(format!(
+            "it holds several splits of one data set, such as {}; choose a folder with --split, or put the archives of one into a folder of their own",
+            splits.join(" and ")
+        ))
     }
 
     /// The label list at the top, or in the folders around everything.
@@ -179,6 +196,13 @@ impl Source {
                     folders.iter().map(count).collect::<Vec<_>>().join(", ")
                 )
             }
+            Problem::Unclear(folder) => {
+                let depth = folder.matches('/').count();
+                format!(
+                    "{folder} is a class with folders of its own, or the folder around the classes, though it has no more images than lie beside it; say so with --class-depth {depth} or --class-depth {}",
+                    depth + 1
+                )
+            }
             Problem::TooDeep(deepest) => match deepest {
                 Some(deepest) => {
                     format!("no class folders are so deep; --class-depth {deepest} is the deepest")
@@ -205,6 +229,16 @@ impl Source {
                 )
             }
         }
+    }
+}
+
+/// Refuses options for class folders where labels are listed.
+fn has_effect(options: &Options, list: &str) -> Result<(), String> {
+    let given =
+        [("--class-depth", options.class_depth.is_some()), ("--allow-empty", options.allow_empty)];
+    match given.into_iter().find(|(_, is_given)| *is_given) {
+        Some((option, _)) => Err(format!("{option} has no effect where the labels are in {list}")),
+        None => Ok(()),
     }
 }
 

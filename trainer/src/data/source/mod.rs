@@ -13,6 +13,7 @@ mod names;
 mod tar;
 mod zip;
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +21,9 @@ use rayon::prelude::*;
 
 use super::fingerprint::Fingerprint;
 use super::hdf5::list_of;
+use super::made::is_numbered;
 use super::positioned::is_of_system;
+use super::store::STORE_FILE;
 use container::{Container, Listing, Location};
 use filter::{Kind, in_hidden, is_magic, kind};
 use labelling::lists_above;
@@ -187,10 +190,15 @@ impl Source {
         let visible = |skipped: &Skipped| !in_hidden(&skipped.name);
         self.skipped.extend(listing.skipped.drain(..).filter(visible));
         self.skipped.sort_by(|a, b| a.name.cmp(&b.name));
-        // Stores that were prepared inside their source are no classes.
-        let store =
-            |(name, _): &(String, Location)| Some(name.strip_suffix("/store.json")?.to_string());
-        let stores: Vec<String> = others.iter().filter_map(store).collect();
+        // Stores that were prepared inside their source are no classes; one that is not finished has shards alone.
+        let store = |(name, _): &(String, Location)| {
+            let (folder, file) = name.rsplit_once('/')?;
+            let is_shard = |(number, _): (&str, &str)| is_numbered(number, "images_", "");
+            let is_of_store =
+                file == STORE_FILE || file.split_once(".safetensors").is_some_and(is_shard);
+            is_of_store.then(|| folder.to_string())
+        };
+        let stores: BTreeSet<String> = others.iter().filter_map(store).collect();
         let in_store = |folder: &str| {
             let is_below = |rest: &str| rest.is_empty() || rest.starts_with('/');
             stores.iter().any(|store| folder.strip_prefix(store.as_str()).is_some_and(is_below))
@@ -223,6 +231,16 @@ impl Source {
     /// If `item` is of another source.
     pub fn read(&self, item: &Item) -> Result<Vec<u8>, SourceError> {
         self.container.read(&item.name, &item.location)
+    }
+
+    /// Whether the images are those of this `.h5` file; also where that cannot be told.
+    pub fn is_read_from(&self, file: &Path) -> bool {
+        let Container::Hdf5(store) = &self.container else { return false };
+        match (store.path().canonicalize(), file.canonicalize()) {
+            (Ok(own), Ok(file)) => own == file,
+            (_, Err(e)) if e.kind() == std::io::ErrorKind::NotFound => false,
+            _ => true,
+        }
     }
 
     /// The files that hold the images.
