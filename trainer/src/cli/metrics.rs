@@ -292,7 +292,7 @@ impl Evaluator<'_> {
         let (of_samples, of_reference) =
             (with_extractors(of_samples), with_extractors(of_reference));
         if let Some(path) = &self.args.save_stats {
-            // Hours have passed, and somebody may have written a file of that name.
+            // Hours have passed, and another program may have written a file of that name.
             self.claim_statistics()?;
             let statistics = set_features(&of_samples, None)?.statistics;
             ensure!(!statistics.is_empty(), "--save-stats needs at least 2 images");
