@@ -2,6 +2,7 @@
 
 mod loader;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -110,11 +111,17 @@ impl Gallery {
         Some(self.entries.get(at.checked_add_signed(by)?)?.id)
     }
 
-    /// Adds a finished picture; returns its number.
+    /// Adds a finished picture; returns its number: the old one where the same picture was made again.
     pub fn add(&mut self, made: Made) -> u64 {
-        let id = self.next_id();
+        let path = made.saved.and_then(Result::ok);
+        // Two entries of one file would lose it together.
+        let older = self.entries.iter().position(|entry| path.is_some() && entry.path == path);
+        let id = match older {
+            Some(at) => self.entries.remove(at).id,
+            None => self.next_id(),
+        };
         let entry = Entry {
-            path: made.saved.and_then(Result::ok),
+            path,
             origin: Some(made.origin),
             latent: made.latent.map(Shown::new),
             thumb: Some(Shown::new(made.image.clone())),
@@ -262,6 +269,15 @@ impl Gallery {
     ///
     /// A sentence where a picture cannot be written; those before it are saved.
     pub fn save_unsaved(&mut self) -> Result<usize, String> {
+        let saved = self.write_unsaved();
+        // The same picture, made twice, went into one file.
+        let mut files = HashSet::new();
+        self.entries
+            .retain(|entry| entry.path.as_ref().is_none_or(|path| files.insert(path.clone())));
+        saved
+    }
+
+    fn write_unsaved(&mut self) -> Result<usize, String> {
         let mut saved = 0;
         for entry in &mut self.entries {
             if let (None, Some(png), Some(origin)) = (&entry.path, &entry.png, &entry.origin) {
@@ -329,3 +345,6 @@ impl Gallery {
         !self.deleted.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;
