@@ -319,7 +319,7 @@ impl Gallery {
         Ok(())
     }
 
-    /// Brings back the picture that was deleted last; returns its number.
+    /// Brings back the picture that was deleted last, beside one that took its name; returns its number.
     ///
     /// # Errors
     ///
@@ -330,11 +330,21 @@ impl Gallery {
         let id = entry.id;
         let mut trouble = None;
         if let (Some(path), Some(png)) = (&entry.path, &entry.png) {
-            let written = tintype::files::write_whole(path, png);
-            trouble = written.err().map(|e| format!("{e}: {}", e.source));
-        }
-        if trouble.is_some() {
-            entry.path = None;
+            match tintype::files::write_beside(path, png) {
+                Ok(path) => {
+                    let there =
+                        self.entries.iter().find(|other| other.path.as_ref() == Some(&path));
+                    // It was made again meanwhile.
+                    if let Some(there) = there {
+                        return Ok(Some(there.id));
+                    }
+                    entry.path = Some(path);
+                }
+                Err(e) => {
+                    trouble = Some(format!("{e}: {}", e.source));
+                    entry.path = None;
+                }
+            }
         }
         self.entries.insert(at.min(self.entries.len()), entry);
         trouble.map_or(Ok(Some(id)), Err)

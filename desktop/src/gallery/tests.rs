@@ -62,3 +62,23 @@ fn a_picture_that_was_made_twice_is_saved_as_one_entry() {
     assert_eq!(gallery.save_unsaved(), Ok(2));
     assert_eq!(gallery.entries().len(), 1);
 }
+
+#[test]
+fn a_deleted_picture_comes_back_beside_one_that_took_its_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let mut gallery = Gallery::open(folder, egui::Context::default());
+    let first = gallery.add(made(folder, b"one"));
+    gallery.delete(first).expect("deleted");
+    let other = gallery.add(made(folder, b"two"));
+    assert_eq!(gallery.undo(), Ok(Some(first)));
+    for (id, content) in [(first, b"one"), (other, b"two")] {
+        let path = gallery.get(id).and_then(|entry| entry.path.clone()).expect("it is saved");
+        assert_eq!(std::fs::read(path).expect("there"), content);
+    }
+    // What was made again is there already.
+    gallery.delete(first).expect("deleted");
+    let again = gallery.add(made(folder, b"one"));
+    assert_eq!(gallery.undo(), Ok(Some(again)));
+    assert_eq!(gallery.entries().len(), 2);
+}
