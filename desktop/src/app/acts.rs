@@ -251,11 +251,15 @@ impl App {
     fn delete(&mut self, id: u64) {
         let next = self.gallery.neighbour(id, 1).or_else(|| self.gallery.neighbour(id, -1));
         match self.gallery.delete(id) {
-            Ok(()) => {
+            Ok(comes_back) => {
                 self.develop.forget(id);
                 self.notices.withdraw(|action| *action == Action::Undo);
-                let undo = Some(("Undo", Action::Undo));
-                self.notices.add(Severity::Info, "The picture is deleted.", undo);
+                let undo = comes_back.then_some(("Undo", Action::Undo));
+                let sentence = match comes_back {
+                    true => "The picture is deleted.",
+                    false => "The picture's file was deleted before.",
+                };
+                self.notices.add(Severity::Info, sentence, undo);
                 self.view = match (self.view, next) {
                     (View::Picture(_), Some(next)) => View::Picture(next),
                     (View::Picture(_) | View::Compare(..), _) => View::Gallery,

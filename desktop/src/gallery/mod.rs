@@ -3,6 +3,7 @@
 mod loader;
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -300,23 +301,34 @@ impl Gallery {
         }
     }
 
-    /// Deletes a picture and its file; [`undo`](Self::undo) brings both back.
+    /// Deletes a picture and its file; whether [`undo`](Self::undo) brings both back: not where the file was gone
+    /// already and is not in memory.
     ///
     /// # Errors
     ///
     /// A sentence where the picture is gone, or its file cannot be read or deleted.
-    pub fn delete(&mut self, id: u64) -> Result<(), String> {
-        let png = self.content(id)?;
+    pub fn delete(&mut self, id: u64) -> Result<bool, String> {
         let at = self.entries.iter().position(|entry| entry.id == id);
         let at = at.ok_or("The picture is gone.")?;
-        if let Some(path) = &self.entries[at].path {
-            std::fs::remove_file(path)
-                .map_err(|e| format!("{} cannot be deleted: {e}", path.display()))?;
+        let Entry { path, png, .. } = &self.entries[at];
+        let is_missing = path.as_ref().is_some_and(|path| matches!(path.try_exists(), Ok(false)));
+        let png = match is_missing && png.is_none() {
+            true => None,
+            false => Some(self.content(id)?),
+        };
+        if let Some(path) = path
+            && let Err(e) = std::fs::remove_file(path)
+            && e.kind() != ErrorKind::NotFound
+        {
+            return Err(format!("{} cannot be deleted: {e}", path.display()));
         }
         let mut entry = self.entries.remove(at);
-        entry.png = Some(png);
-        self.deleted.push(Deleted { at, entry });
-        Ok(())
+        let comes_back = png.is_some();
+        if comes_back {
+            entry.png = png;
+            self.deleted.push(Deleted { at, entry });
+        }
+        Ok(comes_back)
     }
 
     /// Brings back the picture that was deleted last, beside one that took its name; returns its number.

@@ -82,3 +82,20 @@ fn a_deleted_picture_comes_back_beside_one_that_took_its_name() {
     assert_eq!(gallery.undo(), Ok(Some(again)));
     assert_eq!(gallery.entries().len(), 2);
 }
+
+#[test]
+fn a_picture_whose_file_is_gone_can_be_deleted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let mut gallery = Gallery::open(folder, egui::Context::default());
+    let in_memory = gallery.add(made(folder, b"one"));
+    gallery.list(vec![folder.join("gone.png")]);
+    let on_disk = gallery.entries()[1].id;
+    std::fs::remove_file(folder.join("clock-8-7.png")).expect("removed");
+    assert_eq!(gallery.delete(on_disk), Ok(false));
+    assert_eq!(gallery.delete(in_memory), Ok(true));
+    assert!(gallery.entries().is_empty());
+    assert_eq!(gallery.undo(), Ok(Some(in_memory)));
+    assert_eq!(gallery.undo(), Ok(None));
+    assert!(folder.join("clock-8-7.png").exists());
+}
