@@ -87,6 +87,8 @@ pub struct App {
     pub(crate) browser: Browser,
     pub(crate) comparison: Comparison,
     pub(crate) picker: Picker,
+    /// What had the keyboard at the end of the last frame.
+    pub(crate) focused: Option<egui::Id>,
     pub(crate) view: View,
     pub(crate) notices: Notices,
     dialogs: Dialogs,
@@ -151,6 +153,7 @@ impl App {
             browser: Browser::new(library, ctx.clone()),
             comparison: Comparison::new(ctx.clone()),
             picker: Picker::default(),
+            focused: None,
             view: View::Develop,
             notices,
             dialogs: Dialogs::new(ctx.clone()),

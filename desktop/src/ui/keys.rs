@@ -42,6 +42,9 @@ pub fn actions(app: &mut App, ctx: &egui::Context) -> Vec<Action> {
         _ => app.picker.search_id(),
     };
     let searching = focused == Some(search);
+    // egui takes the focus away at Esc before this is reached: leaving a field is all that it does then.
+    let is_field = |id: egui::Id| id != search && egui::TextEdit::load_state(ctx, id).is_some();
+    let was_in_field = app.focused.is_some_and(is_field);
     let pressed = |modifiers, key| ctx.input_mut(|input| input.consume_key(modifiers, key));
     let command = Modifiers::COMMAND;
     for (key, action) in [
@@ -57,7 +60,7 @@ pub fn actions(app: &mut App, ctx: &egui::Context) -> Vec<Action> {
         }
     }
     if focused.is_none() || searching {
-        if pressed(Modifiers::NONE, Key::Escape) {
+        if !was_in_field && pressed(Modifiers::NONE, Key::Escape) {
             escape(app, ctx, &mut actions);
         }
         match app.view {

@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use eframe::egui::Color32;
 use eframe::egui::accesskit::Role;
+use eframe::egui::{Color32, Key};
 use egui_kittest::kittest::Queryable;
 use serde_json::json;
 use tintype::generate::{ImageSpec, ModelPaths, Origin, between};
@@ -106,6 +106,22 @@ fn a_field_reaches_the_picture_and_goes_with_its_sampler() {
     fill(&mut bench, "ρ", "");
     assert_eq!(karras(&bench), KarrasOptions::NONE);
     assert!(bench.notices().is_empty(), "{:?}", bench.notices());
+}
+
+#[test]
+fn escape_leaves_a_field_before_it_clears_the_search() {
+    let mut bench = bench(|_| {});
+    open_section(&mut bench);
+    bench.harness.get_by_label("Search classes").type_text("crane");
+    bench.harness.run_steps(2);
+    bench.harness.get_by_role_and_label(Role::TextInput, "Noise η").focus();
+    bench.harness.run_steps(2);
+    for is_searched in [true, false] {
+        bench.harness.key_press(Key::Escape);
+        bench.harness.run_steps(2);
+        let found = bench.harness.query_by_label_contains("2 classes are called “crane”");
+        assert_eq!(found.is_some(), is_searched);
+    }
 }
 
 #[test]
