@@ -124,6 +124,18 @@ fn escape_leaves_a_field_before_it_clears_the_search() {
     }
 }
 
+/// As pictures of the command line bring them.
+#[test]
+fn settings_that_no_slider_gives_stay_as_they_are() {
+    let mut settings = settings(1000);
+    let models = settings["models"].as_object_mut().expect("models");
+    models.values_mut().for_each(|of_model| of_model["settings"]["tau"] = json!(0.125));
+    let mut bench = Bench::new(&settings);
+    bench.harness.run_steps(2);
+    let set = bench.harness.state().settings().expect("a model");
+    assert_eq!((set.steps, set.tau), (1000, Some(0.125)));
+}
+
 #[test]
 fn times_have_options_of_their_own_and_are_remembered() {
     let mut bench = Bench::new(&settings(STEPS));
