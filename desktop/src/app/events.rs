@@ -20,8 +20,15 @@ impl App {
         self.comparison.read(&answer);
         match answer {
             Answer::Model(model) if model.paths == self.preferences.choice.paths => {
-                let classes = model.inspection.labels.len();
-                self.preferences.form.classes.retain(|class| *class < classes);
+                let labels = &model.inspection.labels;
+                // The numbers of another model's classes mean others here.
+                let is_same = |class: usize| {
+                    let before = self.labels.as_ref();
+                    before.is_none_or(|before| before.name(class) == labels.name(class))
+                };
+                let is_here = |class: &usize| *class < labels.len() && is_same(*class);
+                self.preferences.form.classes.retain(is_here);
+                self.labels = Some(labels.clone());
                 let is_of_trouble =
                     |action: &Action| matches!(action, Action::EmbeddedModel | Action::Average(_));
                 self.notices.withdraw(is_of_trouble);
