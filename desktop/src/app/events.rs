@@ -73,25 +73,16 @@ impl App {
 
     /// Takes over how a picture that was opened was made, once the model that made it is open, where that is here.
     fn open_picture(&mut self, origin: Box<Origin>, maker: Option<ModelPaths>) {
-        let is_open = match &self.chosen {
-            Chosen::Reading => {
-                self.awaited = Some((origin, maker));
-                return;
-            }
-            Chosen::Model(_) => true,
-            Chosen::Trouble(_) => false,
-        };
+        if matches!(self.chosen, Chosen::Reading) {
+            self.awaited = Some((origin, maker));
+            return;
+        }
         if let Some(paths) = maker.filter(|paths| *paths != self.preferences.choice.paths) {
             self.notices.info("The model that made the picture is opened.");
             self.read(paths);
             self.awaited = Some((origin, None));
-        } else if is_open {
+        } else if self.has_model() {
             self.restore(&origin);
-        } else {
-            self.notices.trouble(
-                "The picture's settings are not used, since no model is open. Open one, and then \
-                 the picture once more.",
-            );
         }
     }
 
@@ -315,6 +306,8 @@ pub(super) fn other_guide(origin: &Origin) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tempfile::TempDir;
     use tintype::diffusion::guidance::Guidance;
     use tintype::generate::{Fingerprints, ImageSpec, Settings};
@@ -323,6 +316,7 @@ mod tests {
     use tintype_download::Environment;
 
     use super::*;
+    use crate::notices::Notices;
     use crate::start::Start;
 
     /// An app that has taken in no answer yet, so that the model is still being read.
@@ -379,5 +373,28 @@ mod tests {
         app.inspected(Answer::Trouble(guided, "it is another network.".into()));
         assert_eq!(app.preferences.choice.paths, paths("own"));
         assert!(app.awaited.is_some());
+    }
+
+    #[test]
+    fn a_picture_of_the_gallery_needs_a_model_and_says_so() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut app = app(&folder);
+        let id = app.gallery.add(Made {
+            job: 1,
+            origin: *origin(),
+            image: Arc::new(egui::ColorImage::filled([1, 1], egui::Color32::BLACK)),
+            latent: None,
+            png: Arc::default(),
+            saved: None,
+            pace: None,
+            evaluations: 5,
+            memory: 0,
+        });
+        for wish in [Action::UseSettings(id), Action::OtherSeed(id), Action::OtherClass(id)] {
+            app.act(wish, &egui::Context::default());
+            let told = app.notices.shown().last().expect("it is told");
+            assert!(told.text.contains("no model is open"), "{}", told.text);
+            app.notices = Notices::default();
+        }
     }
 }
