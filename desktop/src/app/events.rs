@@ -286,6 +286,7 @@ impl App {
     pub(super) fn set_folder(&mut self, folder: Option<PathBuf>) {
         self.preferences.output = folder;
         let folder = self.folder().to_path_buf();
+        self.start.note_folder(&folder);
         self.gallery.set_folder(&folder);
         self.notices.withdraw(|action| *action == Action::Ask(Purpose::Output));
         match self.gallery.save_unsaved() {
@@ -306,8 +307,6 @@ pub(super) fn other_guide(origin: &Origin) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tempfile::TempDir;
     use tintype::diffusion::guidance::Guidance;
     use tintype::generate::{Fingerprints, ImageSpec, Settings};
@@ -382,9 +381,9 @@ mod tests {
         let id = app.gallery.add(Made {
             job: 1,
             origin: *origin(),
-            image: Arc::new(egui::ColorImage::filled([1, 1], egui::Color32::BLACK)),
+            image: egui::ColorImage::filled([1, 1], egui::Color32::BLACK).into(),
             latent: None,
-            png: Arc::default(),
+            png: vec![0_u8].into(),
             saved: None,
             pace: None,
             evaluations: 5,
