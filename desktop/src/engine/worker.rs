@@ -1,9 +1,9 @@
 //! The thread itself.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use eframe::{egui, egui_wgpu};
@@ -336,7 +336,10 @@ fn finished(
 ) -> Result<Made, Stop> {
     // 8-bit pictures always encode; should one not, the run ends with the reason.
     let png = origin.to_png(&picture.image).map_err(|e| Stop::Device(e.to_string()))?;
-    let saved = work.folder.as_ref().map(|folder| save(folder, &origin.file_stem(), &png));
+    let saved = work.folder.as_ref().map(|folder| {
+        let folder = folder.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        save(&folder, &origin.file_stem(), &png)
+    });
     Ok(Made {
         job: work.job,
         image: Arc::new(colour_image(&picture.image)),
