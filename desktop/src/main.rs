@@ -123,6 +123,7 @@ fn start(args: &Args) -> Start {
         files: args.files.iter().map(|path| whole(path)).collect(),
         environment: None,
         open: Arc::default(),
+        folder: Arc::default(),
         notice: args.notice.clone(),
         frame_times: args.frame_times,
     }

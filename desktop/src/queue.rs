@@ -1,9 +1,9 @@
 //! What waits to be made. One job is with the engine, the others can still be moved and removed.
 
 use std::collections::VecDeque;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tintype::generate::{ImageSpec, Settings};
 
@@ -32,6 +32,8 @@ pub struct Job {
 pub struct Queue {
     running: Option<Job>,
     waiting: VecDeque<Job>,
+    /// Where pictures are saved.
+    folder: Arc<Mutex<PathBuf>>,
     last_id: u64,
 }
 
@@ -71,8 +73,13 @@ impl Queue {
         self.running.is_none() && self.waiting.is_empty()
     }
 
-    /// Takes the next job, if none runs.
+    /// Takes the next job, if none runs. The one that runs goes on in this folder, too.
     pub fn next(&mut self, folder: &Path) -> Option<Work> {
+        let mut shared = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        if *shared != folder {
+            *shared = folder.into();
+        }
+        drop(shared);
         if self.running.is_some() {
             return None;
         }
@@ -82,7 +89,7 @@ impl Queue {
             choice: job.choice.clone(),
             settings: job.settings,
             images: job.images.clone(),
-            folder: Some(folder.into()),
+            folder: Some(self.folder.clone()),
             cancelled: job.cancelled.clone(),
         };
         self.running = Some(job);
@@ -177,7 +184,9 @@ mod tests {
     fn jobs_run_in_order_one_at_a_time() {
         let mut queue = queue_of(&["a", "b"]);
         let work = queue.next(Path::new("out")).expect("work");
-        assert!(queue.next(Path::new("out")).is_none(), "one at a time");
+        assert!(queue.next(Path::new("other")).is_none(), "one at a time");
+        let folder = work.folder.as_ref().expect("it is saved").lock().expect("it is free").clone();
+        assert_eq!(folder, Path::new("other"), "it was chosen meanwhile");
         assert_eq!((names(&queue), work.images.len()), (vec!["b"], 2));
         assert!(queue.end(99).is_none());
         assert_eq!(queue.end(work.job).map(|job| job.name), Some("a".into()));

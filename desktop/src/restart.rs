@@ -26,7 +26,7 @@ pub fn command(program: &Path, start: &Start, notice: &str) -> Command {
     if let Some(paths) = start.last_open().and_then(|paths| serde_json::to_string(&paths).ok()) {
         command.arg("--paths").arg(paths);
     }
-    if let Some(folder) = &start.output {
+    if let Some(folder) = start.last_folder() {
         command.arg("--out").arg(folder);
     }
     command
@@ -64,6 +64,8 @@ mod tests {
         let wanted =
             ["--device", "cpu", "--notice", &notice, "--settings", "s.json", "--out", "out"];
         assert_eq!(args(&start, &notice), wanted);
+        start.note_folder("other".as_ref());
+        assert_eq!(args(&start, &notice)[7..], ["other"], "it was chosen in the window");
         assert_eq!(args(&Start::default(), &notice), wanted[..4], "there is no home for settings");
     }
 

@@ -17,6 +17,8 @@ pub struct Picker {
     pub(crate) sharing: usize,
     /// Whether the keyboard moved, so that the list follows.
     pub(crate) moved: bool,
+    /// Whether the mouse chose classes since: they are what Enter means then.
+    pub(crate) picked: bool,
     /// What Enter was pressed for in this frame.
     entered: Option<Enter>,
 }
@@ -44,13 +46,18 @@ impl Picker {
     /// Goes on with a text that was typed elsewhere.
     pub fn type_text(&mut self, text: &str) {
         self.query.push_str(text);
-        (self.at, self.moved) = (0, false);
+        self.restart();
         self.focus();
+    }
+
+    /// What is typed changed: the keyboard is at the first class found.
+    pub(crate) fn restart(&mut self) {
+        (self.at, self.moved, self.picked) = (0, false, false);
     }
 
     /// Empties the search; whether there was something in it.
     pub fn clear(&mut self) -> bool {
-        (self.at, self.moved) = (0, false);
+        self.restart();
         !std::mem::take(&mut self.query).is_empty()
     }
 
@@ -65,7 +72,7 @@ impl Picker {
                 // Of classes that share a name none is marked before the keyboard moves to the first.
                 let by = if self.is_undecided() { 0 } else { by };
                 self.at = self.at.saturating_add_signed(by).min(last);
-                self.moved = true;
+                (self.moved, self.picked) = (true, false);
             }
         }
         let enter = |modifiers, what| pressed(modifiers, Key::Enter).then_some(what);
@@ -89,6 +96,10 @@ impl Picker {
     /// What Enter asks for, once the search has this frame's letters: in a slow frame they come together.
     pub fn enter(&mut self, actions: &mut Vec<Action>) {
         let Some(enter) = self.entered.take() else { return };
+        if enter == Enter::Generate && self.picked {
+            actions.push(Action::Generate);
+            return;
+        }
         if self.is_undecided() {
             return;
         }

@@ -248,7 +248,7 @@ mod tests {
         assert!(sketch.next(|| 0).is_none());
         sketch.want(wish(1, 2));
         let first = sketch.next(|| 1).expect("work");
-        assert_eq!((first.images[0].seed, first.folder), (1, None));
+        assert_eq!((first.images[0].seed, first.folder.is_none()), (1, true));
         for seed in [2, 3, 4] {
             sketch.want(wish(seed, 2));
             assert!(sketch.next(|| 9).is_none(), "one at a time");

@@ -1,6 +1,6 @@
 //! How the app is started.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tintype::generate::ModelPaths;
@@ -25,6 +25,8 @@ pub struct Start {
     pub environment: Option<Environment>,
     /// The model that is open, for a start after this one.
     pub open: Arc<Mutex<Option<ModelPaths>>>,
+    /// The folder for pictures that was chosen in the window, for a start after this one.
+    pub folder: Arc<Mutex<Option<PathBuf>>>,
     /// A message to begin with.
     pub notice: Option<String>,
     /// Repaint 60 times a second while pictures develop, and report how long frames took.
@@ -40,5 +42,16 @@ impl Start {
     /// The model that was open last; `None` where no window came so far.
     pub fn last_open(&self) -> Option<ModelPaths> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes which folder was chosen.
+    pub fn note_folder(&self, folder: &Path) {
+        *self.folder.lock().unwrap_or_else(PoisonError::into_inner) = Some(folder.into());
+    }
+
+    /// The folder that was chosen last, in the window or at this start; `None` where none was.
+    pub fn last_folder(&self) -> Option<PathBuf> {
+        let chosen = self.folder.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        chosen.or_else(|| self.output.clone())
     }
 }

@@ -116,7 +116,9 @@ impl App {
                 }
             }
             Action::UseSettings(id) => {
-                if let Some(origin) = self.origin(id) {
+                if let Some(origin) = self.origin(id)
+                    && self.has_model()
+                {
                     self.restore(&origin);
                 }
             }
@@ -127,7 +129,9 @@ impl App {
             }
             Action::OtherSeed(id) => self.other_seed(id),
             Action::OtherClass(id) => {
-                if let Some(origin) = self.origin(id) {
+                if let Some(origin) = self.origin(id)
+                    && self.has_model()
+                {
                     self.restore(&origin);
                     self.preferences.form.classes.clear();
                     self.picker.focus();
@@ -161,6 +165,18 @@ impl App {
 
     fn origin(&self, id: u64) -> Option<Origin> {
         self.gallery.get(id)?.origin.clone()
+    }
+
+    /// Whether there is a model for a picture's settings; says so where there is none.
+    pub(super) fn has_model(&mut self) -> bool {
+        let is_open = self.model().is_some();
+        if !is_open {
+            self.notices.trouble(
+                "The picture's settings are not used, since no model is open. Open one, and then \
+                 the picture once more.",
+            );
+        }
+        is_open
     }
 
     pub(super) fn edit_model(&mut self) -> Option<&mut OfModel> {
@@ -207,6 +223,9 @@ impl App {
 
     fn other_seed(&mut self, id: u64) {
         let Some(origin) = self.origin(id) else { return };
+        if !self.has_model() {
+            return;
+        }
         let Some(model) = self.model() else { return };
         if let Some(number) = model.other_average(&origin.weights.model) {
             self.notices.info(format!(
@@ -251,11 +270,15 @@ impl App {
     fn delete(&mut self, id: u64) {
         let next = self.gallery.neighbour(id, 1).or_else(|| self.gallery.neighbour(id, -1));
         match self.gallery.delete(id) {
-            Ok(()) => {
+            Ok(comes_back) => {
                 self.develop.forget(id);
                 self.notices.withdraw(|action| *action == Action::Undo);
-                let undo = Some(("Undo", Action::Undo));
-                self.notices.add(Severity::Info, "The picture is deleted.", undo);
+                let undo = comes_back.then_some(("Undo", Action::Undo));
+                let sentence = match comes_back {
+                    true => "The picture is deleted.",
+                    false => "The picture's file was deleted before.",
+                };
+                self.notices.add(Severity::Info, sentence, undo);
                 self.view = match (self.view, next) {
                     (View::Picture(_), Some(next)) => View::Picture(next),
                     (View::Picture(_) | View::Compare(..), _) => View::Gallery,

@@ -20,8 +20,15 @@ impl App {
         self.comparison.read(&answer);
         match answer {
             Answer::Model(model) if model.paths == self.preferences.choice.paths => {
-                let classes = model.inspection.labels.len();
-                self.preferences.form.classes.retain(|class| *class < classes);
+                let labels = &model.inspection.labels;
+                // The numbers of another model's classes mean others here.
+                let is_same = |class: usize| {
+                    let before = self.labels.as_ref();
+                    before.is_none_or(|before| before.name(class) == labels.name(class))
+                };
+                let is_here = |class: &usize| *class < labels.len() && is_same(*class);
+                self.preferences.form.classes.retain(is_here);
+                self.labels = Some(labels.clone());
                 let is_of_trouble =
                     |action: &Action| matches!(action, Action::EmbeddedModel | Action::Average(_));
                 self.notices.withdraw(is_of_trouble);
@@ -66,25 +73,16 @@ impl App {
 
     /// Takes over how a picture that was opened was made, once the model that made it is open, where that is here.
     fn open_picture(&mut self, origin: Box<Origin>, maker: Option<ModelPaths>) {
-        let is_open = match &self.chosen {
-            Chosen::Reading => {
-                self.awaited = Some((origin, maker));
-                return;
-            }
-            Chosen::Model(_) => true,
-            Chosen::Trouble(_) => false,
-        };
+        if matches!(self.chosen, Chosen::Reading) {
+            self.awaited = Some((origin, maker));
+            return;
+        }
         if let Some(paths) = maker.filter(|paths| *paths != self.preferences.choice.paths) {
             self.notices.info("The model that made the picture is opened.");
             self.read(paths);
             self.awaited = Some((origin, None));
-        } else if is_open {
+        } else if self.has_model() {
             self.restore(&origin);
-        } else {
-            self.notices.trouble(
-                "The picture's settings are not used, since no model is open. Open one, and then \
-                 the picture once more.",
-            );
         }
     }
 
@@ -288,6 +286,7 @@ impl App {
     pub(super) fn set_folder(&mut self, folder: Option<PathBuf>) {
         self.preferences.output = folder;
         let folder = self.folder().to_path_buf();
+        self.start.note_folder(&folder);
         self.gallery.set_folder(&folder);
         self.notices.withdraw(|action| *action == Action::Ask(Purpose::Output));
         match self.gallery.save_unsaved() {
@@ -316,6 +315,7 @@ mod tests {
     use tintype_download::Environment;
 
     use super::*;
+    use crate::notices::Notices;
     use crate::start::Start;
 
     /// An app that has taken in no answer yet, so that the model is still being read.
@@ -372,5 +372,28 @@ mod tests {
         app.inspected(Answer::Trouble(guided, "it is another network.".into()));
         assert_eq!(app.preferences.choice.paths, paths("own"));
         assert!(app.awaited.is_some());
+    }
+
+    #[test]
+    fn a_picture_of_the_gallery_needs_a_model_and_says_so() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut app = app(&folder);
+        let id = app.gallery.add(Made {
+            job: 1,
+            origin: *origin(),
+            image: egui::ColorImage::filled([1, 1], egui::Color32::BLACK).into(),
+            latent: None,
+            png: vec![0_u8].into(),
+            saved: None,
+            pace: None,
+            evaluations: 5,
+            memory: 0,
+        });
+        for wish in [Action::UseSettings(id), Action::OtherSeed(id), Action::OtherClass(id)] {
+            app.act(wish, &egui::Context::default());
+            let told = app.notices.shown().last().expect("it is told");
+            assert!(told.text.contains("no model is open"), "{}", told.text);
+            app.notices = Notices::default();
+        }
     }
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use eframe::{egui, egui_wgpu};
 use tintype::files::{try_write_whole, write_whole};
 use tintype::generate::{ModelPaths, Origin, Settings};
+use tintype::labels::Labels;
 use tintype::settings::Quality;
 use tintype_download::Environment;
 
@@ -71,6 +72,8 @@ pub struct App {
     saved: (Preferences, Instant),
     inspector: Inspector,
     pub(crate) chosen: Chosen,
+    /// The classes of the model that was open last.
+    labels: Option<Labels>,
     /// How a picture was made whose settings wait for a model, and the model that made it, where that is here.
     awaited: Option<(Box<Origin>, Option<ModelPaths>)>,
     engine: Engine,
@@ -87,6 +90,8 @@ pub struct App {
     pub(crate) browser: Browser,
     pub(crate) comparison: Comparison,
     pub(crate) picker: Picker,
+    /// What had the keyboard at the end of the last frame.
+    pub(crate) focused: Option<egui::Id>,
     pub(crate) view: View,
     pub(crate) notices: Notices,
     dialogs: Dialogs,
@@ -105,6 +110,10 @@ impl App {
         let (mut settings_file, file_trouble) = SettingsFile::open(&start.preferences);
         let (mut preferences, unread) = settings_file.load();
         if let Some(paths) = &start.paths {
+            if paths.model != preferences.choice.paths.model {
+                // They are remembered as those of the other model.
+                preferences.form.classes.clear();
+            }
             preferences.set_paths(paths.clone());
         }
         start.note_open(&preferences.choice.paths);
@@ -138,6 +147,7 @@ impl App {
             saved: (preferences.clone(), Instant::now()),
             inspector: Inspector::start(ctx.clone(), library.clone()),
             chosen: Chosen::Reading,
+            labels: None,
             awaited: None,
             engine: Engine::start(ctx.clone(), window.clone()),
             devices: Vec::new(),
@@ -151,6 +161,7 @@ impl App {
             browser: Browser::new(library, ctx.clone()),
             comparison: Comparison::new(ctx.clone()),
             picker: Picker::default(),
+            focused: None,
             view: View::Develop,
             notices,
             dialogs: Dialogs::new(ctx.clone()),

@@ -8,9 +8,9 @@ mod watch;
 mod worker;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,7 @@ pub struct Work {
     /// Which.
     pub images: Vec<ImageSpec>,
     /// Where they are saved; `None` for pictures that are only shown, without their steps.
-    pub folder: Option<PathBuf>,
+    pub folder: Option<Arc<Mutex<PathBuf>>>,
     /// Set to stop after the step in hand.
     pub cancelled: Arc<AtomicBool>,
 }

@@ -1,9 +1,9 @@
 //! The thread itself.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use eframe::{egui, egui_wgpu};
@@ -112,6 +112,7 @@ struct Worker {
 /// Networks on a device.
 struct Loaded {
     choice: Choice,
+    ready: Ready,
     pipeline: Pipeline,
     fingerprints: Fingerprints,
     device: String,
@@ -130,7 +131,9 @@ impl Worker {
 
     /// Makes sure that the chosen networks are loaded; the error is a sentence.
     fn load(&mut self, choice: &Choice) -> Result<(), String> {
-        if self.loaded.as_ref().is_some_and(|loaded| loaded.choice == *choice) {
+        if let Some(loaded) = self.loaded.as_ref().filter(|loaded| loaded.choice == *choice) {
+            // A failure made the window forget it.
+            self.tell.tell(Update::Ready(loaded.ready.clone()));
             return Ok(());
         }
         // Two models at once may not fit. A device that is lost has nothing to free.
@@ -161,15 +164,17 @@ impl Worker {
         let needed = files.needed(choice.precision, &found.device);
         let memory = needed.map_err(|e| face::load_error(&e))?;
         let precisions = Precision::ALL.into_iter().filter(|p| p.on(&found.device).is_ok());
-        self.tell.tell(Update::Ready(Ready {
+        let ready = Ready {
             choice: choice.clone(),
             device: found.id.clone(),
             reason,
             shared: presenter.is_some(),
             precisions: precisions.collect(),
-        }));
+        };
+        self.tell.tell(Update::Ready(ready.clone()));
         self.loaded = Some(Loaded {
             choice: choice.clone(),
+            ready,
             fingerprints: Fingerprints::of(files.parts()),
             device: found.id,
             memory,
@@ -259,7 +264,7 @@ impl Loaded {
         watch: &Watch,
         closing: &AtomicBool,
     ) -> Result<(), GenerateError> {
-        let Self { choice, pipeline, fingerprints, device, memory, map, presenter } = self;
+        let Self { choice, pipeline, fingerprints, device, memory, map, presenter, .. } = self;
         let memory = *memory;
         let mut frames = Frames::new(pipeline, presenter.as_deref(), map);
         let mut stopwatch = Some(Stopwatch::start());
@@ -331,7 +336,10 @@ fn finished(
 ) -> Result<Made, Stop> {
     // 8-bit pictures always encode; should one not, the run ends with the reason.
     let png = origin.to_png(&picture.image).map_err(|e| Stop::Device(e.to_string()))?;
-    let saved = work.folder.as_ref().map(|folder| save(folder, &origin.file_stem(), &png));
+    let saved = work.folder.as_ref().map(|folder| {
+        let folder = folder.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        save(&folder, &origin.file_stem(), &png)
+    });
     Ok(Made {
         job: work.job,
         image: Arc::new(colour_image(&picture.image)),

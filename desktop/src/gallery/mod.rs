@@ -2,6 +2,8 @@
 
 mod loader;
 
+use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -110,11 +112,17 @@ impl Gallery {
         Some(self.entries.get(at.checked_add_signed(by)?)?.id)
     }
 
-    /// Adds a finished picture; returns its number.
+    /// Adds a finished picture; returns its number: the old one where the same picture was made again.
     pub fn add(&mut self, made: Made) -> u64 {
-        let id = self.next_id();
+        let path = made.saved.and_then(Result::ok);
+        // Two entries of one file would lose it together.
+        let older = self.entries.iter().position(|entry| path.is_some() && entry.path == path);
+        let id = match older {
+            Some(at) => self.entries.remove(at).id,
+            None => self.next_id(),
+        };
         let entry = Entry {
-            path: made.saved.and_then(Result::ok),
+            path,
             origin: Some(made.origin),
             latent: made.latent.map(Shown::new),
             thumb: Some(Shown::new(made.image.clone())),
@@ -262,6 +270,15 @@ impl Gallery {
     ///
     /// A sentence where a picture cannot be written; those before it are saved.
     pub fn save_unsaved(&mut self) -> Result<usize, String> {
+        let saved = self.write_unsaved();
+        // The same picture, made twice, went into one file.
+        let mut files = HashSet::new();
+        self.entries
+            .retain(|entry| entry.path.as_ref().is_none_or(|path| files.insert(path.clone())));
+        saved
+    }
+
+    fn write_unsaved(&mut self) -> Result<usize, String> {
         let mut saved = 0;
         for entry in &mut self.entries {
             if let (None, Some(png), Some(origin)) = (&entry.path, &entry.png, &entry.origin) {
@@ -284,26 +301,37 @@ impl Gallery {
         }
     }
 
-    /// Deletes a picture and its file; [`undo`](Self::undo) brings both back.
+    /// Deletes a picture and its file; whether [`undo`](Self::undo) brings both back: not where the file was gone
+    /// already and is not in memory.
     ///
     /// # Errors
     ///
     /// A sentence where the picture is gone, or its file cannot be read or deleted.
-    pub fn delete(&mut self, id: u64) -> Result<(), String> {
-        let png = self.content(id)?;
+    pub fn delete(&mut self, id: u64) -> Result<bool, String> {
         let at = self.entries.iter().position(|entry| entry.id == id);
         let at = at.ok_or("The picture is gone.")?;
-        if let Some(path) = &self.entries[at].path {
-            std::fs::remove_file(path)
-                .map_err(|e| format!("{} cannot be deleted: {e}", path.display()))?;
+        let Entry { path, png, .. } = &self.entries[at];
+        let is_missing = path.as_ref().is_some_and(|path| matches!(path.try_exists(), Ok(false)));
+        let png = match is_missing && png.is_none() {
+            true => None,
+            false => Some(self.content(id)?),
+        };
+        if let Some(path) = path
+            && let Err(e) = std::fs::remove_file(path)
+            && e.kind() != ErrorKind::NotFound
+        {
+            return Err(format!("{} cannot be deleted: {e}", path.display()));
         }
         let mut entry = self.entries.remove(at);
-        entry.png = Some(png);
-        self.deleted.push(Deleted { at, entry });
-        Ok(())
+        let comes_back = png.is_some();
+        if comes_back {
+            entry.png = png;
+            self.deleted.push(Deleted { at, entry });
+        }
+        Ok(comes_back)
     }
 
-    /// Brings back the picture that was deleted last; returns its number.
+    /// Brings back the picture that was deleted last, beside one that took its name; returns its number.
     ///
     /// # Errors
     ///
@@ -314,11 +342,21 @@ impl Gallery {
         let id = entry.id;
         let mut trouble = None;
         if let (Some(path), Some(png)) = (&entry.path, &entry.png) {
-            let written = tintype::files::write_whole(path, png);
-            trouble = written.err().map(|e| format!("{e}: {}", e.source));
-        }
-        if trouble.is_some() {
-            entry.path = None;
+            match tintype::files::write_beside(path, png) {
+                Ok(path) => {
+                    let there =
+                        self.entries.iter().find(|other| other.path.as_ref() == Some(&path));
+                    // It was made again meanwhile.
+                    if let Some(there) = there {
+                        return Ok(Some(there.id));
+                    }
+                    entry.path = Some(path);
+                }
+                Err(e) => {
+                    trouble = Some(format!("{e}: {}", e.source));
+                    entry.path = None;
+                }
+            }
         }
         self.entries.insert(at.min(self.entries.len()), entry);
         trouble.map_or(Ok(Some(id)), Err)
@@ -329,3 +367,6 @@ impl Gallery {
         !self.deleted.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

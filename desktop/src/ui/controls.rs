@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use eframe::egui::{self, Response, RichText, Ui, WidgetText};
+use eframe::egui::{self, Response, RichText, SliderClamping, Ui, WidgetText};
 use tintype::device::Kind;
 use tintype::generate::{Settings, bytes};
 use tintype::model::Architecture;
@@ -15,6 +15,9 @@ use crate::app::{App, Chosen, Networks};
 use crate::dialogs::Purpose;
 use crate::face::label;
 use crate::{quality, text};
+
+/// Only what somebody moves is clamped and rounded: other settings come with pictures and models.
+const SHOWN_AS_IT_IS: SliderClamping = SliderClamping::Edits;
 
 pub(super) fn show(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
     ui.add_space(4.0);
@@ -117,7 +120,8 @@ fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
             let least = settings.sampler.least_steps();
             settings.steps = settings.steps.max(least);
             let range = least..=*range(Setting::Steps).end();
-            ui.add(egui::Slider::new(&mut settings.steps, range).logarithmic(true))
+            let slider = egui::Slider::new(&mut settings.steps, range).logarithmic(true);
+            ui.add(slider.clamping(SHOWN_AS_IT_IS))
         });
         if is_guidable {
             guidance(&mut settings, &architecture, has_guide, ui);
@@ -154,7 +158,8 @@ fn sampler(app: &mut App, ui: &mut Ui, actions: &mut Vec<Action>) {
                 |ui| {
                     let mut tau = settings.tau.unwrap_or(gate);
                     let range = range(Setting::GateTime);
-                    let response = ui.add(egui::Slider::new(&mut tau, range).max_decimals(2));
+                    let slider = egui::Slider::new(&mut tau, range).max_decimals(2);
+                    let response = ui.add(slider.clamping(SHOWN_AS_IT_IS));
                     settings.tau = (tau != gate).then_some(tau);
                     response
                 },
@@ -243,7 +248,8 @@ pub(super) fn shift(settings: &mut Settings, ui: &mut Ui) {
     let tip = "Spends more of the steps on strong noise; 0 is even";
     row(ui, label(Setting::TimeShift), tip, |ui| {
         let range = range(Setting::TimeShift);
-        ui.add(egui::Slider::new(&mut settings.shift, range).max_decimals(2))
+        let slider = egui::Slider::new(&mut settings.shift, range).max_decimals(2);
+        ui.add(slider.clamping(SHOWN_AS_IT_IS))
     });
 }
 

@@ -27,6 +27,14 @@ fn is_live(app: &App) -> bool {
     app.is_live() && (app.sketch.latest().is_some() || app.sketch.is_busy())
 }
 
+/// The finished picture that has the stage alone.
+pub(super) fn large(app: &App) -> Option<u64> {
+    match (&app.develop.running, app.develop.finished.as_slice()) {
+        (None, [id]) if !is_live(app) => Some(*id),
+        _ => None,
+    }
+}
+
 /// A job at work.
 fn developing(app: &App, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
     let Some(running) = &app.develop.running else { return };

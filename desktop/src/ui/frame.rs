@@ -28,6 +28,7 @@ impl eframe::App for App {
         }
         let mut actions = super::keys::actions(self, ui.ctx());
         super::show(self, ui, &mut actions);
+        self.focused = ui.ctx().memory(|memory| memory.focused());
         self.picker.enter(&mut actions);
         let ctx = ui.ctx().clone();
         for action in actions {

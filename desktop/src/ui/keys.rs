@@ -42,6 +42,9 @@ pub fn actions(app: &mut App, ctx: &egui::Context) -> Vec<Action> {
         _ => app.picker.search_id(),
     };
     let searching = focused == Some(search);
+    // egui takes the focus away at Esc before this is reached: leaving a field is all that it does then.
+    let is_field = |id: egui::Id| id != search && egui::TextEdit::load_state(ctx, id).is_some();
+    let was_in_field = app.focused.is_some_and(is_field);
     let pressed = |modifiers, key| ctx.input_mut(|input| input.consume_key(modifiers, key));
     let command = Modifiers::COMMAND;
     for (key, action) in [
@@ -57,7 +60,7 @@ pub fn actions(app: &mut App, ctx: &egui::Context) -> Vec<Action> {
         }
     }
     if focused.is_none() || searching {
-        if pressed(Modifiers::NONE, Key::Escape) {
+        if !was_in_field && pressed(Modifiers::NONE, Key::Escape) {
             escape(app, ctx, &mut actions);
         }
         match app.view {
@@ -68,6 +71,17 @@ pub fn actions(app: &mut App, ctx: &egui::Context) -> Vec<Action> {
                 }
             }
             _ => app.picker.keys(ctx),
+        }
+        let shown = match app.view {
+            View::Picture(id) => Some(id),
+            View::Develop => super::develop::large(app),
+            _ => None,
+        };
+        if let Some(id) = shown {
+            // What is selected in the search is copied by the field.
+            let field = egui::TextEdit::load_state(ctx, search).filter(|_| searching);
+            let range = field.and_then(|state| state.cursor.char_range());
+            save_or_copy(app, id, range.is_none_or(|range| range.is_empty()), ctx, &mut actions);
         }
     }
     if focused.is_none() {
@@ -131,11 +145,22 @@ fn picture(app: &App, id: u64, ctx: &egui::Context, actions: &mut Vec<Action>) {
     if pressed(Modifiers::NONE, Key::Delete) {
         actions.push(Action::Delete(id));
     }
-    if pressed(Modifiers::COMMAND, Key::S) {
+}
+
+/// Keys of a picture that is shown alone.
+fn save_or_copy(
+    app: &App,
+    id: u64,
+    may_copy: bool,
+    ctx: &egui::Context,
+    actions: &mut Vec<Action>,
+) {
+    if ctx.input_mut(|input| input.consume_key(Modifiers::COMMAND, Key::S)) {
         let name = app.gallery.get(id).map(super::picture::file_name).unwrap_or_default();
         actions.push(Action::Ask(Purpose::SaveAs(id, name)));
     }
-    if ctx.input(|input| input.events.iter().any(|event| matches!(event, Event::Copy))) {
+    let is_copy = |event: &Event| matches!(event, Event::Copy);
+    if may_copy && ctx.input(|input| input.events.iter().any(is_copy)) {
         actions.push(Action::Copy(id));
     }
 }

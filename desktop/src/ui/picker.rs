@@ -19,6 +19,7 @@ enum Row {
 pub(super) fn show(app: &mut App, ui: &mut egui::Ui, actions: &mut Vec<Action>) {
     ui.add_space(4.0);
     app.picker.sharing = 0;
+    app.picker.picked &= !app.preferences.form.classes.is_empty();
     let Some(labels) = app.model().map(|model| model.inspection.labels.clone()) else {
         ui.label(RichText::new("Classes").strong());
         return;
@@ -60,8 +61,7 @@ fn search(app: &mut App, ui: &mut egui::Ui) {
     let words = ["Search classes", "Search: name, synonym or number"];
     let Picker { query, wants_focus, .. } = &mut app.picker;
     if search_field::show(ui, id, words, query, wants_focus).changed() {
-        app.picker.at = 0;
-        app.picker.moved = false;
+        app.picker.restart();
     }
 }
 
@@ -116,7 +116,9 @@ fn list(
     // Enter takes the marked class only after the keyboard was used.
     app.picker.moved = moved && at.is_some() || app.picker.at > 0;
     let searching = !app.picker.query.trim().is_empty() && app.picker.sharing == 0;
-    let marked = (app.picker.moved || searching).then_some(place).flatten();
+    let takes_marked = !app.picker.picked && (app.picker.moved || searching);
+    let marked = takes_marked.then_some(place).flatten();
+    let before = actions.len();
     area.show_rows(ui, height, rows.len(), |ui, visible| {
         for index in visible {
             match &rows[index] {
@@ -133,6 +135,8 @@ fn list(
             }
         }
     });
+    let is_choice = |action: &Action| matches!(action, Action::Choose { .. });
+    app.picker.picked |= actions[before..].iter().any(is_choice);
 }
 
 /// A class: star, name, number, and a button that adds it to the others.
@@ -221,6 +225,7 @@ fn nothing(app: &mut App, labels: &Labels, ui: &mut egui::Ui) {
             let name = text::short(&name);
             if ui.button(format!("Did you mean {name}?")).clicked() {
                 app.picker.query = name.to_string();
+                app.picker.restart();
             }
         }
     }

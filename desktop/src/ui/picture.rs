@@ -241,16 +241,23 @@ pub(super) fn compare(app: &mut App, ids: [u64; 2], ui: &mut egui::Ui, actions: 
     let lines = ids.map(|id| {
         let entry = app.gallery.get(id);
         let line = entry.and_then(|entry| entry.origin.as_ref()).map(settings_line);
-        (entry.map(title).unwrap_or_default(), line.unwrap_or_default())
+        let trouble = match entry {
+            Some(entry) => entry.trouble.clone(),
+            None => Some("The picture is gone.".into()),
+        };
+        (entry.map(title).unwrap_or_default(), line.unwrap_or_default(), trouble)
     });
     ui.columns(2, |columns| {
-        for ((ui, id), (title, line)) in columns.iter_mut().zip(ids).zip(&lines) {
+        for ((ui, id), (title, line, trouble)) in columns.iter_mut().zip(ids).zip(&lines) {
             ui.label(RichText::new(title).strong());
             let line = egui::Label::new(RichText::new(line).weak()).wrap();
             ui.add(line.halign(egui::Align::Min));
             let area = ui.available_rect_before_wrap().shrink(4.0);
             let Some(texture) = app.gallery.texture(id, Size::Full, ui.ctx()) else {
-                ui.spinner();
+                match trouble {
+                    Some(trouble) => ui.add(egui::Label::new(trouble).wrap()),
+                    None => ui.spinner(),
+                };
                 continue;
             };
             let rect = fit(texture.size, area);

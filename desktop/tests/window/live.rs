@@ -34,6 +34,9 @@ fn bench() -> Bench {
     std::fs::write(&file, checkpoint()).expect("written");
     bench.drop_files(&[&file]);
     bench.until("open", |app| app.model().is_some_and(|model| model.name == "small.safetensors"));
+    let form = &bench.harness.state().preferences().form;
+    assert!(form.classes.is_empty(), "3 was another class");
+    act(&mut bench, Action::Choose { class: 3, add: false });
     bench
 }
 

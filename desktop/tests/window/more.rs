@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use eframe::egui::Color32;
 use eframe::egui::accesskit::Role;
+use eframe::egui::{Color32, Key};
 use egui_kittest::kittest::Queryable;
 use serde_json::json;
 use tintype::generate::{ImageSpec, ModelPaths, Origin, between};
@@ -106,6 +106,34 @@ fn a_field_reaches_the_picture_and_goes_with_its_sampler() {
     fill(&mut bench, "ρ", "");
     assert_eq!(karras(&bench), KarrasOptions::NONE);
     assert!(bench.notices().is_empty(), "{:?}", bench.notices());
+}
+
+#[test]
+fn escape_leaves_a_field_before_it_clears_the_search() {
+    let mut bench = bench(|_| {});
+    open_section(&mut bench);
+    bench.harness.get_by_label("Search classes").type_text("crane");
+    bench.harness.run_steps(2);
+    bench.harness.get_by_role_and_label(Role::TextInput, "Noise η").focus();
+    bench.harness.run_steps(2);
+    for is_searched in [true, false] {
+        bench.harness.key_press(Key::Escape);
+        bench.harness.run_steps(2);
+        let found = bench.harness.query_by_label_contains("2 classes are called “crane”");
+        assert_eq!(found.is_some(), is_searched);
+    }
+}
+
+/// As pictures of the command line bring them.
+#[test]
+fn settings_that_no_slider_gives_stay_as_they_are() {
+    let mut settings = settings(1000);
+    let models = settings["models"].as_object_mut().expect("models");
+    models.values_mut().for_each(|of_model| of_model["settings"]["tau"] = json!(0.125));
+    let mut bench = Bench::new(&settings);
+    bench.harness.run_steps(2);
+    let set = bench.harness.state().settings().expect("a model");
+    assert_eq!((set.steps, set.tau), (1000, Some(0.125)));
 }
 
 #[test]

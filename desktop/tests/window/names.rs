@@ -92,6 +92,25 @@ fn a_click_decides_between_classes_of_one_name() {
     bench.until("a picture", |app| !app.gallery().entries().is_empty());
 }
 
+#[test]
+fn enter_after_a_click_means_the_chosen_class() {
+    let mut bench = Bench::new(&settings(STEPS));
+    bench.harness.get_by_label("Search classes").type_text("creature");
+    bench.harness.run_steps(2);
+    bench.harness.get_by_label("creature-face, class 11");
+    bench.harness.get_by_label("sea-creature, class 32").click();
+    bench.harness.run_steps(2);
+    bench.harness.key_press(Key::Enter);
+    bench.harness.run_steps(2);
+    assert_eq!(chosen(&bench), [32]);
+    // The keyboard takes over again.
+    bench.harness.event(Event::Text("-f".into()));
+    bench.harness.run_steps(2);
+    bench.harness.key_press(Key::Enter);
+    bench.harness.run_steps(2);
+    assert_eq!(chosen(&bench), [11]);
+}
+
 /// The test's window panics at a letter that its fonts lack; a person's shows a box.
 #[test]
 fn the_help_of_the_keys_has_only_letters_that_the_fonts_have() {

@@ -48,6 +48,9 @@ fn type_a_class_press_enter_and_there_is_a_picture() {
     bench.harness.get_by_label("Compare with the decoded latent");
     assert!(bench.harness.state().of_model().is_some_and(|m| m.recent == [17]));
     assert!(bench.notices().is_empty(), "{:?}", bench.notices());
+    bench.harness.event(Event::Copy);
+    bench.harness.run_steps(2);
+    assert_eq!(bench.notices(), ["The picture is in the clipboard."]);
 }
 
 /// A window that is slow to draw gets letters and Enter at once.
