@@ -242,7 +242,7 @@ fn remove_hdf5(source: &Source, out: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     let was_begun = file.exists() || is_own(&partial);
-    // The list last: it is nobody's without one of the others.
+    // The list last: alone it does not tell whose it is.
     for file in [&file, &partial, &list_of(&file)].into_iter().filter(|_| was_begun) {
         remove(file)?;
     }
