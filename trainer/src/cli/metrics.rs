@@ -128,7 +128,8 @@ impl MetricArgs {
             ("--output-json", self.output_json.as_deref()),
         ];
         for (i, (option, path)) in own.iter().enumerate() {
-            let Some(path) = path else { continue };
+            // A folder is refused for itself.
+            let Some(path) = path.filter(|path| !path.is_dir()) else { continue };
             for (other, there) in own[..i].iter().chain(others) {
                 if there.is_some_and(|there| is_same_file(path, there)) {
                     bail!("{option} would replace {other}, {}", path.display());
